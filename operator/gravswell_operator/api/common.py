@@ -1,0 +1,171 @@
+"""What the kinds share: the base models, names and quantities, conditions, and how a kind describes its CRD."""
+
+import enum
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+GROUP = "gravswell.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A CEL rule: what the API server evaluates, and what it tells the user when the rule does not hold."""
+
+    rule: str
+    message: str
+    field_path: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A printer column of ``kubectl get``. ``wide`` ones show with ``-o wide`` only."""
+
+    name: str
+    path: str
+    type: str = "string"
+    description: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The ``/scale`` subresource: where replicas and the pods' selector are."""
+
+    spec_replicas: str
+    status_replicas: str
+    selector: str = ""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Everything about a kind that is not in its fields."""
+
+    kind: str
+    plural: str
+    short: tuple[str, ...]
+    scope: Literal["Cluster", "Namespaced"]
+    columns: tuple[Column, ...]
+    scale: Scale | None = None
+    categories: tuple[str, ...] = ("gravswell",)
+    singular: str = field(default="")
+
+
+class ApiModel(BaseModel):
+    """Base of every object in the API: camelCase on the wire, immutable here, docstrings are descriptions.
+
+    ``RULES`` are the CEL rules of the object.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        serialize_by_alias=True,
+    )
+    RULES: ClassVar[tuple[Rule, ...]] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object as JSON-able data, without what is unset or null."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)]
+DnsName = Annotated[
+    str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253)
+]
+Quantity = Annotated[
+    str,
+    Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$", min_length=1, max_length=32),
+]
+"""A Kubernetes quantity, such as ``500m`` or ``8Gi``."""
+Duration = Annotated[str, Field(pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$", min_length=2, max_length=32)]
+"""Hours, minutes and seconds, such as ``1h30m`` or ``45s``."""
+LabelValue = Annotated[str, Field(pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$", max_length=63)]
+Labels = Annotated[dict[str, LabelValue], Field(max_length=64)]
+
+
+class LocalReference(ApiModel):
+    """An object of the same namespace, by name."""
+
+    name: DnsName
+    """Name of the object."""
+
+
+class ClusterReference(ApiModel):
+    """An object without a namespace, by name."""
+
+    name: DnsName
+    """Name of the object."""
+
+
+class ConditionStatus(enum.StrEnum):
+    """Whether a condition holds."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(ApiModel):
+    """One aspect of the object's state, as ``metav1.Condition``."""
+
+    type: Annotated[str, Field(min_length=1, max_length=316)]
+    """The aspect, such as Ready."""
+    status: ConditionStatus
+    """Whether it holds: True, False or Unknown."""
+    reason: Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", min_length=1, max_length=1024)]
+    """Why, in one CamelCase word for programs; each has an entry in the runbook."""
+    message: Annotated[str, Field(max_length=32768)]
+    """Why, in words, with the object and the way out."""
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When the status last changed."""
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+    """The metadata.generation that this was decided on."""
+
+
+Conditions = Annotated[
+    tuple[Condition, ...],
+    Field(
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    ),
+]
+
+
+class Status(ApiModel):
+    """What every status has."""
+
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+    """The metadata.generation that this status answers."""
+    conditions: Conditions = ()
+    """The aspects of the object's state; Ready sums them up."""
+
+
+class ObjectMeta(ApiModel):
+    """The part of an object's metadata that is read."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    resource_version: str = ""
+    deletion_timestamp: str | None = None
+    creation_timestamp: str | None = None
+
+
+class Resource(ApiModel):
+    """Base of the kinds. ``NAMES`` says what the CRD is called and how it is printed."""
+
+    NAMES: ClassVar[Names]
+
+    metadata: ObjectMeta

@@ -1,0 +1,123 @@
+"""``Model``: one entry of the repository, at one version, on one server."""
+
+from typing import Annotated, ClassVar
+
+from gravswell.serving.contracts import ModelState, Verification
+from pydantic import Field
+
+from gravswell_operator.api.common import ApiModel, Column, LocalReference, Names, Resource, Rule, Status
+
+
+class Placement(ApiModel):
+    """How the model is laid out on each replica."""
+
+    instances: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Instances on each device, in place of what the version's own config says."""
+
+
+class ModelSpec(ApiModel):
+    """Which version of which entry is served where."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.serverRef.name == oldSelf.serverRef.name", "serverRef is immutable; make a new Model", ".serverRef"),
+        Rule("self.entry == oldSelf.entry", "entry is immutable; make a new Model", ".entry"),
+    )
+
+    server_ref: LocalReference
+    """The InferenceServer that serves the model."""
+    entry: Annotated[
+        str,
+        Field(
+            max_length=255,
+            json_schema_extra={
+                "x-kubernetes-validations": [
+                    {
+                        "rule": "self.matches('^[A-Za-z0-9_][A-Za-z0-9._-]*$')",
+                        "message": "entry must be the name of a model, without a path: letters, digits, '.', '_', '-'",
+                    }
+                ]
+            },
+        ),
+    ]
+    """Name of the entry in the server's repository."""
+    version: Annotated[
+        int | str,
+        Field(
+            json_schema_extra={
+                "x-kubernetes-int-or-string": True,
+                "x-kubernetes-validations": [
+                    {
+                        "rule": "type(self) == int ? self >= 1 : self.matches('^[a-z][a-z0-9-]{0,62}$')",
+                        "message": "version must be a number from 1, latest, or the name of an alias "
+                        "(lower case letters, digits and '-')",
+                    }
+                ],
+            }
+        ),
+    ] = "latest"
+    """A number, latest, or an alias of the entry."""
+    placement: Placement = Placement()
+    """How the model is laid out on each replica."""
+    verification: Verification = Verification.GOLDEN
+    """What must hold before a version takes traffic. Golden: hashes, and the golden tensors reproduced on the
+    replica. Hashes: the hashes. None: nothing, also for versions that others wrote."""
+    suspend: bool = False
+    """True: the server keeps what the operator last resolved for this model, whatever is published."""
+
+
+class ReplicaStatus(ApiModel):
+    """The model on one replica."""
+
+    pod: Annotated[str, Field(max_length=253)]
+    """The replica's pod."""
+    state: ModelState
+    """Where the model is on its way."""
+    version: int | None = None
+    """Version that takes traffic there."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """Why it is not served, in words."""
+
+
+class ModelStatus(Status):
+    """What is served of the model."""
+
+    desired_version: int | None = None
+    """The number that spec.version stands for now."""
+    desired_digest: Annotated[str, Field(max_length=64)] | None = None
+    """Digest of that version."""
+    loaded_version: int | None = None
+    """The version that every replica serves; absent while they differ."""
+    loaded_digest: Annotated[str, Field(max_length=64)] | None = None
+    """Digest of the version that every replica serves."""
+    replicas: Annotated[
+        tuple[ReplicaStatus, ...],
+        Field(
+            max_length=100,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["pod"]},
+        ),
+    ] = ()
+    """The model on each of the first 100 replicas."""
+
+
+class Model(Resource):
+    """One entry of a repository, at one version, served by one InferenceServer."""
+
+    NAMES: ClassVar[Names] = Names(
+        kind="Model",
+        plural="models",
+        short=("mdl",),
+        scope="Namespaced",
+        columns=(
+            Column("Server", ".spec.serverRef.name"),
+            Column("Entry", ".spec.entry"),
+            Column("Version", ".spec.version"),
+            Column("Desired", ".status.desiredVersion", "integer"),
+            Column("Loaded", ".status.loadedVersion", "integer"),
+            Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason", wide=True),
+            Column("Age", ".metadata.creationTimestamp", "date"),
+        ),
+    )
+
+    spec: ModelSpec
+    status: ModelStatus = ModelStatus()

@@ -1,0 +1,125 @@
+"""``ModelRepository``: where versions are published, and how the cluster may read them."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from gravswell_operator.api.common import (
+    ApiModel,
+    Column,
+    DnsName,
+    Duration,
+    LocalReference,
+    Names,
+    Resource,
+    Rule,
+    Status,
+)
+
+
+class ModelRepositorySpec(ApiModel):
+    """Where the repository is and how it is read."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!(has(self.credentialsSecretRef) && has(self.serviceAccountName))",
+            "credentialsSecretRef and serviceAccountName exclude each other: name a Secret with keys, or a "
+            "ServiceAccount with an identity of its own",
+        ),
+    )
+
+    url: Annotated[
+        str,
+        Field(
+            max_length=1024,
+            json_schema_extra={
+                "x-kubernetes-validations": [
+                    {
+                        "rule": "self.matches('^(file:///|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/)[^?#]+$')",
+                        "message": "url must be pvc://CLAIM/PATH, or file:///PATH for the development cluster's "
+                        "local node",
+                    },
+                    {
+                        "rule": "!self.contains('/../') && !self.endsWith('/..')",
+                        "message": "url must not climb with '..'",
+                    },
+                ]
+            },
+        ),
+    ]
+    """pvc://CLAIM/PATH: a folder in a PersistentVolumeClaim of this namespace. file:///PATH: a folder of the
+    development cluster's local node."""
+    credentials_secret_ref: LocalReference | None = None
+    """Secret whose keys become the environment of what reads the repository (AWS_ACCESS_KEY_ID…)."""
+    service_account_name: DnsName | None = None
+    """ServiceAccount that what reads the repository runs as."""
+    sync_interval: Duration = "30s"
+    """How often the repository is listed."""
+    suspend: bool = False
+    """True: the operator leaves the repository and what belongs to it as they are."""
+
+
+class VersionStatus(ApiModel):
+    """One published version."""
+
+    number: int
+    """Its number."""
+    digest: Annotated[str, Field(max_length=64)] | None = None
+    """sha256 of its manifest; absent: written by others, without a manifest, and not verified."""
+
+
+class EntryStatus(ApiModel):
+    """One entry of the repository."""
+
+    name: Annotated[str, Field(max_length=255)]
+    """Name of the model."""
+    latest: int
+    """Highest version."""
+    versions: int
+    """How many versions it has."""
+    digest: Annotated[str, Field(max_length=64)] | None = None
+    """Digest of the latest version; absent: it has no manifest."""
+
+
+class ModelRepositoryStatus(Status):
+    """What the repository holds."""
+
+    entries: int = 0
+    """Models in the repository."""
+    versions: int = 0
+    """Published versions of all models."""
+    digest: Annotated[str, Field(max_length=64)] = ""
+    """Short digest of the whole listing; it changes with every publication."""
+    last_sync: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When the repository was last listed with success."""
+    models: Annotated[
+        tuple[EntryStatus, ...],
+        Field(
+            max_length=100,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = ()
+    """The first 100 entries by name; the ConfigMap <name>-listing has all."""
+
+
+class ModelRepository(Resource):
+    """A repository of verified model versions, and how the cluster may read it."""
+
+    NAMES: ClassVar[Names] = Names(
+        kind="ModelRepository",
+        plural="modelrepositories",
+        short=("mr",),
+        scope="Namespaced",
+        columns=(
+            Column("URL", ".spec.url"),
+            Column("Models", ".status.entries", "integer"),
+            Column("Versions", ".status.versions", "integer"),
+            Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason", wide=True),
+            Column("Last Sync", ".status.lastSync", "date", wide=True),
+            Column("Age", ".metadata.creationTimestamp", "date"),
+        ),
+    )
+
+    spec: ModelRepositorySpec
+    status: ModelRepositoryStatus = ModelRepositoryStatus()

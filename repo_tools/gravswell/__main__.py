@@ -1,0 +1,5 @@
+"""``python -m gravswell`` is the ``gravswell`` command."""
+
+from gravswell.cli import main
+
+main()

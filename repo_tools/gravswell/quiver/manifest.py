@@ -1,0 +1,107 @@
+"""``.manifest.json``: the last file of a version to be written, and the one that makes it exist.
+
+Its sha256 is the version's digest; it names the hash and size of every other file of the version.
+"""
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Literal
+
+from gravswell.errors import VerificationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+MANIFEST = ".manifest.json"
+GOLDEN = ".golden.npz"
+VERSION_CONFIG = ".config.pbtxt"
+MODEL_FILE = "model.onnx"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class FileRecord(_Part):
+    """Hash and size in bytes of one file of the version."""
+
+    sha256: Sha256
+    size: int = Field(ge=0)
+
+
+class TensorRecord(_Part):
+    """Name, Triton data type (``TYPE_FP32``…) and dims of a tensor; -1 is a dynamic dim."""
+
+    name: str
+    data_type: str
+    dims: tuple[int, ...]
+
+
+class Signature(_Part):
+    """What a client sees: the tensors that go in and come out."""
+
+    inputs: tuple[TensorRecord, ...]
+    outputs: tuple[TensorRecord, ...]
+
+
+class OutputError(_Part):
+    """Largest difference of one output between ONNX Runtime and the framework, over all samples."""
+
+    max_abs: float
+    max_rel: float
+
+
+class VerificationRecord(_Part):
+    """The proof that was made before publication."""
+
+    reference: str
+    """Whose outputs the golden ones are: ``torch 2.15.0``, ``scikit-learn 1.9.1``, ``onnxruntime 1.31.1``."""
+    samples: int = Field(ge=0)
+    batch_sizes: tuple[int, ...] = ()
+    rtol: float
+    atol: float
+    errors: dict[str, OutputError] = Field(default_factory=dict)
+
+
+class Manifest(_Part):
+    """One published version. Every field is immutable from the moment it is written."""
+
+    schema_: Literal["gravswell.dev/manifest/v1"] = Field(default="gravswell.dev/manifest/v1", alias="schema")
+    model: str
+    version: int = Field(ge=1)
+    created: datetime
+    parent: int | None = None
+    """The latest version when this one was made."""
+    files: dict[str, FileRecord]
+    """Every file of the version but this one, by path relative to the version's folder, hidden ones too."""
+    signature: Signature
+    opset: int
+    ir_version: int
+    exporter: str
+    framework: str
+    gravswell: str
+    verification: VerificationRecord
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes."""
+        return (self.model_dump_json(by_alias=True, indent=2) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, where: str) -> "Manifest":
+        """Parse the file at ``where`` (a path or URL, for the message).
+
+        Raises :class:`VerificationError` when the bytes are no manifest.
+        """
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+            raise VerificationError(
+                f"{where} is no manifest ({detail}): the version was damaged or written by something else; "
+                f"restore the file or remove the version"
+            ) from None
+
+
+def digest_of(manifest: bytes) -> str:
+    """The digest of a version: hexadecimal sha256 of its manifest's bytes."""
+    return hashlib.sha256(manifest).hexdigest()

@@ -1,0 +1,1 @@
+"""Serving: the embedded Triton, the agent beside a Triton, and the documents that agent and operator exchange."""

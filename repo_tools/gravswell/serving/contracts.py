@@ -1,0 +1,158 @@
+"""The documents that the operator, the agents and the listers exchange through ConfigMaps.
+
+``<server>-desired``      key ``desired.json``   operator → agents    :class:`Desired`
+``<server>-report``       key ``<pod name>``     agent → operator     :class:`Report`
+``<repository>-listing``  key ``listing.json``   lister → operator    :class:`Listing`
+
+The library owns the schemas and the operator imports them, so the two sides can be upgraded apart: unknown fields are
+ignored on reading, and ``schema`` names the version of the document.
+"""
+
+import enum
+import hashlib
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+DESIRED_KEY = "desired.json"
+LISTING_KEY = "listing.json"
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""Hexadecimal sha256. The digest of a version is that of its ``.manifest.json``, byte for byte."""
+
+
+class Document(BaseModel):
+    """Base of the documents: camelCase in JSON, immutable, unknown fields ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+    def to_json(self) -> str:
+        """The document as canonical JSON: the same content gives the same bytes."""
+        return self.model_dump_json(by_alias=True)
+
+
+class Verification(enum.StrEnum):
+    """What must hold before a version may receive traffic."""
+
+    GOLDEN = "Golden"
+    """Every hash, and the golden tensors reproduced by the Triton that will serve them."""
+    HASHES = "Hashes"
+    """Every hash of the manifest."""
+    NONE = "None"
+    """Nothing: also versions that others wrote, without a manifest."""
+
+
+class DesiredModel(Document):
+    """One entry that the servers shall serve, resolved to a number and a digest."""
+
+    name: str
+    version: int = Field(ge=1)
+    digest: Digest | None = None
+    """None: a version without a manifest, served as ``unverified``."""
+    verification: Verification = Verification.GOLDEN
+    instances: int | None = Field(default=None, ge=1)
+    """Instances per device, in place of what the version's own config says. None: as the config says."""
+
+
+class Desired(Document):
+    """What every replica of one ``InferenceServer`` shall serve. Models that are not named here are unloaded."""
+
+    schema_: Literal["gravswell.dev/desired/v1"] = Field(default="gravswell.dev/desired/v1", alias="schema")
+    repository: str
+    """URL of the repository."""
+    models: tuple[DesiredModel, ...] = ()
+
+    @property
+    def revision(self) -> str:
+        """Short digest of the content; a report names the revision that it answers."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+
+class ModelState(enum.StrEnum):
+    """Where a desired model is on its way into one Triton."""
+
+    WAITING = "Waiting"
+    DOWNLOADING = "Downloading"
+    VERIFYING = "Verifying"
+    LOADING = "Loading"
+    SERVING = "Serving"
+    """The desired digest is loaded and takes traffic."""
+    FAILED = "Failed"
+    """The desired digest is not served; ``reason`` and ``message`` say why. What was loaded before still is."""
+
+
+class ModelReport(Document):
+    """One desired model on one replica."""
+
+    name: str
+    state: ModelState
+    desired_version: int
+    desired_digest: Digest | None = None
+    loaded_version: int | None = None
+    """What takes traffic now: during a roll-out, or after a failed one, still the earlier version."""
+    loaded_digest: Digest | None = None
+    verified: bool = False
+    """The loaded version reproduced its golden tensors on this Triton."""
+    reason: str = ""
+    """CamelCase, stable, for machines: ``HashMismatch``, ``GoldenMismatch``, ``LoadFailed``, ``VersionNotFound``…"""
+    message: str = ""
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """The start-up ledger: seconds spent in ``download``, ``verify``, ``load``."""
+
+
+class Report(Document):
+    """What one replica says of itself, under its pod's name."""
+
+    schema_: Literal["gravswell.dev/report/v1"] = Field(default="gravswell.dev/report/v1", alias="schema")
+    pod: str
+    revision: str = ""
+    """:attr:`Desired.revision` that this report answers; empty before the first."""
+    ready: bool = False
+    triton: str = ""
+    """Version of the Triton beside the agent; empty while it does not answer."""
+    simulated_gpus: bool = False
+    """The pod runs on a development node whose GPUs are simulated: models run on the CPU."""
+    models: tuple[ModelReport, ...] = ()
+
+
+class ListedVersion(Document):
+    """One version of an entry. ``digest`` is None for a version that others wrote, without a manifest."""
+
+    number: int = Field(ge=1)
+    digest: Digest | None = None
+    size: int = Field(default=0, ge=0)
+    """Bytes of all its files."""
+    created: datetime | None = None
+
+
+class ListedEntry(Document):
+    """One entry: its versions, newest first, and the names that point at them."""
+
+    name: str
+    versions: tuple[ListedVersion, ...] = ()
+    aliases: dict[str, int] = Field(default_factory=dict)
+    omitted: int = Field(default=0, ge=0)
+    """Older versions left out to keep the document below a ConfigMap's size; aliased versions never are."""
+
+
+class Listing(Document):
+    """What a repository holds, as its lister last saw it."""
+
+    schema_: Literal["gravswell.dev/listing/v1"] = Field(default="gravswell.dev/listing/v1", alias="schema")
+    repository: str
+    observed_at: datetime
+    """When the repository was last listed with success, or first tried in vain."""
+    accessible: bool
+    reason: str = ""
+    message: str = ""
+    """Why it is not accessible, in words that a user can act on."""
+    entries: tuple[ListedEntry, ...] = ()
+    """While the repository is not accessible: the last that was seen."""
+
+    @property
+    def digest(self) -> str:
+        """Short digest of what is listed, whenever it was seen."""
+        content = "\n".join(entry.to_json() for entry in self.entries)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
