@@ -2,9 +2,9 @@
 
 from typing import Annotated, ClassVar
 
-from gravswell.serving.contracts import ModelState, Verification
 from pydantic import Field
 
+from gravswell.serving.contracts import ModelState, Verification
 from gravswell_operator.api.common import ApiModel, Column, LocalReference, Names, Resource, Rule, Status
 
 

@@ -7,8 +7,9 @@ import hashlib
 from datetime import datetime
 from typing import Annotated, Literal
 
-from gravswell.errors import VerificationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gravswell.errors import VerificationError
 
 MANIFEST = ".manifest.json"
 GOLDEN = ".golden.npz"
