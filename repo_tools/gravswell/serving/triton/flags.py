@@ -1,0 +1,98 @@
+"""How a Triton is started: one argument list, for the pod that the operator makes and for the embedded server.
+
+Its law: data in, strings out, and only the standard library, so that anything may import it.
+"""
+
+import shlex
+from collections.abc import Iterable
+from typing import Literal
+
+CLOSED_APIS = ("model-repository", "shared-memory", "trace", "logging")
+"""Triton's control APIs, by its own names. Health, metadata, inference, model-config and statistics stay open."""
+
+HTTP_KEY_HEADER = "X-Gravswell-Key"
+"""HTTP header in which a caller of a closed API sends the key."""
+
+GRPC_KEY_NAME = "gravswell-key"
+"""Name of the key in Triton's gRPC flag; callers send it as :data:`GRPC_KEY_HEADER`."""
+
+GRPC_KEY_HEADER = f"triton-grpc-protocol-{GRPC_KEY_NAME}"
+"""gRPC metadata key in which a caller of a closed API sends the key: Triton puts its own prefix before the name."""
+
+HTTP_PORT, GRPC_PORT, METRICS_PORT = 8000, 8001, 8002
+"""The ports that every Triton client expects."""
+
+ModelControl = Literal["none", "explicit"]
+
+
+def server_flags(
+    *,
+    model_repository: str,
+    address: str,
+    http_port: int = HTTP_PORT,
+    grpc_port: int = GRPC_PORT,
+    metrics_port: int = METRICS_PORT,
+    model_control: ModelControl = "explicit",
+    key: str | None = None,
+    exit_timeout_seconds: int = 30,
+    extra: Iterable[str] = (),
+) -> list[str]:
+    """Return the arguments of ``tritonserver``, without the program's own name.
+
+    ``address`` is what all three servers bind: Triton's default is every interface. ``key``, where given, closes
+    :data:`CLOSED_APIS` to callers that do not send it. A model that fails to load never ends the server
+    (``--exit-on-error=false``) and never makes it unready (``--strict-readiness=false``): what must serve is for the
+    caller to judge, model by model. ``extra`` is appended as it is, and Triton takes the last of a repeated flag.
+    """
+    flags = [
+        f"--model-repository={model_repository}",
+        f"--model-control-mode={model_control}",
+        "--exit-on-error=false",
+        "--strict-readiness=false",
+        f"--exit-timeout-secs={exit_timeout_seconds}",
+        f"--http-address={address}",
+        f"--http-port={http_port}",
+        f"--grpc-address={address}",
+        f"--grpc-port={grpc_port}",
+        f"--metrics-address={address}",
+        f"--metrics-port={metrics_port}",
+    ]
+    if key is not None:
+        closed = ",".join(CLOSED_APIS)
+        flags += [
+            f"--http-restricted-api={closed}:{HTTP_KEY_HEADER}={key}",
+            f"--grpc-restricted-protocol={closed}:{GRPC_KEY_NAME}={key}",
+        ]
+    return [*flags, *extra]
+
+
+def pod_command(
+    *,
+    model_repository: str = "/models",
+    key_file: str = "/run/gravswell/key",
+    address: str = "$(POD_IP)",
+    exit_timeout_seconds: int = 30,
+    extra: Iterable[str] = (),
+) -> str:
+    """Return the one argument of the pod's ``["/bin/sh", "-c"]``.
+
+    A shell is there to read the pod's key from its file, so that the key stands in no object of the API server; an
+    absent or empty file ends the container, because an empty key would open what it should close. The kubelet expands
+    ``$(POD_IP)``, because the container has that variable, and leaves ``$(cat …)`` to the shell. ``extra`` comes from
+    users and is quoted whole.
+    """
+    flags = server_flags(
+        model_repository=model_repository,
+        address=address,
+        key="${key:?is empty}",
+        exit_timeout_seconds=exit_timeout_seconds,
+    )
+    # Our own flags hold nothing that double quotes do not protect, but for the two substitutions that are meant.
+    quoted = [f'"{flag}"' if "$" in flag else shlex.quote(flag) for flag in flags]
+    start = " ".join(["exec tritonserver", *quoted, *(shlex.quote(flag) for flag in extra)])
+    return f'set -e; key="$(cat {shlex.quote(key_file)})"; {start}'
+
+
+def key_headers(key: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the HTTP headers and the gRPC metadata with which a caller reaches the closed APIs."""
+    return {HTTP_KEY_HEADER: key}, {GRPC_KEY_HEADER: key}
