@@ -1,25 +1,20 @@
 """What the kinds share: the base models, names and quantities, conditions, and how a kind describes its CRD."""
 
 import enum
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from gravswell_operator.api.rules import EXTENSION, Rule, matching
 
 GROUP = "gravswell.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A CEL rule: what the API server evaluates, and what it tells the user when the rule does not hold."""
-
-    rule: str
-    message: str
-    field_path: str = ""
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,14 +47,15 @@ class Names:
     scope: Literal["Cluster", "Namespaced"]
     columns: tuple[Column, ...]
     scale: Scale | None = None
+    selectable: tuple[str, ...] = ()
+    """Paths of fields that ``kubectl get --field-selector`` takes."""
     categories: tuple[str, ...] = ("gravswell",)
-    singular: str = field(default="")
 
 
 class ApiModel(BaseModel):
     """Base of every object in the API: camelCase on the wire, immutable here, docstrings are descriptions.
 
-    ``RULES`` are the CEL rules of the object.
+    ``RULES`` are the CEL rules of the object; parsing checks them too, all but those on the earlier object.
     """
 
     model_config = ConfigDict(
@@ -72,6 +68,19 @@ class ApiModel(BaseModel):
     )
     RULES: ClassVar[tuple[Rule, ...]] = ()
 
+    @model_validator(mode="after")
+    def _keep_rules(self) -> Self:
+        for rule in self.RULES:
+            rule.check(self)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        reference = handler(core)
+        if cls.RULES:
+            handler.resolve_ref_schema(reference)[EXTENSION] = [rule.schema() for rule in cls.RULES]
+        return reference
+
     def to_dict(self) -> dict[str, Any]:
         """The object as JSON-able data, without what is unset or null."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -81,15 +90,59 @@ DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_
 DnsName = Annotated[
     str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253)
 ]
-Quantity = Annotated[
-    str,
-    Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$", min_length=1, max_length=32),
+QualifiedName = Annotated[
+    str, Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=317)
 ]
-"""A Kubernetes quantity, such as ``500m`` or ``8Gi``."""
-Duration = Annotated[str, Field(pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$", min_length=2, max_length=32)]
-"""Hours, minutes and seconds, such as ``1h30m`` or ``45s``."""
+"""A label's or a taint's key, such as ``nvidia.com/gpu``."""
 LabelValue = Annotated[str, Field(pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$", max_length=63)]
 Labels = Annotated[dict[str, LabelValue], Field(max_length=64)]
+Annotations = Annotated[dict[str, Annotated[str, Field(max_length=16384)]], Field(max_length=64)]
+
+
+def _text_of_integer(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Quantity = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$",
+        min_length=1,
+        max_length=32,
+        json_schema_extra={"x-kubernetes-int-or-string": True},
+    ),
+    Rule(
+        "!isQuantity(string(self)) || quantity(string(self)).isGreaterThan(quantity('0'))",
+        "must be above 0",
+        lambda quantity: re.search("[1-9]", quantity) is not None,
+    ),
+    BeforeValidator(_text_of_integer),
+]
+"""A positive Kubernetes quantity, such as ``500m`` or ``8Gi``; a plain integer in a manifest is one too."""
+
+Duration = Annotated[str, Field(pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$", min_length=2, max_length=16)]
+"""Hours, minutes and seconds, such as ``1h30m`` or ``45s``; :func:`seconds` reads it."""
+
+
+def seconds(duration: str) -> int:
+    """The length of a :data:`Duration` in seconds."""
+    scale = {"h": 3600, "m": 60, "s": 1}
+    return sum(int(number) * scale[unit] for number, unit in re.findall(r"([0-9]+)([hms])", duration))
+
+
+MAX_NAME = 50
+"""Longest name of an object after which others are named: a Service takes 63 characters, and ours add an ending."""
+
+
+def name_rule(kind: str) -> Rule:
+    """The rule on ``metadata.name`` of a kind whose children are named after it."""
+    return matching(
+        f"[a-z]([-a-z0-9]{{0,{MAX_NAME - 2}}}[a-z0-9])?",
+        f"the name of {kind} must be at most {MAX_NAME} lower-case letters, digits and '-', and begin with a letter: "
+        "other objects and labels are made from it",
+        ".metadata.name",
+        "self.metadata.name",
+    )
 
 
 class LocalReference(ApiModel):
@@ -115,7 +168,7 @@ class ConditionStatus(enum.StrEnum):
 
 
 class Condition(ApiModel):
-    """One aspect of the object's state, as ``metav1.Condition``."""
+    """One aspect of the object's state, in the form of metav1.Condition."""
 
     type: Annotated[str, Field(min_length=1, max_length=316)]
     """The aspect, such as Ready."""
@@ -164,7 +217,10 @@ class ObjectMeta(ApiModel):
 
 
 class Resource(ApiModel):
-    """Base of the kinds. ``NAMES`` says what the CRD is called and how it is printed."""
+    """Base of the kinds. ``NAMES`` says what the CRD is called and how it is printed.
+
+    A kind's docstring is what ``kubectl explain`` shows first.
+    """
 
     NAMES: ClassVar[Names]
 

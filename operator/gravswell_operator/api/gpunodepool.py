@@ -11,21 +11,23 @@ from gravswell_operator.api.common import (
     Labels,
     LabelValue,
     Names,
+    QualifiedName,
     Resource,
-    Rule,
     Scale,
     Status,
+    name_rule,
 )
+from gravswell_operator.api.rules import Rule
 
 
 class Accelerator(ApiModel):
     """The GPUs of one node."""
 
-    type: Annotated[str, Field(min_length=1, max_length=63)]
+    type: LabelValue
     """What the GPUs are called, such as nvidia-tesla-t4; shown, and compared with the nodes' labels where they say."""
     count: Annotated[int, Field(ge=1, le=16)]
     """GPUs on each node."""
-    resource_name: Annotated[str, Field(min_length=1, max_length=253)] = "nvidia.com/gpu"
+    resource_name: QualifiedName = "nvidia.com/gpu"
     """The extended resource by which pods ask for them."""
 
 
@@ -37,11 +39,19 @@ class StaticProvider(ApiModel):
 
 
 class Provider(ApiModel):
-    """Where the nodes come from: `type`, and the field of that name in lower case."""
+    """Where the nodes come from: the type, and the field of that name in lower case."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule("self.type != 'Static' || has(self.static)", "a provider of type Static needs the field static"),
-        Rule("self.type == oldSelf.type", "the provider's type is immutable; make a new GPUNodePool", ".type"),
+        Rule(
+            "self.type != 'Static' || has(self.static)",
+            "a provider of type Static needs the field static, with the labels of its nodes",
+            lambda provider: provider.type != "Static" or provider.static is not None,
+        ),
+        Rule(
+            "self.type == oldSelf.type",
+            "the provider's type is immutable; make a new GPUNodePool",
+            field_path=".type",
+        ),
     )
 
     type: Literal["Static"]
@@ -53,7 +63,7 @@ class Provider(ApiModel):
 class Taint(ApiModel):
     """A taint that the pool's nodes carry; servers on this pool tolerate it."""
 
-    key: Annotated[str, Field(min_length=1, max_length=317)]
+    key: QualifiedName
     """The taint's key."""
     value: LabelValue | None = None
     """The taint's value; absent: any."""
@@ -79,7 +89,7 @@ class GPUNodePoolSpec(ApiModel):
     accelerator: Accelerator
     """The GPUs of each node."""
     size: Annotated[int, Field(ge=0, le=1000)] | None = None
-    """Nodes that the pool shall have. Of a Static pool: how many must be ready for it to be Ready; absent: one."""
+    """Nodes that the pool shall have; absent: one. A Static pool is Ready when at least so many of its nodes are."""
     taints: Annotated[
         tuple[Taint, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     ] = (Taint(key="nvidia.com/gpu", value=None, effect=None),)
@@ -89,7 +99,7 @@ class GPUNodePoolSpec(ApiModel):
     allowed_namespaces: Annotated[
         tuple[DnsLabel, ...], Field(max_length=256, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ()
-    """Namespaces whose servers may use the pool; empty: all."""
+    """Namespaces whose servers may use the pool; absent or empty: all."""
     suspend: bool = False
     """True: the operator leaves the pool and what belongs to it as they are."""
 
@@ -104,11 +114,13 @@ class GPUNodePoolStatus(Status):
     allocatable_gpus: int = Field(default=0, alias="allocatableGPUs")
     """GPUs that the ready nodes offer."""
     selector: str = ""
-    """Label selector of the nodes, as text, for /scale."""
+    """Label selector of the nodes, as text, for kubectl get nodes -l."""
 
 
 class GPUNodePool(Resource):
     """A set of nodes with GPUs, where they come from, and who may use them."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (name_rule("a GPUNodePool"),)
 
     NAMES: ClassVar[Names] = Names(
         kind="GPUNodePool",
@@ -123,8 +135,9 @@ class GPUNodePool(Resource):
             Column("Ready Nodes", ".status.readyNodes", "integer"),
             Column("GPUs", ".status.allocatableGPUs", "integer"),
             Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
-            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason", wide=True),
+            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
             Column("Age", ".metadata.creationTimestamp", "date"),
+            Column("Message", ".status.conditions[?(@.type=='Ready')].message", wide=True),
         ),
     )
 

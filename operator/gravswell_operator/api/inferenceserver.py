@@ -1,40 +1,62 @@
 """``InferenceServer``: replicas of Triton that serve models of one repository."""
 
-from typing import Annotated, Any, ClassVar, Literal
+import re
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from gravswell_operator.api.common import (
+    Annotations,
     ApiModel,
     ClusterReference,
     Column,
     DnsName,
     Labels,
+    LabelValue,
     LocalReference,
     Names,
+    QualifiedName,
     Quantity,
     Resource,
-    Rule,
     Scale,
     Status,
+    name_rule,
 )
+from gravswell_operator.api.rules import Rule, matching
 
-TAG_PATTERN = r"^[0-9]{2}\.(0[1-9]|1[0-2])$"
-"""A Triton release: year and month, such as 24.08."""
+RELEASE_PATTERN = "[0-9]{2}[.](0[1-9]|1[0-2])"
+"""A Triton release: year and month, such as 24.08. They compare as text."""
+
+OLDEST_RELEASE = "24.08"
+"""The first release whose model control, shared memory, log and trace APIs can all be restricted."""
+
+OLD_IMAGE_PATTERN = "(^|/)tritonserver:(([01][0-9]|2[0-3])[.][0-9]{2}|24[.]0[1-7])($|[-@])"
+"""Images that say of themselves that they are older than that."""
+
+OPERATORS_LABELS = ("gravswell.dev/", "app.kubernetes.io/")
+"""Prefixes of the labels by which the operator finds its objects; nobody else sets them on pods."""
+
+OPERATORS_ENV = ("POD_IP",)
+"""Variables of Triton's container that the operator sets."""
 
 
 class Autoscaling(ApiModel):
     """Replicas by load, through a HorizontalPodAutoscaler on the Deployment."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule("self.minReplicas <= self.maxReplicas", "minReplicas must not be above maxReplicas"),
+        Rule(
+            "self.minReplicas <= self.maxReplicas",
+            "minReplicas must not be above maxReplicas",
+            lambda scaling: scaling.min_replicas <= scaling.max_replicas,
+            ".minReplicas",
+        ),
     )
 
     min_replicas: Annotated[int, Field(ge=1, le=1000)]
     """Fewest replicas."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)]
     """Most replicas."""
-    target_cpu_utilization: Annotated[int, Field(ge=1, le=100)] = Field(default=70)
+    target_cpu_utilization: Annotated[int, Field(ge=1, le=100)] = Field(default=70, alias="targetCPUUtilization")
     """Average CPU use in percent of the request that the autoscaler aims at."""
 
 
@@ -43,42 +65,108 @@ class ServiceSpec(ApiModel):
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     """Type of the Service <name>; <name>-headless is always there beside it, for clients that balance themselves."""
-    annotations: Annotated[dict[str, str], Field(max_length=64)] = Field(default_factory=dict)
+    annotations: Annotations = Field(default_factory=dict)
     """Annotations of the Service, for a cloud's load balancer."""
 
 
 class EnvVar(ApiModel):
     """One variable of Triton's environment."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=253)]
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=253),
+        Rule(
+            f"!(self in [{', '.join(map(repr, OPERATORS_ENV))}])",
+            f"the operator itself sets {', '.join(OPERATORS_ENV)}; choose another name",
+            lambda name: name not in OPERATORS_ENV,
+        ),
+    ]
     """Name of the variable."""
     value: Annotated[str, Field(max_length=32768)] = ""
     """Value of the variable."""
 
 
-FreeForm = Annotated[
-    dict[str, Any], Field(json_schema_extra={"type": "object", "x-kubernetes-preserve-unknown-fields": True})
-]
-"""An object of the core API that is passed through and checked where it is used."""
+class Toleration(ApiModel):
+    """A taint of nodes that the pods accept."""
+
+    key: QualifiedName | None = None
+    """The taint's key; absent: every key, with the operator Exists."""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    """Exists: whatever the taint's value is. Equal: the value must be the same."""
+    value: LabelValue | None = None
+    """The taint's value, with the operator Equal."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """The taint's effect; absent: all."""
+    toleration_seconds: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """With the effect NoExecute: seconds that a pod stays on a node that got the taint; absent: for ever."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.key) || self.operator == 'Exists'",
+            "a toleration without a key tolerates every taint and needs the operator Exists",
+            lambda toleration: toleration.key is not None or toleration.operator == "Exists",
+        ),
+        Rule(
+            "!has(self.value) || self.operator == 'Equal'",
+            "value says nothing beside the operator Exists; leave it out",
+            lambda toleration: toleration.value is None or toleration.operator == "Equal",
+            ".value",
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "tolerationSeconds needs the effect NoExecute",
+            lambda toleration: toleration.toleration_seconds is None or toleration.effect == "NoExecute",
+            ".tolerationSeconds",
+        ),
+    )
+
+
+class TopologySpread(ApiModel):
+    """How evenly the server's replicas spread over one kind of place."""
+
+    topology_key: QualifiedName
+    """Label of the nodes that tells places apart, such as topology.kubernetes.io/zone."""
+    max_skew: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How many replicas one place may have more than another."""
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = "ScheduleAnyway"
+    """DoNotSchedule: a replica waits for a place that fits. ScheduleAnyway: the best place is taken."""
 
 
 class PodTemplate(ApiModel):
     """What may be added to the pods: metadata, scheduling and environment; no volumes, security context or account."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.labels) || !self.labels.exists(key, "
+            + " || ".join(f"key.startsWith('{prefix}')" for prefix in OPERATORS_LABELS)
+            + ")",
+            f"labels must not begin with {' or '.join(OPERATORS_LABELS)}: by these the operator finds its pods",
+            lambda template: not any(key.startswith(OPERATORS_LABELS) for key in template.labels),
+            ".labels",
+        ),
+    )
+
     labels: Labels = Field(default_factory=dict)
     """Further labels."""
-    annotations: Annotated[dict[str, str], Field(max_length=64)] = Field(default_factory=dict)
+    annotations: Annotations = Field(default_factory=dict)
     """Further annotations."""
     node_selector: Labels = Field(default_factory=dict)
     """Further labels that a node must carry."""
     tolerations: Annotated[
-        tuple[FreeForm, ...], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+        tuple[Toleration, ...], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     ] = ()
-    """Further tolerations, as in a pod."""
+    """Further taints that the pods accept; those of the node pool are accepted anyway."""
     topology_spread_constraints: Annotated[
-        tuple[FreeForm, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+        tuple[TopologySpread, ...],
+        Field(
+            max_length=16,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["topologyKey"],
+            },
+        ),
     ] = ()
-    """How replicas spread, as in a pod."""
+    """How the server's replicas spread over nodes and zones."""
     priority_class_name: DnsName | None = None
     """PriorityClass of the pods."""
     env: Annotated[
@@ -97,17 +185,18 @@ class InferenceServerSpec(ApiModel):
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "has(self.replicas) != has(self.autoscaling)",
-            "exactly one of replicas and autoscaling must be set",
+            "set exactly one of replicas and autoscaling",
+            lambda spec: (spec.replicas is None) != (spec.autoscaling is None),
         ),
-        Rule("has(self.image) != has(self.tag)", "exactly one of image and tag must be set"),
         Rule(
-            "!has(self.tag) || !self.tag.matches('^[0-9]{2}[.](0[1-9]|1[0-2])$') || self.tag >= '24.08'",
-            "tag must be 24.08 or newer: older Tritons cannot close their control APIs to clients",
-            ".tag",
+            "has(self.image) != has(self.tag)",
+            "set exactly one of tag, a Triton release such as 24.08, and image",
+            lambda spec: (spec.image is None) != (spec.tag is None),
         ),
         Rule(
             "!has(self.gpus) || self.gpus == 0 || has(self.nodePoolRef)",
             "a server with gpus needs nodePoolRef, the GPUNodePool that it runs on",
+            lambda spec: spec.gpus == 0 or spec.node_pool_ref is not None,
             ".nodePoolRef",
         ),
     )
@@ -119,24 +208,38 @@ class InferenceServerSpec(ApiModel):
     tag: (
         Annotated[
             str,
-            Field(
-                max_length=5,
-                json_schema_extra={
-                    "x-kubernetes-validations": [
-                        {
-                            "rule": "self.matches('^[0-9]{2}[.](0[1-9]|1[0-2])$')",
-                            "message": "tag must be a Triton release, year and month, such as 24.08; for another image "
-                            "set image",
-                        }
-                    ]
-                },
+            Field(max_length=64),
+            matching(
+                RELEASE_PATTERN,
+                "tag must be a Triton release, year and month, such as 24.08; for any other image set image",
+            ),
+            Rule(
+                f"!self.matches('^({RELEASE_PATTERN})$') || self >= '{OLDEST_RELEASE}'",
+                f"tag must be {OLDEST_RELEASE} or newer: older Tritons cannot close their control APIs to clients",
+                lambda tag: tag >= OLDEST_RELEASE,
             ),
         ]
         | None
     ) = None
     """Triton release, such as 24.08; the image is NVIDIA's of that release."""
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    """A Triton image of your own, 24.08 or newer, in place of tag."""
+    image: (
+        Annotated[
+            str,
+            Field(max_length=512),
+            matching(
+                "[A-Za-z0-9]([A-Za-z0-9._:/@-]*[A-Za-z0-9])?",
+                "image must be a reference such as registry.example.com/triton:24.08-custom",
+            ),
+            Rule(
+                f"!self.matches('{OLD_IMAGE_PATTERN}')",
+                f"image must hold Triton {OLDEST_RELEASE} or newer: older ones cannot close their control APIs to "
+                "clients",
+                lambda image: re.search(OLD_IMAGE_PATTERN, image) is None,
+            ),
+        ]
+        | None
+    ) = None
+    """A Triton image of your own, of release 24.08 or newer, in place of tag."""
     gpus: Annotated[int, Field(ge=0, le=16)] = 0
     """GPUs of each replica; 0 serves on the CPU."""
     vcpus: Quantity = "1"
@@ -197,6 +300,8 @@ class InferenceServerStatus(Status):
 class InferenceServer(Resource):
     """Replicas of Triton Inference Server that serve models of one repository."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (name_rule("an InferenceServer"),)
+
     NAMES: ClassVar[Names] = Names(
         kind="InferenceServer",
         plural="inferenceservers",
@@ -209,10 +314,13 @@ class InferenceServer(Resource):
             Column("Replicas", ".status.replicas", "integer"),
             Column("Ready Replicas", ".status.readyReplicas", "integer"),
             Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
-            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason", wide=True),
-            Column("Address", ".status.address", wide=True),
+            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
             Column("Age", ".metadata.creationTimestamp", "date"),
+            Column("Node Pool", ".spec.nodePoolRef.name", wide=True),
+            Column("Address", ".status.address", wide=True),
+            Column("Message", ".status.conditions[?(@.type=='Ready')].message", wide=True),
         ),
+        selectable=(".spec.repositoryRef.name", ".spec.nodePoolRef.name"),
     )
 
     spec: InferenceServerSpec

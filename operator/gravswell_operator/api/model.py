@@ -1,11 +1,16 @@
 """``Model``: one entry of the repository, at one version, on one server."""
 
+import re
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from gravswell.serving.contracts import ModelState, Verification
-from gravswell_operator.api.common import ApiModel, Column, LocalReference, Names, Resource, Rule, Status
+from gravswell_operator.api.common import ApiModel, Column, LocalReference, Names, Resource, Status
+from gravswell_operator.api.rules import Rule, matching
+
+ALIAS_PATTERN = "[a-z][a-z0-9-]{0,62}"
+"""Names for versions. ``latest`` is one of them that is always there."""
 
 
 class Placement(ApiModel):
@@ -15,52 +20,56 @@ class Placement(ApiModel):
     """Instances on each device, in place of what the version's own config says."""
 
 
+def _is_version(version: int | str) -> bool:
+    if isinstance(version, int):
+        return version >= 1
+    return re.fullmatch(ALIAS_PATTERN, version) is not None
+
+
 class ModelSpec(ApiModel):
     """Which version of which entry is served where."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule("self.serverRef.name == oldSelf.serverRef.name", "serverRef is immutable; make a new Model", ".serverRef"),
-        Rule("self.entry == oldSelf.entry", "entry is immutable; make a new Model", ".entry"),
+        Rule(
+            "self.serverRef.name == oldSelf.serverRef.name",
+            "serverRef is immutable; make a new Model for the other server",
+            field_path=".serverRef",
+        ),
+        Rule(
+            "self.entry == oldSelf.entry",
+            "entry is immutable; make a new Model for the other entry",
+            field_path=".entry",
+        ),
     )
 
     server_ref: LocalReference
     """The InferenceServer that serves the model."""
     entry: Annotated[
         str,
-        Field(
-            max_length=255,
-            json_schema_extra={
-                "x-kubernetes-validations": [
-                    {
-                        "rule": "self.matches('^[A-Za-z0-9_][A-Za-z0-9._-]*$')",
-                        "message": "entry must be the name of a model, without a path: letters, digits, '.', '_', '-'",
-                    }
-                ]
-            },
+        Field(max_length=255),
+        matching(
+            "[A-Za-z0-9_][A-Za-z0-9._-]*",
+            "entry must be the name of a model, without a path: letters, digits, '.', '_' and '-', and the first one "
+            "a letter, a digit or '_'",
         ),
     ]
     """Name of the entry in the server's repository."""
     version: Annotated[
         int | str,
-        Field(
-            json_schema_extra={
-                "x-kubernetes-int-or-string": True,
-                "x-kubernetes-validations": [
-                    {
-                        "rule": "type(self) == int ? self >= 1 : self.matches('^[a-z][a-z0-9-]{0,62}$')",
-                        "message": "version must be a number from 1, latest, or the name of an alias "
-                        "(lower case letters, digits and '-')",
-                    }
-                ],
-            }
+        Field(json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 63}),
+        Rule(
+            f"type(self) == int ? self >= 1 : self.matches('^{ALIAS_PATTERN}$')",
+            "version must be a number from 1, latest, or the name of an alias (lower-case letters, digits and '-', the "
+            "first one a letter)",
+            _is_version,
         ),
     ] = "latest"
     """A number, latest, or an alias of the entry."""
     placement: Placement = Placement()
     """How the model is laid out on each replica."""
     verification: Verification = Verification.GOLDEN
-    """What must hold before a version takes traffic. Golden: hashes, and the golden tensors reproduced on the
-    replica. Hashes: the hashes. None: nothing, also for versions that others wrote."""
+    """What must hold before a version takes traffic. Golden: every hash, and the golden tensors reproduced by the
+    replica. Hashes: every hash. None: nothing; versions that others wrote, without a manifest, are served too."""
     suspend: bool = False
     """True: the server keeps what the operator last resolved for this model, whatever is published."""
 
@@ -114,9 +123,11 @@ class Model(Resource):
             Column("Desired", ".status.desiredVersion", "integer"),
             Column("Loaded", ".status.loadedVersion", "integer"),
             Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
-            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason", wide=True),
+            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
             Column("Age", ".metadata.creationTimestamp", "date"),
+            Column("Message", ".status.conditions[?(@.type=='Ready')].message", wide=True),
         ),
+        selectable=(".spec.serverRef.name", ".spec.entry"),
     )
 
     spec: ModelSpec

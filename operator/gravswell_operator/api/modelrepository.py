@@ -12,9 +12,11 @@ from gravswell_operator.api.common import (
     LocalReference,
     Names,
     Resource,
-    Rule,
     Status,
+    name_rule,
+    seconds,
 )
+from gravswell_operator.api.rules import Rule, matching
 
 
 class ModelRepositorySpec(ApiModel):
@@ -25,26 +27,21 @@ class ModelRepositorySpec(ApiModel):
             "!(has(self.credentialsSecretRef) && has(self.serviceAccountName))",
             "credentialsSecretRef and serviceAccountName exclude each other: name a Secret with keys, or a "
             "ServiceAccount with an identity of its own",
+            lambda spec: spec.credentials_secret_ref is None or spec.service_account_name is None,
         ),
     )
 
     url: Annotated[
         str,
-        Field(
-            max_length=1024,
-            json_schema_extra={
-                "x-kubernetes-validations": [
-                    {
-                        "rule": "self.matches('^(file:///|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/)[^?#]+$')",
-                        "message": "url must be pvc://CLAIM/PATH, or file:///PATH for the development cluster's "
-                        "local node",
-                    },
-                    {
-                        "rule": "!self.contains('/../') && !self.endsWith('/..')",
-                        "message": "url must not climb with '..'",
-                    },
-                ]
-            },
+        Field(max_length=1024),
+        matching(
+            "file:///[^?#]+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^?#]+",
+            "url must be pvc://CLAIM/PATH, or file:///PATH for the local node of a development cluster",
+        ),
+        Rule(
+            "!self.contains('/../') && !self.endsWith('/..')",
+            "url must not climb with '..'",
+            lambda url: ".." not in url.split("/"),
         ),
     ]
     """pvc://CLAIM/PATH: a folder in a PersistentVolumeClaim of this namespace. file:///PATH: a folder of the
@@ -53,8 +50,15 @@ class ModelRepositorySpec(ApiModel):
     """Secret whose keys become the environment of what reads the repository (AWS_ACCESS_KEY_ID…)."""
     service_account_name: DnsName | None = None
     """ServiceAccount that what reads the repository runs as."""
-    sync_interval: Duration = "30s"
-    """How often the repository is listed."""
+    sync_interval: Annotated[
+        Duration,
+        Rule(
+            "!self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') || duration(self) >= duration('5s')",
+            "syncInterval must be 5s or longer",
+            lambda interval: seconds(interval) >= 5,
+        ),
+    ] = "30s"
+    """How often the repository is listed, such as 45s or 1h30m."""
     suspend: bool = False
     """True: the operator leaves the repository and what belongs to it as they are."""
 
@@ -105,6 +109,8 @@ class ModelRepositoryStatus(Status):
 class ModelRepository(Resource):
     """A repository of verified model versions, and how the cluster may read it."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (name_rule("a ModelRepository"),)
+
     NAMES: ClassVar[Names] = Names(
         kind="ModelRepository",
         plural="modelrepositories",
@@ -115,9 +121,10 @@ class ModelRepository(Resource):
             Column("Models", ".status.entries", "integer"),
             Column("Versions", ".status.versions", "integer"),
             Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
-            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason", wide=True),
-            Column("Last Sync", ".status.lastSync", "date", wide=True),
+            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
             Column("Age", ".metadata.creationTimestamp", "date"),
+            Column("Last Sync", ".status.lastSync", "date", wide=True),
+            Column("Message", ".status.conditions[?(@.type=='Ready')].message", wide=True),
         ),
     )
 
