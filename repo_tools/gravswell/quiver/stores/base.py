@@ -1,0 +1,131 @@
+"""The one interface that every kind of store implements, and the conditional write as a type.
+
+A store holds files under keys (``my-model/1/model.onnx``). It knows nothing of models: which number a version gets,
+which file makes it exist and what is in it are decided above. What it guarantees:
+
+- a reader sees a file whole, in its old or in its new form, never a mixture;
+- :class:`Create` and :class:`Update` let exactly one of several concurrent writers win;
+- :meth:`Store.publish` makes a folder appear complete or not at all, and never over another one.
+"""
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Write only if nothing is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Write only if what is there is still what was read."""
+
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overwrite:
+    """Write whatever is there."""
+
+
+PutMode = Create | Update | Overwrite
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A small file as it was read. ``etag`` names exactly these bytes to :class:`Update`."""
+
+    data: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file: its path relative to the listed folder, its size in bytes, its last modification."""
+
+    path: str
+    size: int
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """What lies directly in a folder, as sorted names."""
+
+    folders: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+class Store(ABC):
+    """Files under keys, at one root.
+
+    Every method raises :class:`~gravswell.errors.AccessDeniedError` or
+    :class:`~gravswell.errors.UnavailableError` when the store refuses or does not answer.
+    """
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """The root's URL; :func:`~gravswell.quiver.stores.open_store` takes it back."""
+
+    @abstractmethod
+    def location(self, key: str) -> str:
+        """The path or URL by which a user finds ``key``."""
+
+    @abstractmethod
+    def children(self, folder: str = "") -> Children:
+        """What lies directly in ``folder`` (the root by default). NotFoundError if there is no such folder."""
+
+    @abstractmethod
+    def walk(self, folder: str) -> list[FileInfo]:
+        """Every file under ``folder``, hidden ones too, sorted by path. NotFoundError if there is no such folder."""
+
+    @abstractmethod
+    def read(self, key: str) -> Content:
+        """A small file, whole. NotFoundError if it is not there."""
+
+    @abstractmethod
+    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
+        """A file of any size as a stream. NotFoundError if it is not there."""
+
+    @abstractmethod
+    def write(self, key: str, data: bytes, mode: PutMode) -> str:
+        """Write a small file and return its etag. ConflictError if the condition of ``mode`` does not hold.
+
+        The folder of ``key`` must exist, where the store knows folders: NotFoundError otherwise.
+        """
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove a file; one that is not there counts as removed."""
+
+    @abstractmethod
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder and all in it; one that is not there counts as removed.
+
+        It vanishes for readers at once where the store can do that, else last file first written.
+        """
+
+    @abstractmethod
+    def remove_root(self) -> bool:
+        """Remove the root if nothing is left in it, and say whether it is gone. A bucket is never removed."""
+
+    @abstractmethod
+    def staging(self) -> AbstractContextManager[Path]:
+        """An empty local folder in which a version is built; gone afterwards unless it was published.
+
+        Entering also cleans up what writers that died have left.
+        """
+
+    @abstractmethod
+    def publish(self, staged: Path, folder: str) -> None:
+        """Make the staged folder appear as ``folder``. ConflictError if something is there already."""
+
+    @abstractmethod
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep out other writers of this repository, for a few quick writes that belong together. Re-entrant."""
