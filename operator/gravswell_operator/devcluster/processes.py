@@ -1,0 +1,153 @@
+"""Child processes that are started with care and always ended: own session, output to a file, bounded stops.
+
+A child never shares our terminal or our output, so a pipeline around us ends when we do; and it dies with us, however
+we end, where the kernel offers that (Linux's parent-death signal).
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from gravswell.errors import UnavailableError
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def die_with(parent: int, number: int = signal.SIGKILL) -> Callable[[], None] | None:
+    """Return what a child runs before its program so that it gets signal ``number`` when ``parent`` ends.
+
+    The kernel watches the *thread* that forks: start such children in a thread that lives as long as they shall.
+    None on systems without the feature; there, ends depend on the parent's own clean-up.
+    """
+    if _libc is None:
+        return None
+    libc = _libc
+
+    def arrange() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+        if os.getppid() != parent:  # it ended between our fork and the call above
+            os._exit(1)
+
+    return arrange
+
+
+class Child:
+    """One server process with a log file.
+
+    Args:
+        name: how messages call it.
+        argv: the program and its arguments.
+        log: the file that takes stdout and stderr, appended to.
+        environment: the whole environment; None inherits ours.
+        with_parent: end it with SIGKILL when we end without a chance to stop it.
+        stdin: what it reads; nothing by default.
+        niceness: added to our scheduling niceness, so that work in the background stays there.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        with_parent: bool = True,
+        stdin: int = subprocess.DEVNULL,
+        niceness: int = 0,
+    ) -> None:
+        self.name = name
+        self.log = log
+        prepare = _prepare(die_with(os.getpid()) if with_parent else None, niceness)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [str(part) for part in argv],
+                stdin=stdin,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=None if environment is None else dict(environment),
+                cwd=directory,
+                start_new_session=True,
+                preexec_fn=prepare,  # noqa: PLW1509  it calls prctl and nice alone, which take no lock
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is its process group's id too."""
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.process.poll() is None
+
+    def require_running(self) -> None:
+        """Raise :class:`UnavailableError` with the log's last lines if it has ended."""
+        code = self.process.poll()
+        if code is not None:
+            raise UnavailableError(f"{self.name} ended with {describe_exit(code)}; {tail(self.log)}")
+
+    def stop(self, timeout: float = 15.0) -> None:
+        """End it: SIGTERM, then after ``timeout`` seconds SIGKILL to its whole group. Idempotent."""
+        if self.running:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout)
+        kill_group(self.pid)
+        self.process.wait()
+
+
+def _prepare(first: Callable[[], None] | None, niceness: int) -> Callable[[], None] | None:
+    if not niceness:
+        return first
+
+    def run() -> None:
+        os.nice(niceness)
+        if first is not None:
+            first()
+
+    return run
+
+
+def kill_group(group: int) -> None:
+    """Send SIGKILL to every process of ``group``; none left is fine."""
+    with suppress(ProcessLookupError, PermissionError):  # macOS says "not permitted" for a group of zombies
+        os.killpg(group, signal.SIGKILL)
+
+
+def describe_exit(code: int) -> str:
+    """Say a return code in words: ``status 1`` or ``signal SIGKILL``."""
+    if code >= 0:
+        return f"status {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal without a name
+        return f"signal {-code}"
+
+
+def tail(log: Path, lines: int = 12) -> str:
+    """Quote the last ``lines`` of ``log``, with its path."""
+    try:
+        text = log.read_text(errors="replace").rstrip()
+    except FileNotFoundError:
+        return f"it wrote no log ({log})"
+    if not text:
+        return f"its log is empty ({log})"
+    return f"the end of {log}:\n" + "\n".join(text.splitlines()[-lines:])
+
+
+def wait_until(ready: Callable[[], bool], *, what: str, timeout: float, interval: float = 0.05) -> None:
+    """Poll ``ready`` until it is true; raise :class:`UnavailableError` naming ``what`` after ``timeout`` seconds."""
+    end = time.monotonic() + timeout
+    while not ready():
+        if time.monotonic() > end:
+            raise UnavailableError(f"{what} was not ready after {timeout:.0f} s")
+        time.sleep(interval)

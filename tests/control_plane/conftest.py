@@ -1,0 +1,37 @@
+"""The control plane that these tests run on: real, on loopback, one for each pytest process.
+
+``cluster``      a :class:`ControlPlane` for the whole session (one for each xdist worker)
+``namespace``    the name of a namespace made for the test and deleted after it
+``kubectl``      ``kubectl(*args, stdin=None, check=True) -> str`` as administrator
+"""
+
+import uuid
+from collections.abc import Iterator
+from typing import Protocol
+
+import pytest
+
+from gravswell_operator.devcluster import ControlPlane
+
+
+class Kubectl(Protocol):
+    def __call__(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str: ...
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with ControlPlane(tmp_path_factory.mktemp("control-plane")) as running:
+        yield running
+
+
+@pytest.fixture
+def kubectl(cluster: ControlPlane) -> Kubectl:
+    return cluster.kubectl
+
+
+@pytest.fixture
+def namespace(cluster: ControlPlane) -> Iterator[str]:
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
