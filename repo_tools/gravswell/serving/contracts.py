@@ -83,6 +83,37 @@ class ModelState(enum.StrEnum):
     """The desired digest is not served; ``reason`` and ``message`` say why. What was loaded before still is."""
 
 
+class Reason(enum.StrEnum):
+    """Why a model is not (yet) served as desired: the values of ``ModelReport.reason`` and ``Listing.reason``."""
+
+    REPOSITORY_UNAVAILABLE = "RepositoryUnavailable"
+    """The repository does not answer, is not there or refuses the credentials. Retried."""
+    NOT_A_REPOSITORY = "NotARepository"
+    """The URL names something that is no repository: a file, or a store that this release cannot open."""
+    VERSION_NOT_FOUND = "VersionNotFound"
+    """The repository holds no such entry or version. Retried."""
+    DIGEST_MISMATCH = "DigestMismatch"
+    """The version's manifest is not the one that is desired: somebody replaced a published version."""
+    MANIFEST_INVALID = "ManifestInvalid"
+    """The version's manifest cannot be read."""
+    UNVERIFIED = "Unverified"
+    """The version has no manifest or no golden tensors, and the model demands them."""
+    HASH_MISMATCH = "HashMismatch"
+    """A file's bytes are not those that the manifest names. Retried: an upload may still be under way."""
+    NO_SPACE = "NoSpace"
+    """The models folder has no room for the version. Retried."""
+    LOAD_FAILED = "LoadFailed"
+    """Triton refused to load it; the message is Triton's own. Retried."""
+    GOLDEN_MISMATCH = "GoldenMismatch"
+    """This Triton answers the golden inputs with other outputs than the framework did. It takes no traffic."""
+    INFERENCE_FAILED = "InferenceFailed"
+    """Triton answers the golden inputs with an error: the backend process is dead, or the graph cannot run."""
+    TRITON_UNAVAILABLE = "TritonUnavailable"
+    """The Triton beside the agent does not answer: starting, restarting or stuck. No failure of the model."""
+    AGENT_ERROR = "AgentError"
+    """A fault of the agent itself; its log has the details. Retried."""
+
+
 class ModelReport(Document):
     """One desired model on one replica."""
 
@@ -96,7 +127,7 @@ class ModelReport(Document):
     verified: bool = False
     """The loaded version reproduced its golden tensors on this Triton."""
     reason: str = ""
-    """CamelCase, stable, for machines: ``HashMismatch``, ``GoldenMismatch``, ``LoadFailed``, ``VersionNotFound``…"""
+    """One of :class:`Reason`; empty when there is nothing to say."""
     message: str = ""
     seconds: dict[str, float] = Field(default_factory=dict)
     """The start-up ledger: seconds spent in ``download``, ``verify``, ``load``."""
