@@ -1,9 +1,30 @@
 """The embedded Triton: NVIDIA's own server, on the CPU, as a child of this process.
 
-Its law: nothing here knows of repositories' formats beyond what Triton itself reads, and nothing is ever written into a
-repository: what must differ on a CPU differs in an overlay that belongs to one server.
+Its law: nothing is ever written into a repository. What must differ on a CPU differs in an overlay that belongs to one
+server. Only :mod:`~gravswell.serving.triton.flags` is imported by others than users of the server, and it is light.
 """
 
-from gravswell.serving.triton.install import TritonInstallation, ensure_triton
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["TritonInstallation", "ensure_triton"]
+if TYPE_CHECKING:
+    from gravswell.serving.triton.install import TritonInstallation, ensure_triton
+    from gravswell.serving.triton.server import EmbeddedTriton, Ports, ServedModel
+
+__all__ = ["EmbeddedTriton", "Ports", "ServedModel", "TritonInstallation", "ensure_triton"]
+
+_HOMES = {
+    "EmbeddedTriton": "server",
+    "Ports": "server",
+    "ServedModel": "server",
+    "TritonInstallation": "install",
+    "ensure_triton": "install",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that the operator and the agent can have the flags without the client library and protobuf.
+    if name in _HOMES:
+        from importlib import import_module  # noqa: PLC0415  part of the lateness
+
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -1,0 +1,84 @@
+"""Triton's own HTTP API, as far as starting and stopping a server needs it. Plain http.client: one request, one close.
+
+A connection left open would make Triton wait for it when it stops.
+"""
+
+import http.client
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gravswell.errors import InvalidInputError, UnavailableError
+
+CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """One version in Triton's index. ``state`` is ``READY``, ``UNAVAILABLE``, ``LOADING``, ``UNLOADING`` or empty."""
+
+    name: str
+    version: int | None
+    state: str
+    reason: str
+
+
+class ControlAPI:
+    """The API at ``address`` (``host:port``); ``headers`` carry the key of a server whose control APIs are closed."""
+
+    def __init__(self, address: str, headers: Mapping[str, str]) -> None:
+        self._address = address
+        self._headers = dict(headers) | {"Connection": "close"}
+
+    def server_id(self) -> str:
+        """The ``--id`` of the server that answers."""
+        return str(self._call("GET", "/v2")["name"])
+
+    def index(self) -> list[ModelStatus]:
+        """Every model that Triton has seen, a line for each of its versions."""
+        return [
+            ModelStatus(
+                name=line["name"],
+                version=int(line["version"]) if line.get("version") else None,
+                state=line.get("state", ""),
+                reason=tidy_reason(line.get("reason", "")),
+            )
+            for line in self._call("POST", "/v2/repository/index")
+        ]
+
+    def metadata(self, model: str) -> dict[str, Any]:
+        """Versions, inputs and outputs of a model that is ready."""
+        found: dict[str, Any] = self._call("GET", f"/v2/models/{model}")
+        return found
+
+    def load(self, model: str, config: str | None, timeout: float) -> None:
+        """Load a model, with ``config`` (JSON) in place of the repository's when it is given."""
+        body = {"parameters": {"config": config}} if config is not None else {}
+        self._call("POST", f"/v2/repository/models/{model}/load", body, timeout)
+
+    def unload(self, model: str, timeout: float) -> None:
+        """Unload a model; requests under way are finished."""
+        self._call("POST", f"/v2/repository/models/{model}/unload", {}, timeout)
+
+    def _call(self, method: str, path: str, body: Any = None, timeout: float = CONNECT_SECONDS) -> Any:
+        connection = http.client.HTTPConnection(self._address, timeout=timeout)
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None, self._headers)
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise UnavailableError(f"Triton at {self._address} does not answer {path}: {error}") from error
+        finally:
+            connection.close()
+        answer = json.loads(content) if content else {}
+        if response.status != http.HTTPStatus.OK:
+            raise InvalidInputError(f"Triton refused {path}: {tidy_reason(answer.get('error', str(response.status)))}")
+        return answer
+
+
+def tidy_reason(reason: str) -> str:
+    """Triton's reason without the names of exceptions and the traceback that a Python backend adds."""
+    words, _, _traceback = reason.partition("\n\nAt:\n")
+    return re.sub(r"^(?:Internal: )?(?:\w+Error: )?", "", words.strip())

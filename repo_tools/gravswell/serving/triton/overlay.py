@@ -1,0 +1,89 @@
+"""The repository as a Triton without a GPU shall see it: a folder of links and rewritten configs, for one server.
+
+Nothing is written into the repository. Versions are links, so nothing is copied; configs are files, because a config
+that asks for a GPU fails the load where there is none. Uploads that are not published yet are left out.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from tritonclient.grpc import model_config_pb2
+
+from gravswell.errors import NotFoundError
+from gravswell.quiver.config import ConfigText
+from gravswell.quiver.layout import CONFIG, parse_version
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.stores import open_store
+
+_Group = model_config_pb2.ModelInstanceGroup
+
+
+def run_on_cpu(config: Any) -> None:
+    """Change a ``ModelConfig``, in place, to run on the CPU what would run on a GPU.
+
+    An instance group that names no count gets one instance (Triton would make two processes of it on a CPU). Groups
+    that ask for the CPU already are left alone, and so are ensembles, which have no instances of their own.
+    """
+    if config.HasField("ensemble_scheduling") or config.platform == "ensemble":
+        return
+    if not config.instance_group:
+        config.instance_group.add()
+    for group in config.instance_group:
+        if group.kind in (_Group.KIND_AUTO, _Group.KIND_GPU):
+            group.kind = _Group.KIND_CPU
+            group.count = group.count or 1
+            del group.gpus[:]
+
+
+def repository_folder(repository: str | Path) -> Path:
+    """The absolute folder of a repository given as a path or ``file://`` URL; NotFoundError if it is not there."""
+    return Path(unquote(urlsplit(open_store(repository).url).path))
+
+
+def build_overlay(repository: str | Path, target: Path, models: Iterable[str] | None = None) -> list[str]:
+    """Fill the folder ``target`` for a server of ``repository`` and return the names of the models in it, sorted.
+
+    ``models`` limits it to these and to what their ensembles are made of; None takes every entry that has a version.
+    Raises :class:`NotFoundError` for a repository or model that is not there, or a repository with nothing to serve.
+    """
+    reader = RepositoryReader(repository)
+    root = repository_folder(repository)
+    known = reader.entries()
+    wanted = list(known if models is None else models)
+    built: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name in built:
+            continue
+        if name not in known:
+            raise NotFoundError(f"there is no model '{name}' in {root}; it has {', '.join(known) or 'none'}")
+        numbers = {version.number for version in reader.versions(name)}
+        if numbers:
+            built.add(name)
+            wanted += _members(_link(reader, name, numbers, root / name, target / name))
+        elif models is not None:
+            raise NotFoundError(f"model '{name}' in {root} has no version; export one first")
+    if not built:
+        raise NotFoundError(f"{root} has no model with a version, so there is nothing to serve; export one first")
+    return sorted(built)
+
+
+def _link(reader: RepositoryReader, name: str, numbers: set[int], source: Path, target: Path) -> Any:
+    target.mkdir(parents=True)
+    for child in source.iterdir():
+        number = parse_version(child.name)
+        published = number is None or number in numbers
+        if published and child.name != CONFIG and not child.name.startswith("."):
+            (target / child.name).symlink_to(child, target_is_directory=child.is_dir())
+    # A crash between the first version and its config leaves the version's own to heal from.
+    text = reader.config(name) or reader.version_config(name, max(numbers)) or ""
+    config = ConfigText(text, where=str(source / CONFIG))
+    run_on_cpu(config.message)
+    (target / CONFIG).write_text(config.render())
+    return config.message
+
+
+def _members(config: Any) -> list[str]:
+    return [step.model_name for step in config.ensemble_scheduling.step]

@@ -1,0 +1,115 @@
+"""The server as a child process: it never outlives its parent, and a stop that fails ends in a kill.
+
+The kernel tells the child when the *thread* that started it ends (``PR_SET_PDEATHSIG``), so a thread of its own starts
+it and stays until it has ended. However this process dies, SIGKILL included, Triton gets its SIGTERM.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from gravswell.errors import UnavailableError
+from gravswell.serving.triton.install import SEGMENT_PREFIX
+
+# Runs before tritonserver in the same process. The parent may have died before it could ask to be told.
+_LAUNCH: Final = """\
+import ctypes, os, signal, sys
+if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM):  # PR_SET_PDEATHSIG
+    sys.exit(os.strerror(ctypes.get_errno()))
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the parent has ended")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+KILL_SECONDS: Final = 10.0
+"""How much longer than its own exit time-out a server may take before it is killed."""
+
+
+class ServerProcess:
+    """A running server and the log that it writes; made by :meth:`start`."""
+
+    def __init__(self, child: "subprocess.Popen[bytes]", keeper: threading.Thread, log: Path) -> None:
+        self._child = child
+        self._keeper = keeper
+        self.log = log
+
+    @classmethod
+    def start(cls, command: Sequence[str], log: Path) -> "ServerProcess":
+        """Start ``command`` (an absolute program and its arguments) in a session of its own, writing to ``log``."""
+        future: Future[subprocess.Popen[bytes]] = Future()
+
+        def keep() -> None:
+            try:
+                child = _spawn(command, log)
+            except BaseException as error:  # noqa: BLE001  raised again by future.result()
+                future.set_exception(error)
+                return
+            future.set_result(child)
+            child.wait()
+
+        keeper = threading.Thread(target=keep, name="gravswell-triton", daemon=True)
+        keeper.start()
+        try:
+            return cls(future.result(), keeper, log)
+        except OSError as error:
+            raise UnavailableError(f"{command[0]} cannot be started: {error}") from error
+
+    @property
+    def pid(self) -> int:
+        """Process id of ``tritonserver``; also of its process group, which holds the backend's processes."""
+        return self._child.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; None while it runs."""
+        return None if self._keeper.is_alive() else self._child.returncode
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it has ended, at most ``seconds``; tell whether it has."""
+        self._keeper.join(seconds)
+        return not self._keeper.is_alive()
+
+    def stop(self, exit_timeout: float) -> bool:
+        """Stop it: SIGTERM, then SIGKILL to its whole group when it exceeds its ``exit_timeout`` in seconds.
+
+        Returns whether it stopped by itself. Either way no process and no shared memory of it is left.
+        """
+        clean = True
+        if self.returncode is None:
+            self._child.send_signal(signal.SIGTERM)
+            clean = self.wait(exit_timeout + KILL_SECONDS)
+        if self.returncode != 0:
+            with suppress(ProcessLookupError):  # nobody of the group is left: what we want
+                os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+        clear_segments(self.pid)
+        return clean
+
+
+def _spawn(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C in the terminal is ours to translate into a clean stop
+        )
+
+
+def clear_segments(pid: int) -> list[str]:
+    """Remove what the server with process id ``pid``, which must have ended, left in ``/dev/shm``; return the names.
+
+    A server that stops by itself leaves nothing; a killed one 1 MiB for each model instance.
+    """
+    found = list(Path("/dev/shm").glob(f"{SEGMENT_PREFIX}{pid}-*"))  # noqa: S108  POSIX shared memory, not a temp file
+    for segment in found:
+        segment.unlink(missing_ok=True)
+    return [segment.name for segment in found]
