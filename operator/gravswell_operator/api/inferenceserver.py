@@ -53,9 +53,9 @@ class Autoscaling(ApiModel):
     )
 
     min_replicas: Annotated[int, Field(ge=1, le=1000)]
-    """Fewest replicas."""
+    """Fewest replicas, at no load."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)]
-    """Most replicas."""
+    """Most replicas, at any load."""
     target_cpu_utilization: Annotated[int, Field(ge=1, le=100)] = Field(default=70, alias="targetCPUUtilization")
     """Average CPU use in percent of the request that the autoscaler aims at."""
 
@@ -147,9 +147,9 @@ class PodTemplate(ApiModel):
     )
 
     labels: Labels = Field(default_factory=dict)
-    """Further labels."""
+    """Further labels of the pods."""
     annotations: Annotations = Field(default_factory=dict)
-    """Further annotations."""
+    """Further annotations of the pods."""
     node_selector: Labels = Field(default_factory=dict)
     """Further labels that a node must carry."""
     tolerations: Annotated[

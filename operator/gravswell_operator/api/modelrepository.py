@@ -63,22 +63,13 @@ class ModelRepositorySpec(ApiModel):
     """True: the operator leaves the repository and what belongs to it as they are."""
 
 
-class VersionStatus(ApiModel):
-    """One published version."""
-
-    number: int
-    """Its number."""
-    digest: Annotated[str, Field(max_length=64)] | None = None
-    """sha256 of its manifest; absent: written by others, without a manifest, and not verified."""
-
-
 class EntryStatus(ApiModel):
     """One entry of the repository."""
 
     name: Annotated[str, Field(max_length=255)]
     """Name of the model."""
     latest: int
-    """Highest version."""
+    """Number of its latest version."""
     versions: int
     """How many versions it has."""
     digest: Annotated[str, Field(max_length=64)] | None = None
