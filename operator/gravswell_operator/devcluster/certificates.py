@@ -63,12 +63,18 @@ class Authority:
             )
         certificate = builder.sign(self._key, hashes.SHA256())
         _write(self.directory / f"{file}.crt", certificate.public_bytes(serialization.Encoding.PEM))
-        write_key(self.directory / f"{file}.key", key)
+        _write_key(self.directory / f"{file}.key", key)
 
 
-def write_key(path: Path, key: ec.EllipticCurvePrivateKey | None = None) -> None:
-    """Write a private key, a new one by default, as PKCS #8 PEM with mode 0600."""
-    key = key or ec.generate_private_key(ec.SECP256R1())
+def write_key_pair(path: Path) -> None:
+    """Write a new key pair, the private half (PKCS #8) to ``<path>.key`` and the public one to ``<path>.pub``, PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    _write_key(path.with_name(f"{path.name}.key"), key)
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    _write(path.with_name(f"{path.name}.pub"), public)
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     _write(
         path,
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),

@@ -12,7 +12,7 @@ from typing import Self
 
 from gravswell.errors import GravswellError, UnavailableError
 from gravswell_operator.devcluster.binaries import CONTROL_PLANE, Binaries, ensure_binaries
-from gravswell_operator.devcluster.certificates import Authority, write_key
+from gravswell_operator.devcluster.certificates import Authority, write_key_pair
 from gravswell_operator.devcluster.kubeconfig import write_certificate_kubeconfig, write_token_kubeconfig
 from gravswell_operator.devcluster.processes import Child, tail, wait_until
 
@@ -139,7 +139,7 @@ class ControlPlane:
         authority.issue("apiserver", "kube-apiserver", hosts=hosts)
         authority.issue("kubelet-client", "kube-apiserver-kubelet-client")
         authority.issue("node", f"system:node:{NODE_NAME}", groups=["system:nodes"], hosts=[HOST, NODE_NAME])
-        write_key(self.pki / "service-account.key")
+        write_key_pair(self.pki / "service-account")
         for component in ("kube-controller-manager", "kube-scheduler"):
             authority.issue(component, f"system:{component}")
             write_certificate_kubeconfig(
@@ -219,7 +219,7 @@ class ControlPlane:
             "--authorization-mode=Node,RBAC",
             "--service-cluster-ip-range=10.96.0.0/16",
             "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-key-file={pki / 'service-account.key'}",
+            f"--service-account-key-file={pki / 'service-account.pub'}",
             f"--service-account-signing-key-file={pki / 'service-account.key'}",
             f"--kubelet-certificate-authority={pki / 'ca.crt'}",
             f"--kubelet-client-certificate={pki / 'kubelet-client.crt'}",
