@@ -174,12 +174,17 @@ def test_the_rewriting_of_each_construct():
                 "exclusiveMaximum": True,
             },
             "colour": {
-                "description": "What it looks like.",
+                "description": "What it looks like. Default: red.",
                 "type": "string",
                 "enum": ["red", "blue"],
                 "default": "red",
             },
-            "only": {"description": "The one choice.", "type": "string", "enum": ["this"], "default": "this"},
+            "only": {
+                "description": "The one choice. Default: this.",
+                "type": "string",
+                "enum": ["this"],
+                "default": "this",
+            },
         },
     }
     assert spec["parts"]["additionalProperties"]["properties"] == spec["part"]["properties"]

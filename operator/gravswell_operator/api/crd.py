@@ -141,6 +141,9 @@ def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Sche
         default = _default(result.pop("default"), result)
         if default is not None:
             result["default"] = default
+            if isinstance(default, str | int) and not isinstance(default, bool):
+                # kubectl explain shows the description and not the default.
+                result["description"] = f"{result.get('description', '')} Default: {default}.".strip()
     return {key: result[key] for key in sorted(result, key=_position)}
 
 

@@ -251,7 +251,7 @@ class InferenceServerSpec(ApiModel):
     replicas: Annotated[int, Field(ge=0, le=1000)] | None = None
     """Fixed number of replicas."""
     autoscaling: Autoscaling | None = None
-    """Replicas by load, in place of replicas."""
+    """Replicas by load, in place of replicas; kubectl scale is refused meanwhile."""
     models: Literal["Declared", "All"] = "Declared"
     """Declared: the Models that name this server. All: every entry of the repository at its latest version, and
     Models override."""
