@@ -69,6 +69,7 @@ def schema(kind: type[Resource]) -> Schema:
     raw = kind.model_json_schema(by_alias=True)
     definitions = raw.get("$defs", {})
     properties = {name: _structural(raw["properties"][name], definitions) for name in ("spec", "status")}
+    _tell_defaults(properties["spec"])
     _without_defaults(properties["status"])
     root: Schema = {
         "description": _text(raw["description"]),
@@ -141,9 +142,6 @@ def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Sche
         default = _default(result.pop("default"), result)
         if default is not None:
             result["default"] = default
-            if isinstance(default, str | int) and not isinstance(default, bool):
-                # kubectl explain shows the description and not the default.
-                result["description"] = f"{result.get('description', '')} Default: {default}.".strip()
     return {key: result[key] for key in sorted(result, key=_position)}
 
 
@@ -176,6 +174,17 @@ def _default(value: Any, node: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [_default(item, node.get("items", {})) for item in value] or None
     return value
+
+
+def _tell_defaults(node: Schema) -> None:
+    """Put each field's default into its description: ``kubectl explain`` shows nothing else of it."""
+    default = node.get("default")
+    if isinstance(default, str | int) and not isinstance(default, bool) and default != "":
+        node["description"] = f"{node['description']} Default: {default}."
+    for child in node.get("properties", {}).values():
+        _tell_defaults(child)
+    if "items" in node:
+        _tell_defaults(node["items"])
 
 
 def _without_defaults(node: Schema) -> None:
