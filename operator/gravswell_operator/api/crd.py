@@ -4,7 +4,7 @@ What pydantic writes and an API server refuses or mistakes: ``$ref`` and ``$defs
 numeric ``exclusiveMinimum``, ``additionalProperties: false``, nulls inside defaults. Pure: models in, data out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gravswell_operator.api import KINDS
@@ -181,19 +181,23 @@ def _tell_defaults(node: Schema) -> None:
     default = node.get("default")
     if isinstance(default, str | int) and not isinstance(default, bool) and default != "":
         node["description"] = f"{node['description']} Default: {default}."
-    for child in node.get("properties", {}).values():
+    for child in _below(node):
         _tell_defaults(child)
-    if "items" in node:
-        _tell_defaults(node["items"])
 
 
 def _without_defaults(node: Schema) -> None:
     """Take defaults out of a status: what the operator has not said is absent, not zero."""
     node.pop("default", None)
-    for child in node.get("properties", {}).values():
+    for child in _below(node):
         _without_defaults(child)
-    if "items" in node:
-        _without_defaults(node["items"])
+
+
+def _below(node: Schema) -> Iterator[Schema]:
+    """The schemas of fields, items and values directly below ``node``."""
+    yield from node.get("properties", {}).values()
+    for key in ("items", "additionalProperties"):
+        if key in node:
+            yield node[key]
 
 
 def _position(key: str) -> tuple[int, str]:
