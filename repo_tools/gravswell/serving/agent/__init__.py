@@ -1,0 +1,21 @@
+"""The agent: the process beside one Triton that brings versions to it, proves them and says what is really loaded.
+
+Its law: it talks to the repository, to its own Triton and to two ConfigMaps, and to nothing else. What is loaded is
+what Triton says, what is on disk is what the folder holds; memory and the state file only spare work that could be done
+again. Decisions (:mod:`.decide`, :mod:`.loadconfig`, :mod:`.health`) are pure; the rest carries them out.
+
+=================  ====================================================================================
+:mod:`.desired`    where the desired state comes from: a ConfigMap, a file, or the repository's latest
+:mod:`.decide`     desired + loaded + local → the next step for each model
+:mod:`.folder`     the models folder: staged by digest, placed by rename
+:mod:`.supply`     from the repository into the models folder, every byte checked
+:mod:`.loadconfig` the config that Triton gets at load, as an override of what the version published
+:mod:`.triton`     Triton's control and inference APIs
+:mod:`.prove`      golden tensors, reproduced by the Triton that will serve them
+:mod:`.health`     when a failed probe is proof of a dead backend process
+:mod:`.reconciler` one worker for each model that carries out the steps
+:mod:`.reporting`  the report, and its way into the ConfigMap
+:mod:`.server`     ``/readyz``, ``/livez``, ``/report``, ``/metrics``
+:mod:`.lister`     the other program of the same image: what a repository holds, for the operator
+=================  ====================================================================================
+"""

@@ -1,0 +1,169 @@
+"""The models folder: the only place that the agent writes to, and the one that its Triton reads.
+
+::
+
+    <root>/<entry>/<N>/              placed: under the number that Triton loads
+    <root>/gravswell-proof-…/<N>/    for the length of a golden proof: hard links to a staged or placed version
+    <root>/.gravswell/               the agent's own; Triton in explicit mode looks only at what it is told to load
+        staged/<identity>/           fetched whole, every hash checked, named by digest
+        incoming/                    what is being fetched or removed
+        state.json                   see :mod:`gravswell.serving.agent.state`
+
+Every folder appears by one rename, so a killed agent leaves nothing half-made where Triton looks.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from gravswell.errors import InvalidInputError, UnavailableError
+from gravswell.quiver.layout import is_readable_name, parse_version
+from gravswell.quiver.manifest import MANIFEST, digest_of
+from gravswell.serving.agent.decide import PRIVATE_PREFIX, identity
+from gravswell.serving.contracts import DesiredModel
+
+WORK = ".gravswell"
+
+
+class ModelFolder:
+    """One agent's folder. Its methods block; ``placed`` and ``staged`` are the inventory, kept true by them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.placed: dict[str, dict[int, str]] = {}
+        """Entry → number → identity."""
+        self.staged: set[str] = set()
+        """Identities of versions that are fetched and not placed."""
+
+    @property
+    def incoming(self) -> Path:
+        """Scratch on the same file system: what lies here is never looked at again after a restart."""
+        return self.root / WORK / "incoming"
+
+    @property
+    def state_file(self) -> Path:
+        """Where the agent remembers what need not be done again."""
+        return self.root / WORK / "state.json"
+
+    def prepare(self) -> None:
+        """Make the folder, clear what a killed agent left, and take stock.
+
+        Raises :class:`InvalidInputError` for a folder that holds other things: versions that nothing desires are
+        removed from here, so a user's own repository must never be given as the models folder.
+        """
+        work = self.root / WORK
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            if not work.exists() and any(path.name != "lost+found" for path in self.root.iterdir()):
+                raise InvalidInputError(
+                    f"{self.root} is not empty and is no agent's models folder: the agent removes versions that "
+                    f"nothing desires; give it an empty folder"
+                )
+            shutil.rmtree(self.incoming, ignore_errors=True)
+            self.incoming.mkdir(parents=True, exist_ok=True)
+            (work / "staged").mkdir(exist_ok=True)
+            for leftover in self.root.glob(f"{PRIVATE_PREFIX}*"):
+                shutil.rmtree(leftover)
+            self._take_stock()
+        except OSError as error:
+            raise UnavailableError(
+                f"the models folder {self.root} cannot be used: {error.strerror}; check its owner and mode"
+            ) from error
+
+    def staged_path(self, name: str) -> Path:
+        """Where the staged version of that identity lies or shall lie."""
+        return self.root / WORK / "staged" / name
+
+    def version_path(self, entry: str, number: int) -> Path:
+        """Where the placed version lies or shall lie."""
+        return self.root / entry / str(number)
+
+    def find(self, model: DesiredModel) -> Path | None:
+        """The folder that holds the files of exactly this version, placed or staged."""
+        name = identity(model)
+        if self.placed.get(model.name, {}).get(model.version) == name:
+            return self.version_path(model.name, model.version)
+        return self.staged_path(name) if name in self.staged else None
+
+    def free_bytes(self) -> int:
+        """Room on the folder's file system."""
+        return shutil.disk_usage(self.root).free
+
+    def adopt_stage(self, model: DesiredModel) -> None:
+        """Note that the version was fetched into :meth:`staged_path`."""
+        self.staged.add(identity(model))
+
+    def place(self, model: DesiredModel) -> Path:
+        """Move a staged version to its number, in place of other content under that number; return its folder."""
+        name = identity(model)
+        target = self.version_path(model.name, model.version)
+        if self.placed.get(model.name, {}).get(model.version) == name:
+            return target
+        target.parent.mkdir(exist_ok=True)
+        if target.exists():
+            self._discard(target)
+        self.staged_path(name).rename(target)
+        self.staged.discard(name)
+        self.placed.setdefault(model.name, {})[model.version] = name
+        return target
+
+    def expose(self, source: Path, private_name: str, number: int) -> None:
+        """Show the version in ``source`` to Triton under a private name too, by hard links: no byte is copied."""
+        target = self.root / private_name
+        if target.exists():
+            shutil.rmtree(target)
+        with tempfile.TemporaryDirectory(dir=self.incoming) as scratch:
+            made = Path(scratch) / private_name
+            shutil.copytree(source, made / str(number), copy_function=_link)
+            made.rename(target)
+
+    def withdraw(self, private_name: str) -> None:
+        """Undo :meth:`expose`."""
+        self._discard(self.root / private_name)
+
+    def remove(self, entry: str, number: int) -> None:
+        """Remove a placed version, and the entry's folder with its last one."""
+        self._discard(self.version_path(entry, number))
+        versions = self.placed.get(entry, {})
+        versions.pop(number, None)
+        if not versions:
+            self.placed.pop(entry, None)
+            self._discard(self.root / entry)
+
+    def drop_stage(self, name: str) -> None:
+        """Remove a staged version."""
+        self._discard(self.staged_path(name))
+        self.staged.discard(name)
+
+    def _discard(self, path: Path) -> None:
+        """Rename away, then remove: half a version is never visible."""
+        if not path.exists():
+            return
+        grave = Path(tempfile.mkdtemp(dir=self.incoming))
+        path.rename(grave / "removed")
+        shutil.rmtree(grave)
+
+    def _take_stock(self) -> None:
+        self.staged = {path.name for path in (self.root / WORK / "staged").iterdir() if not path.name.startswith(".")}
+        self.placed = {}
+        for folder in self.root.iterdir():
+            if not folder.is_dir() or not is_readable_name(folder.name):
+                continue
+            numbers = {number for path in folder.iterdir() if (number := parse_version(path.name)) is not None}
+            self.placed[folder.name] = {number: self._identity(folder.name, number) for number in numbers}
+
+    def _identity(self, entry: str, number: int) -> str:
+        try:
+            digest = digest_of((self.version_path(entry, number) / MANIFEST).read_bytes())
+        except FileNotFoundError:
+            digest = None
+        return identity(DesiredModel(name=entry, version=number, digest=digest))
+
+
+def _link(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links, as some volume drivers are
+        shutil.copy2(source, target)
+    return target

@@ -1,0 +1,93 @@
+"""The config that Triton gets at load: what the version published, and what its place adds. Pure.
+
+Two ``parameters`` carry the agent's own memory into Triton, where it cannot go stale: which digest was loaded, and with
+which overlay. An agent that restarts reads them back and knows what is served.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tritonclient.grpc import model_config_pb2
+
+from gravswell.quiver.config import ModelConfig, config_to_json
+from gravswell.serving.contracts import DesiredModel
+from gravswell.serving.triton.overlay import run_on_cpu
+
+DIGEST_PARAMETER = "gravswell-digest"
+KEY_PARAMETER = "gravswell-load"
+
+ModelInstanceGroup: Any = model_config_pb2.ModelInstanceGroup
+
+UNVERIFIED = "unverified"
+"""What stands for the digest of a version that has no manifest."""
+
+
+class Loaded(NamedTuple):
+    """What Triton serves under one name. ``key`` is None when it was not loaded by an agent."""
+
+    version: int
+    digest: str | None
+    key: str | None
+
+
+def load_key(model: DesiredModel, *, cpu_only: bool) -> str:
+    """Short hash of all that decides how a version is loaded; equal keys need no reload."""
+    facts = (model.name, str(model.version), model.digest or UNVERIFIED, str(model.instances), str(cpu_only))
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def for_traffic(published: Any, model: DesiredModel, *, cpu_only: bool) -> str:
+    """JSON of the config under which ``model`` takes traffic: exactly its version, its instances, its devices."""
+    config = ModelConfig()
+    config.CopyFrom(published)
+    config.name = model.name
+    config.ClearField("version_policy")
+    config.version_policy.specific.versions.append(model.version)
+    if model.instances is not None and not _is_ensemble(config):
+        if not config.instance_group:
+            config.instance_group.add(kind=ModelInstanceGroup.KIND_AUTO)
+        for group in config.instance_group:
+            group.count = model.instances
+    if cpu_only:
+        run_on_cpu(config)
+    config.parameters[DIGEST_PARAMETER].string_value = model.digest or UNVERIFIED
+    config.parameters[KEY_PARAMETER].string_value = load_key(model, cpu_only=cpu_only)
+    return config_to_json(config)
+
+
+def for_proof(published: Any, private_name: str, version: int, *, cpu_only: bool) -> str:
+    """JSON of the config for the golden proof: the same graph under a private name, one instance, no queueing.
+
+    Batching delay, cache, warm-up and rate limits are left out: they change when an answer comes, not what it is.
+    """
+    config = ModelConfig()
+    config.CopyFrom(published)
+    config.name = private_name
+    config.ClearField("version_policy")
+    config.version_policy.specific.versions.append(version)
+    for field in ("dynamic_batching", "response_cache", "model_warmup"):
+        config.ClearField(field)
+    if not _is_ensemble(config):
+        first = config.instance_group[0] if config.instance_group else None
+        group = ModelInstanceGroup(kind=first.kind if first else ModelInstanceGroup.KIND_AUTO, count=1)
+        if first and first.gpus:
+            group.gpus.append(first.gpus[0])
+        config.ClearField("instance_group")
+        config.instance_group.append(group)
+    if cpu_only:
+        run_on_cpu(config)
+    return config_to_json(config)
+
+
+def read_loaded(version: int, config: Mapping[str, Any]) -> Loaded:
+    """What a running config (Triton's JSON) says of itself."""
+    parameters = config.get("parameters") or {}
+    digest = parameters.get(DIGEST_PARAMETER, {}).get("string_value")
+    key = parameters.get(KEY_PARAMETER, {}).get("string_value")
+    return Loaded(version, None if digest in (None, UNVERIFIED) else digest, key)
+
+
+def _is_ensemble(config: Any) -> bool:
+    """Ensembles run in their members' instances and have none of their own."""
+    return bool(config.HasField("ensemble_scheduling")) or config.platform == "ensemble"

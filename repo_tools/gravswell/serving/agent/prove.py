@@ -1,0 +1,94 @@
+"""Golden tensors on the Triton that will serve them: infer the recorded inputs, compare with the recorded outputs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import model_config_pb2
+
+from gravswell.errors import VerificationError
+from gravswell.quiver.golden import Sample, compare, load_golden
+from gravswell.quiver.manifest import GOLDEN, MANIFEST, Manifest
+from gravswell.serving.agent.triton import TritonControl
+
+DataType: Any = model_config_pb2.DataType
+Array = NDArray[Any]
+
+ANSWER_SECONDS = 60.0
+"""How long a golden inference may take before the model counts as busy. Slow is never wrong."""
+
+
+class Golden(NamedTuple):
+    """The samples of one version, and how far this Triton's outputs may be from them."""
+
+    samples: Sequence[Sample]
+    rtol: float | None
+    atol: float | None
+
+    def smallest(self) -> "Golden":
+        """The cheapest sample alone, for probing."""
+        size = min(self.samples, key=lambda sample: sum(array.nbytes for array in sample.inputs.values()))
+        return self._replace(samples=[size])
+
+
+def read_golden(folder: Path) -> Golden | None:
+    """The golden tensors of the version in ``folder``; None where it has none."""
+    if not (folder / GOLDEN).is_file():
+        return None
+    samples = load_golden(folder / GOLDEN)
+    if not samples:
+        return None
+    if not (folder / MANIFEST).is_file():
+        return Golden(samples, None, None)
+    verification = Manifest.from_bytes((folder / MANIFEST).read_bytes(), where=str(folder / MANIFEST)).verification
+    return Golden(samples, verification.rtol, verification.atol)
+
+
+async def prove(
+    triton: TritonControl, config: Any, model: str, version: int, golden: Golden, *, exact: bool = True
+) -> None:
+    """Run every sample on ``model``; with ``exact`` the outputs must agree too, else any answer will do.
+
+    ``config`` is what the version published: it tells how tensors travel. Raises :class:`VerificationError` for wrong
+    outputs, :class:`~.triton.TritonRefusedError` for an error, :class:`~.triton.TritonBusyError` for no answer in time.
+    """
+    types = {tensor.name: DataType.Name(tensor.data_type).removeprefix("TYPE_") for tensor in config.input}
+    ranks = {tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input}
+    for number, sample in enumerate(golden.samples):
+        parts = []
+        for inputs in _batches(sample.inputs, config.max_batch_size):
+            wire = {name: _with_rank(value, ranks.get(name, value.ndim)) for name, value in inputs.items()}
+            parts.append(
+                await triton.infer(model, version, wire, list(sample.outputs), types=types, limit=ANSWER_SECONDS)
+            )
+        if exact:
+            try:
+                compare(sample.outputs, _joined(parts, sample.outputs), golden.rtol, golden.atol)
+            except VerificationError as error:
+                raise VerificationError(f"golden sample {number}: {error}") from None
+
+
+def _batches(inputs: Mapping[str, Array], max_batch_size: int) -> list[dict[str, Array]]:
+    """The sample in pieces that the model accepts: its rows are independent where it can batch at all."""
+    rows = max((len(value) for value in inputs.values() if value.ndim), default=1)
+    if max_batch_size <= 0 or rows <= max_batch_size:
+        return [dict(inputs)]
+    return [
+        {name: value[start : start + max_batch_size] for name, value in inputs.items()}
+        for start in range(0, rows, max_batch_size)
+    ]
+
+
+def _with_rank(value: Array, rank: int) -> Array:
+    """Triton carries no scalars: one is declared with dims [1], here a trailing dimension of 1."""
+    return value.reshape(value.shape + (1,) * (rank - value.ndim)) if value.ndim < rank else value
+
+
+def _joined(parts: Sequence[Mapping[str, Array]], expected: Mapping[str, Array]) -> dict[str, Array]:
+    joined = {}
+    for name, wanted in expected.items():
+        value = parts[0][name] if len(parts) == 1 else np.concatenate([part[name] for part in parts])
+        joined[name] = value.reshape(wanted.shape) if value.ndim > wanted.ndim and value.size == wanted.size else value
+    return joined

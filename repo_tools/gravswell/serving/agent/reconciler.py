@@ -1,0 +1,426 @@
+"""Carries out the decisions: one worker for each model that has something to do, and one look at Triton each tick.
+
+A worker looks, decides (:func:`~.decide.next_step`), does that one step and looks again, until nothing is left or a
+step fails. So a desired state that changes in the middle, a Triton that restarts and an agent that restarts need no
+code of their own.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from gravswell.errors import GravswellError
+from gravswell.serving.agent.decide import (
+    PRIVATE_PREFIX,
+    Facts,
+    Step,
+    can_restore,
+    next_step,
+    stale_stages,
+    to_collect,
+    to_unload,
+)
+from gravswell.serving.agent.loadconfig import Loaded, load_key, read_loaded
+from gravswell.serving.agent.state import AgentState
+from gravswell.serving.agent.steps import Steps
+from gravswell.serving.agent.supply import ModelFailure, SupersededError
+from gravswell.serving.agent.triton import TritonBusyError, TritonRefusedError, TritonUnavailableError
+from gravswell.serving.agent.work import Pace, Serving, Work
+from gravswell.serving.contracts import Desired, DesiredModel, ModelState, Reason
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Makes one Triton serve what is desired. ``changed`` is called whenever the report may differ."""
+
+    def __init__(self, steps: Steps, *, pace: Pace | None = None, changed: Callable[[], None] = lambda: None) -> None:
+        self.pace = pace or Pace()
+        self.desired: Desired | None = None
+        self.works: dict[str, Work] = {}
+        """What is desired, by name."""
+        self.serving: dict[str, Serving] = {}
+        """What Triton serves, by name."""
+        self.state = AgentState()
+        self.triton_version = ""
+        """Empty while Triton does not answer."""
+        self.beat = time.monotonic()
+        """When the loop last came round."""
+        self.was_attempted = False
+        """Every model of a desired state was tried: latched."""
+        self._steps = steps
+        self._folder = steps.folder
+        self._triton = steps.triton
+        self._changed = changed
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._passed_over: set[str] = set()
+        """Names whose worker was at it when a round came by: there may be more to do when it ends."""
+        self._reload: set[str] = set()
+        self._unrestorable: set[str] = set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients may be sent here.
+
+        Every model was tried once, Triton answers, and at least one desired model answers rightly (or none is desired).
+        A version that cannot be had makes nothing unready, and neither does a repository that does not answer.
+        """
+        if not self.triton_version or not self.was_attempted:
+            return False
+        return not self.works or any(name in self.serving and self.serving[name].proven for name in self.works)
+
+    async def open(self) -> None:
+        """Take stock of the folder, and go on with the last desired state until its source answers."""
+        await asyncio.to_thread(self._folder.prepare)
+        self.state = await asyncio.to_thread(AgentState.read, self._folder.state_file)
+        if self.state.desired is not None:
+            self.accept(self.state.desired)
+
+    def accept(self, desired: Desired) -> None:
+        """Take a desired state; models that did not change go on undisturbed."""
+        if desired == self.desired:
+            return
+        log.info("desired state %s: %s", desired.revision, _summary(desired))
+        self.desired = self.state.desired = desired
+        self._save()
+        before = self.works
+        self.works = {}
+        for model in desired.models:
+            known = before.get(model.name)
+            self.works[model.name] = known if known is not None and known.model == model else Work(model)
+        self._latch()
+        self._poke()
+
+    async def run(self) -> None:
+        """Reconcile until cancelled; then give up what is under way."""
+        try:
+            while True:
+                self._wake.clear()  # before looking: what changes from here on makes another round
+                await self._tick()
+                self.beat = time.monotonic()
+                await self._rest()
+        finally:
+            self._stopping = True  # a download in a thread sees this and ends
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    # -- one round
+
+    async def _tick(self) -> None:
+        try:
+            await self._look()
+        except (TritonUnavailableError, TritonBusyError, TritonRefusedError) as error:
+            self._triton_gone(error)
+        for name in self.works:
+            if name in self._tasks:
+                self._passed_over.add(name)
+            elif self._is_due(name):
+                self._start(name, self._advance(name))
+        if self.desired is not None and self.triton_version:
+            for name in to_unload(self.desired, self.serving):
+                if name not in self._tasks:
+                    self._start(name, self._retire(name))
+            if not self._tasks:
+                await self._collect(self.desired)
+
+    async def _rest(self) -> None:
+        now = time.monotonic()
+        retries = (work.retry_at - now for name, work in self.works.items() if name not in self._tasks)
+        pause = min([self.pace.tick, *(wait for wait in retries if wait > 0)])
+        try:
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _look(self) -> None:
+        """See what Triton serves. Names with a worker are left alone: the worker knows better."""
+        version = await self._triton.version()
+        ready = {row.name: row.version for row in await self._triton.index() if row.state == "READY"}
+        for name in set(ready) | set(self.serving):
+            if name.startswith(PRIVATE_PREFIX):
+                if name not in self._steps.proofs:  # left by an agent that was killed
+                    await self._triton.unload(name)
+            elif name not in self._tasks:
+                known = self.serving.get(name)
+                if known is None or known.loaded.version != ready.get(name):
+                    await self._observe(name)
+        if version != self.triton_version:
+            log.info("Triton %s answers", version)
+            self.triton_version = version
+            self._changed()
+
+    def _triton_gone(self, error: GravswellError) -> None:
+        if self.triton_version:
+            log.warning("%s", error)
+            self.triton_version = ""
+            self._changed()
+        self.serving.clear()
+        self._unrestorable.clear()
+
+    async def _observe(self, name: str) -> Loaded | None:
+        """What Triton serves under ``name`` now."""
+        try:
+            config = await self._triton.config(name)
+        except TritonRefusedError:  # it has no such model, or no version of it that is ready
+            self.serving.pop(name, None)
+            return None
+        versions = config.get("version_policy", {}).get("specific", {}).get("versions") or [0]
+        loaded = read_loaded(int(versions[0]), config)
+        known = self.serving.get(name)
+        if known is None or known.loaded != loaded:
+            self.serving[name] = Serving(loaded)
+        return loaded
+
+    def _is_due(self, name: str) -> bool:
+        """Whether a worker has something to do for ``name``: a step, or a probe."""
+        work, serving = self.works[name], self.serving.get(name)
+        if time.monotonic() < work.retry_at:
+            return False
+        if work.state is not ModelState.SERVING or serving is None or not serving.proven:
+            return True
+        return serving.loaded.key != self._key(work.model) or serving.probe_due(self.pace)
+
+    def _start(self, name: str, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(job, name=f"model {name}")
+        self._tasks[name] = task
+
+        def done(_: asyncio.Task[None]) -> None:
+            self._tasks.pop(name, None)
+            if name in self._passed_over:
+                self._passed_over.discard(name)
+                self._wake.set()
+
+        task.add_done_callback(done)
+
+    # -- one model
+
+    async def _advance(self, name: str) -> None:
+        """Bring one model as far as it goes."""
+        while (work := self.works.get(name)) is not None:
+            try:
+                if not await self._step(work):
+                    return
+            except SupersededError as error:
+                log.info("%s", error)
+                if self._stopping:
+                    return
+            except TritonUnavailableError as error:
+                self._set(work, ModelState.WAITING, Reason.TRITON_UNAVAILABLE, str(error))
+                return
+            except TritonBusyError as error:  # proves nothing: look again later
+                log.info("%s", error)
+                work.retry_at = time.monotonic() + self.pace.first_retry
+                return
+            except ModelFailure as failure:
+                self._fail(work, failure.reason, str(failure))
+                return
+            except Exception as error:  # a fault of ours in one model must not stop the others
+                log.exception("%s: version %s", name, work.model.version)
+                self._fail(work, Reason.AGENT_ERROR, f"{type(error).__name__}: {error}")
+                return
+
+    async def _step(self, work: Work) -> bool:
+        """Do what ``work`` needs next; False when nothing is left."""
+        model, name = work.model, work.model.name
+        if not self.triton_version:
+            # A cold start: bring the files while Triton starts, unless something older could serve first.
+            if self._folder.find(model) is None and not can_restore(model, self._facts(model, None)):
+                await self._fetch(work)
+            raise TritonUnavailableError("Triton does not answer yet")
+        loaded = await self._observe(name)
+        if name in self._reload:
+            self._reload.discard(name)
+            if loaded is not None:
+                await self._unload(name)
+                loaded = None
+        match next_step(model, self._facts(model, loaded)):
+            case Step.NONE:
+                self._serves(work)
+                await self._probe(work)
+                return name in self._reload
+            case Step.FETCH:
+                await self._fetch(work)
+            case Step.VERIFY:
+                self._progress(work, ModelState.VERIFYING)
+                with _timed(work, "verify"):
+                    await self._steps.verify(model)
+                self.state.verify(model, self.triton_version)
+                self._save()
+            case Step.RESTORE:
+                await self._restore(model)
+            case Step.LOAD:
+                self._progress(work, ModelState.LOADING)
+                with _timed(work, "load"):
+                    await self._steps.load(model)
+                self.serving.pop(name, None)  # what was known is of another load
+            case Step.PROVE:
+                await self._prove(work)
+        return True
+
+    async def _fetch(self, work: Work) -> None:
+        self._progress(work, ModelState.DOWNLOADING)
+        with _timed(work, "download"):
+            await self._steps.fetch(work.model, lambda: not self._stopping and self.works.get(work.model.name) is work)
+
+    async def _restore(self, model: DesiredModel) -> None:
+        """Load what served last, while the desired version is not at hand."""
+        good = self.state.recent[model.name][0]
+        log.info("%s: version %s serves until version %s can", model.name, good.version, model.version)
+        try:
+            await self._steps.load(good)
+        except ModelFailure as failure:
+            log.warning("%s: version %s cannot be restored: %s", model.name, good.version, failure)
+            self._unrestorable.add(model.name)
+
+    async def _prove(self, work: Work) -> None:
+        """See that what is loaded answers rightly under its own name; it may still be an earlier version."""
+        serving = self.serving[work.model.name]
+        serving.tried = True
+        try:
+            await self._look_after(work, serving)
+        except ModelFailure as failure:
+            if serving.loaded.key == self._key(work.model):
+                raise
+            log.warning("%s: %s", work.model.name, failure)  # its successor is on the way
+            return
+        serving.proven = True
+        self._changed()
+
+    async def _probe(self, work: Work) -> None:
+        """Where nobody else asks, ask; a single failure is no news yet."""
+        serving = self.serving[work.model.name]
+        if not serving.probe_due(self.pace):
+            return
+        if serving.health.busy(await self._triton.counts(work.model.name, serving.loaded.version)):
+            serving.probed_at = time.monotonic()
+            return
+        try:
+            await self._look_after(work, serving)
+        except ModelFailure as failure:
+            log.warning("%s: probe: %s", work.model.name, failure)
+            if work.model.name in self._reload:
+                self._set(work, ModelState.FAILED, failure.reason, str(failure))
+
+    async def _look_after(self, work: Work, serving: Serving) -> None:
+        serving.probed_at = time.monotonic()
+        try:
+            await self._steps.infer(work.model, serving)
+        except ModelFailure:
+            if serving.health.failed():
+                log.warning("%s: unloading and loading it, for its backend is dead", work.model.name)
+                serving.proven = False
+                self._reload.add(work.model.name)
+                self._changed()
+            raise
+
+    async def _retire(self, name: str) -> None:
+        try:
+            await self._unload(name)
+        except (TritonUnavailableError, TritonBusyError) as error:
+            log.info("%s: %s", name, error)  # the next round sees whether it is still there
+
+    async def _unload(self, name: str) -> None:
+        log.info("%s: unloading", name)
+        try:
+            await self._triton.unload(name)
+        except TritonRefusedError as error:
+            log.warning("%s cannot be unloaded: %s", name, error)
+        self.serving.pop(name, None)
+        self._changed()
+
+    async def _collect(self, desired: Desired) -> None:
+        recent = {name: [model.version for model in models] for name, models in self.state.recent.items()}
+        loaded = {name: serving.loaded for name, serving in self.serving.items()}
+        for entry, number in to_collect(desired, loaded, self._folder.placed, recent):
+            log.info("%s: removing version %s from this machine", entry, number)
+            await asyncio.to_thread(self._folder.remove, entry, number)
+        for name in stale_stages(desired, self._folder.staged):
+            await asyncio.to_thread(self._folder.drop_stage, name)
+
+    # -- book-keeping
+
+    def _key(self, model: DesiredModel) -> str:
+        return load_key(model, cpu_only=self._steps.cpu_only)
+
+    def _facts(self, model: DesiredModel, loaded: Loaded | None) -> Facts:
+        recent = self.state.recent.get(model.name)
+        serving = self.serving.get(model.name)
+        return Facts(
+            loaded=loaded,
+            placed=self._folder.placed.get(model.name, {}),
+            staged=self._folder.staged,
+            verified=self.state.verified_by(self.triton_version),
+            proven=serving is not None and serving.proven,
+            proof_tried=serving is not None and serving.tried,
+            last_good=recent[0] if recent else None,
+            restorable=model.name not in self._unrestorable,
+            cpu_only=self._steps.cpu_only,
+        )
+
+    def _serves(self, work: Work) -> None:
+        work.attempts = 0
+        if work.state is not ModelState.SERVING:
+            log.info("%s: version %s serves", work.model.name, work.model.version)
+            self.state.served(work.model)
+            self._save()
+        self._set(work, ModelState.SERVING)
+
+    def _progress(self, work: Work, state: ModelState) -> None:
+        """Show a stage; a model that failed stays Failed until it serves, so that retries do not flap."""
+        if work.state is not ModelState.FAILED:
+            self._set(work, state)
+
+    def _fail(self, work: Work, reason: Reason, message: str) -> None:
+        work.attempts += 1
+        work.retry_at = time.monotonic() + self.pace.retry(work.attempts)
+        if (work.reason, work.message) != (reason, message):
+            log.warning("%s: version %s: %s: %s", work.model.name, work.model.version, reason, message)
+        self._set(work, ModelState.FAILED, reason, message)
+
+    def _set(self, work: Work, state: ModelState, reason: Reason | None = None, message: str = "") -> None:
+        work.attempted = work.attempted or state in (ModelState.SERVING, ModelState.FAILED)
+        if (work.state, work.reason, work.message) != (state, reason, message):
+            work.state, work.reason, work.message = state, reason, message
+            self._changed()
+        self._latch()
+
+    def _latch(self) -> None:
+        if not self.was_attempted and self.desired is not None and all(work.attempted for work in self.works.values()):
+            self.was_attempted = True
+            self._changed()
+
+    def _save(self) -> None:
+        here = self._folder.staged.union(*(versions.values() for versions in self._folder.placed.values()))
+        self.state.forget_verified(keep=here)
+        try:
+            self.state.write(self._folder.state_file)
+        except OSError as error:  # it spares work, nothing more
+            log.warning("%s cannot be written: %s", self._folder.state_file, error)
+
+    def _poke(self) -> None:
+        self._wake.set()
+        self._changed()
+
+
+class _timed:  # noqa: N801  used as a with-statement's verb
+    """Enters the seconds of a step into the ledger of ``work``, when it succeeds."""
+
+    def __init__(self, work: Work, stage: str) -> None:
+        self._work, self._stage = work, stage
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._work.seconds[self._stage] = round(time.monotonic() - self._started, 3)
+
+
+def _summary(desired: Desired) -> str:
+    return ", ".join(f"{model.name} {model.version}" for model in desired.models) or "no models"

@@ -1,0 +1,128 @@
+"""The single steps of a model, each whole or not at all: fetch, verify, load, infer. Others decide what comes next."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gravswell.errors import VerificationError
+from gravswell.serving.agent import supply
+from gravswell.serving.agent.decide import PRIVATE_PREFIX, identity
+from gravswell.serving.agent.folder import ModelFolder
+from gravswell.serving.agent.loadconfig import for_proof, for_traffic
+from gravswell.serving.agent.prove import Golden, prove, read_golden
+from gravswell.serving.agent.supply import ModelFailure
+from gravswell.serving.agent.triton import TritonBusyError, TritonControl, TritonRefusedError, TritonUnavailableError
+from gravswell.serving.agent.work import Serving
+from gravswell.serving.contracts import DesiredModel, Reason, Verification
+
+log = logging.getLogger(__name__)
+
+PARALLEL_FETCHES = 2
+PARALLEL_LOADS = 2
+
+
+class Steps:
+    """Carries out steps against one repository, one folder and one Triton. All raise :class:`ModelFailure`."""
+
+    def __init__(self, *, repository: str, folder: ModelFolder, triton: TritonControl, cpu_only: bool) -> None:
+        self.repository = repository
+        self.folder = folder
+        self.triton = triton
+        self.cpu_only = cpu_only
+        self.proofs: set[str] = set()
+        """Private names in use."""
+        self._fetches = asyncio.Semaphore(PARALLEL_FETCHES)
+        self._loads = asyncio.Semaphore(PARALLEL_LOADS)
+
+    async def fetch(self, model: DesiredModel, wanted: Callable[[], bool]) -> None:
+        """Bring the version here, as long as it is ``wanted``; raises :class:`~.supply.SupersededError` if not."""
+        async with self._fetches:
+            await asyncio.to_thread(supply.fetch, self.repository, model, self.folder, wanted=wanted)
+
+    async def verify(self, model: DesiredModel) -> None:
+        """Reproduce the golden tensors under a private name."""
+        source = self.folder.find(model)
+        if source is None:
+            raise RuntimeError(f"{model.name}/{model.version} is to be verified and is not here")
+        golden = await asyncio.to_thread(_golden, source, model)
+        if golden is None:
+            raise ModelFailure(
+                Reason.UNVERIFIED,
+                f"version {model.version} of '{model.name}' has no golden tensors and the model demands verification "
+                f"Golden; export it with gravswell, or set verification to Hashes",
+            )
+        config = supply.published_config(source, model.name)
+        private = PRIVATE_PREFIX + identity(model)[:16]
+        async with self._loads:
+            self.proofs.add(private)
+            try:
+                await asyncio.to_thread(self.folder.expose, source, private, model.version)
+                await self._prove_privately(private, model.version, config, golden)
+            finally:
+                await self._end_proof(private)
+
+    async def load(self, model: DesiredModel) -> None:
+        """Load for traffic; what served before goes on until this does, and also if this fails."""
+        async with self._loads:
+            source = await asyncio.to_thread(self.folder.place, model)
+            config = supply.published_config(source, model.name)
+            try:
+                await self.triton.load(model.name, for_traffic(config, model, cpu_only=self.cpu_only))
+            except TritonRefusedError as error:
+                raise ModelFailure(Reason.LOAD_FAILED, str(error)) from None
+
+    async def infer(self, model: DesiredModel, serving: Serving) -> None:
+        """One golden inference on what serves under the model's name, whichever version that is.
+
+        Where it has no golden tensors, Triton's own word must do.
+        """
+        version = serving.loaded.version
+        source = self.folder.version_path(model.name, version)
+        if serving.golden is None:
+            golden = await asyncio.to_thread(_golden, source, model)
+            if golden is None:
+                return
+            serving.golden = golden.smallest()
+        config = supply.published_config(source, model.name)
+        exact = model.verification is Verification.GOLDEN
+        try:
+            await prove(self.triton, config, model.name, version, serving.golden, exact=exact)
+        except (TritonRefusedError, VerificationError) as error:
+            wrong = isinstance(error, VerificationError)
+            raise ModelFailure(
+                Reason.GOLDEN_MISMATCH if wrong else Reason.INFERENCE_FAILED,
+                f"version {version} is loaded and fails its golden tensors: {error}",
+            ) from None
+        serving.health.answered(await self.triton.counts(model.name, version))
+
+    async def _prove_privately(self, private: str, version: int, config: Any, golden: Golden) -> None:
+        try:
+            await self.triton.load(private, for_proof(config, private, version, cpu_only=self.cpu_only))
+        except TritonRefusedError as error:
+            raise ModelFailure(Reason.LOAD_FAILED, str(error)) from None
+        try:
+            await prove(self.triton, config, private, version, golden)
+        except VerificationError as error:
+            raise ModelFailure(Reason.GOLDEN_MISMATCH, str(error)) from None
+        except TritonRefusedError as error:
+            raise ModelFailure(Reason.INFERENCE_FAILED, str(error)) from None
+
+    async def _end_proof(self, private: str) -> None:
+        try:
+            await self.triton.unload(private)
+        except TritonRefusedError as error:
+            log.debug("the private model %s was not loaded: %s", private, error)
+        except (TritonUnavailableError, TritonBusyError) as error:
+            log.info("the private model %s is left to the next look: %s", private, error)
+        finally:
+            self.proofs.discard(private)
+            await asyncio.to_thread(self.folder.withdraw, private)
+
+
+def _golden(source: Path, model: DesiredModel) -> Golden | None:
+    try:
+        return read_golden(source)
+    except VerificationError as error:
+        raise ModelFailure(Reason.HASH_MISMATCH, f"version {model.version} of '{model.name}': {error}") from None

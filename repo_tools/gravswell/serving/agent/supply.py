@@ -1,0 +1,134 @@
+"""From the repository into the models folder: the one place where versions come from. Blocking; run it in a thread."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gravswell.errors import (
+    GravswellError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedError,
+    VerificationError,
+)
+from gravswell.quiver.config import parse_config
+from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, digest_of
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.serving.agent.decide import identity
+from gravswell.serving.agent.folder import ModelFolder
+from gravswell.serving.contracts import DesiredModel, Reason, Verification
+
+SPARE_BYTES = 16 << 20
+"""Room that a download leaves free."""
+
+
+class ModelFailure(GravswellError):  # noqa: N818  it is a fact of a report, and it is named like one there
+    """One step of one model failed; what was loaded before still serves."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class SupersededError(GravswellError):
+    """The version is no longer desired, or the agent stops: a download under way is given up."""
+
+
+def fetch(repository: str, model: DesiredModel, folder: ModelFolder, *, wanted: Callable[[], bool]) -> None:
+    """Stage ``model`` in ``folder``. ``wanted`` is asked while bytes flow.
+
+    Raises :class:`ModelFailure` with its reason, :class:`SupersededError` when it is no longer wanted.
+    """
+    try:
+        reader = RepositoryReader(repository)
+    except (InvalidInputError, UnsupportedError) as error:
+        raise ModelFailure(Reason.NOT_A_REPOSITORY, str(error)) from None
+    except (NotFoundError, UnavailableError) as error:
+        raise ModelFailure(Reason.REPOSITORY_UNAVAILABLE, str(error)) from None
+    size = _check_version(reader, model)
+    free = folder.free_bytes()
+    if size + SPARE_BYTES > free:
+        raise ModelFailure(
+            Reason.NO_SPACE,
+            f"version {model.version} of '{model.name}' has {size / 1e6:,.0f} MB and the models folder "
+            f"{free / 1e6:,.0f} MB free; give the server more model storage",
+        )
+
+    def progress(_done: int, _total: int) -> None:
+        if not wanted():
+            raise SupersededError(f"version {model.version} of '{model.name}' is no longer wanted")
+
+    target = folder.staged_path(identity(model))
+    try:
+        reader.fetch(model.name, model.version, target, progress=progress, staging=folder.incoming)
+        _complete(reader, model, target)
+    except VerificationError as error:
+        raise ModelFailure(Reason.HASH_MISMATCH, str(error)) from None
+    except NotFoundError as error:
+        raise ModelFailure(Reason.VERSION_NOT_FOUND, str(error)) from None
+    except UnavailableError as error:
+        raise ModelFailure(Reason.REPOSITORY_UNAVAILABLE, str(error)) from None
+    folder.adopt_stage(model)
+    if model.digest is not None and digest_of((target / MANIFEST).read_bytes()) != model.digest:
+        folder.drop_stage(identity(model))  # replaced between the look and the copy
+        raise ModelFailure(Reason.DIGEST_MISMATCH, f"version {model.version} of '{model.name}' changed while copied")
+
+
+def published_config(folder: Path, model: str) -> Any:
+    """The ``ModelConfig`` that the version in ``folder`` was published with."""
+    path = folder / VERSION_CONFIG
+    try:
+        return parse_config(path.read_text(), where=str(path))
+    except FileNotFoundError:
+        raise ModelFailure(
+            Reason.LOAD_FAILED, f"'{model}' has no {VERSION_CONFIG} in its version and no config.pbtxt; add one"
+        ) from None
+    except InvalidInputError as error:
+        raise ModelFailure(Reason.LOAD_FAILED, str(error)) from None
+
+
+def _check_version(reader: RepositoryReader, model: DesiredModel) -> int:
+    """Hold the version against what is desired, before a byte is copied; return its size in bytes."""
+    try:
+        if model.digest is None:
+            if model.verification is not Verification.NONE:
+                raise ModelFailure(
+                    Reason.UNVERIFIED,
+                    f"version {model.version} of '{model.name}' has no manifest and the model demands verification "
+                    f"{model.verification}; publish it with gravswell, or set verification to None",
+                )
+            return reader.version(model.name, model.version).size
+        manifest, raw = reader.manifest(model.name, model.version)
+    except NotFoundError:
+        numbers = _known_numbers(reader, model.name)
+        raise ModelFailure(
+            Reason.VERSION_NOT_FOUND,
+            f"{reader.url} has no version {model.version} of '{model.name}'; it has {numbers}",
+        ) from None
+    except VerificationError as error:
+        raise ModelFailure(Reason.MANIFEST_INVALID, str(error)) from None
+    except UnavailableError as error:
+        raise ModelFailure(Reason.REPOSITORY_UNAVAILABLE, str(error)) from None
+    if digest_of(raw) != model.digest:
+        raise ModelFailure(
+            Reason.DIGEST_MISMATCH,
+            f"version {model.version} of '{model.name}' has digest {digest_of(raw)[:12]}…, and {model.digest[:12]}… is "
+            f"desired: the published version was replaced; publish a new one",
+        )
+    return len(raw) + sum(record.size for record in manifest.files.values())
+
+
+def _known_numbers(reader: RepositoryReader, entry: str) -> str:
+    try:
+        return ", ".join(str(version.number) for version in reader.versions(entry)[:10]) or "none"
+    except (NotFoundError, UnavailableError):
+        return "no such entry"
+
+
+def _complete(reader: RepositoryReader, model: DesiredModel, staged: Path) -> None:
+    """Give a version of others, which has no config of its own, a copy of the entry's."""
+    if model.digest is None and not (staged / VERSION_CONFIG).exists():
+        text = reader.version_config(model.name, model.version)
+        if text is not None:
+            (staged / VERSION_CONFIG).write_text(text)

@@ -1,0 +1,229 @@
+"""Triton's control and inference APIs, as far as the agent needs them, on asyncio.
+
+Every request uses a connection of its own: Triton's stop waits for open HTTP connections, and an idle keep-alive
+connection of the agent would hold it up until its exit time-out.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote
+
+import aiohttp
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import np_to_triton_dtype
+
+from gravswell.errors import GravswellError, InvalidInputError, UnavailableError, VerificationError
+from gravswell.serving.agent.health import InferenceCounts
+from gravswell.serving.triton.flags import key_headers
+
+QUICK_SECONDS = 15.0
+"""Limit of requests that only ask; a Triton that needs longer counts as not answering."""
+
+LOAD_SECONDS = 3600.0
+"""Limit of a load: building an engine takes minutes, so this only bounds a wait that would never end."""
+
+UNLOAD_SECONDS = 120.0
+"""How long an unloaded model may take to answer what it has accepted."""
+
+
+class TritonUnavailableError(UnavailableError):
+    """Triton does not answer: not started, restarting, or stuck."""
+
+
+class TritonRefusedError(GravswellError):
+    """Triton answered with an error; the message is Triton's own."""
+
+
+class TritonBusyError(UnavailableError):
+    """An inference got no answer in time: Triton is slow or its queue is full, which proves nothing."""
+
+
+class IndexEntry(NamedTuple):
+    """One version in Triton's repository index."""
+
+    name: str
+    version: int
+    state: str
+    reason: str
+
+
+class TritonControl:
+    """One Triton, at ``http_address`` (``host:port``). An async context manager.
+
+    ``grpc_address``, where given, must accept connections too for Triton to count as answering: clients use it.
+    ``key`` opens the model-control API of a Triton that closes it.
+    """
+
+    def __init__(self, http_address: str, *, grpc_address: str | None = None, key: str | None = None) -> None:
+        self._url = f"http://{http_address}"
+        self._grpc_address = grpc_address
+        self._headers = key_headers(key)[0] if key else {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True, limit=0), timeout=aiohttp.ClientTimeout(total=None)
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def version(self) -> str:
+        """Triton's version, ``2.51.0``. Raises :class:`TritonUnavailableError` while it does not answer."""
+        metadata = await self._json("GET", "/v2")
+        if self._grpc_address is not None:
+            await self._connectable(self._grpc_address)
+        return str(metadata["version"])
+
+    async def index(self) -> list[IndexEntry]:
+        """Every version that Triton knows of, loaded or not."""
+        rows = await self._json("POST", "/v2/repository/index")
+        return [
+            IndexEntry(row["name"], int(row["version"]), row["state"], row.get("reason", ""))
+            for row in rows
+            if row.get("version") and row.get("state")
+        ]
+
+    async def config(self, model: str) -> dict[str, Any]:
+        """The config that a loaded model runs with."""
+        config: dict[str, Any] = await self._json("GET", f"/v2/models/{quote(model)}/config")
+        return config
+
+    async def load(self, model: str, config: str) -> None:
+        """Load a model with ``config`` (JSON) in place of its own; what was loaded serves until the new one does.
+
+        Raises :class:`TritonRefusedError`; then what was loaded before still is.
+        """
+        await self._json(
+            "POST",
+            f"/v2/repository/models/{quote(model)}/load",
+            payload={"parameters": {"config": config}},
+            limit=LOAD_SECONDS,
+        )
+
+    async def unload(self, model: str) -> None:
+        """Unload a model and return when it has answered all that it had accepted and is gone."""
+        await self._json("POST", f"/v2/repository/models/{quote(model)}/unload")
+        try:
+            async with asyncio.timeout(UNLOAD_SECONDS):
+                while await self._is_known(model):  # noqa: ASYNC110  Triton tells nobody when it is done
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise TritonBusyError(f"'{model}' is still answering {UNLOAD_SECONDS:g} s after its unload") from None
+
+    async def _is_known(self, model: str) -> bool:
+        return any(row.name == model and row.state != "UNAVAILABLE" for row in await self.index())
+
+    async def counts(self, model: str, version: int) -> InferenceCounts:
+        """How many inferences a loaded version has answered and failed."""
+        answer = await self._json("GET", f"/v2/models/{quote(model)}/versions/{version}/stats")
+        stats = answer["model_stats"][0]["inference_stats"]
+        return InferenceCounts(int(stats["success"].get("count", 0)), int(stats["fail"].get("count", 0)))
+
+    async def infer(
+        self,
+        model: str,
+        version: int,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Sequence[str],
+        *,
+        types: Mapping[str, str],
+        limit: float,
+    ) -> dict[str, NDArray[Any]]:
+        """Run one inference, with ``limit`` seconds for the answer.
+
+        ``types`` gives inputs their data type (``FP32``…) where the array alone does not tell it, as for BF16.
+
+        Raises :class:`TritonRefusedError` with Triton's message, :class:`TritonBusyError` when no answer came in time.
+        """
+        body, header_length = InferenceServerClient.generate_request_body(
+            [_tensor(name, value, types.get(name)) for name, value in inputs.items()],
+            [InferRequestedOutput(name, binary_data=True) for name in outputs],
+        )
+        headers = {} if header_length is None else {"Inference-Header-Content-Length": str(header_length)}
+        path = f"/v2/models/{quote(model)}/versions/{version}/infer"
+        try:
+            answer, answer_headers = await self._send("POST", path, data=body, headers=headers, limit=limit)
+        except TimeoutError:
+            raise TritonBusyError(f"version {version} of '{model}' gave no answer within {limit:g} s") from None
+        length = answer_headers.get("Inference-Header-Content-Length")
+        result = InferenceServerClient.parse_response_body(
+            answer, header_length=None if length is None else int(length)
+        )
+        tensors = {name: result.as_numpy(name) for name in outputs}
+        missing = [name for name, value in tensors.items() if value is None]
+        if missing:
+            raise VerificationError(f"version {version} of '{model}' answered without output {', '.join(missing)}")
+        return tensors
+
+    async def _json(self, method: str, path: str, *, payload: Any = None, limit: float = QUICK_SECONDS) -> Any:
+        try:
+            body, _ = await self._send(method, path, payload=payload, limit=limit)
+        except TimeoutError:
+            raise TritonUnavailableError(f"Triton at {self._url} gave no answer to {path} within {limit:g} s") from None
+        return json.loads(body) if body else None
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        limit: float,
+        payload: Any = None,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[bytes, Mapping[str, str]]:
+        if self._session is None:
+            raise RuntimeError("TritonControl is used outside its context")
+        try:
+            async with (
+                asyncio.timeout(limit),
+                self._session.request(
+                    method, self._url + path, json=payload, data=data, headers={**self._headers, **(headers or {})}
+                ) as response,
+            ):
+                body = await response.read()
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise TritonUnavailableError(f"Triton at {self._url} does not answer: {error}") from None
+        if response.status in (429, 503):
+            raise TritonBusyError(f"Triton at {self._url} has no room for the request: {_message(body)}")
+        if response.status != 200:
+            raise TritonRefusedError(_message(body) or f"HTTP status {response.status} for {path}")
+        return body, response.headers
+
+    async def _connectable(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        try:
+            async with asyncio.timeout(QUICK_SECONDS):
+                _, writer = await asyncio.open_connection(host, int(port))
+        except (OSError, TimeoutError) as error:
+            raise TritonUnavailableError(f"Triton's gRPC port {address} does not answer: {error}") from None
+        writer.close()
+
+
+def _tensor(name: str, value: NDArray[Any], declared: str | None) -> InferInput:
+    if value.dtype.kind in "SU":  # npz without pickle holds strings at a fixed width
+        value = value.astype(np.object_)
+    # numpy has no bfloat16: such tensors are float32 here, and the client narrows them.
+    data_type = "BF16" if declared == "BF16" else np_to_triton_dtype(value.dtype)
+    if data_type is None:
+        raise InvalidInputError(f"input '{name}' is of type {value.dtype}, which Triton's client cannot send")
+    tensor = InferInput(name, list(value.shape), data_type)
+    tensor.set_data_from_numpy(value, binary_data=True)
+    return tensor
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")[:500]

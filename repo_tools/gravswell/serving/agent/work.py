@@ -1,0 +1,63 @@
+"""What the reconciler knows: of each desired model, and of each load in Triton. Plain data."""
+
+import time
+from dataclasses import dataclass, field
+
+from gravswell.serving.agent.health import Health
+from gravswell.serving.agent.loadconfig import Loaded
+from gravswell.serving.agent.prove import Golden
+from gravswell.serving.contracts import DesiredModel, ModelState, Reason
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often things happen, in seconds."""
+
+    tick: float = 2.0
+    """Between two looks at Triton."""
+    probe: float = 5.0
+    """Between two golden inferences on an idle model."""
+    suspect: float = 1.0
+    """Between two golden inferences after one that failed."""
+    first_retry: float = 5.0
+    longest_retry: float = 300.0
+
+    def retry(self, attempts: int) -> float:
+        """The wait after the ``attempts``-th failure in a row."""
+        return float(min(self.first_retry * 2 ** min(attempts - 1, 16), self.longest_retry))
+
+
+@dataclass
+class Work:
+    """One desired model on its way."""
+
+    model: DesiredModel
+    state: ModelState = ModelState.WAITING
+    reason: Reason | None = None
+    message: str = ""
+    attempts: int = 0
+    """Failures in a row."""
+    retry_at: float = 0.0
+    """Not before this time of the monotonic clock."""
+    attempted: bool = False
+    """It was tried once, with whatever result."""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Serving:
+    """One load of one name in Triton."""
+
+    loaded: Loaded
+    health: Health = field(default_factory=Health)
+    proven: bool = False
+    """It answered rightly under its own name."""
+    tried: bool = False
+    """That was tried, with whatever result."""
+    probed_at: float = 0.0
+    golden: Golden | None = None
+    """Its smallest golden sample, once it was needed."""
+
+    def probe_due(self, pace: Pace) -> bool:
+        """Whether it is time to look after it again."""
+        return time.monotonic() >= self.probed_at + (pace.suspect if self.health.failures else pace.probe)
