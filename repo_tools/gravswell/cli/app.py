@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from gravswell import __version__
 from gravswell.cli.output import stderr
+from gravswell.cli.serve import serve
 from gravswell.errors import GravswellError
 
 PLUGIN_GROUP = "gravswell.commands"
@@ -36,6 +37,9 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+app.command()(serve)
 
 
 def _assemble() -> None:

@@ -1,6 +1,7 @@
 """``EmbeddedTriton``: the real Triton on a repository, for as long as a ``with`` block lasts."""
 
 import asyncio
+import errno
 import re
 import secrets
 import shutil
@@ -83,6 +84,7 @@ class EmbeddedTriton:
     ) -> None:
         if model_control == "explicit" and models is not None:
             raise InvalidInputError("models= goes with model_control='none'; in explicit control, load() them")
+        self.repository = repository
         self._root = repository_folder(repository)
         self.host = host
         self.failures: dict[str, str] = {}
@@ -266,7 +268,13 @@ class EmbeddedTriton:
         ready = {status.name for status in statuses if status.state == "READY"}
         reasons = {status.name: status.reason for status in statuses if status.reason and status.state != "READY"}
         log = self.process.log
-        self.failures = {name: reasons.get(name) or _poll_failure(log, name) for name in expected if name not in ready}
+        # In the user's own paths, not the overlay's.
+        overlay, root = str(self._served_folder), str(self._root)
+        self.failures = {
+            name: (reasons.get(name) or _poll_failure(log, name)).replace(overlay, root)
+            for name in expected
+            if name not in ready
+        }
         if self.failures and not self._allow_failures:
             told = "; ".join(f"model '{name}' does not load: {reason}" for name, reason in self.failures.items())
             raise UnavailableError(f"{told}; {self._keep(log)}")
@@ -290,9 +298,13 @@ def _choose_ports(host: str, wanted: Ports) -> Ports:
             try:
                 probe.bind((host, port))
             except OSError as error:
-                raise ConflictError(
-                    f"port {port} for {name} on {host} cannot be used: {error.strerror}; "
-                    f"choose another one, or 0 for any that is free"
+                if error.errno == errno.EADDRINUSE:
+                    raise ConflictError(
+                        f"port {port} on {host} is taken by another program; "
+                        f"choose another port for {name}, or 0 for any that is free"
+                    ) from error
+                raise InvalidInputError(
+                    f"{host}:{port} cannot be listened on for {name}: {error.strerror or error}"
                 ) from error
             chosen.append(probe.getsockname()[1])
     return Ports(*chosen)
