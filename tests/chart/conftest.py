@@ -1,0 +1,46 @@
+"""The real helm, on the chart in the checkout."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gravswell_operator.devcluster import ensure_binaries
+
+CHART = Path(__file__).parents[2] / "charts/gravswell"
+
+Helm = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """``helm(*arguments)``: what it printed, failed or not; it sees nothing of this machine's user."""
+    program = ensure_binaries(names=["helm"])["helm"]
+    home = str(tmp_path_factory.mktemp("helm"))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {"HOME": home, "PATH": "/usr/bin:/bin"}
+        return subprocess.run(
+            [program, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def render(helm: Helm) -> Callable[..., list[dict[str, Any]]]:
+    """``render(key=value, ...)``: the documents of the chart, values by their dotted paths."""
+
+    def run(values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        flags = [
+            flag for path, value in (values or {}).items() for flag in ("--set-json", f"{path}={json.dumps(value)}")
+        ]
+        done = helm("template", "release", str(CHART), "--namespace", "system", *flags)
+        assert done.returncode == 0, done.stderr
+        return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+    return run
