@@ -3,6 +3,7 @@
 ``cluster``      a :class:`ControlPlane` for the whole session (one for each xdist worker)
 ``namespace``    the name of a namespace made for the test and deleted after it
 ``kubectl``      ``kubectl(*args, stdin=None, check=True) -> str`` as administrator
+``local_node``   the node ``gravswell-local`` with real pods, for the rest of the session
 """
 
 import uuid
@@ -11,7 +12,7 @@ from typing import Protocol
 
 import pytest
 
-from gravswell_operator.devcluster import ControlPlane
+from gravswell_operator.devcluster import ControlPlane, LocalNode
 
 
 class Kubectl(Protocol):
@@ -35,3 +36,9 @@ def namespace(cluster: ControlPlane) -> Iterator[str]:
     cluster.kubectl("create", "namespace", name)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def local_node(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNode]:
+    with LocalNode(cluster, tmp_path_factory.mktemp("local-node")) as node:
+        yield node

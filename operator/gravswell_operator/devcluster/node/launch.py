@@ -12,8 +12,6 @@ from gravswell_operator.devcluster.node.environment import Sources, expand, vari
 from gravswell_operator.devcluster.node.images import Image, command_line
 from gravswell_operator.devcluster.node.rewriting import rewriter
 
-Document = dict[str, Any]
-
 MARK = "GRAVSWELL_CONTAINER"
 """Environment variable of every process of a pod: ``<node folder>#<pod uid>``; by it strays are found."""
 
@@ -67,7 +65,7 @@ def prepare(image: Image, sources: Sources, mounts: Mapping[str, Path], place: P
     )
 
 
-def _base(image: Image, pod: Document, mounts: Mapping[str, Path], place: Place, home: Path) -> dict[str, str]:
+def _base(image: Image, pod: Mapping[str, Any], mounts: Mapping[str, Path], place: Place, home: Path) -> dict[str, str]:
     host, port = place.server
     own = Path(sys.executable).parent
     path = [str(own), *(p for p in os.environ.get("PATH", os.defpath).split(os.pathsep) if p)]

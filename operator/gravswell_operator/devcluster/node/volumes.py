@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ class Volumes:
             self._paths[volume["name"]] = await self._write(volume, pod)
 
     async def _write(self, volume: Document, pod: Document) -> Path:
-        folder = self._folder / volume["name"]
+        folder = self._folder / str(volume["name"])
         if "emptyDir" in volume:
             folder.mkdir(parents=True, exist_ok=True)
             return folder
@@ -150,8 +150,8 @@ class Volumes:
             return await self._claim(volume["name"], volume["persistentVolumeClaim"]["claimName"], pod)
         for kind in ("configMap", "secret", "downwardAPI", "projected"):
             if kind in volume:
-                source = volume[kind]
-                parts = source.get("sources") or () if kind == "projected" else ({kind: source},)
+                source: Document = volume[kind]
+                parts: Iterable[Document] = source.get("sources") or () if kind == "projected" else ({kind: source},)
                 files: dict[str, Projected] = {}
                 for part in parts:
                     files |= await self._files(part, source.get("defaultMode", 0o644), pod)

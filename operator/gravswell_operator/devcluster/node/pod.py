@@ -1,0 +1,277 @@
+"""One pod from its binding to its end: volumes, init containers, containers, status, graceful deletion."""
+
+import asyncio
+import logging
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gravswell.errors import ConflictError, GravswellError, NotFoundError
+from gravswell_operator.devcluster.api import STRATEGIC, Api
+from gravswell_operator.devcluster.node.addresses import Addresses
+from gravswell_operator.devcluster.node.container import Container, Surroundings
+from gravswell_operator.devcluster.node.environment import Sources, expand, referenced, variables
+from gravswell_operator.devcluster.node.events import Events
+from gravswell_operator.devcluster.node.images import resolve
+from gravswell_operator.devcluster.node.launch import Launch, Place, prepare
+from gravswell_operator.devcluster.node.process import kill_strays
+from gravswell_operator.devcluster.node.states import Facts, status, timestamp
+from gravswell_operator.devcluster.node.tritonfolder import TritonFolder
+from gravswell_operator.devcluster.node.volumes import Volumes
+
+log = logging.getLogger(__name__)
+
+Document = dict[str, Any]
+
+_SETTLE_SECONDS = 0.02  # changes that come together are reported together
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the pods of a node share. ``pods`` is the folder that holds every pod's own."""
+
+    api: Api
+    events: Events
+    addresses: Addresses
+    triton: TritonFolder
+    pods: Path
+    mark: str
+    host: str
+    server: tuple[str, str]
+    allocatable: dict[str, str]
+
+
+def folder_of(pods: Path, namespace: str, name: str) -> Path:
+    """Return a pod's own folder: ``<container>.log`` for each container, ``volumes/``, ``scratch/``."""
+    return pods / namespace / name
+
+
+class Pod:
+    """A pod of this node; :meth:`run` returns when it is gone from the API server or the node stops."""
+
+    def __init__(self, document: Document, services: Services) -> None:
+        self.document = document
+        self._services = services
+        metadata = document["metadata"]
+        self.uid: str = metadata["uid"]
+        self.folder = folder_of(services.pods, metadata["namespace"], metadata["name"])
+        self._path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        self._mark = f"{services.mark}#{self.uid}"
+        self._address = ""
+        self._since = (document.get("status") or {}).get("startTime") or timestamp()
+        self._initialized = False
+        self._ending = asyncio.Event()
+        self._deadline = float("inf")
+        self._gone = False
+        self._changed = asyncio.Event()
+        self._reported: Document | None = None
+        self._volumes = Volumes(services.api, self.folder / "volumes", lambda: self.document, self._complain)
+        self._initializers: list[Container] = []
+        self._sidecars: list[Container] = []
+        self._containers: list[Container] = []
+        self._tasks: list[asyncio.Task[int]] = []
+
+    def update(self, document: Document) -> None:
+        """Take a newer version of the object: changed metadata, or the wish to delete it."""
+        self.document = document
+        self._volumes.touch()
+        if "deletionTimestamp" in document["metadata"]:
+            self._end(document["metadata"].get("deletionGracePeriodSeconds", 30))
+        if document["spec"].get("readinessGates"):
+            self._changed.set()
+
+    def vanish(self) -> None:
+        """The object is gone from the API server: end at once."""
+        self._gone = True
+        self._end(0)
+
+    def writes(self, container: str) -> bool:
+        """Whether more may come to the log of ``container``."""
+        every = (*self._initializers, *self._sidecars, *self._containers)
+        return any(c.spec["name"] == container and c.state.running is not None for c in every)
+
+    def stop(self, grace: float) -> None:
+        """The node ends: stop the processes, leave the object."""
+        self._end(grace)
+
+    async def run(self) -> None:
+        """Run the pod to its end and, where its deletion was asked for, remove the object."""
+        self._prepare_folder()
+        self._address = self._services.addresses.take()
+        self._make_containers()
+        if "deletionTimestamp" in self.document["metadata"]:
+            self.update(self.document)
+        reporting = asyncio.create_task(self._report_changes())
+        working = asyncio.create_task(self._work())
+        try:
+            await self._ending.wait()
+            await self._stop_containers()
+        finally:
+            working.cancel()
+            reporting.cancel()
+            outcomes = await asyncio.gather(working, reporting, return_exceptions=True)
+            await self._volumes.close()
+            kill_strays(self._mark)
+            self._services.addresses.release(self._address)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                log.error("pod %s: %r", self._path, outcome, exc_info=outcome)
+        await self._finish()
+
+    def _prepare_folder(self) -> None:
+        note = self.folder / "uid"
+        if self.folder.exists() and (not note.exists() or note.read_text() != self.uid):
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        note.write_text(self.uid)
+
+    def _make_containers(self) -> None:
+        spec = self.document["spec"]
+        before = self.document.get("status") or {}
+        known = {s["name"]: s for key in ("containerStatuses", "initContainerStatuses") for s in before.get(key) or ()}
+        around = Surroundings(
+            address=self._address,
+            logs=self.folder,
+            policy=spec.get("restartPolicy", "Always"),
+            grace=spec.get("terminationGracePeriodSeconds", 30),
+            prepare=self._launch,
+            tell=self._tell,
+            changed=self._changed.set,
+        )
+        once = replace(around, policy="Never" if around.policy == "Never" else "OnFailure")
+        for initial in spec.get("initContainers") or ():
+            kept = initial.get("restartPolicy") == "Always"
+            container = Container(initial, around if kept else once, before=known.get(initial["name"]))
+            (self._sidecars if kept else self._initializers).append(container)
+        self._containers = [Container(c, around, before=known.get(c["name"])) for c in spec["containers"]]
+
+    async def _work(self) -> None:
+        self._changed.set()
+        for container in (*self._initializers, *self._sidecars, *self._containers):
+            container.state.wait("ContainerCreating" if not self._initializers else "PodInitializing")
+        await self._volumes.set_up()
+        if not await self._initialize():
+            return
+        self._initialized = True
+        for container in self._containers:
+            if container.state.waiting:
+                container.state.wait("ContainerCreating")
+        self._changed.set()
+        mains = [asyncio.create_task(container.run()) for container in self._containers]
+        self._tasks += mains
+        await asyncio.gather(*mains)
+        await asyncio.gather(*(sidecar.stop(self._left) for sidecar in self._sidecars))
+        self._changed.set()
+
+    async def _initialize(self) -> bool:
+        """Run the init containers in order; False if one failed for good."""
+        by_name = {container.spec["name"]: container for container in (*self._initializers, *self._sidecars)}
+        for spec in self.document["spec"].get("initContainers") or ():
+            container = by_name[spec["name"]]
+            task = asyncio.create_task(container.run())
+            self._tasks.append(task)
+            if container in self._sidecars:
+                await container.begun.wait()
+            elif await task != 0:
+                return False
+        return True
+
+    async def _launch(self, container: Document) -> Launch:
+        image = resolve(container["image"])
+        triton = await self._services.triton.get() if image.needs_triton else None
+        api, namespace = self._services.api, self.document["metadata"]["namespace"]
+        maps, secrets = referenced(container)
+        pod = {**self.document, "status": {"podIP": self._address, "hostIP": self._services.host}}
+        sources = Sources(
+            pod=pod,
+            container=container,
+            config_maps=await _read_all(api, f"/api/v1/namespaces/{namespace}/configmaps", maps, "ConfigMap"),
+            secrets=await _read_all(api, f"/api/v1/namespaces/{namespace}/secrets", secrets, "Secret"),
+            allocatable=self._services.allocatable,
+        )
+        own = variables(sources, {})
+        mounts = self._volumes.mounts(container, lambda text: expand(text, own))
+        place = Place(self.folder / "scratch", self._mark, triton, self._services.server)
+        return prepare(image, sources, mounts, place)
+
+    def _end(self, grace: float) -> None:
+        self._deadline = min(self._deadline, asyncio.get_running_loop().time() + grace)
+        self._ending.set()
+
+    def _left(self) -> float:
+        return self._deadline - asyncio.get_running_loop().time()
+
+    async def _stop_containers(self) -> None:
+        await asyncio.gather(*(c.stop(self._left) for c in (*self._containers, *self._initializers)))
+        await asyncio.gather(*(sidecar.stop(self._left) for sidecar in self._sidecars))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+
+    async def _finish(self) -> None:
+        deleting = "deletionTimestamp" in self.document["metadata"]
+        if not self._gone:
+            try:
+                await self._report()
+                if deleting:
+                    options = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
+                    await self._services.api.delete(self._path, options)
+            except (NotFoundError, ConflictError):
+                pass  # somebody was faster; another pod may have the name already
+            except GravswellError as error:
+                log.warning("the end of %s could not be reported: %s", self._path, error)
+        if deleting or self._gone:
+            self._services.events.forget(self.uid)
+            shutil.rmtree(self.folder, ignore_errors=True)  # what a dying process still writes goes with it
+
+    async def _report_changes(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await asyncio.sleep(_SETTLE_SECONDS)
+            try:
+                await self._report()
+            except (NotFoundError, ConflictError):
+                return  # the object is gone; the watch says so too
+            except GravswellError as error:
+                log.warning("status of %s: %s", self._path, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._changed.set()
+
+    async def _report(self) -> None:
+        new = status(
+            Facts(
+                pod=self.document,
+                containers=[c.state for c in self._containers],
+                initializers=[c.state for c in self._initializers],
+                sidecars=[c.state for c in self._sidecars],
+                address=self._address,
+                host=self._services.host,
+                since=self._since,
+                initialized=self._initialized,
+            )
+        )
+        if new == self._reported:
+            return
+        body = {"metadata": {"uid": self.uid}, "status": new}
+        answer = await self._services.api.patch(f"{self._path}/status", body, kind=STRATEGIC)
+        self._reported = new
+        self.document = {**self.document, "status": answer["status"]}
+
+    def _complain(self, message: str) -> None:
+        self._tell("FailedMount", message, True)
+
+    def _tell(self, reason: str, message: str, warning: bool) -> None:
+        self._services.events.tell(self.document, reason, message, warning=warning)
+
+
+async def _read_all(api: Api, collection: str, names: set[str], kind: str) -> dict[str, Document]:
+    """Return the objects that are there; which of them may be missing is for the reader to judge."""
+    found = {}
+    for name in sorted(names):
+        try:
+            found[name] = {**await api.get(f"{collection}/{name}"), "kind": kind}
+        except NotFoundError:
+            continue
+    return found
