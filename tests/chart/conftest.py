@@ -2,14 +2,14 @@
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from gravswell_operator.devcluster import ensure_binaries
+from gravswell_operator.devcluster import ControlPlane, ensure_binaries
 
 CHART = Path(__file__).parents[2] / "charts/gravswell"
 
@@ -44,3 +44,10 @@ def render(helm: Helm) -> Callable[..., list[dict[str, Any]]]:
         return [document for document in yaml.safe_load_all(done.stdout) if document]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A real control plane without nodes: what is admitted and granted, not what runs."""
+    with ControlPlane(tmp_path_factory.mktemp("control-plane")) as running:
+        yield running
