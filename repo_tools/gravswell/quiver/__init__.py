@@ -3,3 +3,9 @@
 Its law is the order of its layers: repository → entry → {stores | exporters} → {layout, config} → platform → errors.
 ONNX and frameworks are imported only inside :mod:`gravswell.quiver.exporters`, which is imported when it is used.
 """
+
+from gravswell.quiver.entry import Entry, Version
+from gravswell.quiver.platform import Platform
+from gravswell.quiver.repository import ModelRepository
+
+__all__ = ["Entry", "ModelRepository", "Platform", "Version"]

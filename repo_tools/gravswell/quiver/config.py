@@ -92,6 +92,12 @@ class ConfigText:
         parts.extend(_only(self.message, name) for name in new)
         return "".join(parts) + self._tail
 
+    def rewritten(self, text: str) -> "ConfigText":
+        """The same message over the text that was rendered from it; parts of the message stay valid."""
+        self._fields, self._tail = split_fields(text, self.where)
+        self._before.CopyFrom(self.message)
+        return self
+
     def _first(self, field: Field) -> bool:
         return next(f for f in self._fields if f.name == field.name) is field
 

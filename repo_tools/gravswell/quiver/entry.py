@@ -1,0 +1,226 @@
+"""One entry of a repository: a model's name, its configuration and its versions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError
+from gravswell.quiver.config import ConfigText, ModelConfig
+from gravswell.quiver.datatypes import parse_data_type
+from gravswell.quiver.layout import check_version, config_key, version_folder
+from gravswell.quiver.live import Config
+from gravswell.quiver.manifest import MODEL_FILE, Manifest, TensorRecord
+from gravswell.quiver.platform import Platform
+from gravswell.quiver.publication import Publication, forget_version, stored_config
+from gravswell.quiver.reader import RepositoryReader, VersionInfo
+from gravswell.quiver.signature import parse_shape, tensors_of
+from gravswell.quiver.stores import Create, Store, Update
+
+Shapes = Mapping[str, Sequence[int | None]]
+Samples = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+
+class Version(int):
+    """A version's number, which knows where it is: use it as an int, or ask for more."""
+
+    info: VersionInfo
+    location: str
+    _reader: RepositoryReader
+    _entry: str
+
+    @classmethod
+    def of(cls, reader: RepositoryReader, entry: str, info: VersionInfo) -> "Version":
+        """The version of ``entry`` that ``info`` describes."""
+        version = cls(info.number)
+        version.info = info
+        version.location = reader.store.location(f"{version_folder(entry, info.number)}/{MODEL_FILE}")
+        version._reader = reader
+        version._entry = entry
+        return version
+
+    @property
+    def digest(self) -> str | None:
+        """sha256 of the manifest; None for a version that something else wrote."""
+        return self.info.digest
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return self.info.size
+
+    @property
+    def created(self) -> datetime | None:
+        """When it was made."""
+        return self.info.created
+
+    @property
+    def manifest(self) -> Manifest:
+        """All that was recorded when it was made. NotFoundError for a version that something else wrote."""
+        return self._reader.manifest(self._entry, int(self))[0]
+
+
+class Entry:
+    """One entry. Made by :class:`~gravswell.quiver.repository.ModelRepository`; everything is read when asked for."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.name = name
+        self._store = store
+        self._reader = RepositoryReader(store)
+        self._etag: str | None = None
+        self._config: Config | None = None
+
+    def __repr__(self) -> str:
+        return f"Entry({self.name!r} in {self._store.location('')})"
+
+    @property
+    def platform(self) -> Platform:
+        """What kind of model it holds."""
+        return Platform.parse(self.config.platform)
+
+    @property
+    def config(self) -> Config:
+        """The configuration, as it is now; edits of it are written at once."""
+        if self._config is None:
+            self._config = Config(self.name, self._read_config, self._write_config)
+        else:
+            self._config.refresh()
+        return self._config
+
+    @property
+    def inputs(self) -> dict[str, TensorRecord]:
+        """The inputs by name, with the batch dim; empty before the first version."""
+        signature = tensors_of(self.config.message)
+        return {record.name: record for record in signature.inputs} if signature else {}
+
+    @property
+    def outputs(self) -> dict[str, TensorRecord]:
+        """The outputs by name, with the batch dim; empty before the first version."""
+        signature = tensors_of(self.config.message)
+        return {record.name: record for record in signature.outputs} if signature else {}
+
+    @property
+    def versions(self) -> list[Version]:
+        """The versions in ascending order. They are ints: ``entry.versions[-1] + 1``."""
+        return [Version.of(self._reader, self.name, info) for info in reversed(self._reader.versions(self.name))]
+
+    def version(self, number: int) -> Version:
+        """One version. NotFoundError, naming those that exist, if it does not."""
+        return Version.of(self._reader, self.name, self._reader.version(self.name, number))
+
+    def export_version(
+        self,
+        model: Any,
+        input_shapes: Shapes | None = None,
+        output_names: Sequence[str] | None = None,
+        *,
+        version: int | None = None,
+        input_types: Mapping[str, Any] | None = None,
+        sample_inputs: Samples | None = None,
+        max_batch_size: int | None = None,
+        opset: int | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        on_stage: Callable[[str], None] = lambda _: None,
+    ) -> str:
+        """Export ``model`` as the next version, proved and all at once, and return where its ``model.onnx`` is.
+
+        ``model``: a torch module, a fitted scikit-learn estimator, or an existing ONNX model (path or ``ModelProto``).
+        It is run in ONNX Runtime against the framework's own outputs, at several batch sizes, before it is published.
+        Whatever fails leaves no version, no changed configuration, and the model as it was.
+
+        :param input_shapes: shape of each input, None for a dynamic dim: ``{"x": (None, 64)}``. Later exports take them
+            from the entry; scikit-learn and ONNX models know theirs.
+        :param output_names: a name for each output, in order.
+        :param version: its number, above all earlier ones; the next one by default.
+        :param input_types: numpy or Triton types, where an input is not of the model's own floating type.
+        :param sample_inputs: one batch, or several, to prove it with in place of random ones.
+        :param max_batch_size: let the server form batches of up to so many rows: the leading dim goes out of the
+            configuration. By default the client's batches reach the model as they are.
+        :param opset: the ONNX opset to export to, up to 21.
+        :param rtol: relative tolerance of the proof; by default after each output's type.
+        :param atol: absolute tolerance, likewise.
+        :param on_stage: called with what is being done, for a progress display.
+        :raises ExportError: the model cannot become ONNX, or a size is hard-coded in it.
+        :raises VerificationError: the exported graph answers otherwise than the framework.
+        :raises InvalidInputError: wrong arguments, or a signature other than the earlier versions'. Also a ValueError.
+        """
+        from gravswell.quiver.exporters import ExportRequest, InputSpec, build  # noqa: PLC0415 - imports ONNX
+
+        if version is not None:
+            check_version(version)
+        if max_batch_size is not None and (not isinstance(max_batch_size, int) or max_batch_size < 0):
+            raise InvalidInputError(f"max_batch_size={max_batch_size!r}: use a whole number, 0 for none")
+        publication = Publication(self._store, self.name, max_batch_size=max_batch_size, version=version)
+        stated = tensors_of(publication.config().message)
+        types = {name: parse_data_type(value, tensor=name) for name, value in (input_types or {}).items()}
+        inferred = input_shapes is None and stated is not None
+        if input_shapes is not None:
+            known = {record.name: record.data_type for record in stated.inputs} if stated else {}
+            specs: tuple[InputSpec, ...] | None = tuple(
+                InputSpec(name, types.get(name, known.get(name)), parse_shape(name, shape))
+                for name, shape in input_shapes.items()
+            )
+            if not specs:
+                raise InvalidInputError("input_shapes is empty: name at least one input, or leave it out")
+        elif stated is not None:
+            specs = tuple(
+                InputSpec(r.name, types.get(r.name, r.data_type), tuple(None if d == -1 else d for d in r.dims))
+                for r in stated.inputs
+            )
+        else:
+            specs = None
+        unknown = sorted(set(types) - {spec.name for spec in specs or ()})
+        if unknown and specs is not None:
+            raise InvalidInputError(f"input_types names {', '.join(unknown)}, which is no input")
+        if isinstance(output_names, str):
+            raise InvalidInputError(f"output_names must be a sequence of names: [{output_names!r}]")
+        names = tuple(output_names) if output_names is not None else None
+        if names is None and stated is not None and stated.outputs:
+            names = tuple(record.name for record in stated.outputs)
+        request = ExportRequest(
+            model=model,
+            inputs=specs,
+            output_names=names,
+            opset=opset,
+            inferred=inferred and output_names is None,
+            samples=_samples(sample_inputs),
+        )
+        with self._store.staging() as stage:
+            built = build(request, stage, rows_apart=publication.batched(), rtol=rtol, atol=atol, stage=on_stage)
+            on_stage("publishing")
+            number = publication.publish(stage, built)
+        return self._store.location(f"{version_folder(self.name, number)}/{MODEL_FILE}")
+
+    def remove_version(self, number: int) -> None:
+        """Remove a version. Its number is never used again. ConflictError while an alias points at it."""
+        self._reader.version(self.name, number)
+        aliases = [alias for alias, target in self._reader.aliases(self.name).items() if target == number]
+        if aliases:
+            raise ConflictError(f"{', '.join(aliases)} points at {self.name}/{number}: move the alias first")
+        forget_version(self._store, self._reader, self.name, number)
+
+    def _read_config(self) -> ConfigText:
+        try:
+            stored = stored_config(self._reader, self.name)
+        except NotFoundError:
+            raise NotFoundError(f"{self!r} was removed") from None
+        self._etag = stored.etag
+        return stored.config
+
+    def _write_config(self, text: str) -> None:
+        mode = Create() if self._etag is None else Update(self._etag)
+        self._etag = self._store.write(config_key(self.name), text.encode(), mode)
+
+
+def new_config(name: str, platform: Platform) -> str:
+    """The configuration of an entry that has no version yet."""
+    return ConfigText.from_message(ModelConfig(name=name, platform=platform.value)).render()
+
+
+def _samples(given: Samples | None) -> tuple[Mapping[str, Any], ...]:
+    if given is None:
+        return ()
+    samples = (given,) if isinstance(given, Mapping) else tuple(given)
+    if not samples or not all(isinstance(sample, Mapping) and sample for sample in samples):
+        raise InvalidInputError('sample_inputs is a batch by input name, {"x": array}, or a sequence of such')
+    return samples

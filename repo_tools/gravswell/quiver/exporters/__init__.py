@@ -1,0 +1,154 @@
+"""From a framework's model to a proved ``model.onnx``. Its law: a framework is imported only inside its own exporter.
+
+Everything here imports ONNX and ONNX Runtime, so the rest of the library imports this package only to export or verify.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gravswell.errors import ExportError, InvalidInputError
+from gravswell.quiver.exporters import graph
+from gravswell.quiver.exporters.base import (
+    MAX_OPSET,
+    Exported,
+    Exporter,
+    ExportRequest,
+    Inputs,
+    InputSpec,
+    as_arrays,
+    described,
+)
+from gravswell.quiver.exporters.onnx_model import OnnxExporter
+from gravswell.quiver.exporters.proof import Proof, open_session, prove, run, session_inputs
+from gravswell.quiver.exporters.sampling import PLANS, given_batches, is_batched, random_batches
+from gravswell.quiver.exporters.sklearn_estimator import SklearnExporter
+from gravswell.quiver.exporters.torch_module import TorchExporter
+from gravswell.quiver.golden import save_golden
+from gravswell.quiver.manifest import GOLDEN, MODEL_FILE, Signature
+
+__all__ = ["Built", "ExportRequest", "InputSpec", "build", "open_session", "run"]
+
+EXPORTERS: tuple[Exporter, ...] = (TorchExporter(), SklearnExporter(), OnnxExporter())
+
+Stage = Callable[[str], None]
+"""Called with what is being done now, in words for a progress display."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A version's files in a folder, proved, not yet published."""
+
+    proof: Proof
+    opset: int
+    ir_version: int
+    exporter: str
+    framework: str
+
+    @property
+    def signature(self) -> Signature:
+        """What the graph takes and gives."""
+        return self.proof.signature
+
+
+def build(
+    request: ExportRequest,
+    folder: Path,
+    *,
+    rows_apart: bool = False,
+    rtol: float | None = None,
+    atol: float | None = None,
+    stage: Stage = lambda _: None,
+) -> Built:
+    """Export into ``folder`` (``model.onnx``, ``.golden.npz``) and prove it against the framework.
+
+    ``rows_apart``: the server may put rows of several requests into one batch, so prove that this changes nothing.
+    Raises ExportError or VerificationError when the model cannot be exported or answers differently.
+    """
+    exporter = _exporter(request.model)
+    if request.opset is not None and not 1 <= request.opset <= MAX_OPSET:
+        raise InvalidInputError(f"opset {request.opset} is not served: Triton 24.08 and later take up to {MAX_OPSET}")
+    request = replace(request, inputs=exporter.inputs(request))
+    specs = request.inputs or ()
+    stage("finding inputs")
+    batches = _batches(exporter, request)
+    stage(f"exporting the {exporter.name}")
+    with exporter.exporting(request, batches[0]) as exported:
+        proto, path = _write(exported, folder)
+        _check_inputs(path, specs)
+        stage("verifying in ONNX Runtime")
+        proof = prove(
+            path,
+            batches,
+            exported.reference,
+            framework=exported.framework,
+            batched=is_batched(specs),
+            rows_apart=rows_apart,
+            rtol=rtol,
+            atol=atol,
+        )
+    save_golden(folder / GOLDEN, proof.samples)
+    return Built(proof, graph.default_opset(proto), proto.ir_version, exported.exporter, exported.framework)
+
+
+def _exporter(model: Any) -> Exporter:
+    for exporter in EXPORTERS:
+        if exporter.claims(model):
+            return exporter
+    known = ", ".join(exporter.name for exporter in EXPORTERS)
+    raise InvalidInputError(f"a {type(model).__module__}.{type(model).__qualname__} cannot be exported; known: {known}")
+
+
+def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
+    """Batches that the model accepts: the user's, or random ones of the first plan that it takes."""
+    specs = request.inputs or ()
+    if request.samples:
+        return given_batches(specs, [as_arrays(sample) for sample in request.samples])
+    first: Exception | None = None
+    with exporter.answering(request) as answer:
+        for plan in PLANS:
+            batches = random_batches(specs, plan)
+            try:
+                for batch in batches:
+                    answer(batch)
+            except ExportError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever the user's model raises
+                first = first or error
+                continue
+            return batches
+    shapes = ", ".join(f"{s.name} {s.data_type} {[-1 if d is None else d for d in s.shape]}" for s in specs)
+    raise ExportError(
+        f"the model itself fails on random inputs of {shapes} ({described(first or ValueError())}): "
+        f"declare the shapes that it takes (a fixed batch as a number), or give batches as sample_inputs"
+    ) from first
+
+
+def _write(exported: Exported, folder: Path) -> tuple[Any, Path]:
+    proto, changed = graph.fit_for_serving(exported.proto)
+    if exported.source is not None and not changed:
+        shutil.copyfile(exported.source, folder / MODEL_FILE)
+        return proto, folder / MODEL_FILE
+    if exported.source is None and not exported.exporter.startswith("ONNX"):
+        graph.strip_sources(proto)
+    return proto, graph.write(proto, folder)
+
+
+def _check_inputs(path: Path, specs: tuple[InputSpec, ...]) -> None:
+    """The graph has the inputs that were asked for, as dynamic as they were asked for. Unused ones may be gone."""
+    wanted = {spec.name: spec for spec in specs}
+    for record in session_inputs(open_session(path)):
+        spec = wanted.get(record.name)
+        if spec is None:
+            raise ExportError(f"the exported graph has an input {record.name!r} that was not declared")
+        if record.data_type != spec.data_type:
+            raise ExportError(f"input {record.name!r} became {record.data_type} in the graph, not {spec.data_type}")
+        for axis, (dim, size) in enumerate(zip(spec.shape, record.dims, strict=True)):
+            if dim is None and size != -1:
+                what = "the batch" if axis == 0 else f"dimension {axis}"
+                raise ExportError(
+                    f"input {record.name!r} came out with {what} fixed at {size}: a size is hard-coded in the model; "
+                    f"use the sizes of the tensors it is given, or declare a number there"
+                )

@@ -1,0 +1,107 @@
+"""What an exporter is asked for, and what it gives back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gravswell.quiver.golden import Array
+
+MAX_OPSET = 21
+"""Newest default opset that every Triton image we serve on accepts: 24.08 carries ONNX Runtime 1.18."""
+
+MAX_IR = 10
+"""Newest ONNX IR version that ONNX Runtime 1.18 accepts."""
+
+MAX_ML_OPSET = 3
+"""Opset of ``ai.onnx.ml`` that we ask converters for: later ones change the tree operators, which 1.18 lacks."""
+
+Inputs = dict[str, NDArray[Any]]
+Outputs = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """One input as it was asked for: Triton type (``TYPE_FP32``), and shape with None for a dynamic dim."""
+
+    name: str
+    data_type: str | None
+    """None: the exporter's choice, the type that the model computes in."""
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What the user asked for, completed from the entry's configuration."""
+
+    model: Any
+    inputs: tuple[InputSpec, ...] | None = None
+    """None: the model has to know."""
+    output_names: tuple[str, ...] | None = None
+    opset: int | None = None
+    inferred: bool = False
+    """``inputs`` and ``output_names`` are what the entry has, not what the user said."""
+    samples: tuple[Mapping[str, Array], ...] = ()
+    """The user's own input batches; made up at random when there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An ONNX graph and the model that it was made of, side by side."""
+
+    proto: Any
+    """``onnx.ModelProto`` with all its data in memory."""
+    source: Path | None
+    """A file that already holds exactly ``proto``, to be published byte for byte; None: serialize it."""
+    exporter: str
+    framework: str
+    """Name and version of whose outputs are the reference."""
+    reference: Callable[[Inputs], Outputs]
+    """The framework's own answer to a batch, by the graph's output names. May raise whatever the framework raises."""
+
+
+class Exporter(ABC):
+    """Turns one framework's models into ONNX. Imports the framework only in :meth:`exporting`."""
+
+    name: ClassVar[str]
+    """What a user calls these models: ``torch module``…"""
+
+    @abstractmethod
+    def claims(self, model: Any) -> bool:
+        """Whether the model is one of this framework's, told without importing it."""
+
+    @abstractmethod
+    def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
+        """The inputs, completed: every one has a type. InvalidInputError when the model cannot tell its shapes."""
+
+    @abstractmethod
+    def exporting(self, request: ExportRequest, example: Inputs) -> AbstractContextManager[Exported]:
+        """Export. While the context is open the model is in its inference form; afterwards it is as it was, always.
+
+        ``example`` is a batch that the model may be traced with. Raises ExportError when the model cannot become ONNX.
+        """
+
+    @abstractmethod
+    def answering(self, request: ExportRequest) -> AbstractContextManager[Callable[[Inputs], Any]]:
+        """The model as a plain function, to find inputs that it accepts before it is exported."""
+
+
+def class_names(model: Any) -> set[str]:
+    """Qualified names of the classes that ``model`` is an instance of."""
+    return {f"{c.__module__}.{c.__qualname__}" for c in type(model).__mro__}
+
+
+def described(error: BaseException, limit: int = 300) -> str:
+    """A foreign error in one line, short enough for a message."""
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text[: limit - 1] + '…' if len(text) > limit else text}"
+
+
+def as_arrays(sample: Mapping[str, Any]) -> Inputs:
+    """A user's batch as arrays."""
+    return {name: np.asarray(value) for name, value in sample.items()}

@@ -1,0 +1,161 @@
+"""What is done to every ONNX graph before it is published: age limits, private metadata, external data, writing."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import ModelProto, TensorProto, external_data_helper
+
+from gravswell.errors import ExportError, InvalidInputError, NotFoundError
+from gravswell.quiver.exporters.base import MAX_IR, MAX_OPSET, described
+from gravswell.quiver.manifest import MODEL_FILE
+
+INLINE_LIMIT = 2**31 - 2**24
+"""Bytes of tensors up to which a model is one file. protobuf ends at 2 GiB; the graph itself takes the rest."""
+
+DATA_FILE = f"{MODEL_FILE}.data"
+
+
+def default_opset(proto: ModelProto) -> int:
+    """The opset of ONNX's own operators."""
+    return next((int(o.version) for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+def fit_for_serving(proto: ModelProto) -> tuple[ModelProto, bool]:
+    """The graph in an opset and IR version that the oldest supported Triton accepts, and whether it was changed."""
+    changed = False
+    opset = default_opset(proto)
+    if opset > MAX_OPSET:
+        try:
+            proto = onnx.version_converter.convert_version(proto, MAX_OPSET)
+        except Exception as error:  # the converter raises what its C++ raises
+            raise ExportError(
+                f"the graph is in opset {opset}, the servers take up to {MAX_OPSET} (Triton 24.08, ONNX Runtime 1.18), "
+                f"and ONNX cannot convert it ({described(error)}): export it with opset {MAX_OPSET} or older"
+            ) from error
+        changed = True
+    if proto.ir_version > MAX_IR:
+        if not changed:
+            copy = ModelProto()
+            copy.CopyFrom(proto)
+            proto = copy  # the caller's object stays as it is
+        proto.ir_version = MAX_IR  # the proof in ONNX Runtime shows whether anything newer was used
+        changed = True
+    return proto, changed
+
+
+def strip_sources(proto: ModelProto) -> None:
+    """Drop the notes that exporters write into nodes: they hold source paths, so digests would differ by machine."""
+    for graph in _graphs(proto):
+        del graph.metadata_props[:]
+        graph.doc_string = ""
+        for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+            _strip(part)
+    for function in proto.functions:
+        _strip(function)
+        for part in (*function.node, *function.value_info):
+            _strip(part)
+    proto.doc_string = ""
+
+
+def _strip(part: Any) -> None:
+    part.doc_string = ""
+    del part.metadata_props[:]
+
+
+def _graphs(proto: ModelProto) -> Iterator[Any]:
+    pending = [proto.graph]
+    nodes = [node for function in proto.functions for node in function.node]
+    while pending or nodes:
+        if pending:
+            graph = pending.pop()
+            yield graph
+            nodes.extend(graph.node)
+            continue
+        for attribute in nodes.pop().attribute:
+            pending.extend(attribute.graphs)
+            if attribute.HasField("g"):
+                pending.append(attribute.g)
+
+
+def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    for graph in _graphs(proto):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield sparse.values
+            yield sparse.indices
+        for node in graph.node:
+            yield from _attribute_tensors(node)
+    for function in proto.functions:
+        for node in function.node:
+            yield from _attribute_tensors(node)
+
+
+def _attribute_tensors(node: Any) -> Iterator[TensorProto]:
+    for attribute in node.attribute:
+        yield from attribute.tensors
+        if attribute.HasField("t"):
+            yield attribute.t
+
+
+def _external(proto: ModelProto) -> dict[str, str]:
+    """Name of each tensor whose data lies in another file, and that file."""
+    return {
+        tensor.name: next((e.value for e in tensor.external_data if e.key == "location"), "")
+        for tensor in _tensors(proto)
+        if tensor.data_location == TensorProto.EXTERNAL
+    }
+
+
+def load(path: Path) -> tuple[ModelProto, bool]:
+    """Read an ONNX file, data files beside it included, and say whether there were any.
+
+    A data file outside the model's own folder is refused: a crafted model would publish any file of this machine.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path}")
+    try:
+        proto = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # noqa: BLE001 - protobuf's DecodeError, or whatever a damaged file provokes
+        raise InvalidInputError(f"{path} is no ONNX model: {described(error)}") from None
+    if not proto.graph.node and not proto.graph.output:
+        raise InvalidInputError(f"{path} is no ONNX model: it holds no graph")
+    external = _external(proto)
+    folder = path.parent.resolve()
+    for tensor, location in external.items():
+        target = folder / location
+        inside = target.resolve().is_relative_to(folder) and not target.is_symlink()
+        if not location or os.path.isabs(location) or ".." in Path(location).parts or not inside:  # noqa: PTH117 - text
+            raise InvalidInputError(
+                f"{path}: tensor {tensor!r} keeps its data in {location!r}, outside the model's folder; "
+                f"save the model with its data beside it"
+            )
+        if not target.is_file():
+            raise NotFoundError(f"{path}: tensor {tensor!r} keeps its data in {location!r}, which is not there")
+    if external:
+        external_data_helper.load_external_data_for_model(proto, str(folder))
+    return proto, bool(external)
+
+
+def check_in_memory(proto: ModelProto) -> None:
+    """Refuse a ``ModelProto`` whose data lies in files that we cannot know."""
+    external = _external(proto)
+    if external:
+        tensor, location = next(iter(external.items()))
+        raise InvalidInputError(
+            f"tensor {tensor!r} of the ModelProto keeps its data in {location!r}: "
+            f"give the path of the model file instead, or load it with its external data"
+        )
+
+
+def write(proto: ModelProto, folder: Path) -> Path:
+    """Write ``model.onnx``, in one file below :data:`INLINE_LIMIT`, else with ``model.onnx.data`` beside it."""
+    path = folder / MODEL_FILE
+    size = sum(len(tensor.raw_data) for tensor in _tensors(proto))
+    if size < INLINE_LIMIT:
+        path.write_bytes(proto.SerializeToString(deterministic=True))
+    else:
+        onnx.save_model(proto, str(path), save_as_external_data=True, location=DATA_FILE, size_threshold=1024)
+    return path

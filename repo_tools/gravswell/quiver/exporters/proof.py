@@ -1,0 +1,210 @@
+"""The proof: the exported file, run in ONNX Runtime, answers as the framework does, at every batch size."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from gravswell.errors import ExportError, VerificationError
+from gravswell.quiver.datatypes import from_runtime
+from gravswell.quiver.exporters.base import Inputs, Outputs, described
+from gravswell.quiver.golden import Sample, compare, tolerance
+from gravswell.quiver.manifest import OutputError, Signature, TensorRecord, VerificationRecord
+
+GOLDEN_BYTES = 32 << 20
+"""Samples are kept with the version up to this size, and the first one always."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was proved: the graph's own signature, the samples, and how far the outputs were apart."""
+
+    signature: Signature
+    samples: list[Sample]
+    record: VerificationRecord
+    batchable: bool
+    """Every input and output leads with the batch, at every size that was tried."""
+
+
+def open_session(path: Path) -> ort.InferenceSession:
+    """ONNX Runtime on the CPU with that file. ExportError when it does not take it."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own errors share no base
+        raise ExportError(
+            f"ONNX Runtime {ort.__version__} does not load the exported graph: {described(error)}; "
+            f"it uses an operator or a type that the server would not load either"
+        ) from error
+
+
+def session_inputs(session: ort.InferenceSession) -> list[TensorRecord]:
+    """The graph's inputs. ExportError names one that no Triton tensor can hold."""
+    return [_record(node, "input") for node in session.get_inputs()]
+
+
+def _record(node: Any, side: str) -> TensorRecord:
+    data_type = from_runtime(node.type)
+    if data_type is None:
+        raise ExportError(
+            f"{side} {node.name!r} is a {node.type}: Triton serves plain tensors of numbers, booleans and strings; "
+            f"have the model take or return those"
+        )
+    dims = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
+    return TensorRecord(name=node.name, data_type=data_type, dims=dims)
+
+
+def run(session: ort.InferenceSession, inputs: Inputs) -> Outputs:
+    """One inference. Inputs that the graph does not have are left out: exporters drop unused ones."""
+    names = [node.name for node in session.get_outputs()]
+    feed = {
+        node.name: inputs[node.name].astype(object) if node.type == "tensor(string)" else inputs[node.name]
+        for node in session.get_inputs()
+    }
+    return dict(zip(names, session.run(names, feed), strict=True))
+
+
+def prove(
+    path: Path,
+    batches: Sequence[Inputs],
+    reference: Callable[[Inputs], Outputs],
+    *,
+    framework: str,
+    batched: bool,
+    rows_apart: bool,
+    rtol: float | None,
+    atol: float | None,
+) -> Proof:
+    """Run the file on ``batches`` and compare with ``reference``.
+
+    ``batched``: the first dim was declared dynamic, so each size must run. ``rows_apart``: also prove that a row's
+    answer does not depend on the rows beside it, which a server that mixes requests into batches needs.
+    """
+    session = open_session(path)
+    inputs = session_inputs(session)
+    outputs = [_record(node, "output") for node in session.get_outputs()]
+    names = {record.name for record in inputs}
+    samples: list[Sample] = []
+    errors: dict[str, OutputError] = {}
+    answers: list[Outputs] = []
+    for batch in batches:
+        got = _run_batch(session, batch, batched)
+        expected = _in_types_of(got, _reference(reference, batch))
+        rows = f"at a batch of {_rows(batch)}: " if batched else ""
+        try:
+            found = compare(expected, got, rtol, atol)
+        except VerificationError as error:
+            raise VerificationError(
+                f"the exported graph does not answer as {framework} does: {rows}{error}; nothing was published"
+            ) from None
+        for name, apart in found.items():
+            before = errors.get(name, apart)
+            errors[name] = OutputError(
+                max_abs=max(before.max_abs, apart.max_abs), max_rel=max(before.max_rel, apart.max_rel)
+            )
+        answers.append(got)
+        samples.append(Sample({k: v for k, v in batch.items() if k in names}, expected))
+    outputs = [_observed(record, [answer[record.name] for answer in answers]) for record in outputs]
+    batchable = batched and all(r.dims[:1] == (-1,) for r in (*inputs, *outputs)) and _leads(batches, answers)
+    if rows_apart and batchable:
+        _prove_rows_apart(session, max(batches, key=_rows), rtol, atol)
+    defaults = [tolerance(array.dtype) for sample in samples for array in sample.outputs.values()]
+    record = VerificationRecord(
+        reference=framework,
+        samples=len(samples),
+        batch_sizes=tuple(sorted({_rows(batch) for batch in batches})) if batched else (),
+        rtol=max(default[0] for default in defaults) if rtol is None else rtol,
+        atol=max(default[1] for default in defaults) if atol is None else atol,
+        errors=errors,
+    )
+    signature = Signature(inputs=tuple(inputs), outputs=tuple(outputs))
+    return Proof(signature, _affordable(samples), record, batchable)
+
+
+def _run_batch(session: ort.InferenceSession, batch: Inputs, batched: bool) -> Outputs:
+    try:
+        return run(session, batch)
+    except Exception as error:  # ONNX Runtime's own errors share no base
+        if batched:
+            raise ExportError(
+                f"the exported graph does not run at a batch of {_rows(batch)} ({described(error)}): a batch size is "
+                f"hard-coded in the model; use sizes of the tensors it is given, or declare a fixed first dimension"
+            ) from error
+        raise ExportError(f"the exported graph does not run: {described(error)}") from error
+
+
+def _reference(reference: Callable[[Inputs], Outputs], batch: Inputs) -> Outputs:
+    try:
+        return reference(batch)
+    except ExportError:
+        raise
+    except Exception as error:  # whatever the user's model raises
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in batch.items())
+        raise ExportError(
+            f"the model itself fails on {shapes} ({described(error)}): "
+            f"declare the shapes it takes, or give batches that it accepts as sample_inputs"
+        ) from error
+
+
+def _in_types_of(got: Outputs, expected: Outputs) -> Outputs:
+    """The framework's answers in the widths that the graph serves: scikit-learn answers in float64, its graph in 32."""
+    return {
+        name: array.astype(got[name].dtype)
+        if name in got and {array.dtype.kind, got[name].dtype.kind} in ({"f"}, {"i"}, {"u"}, {"i", "u"})
+        else array
+        for name, array in expected.items()
+    }
+
+
+def _rows(batch: Inputs) -> int:
+    return next((len(array) for array in batch.values() if array.ndim), 1)
+
+
+def _observed(record: TensorRecord, arrays: Sequence[Any]) -> TensorRecord:
+    """The output's dims as the graph declares them, checked against what came out."""
+    shapes = {array.shape for array in arrays}
+    if len({len(shape) for shape in shapes}) > 1:
+        raise ExportError(f"output {record.name!r} changes its number of dimensions with its input: {sorted(shapes)}")
+    if not record.dims and len(next(iter(shapes))):  # ONNX Runtime shows an unknown shape as an empty one
+        columns = zip(*shapes, strict=True)
+        return record.model_copy(update={"dims": tuple(c[0] if len(set(c)) == 1 else -1 for c in columns)})
+    for shape in shapes:
+        if any(dim not in (-1, size) for dim, size in zip(record.dims, shape, strict=True)):
+            raise ExportError(
+                f"output {record.name!r} is declared as {list(record.dims)} and came out as {list(shape)}: "
+                f"a size is hard-coded in the model"
+            )
+    return record
+
+
+def _leads(batches: Sequence[Inputs], answers: Sequence[Outputs]) -> bool:
+    return all(
+        array.ndim and len(array) == _rows(batch)
+        for batch, answer in zip(batches, answers, strict=True)
+        for array in (*batch.values(), *answer.values())
+    )
+
+
+def _prove_rows_apart(session: ort.InferenceSession, batch: Inputs, rtol: float | None, atol: float | None) -> None:
+    together = run(session, batch)
+    alone = [run(session, {k: v[i : i + 1] for k, v in batch.items()}) for i in range(_rows(batch))]
+    try:
+        compare(together, {name: np.concatenate([a[name] for a in alone]) for name in together}, rtol, atol)
+    except VerificationError as error:
+        raise ExportError(
+            f"a row's answer depends on the other rows of its batch ({error}): with max_batch_size the server would "
+            f"mix requests of different clients; export without it"
+        ) from None
+
+
+def _affordable(samples: list[Sample]) -> list[Sample]:
+    kept, size = samples[:1], 0
+    for k, sample in enumerate(samples):
+        size += sum(array.nbytes for array in (*sample.inputs.values(), *sample.outputs.values()))
+        if k and size <= GOLDEN_BYTES:
+            kept.append(sample)
+    return kept

@@ -1,0 +1,87 @@
+"""The batches that a model is proved with: the user's own, or random ones of the shapes that were declared."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gravswell.errors import InvalidInputError
+from gravswell.quiver.datatypes import numpy_type
+from gravswell.quiver.exporters.base import Inputs, InputSpec
+from gravswell.quiver.golden import Array
+
+BATCH_SIZES = (2, 1, 5)
+"""Rows at which a dynamic first dim is proved. The first is what a model is traced with: tracers treat 1 specially."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How large the dynamic dims behind the first are, and how large random integers get."""
+
+    sizes: tuple[int, int]
+    below: int
+
+
+PLANS = (Plan((32, 64), 100), Plan((32, 64), 2), Plan((64, 128), 2), Plan((8, 16), 2), Plan((1, 2), 2))
+"""Tried in order until the model accepts one: small vocabularies, strided networks, short windows."""
+
+
+def is_batched(inputs: Sequence[InputSpec]) -> bool:
+    """Whether every input leads with a dynamic dim."""
+    return bool(inputs) and all(spec.shape[:1] == (None,) for spec in inputs)
+
+
+def random_batches(inputs: Sequence[InputSpec], plan: Plan) -> list[Inputs]:
+    """Three batches, always the same ones: sizes :data:`BATCH_SIZES` where the first dim is dynamic."""
+    rng = np.random.default_rng(20151)
+    return [
+        {spec.name: _random(spec, rows, plan.sizes[k % 2], plan.below, rng) for spec in inputs}
+        for k, rows in enumerate(BATCH_SIZES)
+    ]
+
+
+def _random(spec: InputSpec, rows: int, size: int, below: int, rng: np.random.Generator) -> Array:
+    shape = [(rows if i == 0 else size) if dim is None else dim for i, dim in enumerate(spec.shape)]
+    dtype = numpy_type(spec.data_type or "TYPE_FP32")
+    if dtype.kind == "f":
+        return np.asarray(rng.standard_normal(shape)).astype(dtype)
+    if dtype.kind == "b":
+        return np.asarray(rng.integers(0, 2, shape)).astype(dtype)
+    if dtype.kind in "iu":
+        return np.asarray(rng.integers(0, below, shape)).astype(dtype)
+    return np.asarray(rng.integers(0, below, shape)).astype(np.str_)
+
+
+def given_batches(inputs: Sequence[InputSpec], samples: Sequence[Mapping[str, Any]]) -> list[Inputs]:
+    """The user's batches in the declared types, and where the first dim is dynamic the first one at every size too."""
+    batches = [_checked(inputs, sample, k) for k, sample in enumerate(samples)]
+    if not is_batched(inputs):
+        return batches
+    resized = list(_resized(batches[0]))
+    sizes = {len(next(iter(batch.values()))) for batch in batches}
+    return [batch for batch in resized if len(next(iter(batch.values()))) not in sizes] + batches
+
+
+def _checked(inputs: Sequence[InputSpec], sample: Mapping[str, Any], k: int) -> Inputs:
+    names = [spec.name for spec in inputs]
+    if sorted(names) != sorted(sample):
+        raise InvalidInputError(
+            f"sample {k} has inputs {', '.join(sorted(sample))}; the model takes {', '.join(names)}"
+        )
+    batch: Inputs = {}
+    for spec in inputs:
+        array = np.asarray(sample[spec.name])
+        fits = len(array.shape) == len(spec.shape) and all(
+            want in (None, have) for want, have in zip(spec.shape, array.shape, strict=True)
+        )
+        if not fits or 0 in array.shape:
+            shape = [-1 if dim is None else dim for dim in spec.shape]
+            raise InvalidInputError(f"sample {k}: {spec.name} has shape {list(array.shape)}, which is no {shape}")
+        batch[spec.name] = array.astype(numpy_type(spec.data_type or "TYPE_FP32"))
+    return batch
+
+
+def _resized(batch: Inputs) -> Iterator[Inputs]:
+    for rows in BATCH_SIZES:
+        yield {name: np.take(array, np.arange(rows) % len(array), axis=0) for name, array in batch.items()}

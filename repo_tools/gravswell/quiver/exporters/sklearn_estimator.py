@@ -1,0 +1,185 @@
+"""A fitted scikit-learn estimator or pipeline, converted by skl2onnx."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from gravswell.errors import ExportError, InvalidInputError, UnsupportedError
+from gravswell.quiver.exporters.base import (
+    MAX_ML_OPSET,
+    Exported,
+    Exporter,
+    ExportRequest,
+    Inputs,
+    InputSpec,
+    Outputs,
+    class_names,
+    described,
+)
+from gravswell.quiver.golden import Array
+
+_OPSET = 18
+"""Well below the servers' limit, and known to every converter."""
+
+
+class SklearnExporter(Exporter):
+    """One input of shape ``(None, n_features)``; plain tensors out (no ``ZipMap``)."""
+
+    name = "scikit-learn estimator"
+
+    def claims(self, model: Any) -> bool:
+        """See :meth:`Exporter.claims`."""
+        return "sklearn.base.BaseEstimator" in class_names(model)
+
+    def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
+        """See :meth:`Exporter.inputs`. Without shapes: ``x``, as wide as the estimator was fitted."""
+        features = getattr(request.model, "n_features_in_", None)
+        if request.inputs is None:
+            if features is None:
+                raise InvalidInputError(
+                    f"{type(request.model).__name__} does not know its number of features: fit it first, "
+                    f'or give input_shapes={{"x": (None, n_features)}}'
+                )
+            return (InputSpec("x", "TYPE_FP32", (None, int(features))),)
+        if len(request.inputs) != 1:
+            names = ", ".join(spec.name for spec in request.inputs)
+            raise ExportError(
+                f"a scikit-learn estimator takes one input tensor, not {names}: stack its columns into one"
+            )
+        spec = request.inputs[0]
+        if len(spec.shape) != 2 or (features is not None and spec.shape[1] != features):
+            raise InvalidInputError(
+                f"input {spec.name!r} has shape {spec.shape}; the estimator was fitted on (None, {features})"
+            )
+        return (InputSpec(spec.name, spec.data_type or "TYPE_FP32", spec.shape),)
+
+    @contextmanager
+    def exporting(self, request: ExportRequest, example: Inputs) -> Iterator[Exported]:
+        """See :meth:`Exporter.exporting`."""
+        try:
+            import skl2onnx  # noqa: PLC0415 - a framework is imported only when it is used
+            import sklearn  # noqa: PLC0415 - as above
+        except ImportError as error:
+            raise UnsupportedError(
+                f"exporting scikit-learn needs {error.name}: pip install 'gravswell[sklearn]'"
+            ) from None
+        del example  # nothing is traced
+        (spec,) = self.inputs(request)
+        model = request.model
+        opset = {"": request.opset or _OPSET, "ai.onnx.ml": MAX_ML_OPSET}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the converters' notes to their own authors
+                proto = _convert(model, [(spec.name, _onnx_type(spec))], opset)
+        except Exception as error:  # converters raise what they like
+            raise ExportError(
+                f"skl2onnx {skl2onnx.__version__} cannot convert {type(model).__name__}: {described(error)}"
+            ) from error
+        own = [output.name for output in proto.graph.output]
+        _rename(proto, own, request.output_names)
+        with self.answering(request) as answer:
+            yield Exported(
+                proto=proto,
+                source=None,
+                exporter=f"skl2onnx {skl2onnx.__version__}",
+                framework=f"scikit-learn {sklearn.__version__}",
+                reference=lambda inputs: _named(answer(inputs), own, proto),
+            )
+
+    @contextmanager
+    def answering(self, request: ExportRequest) -> Iterator[Callable[[Inputs], Any]]:
+        """See :meth:`Exporter.answering`. A batch gives a function from the converter's output name to its values."""
+        model = request.model
+        method = getattr(model, "predict", None) or getattr(model, "transform", None)
+        if not callable(method):
+            raise ExportError(f"{type(model).__name__} has neither predict nor transform: it cannot be served")
+
+        def answer(inputs: Inputs) -> Callable[[str], Array]:
+            (x,) = inputs.values()
+            x = x.astype({"U": object, "f": np.float64}.get(x.dtype.kind, x.dtype))  # as it was fitted, mostly
+            method(x)  # fails here, not later, on what the estimator does not take
+            return lambda output: _own_answer(model, output, x)
+
+        yield answer
+
+
+def _onnx_type(spec: InputSpec) -> Any:
+    from skl2onnx.common import data_types  # noqa: PLC0415 - a framework is imported only when it is used
+
+    kinds = {
+        "TYPE_FP32": data_types.FloatTensorType,
+        "TYPE_FP64": data_types.DoubleTensorType,
+        "TYPE_INT64": data_types.Int64TensorType,
+        "TYPE_STRING": data_types.StringTensorType,
+        "TYPE_BOOL": data_types.BooleanTensorType,
+    }
+    if spec.data_type not in kinds:
+        raise InvalidInputError(f"input {spec.name!r} is {spec.data_type}: skl2onnx takes one of {', '.join(kinds)}")
+    return kinds[spec.data_type](list(spec.shape))
+
+
+def _convert(model: Any, initial_types: list[tuple[str, Any]], opset: dict[str, int]) -> Any:
+    import skl2onnx  # noqa: PLC0415 - a framework is imported only when it is used
+
+    if hasattr(model, "classes_"):
+        with suppress(NameError):  # how skl2onnx says that this classifier has no ZipMap to switch off
+            options = {id(model): {"zipmap": False}}
+            return skl2onnx.to_onnx(model, initial_types=initial_types, options=options, target_opset=opset)
+    return skl2onnx.to_onnx(model, initial_types=initial_types, target_opset=opset)
+
+
+def _rename(proto: Any, own: list[str], wanted: tuple[str, ...] | None) -> None:
+    if wanted is None:
+        return
+    if len(wanted) != len(own):
+        raise InvalidInputError(
+            f"{len(wanted)} output_names ({', '.join(wanted)}) for the {len(own)} outputs {', '.join(own)}: name each"
+        )
+    taken = {name for node in proto.graph.node for name in (*node.input, *node.output)}
+    for output, name in zip(own, wanted, strict=True):
+        if output == name:
+            continue
+        if name in taken:
+            raise InvalidInputError(f"{name!r} is taken by another tensor of the graph: choose another output name")
+        proto.graph.node.append(helper.make_node("Identity", [output], [name]))
+        next(o for o in proto.graph.output if o.name == output).name = name
+
+
+def _named(answer: Callable[[str], Array], own: list[str], proto: Any) -> Outputs:
+    """The estimator's answers under the graph's names, as columns where the converter makes columns of them."""
+    found: Outputs = {}
+    for output, node in zip(own, proto.graph.output, strict=True):
+        values = answer(output)
+        rank = len(node.type.tensor_type.shape.dim)
+        found[node.name] = values.reshape(-1, 1) if values.ndim == 1 and rank == 2 else values
+    return found
+
+
+def _own_answer(model: Any, output: str, x: Array) -> Array:
+    """What the estimator itself says where the converter's graph has ``output``."""
+    if output in ("label", "output_label"):
+        return np.asarray(model.predict(x))
+    if output in ("probabilities", "output_probability"):
+        return _probabilities(model, x)
+    if output == "variable":
+        method = model.predict if callable(getattr(model, "predict", None)) else model.transform
+        values = method(x)
+        return np.asarray(values.toarray() if hasattr(values, "toarray") else values)
+    if output == "scores":
+        is_outlier = callable(getattr(model, "decision_function", None))
+        return np.asarray(model.decision_function(x) if is_outlier else model.transform(x))
+    raise ExportError(
+        f"{type(model).__name__} has no answer of its own to compare the graph's output {output!r} with: "
+        f"convert it yourself and export the ONNX model"
+    )
+
+
+def _probabilities(model: Any, x: Array) -> Array:
+    if callable(getattr(model, "predict_proba", None)):
+        return np.asarray(model.predict_proba(x))
+    scores = np.asarray(model.decision_function(x))
+    return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores

@@ -1,0 +1,205 @@
+"""The work of :mod:`~gravswell.quiver.exporters.torch_module`, apart from it because it imports torch."""
+
+import inspect
+import io
+import logging
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxscript  # noqa: F401 - torch's default exporter needs it, and fails late without it
+import torch
+
+from gravswell.errors import ExportError, InvalidInputError
+from gravswell.quiver.exporters.base import ExportRequest, Inputs, InputSpec, described
+from gravswell.quiver.exporters.sampling import is_batched
+from gravswell.quiver.golden import Array
+
+FRAMEWORK = f"torch {torch.__version__}"
+
+_OPSET = 18
+"""What the default exporter is written in; the servers take up to 21."""
+
+_log = logging.getLogger(__name__)
+
+
+def answer(model: Any, specs: tuple[InputSpec, ...], inputs: Inputs) -> list[tuple[str, Array]]:
+    """What the module returns for a batch: every tensor, with its name where it has one."""
+    tensors = _tensors(model, specs, inputs)
+    with torch.no_grad():
+        by_name = set(tensors) <= set(inspect.signature(model.forward).parameters)
+        return _flattened(model(**tensors) if by_name else model(*tensors.values()))
+
+
+def _tensors(model: Any, specs: tuple[InputSpec, ...], inputs: Inputs) -> dict[str, torch.Tensor]:
+    device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), "cpu")
+    parameters = _parameters(model, specs)
+    return {p: torch.from_numpy(inputs[spec.name].copy()).to(device) for p, spec in parameters.items()}
+
+
+def export(
+    request: ExportRequest, specs: tuple[InputSpec, ...], example: Inputs, outputs: list[str]
+) -> tuple[Any, str]:
+    """The module as a ``ModelProto``, and by which exporter, with the reason where it was the second one."""
+    call = _Call(request, specs, example, outputs)
+    try:
+        with _quiet():
+            return call.by_default(), f"torch.onnx {torch.__version__}"
+    except Exception as error:  # noqa: BLE001 - torch.export raises errors of many kinds
+        reason = described(error, 200)
+    try:
+        with _quiet():
+            proto = call.by_tracing()
+    except Exception as error:  # so does the tracer
+        raise ExportError(
+            f"torch.onnx cannot export {type(request.model).__name__}: {reason}; by tracing: {described(error, 200)}"
+        ) from error
+    _log.warning("torch's default exporter failed (%s); the model was traced instead", reason)
+    return proto, f"torch.onnx {torch.__version__}, traced because the default exporter failed: {reason}"
+
+
+class _Call:
+    """The arguments of ``torch.onnx.export``, in the two forms that its two exporters want."""
+
+    def __init__(
+        self, request: ExportRequest, specs: tuple[InputSpec, ...], example: Inputs, outputs: list[str]
+    ) -> None:
+        self._model = request.model
+        parameters = _parameters(self._model, specs)
+        tensors = _tensors(self._model, specs, example)
+        own = list(inspect.signature(self._model.forward).parameters)
+        in_order = list(parameters) == own[: len(parameters)]
+        self._names = list(parameters)
+        self._specs = list(parameters.values())
+        self._args = tuple(tensors.values()) if in_order or not set(parameters) <= set(own) else ()
+        self._kwargs = {} if self._args else tensors
+        self._outputs = outputs
+        self._batched = is_batched(specs)
+        self._opset = request.opset or _OPSET
+
+    def by_default(self) -> Any:
+        """The exporter over ``torch.export``."""
+        batch = torch.export.Dim("batch")
+        shapes = [
+            {
+                i: batch if i == 0 and self._batched else torch.export.Dim.DYNAMIC
+                for i, dim in enumerate(spec.shape)
+                if dim is None
+            }
+            for spec in self._specs
+        ]
+        program = torch.onnx.export(
+            self._model,
+            self._args,
+            kwargs=self._kwargs or None,
+            dynamo=True,
+            dynamic_shapes=dict(zip(self._names, shapes, strict=True)) if self._kwargs else tuple(shapes),
+            input_names=[spec.name for spec in self._specs],
+            output_names=self._outputs,
+            opset_version=self._opset,
+            verbose=False,
+        )
+        if program is None:
+            raise ExportError("torch.onnx.export returned nothing")
+        return program.model_proto
+
+    def by_tracing(self) -> Any:
+        """The exporter that records one run: loops and branches are frozen as they went, which the proof detects."""
+        buffer = io.BytesIO()
+        torch.onnx.export(
+            self._model,
+            self._args,
+            buffer,  # type: ignore[arg-type]  # torch's annotation says path; it documents and takes a file too
+            kwargs=self._kwargs or None,
+            dynamo=False,
+            input_names=[spec.name for spec in self._specs],
+            output_names=self._outputs,
+            dynamic_axes={
+                spec.name: {i: "batch" if i == 0 else f"{spec.name}_{i}" for i, d in enumerate(spec.shape) if d is None}
+                for spec in self._specs
+            }
+            | ({name: {0: "batch"} for name in self._outputs} if self._batched else {}),
+            opset_version=self._opset,
+        )
+        return onnx.load_from_string(buffer.getvalue())
+
+
+def _parameters(model: Any, specs: tuple[InputSpec, ...]) -> dict[str, InputSpec]:
+    """``forward``'s parameter for each input, in ``forward``'s order: by name where all names fit, else by position."""
+    own = [
+        p.name
+        for p in inspect.signature(model.forward).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    by_name = {spec.name: spec for spec in specs}
+    if set(by_name) <= set(own):
+        return {name: by_name[name] for name in own if name in by_name}
+    if len(specs) > len(own) and own:
+        raise InvalidInputError(
+            f"{len(specs)} inputs ({', '.join(by_name)}) for {type(model).__name__}.forward({', '.join(own)})"
+        )
+    return dict(zip(own, specs, strict=False)) if own else by_name
+
+
+def _flattened(value: Any) -> list[tuple[str, Array]]:
+    """Every tensor in what the module returned, in torch's own order, with a name from dict keys or a number."""
+    leaves, _ = torch.utils._pytree.tree_flatten_with_path(value)
+    found: list[tuple[str, Array]] = []
+    for path, leaf in leaves:
+        if leaf is None:
+            continue
+        if not isinstance(leaf, torch.Tensor):
+            raise ExportError(
+                f"the module returns a {type(leaf).__name__} beside its tensors: only tensors can be served; "
+                f"wrap the module in one that returns tensors alone"
+            )
+        if leaf.is_complex():
+            raise ExportError(f"output {len(found)} is complex: return its real and imaginary parts as two tensors")
+        key = path[-1] if path else None
+        label = getattr(key, "key", None) or getattr(key, "name", None)
+        found.append((str(label) if isinstance(label, str) else "", _array(leaf)))
+    if not found:
+        raise ExportError("the module returns no tensor: there is nothing to serve")
+    labels = [label for label, _ in found]
+    unique = all(labels) and len(set(labels)) == len(labels)
+    return [(label if unique else f"output_{k}", array) for k, (label, array) in enumerate(found)]
+
+
+def _array(tensor: Any) -> Array:
+
+    tensor = tensor.detach().cpu()
+    return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
+
+
+@contextmanager
+def undisturbed(model: Any) -> Iterator[None]:
+    """The module in eval mode, and afterwards everything as it was: modes, buffers, random states."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    states = random.getstate(), np.random.get_state()  # the global one is what must be given back
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=list(devices)):
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    if not torch.equal(buffer, before):
+                        buffer.copy_(before)
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' chatter: they print progress and warn their users about their own internals."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,248 @@
+"""An entry's configuration as an object whose edits are on disk at once.
+
+A thin shell over Triton's own protobuf messages: every field is an attribute, every list and map behaves as protobuf's,
+and after any edit, however deep, ``config.pbtxt`` is replaced, provided that nobody else changed it in between.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from tritonclient.grpc import model_config_pb2
+
+from gravswell.errors import ConflictError, InvalidInputError
+from gravswell.quiver.config import ConfigText
+from gravswell.quiver.signature import Shape, add_tensor
+
+_KINDS = {"auto": "KIND_AUTO", "gpu": "KIND_GPU", "cpu": "KIND_CPU", "model": "KIND_MODEL"}
+
+
+class Live:
+    """A message, list or map inside a configuration. Prints and compares as what it stands for."""
+
+    __slots__ = ("_generation", "_owner", "_target")
+
+    def __init__(self, target: Any, owner: "Config") -> None:
+        object.__setattr__(self, "_target", target)
+        object.__setattr__(self, "_owner", owner)
+        object.__setattr__(self, "_generation", owner.generation)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        return self._method(value) if callable(value) and not _is_part(value) else self._owner.wrap(value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._edit(lambda: setattr(self._target, name, unwrap(value)))
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._owner.wrap(self._target[key])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._edit(lambda: self._target.__setitem__(key, unwrap(value)))
+
+    def __delitem__(self, key: Any) -> None:
+        self._edit(lambda: self._target.__delitem__(key))
+
+    def __len__(self) -> int:
+        return len(self._target)
+
+    def __bool__(self) -> bool:
+        return bool(self._target) if hasattr(self._target, "__len__") else True
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self._owner.wrap(value) for value in self._target)
+
+    def __contains__(self, value: Any) -> bool:
+        return unwrap(value) in self._target
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._target == unwrap(other))
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, as protobuf's own
+
+    def __str__(self) -> str:
+        return str(self._target)
+
+    def __repr__(self) -> str:
+        return repr(self._target)
+
+    def __dir__(self) -> list[str]:
+        return dir(self._target)
+
+    def _method(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self._edit(lambda: method(*(unwrap(a) for a in args), **{k: unwrap(v) for k, v in kwargs.items()}))
+
+        return call
+
+    def _edit(self, edit: Callable[[], Any]) -> Any:
+        if self._generation != self._owner.generation:
+            raise ConflictError(
+                f"{self._owner.where} was changed since this part of it was read: take it from entry.config again"
+            )
+        result = edit()
+        self._owner.commit()
+        return self._owner.wrap(result)
+
+
+class Config:
+    """The configuration of one entry; see the module. ``print`` shows it as ``config.pbtxt``."""
+
+    _own = frozenset({"_read", "_write", "_name", "_text", "_generation", "_shown"})
+
+    def __init__(self, name: str, read: Callable[[], ConfigText], write: Callable[[str], None]) -> None:
+        self._name = name
+        self._read = read
+        self._write = write
+        self._generation = 0
+        self._text = read()
+        self._shown = self._text.render()
+
+    # -- edits with a name
+
+    def add_instance_group(
+        self, count: int = 1, kind: str = "gpu", gpus: Sequence[int] | None = None, name: str | None = None
+    ) -> Any:
+        """Run ``count`` instances on each device: on every GPU, or on those in ``gpus``; or ``kind="cpu"``."""
+        group = model_config_pb2.ModelInstanceGroup(
+            count=_count(count), kind=_kind(kind), gpus=gpus or (), name=name or ""
+        )
+        self._text.message.instance_group.append(group)
+        self.commit()
+        return self.instance_group[-1]
+
+    def scale_instance_group(self, count: int, group: int = 0) -> Any:
+        """Set the instances per device of the ``group``-th instance group."""
+        groups = self._text.message.instance_group
+        if not -len(groups) <= group < len(groups):
+            raise InvalidInputError(f"{self._name} has {len(groups)} instance groups: add one with add_instance_group")
+        groups[group].count = _count(count)
+        self.commit()
+        return self.instance_group[group]
+
+    def add_input(self, name: str, shape: Shape, dtype: Any = "float32") -> Any:
+        """State an input: ``add_input("x", (None, 64), "float32")``."""
+        add_tensor(self._text.message.input, name, shape, dtype)
+        self.commit()
+        return self.input[-1]
+
+    def add_output(self, name: str, shape: Shape, dtype: Any = "float32") -> Any:
+        """State an output: ``add_output("y", (None, 1), "float32")``."""
+        add_tensor(self._text.message.output, name, shape, dtype)
+        self.commit()
+        return self.output[-1]
+
+    def add_step(
+        self, model_name: str, input_map: Mapping[str, str], output_map: Mapping[str, str], version: int = -1
+    ) -> Any:
+        """Append a step to an ensemble; the maps go from the member's tensor to the ensemble's."""
+        self._text.message.ensemble_scheduling.step.add(
+            model_name=model_name, model_version=version, input_map=dict(input_map), output_map=dict(output_map)
+        )
+        self.commit()
+        return self.ensemble_scheduling.step[-1]
+
+    # -- every field of the message
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(Live(self._text.message, self), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._own:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(Live(self._text.message, self), name, value)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._text.message == unwrap(other))
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, as protobuf's own
+
+    def __str__(self) -> str:
+        return self._shown
+
+    __repr__ = __str__
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *self._text.message.DESCRIPTOR.fields_by_name})
+
+    # -- the file
+
+    @property
+    def message(self) -> Any:
+        """A copy of the protobuf message."""
+        copy = model_config_pb2.ModelConfig()
+        copy.CopyFrom(self._text.message)
+        return copy
+
+    @property
+    def where(self) -> str:
+        """Where the file is."""
+        return self._text.where
+
+    @property
+    def generation(self) -> int:
+        """Counts the times that the file was read anew."""
+        return self._generation
+
+    def refresh(self) -> None:
+        """Take up what others have written to the file."""
+        text = self._read()
+        if text.render() != self._shown:
+            self._take(text)
+
+    def commit(self) -> None:
+        """Write what was edited; on any failure the object is again what the file says."""
+        try:
+            self._check_name()
+            shown = self._text.render()
+            if shown != self._shown:
+                self._write(shown)
+        except BaseException:
+            self._take(self._read())
+            raise
+        if shown != self._shown:
+            self._text = self._text.rewritten(shown)
+            self._shown = shown
+
+    def _check_name(self) -> None:
+        if self._text.message.name != self._name:
+            raise InvalidInputError(
+                f"the name in {self.where} is the folder's, {self._name!r}: add an entry to have another one"
+            )
+
+    def wrap(self, value: Any) -> Any:
+        """``value``, or where it is a part of the message, a live view of it."""
+        return Live(value, self) if _is_part(value) else value
+
+    def _take(self, text: ConfigText) -> None:
+        self._text = text
+        self._shown = text.render()
+        self._generation += 1
+
+
+def unwrap(value: Any) -> Any:
+    """What a :class:`Live` or :class:`Config` stands for; anything else as it is."""
+    if isinstance(value, Live):
+        return object.__getattribute__(value, "_target")
+    if isinstance(value, Config):
+        return value.message
+    return value
+
+
+def _is_part(value: Any) -> bool:
+    return hasattr(value, "DESCRIPTOR") or hasattr(value, "MergeFrom")
+
+
+def _count(count: int) -> int:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidInputError(f"{count!r} instances: use a whole number from 1 on")
+    return count
+
+
+def _kind(kind: str) -> int:
+    name = _KINDS.get(kind.lower(), kind)
+    if name not in _KINDS.values():
+        raise InvalidInputError(f"{kind!r} is no kind of instance: use one of {', '.join(_KINDS)}")
+    return cast(int, model_config_pb2.ModelInstanceGroup.Kind.Value(name))

@@ -1,0 +1,185 @@
+"""How a staged folder becomes a version: its number, its configuration, its manifest, and one rename.
+
+The order is the guarantee. Everything is in the stage and hashed before a number is taken; the manifest is written last
+inside it; the version appears whole; only then, if the entry's ``config.pbtxt`` has to say something new, is that
+replaced. A writer that dies between the two leaves a version whose own configuration heals the entry's
+(:func:`stored_config`).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gravswell import __version__
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError
+from gravswell.quiver.config import ConfigText
+from gravswell.quiver.layout import config_key, state_key, version_folder
+from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Manifest
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.signature import describe
+from gravswell.quiver.stores import Create, Store, Update
+
+if TYPE_CHECKING:
+    from gravswell.quiver.exporters import Built
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredConfig:
+    """An entry's configuration, what its file says, and the etag to replace that by; both None without a file."""
+
+    config: ConfigText
+    text: str | None
+    etag: str | None
+
+
+def stored_config(reader: RepositoryReader, entry: str) -> StoredConfig:
+    """The entry's configuration, healed from its newest version where that is needed.
+
+    A missing file, or one that states no inputs although there are versions, is what a first export leaves that died
+    between its version and the entry's configuration. NotFoundError if the entry is not there.
+    """
+    where = reader.store.location(config_key(entry))
+    try:
+        content = reader.store.read(config_key(entry))
+    except NotFoundError:
+        reader.numbers(entry)  # which names what is missing when the whole entry is
+        text = etag = None
+        config = ConfigText("", where=where)
+        config.message.name = entry
+    else:
+        text, etag = content.data.decode(errors="replace"), content.etag
+        config = ConfigText(text, where=where)
+    if not config.message.input and not config.message.HasField("ensemble_scheduling"):
+        config = _healed(reader, entry, config, whole=text is None)
+    return StoredConfig(config, text, etag)
+
+
+def _healed(reader: RepositoryReader, entry: str, config: ConfigText, *, whole: bool) -> ConfigText:
+    published = next(
+        (reader.version_config(entry, info.number) for info in reader.versions(entry) if info.digest is not None), None
+    )
+    if published is None:
+        return config
+    own = ConfigText(published, where=config.where)
+    if whole:
+        return own
+    config.message.input.extend(own.message.input)
+    del config.message.output[:]
+    config.message.output.extend(own.message.output)
+    config.message.max_batch_size = own.message.max_batch_size
+    return config
+
+
+class Publication:
+    """The publication of one export: what the entry's configuration will be, and the version's number."""
+
+    def __init__(self, store: Store, entry: str, *, max_batch_size: int | None, version: int | None) -> None:
+        self._store = store
+        self._reader = RepositoryReader(store)
+        self._entry = entry
+        self._max_batch_size = max_batch_size
+        self._version = version
+
+    def config(self) -> ConfigText:
+        """The configuration as it is now, with this export's ``max_batch_size``."""
+        return self._config().config
+
+    def batched(self) -> bool:
+        """Whether the server will form batches of this version's requests."""
+        return bool(self.config().message.max_batch_size > 0)
+
+    def publish(self, stage: Path, built: "Built") -> int:
+        """Complete the staged version, make it appear, and return its number.
+
+        InvalidInputError if it does not fit the entry's configuration as it is by now; ConflictError if the number that
+        was asked for is taken.
+        """
+        files = {
+            path.relative_to(stage).as_posix(): _record(path) for path in sorted(stage.rglob("*")) if path.is_file()
+        }
+        with self._store.exclusive():
+            stored = self._config()
+            config = stored.config
+            describe(config.message, built.signature, batchable=built.proof.batchable)
+            text = config.render()
+            (stage / VERSION_CONFIG).write_text(text)
+            files[VERSION_CONFIG] = _record(stage / VERSION_CONFIG)
+            number = self._appear(stage, built, files)
+            if text != stored.text:
+                mode = Create() if stored.etag is None else Update(stored.etag)
+                self._store.write(config_key(self._entry), text.encode(), mode)
+        return number
+
+    def _config(self) -> StoredConfig:
+        stored = stored_config(self._reader, self._entry)
+        message, wanted = stored.config.message, self._max_batch_size
+        if wanted is not None and wanted != message.max_batch_size:
+            if message.input:
+                raise InvalidInputError(
+                    f"{self._entry} was exported with max_batch_size={message.max_batch_size}, and its shapes "
+                    f"are stated for that: leave max_batch_size={wanted} out, or start over with add(…, force=True)"
+                )
+            message.max_batch_size = wanted
+        return stored
+
+    def _appear(self, stage: Path, built: "Built", files: dict[str, FileRecord]) -> int:
+        """Take a number. A folder that somebody puts there by hand in between only costs the next number."""
+        while True:
+            taken = self._reader.numbers(self._entry)  # before the state: a removal writes the state first
+            state, _ = self._reader.state(self._entry)
+            free = max(state.next_version, taken[0] + 1 if taken else 1)
+            number = free if self._version is None else self._version
+            if number < free:
+                raise ConflictError(
+                    f"{self._entry} cannot have a version {number}: numbers up to {free - 1} are or were in use; "
+                    f"leave the number out, or use {free} or more"
+                )
+            parents = [info.number for info in self._reader.versions(self._entry) if info.digest]
+            manifest = Manifest(
+                model=self._entry,
+                version=number,
+                created=datetime.now(UTC),
+                parent=parents[0] if parents else None,
+                files=files,
+                signature=built.signature,
+                opset=built.opset,
+                ir_version=built.ir_version,
+                exporter=built.exporter,
+                framework=built.framework,
+                gravswell=__version__,
+                verification=built.proof.record,
+            )
+            (stage / MANIFEST).write_bytes(manifest.to_bytes())
+            try:
+                self._store.publish(stage, version_folder(self._entry, number))
+            except ConflictError:
+                continue
+            return number
+
+
+def forget_version(store: Store, reader: RepositoryReader, entry: str, number: int) -> None:
+    """Remove a version's folder; where it was the highest, first remember that its number is used up."""
+    with store.exclusive():
+        if number == max(reader.numbers(entry), default=0):
+            remember_numbers(store, reader, entry, number + 1)
+        store.remove_folder(version_folder(entry, number))
+
+
+def remember_numbers(store: Store, reader: RepositoryReader, entry: str, next_version: int) -> None:
+    """Never again make a version of ``entry`` below ``next_version``."""
+    state, etag = reader.state(entry)
+    if state.next_version < next_version:
+        data = state.model_copy(update={"next_version": next_version}).to_bytes()
+        store.write(state_key(entry), data, Create() if etag is None else Update(etag))
+
+
+def _record(path: Path) -> FileRecord:
+    sha256 = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            sha256.update(chunk)
+    return FileRecord(sha256=sha256.hexdigest(), size=path.stat().st_size)

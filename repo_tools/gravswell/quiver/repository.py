@@ -1,0 +1,129 @@
+"""A repository: a folder of entries that Triton can serve as it stands."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError
+from gravswell.quiver.entry import Entry, new_config
+from gravswell.quiver.layout import CONFIG, check_name, state_key
+from gravswell.quiver.platform import Platform
+from gravswell.quiver.publication import remember_numbers
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.stores import Store, open_store
+
+_log = logging.getLogger(__name__)
+
+
+class ModelRepository:
+    """The repository at ``url`` (a path or ``file:///path``), made if there is none.
+
+    :meth:`open` makes nothing. InvalidInputError for a folder that holds other things and no entry.
+    """
+
+    def __init__(self, url: str | Path) -> None:
+        self._attach(open_store(url, create=True))
+
+    @classmethod
+    def open(cls, url: str | Path) -> "ModelRepository":
+        """The repository at ``url``, which must exist: NotFoundError otherwise."""
+        repository = cls.__new__(cls)
+        repository._attach(open_store(url))
+        return repository
+
+    def _attach(self, store: Store) -> None:
+        self._store = store
+        self._reader = RepositoryReader(store)
+        self._models = _Models(store, self._reader.entries())
+        strangers = [name for name in store.children().folders if not name.startswith(".")]
+        if strangers and not self._models:
+            raise InvalidInputError(
+                f"{store.location('')} is no model repository: it holds {', '.join(strangers[:3])}"
+                f"{'…' if len(strangers) > 3 else ''} and no entry with a {CONFIG} or a version; name another folder"
+            )
+
+    def __repr__(self) -> str:
+        return f"ModelRepository({self._store.location('')!r})"
+
+    @property
+    def url(self) -> str:
+        """``file:///absolute/path``."""
+        return self._store.url
+
+    @property
+    def models(self) -> Mapping[str, Entry]:
+        """The entries by name, as they were when this object was made or last refreshed."""
+        return self._models
+
+    def refresh(self) -> None:
+        """Take up what others added and removed."""
+        self._models = _Models(self._store, self._reader.entries())
+
+    def add(self, name: str, platform: Platform | str = Platform.ONNX, force: bool = False) -> Entry:
+        """Make an entry. ConflictError if there is one, unless ``force`` replaces it and all its versions.
+
+        The new entry goes on counting versions where the replaced one ended.
+        """
+        check_name(name)
+        platform = Platform.parse(platform)
+        if force and self._reader.has(name):
+            self.remove(name)
+        with self._store.staging() as stage:
+            (stage / CONFIG).write_text(new_config(name, platform))
+            try:
+                self._store.publish(stage, name)
+            except ConflictError:
+                raise ConflictError(
+                    f"{self._store.location(name)} exists already: take it with repo.models[{name!r}], "
+                    f"or replace it with force"
+                ) from None
+        self.refresh()
+        return self._models[name]
+
+    def remove(self, name: str) -> None:
+        """Remove an entry with all its versions. Their numbers are never used again under this name."""
+        if not self._reader.has(name):
+            known = ", ".join(self._reader.entries()) or "none"
+            raise NotFoundError(f"there is no entry {name!r} in {self._store.location('')}; entries: {known}")
+        with self._store.exclusive():
+            highest = max(self._reader.numbers(name), default=0)
+            if highest:
+                remember_numbers(self._store, self._reader, name, highest + 1)
+            self._store.remove_folder(name)
+        self.refresh()
+
+    def delete(self) -> None:
+        """Remove every entry and what is remembered of them, and the folder itself if nothing else is in it."""
+        with self._store.exclusive():
+            for name in self._reader.entries():
+                self._store.remove_folder(name)
+            for name in self._store.children().files:
+                if name.startswith(".") and name == state_key(name[1:].removesuffix(".gravswell.json")):
+                    self._store.delete(name)
+            if not self._store.remove_root():
+                left = ", ".join((*self._store.children().folders, *self._store.children().files)[:3])
+                _log.warning("%s stays: it holds %s, which is not ours", self._store.location(""), left)
+        self._models = _Models(self._store, [])
+
+
+class _Models(Mapping[str, Entry]):
+    """Entries by name, each made when it is first asked for."""
+
+    def __init__(self, store: Store, names: list[str]) -> None:
+        self._store = store
+        self._entries: dict[str, Entry | None] = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> Entry:
+        entry = self._entries[name]
+        if entry is None:
+            entry = self._entries[name] = Entry(self._store, name)
+        return entry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(self._entries)}}}"
