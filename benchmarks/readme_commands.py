@@ -1,0 +1,59 @@
+"""Cold and warm time of the README's two commands, in a fresh clone with a fresh virtual environment.
+
+Cold means that nothing of the project, of Go or of pip is cached: every cache is a new folder. Warm repeats the command
+in the same clone. Run it on an idle machine: ``python benchmarks/readme_commands.py [demo|tests]``.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADINGS = {"demo": "Quick start", "tests": "Tests"}
+CACHES = {"GRAVSWELL_CACHE": "gravswell", "GOCACHE": "go-build", "GOMODCACHE": "go-mod", "PIP_CACHE_DIR": "pip"}
+
+
+def command_under(heading: str) -> str:
+    """The first shell command below ``heading`` in the README."""
+    match = re.search(rf"^## {heading}$.*?^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    if match is None:
+        raise SystemExit(f"README.md has no command under '## {heading}'")
+    return match.group(1).strip()
+
+
+def timed(command: str, cwd: Path, env: dict[str, str]) -> float:
+    """Seconds that ``command`` takes; its output goes to ``run.log``, and a failure ends the benchmark."""
+    started = time.monotonic()
+    with (cwd / "run.log").open("ab") as log:
+        status = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command], check=False, cwd=cwd, env=env, stdout=log, stderr=log
+        )
+    if status.returncode:
+        raise SystemExit(f"{command!r} failed; the end of its output:\n" + (cwd / "run.log").read_text()[-2000:])
+    return time.monotonic() - started
+
+
+def main() -> None:
+    """Time the named commands, cold and warm, and print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("commands", nargs="*", choices=[*HEADINGS, []], default=["demo"])
+    figures: dict[str, dict[str, float]] = {}
+    for name in parser.parse_args().commands:
+        with tempfile.TemporaryDirectory(prefix="gravswell-benchmark-") as scratch:
+            clone = Path(scratch, "gravswell")
+            subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+            env = os.environ | {variable: str(Path(scratch, folder)) for variable, folder in CACHES.items()}
+            command = command_under(HEADINGS[name])
+            figures[name] = {kind: round(timed(command, clone, env), 1) for kind in ("cold", "warm")}
+            # Go writes its module cache read-only; without this the folder could not be deleted.
+            subprocess.run(["chmod", "-R", "u+w", scratch], check=True)
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The demo's second half: the operator serves the same repository on a real control plane, and all goes again."""
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from rich.table import Table
+
+from gravswell.errors import UnavailableError
+from gravswell_operator.api import crd
+from gravswell_operator.demo.kubectl import Kubectl
+from gravswell_operator.demo.local import ENTRY, Lab, classify, publish
+from gravswell_operator.demo.objects import Watch, Watched, children, examples, until_gone, with_repository
+from gravswell_operator.demo.traffic import traffic
+from gravswell_operator.demo.view import Story
+
+SERVER = "digits"
+NAMESPACE = "default"
+ARRIVAL_TIMEOUT = 120.0
+"""Seconds for a published version to answer on the cluster: the repository is listed every few seconds."""
+OPERATOR_START_TIMEOUT = 60.0
+
+
+class Operator:
+    """The operator as a process of its own, as ``gravswell operator run`` starts it."""
+
+    def __init__(self, kubectl: Kubectl, log: Path) -> None:
+        command = [sys.executable, "-m", "gravswell", "operator", "run", "--no-lease"]
+        command += ["--kubeconfig", str(kubectl.kubeconfig)] if kubectl.kubeconfig else []
+        command += ["--context", kubectl.context] if kubectl.context else []
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def require_running(self) -> None:
+        """Raise :class:`UnavailableError` with the end of its log if it has ended."""
+        if self.process.poll() is not None:
+            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-8:])
+            raise UnavailableError(f"the operator ended with status {self.process.returncode}:\n{tail}")
+
+    def stop(self) -> None:
+        """End it, by force after ten seconds."""
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextmanager
+def running_operator(story: Story, kubectl: Kubectl, log: Path) -> Iterator[Operator]:
+    """The custom resource definitions, installed, and the operator, running."""
+    with story.step("install the custom resources"):
+        documents = yaml.safe_dump_all(crd.crds(), sort_keys=False)
+        kubectl.show("apply", "--server-side", "--filename=-", shown="apply --server-side -f crds/", stdin=documents)
+        kubectl.run("wait", "--for=condition=Established", "--timeout=60s", *_crd_names())
+    with story.step("start the operator") as step:
+        operator = Operator(kubectl, log)
+        step.note = f"process {operator.process.pid}, log in {log}"
+    try:
+        yield operator
+    finally:
+        operator.stop()
+
+
+def _crd_names() -> list[str]:
+    return [f"customresourcedefinition/{document['metadata']['name']}" for document in crd.crds()]
+
+
+def apply_examples(story: Story, kubectl: Kubectl, operator: Operator, url: str) -> None:
+    """Apply ``examples/`` for the repository at ``url`` and show how everything becomes Ready."""
+    manifests = with_repository(examples(), url, ENTRY)
+    story.say(f"[dim]examples/ with the repository's url set to {url}[/]")
+    watch = Watch(kubectl, [Watched(m["kind"], m["metadata"]["name"]) for m in manifests])
+    kubectl.show("apply", "--filename=-", shown="apply -f examples/", stdin=yaml.safe_dump_all(manifests))
+    with story.step("everything is Ready", spinner=False) as step:
+        watch.until_ready(story, still_well=operator.require_running)
+        step.note = f"slowest: {max(watch.objects, key=lambda w: w.seconds or 0).kind}"
+    made = children(kubectl)
+    table = Table(title="What the operator made", title_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("kind")
+    table.add_column("objects", justify="right")
+    for kind, count in sorted(made.items()):
+        table.add_row(kind, str(count))
+    story.console.print(table)
+
+
+def addresses(kubectl: Kubectl) -> list[str]:
+    """gRPC addresses of the server's ready replicas.
+
+    The pods' own: EndpointSlices refuse the loopback addresses of the development cluster.
+    """
+    pods = kubectl.items("pods", f"--namespace={NAMESPACE}", f"--selector=gravswell.dev/server={SERVER}")
+    ready = [
+        pod["status"]["podIP"]
+        for pod in pods
+        if "deletionTimestamp" not in pod["metadata"]
+        and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+    ]
+    if not ready:
+        raise UnavailableError(f"no pod of InferenceServer {SERVER} is ready; kubectl describe isrv {SERVER} says why")
+    return [f"{address}:8001" for address in ready]
+
+
+async def roll(story: Story, lab: Lab, kubectl: Kubectl, *, epochs: int) -> None:
+    """Publish the next version while requests flow, and show it arriving without a failed one."""
+    [address] = addresses(kubectl)
+    async with traffic(address, ENTRY, lab.input_name, lab.data.test_images) as seen:
+        before = lab.entry.versions[-1]
+        async with asyncio.timeout(ARRIVAL_TIMEOUT):
+            await seen.first_answer(int(before))
+        number = await asyncio.to_thread(publish, story, lab, epochs=epochs)
+        published = time.monotonic()
+        with story.step(f"version {number} arrives by itself") as step:
+            try:
+                async with asyncio.timeout(ARRIVAL_TIMEOUT):
+                    arrived = await seen.first_answer(number)
+            except TimeoutError:
+                raise UnavailableError(
+                    f"version {number} did not answer within {ARRIVAL_TIMEOUT:.0f} s; kubectl describe mdl says why"
+                ) from None
+            await asyncio.sleep(1)  # a little longer, for requests that the change might have broken
+            if seen.failures:
+                raise UnavailableError(f"{len(seen.failures)} requests failed, the first with: {seen.failures[0]}")
+            counts = ", ".join(f"version {v}: {n}" for v, n in sorted(seen.answers.items()))
+            step.note = f"{arrived - published:.1f} s after publication; no request failed ({counts})"
+
+
+def scale(story: Story, kubectl: Kubectl, operator: Operator, replicas: int) -> None:
+    """Scale the server through ``/scale`` and wait until every replica answers."""
+    kubectl.show("scale", f"isrv/{SERVER}", f"--replicas={replicas}", f"--namespace={NAMESPACE}")
+    with story.step(f"{replicas} replicas are ready") as step:
+        deadline = time.monotonic() + ARRIVAL_TIMEOUT
+        while True:
+            status = kubectl.items("isrv", SERVER, f"--namespace={NAMESPACE}")[0].get("status", {})
+            if status.get("readyReplicas") == replicas:
+                break
+            operator.require_running()
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"{SERVER} has {status.get('readyReplicas')} of {replicas} replicas ready")
+            time.sleep(0.3)
+        step.note = ", ".join(addresses(kubectl))
+
+
+def delete(story: Story, kubectl: Kubectl) -> None:
+    """Delete what was applied, and show that nothing of the operator's is left."""
+    kinds = [(m["kind"], m["metadata"]) for m in examples()]
+    documents = [
+        {"apiVersion": "gravswell.dev/v1alpha1", "kind": kind, "metadata": metadata} for kind, metadata in kinds
+    ]
+    with story.step("delete everything") as step:
+        kubectl.show("delete", "--filename=-", shown="delete -f examples/", stdin=yaml.safe_dump_all(documents))
+        until_gone(kubectl)
+        step.note = "nothing is left: no object, no pod, no process"
+
+
+def serve_on_cluster(
+    story: Story, lab: Lab, kubectl: Kubectl, url: str, *, hold: Callable[[], None] | None = None
+) -> None:
+    """All of the second half, on the cluster that ``kubectl`` reaches.
+
+    ``url`` is the repository as the cluster's nodes see it; ``hold`` is called before everything is taken away.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="gravswell-demo-") as scratch,
+        running_operator(story, kubectl, Path(scratch) / "operator.log") as operator,
+    ):
+        apply_examples(story, kubectl, operator, url)
+        asyncio.run(classify(story, lab, addresses(kubectl), title="the test set through the operator's server"))
+        asyncio.run(roll(story, lab, kubectl, epochs=20))
+        scale(story, kubectl, operator, 2)
+        asyncio.run(classify(story, lab, addresses(kubectl), title="the test set through both replicas"))
+        if hold is not None:
+            hold()
+        delete(story, kubectl)

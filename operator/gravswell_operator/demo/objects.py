@@ -1,0 +1,142 @@
+"""What the demo applies and what it watches: the manifests of ``examples/``, their conditions, and their children."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.live import Live
+from rich.table import Table
+
+from gravswell.errors import NotFoundError, UnavailableError
+from gravswell_operator.demo.kubectl import Kubectl
+from gravswell_operator.demo.view import Story
+
+SELECTOR = "app.kubernetes.io/managed-by=gravswell"
+CHILDREN = (
+    "deployments",
+    "daemonsets",
+    "services",
+    "configmaps",
+    "serviceaccounts",
+    "roles",
+    "rolebindings",
+    "poddisruptionbudgets",
+    "pods",
+)
+READY_TIMEOUT = 180.0
+"""Seconds for the applied objects to become Ready; a few are usual."""
+GONE_TIMEOUT = 120.0
+"""Seconds for everything to be gone after the deletion: pods may drain their connections first."""
+_POLL = 0.3
+_HERE = Path(__file__).resolve()
+
+
+def examples() -> list[dict[str, Any]]:
+    """The manifests of ``examples/``: from the source tree, or from where the wheel carries them."""
+    for folder in (_HERE.parent / "examples", _HERE.parents[3] / "examples"):
+        files = sorted(folder.glob("*.yaml"))
+        if files:
+            return [document for file in files for document in yaml.safe_load_all(file.read_text()) if document]
+    raise NotFoundError("the example manifests are missing from this installation; install gravswell again")
+
+
+def with_repository(manifests: list[dict[str, Any]], url: str, entry: str) -> list[dict[str, Any]]:
+    """The manifests with the one thing replaced that the examples leave open: where the repository is."""
+    for manifest in manifests:
+        if manifest["kind"] == "ModelRepository":
+            manifest["spec"]["url"] = url
+    assert any(m["kind"] == "Model" and m["spec"]["entry"] == entry for m in manifests), "the examples serve the demo"
+    return manifests
+
+
+@dataclass
+class Watched:
+    """One applied object on its way to Ready."""
+
+    kind: str
+    name: str
+    ready: bool = False
+    reason: str = ""
+    message: str = ""
+    seconds: float | None = None
+    """From apply to Ready."""
+
+
+@dataclass
+class Watch:
+    """Follows applied objects by their ``Ready`` condition."""
+
+    kubectl: Kubectl
+    objects: list[Watched]
+    started: float = field(default_factory=time.monotonic)
+
+    def poll(self) -> bool:
+        """Look once at every object; True when all are Ready."""
+        wanted = {(watched.kind, watched.name): watched for watched in self.objects}
+        for item in self.kubectl.items("gravswell", "--all-namespaces"):
+            watched = wanted.get((item["kind"], item["metadata"]["name"]))
+            if watched is not None:
+                self._note(watched, item)
+        return all(watched.ready for watched in self.objects)
+
+    def _note(self, watched: Watched, item: dict[str, Any]) -> None:
+        condition = next(
+            (c for c in item.get("status", {}).get("conditions", []) if c["type"] == "Ready"),
+            {"status": "Unknown", "reason": "", "message": "not seen by the operator yet"},
+        )
+        watched.ready = condition["status"] == "True"
+        watched.reason, watched.message = condition["reason"], condition["message"]
+        if watched.ready and watched.seconds is None:
+            watched.seconds = time.monotonic() - self.started
+
+    def table(self) -> Table:
+        """The objects as they are now."""
+        table = Table(show_edge=False, pad_edge=False)
+        for column in ("kind", "name", "Ready", "reason"):
+            table.add_column(column)
+        table.add_column("seconds", justify="right")
+        for watched in self.objects:
+            mark = "[green]True[/]" if watched.ready else "[yellow]False[/]"
+            seconds = f"{watched.seconds:.1f}" if watched.seconds is not None else ""
+            words = watched.reason if watched.ready else f"{watched.reason} [dim]{watched.message[:70]}[/]"
+            table.add_row(watched.kind, watched.name, mark, words, seconds)
+        return table
+
+    def until_ready(self, story: Story, *, still_well: Callable[[], None]) -> None:
+        """Show the table live until every object is Ready.
+
+        ``still_well`` is called between looks and raises if what they wait for has died. Raises
+        :class:`UnavailableError` that names what is not Ready, and why, after :data:`READY_TIMEOUT`.
+        """
+        with Live(self.table(), console=story.console, auto_refresh=False) as live:
+            while not self.poll():
+                live.update(self.table(), refresh=True)
+                still_well()
+                if time.monotonic() - self.started > READY_TIMEOUT:
+                    late = next(w for w in self.objects if not w.ready)
+                    raise UnavailableError(
+                        f"{late.kind} {late.name} was not Ready after {READY_TIMEOUT:.0f} s: "
+                        f"{late.reason}: {late.message}"
+                    )
+                time.sleep(_POLL)
+            live.update(self.table(), refresh=True)
+
+
+def children(kubectl: Kubectl) -> Counter[str]:
+    """How many objects of each kind the operator has in the cluster, their pods included."""
+    items = kubectl.items(",".join(CHILDREN), "--all-namespaces", f"--selector={SELECTOR}")
+    return Counter(item["kind"] for item in items)
+
+
+def until_gone(kubectl: Kubectl) -> None:
+    """Wait until nothing of the operator's is left. Raises :class:`UnavailableError` that counts what stayed."""
+    deadline = time.monotonic() + GONE_TIMEOUT
+    while left := children(kubectl):
+        if time.monotonic() > deadline:
+            counts = ", ".join(f"{count} {kind}" for kind, count in left.items())
+            raise UnavailableError(f"still there {GONE_TIMEOUT:.0f} s after the deletion: {counts}")
+        time.sleep(_POLL)

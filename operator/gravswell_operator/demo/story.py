@@ -1,0 +1,159 @@
+"""The demo from its first line to its last, and what happens when a part of it cannot be had."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from gravswell import quiver as qv
+from gravswell.errors import ConflictError, UnsupportedError
+from gravswell.serving.triton import EmbeddedTriton, ensure_triton
+from gravswell_operator.demo.cluster import serve_on_cluster
+from gravswell_operator.demo.digits import load_digits, trainer
+from gravswell_operator.demo.kubectl import Kubectl
+from gravswell_operator.demo.local import ENTRY, Lab, classify, publish, show_repository
+from gravswell_operator.demo.view import Story
+from gravswell_operator.devcluster import BackgroundBuild, DevCluster, ensure_binaries
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for."""
+
+    framework: str
+    cluster: bool
+    keep: bool
+    directory: Path | None
+    context: str | None
+    kubeconfig: Path | None
+    repository_url: str | None
+
+
+def tell(story: Story, options: Options) -> None:
+    """Run the demo. Everything that it starts ends with it, however it ends."""
+    started = time.monotonic()
+    with ExitStack() as stack:
+        folder = stack.enter_context(_repository_folder(options))
+        own_cluster = options.cluster and options.context is None
+        build = stack.enter_context(BackgroundBuild()) if own_cluster else None
+
+        lab = _train_and_publish(story, options, folder)
+        unsupported = _serve(story, lab)
+        if unsupported is not None and options.context is None:
+            raise unsupported
+        if build is not None:
+            _own_cluster(story, lab, build, keep=options.keep)
+        elif options.context is not None:
+            _users_cluster(story, lab, options)
+        elif options.keep:
+            _wait_for_interrupt(story, f"The repository is in {folder}.")
+    story.say("")
+    story.console.print(story.ledger(time.monotonic() - started))
+
+
+def _train_and_publish(story: Story, options: Options, folder: Path) -> Lab:
+    story.chapter("1. From a network to verified versions")
+    with story.step("load scikit-learn's digits") as step:
+        data = load_digits()
+        step.note = f"{len(data.train_images)} images to train with, {len(data.test_images)} to test with"
+    network = trainer(options.framework, data)
+    repository = qv.ModelRepository(folder)
+    repository.add(ENTRY, platform=qv.Platform.ONNX)
+    lab = Lab(data, network, repository, folder, expected=data.test_images)
+    publish(story, lab, epochs=4)
+    publish(story, lab, epochs=20)
+    show_repository(story, lab)
+    return lab
+
+
+def _serve(story: Story, lab: Lab) -> UnsupportedError | None:
+    """Serve with the embedded Triton; where it does not exist, say so and return that."""
+    story.chapter("2. Served by the real Triton, on this machine's CPU")
+    try:
+        with story.step("have Triton", spinner=False) as step, _bar(story) as bar:
+            task = bar.add_task("", total=None)
+            ensure_triton(
+                progress=lambda doing, done, total: bar.update(task, description=doing, completed=done, total=total)
+            )
+            step.note = "NVIDIA's server from its Python wheel, in the user's cache"
+    except UnsupportedError as error:
+        story.say(f"[yellow]Skipped:[/] {error}")
+        return error
+    with ExitStack() as stack:
+        with story.step("start it on the repository") as step:
+            server = stack.enter_context(EmbeddedTriton(lab.directory))
+            step.note = f"gRPC {server.grpc_address}, HTTP {server.http_address}"
+        asyncio.run(classify(story, lab, [server.grpc_address], title="the test set, eight images a request"))
+    return None
+
+
+def _own_cluster(story: Story, lab: Lab, build: BackgroundBuild, *, keep: bool) -> None:
+    story.chapter("3. Served by Kubernetes: a real control plane, on this machine")
+    if not build.done:
+        with story.step("build the control plane (once)", spinner=False), _bar(story) as bar:
+            task = bar.add_task("", total=None)
+            while not build.done:
+                if (at := build.latest) is not None:
+                    words = f"{at.action} {at.program} ({at.index} of {at.total})"
+                    bar.update(task, description=words, completed=at.index - 1, total=at.total)
+                time.sleep(0.2)
+    binaries = build.wait()
+    with ExitStack() as stack:
+        with story.step("start etcd, kube-apiserver, controllers, scheduler and the local node"):
+            cluster = stack.enter_context(DevCluster(binaries=binaries))
+        story.say(
+            "[yellow]Simulated here:[/] the GPUs. They are counted and scheduled, and the models run on the CPU. "
+            "Pods are real processes of this machine, on addresses of their own."
+        )
+        kubectl = Kubectl(binaries["kubectl"], story, kubeconfig=cluster.kubeconfig)
+
+        def hold() -> None:
+            _wait_for_interrupt(story, f"Kept up. In another terminal: export KUBECONFIG={cluster.kubeconfig}")
+
+        serve_on_cluster(story, lab, kubectl, lab.directory.as_uri(), hold=hold if keep else None)
+
+
+def _users_cluster(story: Story, lab: Lab, options: Options) -> None:
+    story.chapter(f"3. Served by Kubernetes: the cluster of the context {options.context}")
+    binaries = ensure_binaries(names=["kubectl"])
+    kubectl = Kubectl(binaries["kubectl"], story, kubeconfig=options.kubeconfig, context=options.context)
+    url = options.repository_url or lab.directory.as_uri()
+
+    def hold() -> None:
+        _wait_for_interrupt(story, f"Kept up in the context {options.context}.")
+
+    serve_on_cluster(story, lab, kubectl, url, hold=hold if options.keep else None)
+
+
+@contextmanager
+def _repository_folder(options: Options) -> Iterator[Path]:
+    """The folder that the user named, which stays; or one that goes when the demo ends."""
+    if options.directory is not None:
+        folder = options.directory.resolve()
+        if folder.exists() and any(folder.iterdir()):
+            raise ConflictError(f"{folder} is not empty; the demo makes a repository of its own: name a new folder")
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="gravswell-demo-") as scratch:
+        yield Path(scratch) / "models"
+
+
+@contextmanager
+def _bar(story: Story) -> Iterator[Progress]:
+    columns = (TextColumn("  {task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=story.console, transient=True) as progress:
+        yield progress
+
+
+def _wait_for_interrupt(story: Story, words: str) -> None:
+    story.say(f"\n[bold]{words}[/]\nCtrl-C ends it and cleans up.")
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        story.say("")
