@@ -8,7 +8,7 @@ from importlib import import_module
 
 import typer
 
-TOPICS: tuple[str, ...] = ()
+TOPICS: tuple[str, ...] = ("operator",)
 """Modules of this package, each with ``register(app)``."""
 
 

@@ -1,0 +1,151 @@
+"""What was seen of the cluster: one typed, trimmed record for each watched object.
+
+Watch events and the answers to our own writes feed it, whichever is newer. Watches lose deletions when they start anew
+(a list does not say what is gone), so :meth:`Cache.reconcile_list` compares with a complete list now and then.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from gravswell_operator.cluster.resources import ResourceType
+from gravswell_operator.state import ConfigMapState
+
+
+class Key(NamedTuple):
+    """Which object: its kind, its namespace (empty for cluster-scoped ones) and its name."""
+
+    resource: ResourceType
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        where = f"{self.namespace}/" if self.namespace else ""
+        return f"{self.resource.kind} {where}{self.name}"
+
+
+@dataclass(slots=True)
+class Record:
+    """One object as it was last seen."""
+
+    key: Key
+    uid: str
+    version: int
+    labels: Mapping[str, str]
+    owner: str
+    """uid of the controlling owner, or empty."""
+    view: Any
+    """The kind's typed state; None where the kind has none, or where ``invalid`` says why."""
+    raw: bytes | None
+    """The object as JSON, of the kinds that are compared for drift."""
+    created: str = ""
+    """When it was made, RFC 3339."""
+    invalid: str = ""
+    """Why an object of ours cannot be read: it was made by another version of the CRDs."""
+    checked: str = ""
+    """Digest of what this very version was compared with, and found equal to."""
+
+    def body(self) -> dict[str, Any]:
+        """The object, parsed anew from ``raw``: kept as text, it takes a tenth of the memory."""
+        assert self.raw is not None
+        body: dict[str, Any] = json.loads(self.raw)
+        if isinstance(self.view, ConfigMapState):
+            body["data"] = dict(self.view.data)
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an event did: the record before and after; None where it was or is not there."""
+
+    key: Key
+    old: Record | None
+    new: Record | None
+
+
+class Cache:
+    """All records, by kind, namespace and name. Used from one event loop only."""
+
+    def __init__(self) -> None:
+        self._records: dict[ResourceType, dict[tuple[str, str], Record]] = {}
+
+    def get(self, key: Key) -> Record | None:
+        """The record of one object, or None."""
+        return self._records.get(key.resource, {}).get((key.namespace, key.name))
+
+    def all(self, resource: ResourceType) -> Iterator[Record]:
+        """Every record of a kind."""
+        return iter(list(self._records.get(resource, {}).values()))
+
+    def size(self) -> int:
+        """How many objects are known."""
+        return sum(len(records) for records in self._records.values())
+
+    def observe(self, resource: ResourceType, body: Mapping[str, Any], *, deleted: bool = False) -> Change | None:
+        """Take in what a watch or a write returned. None when it is no news: older than what is known, or the same."""
+        metadata = body["metadata"]
+        key = Key(resource, metadata.get("namespace") or "", metadata["name"])
+        records = self._records.setdefault(resource, {})
+        old = records.get((key.namespace, key.name))
+        version = int(metadata.get("resourceVersion") or 0)
+        if old is not None and version <= old.version and not (deleted and old.uid == metadata.get("uid")):
+            return None
+        if deleted:
+            if old is None:
+                return None
+            del records[(key.namespace, key.name)]
+            return Change(key, old, None)
+        new = _record(key, version, body)
+        records[(key.namespace, key.name)] = new
+        return Change(key, old, new)
+
+    def reconcile_list(self, resource: ResourceType, items: Iterable[Mapping[str, Any]], version: str) -> list[Change]:
+        """Take in a complete list: what is known, missing from it and not newer than it, is gone."""
+        items = list(items)
+        changes = [change for item in items if (change := self.observe(resource, item)) is not None]
+        present = {(item["metadata"].get("namespace") or "", item["metadata"]["name"]) for item in items}
+        records = self._records.setdefault(resource, {})
+        gone = [k for k, record in records.items() if k not in present and record.version <= int(version or 0)]
+        for name in gone:
+            old = records.pop(name)
+            changes.append(Change(old.key, old, None))
+        return changes
+
+
+def _record(key: Key, version: int, body: Mapping[str, Any]) -> Record:
+    metadata = body["metadata"]
+    owners = metadata.get("ownerReferences") or ()
+    view, invalid = None, ""
+    if key.resource.view is not None:
+        try:
+            view = key.resource.view(body)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            invalid = f"{where or 'the object'}: {first['msg']}"
+    return Record(
+        key=key,
+        uid=metadata.get("uid", ""),
+        version=version,
+        labels=metadata.get("labels") or {},
+        owner=next((o["uid"] for o in owners if o.get("controller")), ""),
+        view=view,
+        raw=_trimmed(body) if key.resource.raw else None,
+        created=metadata.get("creationTimestamp") or "",
+        invalid=invalid,
+    )
+
+
+_DROPPED_METADATA = ("managedFields", "selfLink", "creationTimestamp", "generateName")
+
+
+def _trimmed(body: Mapping[str, Any]) -> bytes:
+    """What drift is found in: everything but the status, the managed fields, and what the view holds already."""
+    metadata = {k: v for k, v in body["metadata"].items() if k not in _DROPPED_METADATA}
+    kept = {k: v for k, v in body.items() if k not in ("status", "metadata")}
+    if body.get("kind") == "ConfigMap":
+        kept.pop("data", None)
+    return json.dumps({**kept, "metadata": metadata}, separators=(",", ":")).encode()

@@ -1,0 +1,116 @@
+"""The kinds that the operator reads or writes: where they are in the API, and what is kept of each."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from gravswell_operator import api, names, state
+from gravswell_operator.api.common import GROUP, VERSION, Resource
+
+MANAGED_SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
+
+
+@dataclass(frozen=True)
+class ResourceType:
+    """One kind of the API.
+
+    ``view`` makes the typed state that is kept of an object; ``raw`` keeps its own words beside it, for drift.
+    ``selector`` limits what is watched, by label.
+    """
+
+    kind: str
+    plural: str
+    group: str = ""
+    version: str = "v1"
+    namespaced: bool = True
+    watched: bool = True
+    selector: str = ""
+    raw: bool = False
+    view: Callable[[Mapping[str, Any]], Any] | None = None
+
+    @property
+    def api_version(self) -> str:
+        """``apiVersion`` of its objects."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """Path of the collection, of one object, or of an object's subresource."""
+        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
+        if self.namespaced and namespace:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts.append(self.plural)
+        if name is not None:
+            parts.append(quote(name, safe=""))
+        if subresource is not None:
+            parts.append(subresource)
+        return "/".join(parts)
+
+    def __str__(self) -> str:
+        return self.kind
+
+    def __hash__(self) -> int:
+        return hash((self.group, self.plural))
+
+
+def _own(model: type[Resource]) -> ResourceType:
+    kind = model.NAMES
+    return ResourceType(
+        kind.kind,
+        kind.plural,
+        GROUP,
+        VERSION,
+        namespaced=kind.scope == "Namespaced",
+        view=model.model_validate,
+    )
+
+
+def _child(
+    kind: str,
+    plural: str,
+    group: str = "",
+    version: str = "v1",
+    view: Callable[[Mapping[str, Any]], Any] | None = None,
+) -> ResourceType:
+    return ResourceType(kind, plural, group, version, selector=MANAGED_SELECTOR, raw=True, view=view)
+
+
+GPU_NODE_POOL = _own(api.GPUNodePool)
+MODEL_REPOSITORY = _own(api.ModelRepository)
+INFERENCE_SERVER = _own(api.InferenceServer)
+MODEL = _own(api.Model)
+OWN = (GPU_NODE_POOL, MODEL_REPOSITORY, INFERENCE_SERVER, MODEL)
+
+NODE = ResourceType("Node", "nodes", namespaced=False, view=state.node)
+POD = ResourceType("Pod", "pods", selector=MANAGED_SELECTOR, view=state.pod)
+DEPLOYMENT = _child("Deployment", "deployments", "apps", view=state.deployment)
+DAEMON_SET = _child("DaemonSet", "daemonsets", "apps", view=state.daemonset)
+CONFIG_MAP = _child("ConfigMap", "configmaps", view=state.configmap)
+SERVICE = _child("Service", "services")
+SERVICE_ACCOUNT = _child("ServiceAccount", "serviceaccounts")
+ROLE = _child("Role", "roles", "rbac.authorization.k8s.io")
+ROLE_BINDING = _child("RoleBinding", "rolebindings", "rbac.authorization.k8s.io")
+DISRUPTION_BUDGET = _child("PodDisruptionBudget", "poddisruptionbudgets", "policy")
+AUTOSCALER = _child("HorizontalPodAutoscaler", "horizontalpodautoscalers", "autoscaling", "v2")
+CHILDREN = (
+    DEPLOYMENT,
+    DAEMON_SET,
+    CONFIG_MAP,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    ROLE,
+    ROLE_BINDING,
+    DISRUPTION_BUDGET,
+    AUTOSCALER,
+)
+WATCHED = (*OWN, NODE, POD, *CHILDREN)
+
+EVENT = ResourceType("Event", "events", "events.k8s.io", watched=False)
+LEASE = ResourceType("Lease", "leases", "coordination.k8s.io", watched=False)
+
+_BY_KIND = {kind.kind: kind for kind in WATCHED}
+
+
+def of(manifest: Mapping[str, Any]) -> ResourceType:
+    """The kind of an object that the operator made."""
+    return _BY_KIND[manifest["kind"]]

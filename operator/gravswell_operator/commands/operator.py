@@ -1,0 +1,62 @@
+"""``gravswell operator run``: the operator, in the foreground."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gravswell_operator.handlers.logs import LogFormat, LogLevel
+
+topic = typer.Typer(help="The operator that serves models on Kubernetes.", no_args_is_help=True)
+
+
+@topic.callback()
+def _topic() -> None:
+    """The operator that serves models on Kubernetes."""
+
+
+@topic.command()
+def run(
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="Cluster to run against; absent: the pod's own, else the user's kubeconfig.")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    image: Annotated[str | None, typer.Option(help="gravswell image of agents and listers.")] = None,
+    triton_repository: Annotated[str | None, typer.Option(help="Where Triton's images are, without a tag.")] = None,
+    drivers_namespace: Annotated[str | None, typer.Option(help="Namespace of the device plugins.")] = None,
+    lease: Annotated[
+        bool, typer.Option(help="Take the Lease, so that one operator at a time is active.", show_default=True)
+    ] = True,
+    lease_namespace: Annotated[
+        str | None, typer.Option(help="Namespace of the Lease; absent: the pod's own, else default.")
+    ] = None,
+    listen: Annotated[str, typer.Option(help="HOST:PORT of /healthz, /readyz and /metrics.")] = "127.0.0.1:0",
+    log_level: Annotated[LogLevel, typer.Option(help="What is logged.")] = LogLevel.INFO,
+    log_format: Annotated[LogFormat, typer.Option(help="How it is logged.")] = LogFormat.TEXT,
+) -> None:
+    """Run the operator until SIGTERM or Ctrl-C."""
+    import asyncio
+
+    from gravswell_operator import names, runtime
+    from gravswell_operator.cluster import credentials
+    from gravswell_operator.desired.objects import Options
+    from gravswell_operator.handlers import logs
+
+    logs.configure(log_level, log_format)
+    config = runtime.Config(
+        kubeconfig=kubeconfig,
+        context=context,
+        options=Options(
+            image=image or runtime.DEFAULT_IMAGE,
+            triton_image=triton_repository or names.TRITON_IMAGE,
+            drivers_namespace=drivers_namespace or names.DRIVERS_NAMESPACE,
+        ),
+        listen=listen,
+        lease_namespace=(lease_namespace or credentials.namespace()) if lease else None,
+    )
+    asyncio.run(runtime.run_until_signalled(config))
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``operator`` to the command line."""
+    app.add_typer(topic, name="operator")

@@ -1,0 +1,178 @@
+"""Conditions and their reasons: every reason that the operator gives is here, and has a line in ``docs/runbook.md``.
+
+Pure: the time is an argument.
+"""
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gravswell_operator.api import Condition, ConditionStatus
+
+READY = "Ready"
+ACCESSIBLE = "Accessible"
+AVAILABLE = "Available"
+PROGRESSING = "Progressing"
+VERIFIED = "Verified"
+REPOSITORY_RESOLVED = "RepositoryResolved"
+NODE_POOL_RESOLVED = "NodePoolResolved"
+MODELS_RESOLVED = "ModelsResolved"
+DRIVERS_INSTALLED = "DriversInstalled"
+SUSPENDED = "Suspended"
+
+MAX_MESSAGE = 1024
+"""Characters of a message that are kept; an image pull's error can be very long."""
+
+
+class Reason(enum.StrEnum):
+    """Why a condition is what it is. One word for programs; the message beside it is for people."""
+
+    # Every kind
+    SUSPENDED = "Suspended"
+    INVALID_SPEC = "InvalidSpec"
+    REJECTED = "Rejected"
+    FORBIDDEN = "Forbidden"
+    NAME_TAKEN = "NameTaken"
+    API_ERROR = "ApiError"
+
+    # GPUNodePool
+    NODES_READY = "NodesReady"
+    NO_NODES = "NoNodes"
+    NOT_ENOUGH_NODES = "NotEnoughNodes"
+    NO_GPUS = "NoGPUs"
+    FEWER_GPUS = "FewerGPUs"
+    PLUGIN_RUNNING = "PluginRunning"
+    PLUGIN_STARTING = "PluginStarting"
+    NAMESPACE_NOT_FOUND = "NamespaceNotFound"
+
+    # ModelRepository
+    LISTED = "Listed"
+    NOT_LISTED_YET = "NotListedYet"
+    LISTER_NOT_READY = "ListerNotReady"
+    LISTING_UNREADABLE = "ListingUnreadable"
+    CREDENTIALS_NOT_FOUND = "CredentialsNotFound"
+    NOT_ACCESSIBLE = "NotAccessible"
+
+    # InferenceServer
+    SERVING = "Serving"
+    SCALED_TO_ZERO = "ScaledToZero"
+    REPOSITORY_FOUND = "RepositoryFound"
+    REPOSITORY_NOT_FOUND = "RepositoryNotFound"
+    NODE_POOL_FOUND = "NodePoolFound"
+    NO_NODE_POOL = "NoNodePool"
+    NODE_POOL_NOT_FOUND = "NodePoolNotFound"
+    NODE_POOL_NOT_ALLOWED = "NodePoolNotAllowed"
+    TOO_MANY_GPUS = "TooManyGPUs"
+    NODE_SELECTOR_CONFLICT = "NodeSelectorConflict"
+    INVALID_IMAGE = "InvalidImage"
+    IMAGE_TOO_OLD = "ImageTooOld"
+    MODELS_KNOWN = "ModelsKnown"
+    MODELS_UNRESOLVED = "ModelsUnresolved"
+    NO_MODELS = "NoModels"
+    STARTING = "Starting"
+    ROLLING_OUT = "RollingOut"
+    ROLLED_OUT = "RolledOut"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    NO_REPLICA_READY = "NoReplicaReady"
+    REPLICAS_READY = "ReplicasReady"
+
+    # Pods of any kind
+    POD_UNSCHEDULABLE = "PodUnschedulable"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_CONFIG_ERROR = "ContainerConfigError"
+    CRASH_LOOP = "CrashLoop"
+    POD_FAILED = "PodFailed"
+    PODS_REFUSED = "PodsRefused"
+
+    # Model
+    SERVER_NOT_FOUND = "ServerNotFound"
+    ENTRY_NOT_FOUND = "EntryNotFound"
+    VERSION_NOT_FOUND = "VersionNotFound"
+    UNVERIFIED_VERSION = "UnverifiedVersion"
+    CONFLICT = "Conflict"
+    NOT_RESOLVED_YET = "NotResolvedYet"
+    NO_REPLICAS = "NoReplicas"
+    LOADING = "Loading"
+    LOADED = "Loaded"
+    GOLDEN_REPRODUCED = "GoldenReproduced"
+    HASHES_MATCH = "HashesMatch"
+    VERIFICATION_OFF = "VerificationOff"
+    VERIFICATION_PENDING = "VerificationPending"
+    LOAD_FAILED = "LoadFailed"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One condition as decided now, before it meets the one that was written last."""
+
+    type: str
+    status: bool | None
+    """None: unknown."""
+    reason: str
+    message: str = ""
+
+    @property
+    def condition_status(self) -> ConditionStatus:
+        """``status`` in the API's words."""
+        if self.status is None:
+            return ConditionStatus.UNKNOWN
+        return ConditionStatus.TRUE if self.status else ConditionStatus.FALSE
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A condition whose status or reason changed: what an event is made of."""
+
+    type: str
+    status: ConditionStatus
+    reason: str
+    message: str
+
+    @property
+    def warning(self) -> bool:
+        """Whether a person should look: something that ought to hold does not."""
+        harmless = {Reason.SUSPENDED, Reason.STARTING, Reason.LOADING, Reason.ROLLING_OUT, Reason.ROLLED_OUT}
+        harmless |= {Reason.LOADED, Reason.SCALED_TO_ZERO, Reason.NOT_LISTED_YET, Reason.VERIFICATION_OFF}
+        harmless |= {Reason.NOT_RESOLVED_YET, Reason.PLUGIN_STARTING, Reason.NO_REPLICA_READY, Reason.NO_REPLICAS}
+        return self.status is ConditionStatus.FALSE and self.reason not in harmless
+
+
+def merge(
+    previous: Sequence[Condition], findings: Iterable[Finding], *, generation: int, now: str
+) -> tuple[Condition, ...]:
+    """The conditions to write: ``findings``, with the time of the last transition kept where the status is the same.
+
+    ``now`` is RFC 3339 with seconds. A condition that is not found again is dropped.
+    """
+    before = {condition.type: condition for condition in previous}
+    merged: list[Condition] = []
+    for finding in findings:
+        old = before.get(finding.type)
+        same = old is not None and old.status == finding.condition_status
+        merged.append(
+            Condition(
+                type=finding.type,
+                status=finding.condition_status,
+                reason=finding.reason,
+                message=shorten(finding.message),
+                last_transition_time=old.last_transition_time if old is not None and same else now,
+                observed_generation=generation,
+            )
+        )
+    return tuple(merged)
+
+
+def transitions(previous: Sequence[Condition], current: Sequence[Condition]) -> list[Transition]:
+    """The conditions of ``current`` that are news: another status or another reason than before."""
+    before = {condition.type: condition for condition in previous}
+    news = []
+    for condition in current:
+        old = before.get(condition.type)
+        if old is None or (old.status, old.reason) != (condition.status, condition.reason):
+            news.append(Transition(condition.type, condition.status, condition.reason, condition.message))
+    return news
+
+
+def shorten(message: str) -> str:
+    """``message``, cut to what a condition keeps."""
+    return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"

@@ -1,0 +1,163 @@
+"""Which version of which entry a server shall serve: the one place where ``latest`` and aliases become numbers.
+
+The bucket's state never takes a model away from a server: what was resolved once stays until something else resolves.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gravswell.serving.contracts import Desired, DesiredModel, ListedEntry, ListedVersion, Listing, Verification
+from gravswell_operator.api import InferenceServer, Model
+from gravswell_operator.conditions import Reason
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one wish: the version to serve, or why there is none, or both (an earlier one stays)."""
+
+    desired: DesiredModel | None
+    reason: Reason | None = None
+    """None: resolved as asked."""
+    message: str = ""
+
+    @property
+    def resolved(self) -> bool:
+        """Whether ``desired`` is what was asked for."""
+        return self.reason is None
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a server shall serve, and what could not be resolved."""
+
+    desired: Desired
+    unresolved: dict[str, Outcome]
+    """By entry: the outcomes with a reason."""
+
+
+def age_order(models: Iterable[Model]) -> list[Model]:
+    """The models, oldest first; names settle what the clock's seconds do not."""
+    return sorted(models, key=lambda m: (m.metadata.creation_timestamp or "", m.metadata.name))
+
+
+def winner(rivals: Iterable[Model]) -> Model:
+    """Of the Models for one (server, entry), the one that counts: the oldest."""
+    return age_order(rivals)[0]
+
+
+def resolve_model(  # noqa: PLR0911  an ordered list of facts, one return each
+    model: Model, rivals: Sequence[Model], listing: Listing | None, kept: DesiredModel | None, repository: str
+) -> Outcome:
+    """What ``model`` stands for.
+
+    ``rivals`` are all Models of the same server and entry, ``model`` included; ``kept`` is what the server was told of
+    this entry last. ``repository`` is the repository's name, for messages.
+    """
+    first = winner(rivals) if rivals else model
+    if first.metadata.name != model.metadata.name:
+        return Outcome(
+            None,
+            Reason.CONFLICT,
+            f"the older Model {first.metadata.name} already says which version of {model.spec.entry} server "
+            f"{model.spec.server_ref.name} serves; delete one of the two",
+        )
+    if model.spec.suspend:
+        if kept is None:
+            return Outcome(None, Reason.SUSPENDED, "suspended before a version was resolved, so none is served")
+        return Outcome(kept)
+    entry, version = model.spec.entry, model.spec.version
+    if listing is None:
+        return Outcome(
+            kept,
+            Reason.NOT_RESOLVED_YET,
+            f"ModelRepository {repository} has not been listed yet; its own conditions say why",
+        )
+    listed = next((e for e in listing.entries if e.name == entry), None)
+    if listed is None or not listed.versions:
+        known = ", ".join(e.name for e in listing.entries[:5]) or "nothing"
+        return Outcome(
+            kept,
+            Reason.ENTRY_NOT_FOUND,
+            f"ModelRepository {repository} has no published version of {entry}; it holds {known}",
+        )
+    found = _find(listed, version)
+    if found is None:
+        return Outcome(kept, Reason.VERSION_NOT_FOUND, _missing(listed, version, repository))
+    if found.digest is None and model.spec.verification is not Verification.NONE:
+        return Outcome(
+            kept,
+            Reason.UNVERIFIED_VERSION,
+            f"version {found.number} of {entry} has no manifest, so nothing can be verified; publish it with "
+            "gravswell export, or set verification: None to serve it all the same",
+        )
+    return Outcome(
+        DesiredModel(
+            name=entry,
+            version=found.number,
+            digest=found.digest,
+            verification=model.spec.verification,
+            instances=model.spec.placement.instances,
+        )
+    )
+
+
+def _find(entry: ListedEntry, version: int | str) -> ListedVersion | None:
+    if version == LATEST:
+        return max(entry.versions, key=lambda v: v.number)
+    number = version if isinstance(version, int) else entry.aliases.get(version)
+    return next((v for v in entry.versions if v.number == number), None)
+
+
+def _missing(entry: ListedEntry, version: int | str, repository: str) -> str:
+    numbers = ", ".join(str(v.number) for v in entry.versions[:10])
+    if isinstance(version, int):
+        return f"ModelRepository {repository} has no version {version} of {entry.name}; it has {numbers}"
+    aliases = ", ".join(f"{name} ({number})" for name, number in sorted(entry.aliases.items())) or "none"
+    return f"entry {entry.name} of ModelRepository {repository} has no alias {version}; its aliases: {aliases}"
+
+
+def resolve_server(
+    server: InferenceServer,
+    models: Iterable[Model],
+    listing: Listing | None,
+    previous: Desired | None,
+    *,
+    url: str,
+) -> Resolution:
+    """What ``server`` shall serve.
+
+    ``models`` are those that name this server; ``previous`` is what its agents were told last; ``url`` is the
+    repository as its pods see it.
+    """
+    repository = server.spec.repository_ref.name
+    kept = {m.name: m for m in previous.models} if previous is not None else {}
+    wishes: dict[str, list[Model]] = {}
+    for model in models:
+        wishes.setdefault(model.spec.entry, []).append(model)
+    outcomes: dict[str, Outcome] = {}
+    for entry, rivals in wishes.items():
+        outcomes[entry] = resolve_model(winner(rivals), rivals, listing, kept.get(entry), repository)
+    if server.spec.models == "All":
+        if listing is None:
+            undeclared = {name: Outcome(model) for name, model in kept.items()}
+        else:
+            undeclared = {e.name: _latest_verified(e, kept.get(e.name)) for e in listing.entries if e.versions}
+        outcomes = {**undeclared, **outcomes}
+    wanted = tuple(o.desired for _, o in sorted(outcomes.items()) if o.desired is not None)
+    return Resolution(
+        desired=Desired(repository=url, models=wanted),
+        unresolved={entry: outcome for entry, outcome in sorted(outcomes.items()) if not outcome.resolved},
+    )
+
+
+def _latest_verified(entry: ListedEntry, kept: DesiredModel | None) -> Outcome:
+    latest = max(entry.versions, key=lambda v: v.number)
+    if latest.digest is None:
+        return Outcome(
+            kept,
+            Reason.UNVERIFIED_VERSION,
+            f"version {latest.number} of {entry.name} has no manifest; a Model with verification: None serves it",
+        )
+    return Outcome(DesiredModel(name=entry.name, version=latest.number, digest=latest.digest))

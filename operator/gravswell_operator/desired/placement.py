@@ -1,0 +1,79 @@
+"""Where a server's pods may run: labels, tolerations, and the surge that fits."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from gravswell_operator.api import GPUNodePool, InferenceServer
+from gravswell_operator.api.gpunodepool import Taint
+from gravswell_operator.desired.objects import Manifest
+
+
+def pool_node_selector(pool: GPUNodePool) -> dict[str, str]:
+    """The labels that every node of the pool carries."""
+    static = pool.spec.provider.static
+    return dict(static.match_labels) if static is not None else {}
+
+
+def pool_tolerations(pool: GPUNodePool) -> list[Manifest]:
+    """Tolerations of the pool's taints."""
+    return [_toleration(taint) for taint in pool.spec.taints]
+
+
+def _toleration(taint: Taint) -> Manifest:
+    toleration: Manifest = {"key": taint.key}
+    if taint.value is None:
+        toleration["operator"] = "Exists"
+    else:
+        toleration |= {"operator": "Equal", "value": taint.value}
+    if taint.effect is not None:
+        toleration["effect"] = taint.effect
+    return toleration
+
+
+def merged_selector(*selectors: dict[str, str]) -> dict[str, str]:
+    """All the labels together.
+
+    Raises :class:`ValueError`, naming the label, where two ask for different values: no node could match.
+    """
+    merged: dict[str, str] = {}
+    for selector in selectors:
+        for key, value in selector.items():
+            if merged.setdefault(key, value) != value:
+                raise ValueError(
+                    f"the node label {key} is asked to be both {merged[key]!r} and {value!r}, so no node matches; "
+                    "make podTemplate.nodeSelector and the GPUNodePool's matchLabels agree"
+                )
+    return merged
+
+
+def tolerations(server: InferenceServer, pool: GPUNodePool | None) -> list[Any]:
+    """The pool's and the user's tolerations, each once."""
+    wanted: list[Any] = list(pool_tolerations(pool)) if pool is not None else []
+    for toleration in server.spec.pod_template.tolerations:
+        if (own := toleration.to_dict()) not in wanted:
+            wanted.append(own)
+    return wanted
+
+
+def peak_replicas(server: InferenceServer) -> int:
+    """The most replicas that the server may have by its spec."""
+    if server.spec.autoscaling is not None:
+        return server.spec.autoscaling.max_replicas
+    return server.spec.replicas if server.spec.replicas is not None else 1
+
+
+def may_surge(server: InferenceServer, pool: GPUNodePool | None, on_pool: Iterable[InferenceServer]) -> bool:
+    """Whether a roll-out may start a new replica before an old one stops.
+
+    ``on_pool`` are all the servers of the pool, this one included. A CPU server surges when it has one replica: the
+    alternative is an interruption. With GPUs, only where some node must have enough free when every server of the
+    pool has all its replicas: whatever is free in total above ``nodes * (gpus - 1)`` is on one node.
+    """
+    gpus = server.spec.gpus
+    if gpus == 0:
+        return peak_replicas(server) <= 1
+    if pool is None:
+        return False
+    used = sum(other.spec.gpus * peak_replicas(other) for other in on_pool)
+    spare = pool.status.allocatable_gpus - used
+    return spare >= pool.status.ready_nodes * (gpus - 1) + 1 and spare >= gpus

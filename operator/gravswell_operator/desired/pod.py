@@ -1,0 +1,214 @@
+"""The pod of a server's replica: a key that only its own containers know, Triton, and the agent beside it."""
+
+from typing import Any
+
+from gravswell_operator import names
+from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
+from gravswell_operator.desired.images import triton_image
+from gravswell_operator.desired.objects import (
+    KEY_FILE,
+    KEY_FOLDER,
+    MODELS_FOLDER,
+    TOKEN_FOLDER,
+    Manifest,
+    Options,
+    container_security,
+    field_env,
+    http_probe,
+    labels,
+    pod_security,
+    token_volume,
+)
+from gravswell_operator.desired.placement import merged_selector, pool_node_selector, tolerations
+from gravswell_operator.desired.source import Source, source
+
+CLOSED_APIS = "model-repository,shared-memory,logging,trace"
+"""Triton's APIs that clients have no business with; each pod's own key opens them to its agent."""
+HTTP_KEY_HEADER = "X-Gravswell-Key"
+GRPC_KEY_HEADER = "gravswell-key"
+DRAIN_SECONDS = 10
+"""Pause before a replica stops, for load balancers and clients to see that it goes."""
+EXIT_SECONDS = 30
+"""How long Triton finishes what it has begun."""
+GRACE_SECONDS = 60
+"""Above the two together, so that nothing is killed that is still answering."""
+SHARED_MEMORY = "1Gi"
+
+
+def server_pod(
+    server: InferenceServer,
+    repository: ModelRepository,
+    pool: GPUNodePool | None,
+    service_account: str,
+    options: Options,
+) -> Manifest:
+    """The pod template of a server's Deployment.
+
+    Raises :class:`ValueError` where the node labels contradict one another.
+    """
+    template = server.spec.pod_template
+    where = source(repository)
+    pod: Manifest = {
+        "serviceAccountName": service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(),
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "initContainers": [_key_container(options)],
+        "containers": [_triton(server, pool, options), _agent(server, where, options)],
+        "volumes": _volumes(server, where),
+    }
+    selector = merged_selector(
+        where.node_selector, pool_node_selector(pool) if pool is not None else {}, template.node_selector
+    )
+    if selector:
+        pod["nodeSelector"] = selector
+    if tolerated := tolerations(server, pool):
+        pod["tolerations"] = tolerated
+    if template.topology_spread_constraints:
+        replicas = {"matchLabels": {names.LABEL_SERVER: server.metadata.name, names.LABEL_ROLE: names.ROLE_TRITON}}
+        pod["topologySpreadConstraints"] = [
+            {**constraint.to_dict(), "labelSelector": replicas} for constraint in template.topology_spread_constraints
+        ]
+    if template.priority_class_name is not None:
+        pod["priorityClassName"] = template.priority_class_name
+    metadata: Manifest = {"labels": {**template.labels, **labels(server, names.ROLE_TRITON)}}
+    if template.annotations:
+        metadata["annotations"] = dict(template.annotations)
+    return {"metadata": metadata, "spec": pod}
+
+
+def _key_container(options: Options) -> Manifest:
+    return {
+        "name": "key",
+        "image": options.image,
+        "command": ["gravswell", "agent", "init"],
+        "args": ["--key-file", KEY_FILE],
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
+        "securityContext": container_security(),
+        "volumeMounts": [{"name": "run", "mountPath": KEY_FOLDER}],
+    }
+
+
+def triton_command() -> str:
+    """Triton's command line, for a shell: the key is read where it lies and never stands in a pod's spec.
+
+    Kubernetes expands ``$(POD_IP)`` and leaves ``$(cat …)``, which is no variable, to the shell.
+    """
+    key = f"$(cat {KEY_FILE})"
+    return " ".join(
+        (
+            "exec tritonserver",
+            f"--model-repository={MODELS_FOLDER}",
+            "--model-control-mode=explicit",
+            "--exit-on-error=false",
+            "--http-address=$(POD_IP)",
+            f"--http-port={names.PORT_HTTP}",
+            "--grpc-address=$(POD_IP)",
+            f"--grpc-port={names.PORT_GRPC}",
+            "--metrics-address=$(POD_IP)",
+            f"--metrics-port={names.PORT_METRICS}",
+            f'"--http-restricted-api={CLOSED_APIS}:{HTTP_KEY_HEADER}={key}"',
+            f'"--grpc-restricted-protocol={CLOSED_APIS}:{GRPC_KEY_HEADER}={key}"',
+            f"--exit-timeout-secs={EXIT_SECONDS}",
+        )
+    )
+
+
+def _triton(server: InferenceServer, pool: GPUNodePool | None, options: Options) -> Manifest:
+    spec = server.spec
+    requests: dict[str, Any] = {"cpu": spec.vcpus, "memory": spec.memory}
+    limits: dict[str, Any] = {"memory": spec.memory}
+    if spec.gpus and pool is not None:
+        resource = pool.spec.accelerator.resource_name
+        requests[resource] = limits[resource] = str(spec.gpus)
+    env = [field_env("POD_IP", "status.podIP")]
+    for variable in spec.pod_template.env:
+        if variable.name != "POD_IP":
+            env.append({"name": variable.name, **({"value": variable.value} if variable.value else {})})
+    return {
+        "name": "triton",
+        "image": triton_image(server, options.triton_image),
+        "command": ["/bin/sh", "-c"],
+        "args": [triton_command()],
+        "env": env,
+        "ports": [
+            {"name": "http", "containerPort": names.PORT_HTTP, "protocol": "TCP"},
+            {"name": "grpc", "containerPort": names.PORT_GRPC, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": names.PORT_METRICS, "protocol": "TCP"},
+        ],
+        "resources": {"requests": requests, "limits": limits},
+        "securityContext": container_security(),
+        "lifecycle": _drain(),
+        # Both are about a process that never answers, not about a slow one: readiness is the agent's to say.
+        "startupProbe": http_probe("/v2/health/live", "http", period=5, timeout=10, failures=120),
+        "livenessProbe": http_probe("/v2/health/live", "http", period=30, timeout=30, failures=10),
+        "volumeMounts": [
+            {"name": "models", "mountPath": MODELS_FOLDER, "readOnly": True},
+            {"name": "run", "mountPath": KEY_FOLDER, "readOnly": True},
+            {"name": "dshm", "mountPath": "/dev/shm"},  # noqa: S108  a mount path, not a temporary file of ours
+        ],
+    }
+
+
+def _agent(server: InferenceServer, where: Source, options: Options) -> Manifest:
+    name = server.metadata.name
+    agent: Manifest = {
+        "name": "agent",
+        "image": options.image,
+        "command": ["gravswell", "agent", "run"],
+        "args": [
+            "--repository",
+            where.url,
+            "--models",
+            MODELS_FOLDER,
+            "--desired",
+            names.desired_configmap(name),
+            "--report",
+            names.report_configmap(name),
+            "--listen",
+            f"$(POD_IP):{names.PORT_AGENT}",
+            "--triton-http",
+            f"$(POD_IP):{names.PORT_HTTP}",
+            "--triton-grpc",
+            f"$(POD_IP):{names.PORT_GRPC}",
+            "--key-file",
+            KEY_FILE,
+        ],
+        "env": [
+            field_env("POD_IP", "status.podIP"),
+            field_env("POD_NAME", "metadata.name"),
+            field_env("POD_NAMESPACE", "metadata.namespace"),
+        ],
+        "ports": [{"name": "agent", "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+        "securityContext": container_security(),
+        "lifecycle": _drain(),
+        "readinessProbe": http_probe("/readyz", "agent", period=5, timeout=5, failures=3),
+        "livenessProbe": http_probe("/livez", "agent", period=20, timeout=10, failures=6),
+        "volumeMounts": [
+            {"name": "models", "mountPath": MODELS_FOLDER},
+            {"name": "run", "mountPath": KEY_FOLDER, "readOnly": True},
+            {"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True},
+            *where.mounts,
+        ],
+    }
+    if where.env_from:
+        agent["envFrom"] = where.env_from
+    if server.spec.gpus == 0:
+        agent["args"] += ["--device", "cpu"]
+    return agent
+
+
+def _drain() -> Manifest:
+    return {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}}
+
+
+def _volumes(server: InferenceServer, where: Source) -> list[Manifest]:
+    return [
+        {"name": "models", "emptyDir": {"sizeLimit": server.spec.model_storage}},
+        {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}},
+        token_volume(),
+        *where.volumes,
+    ]

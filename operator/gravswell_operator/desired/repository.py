@@ -1,0 +1,88 @@
+"""The children of a ``ModelRepository``: the lister, its account, and the ConfigMap that it writes."""
+
+from gravswell_operator import names
+from gravswell_operator.api import ModelRepository
+from gravswell_operator.desired.objects import (
+    TOKEN_FOLDER,
+    Manifest,
+    Options,
+    account,
+    child,
+    configmap_access,
+    container_security,
+    field_env,
+    http_probe,
+    labels,
+    pod_security,
+    token_volume,
+)
+from gravswell_operator.desired.source import source
+
+
+def children(repository: ModelRepository, options: Options) -> list[Manifest]:
+    """Everything that a repository needs in its namespace, in the order in which it is applied."""
+    name = repository.metadata.name
+    own = names.lister(name)
+    service_account = repository.spec.service_account_name or own
+    listing = names.listing_configmap(name)
+    role = names.ROLE_LISTER
+    made = [child(repository, "v1", "ConfigMap", listing, role=role)]
+    if repository.spec.service_account_name is None:
+        made.append(account(repository, own, role=role))
+    made += configmap_access(repository, own, service_account, role=role, write=[listing])
+    made.append(_deployment(repository, service_account, options))
+    return made
+
+
+def _deployment(repository: ModelRepository, service_account: str, options: Options) -> Manifest:
+    name = repository.metadata.name
+    where = source(repository)
+    container: Manifest = {
+        "name": "lister",
+        "image": options.image,
+        "command": ["gravswell", "agent", "list"],
+        "args": [
+            "--repository",
+            where.url,
+            "--listing",
+            names.listing_configmap(name),
+            "--interval",
+            repository.spec.sync_interval,
+            "--listen",
+            f"$(POD_IP):{names.PORT_AGENT}",
+        ],
+        "env": [
+            field_env("POD_IP", "status.podIP"),
+            field_env("POD_NAME", "metadata.name"),
+            field_env("POD_NAMESPACE", "metadata.namespace"),
+        ],
+        "ports": [{"name": "agent", "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
+        "livenessProbe": http_probe("/livez", "agent", period=20, timeout=10, failures=6),
+        "readinessProbe": http_probe("/readyz", "agent", period=5, timeout=5, failures=3),
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+        "securityContext": container_security(),
+        "volumeMounts": [{"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True}, *where.mounts],
+    }
+    if where.env_from:
+        container["envFrom"] = where.env_from
+    selector = {names.LABEL_ROLE: names.ROLE_LISTER, names.LABEL_REPOSITORY: name}
+    pod: Manifest = {
+        "serviceAccountName": service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(),
+        "terminationGracePeriodSeconds": 10,
+        "containers": [container],
+        "volumes": [token_volume(), *where.volumes],
+    }
+    if where.node_selector:
+        pod["nodeSelector"] = where.node_selector
+    spec = {
+        "replicas": 1,
+        "revisionHistoryLimit": 2,
+        "selector": {"matchLabels": selector},
+        # Two listers at once would write the same ConfigMap in turns.
+        "strategy": {"type": "Recreate"},
+        "template": {"metadata": {"labels": labels(repository, names.ROLE_LISTER)}, "spec": pod},
+    }
+    return child(repository, "apps/v1", "Deployment", names.lister(name), role=names.ROLE_LISTER, spec=spec)

@@ -1,0 +1,132 @@
+"""The children of an ``InferenceServer``: what its agents read and write, the Deployment, and how clients reach it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gravswell.serving.contracts import DESIRED_KEY, Desired
+from gravswell_operator import names
+from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
+from gravswell_operator.desired.objects import Manifest, Options, account, child, configmap_access
+from gravswell_operator.desired.pod import server_pod
+from gravswell_operator.quantities import parse
+
+START_BUDGET_SECONDS = 900
+"""Of the progress deadline: for the image, the node and Triton's start."""
+DOWNLOAD_BYTES_PER_SECOND = 50 * 1024 * 1024
+"""Of the progress deadline: how fast the declared model storage must be filled at least."""
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """Everything that the children of one server follow from."""
+
+    server: InferenceServer
+    repository: ModelRepository
+    pool: GPUNodePool | None
+    desired: Desired
+    surge: bool
+    """A roll-out may start a new replica before an old one stops."""
+    options: Options
+
+
+def children(plan: ServerPlan) -> list[Manifest]:
+    """Everything that a server needs in its namespace, in the order in which it is applied.
+
+    The ConfigMaps and the access come before the pods that need them, the autoscaler after what it scales.
+    """
+    server = plan.server
+    name = server.metadata.name
+    role = names.ROLE_TRITON
+    desired, report = names.desired_configmap(name), names.report_configmap(name)
+    own = names.agent_account(name)
+    service_account = plan.repository.spec.service_account_name or own
+    made = [
+        child(server, "v1", "ConfigMap", desired, role=role, data={DESIRED_KEY: plan.desired.to_json()}),
+        child(server, "v1", "ConfigMap", report, role=role),
+    ]
+    if plan.repository.spec.service_account_name is None:
+        made.append(account(server, own, role=role))
+    made += configmap_access(server, own, service_account, role=role, read=[desired], write=[report])
+    made += [_service(server), _headless(server), _disruption_budget(server), _deployment(plan, service_account)]
+    if server.spec.autoscaling is not None:
+        made.append(_autoscaler(server))
+    return made
+
+
+def _ports() -> list[Manifest]:
+    ports = (("http", names.PORT_HTTP), ("grpc", names.PORT_GRPC), ("metrics", names.PORT_METRICS))
+    return [{"name": name, "port": port, "targetPort": name, "protocol": "TCP"} for name, port in ports]
+
+
+def _service(server: InferenceServer) -> Manifest:
+    spec = {
+        "type": server.spec.service.type,
+        "selector": names.server_selector(server.metadata.name),
+        "ports": _ports(),
+    }
+    annotations = server.spec.service.annotations
+    return child(
+        server,
+        "v1",
+        "Service",
+        server.metadata.name,
+        role=names.ROLE_TRITON,
+        annotations=annotations,
+        spec=spec,
+    )
+
+
+def _headless(server: InferenceServer) -> Manifest:
+    spec = {
+        "type": "ClusterIP",
+        "clusterIP": "None",
+        # Clients that balance themselves must only ever see replicas that serve.
+        "publishNotReadyAddresses": False,
+        "selector": names.server_selector(server.metadata.name),
+        "ports": _ports(),
+    }
+    name = names.headless(server.metadata.name)
+    return child(server, "v1", "Service", name, role=names.ROLE_TRITON, spec=spec)
+
+
+def _disruption_budget(server: InferenceServer) -> Manifest:
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": names.server_selector(server.metadata.name)}}
+    name = server.metadata.name
+    return child(server, "policy/v1", "PodDisruptionBudget", name, role=names.ROLE_TRITON, spec=spec)
+
+
+def _autoscaler(server: InferenceServer) -> Manifest:
+    autoscaling = server.spec.autoscaling
+    assert autoscaling is not None
+    target = {"type": "Utilization", "averageUtilization": autoscaling.target_cpu_utilization}
+    spec = {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": server.metadata.name},
+        "minReplicas": autoscaling.min_replicas,
+        "maxReplicas": autoscaling.max_replicas,
+        # Of Triton alone: the agent's use says nothing about load.
+        "metrics": [
+            {
+                "type": "ContainerResource",
+                "containerResource": {"name": "cpu", "container": "triton", "target": target},
+            }
+        ],
+    }
+    name = server.metadata.name
+    return child(server, "autoscaling/v2", "HorizontalPodAutoscaler", name, role=names.ROLE_TRITON, spec=spec)
+
+
+def _deployment(plan: ServerPlan, service_account: str) -> Manifest:
+    server = plan.server
+    storage_seconds = int(parse(server.spec.model_storage) / DOWNLOAD_BYTES_PER_SECOND)
+    surge = {"maxSurge": 1, "maxUnavailable": 0} if plan.surge else {"maxSurge": 0, "maxUnavailable": 1}
+    spec: dict[str, Any] = {
+        "selector": {"matchLabels": names.server_selector(server.metadata.name)},
+        "revisionHistoryLimit": 3,
+        "progressDeadlineSeconds": START_BUDGET_SECONDS + storage_seconds,
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": surge},
+        "template": server_pod(server, plan.repository, plan.pool, service_account, plan.options),
+    }
+    # Left alone while an autoscaler owns it: what we never send, we never take back.
+    if server.spec.autoscaling is None:
+        spec["replicas"] = server.spec.replicas if server.spec.replicas is not None else 1
+    return child(server, "apps/v1", "Deployment", server.metadata.name, role=names.ROLE_TRITON, spec=spec)

@@ -1,0 +1,77 @@
+"""Every watched kind as a kopf event handler that feeds the cache."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import kopf
+from kubernetes.aio.client import Configuration
+
+from gravswell_operator.cluster import credentials
+from gravswell_operator.cluster.resources import WATCHED, ResourceType
+
+Observer = Callable[[ResourceType, Mapping[str, Any], bool], None]
+"""Takes what a watch says: the kind, the object, and whether it is gone."""
+
+IDLE_SECONDS = 0.5
+"""How long kopf keeps a task for an object that is quiet."""
+
+
+class _NoMemory(kopf.DiffBaseStorage):
+    """kopf compares each object with its last handled state, copying it for that; we need neither."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+def settings() -> kopf.OperatorSettings:
+    """kopf, reduced to watching."""
+    made = kopf.OperatorSettings()
+    made.posting.enabled = False
+    made.persistence.diffbase_storage = _NoMemory()
+    made.queueing.idle_timeout = IDLE_SECONDS
+    made.watching.chunk_size = 500
+    # The definitions are there before the operator starts, and watching all of them would need a right of its own.
+    made.scanning.disabled = True
+    made.process.ultimate_exiting_timeout = None
+    for resource in WATCHED:
+        if resource.selector:
+            made.watching.label_selectors[resource.group, resource.version, resource.plural] = resource.selector
+    return made
+
+
+def registry(configuration: Configuration, observe: Observer) -> kopf.OperatorRegistry:
+    """The handlers: one login, and one for the events of each kind."""
+    made = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=made, id="login", errors=kopf.ErrorsMode.TEMPORARY)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        session = await credentials.open_session(configuration, connections=0)
+        return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
+
+    for resource in WATCHED:
+        _watch(made, resource, observe)
+    return made
+
+
+def _watch(registry: kopf.OperatorRegistry, resource: ResourceType, observe: Observer) -> None:
+    @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=f"watch-{resource.plural}")
+    async def watched(event: kopf.RawEvent, **_: Any) -> None:
+        observe(resource, event["object"], event["type"] == "DELETED")
+
+
+async def run(configuration: Configuration, observe: Observer, stop: asyncio.Event) -> None:
+    """Watch until ``stop`` is set. Raises what kopf cannot recover from."""
+    await kopf.operator(
+        registry=registry(configuration, observe),
+        settings=settings(),
+        clusterwide=True,
+        standalone=True,
+        stop_flag=stop,
+    )

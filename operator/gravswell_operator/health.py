@@ -1,0 +1,65 @@
+"""The operator's own endpoint: ``/healthz`` (the process answers), ``/readyz`` (it reconciles), ``/metrics``."""
+
+import resource
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from gravswell.errors import InvalidInputError, UnavailableError
+
+Metrics = dict[str, float]
+"""Name, with labels if it has some, to value."""
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """``HOST:PORT`` (or ``[IPv6]:PORT``) in its two parts.
+
+    Raises :class:`InvalidInputError`.
+    """
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise InvalidInputError(f"--listen {listen} is not HOST:PORT, such as 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
+
+
+@asynccontextmanager
+async def serve(listen: str, ready: Callable[[], bool], metrics: Callable[[], Metrics]) -> AsyncIterator[str]:
+    """Serve the endpoint for as long as the context lasts; yields its address, ``HOST:PORT``.
+
+    Raises :class:`UnavailableError` where the address cannot be had.
+    """
+    host, port = parse_listen(listen)
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        if ready():
+            return web.Response(text="ok\n")
+        return web.Response(status=503, text="waiting for the lease, or for the first look at the cluster\n")
+
+    async def scrape(_: web.Request) -> web.Response:
+        lines = [f"{name} {value:g}" for name, value in sorted(metrics().items())]
+        return web.Response(text="\n".join(lines) + "\n")
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", scrape)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot listen on {listen}: {error.strerror or error}; choose another address with --listen"
+            ) from None
+        yield ":".join(str(part) for part in runner.addresses[0][:2])
+    finally:
+        await runner.cleanup()
+
+
+def memory_bytes() -> float:
+    """The most memory that the process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

@@ -1,0 +1,85 @@
+"""Every name that the operator gives: labels, annotations, children, ports, images. Pure."""
+
+FIELD_MANAGER = "gravswell-operator"
+"""Field manager of everything that the operator applies."""
+HANDOVER_MANAGER = "gravswell-autoscaling"
+"""Holds a Deployment's replicas between the operator, which lets go of them, and an autoscaler, which takes them."""
+
+MANAGED_BY = "gravswell"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_ROLE = "app.kubernetes.io/name"
+LABEL_SERVER = "gravswell.dev/server"
+LABEL_REPOSITORY = "gravswell.dev/repository"
+LABEL_POOL = "gravswell.dev/pool"
+LABEL_LOCAL_NODE = "gravswell.dev/local-node"
+"""On the development cluster's local node, the only one that sees the folders of ``file://`` repositories."""
+ANNOTATION_DIGEST = "gravswell.dev/desired-digest"
+"""Digest of what the operator last wanted of a child, beside the fields themselves."""
+OWNER_LABELS = {"InferenceServer": LABEL_SERVER, "ModelRepository": LABEL_REPOSITORY, "GPUNodePool": LABEL_POOL}
+"""For each kind that has children, the label by which a child names it."""
+
+ROLE_TRITON = "triton"
+ROLE_LISTER = "lister"
+ROLE_DEVICE_PLUGIN = "device-plugin"
+
+PORT_HTTP = 8000
+PORT_GRPC = 8001
+PORT_METRICS = 8002
+PORT_AGENT = 8090
+
+TRITON_IMAGE = "nvcr.io/nvidia/tritonserver"
+DEVICE_PLUGIN_IMAGE = "nvcr.io/nvidia/k8s-device-plugin:v0.17.1"
+DRIVERS_NAMESPACE = "gravswell-drivers"
+"""Default namespace of the device plugins: apart, because it must allow privileged pods."""
+OLDEST_TRITON = (24, 8)
+"""The first Triton that can close its control APIs on HTTP and gRPC."""
+
+
+def headless(server: str) -> str:
+    """The Service through which clients see every replica."""
+    return f"{server}-headless"
+
+
+def desired_configmap(server: str) -> str:
+    """What the server's agents shall load."""
+    return f"{server}-desired"
+
+
+def report_configmap(server: str) -> str:
+    """What the server's agents say."""
+    return f"{server}-report"
+
+
+def agent_account(server: str) -> str:
+    """ServiceAccount, Role and RoleBinding of the server's agents."""
+    return f"{server}-agent"
+
+
+def lister(repository: str) -> str:
+    """Deployment, ServiceAccount, Role and RoleBinding of what lists the repository."""
+    return f"{repository}-lister"
+
+
+def listing_configmap(repository: str) -> str:
+    """What the repository holds."""
+    return f"{repository}-listing"
+
+
+def device_plugin(pool: str) -> str:
+    """DaemonSet of the pool's device plugin."""
+    return f"{pool}-device-plugin"
+
+
+def server_selector(server: str) -> dict[str, str]:
+    """The labels by which a server's pods are found; never changed, a Deployment's selector is immutable."""
+    return {LABEL_ROLE: ROLE_TRITON, LABEL_SERVER: server}
+
+
+def selector_text(labels: dict[str, str]) -> str:
+    """``labels`` as a label selector's text."""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def address(server: str, namespace: str) -> str:
+    """Where clients inside the cluster reach the server's gRPC port."""
+    return f"{server}.{namespace}.svc:{PORT_GRPC}"

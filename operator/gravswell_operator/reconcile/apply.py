@@ -1,0 +1,101 @@
+"""Children: apply what differs, delete what is no longer wanted, take nothing that belongs to others."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from gravswell.errors import GravswellError
+from gravswell_operator import errors
+from gravswell_operator.cluster import resources
+from gravswell_operator.cluster.cache import Key, Record
+from gravswell_operator.conditions import Reason
+from gravswell_operator.desired.diff import difference
+from gravswell_operator.desired.objects import Manifest
+from gravswell_operator.names import ANNOTATION_DIGEST
+from gravswell_operator.reconcile.context import Context
+from gravswell_operator.state import Problem
+
+_WORKLOADS = ("Deployment", "DaemonSet", "HorizontalPodAutoscaler")
+
+log = logging.getLogger(__name__)
+
+
+class NameTakenError(errors.ApiConflictError):
+    """An object of the child's name exists and is somebody else's."""
+
+
+def problem(error: GravswellError) -> Problem:
+    """Why children could not be applied, in words for a condition."""
+    if isinstance(error, NameTakenError):
+        return Problem(Reason.NAME_TAKEN, str(error))
+    if isinstance(error, errors.ApiRejectedError):
+        return Problem(Reason.REJECTED, f"the API server refuses what follows from the spec: {error}")
+    if isinstance(error, errors.ApiForbiddenError):
+        return Problem(Reason.FORBIDDEN, f"the operator may not do this: {error}")
+    if isinstance(error, errors.ApiNotFoundError):
+        return Problem(Reason.NAMESPACE_NOT_FOUND, str(error))
+    return Problem(Reason.API_ERROR, f"tried again soon: {error}")
+
+
+async def apply_children(context: Context, owner: Record, wanted: Sequence[Manifest]) -> None:
+    """Make the children of ``owner`` what is wanted, and delete the others.
+
+    What pods need comes before pods. The first failure is raised when everything else has been tried.
+    """
+    before = [m for m in wanted if m["kind"] not in _WORKLOADS]
+    workloads = [m for m in wanted if m["kind"] in _WORKLOADS]
+    await _all(context, owner, before)
+    await _all(context, owner, workloads)
+    keep = {_key(manifest) for manifest in wanted}
+    for record in context.children(owner):
+        if record.key not in keep:
+            log.info("%s: deleting %s, which is no longer wanted", owner.key, record.key)
+            await context.client.delete(record.key.resource, record.key.namespace, record.key.name, record.uid)
+
+
+async def _all(context: Context, owner: Record, manifests: Sequence[Manifest]) -> None:
+    results = await asyncio.gather(*(_apply(context, owner, m) for m in manifests), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _key(manifest: Manifest) -> Key:
+    metadata = manifest["metadata"]
+    return Key(resources.of(manifest), metadata["namespace"], metadata["name"])
+
+
+async def _apply(context: Context, owner: Record, manifest: Manifest) -> None:
+    key = _key(manifest)
+    record = context.cache.get(key)
+    digest = manifest["metadata"]["annotations"][ANNOTATION_DIGEST]
+    if record is None:
+        await _check_free(context, owner, key)
+        log.info("%s: creating %s", owner.key, key)
+    else:
+        _check_owner(owner, key, record.owner)
+        if record.checked == digest:
+            return
+        where = difference(manifest, record.body())
+        if where is None:
+            record.checked = digest
+            return
+        log.info("%s: applying %s (%s differs)", owner.key, key, where)
+    context.observe(key.resource, await context.client.apply(key.resource, manifest))
+
+
+def _check_owner(owner: Record, key: Key, controller: str) -> None:
+    if controller != owner.uid:
+        raise NameTakenError(
+            f"{key} exists and does not belong to {owner.key}; delete or rename it, or give {owner.key} another name"
+        )
+
+
+async def _check_free(context: Context, owner: Record, key: Key) -> None:
+    """Server-side apply would quietly take over an object that a user made: look before the first time."""
+    try:
+        live = await context.client.get(key.resource, key.namespace, key.name)
+    except errors.ApiNotFoundError:
+        return
+    references = live["metadata"].get("ownerReferences") or ()
+    _check_owner(owner, key, next((r["uid"] for r in references if r.get("controller")), ""))

@@ -1,0 +1,79 @@
+"""From a key to its reconcile: what is gone or suspended is left alone, what fails is tried again later and later."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from gravswell.errors import GravswellError
+from gravswell_operator import errors
+from gravswell_operator.cluster import resources
+from gravswell_operator.cluster.cache import Key, Record
+from gravswell_operator.cluster.resources import ResourceType
+from gravswell_operator.reconcile import model, pool, repository, server, status
+from gravswell_operator.reconcile.context import Context
+
+_RECONCILERS: dict[ResourceType, Callable[[Context, Record], Awaitable[None]]] = {
+    resources.GPU_NODE_POOL: pool.reconcile,
+    resources.MODEL_REPOSITORY: repository.reconcile,
+    resources.INFERENCE_SERVER: server.reconcile,
+    resources.MODEL: model.reconcile,
+}
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Reconciles keys, and counts how that went."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.reconciled: Counter[str] = Counter()
+        """By kind."""
+        self.failed: Counter[str] = Counter()
+        """By kind."""
+        self.seconds = 0.0
+        """Spent in reconciles, over all workers."""
+
+    async def handle(self, key: Key) -> None:
+        """Reconcile one object; its failure is noted and tried again, and never anybody else's."""
+        started = time.perf_counter()
+        queue = self.context.queue
+        try:
+            await self._reconcile(key)
+        except errors.ApiConflictError as error:
+            self._failed(key, error, logging.DEBUG)  # it changed under our hands; look again
+        except GravswellError as error:
+            self._failed(key, error, logging.WARNING)
+        except Exception:
+            self.failed[key.resource.kind] += 1
+            delay = queue.retry_delay(key)
+            log.exception("%s: a fault of the operator; next try in %.1f s", key, delay)
+            queue.add(key, delay)
+        else:
+            queue.forget(key)
+        finally:
+            self.reconciled[key.resource.kind] += 1
+            self.seconds += time.perf_counter() - started
+
+    def _failed(self, key: Key, error: GravswellError, level: int) -> None:
+        self.failed[key.resource.kind] += 1
+        delay = self.context.queue.retry_delay(key)
+        if isinstance(error, errors.ApiUnavailableError) and error.retry_after is not None:
+            delay = max(delay, error.retry_after)
+        log.log(level, "%s: %s; next try in %.1f s", key, error, delay)
+        self.context.queue.add(key, delay)
+
+    async def _reconcile(self, key: Key) -> None:
+        record = self.context.cache.get(key)
+        if record is None:
+            return  # gone: the garbage collector takes its children
+        if record.view is None:
+            await status.write_invalid(self.context, record)
+            return
+        if record.view.metadata.deletion_timestamp is not None:
+            return
+        if record.view.spec.suspend and key.resource is not resources.MODEL:
+            await status.write_suspended(self.context, record)
+            return
+        await _RECONCILERS[key.resource](self.context, record)

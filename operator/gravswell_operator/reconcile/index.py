@@ -1,0 +1,144 @@
+"""Who depends on whom: which keys an observed change wakes, and which children and pods belong to an object."""
+
+from collections import defaultdict
+
+from gravswell_operator import names
+from gravswell_operator.api import InferenceServer, Model
+from gravswell_operator.cluster import resources
+from gravswell_operator.cluster.cache import Change, Key, Record
+
+_OWNER_KINDS = (
+    (names.LABEL_SERVER, resources.INFERENCE_SERVER),
+    (names.LABEL_REPOSITORY, resources.MODEL_REPOSITORY),
+    (names.LABEL_POOL, resources.GPU_NODE_POOL),
+)
+
+
+def owner_key(record: Record) -> Key | None:
+    """The object that a child names by its label."""
+    for label, resource in _OWNER_KINDS:
+        if name := record.labels.get(label):
+            return Key(resource, record.key.namespace if resource.namespaced else "", name)
+    return None
+
+
+def repository_key(server: InferenceServer) -> Key:
+    """The ModelRepository that the server serves."""
+    return Key(resources.MODEL_REPOSITORY, server.metadata.namespace, server.spec.repository_ref.name)
+
+
+def pool_key(server: InferenceServer) -> Key | None:
+    """The GPUNodePool that the server runs on, if it names one."""
+    reference = server.spec.node_pool_ref
+    return Key(resources.GPU_NODE_POOL, "", reference.name) if reference is not None else None
+
+
+def server_key(model: Model) -> Key:
+    """The InferenceServer that the Model names."""
+    return Key(resources.INFERENCE_SERVER, model.metadata.namespace, model.spec.server_ref.name)
+
+
+class Index:
+    """References between objects, kept up to date change by change. Used from one event loop only."""
+
+    def __init__(self) -> None:
+        self._children: defaultdict[Key, set[Key]] = defaultdict(set)
+        self._referrers: defaultdict[Key, set[Key]] = defaultdict(set)
+        self._pools: set[Key] = set()
+
+    def children(self, owner: Key) -> set[Key]:
+        """Everything that names ``owner`` by its label: its children, and their pods."""
+        return set(self._children.get(owner, ()))
+
+    def referrers(self, target: Key) -> set[Key]:
+        """The objects of ours that reference ``target``: the servers of a repository or a pool, a server's Models."""
+        return set(self._referrers.get(target, ()))
+
+    def apply(self, change: Change) -> set[Key]:
+        """Take a change into account; the keys to reconcile because of it."""
+        for record in (change.old, change.new):
+            if record is not None:
+                self._link(record, present=record is change.new)
+        if change.key.resource in resources.OWN:
+            return self._own_changed(change)
+        if change.key.resource is resources.NODE:
+            return set() if _same_view(change) else set(self._pools)
+        return self._child_changed(change)
+
+    def _link(self, record: Record, *, present: bool) -> None:
+        table, targets = self._referrers, _references(record)
+        if record.key.resource is resources.GPU_NODE_POOL:
+            (self._pools.add if present else self._pools.discard)(record.key)
+        if record.key.resource not in resources.OWN and (owner := owner_key(record)) is not None:
+            table, targets = self._children, [owner]
+        for target in targets:
+            if present:
+                table[target].add(record.key)
+            elif target in table:
+                table[target].discard(record.key)
+                if not table[target]:
+                    del table[target]
+
+    def _own_changed(self, change: Change) -> set[Key]:
+        woken = {change.key}
+        if not _meaning_changed(change):
+            return woken
+        woken |= self.referrers(change.key)
+        for record in (change.old, change.new):
+            if record is None:
+                continue
+            targets = _references(record)
+            if record.key.resource is resources.MODEL:
+                # The server's desired state, and who of two rivals wins.
+                woken |= set(targets)
+                for target in targets:
+                    woken |= self.referrers(target)
+            elif record.key.resource is resources.INFERENCE_SERVER:
+                # What is spare on a pool depends on all its servers.
+                for target in targets:
+                    if target.resource is resources.GPU_NODE_POOL:
+                        woken |= self.referrers(target)
+        return woken
+
+    def _child_changed(self, change: Change) -> set[Key]:
+        record = change.new or change.old
+        assert record is not None
+        owner = owner_key(record)
+        if owner is None:
+            return set()
+        if change.key.resource is resources.POD and _same_view(change):
+            return set()
+        woken = {owner}
+        if change.key.resource in (resources.POD, resources.CONFIG_MAP):
+            # Reports and pods are what Models are judged by; listings, what they are resolved by.
+            for referrer in self.referrers(owner):
+                woken.add(referrer)
+                woken |= self.referrers(referrer)
+        return woken
+
+
+def _same_view(change: Change) -> bool:
+    return change.old is not None and change.new is not None and bool(change.old.view == change.new.view)
+
+
+def _references(record: Record) -> list[Key]:
+    view = record.view
+    if isinstance(view, InferenceServer):
+        pool = pool_key(view)
+        return [repository_key(view), *([pool] if pool is not None else [])]
+    if isinstance(view, Model):
+        return [server_key(view)]
+    return []
+
+
+def _meaning_changed(change: Change) -> bool:
+    """Whether others must know: not for a status that only the object's own reconcile reads."""
+    old, new = change.old, change.new
+    if old is None or new is None or old.view is None or new.view is None or old.uid != new.uid:
+        return True
+    if change.key.resource is resources.GPU_NODE_POOL:
+        before, after = old.view.status, new.view.status
+        if (before.allocatable_gpus, before.ready_nodes) != (after.allocatable_gpus, after.ready_nodes):
+            return True
+    deleting = old.view.metadata.deletion_timestamp != new.view.metadata.deletion_timestamp
+    return bool(old.view.metadata.generation != new.view.metadata.generation or deleting)

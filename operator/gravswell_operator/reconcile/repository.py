@@ -1,0 +1,33 @@
+"""Reconciling a ``ModelRepository``: run its lister, and say what that lister sees."""
+
+from gravswell.errors import GravswellError
+from gravswell_operator import names, state
+from gravswell_operator.api import ModelRepository
+from gravswell_operator.cluster import resources
+from gravswell_operator.cluster.cache import Record
+from gravswell_operator.desired.repository import children
+from gravswell_operator.reconcile import apply, documents, status
+from gravswell_operator.reconcile.context import Context
+from gravswell_operator.statuses import repository as statuses
+
+
+async def reconcile(context: Context, record: Record) -> None:
+    """One pass over one repository."""
+    repository: ModelRepository = record.view
+    name, namespace = repository.metadata.name, repository.metadata.namespace
+    failure: GravswellError | None = None
+    try:
+        await apply.apply_children(context, record, children(repository, context.options))
+    except GravswellError as error:
+        failure = error
+    listing, unreadable = documents.listing(
+        context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(name))
+    )
+    lister: state.WorkloadState | None = context.child(resources.DEPLOYMENT, namespace, names.lister(name))
+    problem = apply.problem(failure) if failure is not None else None
+    view = statuses.RepositoryView(
+        repository, listing, unreadable, lister, pods=context.pods(record.key), problem=problem
+    )
+    await status.write(context, record, statuses.findings(view), statuses.fields(repository, listing))
+    if failure is not None:
+        raise failure

@@ -1,0 +1,135 @@
+"""Reconciling an ``InferenceServer``: its desired models, its children, and what its pods and agents say."""
+
+import logging
+
+from gravswell.errors import GravswellError
+from gravswell_operator import errors, names, state
+from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
+from gravswell_operator.cluster import resources
+from gravswell_operator.cluster.cache import Key, Record
+from gravswell_operator.conditions import Reason
+from gravswell_operator.desired.models import Resolution, resolve_server
+from gravswell_operator.desired.placement import may_surge
+from gravswell_operator.desired.server import ServerPlan, children
+from gravswell_operator.desired.source import source
+from gravswell_operator.reconcile import apply, documents, status
+from gravswell_operator.reconcile.context import Context
+from gravswell_operator.reconcile.index import pool_key, repository_key
+from gravswell_operator.statuses import server as statuses
+
+log = logging.getLogger(__name__)
+
+
+async def reconcile(context: Context, record: Record) -> None:
+    """One pass over one server."""
+    server: InferenceServer = record.view
+    name, namespace = server.metadata.name, server.metadata.namespace
+    repository: ModelRepository | None = context.view(repository_key(server))
+    pool: GPUNodePool | None = context.view(pool_key(server))
+    pods = context.pods(record.key)
+    report_map: state.ConfigMapState | None = context.child(
+        resources.CONFIG_MAP, namespace, names.report_configmap(name)
+    )
+    problem = statuses.blocker(server, repository, pool, context.options)
+    resolution: Resolution | None = None
+    failure: GravswellError | None = None
+    if repository is not None:
+        resolution = _resolve(context, server, repository)
+    if problem is None:
+        assert repository is not None
+        assert resolution is not None
+        plan = ServerPlan(
+            server, repository, pool, resolution.desired, _surge(context, server, pool, pods), context.options
+        )
+        try:
+            await _hand_over_replicas(context, server)
+            await apply.apply_children(context, record, children(plan))
+            await _forget_gone_pods(context, record, report_map, pods)
+        except GravswellError as error:
+            failure, problem = error, apply.problem(error)
+    view = statuses.ServerView(
+        server=server,
+        repository=repository,
+        pool=pool,
+        blocker=problem,
+        resolution=resolution,
+        deployment=context.child(resources.DEPLOYMENT, namespace, name),
+        pods=pods,
+        reports=documents.reports(report_map),
+    )
+    await status.write(context, record, statuses.findings(view), statuses.fields(view))
+    if failure is not None:
+        raise failure
+
+
+def _resolve(context: Context, server: InferenceServer, repository: ModelRepository) -> Resolution:
+    name, namespace = server.metadata.name, server.metadata.namespace
+    listing, _ = documents.listing(
+        context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(repository.metadata.name))
+    )
+    previous = documents.desired(context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(name)))
+    models = context.referrers(Key(resources.INFERENCE_SERVER, namespace, name), resources.MODEL)
+    models = [m for m in models if m.metadata.deletion_timestamp is None]
+    return resolve_server(server, models, listing, previous, url=source(repository).url)
+
+
+def _surge(context: Context, server: InferenceServer, pool: GPUNodePool | None, pods: list[state.PodState]) -> bool:
+    """Whether a roll-out may start with an additional pod; not while one finds no place."""
+    if any(pod.problem is not None and pod.problem.reason is Reason.POD_UNSCHEDULABLE for pod in pods if pod.active):
+        return False
+    key = pool_key(server)
+    on_pool = context.referrers(key, resources.INFERENCE_SERVER) if key is not None else []
+    return may_surge(server, pool, on_pool)
+
+
+async def _hand_over_replicas(context: Context, server: InferenceServer) -> None:
+    """Before we let go of the Deployment's replicas, give them to a second owner.
+
+    A field that loses its only owner falls back to its default, and a server of ten replicas to one. The second
+    owner holds them until the autoscaler, which writes through ``/scale``, takes them.
+    """
+    autoscaling = server.spec.autoscaling
+    if autoscaling is None:
+        return
+    name, namespace = server.metadata.name, server.metadata.namespace
+    key = Key(resources.DEPLOYMENT, namespace, name)
+    record = context.cache.get(key)
+    if record is None or context.child(resources.AUTOSCALER, namespace, name) is not None:
+        return
+    if context.cache.get(Key(resources.AUTOSCALER, namespace, name)) is not None:
+        return
+    live: state.WorkloadState = record.view
+    replicas = min(max(live.desired, autoscaling.min_replicas), autoscaling.max_replicas)
+    manifest = {
+        "apiVersion": resources.DEPLOYMENT.api_version,
+        "kind": resources.DEPLOYMENT.kind,
+        "metadata": {"name": name, "namespace": namespace, "uid": record.uid},
+        "spec": {"replicas": replicas},
+    }
+    body = await context.client.apply(resources.DEPLOYMENT, manifest, manager=names.HANDOVER_MANAGER)
+    context.observe(resources.DEPLOYMENT, body)
+
+
+async def _forget_gone_pods(
+    context: Context, record: Record, report_map: state.ConfigMapState | None, pods: list[state.PodState]
+) -> None:
+    """Drop the reports of pods that are gone: their agents cannot any more."""
+    known = {pod.name for pod in pods}
+    stale = [pod for pod in (report_map.data if report_map is not None else {}) if pod not in known]
+    gone = [pod for pod in stale if await _is_gone(context, record.key.namespace, pod)]
+    if not gone:
+        return
+    name = names.report_configmap(record.key.name)
+    log.info("%s: forgetting the reports of %s", record.key, ", ".join(gone))
+    change = {"data": dict.fromkeys(gone)}
+    body = await context.client.merge(resources.CONFIG_MAP, record.key.namespace, name, change)
+    context.observe(resources.CONFIG_MAP, body)
+
+
+async def _is_gone(context: Context, namespace: str, pod: str) -> bool:
+    """Asked of the API server: the report of a pod may reach us before the pod itself does."""
+    try:
+        await context.client.get(resources.POD, namespace, pod)
+    except errors.ApiNotFoundError:
+        return True
+    return False

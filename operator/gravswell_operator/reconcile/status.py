@@ -1,0 +1,91 @@
+"""The status: written once for each reconcile, only when it says something new, with an event for each transition."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gravswell_operator import conditions, errors
+from gravswell_operator.api import Condition, ConditionStatus, GPUNodePool, InferenceServer, Model, ModelRepository
+from gravswell_operator.cluster.cache import Record
+from gravswell_operator.conditions import Finding, Reason
+from gravswell_operator.reconcile.context import Context
+
+Own = GPUNodePool | ModelRepository | InferenceServer | Model
+
+
+def stamp(context: Context) -> str:
+    """Now, as conditions write it."""
+    return context.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def write(context: Context, record: Record, findings: Iterable[Finding], fields: Mapping[str, object]) -> None:
+    """Write what was found of the object, unless that is what its status says already."""
+    view: Own = record.view
+    before = view.status.conditions
+    merged = conditions.merge(before, findings, generation=view.metadata.generation, now=stamp(context))
+    status = {"observedGeneration": view.metadata.generation, **fields, "conditions": [c.to_dict() for c in merged]}
+    await _apply(context, record, status, before, merged)
+
+
+async def write_suspended(context: Context, record: Record) -> None:
+    """Say that the object is suspended, and leave everything else that its status says."""
+    view: Own = record.view
+    before = view.status.conditions
+    finding = Finding(
+        conditions.SUSPENDED, True, Reason.SUSPENDED, "spec.suspend is true: the operator changes nothing here"
+    )
+    merged = conditions.merge(before, [finding], generation=view.metadata.generation, now=stamp(context))
+    kept = tuple(c for c in before if c.type != conditions.SUSPENDED)
+    status = {**view.status.to_dict(), "conditions": [c.to_dict() for c in (*kept, *merged)]}
+    await _apply(context, record, status, before, (*kept, *merged))
+
+
+async def write_invalid(context: Context, record: Record) -> None:
+    """Say that the object cannot be read. Always the same words and time, so that writing it again changes nothing."""
+    condition = Condition(
+        type=conditions.READY,
+        status=ConditionStatus.FALSE,
+        reason=Reason.INVALID_SPEC,
+        message=conditions.shorten(f"this operator cannot read the object: {record.invalid}"),
+        last_transition_time=record.created,
+    )
+    await _apply_body(context, record, {"conditions": [condition.to_dict()]})
+
+
+async def _apply(
+    context: Context,
+    record: Record,
+    status: Mapping[str, Any],
+    before: tuple[Condition, ...],
+    after: tuple[Condition, ...],
+) -> None:
+    view = record.view
+    if type(view.status).model_validate(status) == view.status:
+        return
+    if not await _apply_body(context, record, status):
+        return
+    reference = {
+        "apiVersion": record.key.resource.api_version,
+        "kind": record.key.resource.kind,
+        "name": record.key.name,
+        "uid": record.uid,
+    }
+    if record.key.namespace:
+        reference["namespace"] = record.key.namespace
+    for transition in conditions.transitions(before, after):
+        context.recorder.transition(reference, transition)
+
+
+async def _apply_body(context: Context, record: Record, status: Mapping[str, Any]) -> bool:
+    """False when the object has gone meanwhile."""
+    # With its uid: an object of the same name that was made since then is another one.
+    metadata = {"name": record.key.name, "uid": record.uid}
+    if record.key.namespace:
+        metadata["namespace"] = record.key.namespace
+    resource = record.key.resource
+    manifest = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "status": status}
+    try:
+        body = await context.client.apply_status(resource, manifest)
+    except errors.ApiNotFoundError:
+        return False
+    context.observe(resource, body)
+    return True

@@ -1,0 +1,231 @@
+"""The operator as one asynchronous program: credentials, lease, first look, watches, workers, and a clean end."""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kubernetes.aio.client import Configuration
+
+from gravswell import __version__
+from gravswell.errors import NotFoundError
+from gravswell_operator import errors, health
+from gravswell_operator.cluster import credentials
+from gravswell_operator.cluster.cache import Cache, Key
+from gravswell_operator.cluster.client import Client
+from gravswell_operator.cluster.events import Recorder
+from gravswell_operator.cluster.lease import Elector
+from gravswell_operator.cluster.queue import WorkQueue, work
+from gravswell_operator.cluster.resources import OWN, WATCHED, ResourceType
+from gravswell_operator.desired.objects import Options
+from gravswell_operator.handlers import watch
+from gravswell_operator.reconcile.context import Context
+from gravswell_operator.reconcile.engine import Engine
+from gravswell_operator.reconcile.index import Index
+
+DEFAULT_IMAGE = f"ghcr.io/gravswell/gravswell:{__version__}"
+LEASE_NAME = "gravswell-operator"
+WORKERS = 16
+"""Reconciles at once: they wait for the API server more than they compute."""
+FIRST_RESYNC_SECONDS = 20.0
+"""After the start: for what was deleted between our first look and kopf's watches."""
+RESYNC_SECONDS = 600.0
+"""Between complete looks, which find the deletions that a broken watch lost."""
+STOP_SECONDS = 10.0
+"""How long the reconciles under way may take to finish."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the operator is started with."""
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+    options: Options = field(default_factory=lambda: Options(image=DEFAULT_IMAGE))
+    listen: str = "127.0.0.1:0"
+    lease_namespace: str | None = None
+    """None: no lease. Only where nobody else can run."""
+    identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
+
+
+class Operator:
+    """One run of the operator. Make it inside the event loop that runs it."""
+
+    def __init__(self, config: Config, configuration: Configuration, client: Client) -> None:
+        self._config, self._configuration, self._client = config, configuration, client
+        self._context = Context(
+            client=client,
+            cache=Cache(),
+            index=Index(),
+            queue=WorkQueue[Key](time.monotonic),
+            recorder=Recorder(client, config.identity, _now),
+            options=config.options,
+            now=_now,
+        )
+        self._engine = Engine(self._context)
+        self._synced = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has seen the cluster and reconciles."""
+        return self._synced
+
+    def metrics(self) -> health.Metrics:
+        """Counters and gauges, by their Prometheus names."""
+        made: health.Metrics = {
+            "gravswell_queue_length": len(self._context.queue),
+            "gravswell_objects_failing": self._context.queue.failing,
+            "gravswell_objects_known": self._context.cache.size(),
+            "gravswell_api_requests_total": self._client.requests,
+            "gravswell_api_writes_total": self._client.writes,
+            "gravswell_reconcile_seconds_total": self._engine.seconds,
+            "gravswell_events_dropped_total": self._context.recorder.dropped,
+            "gravswell_memory_peak_bytes": health.memory_bytes(),
+        }
+        for kind in (resource.kind for resource in OWN):
+            made[f'gravswell_reconciles_total{{kind="{kind}"}}'] = self._engine.reconciled[kind]
+            made[f'gravswell_reconcile_failures_total{{kind="{kind}"}}'] = self._engine.failed[kind]
+        return made
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Reconcile until ``stop`` is set.
+
+        Raises :class:`LeaseLostError` when another operator may be active, and whatever ends the watches.
+        """
+        namespace = self._config.lease_namespace
+        if namespace is None:
+            await self._reconcile_until(stop, ())
+            return
+        elector = Elector(
+            self._client, namespace=namespace, name=LEASE_NAME, identity=self._config.identity, clock=time.monotonic
+        )
+        acquired = await _unless(stop, elector.acquire())
+        try:
+            if acquired:
+                await self._reconcile_until(stop, (elector.hold(),))
+        except errors.LeaseLostError:
+            raise  # somebody else's by now
+        except BaseException:
+            await elector.release()
+            raise
+        else:
+            await elector.release()
+
+    async def _reconcile_until(self, stop: asyncio.Event, others: tuple[Coroutine[Any, Any, None], ...]) -> None:
+        if not await _unless(stop, self.look()):
+            for other in others:
+                other.close()
+            return
+        self._synced = True
+        log.info("reconciling %d objects", self._context.cache.size())
+        watching = asyncio.Event()
+        tasks = [
+            asyncio.create_task(stop.wait(), name="stop"),
+            asyncio.create_task(self._context.recorder.write(), name="events"),
+            asyncio.create_task(self._resync(), name="resync"),
+            *(asyncio.create_task(other, name="lease") for other in others),
+            *(
+                asyncio.create_task(work(self._context.queue, self._engine.handle), name=f"worker-{number}")
+                for number in range(WORKERS)
+            ),
+        ]
+        # Last, because kopf takes every task that is made after it for its own, and ends it with itself.
+        kopf = asyncio.create_task(watch.run(self._configuration, self._observe, watching), name="watches")
+        try:
+            done, _ = await asyncio.wait([*tasks, kopf], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._synced = False
+            watching.set()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait([*tasks, kopf], timeout=STOP_SECONDS)
+        for task in done:
+            task.result()
+
+    def _observe(self, resource: ResourceType, body: Mapping[str, Any], deleted: bool) -> None:
+        self._context.observe(resource, body, deleted=deleted)
+
+    async def look(self) -> None:
+        """Compare what is known with everything that is there.
+
+        Raises :class:`NotFoundError` where the API server does not know our kinds.
+        """
+        for resource in WATCHED:
+            try:
+                items, version = await self._client.list_all(resource)
+            except errors.ApiNotFoundError:
+                raise NotFoundError(
+                    f"the API server {self._configuration.host} does not know {resource.plural}.{resource.group}; "
+                    "install the definitions first: kubectl apply --server-side -f crds/"
+                ) from None
+            self._context.wake(self._context.cache.reconcile_list(resource, items, version))
+
+    async def _resync(self) -> None:
+        wait = FIRST_RESYNC_SECONDS
+        while True:
+            await asyncio.sleep(wait)
+            wait = RESYNC_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311  a spread, not a secret
+            try:
+                await self.look()
+            except errors.ApiUnavailableError as error:
+                log.warning("the complete look is put off: %s", error)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Wait for ``work``, or for ``stop`` if that is first. Whether the work was done."""
+    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            return False
+        task.result()
+        return True
+    finally:
+        for pending in (task, stopped):
+            pending.cancel()
+        await asyncio.wait([task, stopped])
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def run_operator(config: Config, stop: asyncio.Event) -> None:
+    """Run the operator until ``stop`` is set.
+
+    Raises :class:`gravswell.errors.GravswellError` for whatever the user or the cluster must mend.
+    """
+    configuration = await credentials.load(config.kubeconfig, config.context)
+    async with Client(configuration) as client:
+        operator = Operator(config, configuration, client)
+        async with health.serve(config.listen, lambda: operator.ready, operator.metrics) as address:
+            log.info(
+                "gravswell operator %s on %s, process %d; health on http://%s",
+                __version__,
+                configuration.host,
+                os.getpid(),
+                address,
+            )
+            await operator.run(stop)
+    log.info("stopped")
+
+
+async def run_until_signalled(config: Config) -> None:
+    """:func:`run_operator` until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # kopf puts its own handlers in their place, which end it and thereby us.
+        loop.add_signal_handler(number, stop.set)
+    await run_operator(config, stop)

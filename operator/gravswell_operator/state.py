@@ -1,0 +1,199 @@
+"""What the operator sees of the cluster, as small typed objects made from what the API server sends. Pure.
+
+They hold what decisions need and nothing else: a watched pod costs some hundred bytes, not its whole body.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from gravswell_operator import names, quantities
+from gravswell_operator.conditions import Reason
+
+Raw = Mapping[str, Any]
+"""An object as the API server sends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a pod does not run, in words for a condition."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """A pod of ours."""
+
+    name: str
+    namespace: str
+    server: str
+    repository: str
+    node: str
+    ready: bool
+    terminating: bool
+    finished: bool
+    problem: Problem | None
+    restarts: int
+
+    @property
+    def active(self) -> bool:
+        """Whether it counts as a replica."""
+        return not self.terminating and not self.finished
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node: what it is, whether pods can run there, and what it offers."""
+
+    name: str
+    labels: Mapping[str, str]
+    ready: bool
+    schedulable: bool
+    allocatable: Mapping[str, Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadState:
+    """The status of a Deployment or a DaemonSet."""
+
+    desired: int
+    """Replicas of its spec; of a DaemonSet, nodes that should run it."""
+    generation_seen: bool
+    """Its controller has seen the latest spec."""
+    total: int
+    updated: int
+    ready: int
+    available: int
+    progressing_reason: str = ""
+    progressing_message: str = ""
+    failure_message: str = ""
+    """Why pods cannot be created at all: a quota, or an admission that refuses them."""
+
+    @property
+    def complete(self) -> bool:
+        """Every replica is of the latest spec, and no older one is left."""
+        return self.generation_seen and self.updated >= self.desired and self.total <= self.updated
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigMapState:
+    """The data of a ConfigMap."""
+
+    data: Mapping[str, str]
+
+
+_WAITING = {
+    "ErrImagePull": Reason.IMAGE_PULL_FAILED,
+    "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
+    "ErrImageNeverPull": Reason.IMAGE_PULL_FAILED,
+    "InvalidImageName": Reason.IMAGE_PULL_FAILED,
+    "RegistryUnavailable": Reason.IMAGE_PULL_FAILED,
+    "CreateContainerConfigError": Reason.CONTAINER_CONFIG_ERROR,
+    "CreateContainerError": Reason.CONTAINER_CONFIG_ERROR,
+    "RunContainerError": Reason.CONTAINER_CONFIG_ERROR,
+    "CrashLoopBackOff": Reason.CRASH_LOOP,
+}
+
+
+def pod(raw: Raw) -> PodState:
+    """A pod's state."""
+    metadata, status = raw["metadata"], raw.get("status") or {}
+    labels = metadata.get("labels") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    phase = status.get("phase", "Pending")
+    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    return PodState(
+        name=metadata["name"],
+        namespace=metadata.get("namespace", ""),
+        server=labels.get(names.LABEL_SERVER, ""),
+        repository=labels.get(names.LABEL_REPOSITORY, ""),
+        node=(raw.get("spec") or {}).get("nodeName", ""),
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        terminating=bool(metadata.get("deletionTimestamp")),
+        finished=phase in ("Succeeded", "Failed"),
+        problem=_pod_problem(metadata["name"], phase, status, conditions, containers),
+        restarts=sum(c.get("restartCount", 0) for c in containers),
+    )
+
+
+def _pod_problem(
+    name: str, phase: str, status: Raw, conditions: Mapping[str, Raw], containers: list[Raw]
+) -> Problem | None:
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        message = scheduled.get("message", "") or scheduled.get("reason", "")
+        return Problem(Reason.POD_UNSCHEDULABLE, f"pod {name} cannot be scheduled: {message}")
+    for container in containers:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason = _WAITING.get(waiting.get("reason", ""))
+        if reason is None:
+            continue
+        message = f"container {container['name']} of pod {name}: {waiting.get('message') or waiting['reason']}"
+        if reason is Reason.CRASH_LOOP:
+            message = f"{message}; {_last_end(container)}; its log says why"
+        return Problem(reason, message)
+    if phase == "Failed":
+        why = status.get("message") or status.get("reason") or "no reason given"
+        return Problem(Reason.POD_FAILED, f"pod {name} failed: {why}")
+    return None
+
+
+def _last_end(container: Raw) -> str:
+    ended = (container.get("lastState") or {}).get("terminated") or {}
+    words = f"it ended with exit code {ended.get('exitCode', '?')}"
+    detail = ended.get("message") or (ended.get("reason") if ended.get("reason") != "Error" else "")
+    return f"{words} ({detail.strip()})" if detail else words
+
+
+def node(raw: Raw) -> NodeState:
+    """A node's state."""
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
+    allocatable = {key: quantities.parse(value) for key, value in (status.get("allocatable") or {}).items()}
+    return NodeState(
+        name=metadata["name"],
+        labels=dict(metadata.get("labels") or {}),
+        ready=ready,
+        schedulable=not spec.get("unschedulable", False) and not metadata.get("deletionTimestamp"),
+        allocatable=allocatable,
+    )
+
+
+def deployment(raw: Raw) -> WorkloadState:
+    """A Deployment's status."""
+    spec, status = raw.get("spec") or {}, raw.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    progressing, failure = conditions.get("Progressing", {}), conditions.get("ReplicaFailure", {})
+    return WorkloadState(
+        desired=spec.get("replicas", 1),
+        generation_seen=status.get("observedGeneration", 0) >= raw["metadata"].get("generation", 0),
+        total=status.get("replicas", 0),
+        updated=status.get("updatedReplicas", 0),
+        ready=status.get("readyReplicas", 0),
+        available=status.get("availableReplicas", 0),
+        progressing_reason=progressing.get("reason", ""),
+        progressing_message=progressing.get("message", ""),
+        failure_message=failure.get("message", "") if failure.get("status") == "True" else "",
+    )
+
+
+def daemonset(raw: Raw) -> WorkloadState:
+    """A DaemonSet's status."""
+    status = raw.get("status") or {}
+    wanted = status.get("desiredNumberScheduled", 0)
+    return WorkloadState(
+        desired=wanted,
+        generation_seen=status.get("observedGeneration", 0) >= raw["metadata"].get("generation", 0),
+        total=status.get("currentNumberScheduled", 0),
+        updated=status.get("updatedNumberScheduled", 0),
+        ready=status.get("numberReady", 0),
+        available=status.get("numberAvailable", 0),
+    )
+
+
+def configmap(raw: Raw) -> ConfigMapState:
+    """A ConfigMap's data."""
+    return ConfigMapState(data=dict(raw.get("data") or {}))

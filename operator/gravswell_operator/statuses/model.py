@@ -1,0 +1,229 @@
+"""The status of a ``Model``: the version that is wanted, and what each replica made of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, Report, Verification
+from gravswell_operator import conditions
+from gravswell_operator.api import InferenceServer, Model
+from gravswell_operator.api.model import ReplicaStatus
+from gravswell_operator.conditions import Finding, Reason
+from gravswell_operator.desired.models import Outcome
+from gravswell_operator.state import PodState
+from gravswell_operator.statuses.pods import agent_reason
+
+SHOWN_REPLICAS = 100
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One pod of the server, and what its agent says of the model; None where it has not said anything yet."""
+
+    pod: PodState
+    report: ModelReport | None
+
+    def serves(self, desired: DesiredModel) -> bool:
+        """Whether exactly the desired version takes traffic there."""
+        report = self.report
+        return (
+            report is not None and report.loaded_version == desired.version and report.loaded_digest == desired.digest
+        )
+
+    def failed(self, desired: DesiredModel) -> bool:
+        """Whether the agent tried the desired version and could not serve it."""
+        report = self.report
+        return (
+            report is not None
+            and report.state is ModelState.FAILED
+            and report.desired_version == desired.version
+            and report.desired_digest == desired.digest
+        )
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """Everything that a Model's status follows from."""
+
+    model: Model
+    server: InferenceServer | None
+    outcome: Outcome | None
+    """What the wish resolved to; None without a server."""
+    pods: Sequence[PodState] = ()
+    reports: Mapping[str, Report] = field(default_factory=dict)
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """The server's active pods, by name."""
+        entry = self.model.spec.entry
+        found = []
+        for pod in sorted((p for p in self.pods if p.active), key=lambda p: p.name):
+            report = self.reports.get(pod.name)
+            said = next((m for m in report.models if m.name == entry), None) if report is not None else None
+            found.append(Replica(pod, said))
+        return found
+
+
+def findings(view: ModelView) -> list[Finding]:
+    """The Model's conditions."""
+    stop = _stop(view)
+    if stop is not None:
+        progressing = Finding(conditions.PROGRESSING, False, stop.reason, stop.message)
+        return [stop, *_verified(view), progressing]
+    return [_ready(view), *_verified(view), _progressing(view)]
+
+
+def _stop(view: ModelView) -> Finding | None:
+    """Why the wish is not acted upon at all."""
+    model = view.model
+    if view.server is None:
+        return Finding(
+            conditions.READY,
+            False,
+            Reason.SERVER_NOT_FOUND,
+            f"there is no InferenceServer {model.spec.server_ref.name} in namespace {model.metadata.namespace}; apply "
+            "it, or make a Model with another serverRef",
+        )
+    outcome = view.outcome
+    assert outcome is not None
+    if outcome.reason is None:
+        return None
+    message = outcome.message
+    if outcome.desired is not None:
+        message += f"; version {outcome.desired.version} stays meanwhile"
+    return Finding(conditions.READY, False, outcome.reason, message)
+
+
+def _desired(view: ModelView) -> DesiredModel | None:
+    return view.outcome.desired if view.outcome is not None else None
+
+
+def _ready(view: ModelView) -> Finding:
+    desired = _desired(view)
+    assert desired is not None
+    assert view.server is not None
+    replicas = view.replicas
+    if not replicas:
+        return Finding(
+            conditions.READY,
+            False,
+            Reason.NO_REPLICAS,
+            f"InferenceServer {view.server.metadata.name} has no replica; its own conditions say why",
+        )
+    if (failure := _failure(replicas, desired)) is not None:
+        return Finding(conditions.READY, False, *failure)
+    # A replica that is still starting takes no traffic, so it does not make the model less ready.
+    taking = [r for r in replicas if r.pod.ready]
+    serving = [r for r in taking if r.serves(desired)]
+    if taking and len(serving) == len(taking):
+        return Finding(
+            conditions.READY,
+            True,
+            Reason.SERVING,
+            f"version {desired.version} serves on {len(serving)} of {len(replicas)} replicas",
+        )
+    message = f"version {desired.version} serves on {len(serving)} of {len(replicas)} replicas"
+    if view.server.spec.suspend:
+        return Finding(
+            conditions.READY, False, Reason.SUSPENDED, f"{message}, and InferenceServer {view.server.metadata.name} is "
+            "suspended, so it is not told of changes"
+        )  # fmt: skip
+    return Finding(conditions.READY, False, Reason.LOADING, message)
+
+
+def _failure(replicas: Sequence[Replica], desired: DesiredModel) -> tuple[str, str] | None:
+    failed = [r for r in replicas if r.failed(desired)]
+    if not failed:
+        return None
+    first = failed[0]
+    assert first.report is not None
+    message = f"version {desired.version} is not served on {len(failed)} of {len(replicas)} replicas; "
+    message += f"pod {first.pod.name}: {first.report.message or first.report.reason}"
+    if first.report.loaded_version is not None:
+        message += f"; version {first.report.loaded_version} still serves there"
+    return agent_reason(first.report.reason, Reason.LOAD_FAILED), message
+
+
+def _verified(view: ModelView) -> list[Finding]:
+    desired = _desired(view)
+    if desired is None:
+        return []
+    if desired.verification is Verification.NONE:
+        return [
+            Finding(conditions.VERIFIED, False, Reason.VERIFICATION_OFF, "verification: None; nothing was compared")
+        ]
+    replicas = view.replicas
+    if (failure := _failure(replicas, desired)) is not None:
+        return [Finding(conditions.VERIFIED, False, *failure)]
+    serving = [r for r in replicas if r.serves(desired)]
+    if desired.verification is Verification.HASHES and serving:
+        return [
+            Finding(conditions.VERIFIED, True, Reason.HASHES_MATCH, f"every hash matched on {len(serving)} replicas")
+        ]
+    reproduced = [r for r in serving if r.report is not None and r.report.verified]
+    if serving and len(reproduced) == len(serving):
+        return [
+            Finding(
+                conditions.VERIFIED,
+                True,
+                Reason.GOLDEN_REPRODUCED,
+                f"the golden tensors were reproduced on {len(reproduced)} replicas",
+            )
+        ]
+    return [
+        Finding(
+            conditions.VERIFIED,
+            None,
+            Reason.VERIFICATION_PENDING,
+            f"version {desired.version} was verified on {len(reproduced)} of {len(replicas)} replicas",
+        )
+    ]
+
+
+def _progressing(view: ModelView) -> Finding:
+    desired = _desired(view)
+    assert desired is not None
+    replicas = view.replicas
+    behind = [r for r in replicas if not r.serves(desired) and not r.failed(desired)]
+    if behind:
+        return Finding(
+            conditions.PROGRESSING,
+            True,
+            Reason.LOADING,
+            f"{len(behind)} of {len(replicas)} replicas are on their way to version {desired.version}",
+        )
+    return Finding(conditions.PROGRESSING, False, Reason.LOADED, "no replica is on its way to another version")
+
+
+def fields(view: ModelView) -> dict[str, object]:
+    """The status beside the conditions, by the names of the API."""
+    desired = _desired(view)
+    made: dict[str, object] = {}
+    replicas = view.replicas
+    if desired is not None:
+        made["desiredVersion"] = desired.version
+        if desired.digest is not None:
+            made["desiredDigest"] = desired.digest
+    loaded = {(r.report.loaded_version, r.report.loaded_digest) if r.report is not None else None for r in replicas}
+    if len(loaded) == 1 and (same := loaded.pop()) is not None and same[0] is not None:
+        made["loadedVersion"] = same[0]
+        if same[1] is not None:
+            made["loadedDigest"] = same[1]
+    made["replicas"] = [_replica_status(r, desired).to_dict() for r in replicas[:SHOWN_REPLICAS]]
+    return made
+
+
+def _replica_status(replica: Replica, desired: DesiredModel | None) -> ReplicaStatus:
+    report = replica.report
+    if report is None:
+        return ReplicaStatus(pod=replica.pod.name, state=ModelState.WAITING)
+    current = desired is not None and (report.desired_version, report.desired_digest) == (
+        desired.version,
+        desired.digest,
+    )
+    return ReplicaStatus(
+        pod=replica.pod.name,
+        # What the agent said of an earlier wish says nothing of this one.
+        state=report.state if current else ModelState.WAITING,
+        version=report.loaded_version,
+        message=conditions.shorten(report.message) if current else "",
+    )

@@ -1,0 +1,27 @@
+"""What the kinds that run pods say of them in the same way."""
+
+import re
+from collections.abc import Sequence
+
+from gravswell_operator.conditions import Reason
+from gravswell_operator.state import PodState, Problem
+
+_WORD = re.compile(r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
+_URGENCY = (
+    Reason.IMAGE_PULL_FAILED,
+    Reason.CONTAINER_CONFIG_ERROR,
+    Reason.CRASH_LOOP,
+    Reason.POD_UNSCHEDULABLE,
+    Reason.POD_FAILED,
+)
+
+
+def first_problem(pods: Sequence[PodState]) -> Problem | None:
+    """The one problem that a condition names: the most certain kind, of the first pod by name."""
+    problems = [p.problem for p in sorted(pods, key=lambda p: p.name) if p.problem is not None and not p.terminating]
+    return min(problems, key=lambda p: _URGENCY.index(p.reason), default=None)
+
+
+def agent_reason(reason: str, otherwise: Reason) -> str:
+    """The agent's or lister's own reason where it can be a condition's, else ``otherwise``."""
+    return reason if _WORD.match(reason) else otherwise

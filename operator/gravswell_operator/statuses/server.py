@@ -1,0 +1,241 @@
+"""The status of an ``InferenceServer``: what stops it, what it waits for, and what it serves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, Report
+from gravswell_operator import conditions, names
+from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
+from gravswell_operator.conditions import Finding, Reason
+from gravswell_operator.desired.images import image_problem, triton_image
+from gravswell_operator.desired.models import Resolution
+from gravswell_operator.desired.objects import Options
+from gravswell_operator.desired.placement import merged_selector, pool_node_selector
+from gravswell_operator.desired.source import source
+from gravswell_operator.state import PodState, Problem, WorkloadState
+from gravswell_operator.statuses.pods import first_problem
+
+SHOWN_MODELS = 100
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """Everything that a server's status follows from."""
+
+    server: InferenceServer
+    repository: ModelRepository | None
+    pool: GPUNodePool | None
+    blocker: Problem | None = None
+    """Why its children are not applied: what was asked, or the API server's answer."""
+    resolution: Resolution | None = None
+    deployment: WorkloadState | None = None
+    pods: Sequence[PodState] = ()
+    reports: Mapping[str, Report] = field(default_factory=dict)
+    """By pod."""
+
+
+def blocker(
+    server: InferenceServer, repository: ModelRepository | None, pool: GPUNodePool | None, options: Options
+) -> Problem | None:
+    """The first reason not to touch anything for this server; checked before anything is made."""
+    if (problem_image := image_problem(triton_image(server, options.triton_image))) is not None:
+        return problem_image
+    if repository is None:
+        return _repository_missing(server)
+    if (problem_pool := _pool_problem(server, pool)) is not None:
+        return problem_pool
+    try:
+        merged_selector(
+            source(repository).node_selector,
+            pool_node_selector(pool) if pool is not None else {},
+            server.spec.pod_template.node_selector,
+        )
+    except ValueError as error:
+        return Problem(Reason.NODE_SELECTOR_CONFLICT, str(error))
+    return None
+
+
+def _repository_missing(server: InferenceServer) -> Problem:
+    return Problem(
+        Reason.REPOSITORY_NOT_FOUND,
+        f"there is no ModelRepository {server.spec.repository_ref.name} in namespace {server.metadata.namespace}; "
+        "apply it, or mend repositoryRef",
+    )
+
+
+def _pool_problem(server: InferenceServer, pool: GPUNodePool | None) -> Problem | None:
+    reference = server.spec.node_pool_ref
+    if reference is None:
+        return None
+    if pool is None:
+        return Problem(
+            Reason.NODE_POOL_NOT_FOUND, f"there is no GPUNodePool {reference.name}; apply it, or mend nodePoolRef"
+        )
+    allowed = pool.spec.allowed_namespaces
+    if allowed and server.metadata.namespace not in allowed:
+        return Problem(
+            Reason.NODE_POOL_NOT_ALLOWED,
+            f"GPUNodePool {reference.name} allows the namespaces {', '.join(allowed)} and not "
+            f"{server.metadata.namespace}; use another pool, or add it to allowedNamespaces",
+        )
+    if server.spec.gpus > pool.spec.accelerator.count:
+        return Problem(
+            Reason.TOO_MANY_GPUS,
+            f"a replica asks for {server.spec.gpus} GPUs and each node of GPUNodePool {reference.name} has "
+            f"{pool.spec.accelerator.count}; lower gpus, or use a pool of larger nodes",
+        )
+    return None
+
+
+def findings(view: ServerView) -> list[Finding]:
+    """The server's conditions."""
+    return [
+        _ready(view),
+        _available(view),
+        _progressing(view),
+        _repository(view),
+        *_pool(view),
+        *_models(view),
+    ]
+
+
+def _wanted(view: ServerView) -> int:
+    if view.deployment is not None:
+        return view.deployment.desired
+    return view.server.spec.replicas or 0
+
+
+def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of facts, one return each
+    if view.blocker is not None:
+        return Finding(conditions.READY, False, view.blocker.reason, view.blocker.message)
+    deployment = view.deployment
+    if deployment is None or not deployment.generation_seen:
+        return Finding(conditions.READY, False, Reason.STARTING, "the Deployment has not been acted upon yet")
+    wanted = deployment.desired
+    if wanted == 0 and deployment.total == 0:
+        return Finding(conditions.READY, True, Reason.SCALED_TO_ZERO, "no replica is wanted, and none runs")
+    counts = f"{deployment.ready} of {wanted} replicas are ready"
+    if deployment.ready >= wanted and deployment.complete:
+        return Finding(conditions.READY, True, Reason.SERVING, counts)
+    if deployment.failure_message:
+        return Finding(conditions.READY, False, Reason.PODS_REFUSED, f"{counts}; {deployment.failure_message}")
+    if (problem := first_problem(view.pods)) is not None:
+        return Finding(conditions.READY, False, problem.reason, f"{counts}; {problem.message}")
+    if view.resolution is not None and not view.resolution.desired.models and deployment.ready == 0:
+        return Finding(conditions.READY, False, Reason.NO_MODELS, f"{counts}; {_no_models(view)}")
+    if (failed := _failed(view)) is not None:
+        pod, model = failed
+        return Finding(
+            conditions.READY,
+            False,
+            Reason.LOAD_FAILED,
+            f"{counts}; model {model.name} on pod {pod}: {model.reason}: {model.message}",
+        )
+    reason = Reason.ROLLING_OUT if deployment.ready else Reason.STARTING
+    return Finding(conditions.READY, False, reason, counts)
+
+
+def _no_models(view: ServerView) -> str:
+    name = view.server.metadata.name
+    if view.resolution is not None and view.resolution.unresolved:
+        return _unresolved_text(view.resolution)
+    return f"no Model names this server; apply one with serverRef.name: {name}, or set models: All"
+
+
+def _failed(view: ServerView) -> tuple[str, ModelReport] | None:
+    active = {pod.name for pod in view.pods if pod.active}
+    for pod, report in sorted(view.reports.items()):
+        for model in report.models:
+            if pod in active and model.state is ModelState.FAILED:
+                return pod, model
+    return None
+
+
+def _available(view: ServerView) -> Finding:
+    ready = view.deployment.ready if view.deployment is not None else 0
+    if ready:
+        return Finding(conditions.AVAILABLE, True, Reason.REPLICAS_READY, f"{ready} replicas take traffic")
+    if _wanted(view) == 0 and view.blocker is None:
+        return Finding(conditions.AVAILABLE, False, Reason.SCALED_TO_ZERO, "no replica is wanted")
+    return Finding(conditions.AVAILABLE, False, Reason.NO_REPLICA_READY, "no replica takes traffic")
+
+
+def _progressing(view: ServerView) -> Finding:
+    deployment = view.deployment
+    if view.blocker is not None:
+        return Finding(conditions.PROGRESSING, False, view.blocker.reason, "nothing is changed until this is mended")
+    if deployment is None or not deployment.generation_seen:
+        return Finding(conditions.PROGRESSING, True, Reason.STARTING, "the Deployment has not been acted upon yet")
+    if deployment.complete and deployment.ready >= deployment.desired:
+        return Finding(conditions.PROGRESSING, False, Reason.ROLLED_OUT, "every replica is of the latest specification")
+    if deployment.progressing_reason == "ProgressDeadlineExceeded":
+        return Finding(conditions.PROGRESSING, False, Reason.PROGRESS_DEADLINE_EXCEEDED, deployment.progressing_message)
+    return Finding(
+        conditions.PROGRESSING,
+        True,
+        Reason.ROLLING_OUT,
+        f"{deployment.updated} of {deployment.desired} replicas are of the latest specification, "
+        f"{deployment.ready} are ready",
+    )
+
+
+def _repository(view: ServerView) -> Finding:
+    name = view.server.spec.repository_ref.name
+    if view.repository is None:
+        problem = _repository_missing(view.server)
+        return Finding(conditions.REPOSITORY_RESOLVED, False, problem.reason, problem.message)
+    message = f"ModelRepository {name}: {view.repository.spec.url}"
+    return Finding(conditions.REPOSITORY_RESOLVED, True, Reason.REPOSITORY_FOUND, message)
+
+
+def _pool(view: ServerView) -> list[Finding]:
+    reference = view.server.spec.node_pool_ref
+    if reference is None:
+        return []
+    if (problem := _pool_problem(view.server, view.pool)) is not None:
+        return [Finding(conditions.NODE_POOL_RESOLVED, False, problem.reason, problem.message)]
+    return [Finding(conditions.NODE_POOL_RESOLVED, True, Reason.NODE_POOL_FOUND, f"GPUNodePool {reference.name}")]
+
+
+def _models(view: ServerView) -> list[Finding]:
+    if view.resolution is None:
+        return []
+    if view.resolution.unresolved:
+        return [Finding(conditions.MODELS_RESOLVED, False, Reason.MODELS_UNRESOLVED, _unresolved_text(view.resolution))]
+    count = len(view.resolution.desired.models)
+    if not count:
+        return [Finding(conditions.MODELS_RESOLVED, False, Reason.NO_MODELS, _no_models(view))]
+    return [Finding(conditions.MODELS_RESOLVED, True, Reason.MODELS_KNOWN, f"{count} models at known versions")]
+
+
+def _unresolved_text(resolution: Resolution) -> str:
+    return "; ".join(f"{entry}: {outcome.message}" for entry, outcome in resolution.unresolved.items())
+
+
+def serves(model: DesiredModel, report: Report | None) -> bool:
+    """Whether the replica of ``report`` serves exactly this version."""
+    said = next((m for m in report.models if m.name == model.name), None) if report is not None else None
+    return said is not None and said.loaded_version == model.version and said.loaded_digest == model.digest
+
+
+def fields(view: ServerView) -> dict[str, object]:
+    """The status beside the conditions, by the names of the API."""
+    server, deployment = view.server, view.deployment
+    name, namespace = server.metadata.name, server.metadata.namespace
+    active = [pod.name for pod in view.pods if pod.active]
+    desired = view.resolution.desired.models if view.resolution is not None else ()
+    return {
+        "replicas": deployment.total if deployment is not None else 0,
+        "readyReplicas": deployment.ready if deployment is not None else 0,
+        "selector": names.selector_text(names.server_selector(name)),
+        "address": names.address(name, namespace),
+        "models": [
+            {
+                "name": model.name,
+                "version": model.version,
+                "replicas": sum(serves(model, view.reports.get(pod)) for pod in active),
+            }
+            for model in desired[:SHOWN_MODELS]
+        ],
+        "simulatedGPUs": any(view.reports[pod].simulated_gpus for pod in active if pod in view.reports),
+    }
