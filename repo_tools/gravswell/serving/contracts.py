@@ -87,7 +87,11 @@ class Reason(enum.StrEnum):
     """Why a model is not (yet) served as desired: the values of ``ModelReport.reason`` and ``Listing.reason``."""
 
     REPOSITORY_UNAVAILABLE = "RepositoryUnavailable"
-    """The repository does not answer, is not there or refuses the credentials. Retried."""
+    """The repository does not answer. Retried."""
+    REPOSITORY_NOT_FOUND = "RepositoryNotFound"
+    """There is nothing at the repository's URL. Retried."""
+    ACCESS_DENIED = "AccessDenied"
+    """The repository refuses the credentials. Retried."""
     NOT_A_REPOSITORY = "NotARepository"
     """The URL names something that is no repository: a file, or a store that this release cannot open."""
     VERSION_NOT_FOUND = "VersionNotFound"

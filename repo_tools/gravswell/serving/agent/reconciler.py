@@ -53,7 +53,7 @@ class Reconciler:
         self._steps = steps
         self._folder = steps.folder
         self._triton = steps.triton
-        self._changed = changed
+        self.changed = changed
         self._wake = asyncio.Event()
         self._stopping = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -153,13 +153,13 @@ class Reconciler:
         if version != self.triton_version:
             log.info("Triton %s answers", version)
             self.triton_version = version
-            self._changed()
+            self.changed()
 
     def _triton_gone(self, error: GravswellError) -> None:
         if self.triton_version:
             log.warning("%s", error)
             self.triton_version = ""
-            self._changed()
+            self.changed()
         self.serving.clear()
         self._unrestorable.clear()
 
@@ -290,7 +290,7 @@ class Reconciler:
             log.warning("%s: %s", work.model.name, failure)  # its successor is on the way
             return
         serving.proven = True
-        self._changed()
+        self.changed()
 
     async def _probe(self, work: Work) -> None:
         """Where nobody else asks, ask; a single failure is no news yet."""
@@ -316,7 +316,7 @@ class Reconciler:
                 log.warning("%s: unloading and loading it, for its backend is dead", work.model.name)
                 serving.proven = False
                 self._reload.add(work.model.name)
-                self._changed()
+                self.changed()
             raise
 
     async def _retire(self, name: str) -> None:
@@ -332,7 +332,7 @@ class Reconciler:
         except TritonRefusedError as error:
             log.warning("%s cannot be unloaded: %s", name, error)
         self.serving.pop(name, None)
-        self._changed()
+        self.changed()
 
     async def _collect(self, desired: Desired) -> None:
         recent = {name: [model.version for model in models] for name, models in self.state.recent.items()}
@@ -387,13 +387,13 @@ class Reconciler:
         work.attempted = work.attempted or state in (ModelState.SERVING, ModelState.FAILED)
         if (work.state, work.reason, work.message) != (state, reason, message):
             work.state, work.reason, work.message = state, reason, message
-            self._changed()
+            self.changed()
         self._latch()
 
     def _latch(self) -> None:
         if not self.was_attempted and self.desired is not None and all(work.attempted for work in self.works.values()):
             self.was_attempted = True
-            self._changed()
+            self.changed()
 
     def _save(self) -> None:
         here = self._folder.staged.union(*(versions.values() for versions in self._folder.placed.values()))
@@ -405,7 +405,7 @@ class Reconciler:
 
     def _poke(self) -> None:
         self._wake.set()
-        self._changed()
+        self.changed()
 
 
 class _timed:  # noqa: N801  used as a with-statement's verb

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gravswell.errors import (
+    AccessDeniedError,
     GravswellError,
     InvalidInputError,
     NotFoundError,
@@ -44,8 +45,10 @@ def fetch(repository: str, model: DesiredModel, folder: ModelFolder, *, wanted: 
         reader = RepositoryReader(repository)
     except (InvalidInputError, UnsupportedError) as error:
         raise ModelFailure(Reason.NOT_A_REPOSITORY, str(error)) from None
-    except (NotFoundError, UnavailableError) as error:
-        raise ModelFailure(Reason.REPOSITORY_UNAVAILABLE, str(error)) from None
+    except NotFoundError as error:
+        raise ModelFailure(Reason.REPOSITORY_NOT_FOUND, str(error)) from None
+    except UnavailableError as error:
+        raise ModelFailure(_why(error), str(error)) from None
     size = _check_version(reader, model)
     free = folder.free_bytes()
     if size + SPARE_BYTES > free:
@@ -68,7 +71,7 @@ def fetch(repository: str, model: DesiredModel, folder: ModelFolder, *, wanted: 
     except NotFoundError as error:
         raise ModelFailure(Reason.VERSION_NOT_FOUND, str(error)) from None
     except UnavailableError as error:
-        raise ModelFailure(Reason.REPOSITORY_UNAVAILABLE, str(error)) from None
+        raise ModelFailure(_why(error), str(error)) from None
     folder.adopt_stage(model)
     if model.digest is not None and digest_of((target / MANIFEST).read_bytes()) != model.digest:
         folder.drop_stage(identity(model))  # replaced between the look and the copy
@@ -109,7 +112,7 @@ def _check_version(reader: RepositoryReader, model: DesiredModel) -> int:
     except VerificationError as error:
         raise ModelFailure(Reason.MANIFEST_INVALID, str(error)) from None
     except UnavailableError as error:
-        raise ModelFailure(Reason.REPOSITORY_UNAVAILABLE, str(error)) from None
+        raise ModelFailure(_why(error), str(error)) from None
     if digest_of(raw) != model.digest:
         raise ModelFailure(
             Reason.DIGEST_MISMATCH,
@@ -117,6 +120,10 @@ def _check_version(reader: RepositoryReader, model: DesiredModel) -> int:
             f"desired: the published version was replaced; publish a new one",
         )
     return len(raw) + sum(record.size for record in manifest.files.values())
+
+
+def _why(error: UnavailableError) -> Reason:
+    return Reason.ACCESS_DENIED if isinstance(error, AccessDeniedError) else Reason.REPOSITORY_UNAVAILABLE
 
 
 def _known_numbers(reader: RepositoryReader, entry: str) -> str:

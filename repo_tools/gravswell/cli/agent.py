@@ -1,0 +1,133 @@
+"""``gravswell agent``: the programs of the one image that run beside servers; seen mostly in pods' command lines."""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gravswell.cli.output import Output, OutputOption, emit
+from gravswell.errors import InvalidInputError, UnsupportedError
+
+app = typer.Typer(
+    name="agent", help="Programs that run in pods: the agent beside a Triton, the lister.", no_args_is_help=True
+)
+
+Repository = Annotated[str, typer.Option("--repository", help="URL or path of the repository.")]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", envvar="POD_NAMESPACE", help="Namespace of the ConfigMaps.")
+]
+
+
+@app.command()
+def run(
+    *,
+    repository: Repository,
+    models: Annotated[Path, typer.Option("--models", help="Folder that Triton serves; only the agent writes to it.")],
+    triton_http: Annotated[str, typer.Option("--triton-http", help="host:port of Triton's HTTP.")] = "127.0.0.1:8000",
+    triton_grpc: Annotated[
+        str | None, typer.Option("--triton-grpc", help="host:port of Triton's gRPC; it must answer too.")
+    ] = None,
+    listen: Annotated[str, typer.Option("--listen", help="host:port of /readyz, /livez, /report and /metrics.")] = (
+        "127.0.0.1:8090"
+    ),
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="File with the key of Triton's control APIs.")
+    ] = None,
+    desired: Annotated[str | None, typer.Option("--desired", help="ConfigMap that says what shall be served.")] = None,
+    desired_file: Annotated[
+        Path | None, typer.Option("--desired-file", help="File with the same document, outside a cluster.")
+    ] = None,
+    follow_latest: Annotated[
+        bool, typer.Option("--follow-latest", help="Serve every entry at its latest version.")
+    ] = False,
+    report: Annotated[str | None, typer.Option("--report", help="ConfigMap that the report is written into.")] = None,
+    namespace: Namespace = None,
+    pod: Annotated[str | None, typer.Option("--pod", envvar="POD_NAME", help="Key of the report.")] = None,
+    interval: Annotated[
+        float, typer.Option("--interval", min=0.1, help="Seconds between looks at a file or a repository.")
+    ] = 10.0,
+    device: Annotated[
+        str, typer.Option("--device", help="auto: as the configs say; cpu: on the CPU whatever they say.")
+    ] = "auto",
+) -> None:
+    """Make one Triton serve what is desired, verified version by version, until SIGTERM."""
+    _need_extra()
+    from gravswell.serving.agent.program import SIMULATED_GPUS_ENV, AgentOptions, run_agent  # noqa: PLC0415  late: heavy
+
+    if device not in ("auto", "cpu"):
+        raise InvalidInputError(f"--device {device} is not known; use auto or cpu")
+    simulated = os.environ.get(SIMULATED_GPUS_ENV) == "1"
+    options = AgentOptions(
+        repository=repository,
+        models=models,
+        listen=listen,
+        triton_http=triton_http,
+        triton_grpc=triton_grpc,
+        key_file=key_file,
+        desired_configmap=desired,
+        desired_file=desired_file,
+        follow_latest=follow_latest,
+        report_configmap=report,
+        namespace=namespace,
+        pod=pod or socket.gethostname(),
+        interval=interval,
+        cpu_only=simulated or device == "cpu",
+        simulated_gpus=simulated,
+    )
+    _log()
+    asyncio.run(run_agent(options))
+
+
+@app.command()
+def init(
+    key_file: Annotated[Path, typer.Option("--key-file", help="File to make, readable by its owner and group.")],
+) -> None:
+    """Make the random key with which this pod's Triton closes its control APIs to everyone but its agent."""
+    from gravswell.serving.agent.key import make_key  # noqa: PLC0415  late: heavy
+
+    typer.echo(f"{key_file} made" if make_key(key_file) else f"{key_file} is there already and stays")
+
+
+@app.command(name="list")
+def list_(
+    *,
+    repository: Repository,
+    listing: Annotated[
+        str | None, typer.Option("--listing", help="ConfigMap that the listing is written into.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print the listing and end; needs no cluster.")] = False,
+    interval: Annotated[str, typer.Option("--interval", help="Between two looks: 30s, 5m, 1h.")] = "30s",
+    listen: Annotated[str | None, typer.Option("--listen", help="host:port of /readyz and /livez.")] = None,
+    namespace: Namespace = None,
+    output: OutputOption = Output.JSON,
+) -> None:
+    """List a repository for the operator, again and again, until SIGTERM."""
+    _need_extra()
+    from gravswell.serving.agent.lister import list_repository, parse_interval, render  # noqa: PLC0415  late: heavy
+    from gravswell.serving.agent.program import run_lister  # noqa: PLC0415  late: heavy
+
+    if once:
+        found = list_repository(repository, datetime.now(UTC))
+        emit(output, found, lambda: render(found))
+        return
+    if listing is None:
+        raise InvalidInputError("--listing names the ConfigMap to write; --once prints instead")
+    _log()
+    asyncio.run(run_lister(repository, listing, parse_interval(interval), namespace=namespace, listen=listen))
+
+
+def _need_extra() -> None:
+    missing = [name for name in ("aiohttp", "kubernetes") if find_spec(name) is None]
+    if missing:
+        raise UnsupportedError(f"{' and '.join(missing)} is not installed; run: pip install 'gravswell[agent]'")
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -1,0 +1,130 @@
+"""Where the desired state comes from. A source hands over each state it sees and goes on until it is cancelled."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from gravswell.errors import GravswellError, InvalidInputError
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.serving.agent.backoff import Backoff
+from gravswell.serving.agent.configmaps import ConfigMap, Snapshot
+from gravswell.serving.contracts import DESIRED_KEY, Desired, DesiredModel, Verification
+
+log = logging.getLogger(__name__)
+
+Accept = Callable[[Desired], None]
+
+
+class DesiredSource(Protocol):
+    """Says what shall be served."""
+
+    async def follow(self, accept: Accept) -> None:
+        """Call ``accept`` with the desired state, at first and whenever it may have changed; never returns."""
+
+
+class ConfigMapSource:
+    """The operator's word: ``desired.json`` in ``<server>-desired``, watched."""
+
+    def __init__(self, configmap: ConfigMap) -> None:
+        self._configmap = configmap
+        self._unreadable = ""
+
+    async def follow(self, accept: Accept) -> None:
+        """See :class:`DesiredSource`. What cannot be read changes nothing: the last good state stays."""
+        backoff = Backoff()
+        while True:
+            try:
+                seen = await self._configmap.read()
+                self._take(seen, accept)
+                async for snapshot in self._configmap.watch(seen.resource_version):
+                    self._take(snapshot, accept)
+                backoff.succeeded()
+                pause = 0.5  # a watch that ends at once must not become a busy loop
+            except GravswellError as error:
+                if backoff.failures in (0, 5):  # once when it begins, once when it lasts
+                    log.warning("%s; what is served stays as it is", error)
+                pause = backoff.failed()
+            await asyncio.sleep(pause)
+
+    def _take(self, snapshot: Snapshot, accept: Accept) -> None:
+        text = snapshot.data.get(DESIRED_KEY)
+        if text is None:  # made, and not yet written to; an empty state would be an empty list of models
+            return
+        try:
+            accept(parse_desired(text, where=f"{self._configmap.name}, key {DESIRED_KEY}"))
+        except InvalidInputError as error:
+            if text != self._unreadable:
+                log.warning("%s; what is served stays as it is", error)
+            self._unreadable = text
+
+
+class FileSource:
+    """A file that holds the same document, read again every ``interval`` seconds."""
+
+    def __init__(self, path: Path, interval: float) -> None:
+        self._path = path
+        self._interval = interval
+
+    async def follow(self, accept: Accept) -> None:
+        """See :class:`DesiredSource`."""
+        told = ""
+        while True:
+            try:
+                accept(parse_desired(await asyncio.to_thread(self._path.read_text), where=str(self._path)))
+                told = ""
+            except (OSError, InvalidInputError) as error:
+                if str(error) != told:
+                    log.warning("%s; what is served stays as it is", error)
+                told = str(error)
+            await asyncio.sleep(self._interval)
+
+
+class LatestSource:
+    """Every entry of the repository at its latest version, listed every ``interval`` seconds.
+
+    A version without a manifest is served as it is: nothing of it can be verified.
+    """
+
+    def __init__(self, repository: str, interval: float, verification: Verification = Verification.GOLDEN) -> None:
+        self._repository = repository
+        self._interval = interval
+        self._verification = verification
+
+    async def follow(self, accept: Accept) -> None:
+        """See :class:`DesiredSource`."""
+        told = ""
+        while True:
+            try:
+                accept(await asyncio.to_thread(self._latest))
+                told = ""
+            except GravswellError as error:
+                if str(error) != told:
+                    log.warning("%s; what is served stays as it is", error)
+                told = str(error)
+            await asyncio.sleep(self._interval)
+
+    def _latest(self) -> Desired:
+        reader = RepositoryReader(self._repository)
+        models = []
+        for entry in reader.entries():
+            newest = next(iter(reader.versions(entry)), None)
+            if newest is not None:
+                verification = self._verification if newest.digest else Verification.NONE
+                models.append(
+                    DesiredModel(name=entry, version=newest.number, digest=newest.digest, verification=verification)
+                )
+        return Desired(repository=self._repository, models=tuple(models))
+
+
+def parse_desired(text: str, *, where: str) -> Desired:
+    """The document in ``text``; :class:`InvalidInputError` names ``where`` and the field that cannot be right."""
+    try:
+        return Desired.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the document"
+        raise InvalidInputError(f"{where} holds no desired state: {field}: {first['msg']}") from None

@@ -1,0 +1,184 @@
+"""``gravswell agent list``: what a repository holds, written where the operator reads it.
+
+The operator holds no credentials for repositories; this small program has those of one and writes one ConfigMap.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from gravswell.errors import AccessDeniedError, GravswellError, InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.serving.agent.backoff import Backoff
+from gravswell.serving.agent.configmaps import ConfigMap
+from gravswell.serving.contracts import LISTING_KEY, ListedEntry, ListedVersion, Listing, Reason
+
+log = logging.getLogger(__name__)
+
+LARGEST_BYTES = 900_000
+"""Of the document: a ConfigMap has 1 MiB in all."""
+
+HEARTBEAT = timedelta(minutes=5)
+"""How old ``observedAt`` may become while nothing changes: every write wakes the operator."""
+
+
+def list_repository(url: str, now: datetime) -> Listing:
+    """What the repository at ``url`` holds; never raises for a repository that cannot be read, but says so."""
+    try:
+        reader = RepositoryReader(url)
+        entries = []
+        for name in reader.entries():
+            try:
+                entries.append(_entry(reader, name))
+            except NotFoundError:
+                continue  # removed while we looked
+    except GravswellError as error:
+        return Listing(
+            repository=url, observed_at=now, accessible=False, reason=_reason(error), message=str(error)[:1000]
+        )
+    return trimmed(Listing(repository=url, observed_at=now, accessible=True, entries=tuple(entries)))
+
+
+def parse_interval(text: str) -> float:
+    """Seconds in ``30s``, ``5m``, ``1h`` or combinations of them, as in the specs of custom resources."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    seconds = (
+        sum(int(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
+    )
+    if seconds < 1:
+        raise InvalidInputError(f"{text!r} is no interval: write 30s, 5m or 1h30m")
+    return float(seconds)
+
+
+def render(listing: Listing) -> RenderableType:
+    """The listing for a person."""
+    if not listing.accessible:
+        return f"{listing.repository}: {listing.reason}: {listing.message}"
+    table = Table(title=listing.repository, title_justify="left")
+    for column in ("entry", "versions", "latest", "digest"):
+        table.add_column(column)
+    for entry in listing.entries:
+        latest = entry.versions[0] if entry.versions else None
+        count = str(len(entry.versions) + entry.omitted)
+        digest = (latest.digest or "unverified")[:12] if latest else ""
+        table.add_row(entry.name, count, str(latest.number) if latest else "", digest)
+    return table
+
+
+def merged(last: Listing | None, new: Listing) -> Listing:
+    """``new``, or where it could not see, what was last seen with the reason why it cannot now."""
+    if new.accessible or last is None or last.repository != new.repository:
+        return new
+    observed = last.observed_at if last.entries or last.accessible else new.observed_at
+    return new.model_copy(update={"entries": last.entries, "observed_at": observed})
+
+
+def must_write(written: Listing | None, new: Listing) -> bool:
+    """Whether the operator should hear of ``new``."""
+    if written is None:
+        return True
+    unchanged = written.model_copy(update={"observed_at": new.observed_at}) == new
+    return not unchanged or new.observed_at - written.observed_at >= HEARTBEAT
+
+
+def trimmed(listing: Listing, limit: int = LARGEST_BYTES) -> Listing:
+    """The listing in at most ``limit`` bytes of JSON: the oldest versions that no alias names are left out and counted.
+
+    Every entry keeps its newest version.
+    """
+    entries = list(listing.entries)
+    # The overhead of the document and of each entry is small beside the versions; measured once, then only subtracted.
+    size = len(listing.to_json().encode())
+    while size > limit:
+        longest = max(range(len(entries)), key=lambda k: _droppable(entries[k]), default=None)
+        if longest is None or not _droppable(entries[longest]):
+            break
+        entry = entries[longest]
+        kept, dropped = _halved(entry)
+        entries[longest] = entry.model_copy(update={"versions": kept, "omitted": entry.omitted + dropped})
+        size -= len(entry.to_json().encode()) - len(entries[longest].to_json().encode())
+    return listing.model_copy(update={"entries": tuple(entries)})
+
+
+class Lister:
+    """Lists one repository again and again and writes what changed."""
+
+    def __init__(self, url: str, configmap: ConfigMap, interval: float) -> None:
+        self._url = url
+        self._configmap = configmap
+        self._interval = interval
+        self.last: Listing | None = None
+        """What was seen last."""
+
+    async def run(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        """List every ``interval`` seconds until cancelled."""
+        written: Listing | None = None
+        backoff = Backoff()
+        while True:
+            new = merged(self.last, await asyncio.to_thread(list_repository, self._url, now()))
+            if not new.accessible and (self.last is None or self.last.message != new.message):
+                log.warning("%s: %s", new.reason, new.message)
+            self.last = new
+            pause = self._interval
+            try:
+                if written is None:
+                    written = await self._read()
+                    self.last = new = merged(written, new)
+                if must_write(written, new):
+                    await self._configmap.merge({LISTING_KEY: new.to_json()})
+                    written = new
+                    log.info("%d entries, digest %s", len(new.entries), new.digest)
+                backoff.succeeded()
+            except GravswellError as error:
+                if backoff.failures in (0, 5):
+                    log.warning("the listing waits: %s", error)
+                pause = min(backoff.failed(), self._interval)
+                written = None
+            await asyncio.sleep(pause)
+
+    async def _read(self) -> Listing | None:
+        """What an earlier lister wrote: its entries stand while the repository cannot be read."""
+        text = (await self._configmap.read()).data.get(LISTING_KEY)
+        if not text:
+            return None
+        try:
+            return Listing.model_validate_json(text)
+        except ValueError as error:
+            log.warning("the listing that is there cannot be read and is replaced: %s", error)
+            return None
+
+
+def _entry(reader: RepositoryReader, name: str) -> ListedEntry:
+    versions = tuple(
+        ListedVersion(number=info.number, digest=info.digest, size=info.size, created=info.created)
+        for info in reader.versions(name)
+    )
+    return ListedEntry(name=name, versions=versions, aliases=reader.aliases(name))
+
+
+def _reason(error: GravswellError) -> Reason:
+    if isinstance(error, AccessDeniedError):
+        return Reason.ACCESS_DENIED
+    if isinstance(error, InvalidInputError | UnsupportedError):
+        return Reason.NOT_A_REPOSITORY
+    if isinstance(error, NotFoundError):
+        return Reason.REPOSITORY_NOT_FOUND
+    return Reason.REPOSITORY_UNAVAILABLE
+
+
+def _droppable(entry: ListedEntry) -> int:
+    named = set(entry.aliases.values())
+    return sum(1 for version in entry.versions[1:] if version.number not in named)
+
+
+def _halved(entry: ListedEntry) -> tuple[tuple[ListedVersion, ...], int]:
+    """Without the older half of what may go."""
+    named = set(entry.aliases.values())
+    may_go = [version.number for version in entry.versions[1:] if version.number not in named]
+    going = set(may_go[len(may_go) // 2 :])
+    return tuple(version for version in entry.versions if version.number not in going), len(going)

@@ -1,0 +1,169 @@
+"""``gravswell agent run`` and ``list``: the parts put together, and a clean, bounded stop on SIGTERM."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gravswell.errors import InvalidInputError
+from gravswell.serving import incluster
+from gravswell.serving.agent.configmaps import ConfigMap, api_client
+from gravswell.serving.agent.desired import ConfigMapSource, DesiredSource, FileSource, LatestSource
+from gravswell.serving.agent.folder import ModelFolder
+from gravswell.serving.agent.key import read_key
+from gravswell.serving.agent.lister import Lister
+from gravswell.serving.agent.reconciler import Reconciler
+from gravswell.serving.agent.reporting import ReportWriter
+from gravswell.serving.agent.server import AgentServer, Endpoint
+from gravswell.serving.agent.steps import Steps
+from gravswell.serving.agent.triton import TritonControl
+from gravswell.serving.agent.work import Pace
+
+if TYPE_CHECKING:
+    from kubernetes.aio.client import ApiClient
+
+log = logging.getLogger(__name__)
+
+SIMULATED_GPUS_ENV = "GRAVSWELL_SIMULATED_GPUS"
+"""Set to 1 by a development node, whose GPUs are only counted: models run on the CPU there."""
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """What ``gravswell agent run`` is told. Exactly one of the three sources of the desired state is given."""
+
+    repository: str
+    models: Path
+    listen: str
+    triton_http: str
+    triton_grpc: str | None = None
+    key_file: Path | None = None
+    desired_configmap: str | None = None
+    desired_file: Path | None = None
+    follow_latest: bool = False
+    report_configmap: str | None = None
+    namespace: str | None = None
+    pod: str = "agent"
+    interval: float = 10.0
+    """Seconds between two looks at a file or repository."""
+    cpu_only: bool = False
+    simulated_gpus: bool = False
+    pace: Pace = field(default_factory=Pace)
+
+    def check(self) -> None:
+        """Raise :class:`InvalidInputError` for options that contradict one another."""
+        given = [bool(self.desired_configmap), self.desired_file is not None, self.follow_latest]
+        if sum(given) != 1:
+            raise InvalidInputError(
+                "what shall be served is said by exactly one of --desired (a ConfigMap), --desired-file and "
+                "--follow-latest"
+            )
+
+
+@asynccontextmanager
+async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler, AgentServer, Awaitable[None]]]:
+    """A running agent: its reconciler, its endpoint, and an awaitable that ends only when one of its parts fails."""
+    options.check()
+    key = read_key(options.key_file) if options.key_file is not None else None
+    async with AsyncExitStack() as stack:
+        triton = await stack.enter_async_context(
+            TritonControl(options.triton_http, grpc_address=options.triton_grpc, key=key)
+        )
+        steps = Steps(
+            repository=options.repository,
+            folder=ModelFolder(options.models),
+            triton=triton,
+            cpu_only=options.cpu_only,
+        )
+        reconciler = Reconciler(steps, pace=options.pace)
+        await reconciler.open()
+        server = await stack.enter_async_context(
+            AgentServer(reconciler, options.listen, pod=options.pod, simulated_gpus=options.simulated_gpus)
+        )
+        client = None
+        if options.desired_configmap or options.report_configmap:
+            client = await stack.enter_async_context(api_client())
+        jobs = [reconciler.run(), _source(options, client).follow(reconciler.accept)]
+        if options.report_configmap and client is not None:
+            writer = ReportWriter(
+                _configmap(options, client, options.report_configmap),
+                reconciler,
+                pod=options.pod,
+                simulated_gpus=options.simulated_gpus,
+            )
+            reconciler.changed = writer.changed
+            jobs.append(writer.run())
+        tasks = [asyncio.create_task(job) for job in jobs]
+        stack.push_async_callback(_cancelled, tasks)
+        yield reconciler, server, _first_end(tasks)
+
+
+async def run_agent(options: AgentOptions) -> None:
+    """Run until SIGTERM or SIGINT."""
+    async with running_agent(options) as (_, server, failed):
+        log.info("listening on %s", server.address)
+        await until_stopped(failed)
+    log.info("stopped")
+
+
+async def run_lister(
+    repository: str, listing: str, interval: float, *, namespace: str | None = None, listen: str | None = None
+) -> None:
+    """Keep the ConfigMap ``listing`` true to ``repository`` until SIGTERM or SIGINT."""
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(api_client())
+        lister = Lister(repository, ConfigMap(client, namespace or incluster.namespace(), listing), interval)
+        if listen is not None:
+            endpoint = Endpoint(listen, {"/livez": _fine, "/readyz": _fine})
+            await stack.enter_async_context(endpoint)
+        task = asyncio.create_task(lister.run())
+        stack.push_async_callback(_cancelled, [task])
+        await until_stopped(_first_end([task]))
+
+
+async def until_stopped(failed: Awaitable[None]) -> None:
+    """Return on SIGTERM or SIGINT; raise what ``failed`` raises."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    waits = [asyncio.ensure_future(failed), asyncio.ensure_future(stop.wait())]
+    done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in pending:
+        wait.cancel()
+    for wait in done:
+        wait.result()
+
+
+async def _fine(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+def _source(options: AgentOptions, client: "ApiClient | None") -> DesiredSource:
+    if options.desired_configmap and client is not None:
+        return ConfigMapSource(_configmap(options, client, options.desired_configmap))
+    if options.desired_file is not None:
+        return FileSource(options.desired_file, options.interval)
+    return LatestSource(options.repository, options.interval)
+
+
+def _configmap(options: AgentOptions, client: "ApiClient", name: str) -> ConfigMap:
+    return ConfigMap(client, options.namespace or incluster.namespace(), name)
+
+
+async def _first_end(tasks: list["asyncio.Task[None]"]) -> None:
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+async def _cancelled(tasks: list["asyncio.Task[None]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,94 @@
+"""What one replica says of itself, and its way into ``<server>-report``."""
+
+import asyncio
+import logging
+
+from gravswell.errors import GravswellError
+from gravswell.serving.agent.backoff import Backoff
+from gravswell.serving.agent.configmaps import ConfigMap
+from gravswell.serving.agent.reconciler import Reconciler
+from gravswell.serving.agent.work import Work
+from gravswell.serving.contracts import ModelReport, Report
+
+log = logging.getLogger(__name__)
+
+DEBOUNCE_SECONDS = 0.3
+"""A load passes several stages at once; one write tells them all."""
+
+CHECK_SECONDS = 60.0
+"""How often the ConfigMap is looked at, in case somebody removed what was written."""
+
+LONGEST_MESSAGE = 500
+"""Characters of a message: a ConfigMap has 1 MiB for all replicas."""
+
+
+def build_report(reconciler: Reconciler, *, pod: str, simulated_gpus: bool) -> Report:
+    """The report of this moment."""
+    return Report(
+        pod=pod,
+        revision=reconciler.desired.revision if reconciler.desired is not None else "",
+        ready=reconciler.ready,
+        triton=reconciler.triton_version,
+        simulated_gpus=simulated_gpus,
+        models=tuple(_model_report(reconciler, work) for work in reconciler.works.values()),
+    )
+
+
+def _model_report(reconciler: Reconciler, work: Work) -> ModelReport:
+    serving = reconciler.serving.get(work.model.name)
+    message = work.message if len(work.message) <= LONGEST_MESSAGE else work.message[: LONGEST_MESSAGE - 1] + "…"
+    return ModelReport(
+        name=work.model.name,
+        state=work.state,
+        desired_version=work.model.version,
+        desired_digest=work.model.digest,
+        loaded_version=serving.loaded.version if serving else None,
+        loaded_digest=serving.loaded.digest if serving else None,
+        verified=serving is not None and serving.proven and serving.golden is not None,
+        reason=work.reason or "",
+        message=message,
+        seconds=dict(work.seconds),
+    )
+
+
+class ReportWriter:
+    """Keeps this pod's key in the report ConfigMap equal to what is true, as soon as it can."""
+
+    def __init__(self, configmap: ConfigMap, reconciler: Reconciler, *, pod: str, simulated_gpus: bool) -> None:
+        self._configmap = configmap
+        self._reconciler = reconciler
+        self._pod = pod
+        self._simulated_gpus = simulated_gpus
+        self._changed = asyncio.Event()
+
+    def changed(self) -> None:
+        """The report may differ from what was written."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Write until cancelled. An API server that does not answer is asked again, less and less often."""
+        written: str | None = None
+        backoff = Backoff()
+        while True:
+            self._changed.clear()  # before reading the state: a change from here on makes another round
+            text = build_report(self._reconciler, pod=self._pod, simulated_gpus=self._simulated_gpus).to_json()
+            try:
+                if text != written:
+                    await self._configmap.merge({self._pod: text})
+                    written = text
+                    backoff.succeeded()
+                elif (await self._configmap.read()).data.get(self._pod) != text:
+                    written = None
+                    continue
+            except GravswellError as error:
+                if backoff.failures in (0, 5):
+                    log.warning("the report waits: %s", error)
+                await asyncio.sleep(backoff.failed())
+                written = None
+                continue
+            try:
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(DEBOUNCE_SECONDS)
