@@ -24,6 +24,7 @@ from gravswell.serving.triton.install import ensure_triton
 from gravswell.serving.triton.overlay import build_overlay, repository_folder, run_on_cpu
 from gravswell.serving.triton.packages import Progress
 from gravswell.serving.triton.process import ServerProcess
+from gravswell.serving.triton.workspace import Workspace
 
 POLL_SECONDS = 0.05
 PORT_ATTEMPTS = 3
@@ -100,7 +101,7 @@ class EmbeddedTriton:
         self._extra = list(extra_flags)
         self._progress = progress
         self._process: ServerProcess | None = None
-        self._folder: Path | None = None
+        self._workspace: Workspace | None = None
         self._served_folder = self._root
 
     # Where it is
@@ -176,18 +177,19 @@ class EmbeddedTriton:
         """Install what is missing, start the server and return when it answers and every model has loaded or failed."""
         installation = ensure_triton(self._progress)
         with ExitStack() as undo:
-            self._folder = Path(tempfile.mkdtemp(prefix="gravswell-triton-"))
+            self._workspace = Workspace.create()
             undo.callback(self.stop)
+            folder = self._workspace.path
             if self._model_control == "none":
-                expected = build_overlay(self._root, self._folder / "models", self._models)
-                self._served_folder = self._folder / "models"
+                expected = build_overlay(self._root, folder / "models", self._models)
+                self._served_folder = folder / "models"
             else:
                 expected = []
                 self._served_folder = self._root
             for attempt in range(PORT_ATTEMPTS):
                 self._ports = _choose_ports(self.host, self._wanted_ports)
                 try:
-                    self._launch(installation.program)
+                    self._launch(installation.program, folder)
                     break
                 except ConflictError:
                     if attempt + 1 == PORT_ATTEMPTS or 0 not in vars(self._wanted_ports).values():
@@ -199,11 +201,11 @@ class EmbeddedTriton:
     def stop(self) -> None:
         """Stop the server; nothing of it is left. Harmless when it is not running."""
         process, self._process = self._process, None
-        folder, self._folder = self._folder, None
+        workspace, self._workspace = self._workspace, None
         if process is not None:
             process.stop(self._exit_timeout)
-        if folder is not None:
-            shutil.rmtree(folder)
+        if workspace is not None:
+            workspace.remove()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -223,10 +225,9 @@ class EmbeddedTriton:
 
     # Inside
 
-    def _launch(self, program: Path) -> None:
-        assert self._folder is not None
+    def _launch(self, program: Path, folder: Path) -> None:
         identity = f"gravswell-{secrets.token_hex(8)}"
-        log = self._wanted_log or self._folder / "server.log"
+        log = self._wanted_log or folder / "server.log"
         flags = server_flags(
             model_repository=str(self._served_folder),
             address=self.host,
@@ -321,5 +322,5 @@ def _poll_failure(log: Path, model: str) -> str:
 def _last_words(log: Path) -> str:
     """The errors of a server's log, else its last line."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line and line[0] not in "+|"]
-    errors = [line for line in lines if re.match(r"E\d{4} |error:|Error", line)]
+    errors = [line for line in lines if re.match(r"E\d{4} |error:|Error|tritonserver: ", line)]
     return " / ".join((errors or lines or ["its log is empty"])[-3:])

@@ -1,0 +1,52 @@
+"""A temporary folder for one server, that also goes when its owner was killed: the next server's start sweeps it."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+PREFIX: Final = "gravswell-triton-"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder that this process holds a lock on; the kernel frees the lock however the process ends."""
+
+    path: Path
+    _lock: int
+
+    @classmethod
+    def create(cls) -> Self:
+        """Sweep what dead owners left, and make a new one in the system's temporary folder."""
+        for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/"):
+            _remove_if_left(left)
+        while True:
+            path = Path(tempfile.mkdtemp(prefix=PREFIX))
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.is_dir():  # a sweep may have taken it between the two lines above
+                return cls(path, lock)
+            os.close(lock)
+
+    def remove(self) -> None:
+        """Remove the folder and everything in it."""
+        shutil.rmtree(self.path)
+        os.close(self._lock)
+
+
+def _remove_if_left(path: Path) -> None:
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # another user's, or gone
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return  # its owner lives
+    else:
+        shutil.rmtree(path, ignore_errors=True)  # two sweeps may meet
+    finally:
+        os.close(lock)
