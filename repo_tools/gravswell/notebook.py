@@ -1,10 +1,11 @@
-"""The torch helpers of the project's notebook: what its cells call ``utils.MLP``, ``utils.do_some_inference`` and so on.
+"""The torch helpers of the project's notebook: what its cells call ``utils.MLP``, ``utils.do_some_inference``…
 
 They are in a module of their own because processes that are spawned can only import what they run from one.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class NoiseRemovalModel(torch.nn.Module):
         super().__init__()
         sizes = [input_size, *hidden_sizes, *reversed(hidden_sizes[:-1]), input_size]
         layers: list[torch.nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [torch.nn.Linear(before, after), torch.nn.ReLU()]
         self.layers = torch.nn.Sequential(*layers[:-1])
 
@@ -78,7 +79,7 @@ def do_some_throttled_inference(
             yield model(batch).cpu().numpy()
 
 
-def parallel_inference_task(
+def parallel_inference_task(  # noqa: PLR0917 - torch.multiprocessing.spawn passes by position
     rank: int,
     dataset: Rows,
     model_class: Callable[..., torch.nn.Module],

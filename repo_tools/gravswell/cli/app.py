@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from gravswell import __version__
+from gravswell.cli import repository
 from gravswell.cli.agent import app as agent
 from gravswell.cli.output import stderr
 from gravswell.cli.serve import serve
@@ -40,6 +41,7 @@ def _root(
     pass
 
 
+repository.register(app)
 app.command()(serve)
 app.add_typer(agent)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gravswell import __version__
-from gravswell.errors import ConflictError, InvalidInputError, NotFoundError
+from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError
 from gravswell.quiver.config import ConfigText
 from gravswell.quiver.layout import config_key, state_key, version_folder
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Manifest
@@ -138,12 +138,11 @@ class Publication:
                     f"{self._entry} cannot have a version {number}: numbers up to {free - 1} are or were in use; "
                     f"leave the number out, or use {free} or more"
                 )
-            parents = [info.number for info in self._reader.versions(self._entry) if info.digest]
             manifest = Manifest(
                 model=self._entry,
                 version=number,
                 created=datetime.now(UTC),
-                parent=parents[0] if parents else None,
+                parent=self._latest(taken),
                 files=files,
                 signature=built.signature,
                 opset=built.opset,
@@ -159,6 +158,15 @@ class Publication:
             except ConflictError:
                 continue
             return number
+
+    def _latest(self, numbers: list[int]) -> int | None:
+        for number in numbers:
+            try:
+                self._reader.manifest(self._entry, number)
+            except GravswellError:
+                continue  # no manifest, or a damaged one: nothing that a new version could descend from
+            return number
+        return None
 
 
 def forget_version(store: Store, reader: RepositoryReader, entry: str, number: int) -> None:

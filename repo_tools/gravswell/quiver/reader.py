@@ -59,7 +59,7 @@ class RepositoryReader:
         return self.store.url
 
     def entries(self) -> list[str]:
-        """Names of the entries, sorted: folders that hold a ``config.pbtxt`` or a version."""
+        """Names of the entries, sorted: folders that hold a ``config.pbtxt`` or a version of a model."""
         return [name for name in self.store.children().folders if is_readable_name(name) and self._is_entry(name)]
 
     def has(self, entry: str) -> bool:
@@ -165,7 +165,19 @@ class RepositoryReader:
             children = self.store.children(name)
         except NotFoundError:
             return False  # removed while we looked
-        return CONFIG in children.files or any(parse_version(folder) is not None for folder in children.folders)
+        if CONFIG in children.files:
+            return True
+        return any(parse_version(f) is not None and self._is_version(f"{name}/{f}") for f in children.folders)
+
+    def _is_version(self, folder: str) -> bool:
+        """Whether a numbered folder holds a model of ours or of Triton's: many things are kept in numbered folders."""
+        try:
+            children = self.store.children(folder)
+        except NotFoundError:
+            return False
+        return bool({MANIFEST, CLAIM}.intersection(children.files)) or any(
+            name.startswith("model.") for name in (*children.files, *children.folders)
+        )
 
     def _version(self, entry: str, number: int) -> VersionInfo | None:
         folder = version_folder(entry, number)

@@ -1,0 +1,90 @@
+"""From what a user types for a model to the model: a file, or a Python object."""
+
+import importlib
+import importlib.util
+import inspect
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+from gravswell.errors import InvalidInputError, NotFoundError, UnsupportedError
+
+_PICKLES = (".pkl", ".pickle", ".joblib")
+
+
+def load_model(given: str, *, allow_pickle: bool) -> Any:
+    """The model that ``given`` names.
+
+    ``path.onnx``; ``module:attribute`` or ``file.py:attribute``, where a function is called for the model that it
+    returns; or a pickled scikit-learn estimator (``.joblib``, ``.pkl``), which is loaded only with ``allow_pickle``:
+    loading a pickle runs whatever code is in it.
+    """
+    if given.endswith(".onnx"):
+        return Path(given)
+    if given.endswith(_PICKLES):
+        return _unpickle(Path(given), allow_pickle)
+    module, colon, attribute = given.rpartition(":")
+    if not colon or not module or not attribute:
+        raise InvalidInputError(
+            f"{given!r} names no model: give a file (model.onnx, model.joblib) or a Python object "
+            f"(file.py:attribute, package.module:attribute)"
+        )
+    found: Any = _module(module)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            names = (
+                ", ".join(name for name in vars(found) if not name.startswith("_")) if inspect.ismodule(found) else ""
+            )
+            raise NotFoundError(f"{module} has no {attribute!r}" + (f"; it has: {names}" if names else ""))
+        found = getattr(found, part)
+    return found() if inspect.isfunction(found) else found
+
+
+def _module(name: str) -> Any:
+    try:
+        if name.endswith(".py"):
+            return _from_file(Path(name))
+        sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name:
+            raise NotFoundError(f"there is no module {name!r}: name a file.py, or install its package") from None
+        raise InvalidInputError(f"{name} needs {error.name!r}, which is not installed") from None
+    except NotFoundError:
+        raise
+    except Exception as error:  # the user's own code
+        raise InvalidInputError(f"running {name} failed: {type(error).__name__}: {error}") from error
+
+
+def _from_file(path: Path) -> Any:
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InvalidInputError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # where classes defined in it are looked up
+    sys.path.insert(0, str(path.parent.resolve()))
+    spec.loader.exec_module(module)
+    return module
+
+
+def _unpickle(path: Path, allowed: bool) -> Any:
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path}")
+    if not allowed:
+        raise InvalidInputError(
+            f"{path} is a pickle, and loading one runs whatever code is in it. If you made it, or trust whoever did, "
+            f"repeat with --allow-pickle; if not, ask for an .onnx file"
+        )
+    try:
+        import joblib  # noqa: PLC0415 - comes with scikit-learn
+    except ImportError:
+        raise UnsupportedError(
+            "loading a pickled estimator needs scikit-learn: pip install 'gravswell[sklearn]'"
+        ) from None
+    try:
+        return joblib.load(path)  # reads plain pickles too
+    except (pickle.UnpicklingError, EOFError, ImportError, AttributeError, ValueError, KeyError, IndexError) as error:
+        raise InvalidInputError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error

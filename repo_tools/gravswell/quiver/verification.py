@@ -1,0 +1,62 @@
+"""Verifying a published version again: its files against the manifest, its answers against the golden ones."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from gravswell.errors import GravswellError, VerificationError
+from gravswell.quiver.config import parse_config
+from gravswell.quiver.golden import compare, load_golden
+from gravswell.quiver.layout import version_folder
+from gravswell.quiver.manifest import GOLDEN, MANIFEST, MODEL_FILE, VERSION_CONFIG, Manifest
+from gravswell.quiver.reader import Progress, RepositoryReader
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found to hold. Both zero for an unverified version, of which nothing was recorded."""
+
+    files: int
+    """Files whose size and hash are those of the manifest."""
+    samples: int
+    """Golden batches that ONNX Runtime reproduced."""
+
+
+def verify_version(reader: RepositoryReader, entry: str, number: int, *, progress: Progress | None = None) -> Verified:
+    """Check every hash, and run the golden inputs through ONNX Runtime. VerificationError names what differs.
+
+    The version is fetched into a temporary folder, as an agent would, so the same is checked on every store.
+    """
+    with tempfile.TemporaryDirectory(prefix="gravswell-verify-") as folder:
+        copy = Path(folder) / str(number)
+        manifest = reader.fetch(entry, number, copy, progress=progress)
+        if manifest is None:
+            return Verified(0, 0)
+        where = reader.store.location(version_folder(entry, number))
+        _check_extra_files(reader, entry, number, manifest, where)
+        try:
+            samples = _reproduce(copy, manifest)
+        except GravswellError as error:
+            raise VerificationError(f"{where}: {error}") from None
+        return Verified(len(manifest.files), samples)
+
+
+def _check_extra_files(reader: RepositoryReader, entry: str, number: int, manifest: Manifest, where: str) -> None:
+    found = {f.path for f in reader.store.walk(version_folder(entry, number))}
+    extra = sorted(found - set(manifest.files) - {MANIFEST})
+    if extra:
+        raise VerificationError(f"{where} holds {', '.join(extra)}, which was not published: remove it")
+
+
+def _reproduce(copy: Path, manifest: Manifest) -> int:
+    from gravswell.quiver.exporters import open_session, run  # noqa: PLC0415 - imports ONNX
+
+    for name in (MODEL_FILE, GOLDEN, VERSION_CONFIG):
+        if name not in manifest.files:
+            raise VerificationError(f"the manifest names no {name}: the version was made by something else")
+    parse_config((copy / VERSION_CONFIG).read_text(), where=VERSION_CONFIG)
+    session = open_session(copy / MODEL_FILE)
+    samples = load_golden(copy / GOLDEN)
+    for sample in samples:
+        compare(sample.outputs, run(session, sample.inputs), manifest.verification.rtol, manifest.verification.atol)
+    return len(samples)
