@@ -3,6 +3,7 @@
 ``cluster``      a :class:`ControlPlane` for the whole session (one for each xdist worker)
 ``namespace``    the name of a namespace made for the test and deleted after it
 ``kubectl``      ``kubectl(*args, stdin=None, check=True) -> str`` as administrator
+``kwok_nodes``   20 simulated nodes with 8 GPUs each, for the rest of the session
 ``local_node``   the node ``gravswell-local`` with real pods, for the rest of the session
 """
 
@@ -12,7 +13,7 @@ from typing import Protocol
 
 import pytest
 
-from gravswell_operator.devcluster import ControlPlane, LocalNode
+from gravswell_operator.devcluster import ControlPlane, KwokNodes, LocalNode
 
 
 class Kubectl(Protocol):
@@ -42,3 +43,9 @@ def namespace(cluster: ControlPlane) -> Iterator[str]:
 def local_node(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNode]:
     with LocalNode(cluster, tmp_path_factory.mktemp("local-node")) as node:
         yield node
+
+
+@pytest.fixture(scope="session")
+def kwok_nodes(cluster: ControlPlane) -> Iterator[KwokNodes]:
+    with KwokNodes(cluster, count=20) as nodes:
+        yield nodes

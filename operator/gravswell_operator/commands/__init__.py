@@ -8,7 +8,7 @@ from importlib import import_module
 
 import typer
 
-TOPICS: tuple[str, ...] = ("operator",)
+TOPICS: tuple[str, ...] = ("cluster", "operator")
 """Modules of this package, each with ``register(app)``."""
 
 

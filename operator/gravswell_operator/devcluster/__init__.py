@@ -6,7 +6,18 @@ neither root nor a container engine, and imports nothing else of the operator.
 """
 
 from gravswell_operator.devcluster.binaries import BackgroundBuild, Binaries, Progress, ensure_binaries
+from gravswell_operator.devcluster.cluster import DevCluster
 from gravswell_operator.devcluster.controlplane import ControlPlane
+from gravswell_operator.devcluster.kwok import KwokNodes
 from gravswell_operator.devcluster.localnode import LocalNode
 
-__all__ = ["BackgroundBuild", "Binaries", "ControlPlane", "LocalNode", "Progress", "ensure_binaries"]
+__all__ = [
+    "BackgroundBuild",
+    "Binaries",
+    "ControlPlane",
+    "DevCluster",
+    "KwokNodes",
+    "LocalNode",
+    "Progress",
+    "ensure_binaries",
+]

@@ -1,0 +1,254 @@
+"""The development cluster as a whole, run by a supervisor process: for a ``with`` block, or detached until ``down``."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from gravswell.cache import cache_dir, locked
+from gravswell.errors import ConflictError, GravswellError, NotFoundError, UnavailableError
+from gravswell_operator.devcluster.binaries import CONTROL_PLANE, Binaries, ProgressCallback, ensure_binaries
+from gravswell_operator.devcluster.processes import Child, tail
+from gravswell_operator.devcluster.state import ClusterState, Phase, Shape, is_supervised
+
+_START_TIMEOUT = 420.0  # the sum of what the supervisor's parts allow themselves
+_STOP_TIMEOUT = 90.0
+_SUPERVISOR_LOG = "supervisor.log"
+
+
+class DevCluster:
+    """A development cluster that lives as long as the ``with`` block, or this process, whichever ends first.
+
+    ::
+
+        with DevCluster(kwok_nodes=10) as cluster:
+            print(cluster.kubectl("get", "nodes"))
+
+    Args:
+        directory: an empty or absent folder for its state, kept at the end; a temporary one, removed, when None.
+        kwok_nodes: how many simulated nodes to add.
+        local_node: whether there is the node ``gravswell-local``, whose pods are real processes.
+        gpus: simulated GPUs of each node.
+        binaries: what :func:`ensure_binaries` gave, where the caller built already.
+        progress: called while programs are built, which happens once per user.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        kwok_nodes: int = 0,
+        local_node: bool = True,
+        gpus: int = 8,
+        binaries: Binaries | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self._binaries = binaries
+        self._given = directory
+        self._shape = Shape(local_node=local_node, kwok_nodes=kwok_nodes, gpus=gpus)
+        self._progress = progress
+        self._directory: Path | None = None
+        self._child: Child | None = None
+        self._state: ClusterState | None = None
+        self._pipe = -1
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig; its context is ``gravswell-dev``."""
+        return Path(self.state.kubeconfig)
+
+    @property
+    def server_url(self) -> str:
+        """The API server's address."""
+        return self.state.server
+
+    @property
+    def pods(self) -> Path:
+        """Where the local node keeps its pods' logs: ``<namespace>/<pod>/<container>.log``."""
+        return Path(self.state.pods)
+
+    @property
+    def state(self) -> ClusterState:
+        """What the supervisor says of the cluster."""
+        if self._state is None:
+            raise UnavailableError("the development cluster is not running; use it in a `with` block")
+        return self._state
+
+    def start(self) -> None:
+        """Build what is missing and start; returns when everything is ready.
+
+        Raises:
+            UnsupportedError: the programs cannot be had here (no Go), or the local node does not exist here (macOS).
+            UnavailableError: a server did not start; with the end of its log.
+        """
+        if self._binaries is None:
+            ensure(self._shape, self._progress)
+        self._directory = self._given or Path(tempfile.mkdtemp(prefix="gravswell-cluster-"))
+        reader, self._pipe = os.pipe()
+        try:
+            self._child = _spawn(self._directory, self._shape, attached=reader)
+        finally:
+            os.close(reader)
+        try:
+            self._state = _await_ready(self._directory, self._child)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop everything; bounded and idempotent."""
+        if self._pipe >= 0:
+            os.close(self._pipe)  # what the supervisor waits for
+            self._pipe = -1
+        if self._child is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._child.process.wait(_STOP_TIMEOUT)
+            self._child.stop()
+            self._child = None
+        self._state = None
+        if self._given is None and self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120.0) -> str:
+        """Run the real kubectl as administrator and return what it printed.
+
+        Raises:
+            GravswellError: with kubectl's own words, if it failed and ``check`` is set.
+        """
+        done = subprocess.run(
+            [self.state.kubectl, "--kubeconfig", self.state.kubeconfig, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        if check and done.returncode != 0:
+            raise GravswellError(f"kubectl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+
+def ensure(shape: Shape, progress: ProgressCallback | None = None) -> None:
+    """Build the programs that a cluster of ``shape`` needs."""
+    ensure_binaries(progress=progress, names=[*CONTROL_PLANE, *(["kwok"] if shape.kwok_nodes else [])])
+
+
+def default_directory() -> Path:
+    """Return where ``gravswell cluster up`` keeps the user's one detached cluster."""
+    return cache_dir() / "cluster"
+
+
+def status(directory: Path | None = None) -> ClusterState | None:
+    """Return the state of the detached cluster, or None if none runs; what a crash left behind does not count."""
+    folder = directory or default_directory()
+    return ClusterState.read(folder) if is_supervised(folder) else None
+
+
+def up(
+    shape: Shape, *, directory: Path | None = None, progress: ProgressCallback | None = None
+) -> tuple[ClusterState, bool]:
+    """Start the detached cluster; return its state and whether it was started now (False: it ran already).
+
+    Raises:
+        ConflictError: one of another shape runs.
+        UnsupportedError, UnavailableError: as :meth:`DevCluster.start`.
+    """
+    folder = directory or default_directory()
+    ensure(shape, progress)
+    with locked(folder):
+        running = status(folder)
+        if running is not None:
+            if running.shape != shape:
+                raise ConflictError(
+                    f"a development cluster runs already with {describe(running.shape)}, and {describe(shape)} was "
+                    "asked for; stop it first: gravswell cluster down"
+                )
+            return running, False
+        shutil.rmtree(folder, ignore_errors=True)  # what a crash or a reboot left: its servers are gone
+        child = _spawn(folder, shape, attached=None)
+        try:
+            return _await_ready(folder, child), True
+        except BaseException:
+            child.stop(_STOP_TIMEOUT)
+            raise
+
+
+def down(directory: Path | None = None) -> bool:
+    """Stop the detached cluster and remove everything of it; False if there was none."""
+    folder = directory or default_directory()
+    with locked(folder):
+        state = status(folder)
+        if state is not None:
+            with suppress(ProcessLookupError):
+                os.kill(state.pid, signal.SIGTERM)
+            end = time.monotonic() + _STOP_TIMEOUT
+            while is_supervised(folder) and time.monotonic() < end:
+                time.sleep(0.05)
+            if is_supervised(folder):
+                with suppress(ProcessLookupError):
+                    os.kill(state.pid, signal.SIGKILL)  # its servers die with it
+        shutil.rmtree(folder, ignore_errors=True)
+    return state is not None
+
+
+def require(directory: Path | None = None) -> ClusterState:
+    """Return the detached cluster's state; :class:`NotFoundError` if none runs."""
+    state = status(directory)
+    if state is None or state.phase is not Phase.READY:
+        raise NotFoundError("no development cluster runs; start one: gravswell cluster up")
+    return state
+
+
+def describe(shape: Shape) -> str:
+    """Say a shape in words."""
+    parts = ["the local node" if shape.local_node else "no local node"]
+    if shape.kwok_nodes:
+        parts.append(f"{shape.kwok_nodes} kwok nodes")
+    return f"{' and '.join(parts)}, {shape.gpus} simulated GPUs each"
+
+
+def _spawn(directory: Path, shape: Shape, *, attached: int | None) -> Child:
+    argv = [
+        sys.executable,
+        "-m",
+        "gravswell_operator.devcluster.supervisor",
+        f"--directory={directory}",
+        f"--shape={shape.model_dump_json()}",
+    ]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = directory / _SUPERVISOR_LOG
+    if attached is None:
+        return Child("the cluster's supervisor", argv, log=log, with_parent=False)
+    # Not tied to our thread but to our pipe: a caller may start it in one thread and stop it in another.
+    return Child("the cluster's supervisor", [*argv, "--attached"], log=log, stdin=attached, with_parent=False)
+
+
+def _await_ready(directory: Path, child: Child) -> ClusterState:
+    end = time.monotonic() + _START_TIMEOUT
+    while True:
+        ended = not child.running  # read before the state, which it may write last
+        state = ClusterState.read(directory)
+        if state is not None and state.pid == child.pid:
+            if state.phase is Phase.READY:
+                return state
+            if state.phase is Phase.FAILED:
+                raise UnavailableError(f"the development cluster did not start: {state.message}")
+        if ended:
+            raise UnavailableError(f"the development cluster did not start; {tail(child.log)}")
+        if time.monotonic() > end:
+            raise UnavailableError(f"the development cluster was not ready after {_START_TIMEOUT:.0f} s")
+        time.sleep(0.05)
