@@ -2,10 +2,11 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gravswell_operator.devcluster import DevCluster
 
@@ -48,7 +49,47 @@ def ready(pod: dict) -> bool:
     return {"Ready": "True"}.items() <= {c["type"]: c["status"] for c in pod["status"]["conditions"]}.items()
 
 
-def test_install_work_upgrade_uninstall(run, cluster):
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until ``holds`` does; a minute or two is for a machine that does much else."""
+    deadline = time.monotonic() + 120
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert holds()
+
+
+CHILDREN = {
+    "ConfigMap",
+    "DaemonSet",
+    "Deployment",
+    "HorizontalPodAutoscaler",
+    "PodDisruptionBudget",
+    "Role",
+    "RoleBinding",
+    "Service",
+    "ServiceAccount",
+}
+
+
+def children(cluster: DevCluster) -> set[str]:
+    """The kinds of what the operator has made."""
+    plurals = ",".join(f"{kind.lower()}s" for kind in sorted(CHILDREN))
+    listed = cluster.kubectl("get", plurals, "-A", "-l", "app.kubernetes.io/managed-by=gravswell", "-o", "json")
+    return {item["kind"] for item in json.loads(listed)["items"]}
+
+
+def everything(url: str) -> str:
+    """Manifests that need a child of every kind."""
+    pool = yaml.safe_load((ROOT / "examples/gpunodepool.yaml").read_text())
+    pool["spec"]["drivers"] = {"install": True}
+    repository = yaml.safe_load((ROOT / "examples/modelrepository.yaml").read_text())
+    repository["spec"]["url"] = url
+    server = yaml.safe_load((ROOT / "examples/inferenceserver.yaml").read_text())
+    del server["spec"]["replicas"]
+    server["spec"]["autoscaling"] = {"minReplicas": 1, "maxReplicas": 2}
+    return yaml.safe_dump_all([pool, repository, server])
+
+
+def test_install_work_upgrade_uninstall(run, cluster, tmp_path):
     run("install", RELEASE, str(CHART), "--create-namespace", *WAIT)
     (first,) = operators(cluster)
     assert ready(first)
@@ -68,27 +109,27 @@ def test_install_work_upgrade_uninstall(run, cluster):
     cluster.kubectl("patch", "gnp/simulated", "--type=merge", "-p", '{"spec": {"size": 2}}')
     cluster.kubectl("wait", "--for=condition=Ready=False", "gnp/simulated", "--timeout=60s")
 
+    # Every kind of child, under the chart's role: none is forbidden, and all outlive the operator.
+    cluster.kubectl("apply", "-f", "-", stdin=everything(tmp_path.as_uri()))
+    eventually(lambda: children(cluster) >= CHILDREN)
     assert "forbidden" not in operator_log(cluster).lower()
+    before = children(cluster)
     run("uninstall", RELEASE, *WAIT)
-    deadline = time.monotonic() + 60
-    while operators(cluster) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert not operators(cluster)
+    eventually(lambda: not operators(cluster))
 
     # What users have stays, and goes when they say so, without an operator.
     assert "gravswell.dev" in cluster.kubectl("get", "crd", "-o", "name")
     assert cluster.kubectl("get", "gnp/simulated", "-o", "name")
-    cluster.kubectl("delete", "gnp/simulated", "--timeout=30s")
+    assert children(cluster) == before
+    cluster.kubectl("delete", "gravswell", "--all", "-n", "default", "--timeout=30s")
+    eventually(lambda: not children(cluster))
 
 
 def test_definitions_that_come_after_the_operator(run, cluster):
     """Without them it cannot work, says so, and is restarted until it can."""
     cluster.kubectl("delete", "crd", "-l", "app.kubernetes.io/part-of=gravswell")
     run("install", RELEASE, str(CHART), "--set", "crds.install=false", "--create-namespace")
-    deadline = time.monotonic() + 120
-    while "install the definitions first" not in operator_log(cluster) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert "install the definitions first" in operator_log(cluster)
+    eventually(lambda: "install the definitions first" in operator_log(cluster))
     cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
     cluster.kubectl("rollout", "status", f"deployment/{RELEASE}", "-n", SYSTEM, "--timeout=180s", timeout=200)
     run("uninstall", RELEASE)
