@@ -18,8 +18,8 @@ import tempfile
 from pathlib import Path
 
 from gravswell.errors import InvalidInputError, UnavailableError
-from gravswell.quiver.layout import is_readable_name, parse_version
-from gravswell.quiver.manifest import MANIFEST, digest_of
+from gravswell.quiver.layout import CONFIG, is_readable_name, parse_version
+from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, digest_of
 from gravswell.serving.agent.decide import PRIVATE_PREFIX, identity
 from gravswell.serving.contracts import DesiredModel
 
@@ -103,6 +103,7 @@ class ModelFolder:
         target.parent.mkdir(exist_ok=True)
         if target.exists():
             self._discard(target)
+        self._show_config(self.staged_path(name), target.parent)
         self.staged_path(name).rename(target)
         self.staged.discard(name)
         self.placed.setdefault(model.name, {})[model.version] = name
@@ -116,6 +117,7 @@ class ModelFolder:
         with tempfile.TemporaryDirectory(dir=self.incoming) as scratch:
             made = Path(scratch) / private_name
             shutil.copytree(source, made / str(number), copy_function=_link)
+            self._show_config(source, made)
             made.rename(target)
 
     def withdraw(self, private_name: str) -> None:
@@ -135,6 +137,16 @@ class ModelFolder:
         """Remove a staged version."""
         self._discard(self.staged_path(name))
         self.staged.discard(name)
+
+    def _show_config(self, version: Path, model: Path) -> None:
+        """Give the model's folder a ``config.pbtxt``, once.
+
+        Triton reads the one that it is given at load and logs an error all the same where there is no file. It is
+        never written again: Triton reloads every version when this file is newer than they are.
+        """
+        published, shown = version / VERSION_CONFIG, model / CONFIG
+        if published.exists() and not shown.exists():
+            shutil.copyfile(published, shown)
 
     def _discard(self, path: Path) -> None:
         """Rename away, then remove: half a version is never visible."""

@@ -1,14 +1,19 @@
-"""When a failed probe is proof of a dead backend process. Pure.
+"""When failed probes are proof of a dead backend process. Pure.
 
 A process that died behind a model is never restarted by Triton, and the model still says ready: only an inference shows
-it, and only unloading and loading mends it. Both cost a user dearly if they come by mistake, so: a busy model is not
-probed, a slow one is not touched, and an error counts only when three follow one another and nothing succeeded between.
+it, and only unloading and loading mends it. Both cost a user dearly if they come by mistake, so: a model that others
+use without errors is not probed, a slow one is not touched, and it takes three failures in a row, or more of them than
+of right answers for a while, as when one of two instances is dead.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-FAILURES_TO_RELOAD = 3
+FAILURE = 2
+SUCCESS = -1
+"""What a probe adds to the suspicion. One instance dead of two fails every other probe, and is found out too."""
+
+PROOF = 3 * FAILURE
 
 
 class InferenceCounts(NamedTuple):
@@ -24,26 +29,25 @@ class Health:
 
     counts: InferenceCounts | None = None
     """Triton's counts at the last look."""
-    failures: int = 0
-    """Probes in a row that got an error or a wrong answer."""
+    suspicion: int = 0
 
-    def busy(self, counts: InferenceCounts) -> bool:
-        """Whether others got answers since the last look: then it lives, and needs no probe."""
+    def in_good_use(self, counts: InferenceCounts) -> bool:
+        """Whether others got answers since the last look, and no errors: then it lives and needs no probe."""
         before, self.counts = self.counts, counts
-        busy = before is not None and counts.succeeded > before.succeeded
-        if busy:
-            self.failures = 0
-        return busy
+        if before is None or counts.succeeded <= before.succeeded or counts.failed > before.failed:
+            return False
+        self.suspicion = max(0, self.suspicion + SUCCESS)
+        return True
 
     def answered(self, counts: InferenceCounts) -> None:
         """The probe got a right answer; ``counts`` includes it."""
-        self.failures = 0
+        self.suspicion = max(0, self.suspicion + SUCCESS)
         self.counts = counts
 
     def failed(self) -> bool:
         """The probe got an error or a wrong answer. True when that is proof enough to unload and load."""
-        self.failures += 1
-        if self.failures < FAILURES_TO_RELOAD:
+        self.suspicion += FAILURE
+        if self.suspicion < PROOF:
             return False
-        self.failures = 0
+        self.suspicion = 0
         return True

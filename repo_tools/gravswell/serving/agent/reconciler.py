@@ -297,7 +297,7 @@ class Reconciler:
         serving = self.serving[work.model.name]
         if not serving.probe_due(self.pace):
             return
-        if serving.health.busy(await self._triton.counts(work.model.name, serving.loaded.version)):
+        if serving.health.in_good_use(await self._triton.counts(work.model.name, serving.loaded.version)):
             serving.probed_at = time.monotonic()
             return
         try:

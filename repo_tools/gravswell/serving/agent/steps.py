@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from gravswell.serving.agent.supply import ModelFailure
 from gravswell.serving.agent.triton import TritonBusyError, TritonControl, TritonRefusedError, TritonUnavailableError
 from gravswell.serving.agent.work import Serving
 from gravswell.serving.contracts import DesiredModel, Reason, Verification
+from gravswell.serving.triton.control import tidy_reason
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class Steps:
             self.proofs.add(private)
             try:
                 await asyncio.to_thread(self.folder.expose, source, private, model.version)
-                await self._prove_privately(private, model.version, config, golden)
+                await self._prove_privately(private, model, config, golden)
             finally:
                 await self._end_proof(private)
 
@@ -71,7 +73,7 @@ class Steps:
             try:
                 await self.triton.load(model.name, for_traffic(config, model, cpu_only=self.cpu_only))
             except TritonRefusedError as error:
-                raise ModelFailure(Reason.LOAD_FAILED, str(error)) from None
+                raise ModelFailure(Reason.LOAD_FAILED, _load_error(error, model.name)) from None
 
     async def infer(self, model: DesiredModel, serving: Serving) -> None:
         """One golden inference on what serves under the model's name, whichever version that is.
@@ -97,13 +99,13 @@ class Steps:
             ) from None
         serving.health.answered(await self.triton.counts(model.name, version))
 
-    async def _prove_privately(self, private: str, version: int, config: Any, golden: Golden) -> None:
+    async def _prove_privately(self, private: str, model: DesiredModel, config: Any, golden: Golden) -> None:
         try:
-            await self.triton.load(private, for_proof(config, private, version, cpu_only=self.cpu_only))
+            await self.triton.load(private, for_proof(config, private, model.version, cpu_only=self.cpu_only))
         except TritonRefusedError as error:
-            raise ModelFailure(Reason.LOAD_FAILED, str(error)) from None
+            raise ModelFailure(Reason.LOAD_FAILED, _load_error(error, model.name)) from None
         try:
-            await prove(self.triton, config, private, version, golden)
+            await prove(self.triton, config, private, model.version, golden)
         except VerificationError as error:
             raise ModelFailure(Reason.GOLDEN_MISMATCH, str(error)) from None
         except TritonRefusedError as error:
@@ -119,6 +121,12 @@ class Steps:
         finally:
             self.proofs.discard(private)
             await asyncio.to_thread(self.folder.withdraw, private)
+
+
+def _load_error(error: TritonRefusedError, model: str) -> str:
+    """Triton's reason in the user's terms: without its own preamble, and without the private name's folder."""
+    words = re.sub(r"^load failed for model '[^']*': (?:version \d+ is at \w+ state: )?", "", str(error))
+    return re.sub(rf"\S*/{PRIVATE_PREFIX}\w+/", f"{model}/", tidy_reason(words)).strip(" ;\n")
 
 
 def _golden(source: Path, model: DesiredModel) -> Golden | None:

@@ -60,4 +60,4 @@ class Serving:
 
     def probe_due(self, pace: Pace) -> bool:
         """Whether it is time to look after it again."""
-        return time.monotonic() >= self.probed_at + (pace.suspect if self.health.failures else pace.probe)
+        return time.monotonic() >= self.probed_at + (pace.suspect if self.health.suspicion else pace.probe)
