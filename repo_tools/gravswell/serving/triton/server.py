@@ -322,5 +322,5 @@ def _poll_failure(log: Path, model: str) -> str:
 def _last_words(log: Path) -> str:
     """The errors of a server's log, else its last line."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line and line[0] not in "+|"]
-    errors = [line for line in lines if re.match(r"E\d{4} |error:|Error|tritonserver: ", line)]
+    errors = [line for line in lines if re.match(r"E\d{4} |error:|\S*tritonserver: ", line)]
     return " / ".join((errors or lines or ["its log is empty"])[-3:])
