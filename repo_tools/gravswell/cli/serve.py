@@ -57,11 +57,8 @@ def serve(
             progress=progress,
         )
         with server:
-            models = server.served()
-            emit(output, _data(server, models), lambda: _text(server, models))
-            for name, reason in server.failures.items():
-                stderr.print(Text.assemble(("not served: ", "bold yellow"), f"{name}: {reason}"), soft_wrap=True)
             try:
+                _announce(server, output)
                 while not server.process.wait(WATCH_SECONDS):
                     pass
             except KeyboardInterrupt:
@@ -71,6 +68,13 @@ def serve(
                 f"Triton ended by itself with status {server.process.returncode}; "
                 f"start it again with --log FILE, which then says why"
             )
+
+
+def _announce(server: "EmbeddedTriton", output: Output) -> None:
+    models = server.served()
+    emit(output, _data(server, models), lambda: _text(server, models))
+    for name, reason in server.failures.items():
+        stderr.print(Text.assemble(("not served: ", "bold yellow"), f"{name}: {reason}"), soft_wrap=True)
 
 
 @contextmanager

@@ -1,0 +1,115 @@
+"""``infer_batches`` against one and two real Tritons."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from gravswell.errors import InvalidInputError, NotFoundError, UnavailableError
+from gravswell.serving.client import infer_batches
+from gravswell.serving.triton import EmbeddedTriton
+
+DEAD = "127.0.0.1:9"  # the discard service: nobody listens
+
+
+@pytest.fixture(scope="module")
+def scaled(
+    triton: EmbeddedTriton,
+    open_repository: Path,
+    put_entry: Callable[..., Path],
+    onnx_scale: Callable[..., onnx.ModelProto],
+    batched_config: str,
+) -> str:
+    """Address of a server whose model ``client`` doubles up to 8 rows of 4 at a time."""
+    put_entry(open_repository, "client", onnx_scale(), batched_config)
+    triton.load("client")
+    return triton.grpc_address
+
+
+X = np.arange(4 * 101, dtype=np.float32).reshape(101, 4)
+
+
+async def test_every_row_comes_back_in_its_place_and_is_counted(scaled: str) -> None:
+    counted: list[int] = []
+    outputs = await infer_batches(scaled, "client", {"x": X}, batch_size=8, on_rows=counted.append)
+    assert list(outputs) == ["y"]
+    np.testing.assert_array_equal(outputs["y"], 2 * X, strict=True)
+    assert (len(counted), sum(counted)) == (13, 101)  # twelve of 8 and one of 5
+
+
+async def test_text_goes_and_comes_as_text(
+    triton: EmbeddedTriton,
+    open_repository: Path,
+    put_entry: Callable[..., Path],
+    onnx_graph: Callable[..., onnx.ModelProto],
+) -> None:
+    tensor = (TensorProto.STRING, ["n", 1])
+    model = onnx_graph([helper.make_node("Identity", ["s"], ["t"])], [("s", *tensor)], [("t", *tensor)])
+    put_entry(open_repository, "client_text", model, 'platform: "onnxruntime_onnx"\n')
+    triton.load("client_text")
+    words = np.array([[word] for word in ("a", "größer", "", "d", "e")])
+    outputs = await infer_batches(triton.grpc_address, "client_text", {"s": words}, batch_size=2)
+    assert [value.decode() for (value,) in outputs["t"]] == [word for (word,) in words]
+
+
+async def test_requests_go_round_the_replicas_and_past_a_dead_one(scaled: str) -> None:
+    outputs = await infer_batches([DEAD, scaled, DEAD], "client", {"x": X}, batch_size=8, in_flight=3)
+    np.testing.assert_array_equal(outputs["y"], 2 * X)
+
+
+async def test_no_more_requests_than_asked_are_under_way(scaled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = most = 0
+    from gravswell.serving import client  # noqa: PLC0415  patched below
+
+    ask = client._ask
+
+    async def counted(*args: Any) -> Any:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        try:
+            return await ask(*args)
+        finally:
+            now -= 1
+
+    monkeypatch.setattr(client, "_ask", counted)
+    await infer_batches(scaled, "client", {"x": X}, batch_size=1, in_flight=5)
+    assert (now, most) == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "told"),
+    [
+        ({"model": "absent"}, (NotFoundError, UnavailableError), r"'absent' did not answer rows 0 to 7"),
+        ({"batch_size": 9}, (InvalidInputError,), r"rows 0 to 8: .*batch-size"),
+        ({"inputs": {"x": X.astype(np.int64)}}, (InvalidInputError,), "INT64"),
+        ({"inputs": {"x": X[:, 0, None]}}, (InvalidInputError,), "shape"),
+        ({"inputs": {"x": X.astype(np.complex64)}}, (InvalidInputError,), "complex64"),
+        ({"inputs": {"x": X[:0]}}, (InvalidInputError,), "same number of rows, at least one"),
+        ({"inputs": {"x": X, "z": X[1:]}}, (InvalidInputError,), "'z': 100"),
+        ({"inputs": {}}, (InvalidInputError,), "at least one input"),
+        ({"batch_size": 0}, (InvalidInputError,), "batch_size"),
+        ({"addresses": [DEAD, DEAD]}, (UnavailableError,), r"rows 0 to 7"),
+    ],
+)
+async def test_what_fails_is_named_with_its_rows(
+    change: dict[str, Any], kind: tuple[type[Exception], ...], told: str, scaled: str
+) -> None:
+    asked = {"addresses": scaled, "model": "client", "inputs": {"x": X}, "batch_size": 8, "in_flight": 1} | change
+    with pytest.raises(kind, match=told):
+        await infer_batches(**asked)
+
+
+async def test_a_cancelled_call_leaves_no_task(scaled: str) -> None:
+    before = asyncio.all_tasks()
+    call = asyncio.create_task(infer_batches(scaled, "client", {"x": np.tile(X, (100, 1))}, batch_size=1))
+    await asyncio.sleep(0.2)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert asyncio.all_tasks() == before
