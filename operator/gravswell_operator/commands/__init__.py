@@ -8,7 +8,7 @@ from importlib import import_module
 
 import typer
 
-TOPICS: tuple[str, ...] = ("cluster", "operator")
+TOPICS: tuple[str, ...] = ("cluster", "demo", "operator")
 """Modules of this package, each with ``register(app)``."""
 
 
