@@ -162,15 +162,25 @@ def merge(
     return tuple(merged)
 
 
+_NO_EVENTS = frozenset({AVAILABLE, PROGRESSING, REPOSITORY_RESOLVED, NODE_POOL_RESOLVED})
+"""Where these change, Ready changes too, for the same reason and in more words."""
+
+
 def transitions(previous: Sequence[Condition], current: Sequence[Condition]) -> list[Transition]:
-    """The conditions of ``current`` that are news: another status or another reason than before."""
+    """The conditions of ``current`` that are news: another status or another reason than before.
+
+    One for each reason: two conditions that change for the same one are one event.
+    """
     before = {condition.type: condition for condition in previous}
-    news = []
+    news: dict[str, Transition] = {}
     for condition in current:
         old = before.get(condition.type)
+        if condition.type in _NO_EVENTS:
+            continue
         if old is None or (old.status, old.reason) != (condition.status, condition.reason):
-            news.append(Transition(condition.type, condition.status, condition.reason, condition.message))
-    return news
+            found = Transition(condition.type, condition.status, condition.reason, condition.message)
+            news.setdefault(condition.reason, found)
+    return list(news.values())
 
 
 def shorten(message: str) -> str:

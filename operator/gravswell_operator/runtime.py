@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from kubernetes.aio.client import Configuration
 
 from gravswell import __version__
-from gravswell.errors import NotFoundError
+from gravswell.errors import NotFoundError, UnavailableError
 from gravswell_operator import errors, health
 from gravswell_operator.cluster import credentials
 from gravswell_operator.cluster.cache import Cache, Key
@@ -62,8 +62,11 @@ class Config:
 class Operator:
     """One run of the operator. Make it inside the event loop that runs it."""
 
-    def __init__(self, config: Config, configuration: Configuration, client: Client) -> None:
+    def __init__(
+        self, config: Config, configuration: Configuration, client: Client, started: Callable[[], None]
+    ) -> None:
         self._config, self._configuration, self._client = config, configuration, client
+        self._started = started
         self._context = Context(
             client=client,
             cache=Cache(),
@@ -129,9 +132,8 @@ class Operator:
             return
         self._synced = True
         log.info("reconciling %d objects", self._context.cache.size())
-        watching = asyncio.Event()
+        stop_watching, watching = asyncio.Event(), asyncio.Event()
         tasks = [
-            asyncio.create_task(stop.wait(), name="stop"),
             asyncio.create_task(self._context.recorder.write(), name="events"),
             asyncio.create_task(self._resync(), name="resync"),
             *(asyncio.create_task(other, name="lease") for other in others),
@@ -140,18 +142,27 @@ class Operator:
                 for number in range(WORKERS)
             ),
         ]
-        # Last, because kopf takes every task that is made after it for its own, and ends it with itself.
-        kopf = asyncio.create_task(watch.run(self._configuration, self._observe, watching), name="watches")
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        watches = asyncio.create_task(
+            watch.run(self._configuration, self._observe, watching, stop_watching), name="watches"
+        )
+        begun = asyncio.create_task(watching.wait(), name="watches have begun")
+        everything = [stopped, watches, *tasks]
         try:
-            done, _ = await asyncio.wait([*tasks, kopf], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([watches, begun], return_when=asyncio.FIRST_COMPLETED)
+            self._started()
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._synced = False
-            watching.set()
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait([*tasks, kopf], timeout=STOP_SECONDS)
-        for task in done:
-            task.result()
+            # kopf ends every task that it finds when it ends, so ours come first, and kopf last.
+            await _cancel([stopped, begun, *tasks])
+            stop_watching.set()
+            await asyncio.wait([watches], timeout=STOP_SECONDS)
+        for task in everything:
+            if task.done() and not task.cancelled():
+                task.result()
+        if not stop.is_set():
+            raise UnavailableError("the watches ended; the operator must be started again")
 
     def _observe(self, resource: ResourceType, body: Mapping[str, Any], deleted: bool) -> None:
         self._context.observe(resource, body, deleted=deleted)
@@ -192,23 +203,28 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
         task.result()
         return True
     finally:
-        for pending in (task, stopped):
-            pending.cancel()
-        await asyncio.wait([task, stopped])
+        await _cancel([task, stopped])
+
+
+async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=STOP_SECONDS)
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-async def run_operator(config: Config, stop: asyncio.Event) -> None:
-    """Run the operator until ``stop`` is set.
+async def run_operator(config: Config, stop: asyncio.Event, started: Callable[[], None] = lambda: None) -> None:
+    """Run the operator until ``stop`` is set. ``started`` is called when it watches.
 
     Raises :class:`gravswell.errors.GravswellError` for whatever the user or the cluster must mend.
     """
     configuration = await credentials.load(config.kubeconfig, config.context)
     async with Client(configuration) as client:
-        operator = Operator(config, configuration, client)
+        operator = Operator(config, configuration, client, started)
         async with health.serve(config.listen, lambda: operator.ready, operator.metrics) as address:
             log.info(
                 "gravswell operator %s on %s, process %d; health on http://%s",
@@ -224,8 +240,11 @@ async def run_operator(config: Config, stop: asyncio.Event) -> None:
 async def run_until_signalled(config: Config) -> None:
     """:func:`run_operator` until SIGTERM or SIGINT."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # kopf puts its own handlers in their place, which end it and thereby us.
-        loop.add_signal_handler(number, stop.set)
-    await run_operator(config, stop)
+
+    def take_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    take_signals()
+    # Once more when the watches have started: kopf puts its own handlers in their place.
+    await run_operator(config, stop, take_signals)

@@ -53,9 +53,7 @@ async def open_session(configuration: Configuration, *, connections: int) -> aio
     """An HTTP session that proves who we are with every request: tokens rotate. At most ``connections`` at once (0: any
     number)."""
 
-    async def authenticate(
-        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
+    async def authenticate(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         setting = (await configuration.auth_settings()).get("BearerToken")
         if setting is not None and setting["value"]:
             request.headers["Authorization"] = setting["value"]

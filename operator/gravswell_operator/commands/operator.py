@@ -35,12 +35,12 @@ def run(
     log_format: Annotated[LogFormat, typer.Option(help="How it is logged.")] = LogFormat.TEXT,
 ) -> None:
     """Run the operator until SIGTERM or Ctrl-C."""
-    import asyncio
+    import asyncio  # noqa: PLC0415  `gravswell --help` must not wait for kopf
 
-    from gravswell_operator import names, runtime
-    from gravswell_operator.cluster import credentials
-    from gravswell_operator.desired.objects import Options
-    from gravswell_operator.handlers import logs
+    from gravswell_operator import names, runtime  # noqa: PLC0415
+    from gravswell_operator.cluster import credentials  # noqa: PLC0415
+    from gravswell_operator.desired.objects import Options  # noqa: PLC0415
+    from gravswell_operator.handlers import logs  # noqa: PLC0415
 
     logs.configure(log_level, log_format)
     config = runtime.Config(

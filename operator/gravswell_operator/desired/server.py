@@ -80,8 +80,7 @@ def _headless(server: InferenceServer) -> Manifest:
     spec = {
         "type": "ClusterIP",
         "clusterIP": "None",
-        # Clients that balance themselves must only ever see replicas that serve.
-        "publishNotReadyAddresses": False,
+        # Not-ready addresses stay unpublished, as is the default: who balances must only see replicas that serve.
         "selector": names.server_selector(server.metadata.name),
         "ports": _ports(),
     }

@@ -66,12 +66,13 @@ def _watch(registry: kopf.OperatorRegistry, resource: ResourceType, observe: Obs
         observe(resource, event["object"], event["type"] == "DELETED")
 
 
-async def run(configuration: Configuration, observe: Observer, stop: asyncio.Event) -> None:
-    """Watch until ``stop`` is set. Raises what kopf cannot recover from."""
+async def run(configuration: Configuration, observe: Observer, started: asyncio.Event, stop: asyncio.Event) -> None:
+    """Watch until ``stop`` is set; set ``started`` when that has begun. Raises what kopf cannot recover from."""
     await kopf.operator(
         registry=registry(configuration, observe),
         settings=settings(),
         clusterwide=True,
         standalone=True,
+        ready_flag=started,
         stop_flag=stop,
     )

@@ -19,7 +19,7 @@ def findings(
     problem: Problem | None,
 ) -> list[Finding]:
     """The pool's conditions. ``problem`` is why its children could not be applied, if they could not."""
-    found = [_ready(pool, nodes, problem)]
+    found = [_ready(pool, nodes)]
     if pool.spec.drivers.install:
         found.append(_drivers(pool, plugin, problem))
     return found
@@ -46,15 +46,13 @@ def _named(nodes: Sequence[NodeState]) -> str:
     return shown if len(nodes) <= _SHOWN else f"{shown} and {len(nodes) - _SHOWN} more"
 
 
-def _ready(pool: GPUNodePool, nodes: Sequence[NodeState], problem: Problem | None) -> Finding:
+def _ready(pool: GPUNodePool, nodes: Sequence[NodeState]) -> Finding:
     accelerator = pool.spec.accelerator
     wanted = pool.spec.size if pool.spec.size is not None else 1
     static = pool.spec.provider.static
     selector = names.selector_text(dict(static.match_labels)) if static is not None else ""
     usable = [n for n in nodes if n.ready and n.schedulable]
     full = [n for n in usable if _gpus(pool, n) >= accelerator.count]
-    if problem is not None:
-        return Finding(conditions.READY, False, problem.reason, problem.message)
     if len(full) >= wanted:
         gpus = sum(_gpus(pool, n) for n in usable)
         message = f"{len(usable)} ready nodes offer {gpus} {accelerator.type} GPUs"
@@ -75,7 +73,7 @@ def _ready(pool: GPUNodePool, nodes: Sequence[NodeState], problem: Problem | Non
     poor = [n for n in usable if n not in full]
     if not any(_gpus(pool, n) for n in usable):
         way_out = (
-            "the device plugin has not announced them yet"
+            "the device plugin has not announced them yet; DriversInstalled says more"
             if pool.spec.drivers.install
             else "install the GPU drivers and device plugin there, or set drivers.install: true"
         )
