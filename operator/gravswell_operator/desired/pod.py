@@ -26,7 +26,7 @@ CLOSED_APIS = "model-repository,shared-memory,logging,trace"
 """Triton's APIs that clients have no business with; each pod's own key opens them to its agent."""
 HTTP_KEY_HEADER = "X-Gravswell-Key"
 GRPC_KEY_HEADER = "gravswell-key"
-DRAIN_SECONDS = 10
+DRAIN_SECONDS = 5
 """Pause before a replica stops, for load balancers and clients to see that it goes."""
 EXIT_SECONDS = 30
 """How long Triton finishes what it has begun."""
@@ -141,7 +141,7 @@ def _triton(server: InferenceServer, pool: GPUNodePool | None, options: Options)
         "securityContext": container_security(),
         "lifecycle": _drain(),
         # Both are about a process that never answers, not about a slow one: readiness is the agent's to say.
-        "startupProbe": http_probe("/v2/health/live", "http", period=5, timeout=10, failures=120),
+        "startupProbe": http_probe("/v2/health/live", "http", period=1, timeout=10, failures=600),
         "livenessProbe": http_probe("/v2/health/live", "http", period=30, timeout=30, failures=10),
         "volumeMounts": [
             {"name": "models", "mountPath": MODELS_FOLDER, "readOnly": True},
@@ -184,7 +184,7 @@ def _agent(server: InferenceServer, where: Source, options: Options) -> Manifest
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": container_security(),
         "lifecycle": _drain(),
-        "readinessProbe": http_probe("/readyz", "agent", period=5, timeout=5, failures=3),
+        "readinessProbe": http_probe("/readyz", "agent", period=2, timeout=5, failures=5),
         "livenessProbe": http_probe("/livez", "agent", period=20, timeout=10, failures=6),
         "volumeMounts": [
             {"name": "models", "mountPath": MODELS_FOLDER},

@@ -58,7 +58,7 @@ def _deployment(repository: ModelRepository, service_account: str, options: Opti
         ],
         "ports": [{"name": "agent", "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
         "livenessProbe": http_probe("/livez", "agent", period=20, timeout=10, failures=6),
-        "readinessProbe": http_probe("/readyz", "agent", period=5, timeout=5, failures=3),
+        "readinessProbe": http_probe("/readyz", "agent", period=2, timeout=5, failures=5),
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         "securityContext": container_security(),
         "volumeMounts": [{"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True}, *where.mounts],
