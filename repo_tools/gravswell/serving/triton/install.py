@@ -42,6 +42,7 @@ SHIM: Final = """\
 export LD_LIBRARY_PATH={libraries}
 export PATH={stub_bin}:"$PATH"
 export OPENBLAS_NUM_THREADS=1
+export ORT_DISABLE_TELEMETRY="${{ORT_DISABLE_TELEMETRY:-1}}"
 unset PYTHONHOME
 # The name of the segments in /dev/shm begins with our process id, so that what a killed server left can be told.
 exec {program} --backend-directory={backends} --cache-directory={caches} \\
