@@ -5,15 +5,20 @@
 ``kubectl``      ``kubectl(*args, stdin=None, check=True) -> str`` as administrator
 ``kwok_nodes``   20 simulated nodes with 8 GPUs each, for the rest of the session
 ``local_node``   the node ``gravswell-local`` with real pods, for the rest of the session
+``pods``         makes pods for the local node in the test's namespace and waits for what becomes of them
 """
 
+import json
+import time
 import uuid
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import pytest
 
 from gravswell_operator.devcluster import ControlPlane, KwokNodes, LocalNode
+
+OUR_IMAGE = "ghcr.io/gravswell/gravswell:test"
 
 
 class Kubectl(Protocol):
@@ -49,3 +54,81 @@ def local_node(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
 def kwok_nodes(cluster: ControlPlane) -> Iterator[KwokNodes]:
     with KwokNodes(cluster, count=20) as nodes:
         yield nodes
+
+
+class Pods:
+    """Pods of one namespace, pinned to the local node."""
+
+    def __init__(self, kubectl: Kubectl, namespace: str) -> None:
+        self._kubectl = kubectl
+        self.namespace = namespace
+
+    def create(self, name: str, *containers: dict[str, Any], **spec: Any) -> None:
+        """Create pod ``name``; a container needs no name (``main``) and no image (ours)."""
+        filled = [{"name": "main", "image": OUR_IMAGE, **container} for container in containers]
+        document = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": spec.pop("labels", {})},
+            "spec": {
+                "nodeSelector": {"gravswell.dev/local-node": "true"},
+                "terminationGracePeriodSeconds": 5,
+                "containers": filled,
+                **spec,
+            },
+        }
+        self.apply(document)
+
+    def apply(self, *documents: dict[str, Any]) -> None:
+        listed = {"apiVersion": "v1", "kind": "List", "items": list(documents)}
+        self._kubectl("apply", "-n", self.namespace, "-f", "-", stdin=json.dumps(listed))
+
+    def get(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._kubectl("get", "pod", name, "-n", self.namespace, "-o", "json"))
+        return found
+
+    def until(self, name: str, holds: Callable[[dict[str, Any]], Any], *, seconds: float = 90) -> dict[str, Any]:
+        """Return the pod once ``holds`` of its document; fails with its status after ``seconds``."""
+        end = time.monotonic() + seconds
+        while True:
+            pod = self.get(name)
+            if holds(pod):
+                return pod
+            if time.monotonic() > end:
+                raise AssertionError(f"after {seconds} s: {json.dumps(pod['status'], indent=1)}")
+            time.sleep(0.2)
+
+    def until_phase(self, name: str, phase: str) -> dict[str, Any]:
+        return self.until(name, lambda pod: pod["status"]["phase"] == phase)
+
+    def until_ready(self, name: str) -> dict[str, Any]:
+        return self.until(name, is_ready)
+
+    def logs(self, name: str, *flags: str) -> str:
+        return self._kubectl("logs", name, "-n", self.namespace, *flags)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        found = self._kubectl(
+            "get", "events", "-n", self.namespace, "-o", "json", f"--field-selector=involvedObject.name={name}"
+        )
+        items: list[dict[str, Any]] = json.loads(found)["items"]
+        return items
+
+    def until_event(self, name: str, reason: str, *, seconds: float = 60) -> dict[str, Any]:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for event in self.events(name):
+                if event["reason"] == reason:
+                    return event
+            time.sleep(0.2)
+        raise AssertionError(f"no event {reason} for {name}: {[e['reason'] for e in self.events(name)]}")
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+@pytest.fixture
+def pods(kubectl: Kubectl, namespace: str, local_node: LocalNode) -> Pods:
+    return Pods(kubectl, namespace)

@@ -25,6 +25,12 @@ BACK_OFF = (1.0, 60.0)
 _RESET_AFTER = 600.0  # seconds of running after which the back-off starts anew, as a kubelet's
 _RETRY_SECONDS = 2.0
 
+_LOST: Document = {
+    "exitCode": 137,
+    "reason": "ContainerStatusUnknown",
+    "message": "its process ended together with an earlier run of the local node",
+}
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -51,22 +57,29 @@ class Container:
         self._process: Process | None = None
         self._stopping = asyncio.Event()
         self._policy = spec.get("restartPolicy", around.policy)
+        self._earlier: int | None = None  # exit code of its run under an earlier node agent
         if before and before.get("containerID"):
-            self.state.restarts = before.get("restartCount", 0) + 1
-            self.state.last = (before.get("state") or {}).get("terminated") or {
-                "exitCode": 137,
-                "reason": "ContainerStatusUnknown",
-                "message": "its process ended together with an earlier run of the local node",
-            }
+            ended = (before.get("state") or {}).get("terminated") or _LOST
+            self.state.waiting, self.state.terminated = None, ended
+            self.state.identity = before["containerID"]
+            self.state.restarts = before.get("restartCount", 0)
+            self._earlier = ended["exitCode"]
+
+    @property
+    def settled(self) -> bool:
+        """Whether an earlier run was its last by the restart policy, so that there is nothing to run again."""
+        return self._earlier is not None and not self._again(self._earlier)
 
     async def run(self) -> int:
         """Run it until the restart policy is satisfied or :meth:`stop` is called; return the last exit code."""
         wait = BACK_OFF[0]
         restarted = False
+        if self._earlier is not None:
+            self.state.restarts += 1
         while True:
             began = asyncio.get_running_loop().time()
             code = await self._once()
-            if self._stopping.is_set() or self._policy == "Never" or (self._policy == "OnFailure" and code == 0):
+            if self._stopping.is_set() or not self._again(code):
                 return code
             if asyncio.get_running_loop().time() - began > _RESET_AFTER:
                 wait, restarted = BACK_OFF[0], False
@@ -88,6 +101,9 @@ class Container:
         if self._process is not None and not self._process.exit.done():
             self._around.tell("Killing", f"Stopping container {self.spec['name']}", False)
             await self._process.end(grace, self._hook("preStop"))
+
+    def _again(self, code: int) -> bool:
+        return self._policy == "Always" or (self._policy == "OnFailure" and code != 0)
 
     async def _once(self) -> int:
         launch = await self._prepared()

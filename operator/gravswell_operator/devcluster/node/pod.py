@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import shutil
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,12 @@ class Pod:
 
     async def _work(self) -> None:
         self._changed.set()
+        if all(container.settled for container in self._containers):
+            self._initialized = True
+            return
         for container in (*self._initializers, *self._sidecars, *self._containers):
+            if container.settled and container in self._containers:
+                continue
             container.state.wait("ContainerCreating" if not self._initializers else "PodInitializing")
         await self._volumes.set_up()
         if not await self._initialize():
@@ -159,7 +165,7 @@ class Pod:
             if container.state.waiting:
                 container.state.wait("ContainerCreating")
         self._changed.set()
-        mains = [asyncio.create_task(container.run()) for container in self._containers]
+        mains = [asyncio.create_task(c.run()) for c in self._containers if not c.settled]
         self._tasks += mains
         await asyncio.gather(*mains)
         await asyncio.gather(*(sidecar.stop(self._left) for sidecar in self._sidecars))
@@ -212,18 +218,21 @@ class Pod:
     async def _finish(self) -> None:
         deleting = "deletionTimestamp" in self.document["metadata"]
         if not self._gone:
-            try:
-                await self._report()
-                if deleting:
-                    options = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
-                    await self._services.api.delete(self._path, options)
-            except (NotFoundError, ConflictError):
-                pass  # somebody was faster; another pod may have the name already
-            except GravswellError as error:
-                log.warning("the end of %s could not be reported: %s", self._path, error)
+            await self._last(self._report())
+        if deleting and not self._gone:
+            options = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
+            await self._last(self._services.api.delete(self._path, options))
         if deleting or self._gone:
             self._services.events.forget(self.uid)
             shutil.rmtree(self.folder, ignore_errors=True)  # what a dying process still writes goes with it
+
+    async def _last(self, call: Awaitable[None]) -> None:
+        try:
+            await call
+        except (NotFoundError, ConflictError):
+            return  # somebody was faster; another pod may have the name already
+        except GravswellError as error:
+            log.warning("the end of %s could not be reported: %s", self._path, error)
 
     async def _report_changes(self) -> None:
         while True:
@@ -254,7 +263,9 @@ class Pod:
         )
         if new == self._reported:
             return
-        body = {"metadata": {"uid": self.uid}, "status": new}
+        # Strategic merge would add to the addresses of an earlier run.
+        whole = {key: [{"$patch": "replace"}, *new[key]] for key in ("hostIPs", "podIPs") if key in new}
+        body = {"metadata": {"uid": self.uid}, "status": new | whole}
         answer = await self._services.api.patch(f"{self._path}/status", body, kind=STRATEGIC)
         self._reported = new
         self.document = {**self.document, "status": answer["status"]}
