@@ -71,10 +71,10 @@ def serve(
 
 
 def _announce(server: "EmbeddedTriton", output: Output) -> None:
-    models = server.served()
-    emit(output, _data(server, models), lambda: _text(server, models))
     for name, reason in server.failures.items():
         stderr.print(Text.assemble(("not served: ", "bold yellow"), f"{name}: {reason}"), soft_wrap=True)
+    models = server.served()
+    emit(output, _data(server, models), lambda: _text(server, models))
 
 
 @contextmanager

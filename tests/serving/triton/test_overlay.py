@@ -5,7 +5,7 @@ import pytest
 
 from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.quiver.config import format_config, parse_config
-from gravswell.serving.triton.overlay import build_overlay, run_on_cpu
+from gravswell.serving.triton.overlay import Overlay, build_overlay, run_on_cpu
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_overlay_shows_published_versions_and_leaves_the_repository_as_it_is
     (root / "empty").mkdir()
     before = snapshot(root)
 
-    assert build_overlay(root, target) == ["m"]
+    assert build_overlay(root, target) == Overlay(["m"], complete=True)
     assert sorted(path.name for path in (target / "m").iterdir()) == ["1", "config.pbtxt", "labels.txt"]
     assert (target / "m" / "1" / "model.onnx").read_bytes() == b"one"
     text = (target / "m" / "config.pbtxt").read_text()
@@ -71,7 +71,16 @@ def test_chosen_models_bring_the_members_of_their_ensembles(
     for name in ("a", "b", "other"):
         put_entry(tmp_path / "repo", name, b"", scale_config)
     put_entry(tmp_path / "repo", "both", b"", ensemble)
-    assert build_overlay(tmp_path / "repo", tmp_path / "overlay", ["both"]) == ["a", "b", "both"]
+    assert build_overlay(tmp_path / "repo", tmp_path / "overlay", ["both"]).models == ["a", "b", "both"]
+
+
+@pytest.mark.parametrize("config", ['platform: "onnxruntime_onnx"\n', 'backend: "python"\n', None])
+def test_configs_that_leave_something_out_are_known(
+    config: str | None, tmp_path: Path, put_entry: Callable[..., Path], scale_config: str
+) -> None:
+    put_entry(tmp_path / "repo", "full", b"", scale_config)
+    put_entry(tmp_path / "repo", "m", b"", config)
+    assert not build_overlay(tmp_path / "repo", tmp_path / "overlay").complete
 
 
 def test_what_is_not_there_is_named(tmp_path: Path, put_entry: Callable[..., Path]) -> None:

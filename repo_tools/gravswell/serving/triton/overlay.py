@@ -5,6 +5,7 @@ that asks for a GPU fails the load where there is none. Uploads that are not pub
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -42,8 +43,18 @@ def repository_folder(repository: str | Path) -> Path:
     return Path(unquote(urlsplit(open_store(repository).url).path))
 
 
-def build_overlay(repository: str | Path, target: Path, models: Iterable[str] | None = None) -> list[str]:
-    """Fill the folder ``target`` for a server of ``repository`` and return the names of the models in it, sorted.
+@dataclass(frozen=True)
+class Overlay:
+    """What an overlay holds."""
+
+    models: list[str]
+    """Names, sorted."""
+    complete: bool
+    """Every config says all that Triton could fill in, so Triton need not start a process for each model to ask."""
+
+
+def build_overlay(repository: str | Path, target: Path, models: Iterable[str] | None = None) -> Overlay:
+    """Fill the folder ``target`` for a server of ``repository`` and describe what is in it.
 
     ``models`` limits it to these and to what their ensembles are made of; None takes every entry that has a version.
     Raises :class:`NotFoundError` for a repository or model that is not there, or a repository with nothing to serve.
@@ -52,7 +63,7 @@ def build_overlay(repository: str | Path, target: Path, models: Iterable[str] | 
     root = repository_folder(repository)
     known = reader.entries()
     wanted = list(known if models is None else models)
-    built: set[str] = set()
+    built: dict[str, Any] = {}
     while wanted:
         name = wanted.pop()
         if name in built:
@@ -61,13 +72,13 @@ def build_overlay(repository: str | Path, target: Path, models: Iterable[str] | 
             raise NotFoundError(f"there is no model '{name}' in {root}; it has {', '.join(known) or 'none'}")
         numbers = {version.number for version in reader.versions(name)}
         if numbers:
-            built.add(name)
-            wanted += _members(_link(reader, name, numbers, root / name, target / name))
+            built[name] = _link(reader, name, numbers, root / name, target / name)
+            wanted += [step.model_name for step in built[name].ensemble_scheduling.step]
         elif models is not None:
             raise NotFoundError(f"model '{name}' in {root} has no version; export one first")
     if not built:
         raise NotFoundError(f"{root} has no model with a version, so there is nothing to serve; export one first")
-    return sorted(built)
+    return Overlay(sorted(built), all(map(_is_complete, built.values())))
 
 
 def _link(reader: RepositoryReader, name: str, numbers: set[int], source: Path, target: Path) -> Any:
@@ -85,5 +96,7 @@ def _link(reader: RepositoryReader, name: str, numbers: set[int], source: Path, 
     return config.message
 
 
-def _members(config: Any) -> list[str]:
-    return [step.model_name for step in config.ensemble_scheduling.step]
+def _is_complete(config: Any) -> bool:
+    # The rule of the ONNX Runtime backends. Ensembles are never completed; other backends have rules of their own.
+    graph = config.platform == "onnxruntime_onnx" or config.backend == "onnxruntime"
+    return config.platform == "ensemble" or (graph and bool(config.input) and bool(config.output))

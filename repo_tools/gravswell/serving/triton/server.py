@@ -180,8 +180,12 @@ class EmbeddedTriton:
             self._workspace = Workspace.create()
             undo.callback(self.stop)
             folder = self._workspace.path
+            extra = list(self._extra)
             if self._model_control == "none":
-                expected = build_overlay(self._root, folder / "models", self._models)
+                overlay = build_overlay(self._root, folder / "models", self._models)
+                expected = overlay.models
+                if overlay.complete:
+                    extra.insert(0, "--disable-auto-complete-config")
                 self._served_folder = folder / "models"
             else:
                 expected = []
@@ -189,7 +193,7 @@ class EmbeddedTriton:
             for attempt in range(PORT_ATTEMPTS):
                 self._ports = _choose_ports(self.host, self._wanted_ports)
                 try:
-                    self._launch(installation.program, folder)
+                    self._launch(installation.program, folder, extra)
                     break
                 except ConflictError:
                     if attempt + 1 == PORT_ATTEMPTS or 0 not in vars(self._wanted_ports).values():
@@ -225,7 +229,7 @@ class EmbeddedTriton:
 
     # Inside
 
-    def _launch(self, program: Path, folder: Path) -> None:
+    def _launch(self, program: Path, folder: Path, extra: list[str]) -> None:
         identity = f"gravswell-{secrets.token_hex(8)}"
         log = self._wanted_log or folder / "server.log"
         flags = server_flags(
@@ -237,7 +241,7 @@ class EmbeddedTriton:
             model_control=self._model_control,
             key=self._key,
             exit_timeout_seconds=self._exit_timeout,
-            extra=[f"--id={identity}", "--allow-gpu-metrics=false", *self._extra],
+            extra=[f"--id={identity}", "--allow-gpu-metrics=false", *extra],
         )
         self._process = ServerProcess.start([str(program), *flags], log)
         deadline = time.monotonic() + self._start_timeout
