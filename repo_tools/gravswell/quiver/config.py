@@ -64,6 +64,7 @@ class ConfigText:
         self._fields, self._tail = split_fields(text, where)
         self._before = ModelConfig()
         self._before.CopyFrom(self.message)
+        self._plain = text == format_config(self.message)  # as we write it: its fields stay in Triton's order
 
     @classmethod
     def from_message(cls, config: Any, *, where: str = "config.pbtxt") -> "ConfigText":
@@ -75,6 +76,8 @@ class ConfigText:
 
         InvalidInputError if an edited field holds something unknown: rewriting it would lose that.
         """
+        if self._plain:
+            return format_config(self.message)
         changed = {name for name in self._names() if not _same(self._before, self.message, name)}
         lost = sorted({f.name for f in self._fields if f.name in changed and not _known(f)})
         if lost:
@@ -96,6 +99,7 @@ class ConfigText:
         """The same message over the text that was rendered from it; parts of the message stay valid."""
         self._fields, self._tail = split_fields(text, self.where)
         self._before.CopyFrom(self.message)
+        self._plain = text == format_config(self.message)
         return self
 
     def _first(self, field: Field) -> bool:

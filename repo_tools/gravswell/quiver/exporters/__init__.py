@@ -77,10 +77,11 @@ def build(
     stage(f"exporting the {exporter.name}")
     with exporter.exporting(request, batches[0]) as exported:
         proto, path = _write(exported, folder)
-        _check_inputs(path, specs)
+        session = open_session(path)
+        _check_inputs(session, specs)
         stage("verifying in ONNX Runtime")
         proof = prove(
-            path,
+            session,
             batches,
             exported.reference,
             framework=exported.framework,
@@ -136,10 +137,10 @@ def _write(exported: Exported, folder: Path) -> tuple[Any, Path]:
     return proto, graph.write(proto, folder)
 
 
-def _check_inputs(path: Path, specs: tuple[InputSpec, ...]) -> None:
+def _check_inputs(session: Any, specs: tuple[InputSpec, ...]) -> None:
     """The graph has the inputs that were asked for, as dynamic as they were asked for. Unused ones may be gone."""
     wanted = {spec.name: spec for spec in specs}
-    for record in session_inputs(open_session(path)):
+    for record in session_inputs(session):
         spec = wanted.get(record.name)
         if spec is None:
             raise ExportError(f"the exported graph has an input {record.name!r} that was not declared")

@@ -1,5 +1,6 @@
 """What an exporter is asked for, and what it gives back."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -20,6 +21,8 @@ MAX_IR = 10
 
 MAX_ML_OPSET = 3
 """Opset of ``ai.onnx.ml`` that we ask converters for: later ones change the tree operators, which 1.18 lacks."""
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 Inputs = dict[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
@@ -97,8 +100,10 @@ def class_names(model: Any) -> set[str]:
 
 
 def described(error: BaseException, limit: int = 300) -> str:
-    """A foreign error in one line, short enough for a message."""
-    text = " ".join(str(error).split()) or "no message"
+    """A foreign error in one line, without colours, short enough for a message: the first cause, which says most."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(_COLOUR.sub("", str(error)).split()) or "no message"
     return f"{type(error).__name__}: {text[: limit - 1] + '…' if len(text) > limit else text}"
 
 

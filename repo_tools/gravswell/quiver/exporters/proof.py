@@ -69,7 +69,7 @@ def run(session: ort.InferenceSession, inputs: Inputs) -> Outputs:
 
 
 def prove(
-    path: Path,
+    session: ort.InferenceSession,
     batches: Sequence[Inputs],
     reference: Callable[[Inputs], Outputs],
     *,
@@ -79,12 +79,11 @@ def prove(
     rtol: float | None,
     atol: float | None,
 ) -> Proof:
-    """Run the file on ``batches`` and compare with ``reference``.
+    """Run the graph on ``batches`` and compare with ``reference``.
 
     ``batched``: the first dim was declared dynamic, so each size must run. ``rows_apart``: also prove that a row's
     answer does not depend on the rows beside it, which a server that mixes requests into batches needs.
     """
-    session = open_session(path)
     inputs = session_inputs(session)
     outputs = [_record(node, "output") for node in session.get_outputs()]
     names = {record.name for record in inputs}

@@ -1,0 +1,135 @@
+"""The local store: the common contract, and what only a folder can do wrong."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gravswell.errors import AccessDeniedError, InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.quiver.stores import Create, LocalStore, Store, open_store
+from gravswell.quiver.stores.testing import StoreContract
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "my-repo"
+
+
+class TestLocalStore(StoreContract):
+    @pytest.fixture
+    def store(self, root: Path) -> Store:
+        return open_store(root, create=True)
+
+
+def test_opening_makes_nothing(root: Path) -> None:
+    with pytest.raises(NotFoundError, match="gravswell init"):
+        open_store(root)
+    assert not root.exists()
+
+
+def test_a_file_is_no_repository(root: Path) -> None:
+    root.write_text("")
+    for create in (True, False):
+        with pytest.raises(InvalidInputError, match="file"):
+            open_store(root, create=create)
+    with pytest.raises(InvalidInputError, match="file"):
+        open_store(root / "below", create=True)
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/x", "pvc://claim/path", "http://host/x"])
+def test_other_kinds_are_refused_by_name(url: str) -> None:
+    with pytest.raises(UnsupportedError, match=url):
+        open_store(url)
+
+
+@pytest.mark.parametrize("url", ["", "file://host/path", "file://relative"])
+def test_bad_urls(url: str) -> None:
+    with pytest.raises(InvalidInputError):
+        open_store(url)
+
+
+def test_url_with_a_space_and_a_chdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("my repo", create=True)
+    assert store.location("a/b") == "my repo/a/b"
+    monkeypatch.chdir("/")
+    store.write("a", b"1", Create())
+    assert (tmp_path / "my repo" / "a").read_bytes() == b"1"
+    assert open_store(store.url).read("a").data == b"1"
+
+
+def test_nothing_is_left_beside_or_inside(root: Path) -> None:
+    store = open_store(root, create=True)
+    store.write("a", b"1", Create())
+    with store.staging() as stage:
+        assert stage.parent.parent == root.parent, "staged on the same file system, outside of what Triton sees"
+        assert list(root.iterdir()) == [root / "a"]
+    store.remove_folder("nothing")
+    assert list(root.parent.iterdir()) == [root]
+
+
+def test_a_linked_entry_is_unlinked_not_emptied(root: Path, tmp_path: Path) -> None:
+    store = open_store(root, create=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("")
+    (root / "m").symlink_to(outside)
+    store.remove_folder("m")
+    assert not (root / "m").exists()
+    assert (outside / "precious").exists()
+
+
+_HOLD = """
+import sys
+from gravswell.quiver.stores import open_store
+with open_store(sys.argv[1]).staging() as stage:
+    (stage / "model.onnx").write_bytes(b"half")
+    print(stage, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_next_writer_cleans_up_after_a_killed_one_and_spares_a_living_one(root: Path) -> None:
+    store = LocalStore(root, create=True)
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _HOLD, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    dead, living = writers
+    try:
+        stages = []
+        for writer in writers:
+            assert writer.stdout is not None
+            stages.append(Path(writer.stdout.readline().strip()))
+        dead.send_signal(signal.SIGKILL)
+        dead.wait(30)
+        assert stages[0].exists()
+        with store.staging():
+            assert not stages[0].exists()
+            assert stages[1].exists()
+        assert living.stdin is not None
+        living.stdin.close()
+        assert living.wait(30) == 0
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait(30)
+            for pipe in (writer.stdin, writer.stdout):
+                if pipe is not None:
+                    pipe.close()
+    assert list(root.parent.iterdir()) == [root]
+
+
+def test_denied_reads_as_denied(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(root, create=True)
+
+    def denied(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(AccessDeniedError, match="owner and mode"):
+        store.read("a")

@@ -1,0 +1,119 @@
+"""The notebook's local cells as they stand: names, arguments, return values, printed text, tree (seeds A 1-5)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gravswell import quiver as qv
+from gravswell import utils
+
+INPUT_SIZE, HIDDEN_SIZES = 64, [256, 128, 64]
+
+NAMED = 'name: "my-model"\nplatform: "onnxruntime_onnx"\n'
+DESCRIBED = (
+    NAMED
+    + """\
+input {
+  name: "x"
+  data_type: TYPE_FP32
+  dims: -1
+  dims: 64
+}
+output {
+  name: "y"
+  data_type: TYPE_FP32
+  dims: -1
+  dims: 1
+}
+"""
+)
+SCALED = (
+    DESCRIBED
+    + """\
+instance_group {
+  count: 4
+  kind: KIND_GPU
+}
+"""
+)
+
+
+class MLP(torch.nn.Module):
+    def __init__(self, input_size, hidden_sizes):
+        super().__init__()
+
+        self.layers = torch.nn.ModuleList()
+        for size in hidden_sizes:
+            self.layers.append(torch.nn.Linear(input_size, size))
+            self.layers.append(torch.nn.ReLU())
+            input_size = size
+
+        self.layers.append(torch.nn.Linear(input_size, 1))
+        self.layers.append(torch.nn.Sigmoid())
+
+    def forward(self, x: torch.tensor) -> torch.tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_cells_13_to_18(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    inference_model = MLP(INPUT_SIZE, HIDDEN_SIZES)
+
+    repo = qv.ModelRepository("my-repo")
+    entry = repo.add("my-model", platform=qv.Platform.ONNX)
+    print(entry.config, end="")
+    assert capsys.readouterr().out == NAMED
+
+    inference_model.to("cpu")
+    export_path = entry.export_version(inference_model, input_shapes={"x": (None, INPUT_SIZE)}, output_names=["y"])
+    assert export_path == "my-repo/my-model/1/model.onnx"
+    print(entry.config, end="")
+    assert capsys.readouterr().out == DESCRIBED
+
+    utils.print_tree("my-repo")
+    assert capsys.readouterr().out == (
+        "my-repo/\n    my-model/\n        1/\n            model.onnx\n        config.pbtxt\n"
+    )
+
+    entry.export_version(inference_model)
+    utils.print_tree("my-repo")
+    assert capsys.readouterr().out == (
+        "my-repo/\n    my-model/\n        1/\n            model.onnx\n"
+        "        2/\n            model.onnx\n        config.pbtxt\n"
+    )
+
+    entry.config.add_instance_group(count=4)
+    print(entry.config, end="")
+    assert capsys.readouterr().out == SCALED
+    assert (tmp_path / "my-repo/my-model/config.pbtxt").read_text() == SCALED
+
+    repo.delete()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cell_19_on_a_folder(root: Path) -> None:
+    """The instance group is added before the first export, and is in the version and in the entry."""
+    repo = qv.ModelRepository(root)
+    entry = repo.add("my-model", platform=qv.Platform.ONNX)
+    entry.config.add_instance_group(count=4)
+    entry.export_version(MLP(INPUT_SIZE, [8]), input_shapes={"x": (None, INPUT_SIZE)}, output_names=["y"])
+    assert sorted(p.name for p in (root / "my-model").iterdir()) == ["1", "config.pbtxt"]
+    assert (root / "my-model/config.pbtxt").read_text() == SCALED
+    assert (root / "my-model/1/.config.pbtxt").read_text() == SCALED
+    assert str(entry.config) == SCALED
+
+
+def test_the_notebook_s_own_module_comes_along() -> None:
+    """``utils.MLP`` and ``utils.do_some_inference``, as the cells on parallel inference use them."""
+    model = utils.MLP(INPUT_SIZE, HIDDEN_SIZES)
+    rows = np.random.default_rng(0).standard_normal((20, INPUT_SIZE)).astype(np.float32)
+    outputs = list(utils.do_some_inference(model, rows))
+    assert [len(y) for y in outputs] == [8, 8, 4]
+    cleaned = list(utils.do_some_throttled_inference(utils.NoiseRemovalModel(INPUT_SIZE, [32, 16]), rows))
+    assert cleaned[0].shape == (8, INPUT_SIZE)
+    with pytest.raises(AttributeError):
+        _ = utils.nothing_of_that_name

@@ -1,0 +1,266 @@
+"""What makes a version exist, when, and under which number; and that nothing else is ever seen."""
+
+import errno
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gravswell import quiver as qv
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.verification import verify_version
+
+Affine = Callable[..., Any]
+
+
+def test_what_a_version_holds(root: Path, entry: qv.Entry, affine: Affine) -> None:
+    path = Path(entry.export_version(affine()))
+    assert path == root / "my-model/1/model.onnx"
+    names = sorted(p.name for p in path.parent.iterdir())
+    assert names == [".config.pbtxt", ".golden.npz", ".manifest.json", "model.onnx"]
+    raw = (path.parent / ".manifest.json").read_bytes()
+    manifest = json.loads(raw)
+    assert set(manifest["files"]) == set(names) - {".manifest.json"}
+    for name, record in manifest["files"].items():
+        data = (path.parent / name).read_bytes()
+        assert record == {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    assert manifest["model"] == "my-model"
+    assert manifest["version"] == 1
+    assert manifest["parent"] is None
+    assert manifest["signature"]["inputs"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 4]}]
+    assert manifest["verification"]["batch_sizes"] == [1, 2, 5]
+    (version,) = entry.versions
+    assert version == 1
+    assert version.digest == hashlib.sha256(raw).hexdigest()
+    assert version.size == sum(p.stat().st_size for p in path.parent.iterdir())
+    assert version.manifest.created == version.created
+    assert (path.parent / ".config.pbtxt").read_text() == (root / "my-model/config.pbtxt").read_text()
+
+
+def test_a_version_s_config_is_that_of_its_time(root: Path, entry: qv.Entry, affine: Affine) -> None:
+    entry.export_version(affine())
+    entry.config.add_instance_group(count=4)
+    entry.export_version(affine())
+    assert "count: 4" not in (root / "my-model/1/.config.pbtxt").read_text()
+    assert "count: 4" in (root / "my-model/2/.config.pbtxt").read_text()
+    assert entry.version(2).manifest.parent == 1
+
+
+def test_a_later_export_does_not_touch_the_config_file(root: Path, entry: qv.Entry, affine: Affine) -> None:
+    """Triton reloads every version when a file in the model's folder is newer."""
+    entry.export_version(affine())
+    before = (root / "my-model/config.pbtxt").stat()
+    entry.export_version(affine())
+    after = (root / "my-model/config.pbtxt").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_numbers_are_never_used_again(root: Path, repo: qv.ModelRepository, entry: qv.Entry, affine: Affine) -> None:
+    for _ in range(3):
+        entry.export_version(affine())
+    entry.remove_version(2)
+    assert not (root / ".my-model.gravswell.json").exists(), "absent until first needed"
+    entry.remove_version(3)
+    assert json.loads((root / ".my-model.gravswell.json").read_text())["nextVersion"] == 4
+    entry.export_version(affine())
+    assert entry.versions == [1, 4]
+    repo.remove("my-model")
+    again = repo.add("my-model")
+    again.export_version(affine())
+    assert again.versions == [5]
+
+
+def test_a_number_of_one_s_own(entry: qv.Entry, affine: Affine) -> None:
+    entry.export_version(affine(), version=7)
+    for number in (7, 3):
+        with pytest.raises(ConflictError, match="8 or more"):
+            entry.export_version(affine(), version=number)
+    for number in (0, -3, "abc", 1.5):
+        with pytest.raises(InvalidInputError, match="from 1 on"):
+            entry.export_version(affine(), version=number)  # type: ignore[arg-type]
+    entry.export_version(affine())
+    assert entry.versions == [7, 8]
+
+
+def test_removing_what_is_not_there(entry: qv.Entry, affine: Affine) -> None:
+    entry.export_version(affine())
+    with pytest.raises(NotFoundError, match="its versions: 1"):
+        entry.remove_version(2)
+
+
+def test_an_alias_keeps_its_version(root: Path, entry: qv.Entry, affine: Affine) -> None:
+    entry.export_version(affine())
+    (root / ".my-model.gravswell.json").write_text('{"aliases": {"champion": 1}, "fromTheFuture": {"kept": true}}')
+    with pytest.raises(ConflictError, match="champion"):
+        entry.remove_version(1)
+    entry.export_version(affine())
+    entry.remove_version(2)
+    state = json.loads((root / ".my-model.gravswell.json").read_text())
+    assert state["nextVersion"] == 3
+    assert state["fromTheFuture"] == {"kept": True}
+    assert RepositoryReader(root).aliases("my-model") == {"champion": 1}
+
+
+def test_foreign_folders_are_no_numbers_of_ours(root: Path, entry: qv.Entry, affine: Affine) -> None:
+    for name in ("9.tmp", "-1", "007", "abc"):
+        (root / "my-model" / name).mkdir()
+    (root / "my-model/4").mkdir()
+    (root / "my-model/4/model.onnx").write_bytes(b"theirs")
+    (root / "my-model/5").mkdir()
+    assert [(v, v.digest) for v in entry.versions] == [(4, None)]
+    entry.export_version(affine())
+    assert entry.versions == [4, 6]
+    assert (root / "my-model/4/model.onnx").read_bytes() == b"theirs"
+    assert entry.version(6).manifest.parent is None
+
+
+def test_a_dead_first_export_is_healed_by_readers_and_by_the_next(root: Path, entry: qv.Entry, affine: Affine) -> None:
+    """The version is there, and the entry's config is still that of before, or missing altogether."""
+    before = str(entry.config)
+    entry.export_version(affine())
+    described = str(entry.config)
+    config = root / "my-model/config.pbtxt"
+    config.write_text(before)
+    assert str(qv.ModelRepository.open(root).models["my-model"].config) == described
+    config.unlink()
+    assert str(qv.ModelRepository.open(root).models["my-model"].config) == described
+    with pytest.raises(InvalidInputError, match="signature"):
+        entry.export_version(affine(3))
+    entry.export_version(affine())
+    assert config.read_text() == described
+
+
+def test_a_changed_signature_leaves_no_version(root: Path, entry: qv.Entry, affine: Affine) -> None:
+    entry.export_version(affine())
+    before = (root / "my-model/config.pbtxt").read_text()
+    with pytest.raises(ValueError, match=r"input 'x' is TYPE_FP32 \[-1, 3\], and was TYPE_FP32 \[-1, 4\]"):
+        entry.export_version(affine(3))
+    assert entry.versions == [1]
+    assert (root / "my-model/config.pbtxt").read_text() == before
+    assert list(root.parent.iterdir()) == [root]
+
+
+def test_an_unreadable_config_stops_the_export(root: Path, entry: qv.Entry, affine: Affine) -> None:
+    (root / "my-model/config.pbtxt").write_text("input {")
+    with pytest.raises(InvalidInputError, match=r"config\.pbtxt"):
+        entry.export_version(affine())
+    assert entry.versions == []
+
+
+def test_max_batch_size(root: Path, repo: qv.ModelRepository, entry: qv.Entry, affine: Affine) -> None:
+    entry.export_version(affine(), max_batch_size=16)
+    assert entry.config.max_batch_size == 16
+    assert list(entry.config.input[0].dims) == [4]
+    assert entry.inputs["x"].dims == (-1, 4)
+    entry.export_version(affine())
+    assert entry.versions == [1, 2]
+    with pytest.raises(InvalidInputError, match="max_batch_size=16"):
+        entry.export_version(affine(), max_batch_size=8)
+    with pytest.raises(InvalidInputError, match="max_batch_size"):
+        repo.add("other").export_version(affine(), max_batch_size=-1)
+
+
+_EXPORT_MANY = """
+import sys
+from gravswell import quiver as qv
+entry = qv.ModelRepository.open(sys.argv[1]).models["my-model"]
+for _ in range(8):
+    entry.export_version(sys.argv[2])
+"""
+
+
+def test_two_processes_at_once_lose_no_version(root: Path, tmp_path: Path, entry: qv.Entry, affine: Affine) -> None:
+    model = tmp_path / "given.onnx"
+    model.write_bytes(affine().SerializeToString())
+    processes = [subprocess.Popen([sys.executable, "-c", _EXPORT_MANY, str(root), str(model)]) for _ in range(2)]
+    assert [process.wait(300) for process in processes] == [0, 0]
+    assert entry.versions == list(range(1, 17))
+    for version in entry.versions:
+        assert version.manifest.version == version
+        assert verify_version(RepositoryReader(root), "my-model", version).samples == 3
+    assert sorted(root.parent.iterdir()) == [model, root]
+
+
+_DIE = """
+import os, signal, sys
+import onnx
+from gravswell import quiver as qv
+from gravswell.quiver.stores import LocalStore
+
+point = sys.argv[2]
+def die(*_args, **_kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+if point == "before the rename":
+    LocalStore.publish = die
+elif point == "before the config":
+    LocalStore.write = die
+
+def at(stage):
+    if stage.startswith(point):
+        die()
+qv.ModelRepository.open(sys.argv[1]).models["my-model"].export_version(sys.argv[3], on_stage=at)
+"""
+
+
+@pytest.mark.parametrize(
+    ("point", "published"),
+    [("exporting", 0), ("verifying", 0), ("publishing", 0), ("before the rename", 0), ("before the config", 1)],
+)
+def test_a_killed_export_leaves_a_readable_repository(
+    root: Path, tmp_path: Path, entry: qv.Entry, affine: Affine, point: str, published: int
+) -> None:
+    model = tmp_path / "given.onnx"
+    model.write_bytes(affine().SerializeToString())
+    killed = subprocess.run([sys.executable, "-c", _DIE, str(root), point, str(model)], timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    model.unlink()
+
+    reader = RepositoryReader(root)
+    assert reader.entries() == ["my-model"]
+    assert [v.number for v in reader.versions("my-model")] == [1] * published
+    for info in reader.versions("my-model"):
+        assert verify_version(reader, "my-model", info.number).samples == 3
+    again = qv.ModelRepository.open(root).models["my-model"]
+    again.export_version(affine())
+    assert again.versions == list(range(1, published + 2))
+    assert again.inputs["x"].dims == (-1, 4)
+    assert list(root.parent.iterdir()) == [root], "what the dead one left is cleaned up"
+
+
+_EDIT_MANY = """
+import sys
+from gravswell import quiver as qv
+config = qv.ModelRepository.open(sys.argv[1]).models["my-model"].config
+for k in range(300):
+    config.max_batch_size = k % 2 + 1
+"""
+
+
+def test_a_reader_beside_a_writer_never_sees_half_a_config(root: Path, entry: qv.Entry) -> None:
+    reader = RepositoryReader(root)
+    process = subprocess.Popen([sys.executable, "-c", _EDIT_MANY, str(root)])
+    seen = set()
+    while process.poll() is None:
+        text = reader.config("my-model")
+        assert text
+        assert text.startswith('name: "my-model"\nplatform: "onnxruntime_onnx"\n')
+        seen.add(text)
+    assert process.returncode == 0
+    assert len(seen) > 1
+
+
+def test_a_full_disk_is_one_message(entry: qv.Entry, affine: Affine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(UnavailableError, match=r"my-model/1: No space left on device; free some space"):
+        entry.export_version(affine())
+    assert entry.versions == []

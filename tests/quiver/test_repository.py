@@ -1,0 +1,113 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gravswell import quiver as qv
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError
+
+Affine = Callable[..., Any]
+
+
+def test_it_is_made_or_opened(root: Path) -> None:
+    with pytest.raises(NotFoundError, match="gravswell init"):
+        qv.ModelRepository.open(root)
+    repo = qv.ModelRepository(root)
+    assert dict(repo.models) == {}
+    assert repo.url == root.as_uri()
+    repo.add("m")
+    assert list(qv.ModelRepository(root).models) == list(qv.ModelRepository.open(repo.url).models) == ["m"]
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "src/3").mkdir(parents=True)
+    (tmp_path / "src/3/notes.txt").write_text("")
+    for use in (qv.ModelRepository, qv.ModelRepository.open):
+        with pytest.raises(InvalidInputError, match="no model repository: it holds src"):
+            use(tmp_path)
+
+
+def test_other_things_beside_entries_are_neither_listed_nor_deleted(root: Path, repo: qv.ModelRepository) -> None:
+    repo.add("m")
+    (root / "README.md").write_text("")
+    (root / ".git").mkdir()
+    (root / "docs").mkdir()
+    (root / "docs/x").write_text("")
+    repo.refresh()
+    assert list(repo.models) == ["m"]
+    repo.delete()
+    assert sorted(p.name for p in root.iterdir()) == [".git", "README.md", "docs"]
+    assert dict(repo.models) == {}
+
+
+def test_an_entry_that_exists(repo: qv.ModelRepository, entry: qv.Entry, affine: Affine) -> None:
+    entry.export_version(affine())
+    with pytest.raises(ConflictError, match=r"exists already.*force"):
+        repo.add("my-model")
+    assert entry.versions == [1]
+    fresh = repo.add("my-model", force=True)
+    assert fresh.versions == []
+    assert fresh.inputs == {}
+    assert fresh.export_version(affine(3)).endswith("my-model/2/model.onnx"), "numbers are never used again"
+
+
+def test_a_folder_in_the_way(root: Path, repo: qv.ModelRepository) -> None:
+    (root / "m").mkdir()
+    with pytest.raises(ConflictError, match="exists already"):
+        repo.add("m")
+
+
+@pytest.mark.parametrize("name", ["../evil", "", "a/b", ".m", "/etc/x"])
+def test_names_with_a_path(root: Path, repo: qv.ModelRepository, name: str) -> None:
+    with pytest.raises(InvalidInputError, match="cannot name an entry"):
+        repo.add(name)
+    assert list(root.parent.rglob("*")) == [root]
+
+
+def test_platforms(repo: qv.ModelRepository) -> None:
+    assert qv.Platform.ONNX == "onnxruntime_onnx"
+    for k, platform in enumerate((qv.Platform.ONNX, "onnx", "ONNX", "onnxruntime_onnx")):
+        assert repo.add(f"m{k}", platform).platform is qv.Platform.ONNX
+    with pytest.raises(InvalidInputError, match="onnxruntime_onnx"):
+        repo.add("m", "tensorrt_plan")
+
+
+def test_removal_spares_the_neighbour_with_the_same_prefix(repo: qv.ModelRepository, affine: Affine) -> None:
+    for name in ("det", "detector"):
+        repo.add(name).export_version(affine())
+    repo.remove("det")
+    assert list(repo.models) == ["detector"]
+    assert repo.models["detector"].versions == [1]
+    with pytest.raises(NotFoundError, match="entries: detector"):
+        repo.remove("det")
+
+
+def test_refresh_takes_up_what_others_did(root: Path, repo: qv.ModelRepository) -> None:
+    other = qv.ModelRepository.open(root)
+    other.add("m")
+    assert "m" not in repo.models
+    repo.refresh()
+    assert list(repo.models) == ["m"]
+    assert "m" in repr(repo.models)
+    assert str(root) in repr(repo)
+
+
+def test_delete_leaves_nothing(root: Path, repo: qv.ModelRepository, entry: qv.Entry, affine: Affine) -> None:
+    entry.export_version(affine())
+    entry.remove_version(1)
+    assert (root / ".my-model.gravswell.json").exists()
+    repo.delete()
+    assert list(root.parent.iterdir()) == []
+
+
+def test_a_thousand_entries(root: Path) -> None:
+    for k in range(1000):
+        folder = root / f"m{k:04}"
+        folder.mkdir(parents=True)
+        (folder / "config.pbtxt").write_text(f'name: "m{k:04}" platform: "onnxruntime_onnx"')
+    repo = qv.ModelRepository.open(root)
+    assert len(repo.models) == 1000
+    assert repo.models["m0999"].platform is qv.Platform.ONNX
+    repo.delete()
+    assert not root.exists()
