@@ -86,6 +86,8 @@ async def http_get(action: Document, target: Target) -> Outcome:
             return Outcome(
                 False, f"HTTP probe failed with statuscode: {answer.status}" + (f" ({body})" if body else "")
             )
+    except aiohttp.ClientConnectorError as error:
+        return Outcome(False, f"Get {url}: dial tcp: {error.os_error.strerror or error.os_error}")
     except (aiohttp.ClientError, OSError) as error:
         return Outcome(False, f"Get {url}: {error}")
 
