@@ -91,7 +91,7 @@ def ensure_triton(progress: Progress | None = None) -> TritonInstallation:
     wheel = root / f"wheel-{WHEEL.rpartition('==')[2]}"
     stub = root / f"stub-{_digest(sys.version, sys.base_prefix, *STUB_PACKAGES)}"
     server = root / f"server-{_digest(str(wheel), str(stub), SHIM, *_library_folders(wheel), *_sources())}"
-    _once(wheel, WHEEL_BYTES, lambda stage: install_packages([WHEEL], stage, WHEEL_BYTES, report, deps=False))
+    _once(wheel, WHEEL_BYTES, lambda stage: _build_wheel(stage, report))
     _once(stub, STUB_BYTES, lambda stage: _build_stub(stage, report))
     _once(server, SERVER_BYTES, lambda stage: _build_server(stage, server, wheel, stub))
     return TritonInstallation(server)
@@ -116,6 +116,11 @@ def _once(target: Path, size: int, build: Callable[[Path], None]) -> None:
             shutil.rmtree(stage, ignore_errors=True)
 
 
+def _build_wheel(stage: Path, report: Progress) -> None:
+    install_packages([WHEEL], stage, WHEEL_BYTES, report, deps=False)
+    (stage / "pytriton" / "tritonserver" / "bin" / "tritonserver").chmod(0o755)  # installers drop the run bit
+
+
 def _build_stub(stage: Path, report: Progress) -> None:
     # A virtual environment, because that is how the stub's interpreter is found: through the first python3 on PATH.
     venv.EnvBuilder(with_pip=False, symlinks=True).create(stage)
@@ -127,7 +132,6 @@ def _build_stub(stage: Path, report: Progress) -> None:
 def _build_server(stage: Path, final: Path, wheel: Path, stub: Path) -> None:
     triton = wheel / "pytriton" / "tritonserver"
     program = triton / "bin" / "tritonserver"
-    program.chmod(0o755)
     # Copied, not linked: Triton refuses a backend whose library leads out of its folder.
     shutil.copytree(triton / "backends" / "python", stage / "backends" / "python")
     shutil.copytree(OURS / "onnxruntime", stage / "backends" / "onnxruntime", ignore=_not_sources)
