@@ -59,7 +59,6 @@ class Reason(enum.StrEnum):
     REPOSITORY_FOUND = "RepositoryFound"
     REPOSITORY_NOT_FOUND = "RepositoryNotFound"
     NODE_POOL_FOUND = "NodePoolFound"
-    NO_NODE_POOL = "NoNodePool"
     NODE_POOL_NOT_FOUND = "NodePoolNotFound"
     NODE_POOL_NOT_ALLOWED = "NodePoolNotAllowed"
     TOO_MANY_GPUS = "TooManyGPUs"

@@ -1,6 +1,7 @@
 """Kubernetes quantities as exact numbers, so that ``1`` and ``1000m`` compare equal. Pure."""
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 from typing import Any
 
 _SUFFIXES = {
@@ -21,6 +22,9 @@ _SUFFIXES = {
     "Pi": Decimal(1024**5),
     "Ei": Decimal(1024**6),
 }
+_QUANTITY = re.compile(
+    r"^(?P<number>[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?)(?P<suffix>|[numkMGTPE]|[KMGTPE]i)$"
+)
 
 
 def parse(quantity: Any) -> Decimal:
@@ -28,15 +32,10 @@ def parse(quantity: Any) -> Decimal:
 
     Raises :class:`ValueError` for what is no quantity.
     """
-    text = str(quantity).strip()
-    number = text.rstrip("numkKMGTPEi")
-    suffix = text[len(number) :]
-    if suffix == "E" and number == "":
-        raise ValueError(f"{text!r} is not a quantity")
-    try:
-        return Decimal(number) * _SUFFIXES[suffix]
-    except (InvalidOperation, KeyError):
-        raise ValueError(f"{text!r} is not a quantity, such as 500m or 8Gi") from None
+    match = _QUANTITY.match(str(quantity))
+    if match is None:
+        raise ValueError(f"{quantity!r} is not a quantity, such as 500m or 8Gi")
+    return Decimal(match["number"]) * _SUFFIXES[match["suffix"]]
 
 
 def equal(one: Any, other: Any) -> bool:

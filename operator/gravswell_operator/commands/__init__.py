@@ -8,7 +8,7 @@ from importlib import import_module
 
 import typer
 
-TOPICS: tuple[str, ...] = ("cluster", "demo", "operator")
+TOPICS: tuple[str, ...] = ("cluster", "demo", "operator", "plan")
 """Modules of this package, each with ``register(app)``."""
 
 

@@ -124,8 +124,8 @@ def _triton(server: InferenceServer, pool: GPUNodePool | None, options: Options)
         requests[resource] = limits[resource] = str(spec.gpus)
     env = [field_env("POD_IP", "status.podIP")]
     for variable in spec.pod_template.env:
-        if variable.name != "POD_IP":
-            env.append({"name": variable.name, **({"value": variable.value} if variable.value else {})})
+        # The API server drops an empty value, so it must not be wanted either.
+        env.append({"name": variable.name, **({"value": variable.value} if variable.value else {})})
     return {
         "name": "triton",
         "image": triton_image(server, options.triton_image),

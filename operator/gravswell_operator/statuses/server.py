@@ -115,7 +115,7 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
     if wanted == 0 and deployment.total == 0:
         return Finding(conditions.READY, True, Reason.SCALED_TO_ZERO, "no replica is wanted, and none runs")
     counts = f"{deployment.ready} of {wanted} replicas are ready"
-    if deployment.ready >= wanted and deployment.complete:
+    if wanted and deployment.ready >= wanted and deployment.complete:
         return Finding(conditions.READY, True, Reason.SERVING, counts)
     if deployment.failure_message:
         return Finding(conditions.READY, False, Reason.PODS_REFUSED, f"{counts}; {deployment.failure_message}")

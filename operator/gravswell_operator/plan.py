@@ -1,0 +1,223 @@
+"""What the operator would create for a set of manifests, and what would stop it: without a cluster. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from gravswell.serving.contracts import Desired
+from gravswell_operator.api import GPUNodePool, InferenceServer, Model, ModelRepository
+from gravswell_operator.api.common import Resource
+from gravswell_operator.desired.device_plugin import device_plugin
+from gravswell_operator.desired.models import winner
+from gravswell_operator.desired.objects import Manifest, Options
+from gravswell_operator.desired.placement import may_surge, peak_replicas
+from gravswell_operator.desired.repository import children as repository_children
+from gravswell_operator.desired.server import ServerPlan
+from gravswell_operator.desired.server import children as server_children
+from gravswell_operator.desired.source import source
+from gravswell_operator.quantities import parse
+from gravswell_operator.statuses.server import blocker
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that a person should know before applying. An ``error`` is what would never become ready."""
+
+    subject: str
+    error: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the replicas of one server ask of the cluster at most."""
+
+    replicas: int
+    gpus: int
+    """Of all replicas."""
+    vcpus: Decimal
+    """Of all replicas, the agents included."""
+    memory_bytes: int
+    """Of all replicas, the agents included."""
+    surge: bool
+    """A roll-out starts a new replica before an old one stops."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One of the manifests, and what the operator would make of it."""
+
+    resource: Resource
+    children: list[Manifest] = field(default_factory=list)
+    needs: Needs | None = None
+
+    @property
+    def title(self) -> str:
+        """Kind and name, with the namespace where there is one."""
+        metadata = self.resource.metadata
+        where = f"{metadata.namespace}/" if metadata.namespace else ""
+        return f"{self.resource.NAMES.kind} {where}{metadata.name}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole answer."""
+
+    objects: list[Planned]
+    notes: list[Note]
+
+    @property
+    def blocked(self) -> bool:
+        """Whether something would never become ready."""
+        return any(note.error for note in self.notes)
+
+
+@dataclass(frozen=True)
+class _World:
+    """The manifests, as the operator would find each other by them."""
+
+    pools: dict[str, GPUNodePool]
+    repositories: dict[tuple[str, str], ModelRepository]
+    servers: dict[tuple[str, str], InferenceServer]
+    models: list[Model]
+
+    def on_pool(self, pool: str) -> list[InferenceServer]:
+        return [s for s in self.servers.values() if s.spec.node_pool_ref and s.spec.node_pool_ref.name == pool]
+
+
+def plan(resources: Sequence[Resource], options: Options) -> Plan:
+    """What the operator would create for ``resources`` if they were all that there is."""
+    world = _World(
+        pools={r.metadata.name: _full(r) for r in resources if isinstance(r, GPUNodePool)},
+        repositories={_name(r): r for r in resources if isinstance(r, ModelRepository)},
+        servers={_name(r): r for r in resources if isinstance(r, InferenceServer)},
+        models=[r for r in resources if isinstance(r, Model)],
+    )
+    objects: list[Planned] = []
+    notes: list[Note] = []
+    for resource in resources:
+        planned, found = _plan_one(resource, world, options)
+        objects.append(planned)
+        notes += [Note(planned.title, error, message) for error, message in found]
+    return Plan(objects, notes)
+
+
+def _name(resource: Resource) -> tuple[str, str]:
+    return resource.metadata.namespace, resource.metadata.name
+
+
+def _full(pool: GPUNodePool) -> GPUNodePool:
+    """The pool as it is once all of its nodes are there."""
+    nodes = pool.spec.size if pool.spec.size is not None else 1
+    status = pool.status.model_copy(
+        update={"nodes": nodes, "ready_nodes": nodes, "allocatable_gpus": nodes * pool.spec.accelerator.count}
+    )
+    return pool.model_copy(update={"status": status})
+
+
+_Found = list[tuple[bool, str]]
+"""Whether it is an error, and the message."""
+
+
+def _plan_one(resource: Resource, world: _World, options: Options) -> tuple[Planned, _Found]:
+    if isinstance(resource, GPUNodePool):
+        return _plan_pool(resource, world, options)
+    if isinstance(resource, ModelRepository):
+        notes: _Found = []
+        if resource.spec.url.startswith("file://"):
+            notes.append((False, f"{resource.spec.url} is a folder that only the development cluster's node can read"))
+        return Planned(resource, repository_children(resource, options)), notes
+    if isinstance(resource, InferenceServer):
+        return _plan_server(resource, world, options)
+    assert isinstance(resource, Model)
+    return Planned(resource), _model_notes(resource, world)
+
+
+def _plan_pool(pool: GPUNodePool, world: _World, options: Options) -> tuple[Planned, _Found]:
+    made = [device_plugin(pool, options)] if pool.spec.drivers.install else []
+    wanted = sum(s.spec.gpus * peak_replicas(s) for s in world.on_pool(pool.metadata.name))
+    offered = world.pools[pool.metadata.name].status.allocatable_gpus
+    notes: _Found = []
+    if wanted > offered:
+        sized = f"its size of {pool.spec.size}" if pool.spec.size is not None else "one node"
+        notes.append(
+            (
+                False,
+                f"the servers on it ask for {wanted} GPUs, and {sized} offers {offered}; with fewer nodes than that, "
+                "some replicas stay Pending",
+            )
+        )
+    return Planned(pool, made), notes
+
+
+def _plan_server(server: InferenceServer, world: _World, options: Options) -> tuple[Planned, _Found]:
+    namespace = server.metadata.namespace
+    repository = world.repositories.get((namespace, server.spec.repository_ref.name))
+    reference = server.spec.node_pool_ref
+    pool = world.pools.get(reference.name) if reference is not None else None
+    notes: _Found = []
+    if repository is None:
+        notes.append(
+            (
+                False,
+                f"ModelRepository {server.spec.repository_ref.name} is not in these files: nothing is created until "
+                f"namespace {namespace} has it",
+            )
+        )
+    if reference is not None and pool is None:
+        notes.append(
+            (
+                False,
+                f"GPUNodePool {reference.name} is not in these files: nothing is created until the cluster has it",
+            )
+        )
+    if not any(_serves(model, server) for model in world.models) and server.spec.models == "Declared":
+        notes.append((False, "no Model in these files names it, so it would serve nothing; or set models: All"))
+    if repository is None or (reference is not None and pool is None):
+        return Planned(server), notes
+    problem = blocker(server, repository, pool, options)
+    if problem is not None:
+        return Planned(server), [*notes, (True, problem.message)]
+    surge = may_surge(server, pool, world.on_pool(pool.metadata.name) if pool is not None else ())
+    desired = Desired(repository=source(repository).url)
+    made = server_children(ServerPlan(server, repository, pool, desired, surge, options))
+    return Planned(server, made, _needs(server, made, surge)), notes
+
+
+def _serves(model: Model, server: InferenceServer) -> bool:
+    return model.metadata.namespace == server.metadata.namespace and (
+        model.spec.server_ref.name == server.metadata.name
+    )
+
+
+def _needs(server: InferenceServer, made: list[Manifest], surge: bool) -> Needs:
+    replicas = peak_replicas(server)
+    deployment = next(m for m in made if m["kind"] == "Deployment")
+    containers: list[dict[str, Any]] = deployment["spec"]["template"]["spec"]["containers"]
+    requests = [c["resources"]["requests"] for c in containers]
+    return Needs(
+        replicas=replicas,
+        gpus=replicas * server.spec.gpus,
+        vcpus=replicas * sum((parse(r["cpu"]) for r in requests), Decimal(0)),
+        memory_bytes=int(replicas * sum((parse(r["memory"]) for r in requests), Decimal(0))),
+        surge=surge,
+    )
+
+
+def _model_notes(model: Model, world: _World) -> _Found:
+    namespace, server = model.metadata.namespace, model.spec.server_ref.name
+    if (namespace, server) not in world.servers:
+        return [(False, f"InferenceServer {server} is not in these files; nothing serves it until {namespace} has it")]
+    rivals = [
+        m
+        for m in world.models
+        if (m.metadata.namespace, m.spec.server_ref.name, m.spec.entry) == (namespace, server, model.spec.entry)
+    ]
+    first = winner(rivals)
+    if first is not model:
+        return [
+            (True, f"Model {first.metadata.name} is for the same entry {model.spec.entry} of the same server; one of "
+             "the two would get the condition Conflict")
+        ]  # fmt: skip
+    return []

@@ -1,0 +1,81 @@
+"""The cache: the newest word counts, whoever brings it, and what is gone is found out."""
+
+import pytest
+
+from gravswell_operator.cluster import resources
+from gravswell_operator.cluster.cache import Cache, Key
+
+
+def configmap(name="c", version=1, uid="u", **other):
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": name,
+            "namespace": "ns",
+            "uid": uid,
+            "resourceVersion": str(version),
+            "managedFields": [{"manager": "x"}],
+            "labels": {"gravswell.dev/server": "s"},
+            "ownerReferences": [{"uid": "other"}, {"uid": "owner", "controller": True}],
+        },
+        "data": {"k": "v"},
+        **other,
+    }
+
+
+KEY = Key(resources.CONFIG_MAP, "ns", "c")
+
+
+@pytest.fixture
+def cache() -> Cache:
+    return Cache()
+
+
+def observe(cache, *args, deleted=False, **kwargs):
+    return cache.observe(resources.CONFIG_MAP, configmap(*args, **kwargs), deleted=deleted)
+
+
+def test_a_record_holds_what_decisions_need(cache):
+    change = observe(cache)
+    assert (change.old, change.new) == (None, cache.get(KEY))
+    record = cache.get(KEY)
+    assert (record.uid, record.version, record.owner) == ("u", 1, "owner")
+    assert record.view.data == {"k": "v"}
+    assert record.body()["data"] == {"k": "v"}
+    assert "managedFields" not in record.body()["metadata"]
+
+
+def test_old_news_is_no_news(cache):
+    observe(cache, version=5)
+    assert observe(cache, version=5) is None
+    assert observe(cache, version=4) is None
+    assert observe(cache, version=6).old.version == 5
+
+
+def test_a_deletion(cache):
+    observe(cache, version=5)
+    assert observe(cache, version=6, uid="another", deleted=True).new is None
+    assert cache.get(KEY) is None
+    assert observe(cache, version=7, deleted=True) is None
+
+
+def test_a_late_deletion_of_a_former_object_spares_its_successor(cache):
+    observe(cache, version=9, uid="new")
+    assert observe(cache, version=8, uid="old", deleted=True) is None
+    assert cache.get(KEY).uid == "new"
+
+
+def test_a_complete_list_finds_what_a_broken_watch_lost(cache):
+    for name in ("kept", "lost", "newer"):
+        observe(cache, name, version=20 if name == "newer" else 3)
+    changes = cache.reconcile_list(resources.CONFIG_MAP, [configmap("kept", 3), configmap("fresh", 7)], "10")
+    assert [(c.key.name, c.new is None) for c in changes] == [("fresh", False), ("lost", True)]
+    assert {r.key.name for r in cache.all(resources.CONFIG_MAP)} == {"kept", "fresh", "newer"}
+
+
+def test_an_object_that_cannot_be_read_is_kept_with_the_reason(cache):
+    body = {"metadata": {"name": "m", "namespace": "ns", "resourceVersion": "1"}, "spec": {"entry": "e"}}
+    record = cache.observe(resources.MODEL, body).new
+    assert record.view is None
+    assert record.invalid.startswith("spec.serverRef: Field required")

@@ -1,0 +1,106 @@
+"""The work queue: nothing is lost, nothing runs twice at once, what fails waits longer and longer."""
+
+import asyncio
+import time
+from collections import Counter
+
+import pytest
+
+from gravswell_operator.cluster.queue import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, WorkQueue, work
+
+
+class Clock:
+    """Monotonic seconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+async def soon(awaitable):
+    return await asyncio.wait_for(awaitable, 30)
+
+
+async def test_what_is_added_twice_is_worked_on_once(clock):
+    queue = WorkQueue[str](clock)
+    queue.add("a")
+    queue.add("a")
+    clock.now += 1
+    assert await soon(queue.get()) == "a"
+    queue.done("a")
+    assert len(queue) == 0
+
+
+async def test_what_is_added_while_it_is_worked_on_is_worked_on_again(clock):
+    queue = WorkQueue[str](clock)
+    queue.add("a", 0)
+    assert await soon(queue.get()) == "a"
+    queue.add("a", 0)
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not waiting.done()  # not by two workers at once
+    queue.done("a")
+    assert await soon(waiting) == "a"
+
+
+async def test_an_earlier_time_wins(clock):
+    queue = WorkQueue[str](clock)
+    queue.add("a", 1000)
+    queue.add("b", 5)
+    queue.add("a", 1)
+    queue.add("a", 2000)
+    clock.now += 2
+    assert await soon(queue.get()) == "a"
+    clock.now += 4
+    assert await soon(queue.get()) == "b"
+
+
+def test_failures_of_one_key_wait_longer_each_time_and_only_its_own():
+    queue = WorkQueue[str](time.monotonic)
+    delays = [queue.retry_delay("a") for _ in range(20)]
+    assert delays[0] == FIRST_RETRY_SECONDS
+    assert delays[1] == 2 * FIRST_RETRY_SECONDS
+    assert delays[-1] == LONGEST_RETRY_SECONDS
+    assert queue.retry_delay("b") == FIRST_RETRY_SECONDS
+    assert queue.failing == 2
+    queue.forget("a")
+    assert queue.retry_delay("a") == FIRST_RETRY_SECONDS
+
+
+async def test_under_load_every_add_is_followed_by_work_and_no_key_is_in_two_hands():
+    """Eight workers and a swarm of wake-ups: after the last add of each key, its work has run."""
+    queue = WorkQueue[int](time.monotonic)
+    state, seen, busy = Counter[int](), {}, set()
+
+    async def handle(key):
+        assert key not in busy
+        busy.add(key)
+        value = state[key]
+        await asyncio.sleep(0)
+        seen[key] = value
+        busy.discard(key)
+
+    workers = [asyncio.create_task(work(queue, handle)) for _ in range(8)]
+    for round_ in range(50):
+        for key in range(40):
+            state[key] += 1
+            queue.add(key, 0.001 * (round_ % 3))
+        await asyncio.sleep(0.001)
+
+    async def drained():
+        while len(queue):  # noqa: ASYNC110  the queue has no event for emptiness, and needs none
+            await asyncio.sleep(0.01)
+
+    await soon(drained())
+    for worker in workers:
+        worker.cancel()
+    results = await asyncio.gather(*workers, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)
+    assert seen == dict(state)

@@ -1,0 +1,128 @@
+"""Resolution as a table: wishes and a listing in, numbers and digests out."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from gravswell.serving.contracts import Desired, DesiredModel, ListedEntry, ListedVersion, Listing, Verification
+from gravswell_operator.api import InferenceServer, Model
+from gravswell_operator.conditions import Reason
+from gravswell_operator.desired.models import resolve_model, resolve_server
+
+DIGESTS = {number: f"{number:064x}" for number in range(1, 10)}
+
+
+def version(number, *, verified=True):
+    return ListedVersion(number=number, digest=DIGESTS[number] if verified else None)
+
+
+def listing(*entries):
+    return Listing(repository="file:///r", observed_at=datetime.now(UTC), accessible=True, entries=entries)
+
+
+DIGITS = ListedEntry(name="digits", versions=(version(3), version(2), version(1)), aliases={"champion": 2})
+FOREIGN = ListedEntry(name="foreign", versions=(version(1, verified=False),))
+LISTING = listing(DIGITS, FOREIGN)
+
+
+def model(name="m", entry="digits", *, version="latest", created="2026-01-01T00:00:00Z", **spec):
+    return Model.model_validate(
+        {
+            "metadata": {"name": name, "namespace": "ns", "creationTimestamp": created},
+            "spec": {"serverRef": {"name": "s"}, "entry": entry, "version": version, **spec},
+        }
+    )
+
+
+def server(models="Declared"):
+    return InferenceServer.model_validate(
+        {
+            "metadata": {"name": "s", "namespace": "ns"},
+            "spec": {"repositoryRef": {"name": "r"}, "tag": "24.08", "replicas": 1, "models": models},
+        }
+    )
+
+
+def wanted(name, number):
+    return DesiredModel(name=name, version=number, digest=DIGESTS[number])
+
+
+def resolve(one, known=LISTING, kept=None):
+    return resolve_model(one, [one], known, kept, "r")
+
+
+@pytest.mark.parametrize(("asked", "number"), [("latest", 3), (1, 1), (3, 3), ("champion", 2)])
+def test_a_version_becomes_a_number_and_a_digest(asked, number):
+    outcome = resolve(model(version=asked))
+    assert outcome.resolved
+    assert outcome.desired == wanted("digits", number)
+
+
+@pytest.mark.parametrize(
+    ("one", "known", "reason", "says"),
+    [
+        (model(version=7), LISTING, Reason.VERSION_NOT_FOUND, "it has 3, 2, 1"),
+        (model(version="canary"), LISTING, Reason.VERSION_NOT_FOUND, "champion (2)"),
+        (model(entry="other"), LISTING, Reason.ENTRY_NOT_FOUND, "it holds digits, foreign"),
+        (model(), listing(), Reason.ENTRY_NOT_FOUND, "it holds nothing"),
+        (model(), None, Reason.NOT_RESOLVED_YET, "has not been listed yet"),
+        (model(entry="foreign"), LISTING, Reason.UNVERIFIED_VERSION, "verification: None"),
+    ],
+)
+def test_what_cannot_be_resolved_says_why_and_keeps_what_was(one, known, reason, says):
+    kept = DesiredModel(name=one.spec.entry, version=2, digest=DIGESTS[2])
+    outcome = resolve(one, known, kept)
+    assert (outcome.reason, outcome.desired) == (reason, kept)
+    assert says in outcome.message
+    assert resolve(one, known).desired is None
+
+
+def test_a_foreign_version_needs_that_verification_is_off():
+    outcome = resolve(model(entry="foreign", verification="None"))
+    assert outcome.desired == DesiredModel(name="foreign", version=1, digest=None, verification=Verification.NONE)
+
+
+def test_the_oldest_of_two_wins_and_the_other_is_told():
+    old, new = model("z-old", version=1), model("a-new", version=3, created="2026-01-02T00:00:00Z")
+    assert resolve_model(old, [new, old], LISTING, None, "r").desired == wanted("digits", 1)
+    outcome = resolve_model(new, [new, old], LISTING, wanted("digits", 1), "r")
+    assert outcome.reason is Reason.CONFLICT
+    assert "z-old" in outcome.message
+    assert outcome.desired is None
+
+
+def test_a_suspended_model_stays_where_it_was_and_resolves_nothing_new():
+    kept = wanted("digits", 1)
+    assert resolve(model(suspend=True), kept=kept).desired == kept
+    assert resolve(model(suspend=True)).reason is Reason.SUSPENDED
+
+
+def resolved(one, models, known=LISTING, previous=None):
+    return resolve_server(one, models, known, previous, url="file:///r")
+
+
+def test_declared_serves_what_models_name_and_nothing_else():
+    assert resolved(server(), []).desired.models == ()
+    assert resolved(server(), [model(version=2)]).desired.models == (wanted("digits", 2),)
+
+
+def test_all_serves_every_entry_at_its_latest_and_models_override():
+    assert resolved(server("All"), []).desired.models == (wanted("digits", 3),)
+    assert resolved(server("All"), [model(version=1)]).desired.models == (wanted("digits", 1),)
+    assert list(resolved(server("All"), []).unresolved) == ["foreign"]
+
+
+@pytest.mark.parametrize("mode", ["Declared", "All"])
+def test_a_repository_that_cannot_be_listed_takes_nothing_away(mode):
+    previous = Desired(repository="file:///r", models=(wanted("digits", 2),))
+    assert resolved(server(mode), [model()], None, previous).desired.models == previous.models
+
+
+def test_a_model_that_is_deleted_is_served_no_more():
+    previous = Desired(repository="file:///r", models=(wanted("digits", 2),))
+    assert resolved(server(), [], LISTING, previous).desired.models == ()
+
+
+def test_the_order_of_models_does_not_change_the_document():
+    one, two = model("a", "digits"), model("b", "foreign", verification="None")
+    assert resolved(server(), [one, two]).desired.to_json() == resolved(server(), [two, one]).desired.to_json()

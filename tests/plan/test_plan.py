@@ -1,0 +1,134 @@
+"""``gravswell plan``: what would be created, what would stop it, and how that reaches a shell."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+GOOD = ("GPUNodePool", "ModelRepository", "InferenceServer", "Model")
+
+
+def run(*arguments, stdin=None):
+    return subprocess.run(
+        [sys.executable, "-m", "gravswell", "plan", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200"},
+    )
+
+
+@pytest.fixture
+def written(manifest, tmp_path):
+    """``written(Kind={change}, ...) -> path``: the good manifests with changes; None leaves one out."""
+
+    def write(**changes):
+        documents = [manifest(kind, changes.get(kind, {})) for kind in GOOD if changes.get(kind, {}) is not None]
+        path = tmp_path / "manifests.yaml"
+        path.write_text(yaml.safe_dump_all(documents))
+        return path
+
+    return write
+
+
+def test_a_good_set(written):
+    done = run(written(), "-o", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    answer = json.loads(done.stdout)
+    assert answer["notes"] == []
+    made = {o["object"]: [c["kind"] for c in o["creates"]] for o in answer["objects"]}
+    assert list(made) == [
+        "GPUNodePool pool",
+        "ModelRepository default/models",
+        "InferenceServer default/server",
+        "Model default/model",
+    ]
+    assert made["InferenceServer default/server"].count("Service") == 2
+    needs = answer["objects"][2]["needs"]
+    assert (needs["replicas"], needs["gpus"], needs["surge"]) == (1, 1, True)
+
+
+def test_text_names_every_object(written):
+    done = run(written())
+    assert done.returncode == 0
+    assert "Deployment default/server" in done.stdout
+    assert "at most 1 replicas: 1 GPUs" in done.stdout
+
+
+def test_yaml_is_what_would_be_applied(written):
+    done = run(written(), "-o", "yaml", "-n", "team")
+    kinds = [document["kind"] for document in yaml.safe_load_all(done.stdout)]
+    assert "Deployment" in kinds
+    assert {d["metadata"]["namespace"] for d in yaml.safe_load_all(done.stdout)} == {"team"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "says"),
+    [
+        (
+            {"ModelRepository": None},
+            0,
+            "warning: InferenceServer default/server: ModelRepository models is not in these",
+        ),
+        ({"GPUNodePool": None}, 0, "GPUNodePool pool is not in these files"),
+        ({"InferenceServer": None}, 0, "warning: Model default/model: InferenceServer server is not in these files"),
+        ({"Model": None}, 0, "no Model in these files names it"),
+        ({"InferenceServer": {"spec": {"replicas": 9}}}, 0, "ask for 9 GPUs, and one node offers 4"),
+        (
+            {"InferenceServer": {"spec": {"gpus": 5}}},
+            2,
+            "error: InferenceServer default/server: a replica asks for 5 GPUs",
+        ),
+        ({"ModelRepository": {"spec": {"url": "file:///x"}}}, 0, "only the development cluster's node can read"),
+        ({"GPUNodePool": {"spec": {"allowedNamespaces": ["other"]}}}, 2, "allows the namespaces other"),
+    ],
+)
+def test_notes(written, changes, code, says):
+    done = run(written(**changes))
+    assert done.returncode == code
+    assert says in done.stderr
+
+
+def test_two_models_for_one_entry(manifest, tmp_path):
+    path = tmp_path / "m.yaml"
+    two = [manifest("Model", {"metadata": {"name": name}}) for name in ("a", "b")]
+    path.write_text(yaml.safe_dump_all([manifest("InferenceServer"), *two]))
+    done = run(path)
+    assert done.returncode == 2
+    assert "error: Model default/b: Model a is for the same entry my-model" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("a: [", 2, "is not YAML"),
+        ("[1]", 2, "a manifest is a mapping"),
+        ("", 2, "no object of gravswell.dev/v1alpha1"),
+        ("apiVersion: v1\nkind: Namespace\n", 2, "Namespace is not gravswell's; passed over"),
+        ("apiVersion: gravswell.dev/v1alpha1\nkind: Wrong\n", 2, "'Wrong' is none of gravswell's"),
+    ],
+)
+def test_what_is_no_manifest_is_one_message(text, code, says):
+    done = run("-", stdin=text)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_mistake_in_a_manifest_is_a_line_with_its_path(written):
+    done = run(written(InferenceServer={"spec": {"replicas": 1, "autoscaling": {"minReplicas": 1, "maxReplicas": 2}}}))
+    assert done.returncode == 2
+    assert "set exactly one of replicas and autoscaling" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_files_and_folders(written, tmp_path):
+    assert run(tmp_path / "absent.yaml").returncode == 3
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert run(empty).returncode == 3
+    assert run(written().parent).returncode == 0

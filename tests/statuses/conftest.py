@@ -1,0 +1,75 @@
+"""Typed objects for tables: the good manifests with a change, pods, workloads and reports with what matters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gravswell.serving.contracts import ModelReport, ModelState, Report
+from gravswell_operator.api.common import Resource
+from gravswell_operator.api.manifest import parse
+from gravswell_operator.state import PodState, Problem, WorkloadState
+
+DIGESTS = {number: f"{number:064x}" for number in range(1, 10)}
+
+
+@pytest.fixture
+def resource(manifest) -> Callable[..., Any]:
+    """``resource(kind, change={}) -> the typed object``, in namespace ``ns`` where its kind has one."""
+
+    def make(kind: str, change: dict[str, Any] | None = None) -> Resource:
+        parsed = parse(manifest(kind, change))
+        if kind == "GPUNodePool":
+            return parsed
+        return parsed.model_copy(update={"metadata": parsed.metadata.model_copy(update={"namespace": "ns"})})
+
+    return make
+
+
+@pytest.fixture
+def pod() -> Callable[..., PodState]:
+    def make(name: str = "p-1", *, ready: bool = True, problem: Problem | None = None, **other: Any) -> PodState:
+        fields: dict[str, Any] = {"terminating": False, "finished": False, "restarts": 0, "node": "n", **other}
+        return PodState(
+            name=name, namespace="ns", server="server", repository="", ready=ready, problem=problem, **fields
+        )
+
+    return make
+
+
+@pytest.fixture
+def workload() -> Callable[..., WorkloadState]:
+    def make(desired: int = 1, ready: int = 1, **other: Any) -> WorkloadState:
+        fields = {"generation_seen": True, "total": desired, "updated": desired, "available": ready, **other}
+        return WorkloadState(desired=desired, ready=ready, **fields)
+
+    return make
+
+
+@pytest.fixture
+def report() -> Callable[..., Report]:
+    """``report(pod, loaded, desired=loaded, state=Serving, ...)`` of the one model ``my-model``."""
+
+    def make(
+        pod: str = "p-1",
+        loaded: int | None = 1,
+        desired: int | None = None,
+        *,
+        state: ModelState = ModelState.SERVING,
+        **other: Any,
+    ) -> Report:
+        wanted = desired if desired is not None else loaded
+        assert wanted is not None
+        said = ModelReport(
+            name="my-model",
+            state=state,
+            desired_version=wanted,
+            desired_digest=DIGESTS[wanted],
+            loaded_version=loaded,
+            loaded_digest=DIGESTS[loaded] if loaded is not None else None,
+            verified=other.pop("verified", state is ModelState.SERVING),
+            **other,
+        )
+        return Report(pod=pod, ready=loaded is not None, models=(said,))
+
+    return make

@@ -1,0 +1,152 @@
+"""What an InferenceServer says, fact by fact."""
+
+import pytest
+
+from gravswell.serving.contracts import Desired, DesiredModel, ModelState
+from gravswell_operator.conditions import Reason
+from gravswell_operator.desired.models import Outcome, Resolution
+from gravswell_operator.desired.objects import Options
+from gravswell_operator.state import Problem
+from gravswell_operator.statuses.server import ServerView, blocker, fields, findings
+
+OPTIONS = Options(image="ours")
+WANTED = DesiredModel(name="my-model", version=1, digest=f"{1:064x}")
+SOME = Resolution(Desired(repository="r", models=(WANTED,)), {})
+NONE = Resolution(Desired(repository="r"), {})
+
+
+@pytest.fixture
+def view(resource):
+    def make(change=None, **parts):
+        server = resource("InferenceServer", change)
+        defaults = {
+            "repository": resource("ModelRepository"),
+            "pool": resource("GPUNodePool"),
+            "resolution": SOME,
+        }
+        return ServerView(server=server, **{**defaults, **parts})
+
+    return make
+
+
+def said(view):
+    return {finding.type: finding for finding in findings(view)}
+
+
+@pytest.mark.parametrize(
+    ("change", "without", "reason", "says"),
+    [
+        ({}, "repository", Reason.REPOSITORY_NOT_FOUND, "no ModelRepository models in namespace ns"),
+        ({}, "pool", Reason.NODE_POOL_NOT_FOUND, "no GPUNodePool pool"),
+        ({"spec": {"gpus": 5}}, "", Reason.TOO_MANY_GPUS, "asks for 5 GPUs and each node of GPUNodePool pool has 4"),
+        ({"spec": {"tag": None, "image": "x/triton:24.01-py3"}}, "", Reason.IMAGE_TOO_OLD, "24.08 or newer"),
+        (
+            {"spec": {"podTemplate": {"nodeSelector": {"nvidia.com/gpu.product": "A100"}}}},
+            "",
+            Reason.NODE_SELECTOR_CONFLICT,
+            "nvidia.com/gpu.product",
+        ),
+    ],
+)
+def test_what_stops_it(resource, change, without, reason, says):
+    parts = {"repository": resource("ModelRepository"), "pool": resource("GPUNodePool")}
+    if without:
+        parts[without] = None
+    problem = blocker(resource("InferenceServer", change), parts["repository"], parts["pool"], OPTIONS)
+    assert problem is not None
+    assert problem.reason is reason
+    assert says in problem.message
+
+
+def test_a_pool_for_others_only(resource):
+    pool = resource("GPUNodePool", {"spec": {"allowedNamespaces": ["vision", "speech"]}})
+    problem = blocker(resource("InferenceServer"), resource("ModelRepository"), pool, OPTIONS)
+    assert problem is not None
+    assert problem.reason is Reason.NODE_POOL_NOT_ALLOWED
+    assert "vision, speech and not ns" in problem.message
+
+
+def test_nothing_stops_a_good_one(resource):
+    assert blocker(resource("InferenceServer"), resource("ModelRepository"), resource("GPUNodePool"), OPTIONS) is None
+
+
+def test_a_blocker_is_what_ready_says_while_what_runs_stays_available(view, workload):
+    found = said(view(blocker=Problem(Reason.TOO_MANY_GPUS, "m"), deployment=workload(2, 2)))
+    assert (found["Ready"].status, found["Ready"].reason) == (False, Reason.TOO_MANY_GPUS)
+    assert found["Available"].status is True
+    assert found["Progressing"].status is False
+
+
+@pytest.mark.parametrize(
+    ("deployment", "status", "reason"),
+    [
+        (None, False, Reason.STARTING),
+        ({"desired": 1, "ready": 0, "generation_seen": False}, False, Reason.STARTING),
+        ({"desired": 1, "ready": 0}, False, Reason.STARTING),
+        ({"desired": 2, "ready": 1}, False, Reason.ROLLING_OUT),
+        ({"desired": 2, "ready": 2, "updated": 1}, False, Reason.ROLLING_OUT),
+        ({"desired": 2, "ready": 2, "total": 3}, False, Reason.ROLLING_OUT),
+        ({"desired": 2, "ready": 2}, True, Reason.SERVING),
+        ({"desired": 0, "ready": 0}, True, Reason.SCALED_TO_ZERO),
+        ({"desired": 0, "ready": 1, "total": 1, "updated": 1}, False, Reason.ROLLING_OUT),
+    ],
+)
+def test_ready_means_every_replica_of_the_latest_specification(view, workload, deployment, status, reason):
+    ready = said(view(deployment=workload(**deployment) if deployment is not None else None))["Ready"]
+    assert (ready.status, ready.reason) == (status, reason)
+
+
+def test_a_pod_in_trouble_is_named(view, workload, pod):
+    pods = [
+        pod("p-2", ready=False, problem=Problem(Reason.POD_UNSCHEDULABLE, "pod p-2 cannot be scheduled")),
+        pod("p-3", ready=False, problem=Problem(Reason.IMAGE_PULL_FAILED, "pod p-3: no such image")),
+    ]
+    ready = said(view(deployment=workload(2, 0), pods=pods))["Ready"]
+    assert ready.reason is Reason.IMAGE_PULL_FAILED
+    assert ready.message == "0 of 2 replicas are ready; pod p-3: no such image"
+
+
+def test_a_quota_that_refuses_pods_is_told(view, workload):
+    ready = said(view(deployment=workload(1, 0, failure_message="exceeded quota")))["Ready"]
+    assert ready.reason is Reason.PODS_REFUSED
+    assert "exceeded quota" in ready.message
+
+
+def test_without_models_it_says_what_to_do(view, workload):
+    found = said(view(deployment=workload(1, 0), resolution=NONE))
+    assert found["Ready"].reason is Reason.NO_MODELS
+    assert "serverRef.name: server" in found["Ready"].message
+    assert found["ModelsResolved"].reason is Reason.NO_MODELS
+
+
+def test_a_model_that_fails_everywhere_is_why_it_is_not_ready(view, workload, pod, report):
+    reports = {"p-1": report(loaded=None, desired=1, state=ModelState.FAILED, reason="HashMismatch", message="x")}
+    ready = said(view(deployment=workload(1, 0), pods=[pod(ready=False)], reports=reports))["Ready"]
+    assert ready.reason is Reason.LOAD_FAILED
+    assert "model my-model on pod p-1: HashMismatch: x" in ready.message
+
+
+def test_what_cannot_be_resolved_is_a_condition_of_its_own(view, workload):
+    unresolved = Resolution(SOME.desired, {"other": Outcome(None, Reason.ENTRY_NOT_FOUND, "not there")})
+    found = said(view(deployment=workload(1, 1), resolution=unresolved))
+    assert found["Ready"].status is True
+    assert found["ModelsResolved"].message == "other: not there"
+
+
+def test_a_roll_out_past_its_deadline_is_no_progress(view, workload):
+    late = workload(2, 1, progressing_reason="ProgressDeadlineExceeded", progressing_message="timed out")
+    progressing = said(view(deployment=late))["Progressing"]
+    assert (progressing.status, progressing.reason) == (False, Reason.PROGRESS_DEADLINE_EXCEEDED)
+
+
+def test_fields(view, workload, pod, report):
+    reports = {"p-1": report("p-1", 1), "p-2": report("p-2", 2), "gone": report("gone", 1)}
+    made = fields(view(deployment=workload(2, 1), pods=[pod("p-1"), pod("p-2")], reports=reports))
+    assert made == {
+        "replicas": 2,
+        "readyReplicas": 1,
+        "selector": "app.kubernetes.io/name=triton,gravswell.dev/server=server",
+        "address": "server.ns.svc:8001",
+        "models": [{"name": "my-model", "version": 1, "replicas": 1}],
+        "simulatedGPUs": False,
+    }
