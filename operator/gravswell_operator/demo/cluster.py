@@ -6,13 +6,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import yaml
 from rich.table import Table
 
-from gravswell.errors import UnavailableError
+from gravswell.errors import ConflictError, UnavailableError
 from gravswell_operator.api import crd
 from gravswell_operator.demo.kubectl import Kubectl
 from gravswell_operator.demo.local import ENTRY, Lab, classify, publish
@@ -22,16 +22,16 @@ from gravswell_operator.demo.view import Story
 
 SERVER = "digits"
 NAMESPACE = "default"
+INSTALLED_OPERATOR = "app.kubernetes.io/name=gravswell,app.kubernetes.io/component=operator"
 ARRIVAL_TIMEOUT = 120.0
 """Seconds for a published version to answer on the cluster: the repository is listed every few seconds."""
-OPERATOR_START_TIMEOUT = 60.0
 
 
 class Operator:
     """The operator as a process of its own, as ``gravswell operator run`` starts it."""
 
     def __init__(self, kubectl: Kubectl, log: Path) -> None:
-        command = [sys.executable, "-m", "gravswell", "operator", "run", "--no-lease"]
+        command = [sys.executable, "-m", "gravswell", "operator", "run"]
         command += ["--kubeconfig", str(kubectl.kubeconfig)] if kubectl.kubeconfig else []
         command += ["--context", kubectl.context] if kubectl.context else []
         self.log = log
@@ -57,33 +57,60 @@ class Operator:
 
 
 @contextmanager
-def running_operator(story: Story, kubectl: Kubectl, log: Path) -> Iterator[Operator]:
-    """The custom resource definitions, installed, and the operator, running."""
+def custom_resources(story: Story, kubectl: Kubectl) -> Iterator[None]:
+    """The custom resource definitions, installed; ones that were there before stay."""
+    documents = crd.crds()
+    names = {f"customresourcedefinition.apiextensions.k8s.io/{document['metadata']['name']}" for document in documents}
+    missing = sorted(names - set(kubectl.run("get", "customresourcedefinitions", "--output=name").split()))
     with story.step("install the custom resources"):
-        documents = yaml.safe_dump_all(crd.crds(), sort_keys=False)
-        kubectl.show("apply", "--server-side", "--filename=-", shown="apply --server-side -f crds/", stdin=documents)
-        kubectl.run("wait", "--for=condition=Established", "--timeout=60s", *_crd_names())
+        manifests = yaml.safe_dump_all(documents, sort_keys=False)
+        kubectl.show("apply", "--server-side", "--filename=-", shown="apply --server-side -f crds/", stdin=manifests)
+        kubectl.run("wait", "--for=condition=Established", "--timeout=60s", *sorted(names))
+    try:
+        yield
+    finally:
+        if missing:
+            kubectl.run("delete", "--ignore-not-found", *missing)
+
+
+@contextmanager
+def running_operator(story: Story, kubectl: Kubectl, log: Path) -> Iterator[Callable[[], None]]:
+    """The operator, running: the cluster's own where one is installed, else one of ours. Yields a check that it is."""
+    installed = kubectl.items("deployments", "--all-namespaces", f"--selector={INSTALLED_OPERATOR}")
+    if installed:
+        metadata = installed[0]["metadata"]
+        story.say(f"[dim]the operator {metadata['namespace']}/{metadata['name']} of this cluster does the work[/]")
+        yield lambda: None
+        return
     with story.step("start the operator") as step:
         operator = Operator(kubectl, log)
         step.note = f"process {operator.process.pid}, log in {log}"
     try:
-        yield operator
+        yield operator.require_running
     finally:
         operator.stop()
 
 
-def _crd_names() -> list[str]:
-    return [f"customresourcedefinition/{document['metadata']['name']}" for document in crd.crds()]
+def _require_free_names(kubectl: Kubectl) -> None:
+    """Raise :class:`ConflictError` where the cluster has objects of the user's by the examples' names."""
+    wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in examples()}
+    for item in kubectl.items("gravswell", "--all-namespaces"):
+        kind, metadata = item["kind"], item["metadata"]
+        if (kind, metadata["name"]) in wanted and metadata.get("namespace", NAMESPACE) == NAMESPACE:
+            raise ConflictError(
+                f"the cluster has a {kind} {metadata['name']} already, which the demo would take over; delete it "
+                f"(kubectl delete {kind} {metadata['name']}) or use another cluster"
+            )
 
 
-def apply_examples(story: Story, kubectl: Kubectl, operator: Operator, url: str) -> None:
+def apply_examples(story: Story, kubectl: Kubectl, url: str, still_well: Callable[[], None]) -> None:
     """Apply ``examples/`` for the repository at ``url`` and show how everything becomes Ready."""
     manifests = with_repository(examples(), url, ENTRY)
     story.say(f"[dim]examples/ with the repository's url set to {url}[/]")
     watch = Watch(kubectl, [Watched(m["kind"], m["metadata"]["name"]) for m in manifests])
     kubectl.show("apply", "--filename=-", shown="apply -f examples/", stdin=yaml.safe_dump_all(manifests))
     with story.step("everything is Ready", spinner=False) as step:
-        watch.until_ready(story, still_well=operator.require_running)
+        watch.until_ready(story, still_well=still_well)
         step.note = f"slowest: {max(watch.objects, key=lambda w: w.seconds or 0).kind}"
     made = children(kubectl)
     table = Table(title="What the operator made", title_justify="left", show_edge=False, pad_edge=False)
@@ -135,7 +162,7 @@ async def roll(story: Story, lab: Lab, kubectl: Kubectl, *, epochs: int) -> None
             step.note = f"{arrived - published:.1f} s after publication; no request failed ({counts})"
 
 
-def scale(story: Story, kubectl: Kubectl, operator: Operator, replicas: int) -> None:
+def scale(story: Story, kubectl: Kubectl, still_well: Callable[[], None], replicas: int) -> None:
     """Scale the server through ``/scale`` and wait until every replica answers."""
     kubectl.show("scale", f"isrv/{SERVER}", f"--replicas={replicas}", f"--namespace={NAMESPACE}")
     with story.step(f"{replicas} replicas are ready") as step:
@@ -144,7 +171,7 @@ def scale(story: Story, kubectl: Kubectl, operator: Operator, replicas: int) -> 
             status = kubectl.items("isrv", SERVER, f"--namespace={NAMESPACE}")[0].get("status", {})
             if status.get("readyReplicas") == replicas:
                 break
-            operator.require_running()
+            still_well()
             if time.monotonic() > deadline:
                 raise UnavailableError(f"{SERVER} has {status.get('readyReplicas')} of {replicas} replicas ready")
             time.sleep(0.3)
@@ -153,14 +180,25 @@ def scale(story: Story, kubectl: Kubectl, operator: Operator, replicas: int) -> 
 
 def delete(story: Story, kubectl: Kubectl) -> None:
     """Delete what was applied, and show that nothing of the operator's is left."""
-    kinds = [(m["kind"], m["metadata"]) for m in examples()]
-    documents = [
-        {"apiVersion": "gravswell.dev/v1alpha1", "kind": kind, "metadata": metadata} for kind, metadata in kinds
-    ]
     with story.step("delete everything") as step:
-        kubectl.show("delete", "--filename=-", shown="delete -f examples/", stdin=yaml.safe_dump_all(documents))
+        kubectl.show("delete", "--filename=-", shown="delete -f examples/", stdin=_references())
         until_gone(kubectl)
         step.note = "nothing is left: no object, no pod, no process"
+
+
+def _references() -> str:
+    return yaml.safe_dump_all({key: m[key] for key in ("apiVersion", "kind", "metadata")} for m in examples())
+
+
+@contextmanager
+def _swept(story: Story, kubectl: Kubectl) -> Iterator[None]:
+    """Leave nothing behind when the block is interrupted or fails; when it ends well it has deleted all itself."""
+    try:
+        yield
+    except BaseException:
+        with story.step("clean up"):
+            kubectl.run("delete", "--ignore-not-found", "--filename=-", stdin=_references())
+        raise
 
 
 def serve_on_cluster(
@@ -170,14 +208,16 @@ def serve_on_cluster(
 
     ``url`` is the repository as the cluster's nodes see it; ``hold`` is called before everything is taken away.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="gravswell-demo-") as scratch,
-        running_operator(story, kubectl, Path(scratch) / "operator.log") as operator,
-    ):
-        apply_examples(story, kubectl, operator, url)
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="gravswell-demo-"))
+        stack.enter_context(custom_resources(story, kubectl))
+        _require_free_names(kubectl)
+        still_well = stack.enter_context(running_operator(story, kubectl, Path(scratch) / "operator.log"))
+        stack.enter_context(_swept(story, kubectl))
+        apply_examples(story, kubectl, url, still_well)
         asyncio.run(classify(story, lab, addresses(kubectl), title="the test set through the operator's server"))
         asyncio.run(roll(story, lab, kubectl, epochs=20))
-        scale(story, kubectl, operator, 2)
+        scale(story, kubectl, still_well, 2)
         asyncio.run(classify(story, lab, addresses(kubectl), title="the test set through both replicas"))
         if hold is not None:
             hold()

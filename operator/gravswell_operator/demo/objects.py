@@ -124,6 +124,8 @@ class Watch:
                     )
                 time.sleep(_POLL)
             live.update(self.table(), refresh=True)
+        if not story.console.is_terminal:
+            story.say("")  # a live table that is not on a terminal ends without a new line
 
 
 def children(kubectl: Kubectl) -> Counter[str]:

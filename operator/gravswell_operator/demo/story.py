@@ -39,17 +39,17 @@ def tell(story: Story, options: Options) -> None:
     started = time.monotonic()
     with ExitStack() as stack:
         folder = stack.enter_context(_repository_folder(options))
-        own_cluster = options.cluster and options.context is None
-        build = stack.enter_context(BackgroundBuild()) if own_cluster else None
+        users = _users_cluster(story, options.context, options.kubeconfig) if options.context is not None else None
+        build = stack.enter_context(BackgroundBuild()) if options.cluster and users is None else None
 
         lab = _train_and_publish(story, options, folder)
         unsupported = _serve(story, lab)
-        if unsupported is not None and options.context is None:
-            raise unsupported
+        if unsupported is not None and users is None:
+            raise unsupported  # the development cluster's pods need it too
         if build is not None:
-            _own_cluster(story, lab, build, keep=options.keep)
-        elif options.context is not None:
-            _users_cluster(story, lab, options)
+            _serve_on_own_cluster(story, lab, build, keep=options.keep)
+        elif users is not None:
+            _serve_on_users_cluster(story, lab, users, options)
         elif options.keep:
             _wait_for_interrupt(story, f"The repository is in {folder}.")
     story.say("")
@@ -92,7 +92,7 @@ def _serve(story: Story, lab: Lab) -> UnsupportedError | None:
     return None
 
 
-def _own_cluster(story: Story, lab: Lab, build: BackgroundBuild, *, keep: bool) -> None:
+def _serve_on_own_cluster(story: Story, lab: Lab, build: BackgroundBuild, *, keep: bool) -> None:
     story.chapter("3. Served by Kubernetes: a real control plane, on this machine")
     if not build.done:
         with story.step("build the control plane (once)", spinner=False), _bar(story) as bar:
@@ -118,10 +118,16 @@ def _own_cluster(story: Story, lab: Lab, build: BackgroundBuild, *, keep: bool) 
         serve_on_cluster(story, lab, kubectl, lab.directory.as_uri(), hold=hold if keep else None)
 
 
-def _users_cluster(story: Story, lab: Lab, options: Options) -> None:
+def _users_cluster(story: Story, context: str, kubeconfig: Path | None) -> Kubectl:
+    """The user's own cluster, asked for an answer before anything else is begun."""
+    kubectl = Kubectl(ensure_binaries(names=["kubectl"])["kubectl"], story, kubeconfig=kubeconfig, context=context)
+    with story.step(f"reach the cluster of the context {context}"):
+        kubectl.run("get", "--raw=/readyz")
+    return kubectl
+
+
+def _serve_on_users_cluster(story: Story, lab: Lab, kubectl: Kubectl, options: Options) -> None:
     story.chapter(f"3. Served by Kubernetes: the cluster of the context {options.context}")
-    binaries = ensure_binaries(names=["kubectl"])
-    kubectl = Kubectl(binaries["kubectl"], story, kubeconfig=options.kubeconfig, context=options.context)
     url = options.repository_url or lab.directory.as_uri()
 
     def hold() -> None:
