@@ -48,7 +48,7 @@ def _module(name: str) -> Any:
         sys.path.insert(0, str(Path.cwd()))
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name == name:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise NotFoundError(f"there is no module {name!r}: name a file.py, or install its package") from None
         raise InvalidInputError(f"{name} needs {error.name!r}, which is not installed") from None
     except NotFoundError:

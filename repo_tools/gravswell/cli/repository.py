@@ -7,7 +7,15 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group, RenderableType
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -84,7 +92,7 @@ def export(
 
     repository = qv.ModelRepository.open(repo)
     shapes = {key: _dims(key, dims) for key, dims in _pairs("--input-shape", input_shape)} or None
-    with _spinner() as progress:
+    with _progress(TimeElapsedColumn()) as progress:
         task = progress.add_task(f"loading {model}", total=None)
         loaded = load_model(model, allow_pickle=allow_pickle)
         # only now: a model that cannot be loaded leaves no entry behind
@@ -242,9 +250,7 @@ def verify(
     if number is not None and not wanted:
         reader.version(names[0], number)  # says which there are
     rows: list[dict[str, Any]] = []
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=stderr, transient=True
-    ) as progress:
+    with _progress(BarColumn(), DownloadColumn()) as progress:
         for entry, version in wanted:
             task = progress.add_task(f"{entry}/{version}", total=None)
             row: dict[str, Any] = {"entry": entry, "version": version}
@@ -348,7 +354,13 @@ def _when(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else ""
 
 
-def _spinner() -> Progress:
+def _progress(*columns: ProgressColumn) -> Progress:
+    """A display of what is being done, on stderr, for a person only."""
     return Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=stderr, transient=True
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        *columns,
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
     )

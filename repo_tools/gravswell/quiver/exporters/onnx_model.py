@@ -11,7 +11,7 @@ import onnxruntime as ort
 from gravswell.errors import ExportError, InvalidInputError
 from gravswell.quiver.exporters.base import Exported, Exporter, ExportRequest, Inputs, InputSpec, class_names, described
 from gravswell.quiver.exporters.graph import check_in_memory, default_opset, load
-from gravswell.quiver.exporters.proof import run, session_inputs
+from gravswell.quiver.exporters.proof import run, session_inputs, session_outputs
 
 
 class OnnxExporter(Exporter):
@@ -75,9 +75,11 @@ class OnnxExporter(Exporter):
         yield lambda inputs: run(session, inputs)
 
     def _declared(self, model: Any) -> list[InputSpec]:
+        session = _session(model)
+        session_outputs(session)  # names one that cannot be served, before anything is run
         return [
             InputSpec(r.name, r.data_type, tuple(None if dim == -1 else dim for dim in r.dims))
-            for r in session_inputs(_session(model))
+            for r in session_inputs(session)
         ]
 
 

@@ -47,6 +47,11 @@ def session_inputs(session: ort.InferenceSession) -> list[TensorRecord]:
     return [_record(node, "input") for node in session.get_inputs()]
 
 
+def session_outputs(session: ort.InferenceSession) -> list[TensorRecord]:
+    """The graph's outputs, likewise."""
+    return [_record(node, "output") for node in session.get_outputs()]
+
+
 def _record(node: Any, side: str) -> TensorRecord:
     data_type = from_runtime(node.type)
     if data_type is None:
@@ -85,7 +90,7 @@ def prove(
     answer does not depend on the rows beside it, which a server that mixes requests into batches needs.
     """
     inputs = session_inputs(session)
-    outputs = [_record(node, "output") for node in session.get_outputs()]
+    outputs = session_outputs(session)
     names = {record.name for record in inputs}
     samples: list[Sample] = []
     errors: dict[str, OutputError] = {}
@@ -107,6 +112,7 @@ def prove(
             )
         answers.append(got)
         samples.append(Sample({k: v for k, v in batch.items() if k in names}, expected))
+    _prove_repeatable(session, batches[0], answers[0], rtol, atol)
     outputs = [_observed(record, [answer[record.name] for answer in answers]) for record in outputs]
     batchable = batched and all(r.dims[:1] == (-1,) for r in (*inputs, *outputs)) and _leads(batches, answers)
     if rows_apart and batchable:
@@ -186,6 +192,18 @@ def _leads(batches: Sequence[Inputs], answers: Sequence[Outputs]) -> bool:
         for batch, answer in zip(batches, answers, strict=True)
         for array in (*batch.values(), *answer.values())
     )
+
+
+def _prove_repeatable(
+    session: ort.InferenceSession, batch: Inputs, answer: Outputs, rtol: float | None, atol: float | None
+) -> None:
+    try:
+        compare(answer, run(session, batch), rtol, atol)
+    except VerificationError as error:
+        raise VerificationError(
+            f"the same inputs give another answer each time ({error}): the model draws random numbers, "
+            f"so no server could be verified against it; make them an input"
+        ) from None
 
 
 def _prove_rows_apart(session: ort.InferenceSession, batch: Inputs, rtol: float | None, atol: float | None) -> None:

@@ -1,0 +1,265 @@
+"""The repository's commands, as a user runs them: results on stdout, errors in one line, an exit code for each kind."""
+
+import json
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LinearRegression
+
+from gravswell.cli import main
+
+TRAIN = """\
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LinearRegression
+
+def make():
+    return LinearRegression().fit(*load_digits(return_X_y=True))
+
+model = make()
+
+class Box:
+    inner = model
+
+odd = object()
+"""
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """``run("add", "r", "m") -> Result``, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["gravswell", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Result(code, captured.out, captured.err)
+
+    return command
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """``given.onnx``: y = 2x over rows of 4."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "two"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(np.array([2], np.float32), "two")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    path = tmp_path / "given.onnx"
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def repo(run: Run, model: Path) -> str:
+    """``r``: one entry, ``m``, with one version."""
+    assert run("init", "r").code == 0
+    assert run("add", "r", "m").code == 0
+    assert run("export", "r", "m", model).code == 0
+    return "r"
+
+
+def test_the_whole_way(run: Run, model: Path, tmp_path: Path) -> None:
+    assert run("init", "r", "-o", "json").data == {"url": (tmp_path / "r").as_uri(), "entries": []}
+    assert "gravswell add r NAME" in run("ls", "r").out
+    assert run("add", "r", "m", "-o", "json").data == {"name": "m", "platform": "onnxruntime_onnx"}
+    assert "none yet" in run("ls", "r").out
+    assert "nothing to verify" in run("verify", "r").out
+    exported = run("export", "r", "m", "given.onnx", "-o", "json")
+    assert exported.code == 0
+    assert exported.data["path"] == "r/m/1/model.onnx"
+    assert exported.data["manifest"]["verification"]["samples"] == 3
+    text = run("export", "r", "m", "given.onnx").out
+    assert "r/m/2/model.onnx" in text
+    assert "1, 2, 5 rows" in text
+    (first, second) = run("ls", "r", "m", "-o", "json").data["m"]
+    assert (first["version"], second["version"]) == (2, 1)
+    assert second["digest"] == exported.data["digest"]
+    assert "2 of 2" in run("ls", "r").out
+    shown = run("show", "r", "m")
+    assert 'name: "m"' in shown.out
+    assert "versions: 1, 2" in shown.out
+    assert run("show", "r", "m", "-o", "json").data["inputs"] == [
+        {"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 4]}
+    ]
+    assert exported.data["digest"] in run("show", "r", "m/1").out.replace("\n", "").replace(" ", "")
+    assert run("show", "r", "m/1", "-o", "json").data["manifest"] == exported.data["manifest"]
+    verified = run("verify", "r", "-o", "json")
+    assert verified.code == 0
+    assert [(row["version"], row["result"], row["samples"]) for row in verified.data] == [
+        (2, "verified", 3),
+        (1, "verified", 3),
+    ]
+    assert run("verify", "r", "m/1").code == 0
+    assert run("rm", "r", "m/2", "--yes", "-o", "json").data == {"removed": "m/2"}
+    assert run("rm", "r", "m", "-y").code == 0
+    assert run("ls", "r", "-o", "json").data == {}
+
+
+@pytest.mark.parametrize("name", ["train.py:model", "train.py:make", "train:Box.inner"])
+def test_python_objects(run: Run, tmp_path: Path, name: str) -> None:
+    (tmp_path / "train.py").write_text(TRAIN)
+    run("init", "r")
+    exported = run("export", "r", "digits", name, "--add", "--output-name", "digit", "-o", "json")
+    assert exported.code == 0, exported.err
+    assert [o["name"] for o in exported.data["manifest"]["signature"]["outputs"]] == ["digit"]
+    sys.modules.pop("train", None)
+
+
+def test_torch_with_shapes(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("import torch\nnet = torch.nn.Linear(64, 1)\n")
+    run("init", "r")
+    options = ["--input-shape", "x=-1,64", "--input-type", "x=float32", "--output-name", "y", "--max-batch-size", 8]
+    exported = run("export", "r", "m", "net.py:net", "--add", *options, "-o", "json")
+    assert exported.code == 0, exported.err
+    assert "max_batch_size: 8" in run("show", "r", "m").out
+    assert run("export", "r", "m", "net.py:net").code == 0
+
+
+@pytest.mark.parametrize(("name", "dump"), [("m.joblib", joblib.dump), ("m.pkl", pickle.dump)])
+def test_pickles_only_when_trusted(run: Run, tmp_path: Path, name: str, dump: Callable[..., None]) -> None:
+    estimator = LinearRegression().fit(*load_digits(return_X_y=True))
+    with (tmp_path / name).open("wb") as stream:
+        dump(estimator, stream)
+    run("init", "r")
+    refused = run("export", "r", "m", name, "--add")
+    assert refused.code == 2
+    assert "runs whatever code is in it" in refused.err
+    assert "--allow-pickle" in refused.err
+    assert run("ls", "r", "-o", "json").data == {}, "no entry is left behind"
+    assert run("export", "r", "m", name, "--add", "--allow-pickle").code == 0
+    (tmp_path / name).write_bytes(b"garbage")
+    assert run("export", "r", "m", name, "--allow-pickle").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "fact"),
+    [
+        (["add", "r", "../evil"], 2, "holds a path"),
+        (["add", "r", "m"], 4, "exists already"),
+        (["add", "r", "n", "--platform", "plan"], 2, "onnxruntime_onnx"),
+        (["add", "nowhere", "m"], 3, "gravswell init nowhere"),
+        (["ls", "gs://bucket/x"], 9, "gs://bucket/x"),
+        (["ls", "given.onnx"], 2, "is a file"),
+        (["ls", "r", "other"], 3, "entries: m"),
+        (["show", "r", "m/7"], 3, "its versions: 1"),
+        (["show", "r", "m/abc"], 2, "no version"),
+        (["show", "r", "m/-1"], 2, "no version"),
+        (["verify", "r", "m/7"], 3, "its versions: 1"),
+        (["rm", "r", "other", "--yes"], 3, "entries: m"),
+        (["export", "r", "other", "given.onnx"], 3, "gravswell add"),
+        (["export", "r", "m", "missing.onnx"], 3, "missing.onnx"),
+        (["export", "r", "m", "nonsense"], 2, "file.py:attribute"),
+        (["export", "r", "m", "missing.py:x"], 3, "missing.py"),
+        (["export", "r", "m", "no.such.module:x"], 3, "no module"),
+        (["export", "r", "m", "train.py:nothing"], 3, "it has:"),
+        (["export", "r", "m", "train.py:odd"], 2, "cannot be exported; known: torch module"),
+        (["export", "r", "m", "broken.py:x"], 2, "ZeroDivisionError"),
+        (["export", "r", "m", "needs.py:x"], 2, "not_installed_here"),
+        (["export", "r", "m", "missing.joblib"], 3, "missing.joblib"),
+        (["export", "r", "m", "train.py:model"], 2, "fitted on (None, 64)"),
+        (["export", "r", "m", "given.onnx", "--input-shape", "x"], 2, "NAME=VALUE"),
+        (["export", "r", "m", "given.onnx", "--input-shape", "x=a,b"], 2, "x=-1,64"),
+        (["export", "r", "m", "given.onnx", "--version", "1"], 4, "2 or more"),
+    ],
+)
+def test_mistakes_are_one_line(run: Run, repo: str, tmp_path: Path, arguments: list[str], code: int, fact: str) -> None:
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "broken.py").write_text("1 / 0")
+    (tmp_path / "needs.py").write_text("import not_installed_here")
+    before = run("ls", repo, "-o", "json").data
+    result = run(*arguments)
+    assert result.code == code, result.err
+    assert fact in result.err
+    assert result.err.strip().splitlines()[-1].startswith("error: ")
+    assert result.out == ""
+    assert run("ls", repo, "-o", "json").data == before
+
+
+def test_outputs_that_differ(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "chance.py").write_text(
+        "import torch\nclass Chance(torch.nn.Module):\n"
+        "    def forward(self, x):\n        return x + torch.rand_like(x)\nmodel = Chance()\n"
+    )
+    run("init", "r")
+    result = run("export", "r", "m", "chance.py:model", "--add", "--input-shape", "x=-1,4")
+    assert result.code == 5
+    assert "does not answer as torch" in result.err
+    assert run("ls", "r", "-o", "json").data == {"m": []}
+
+
+def test_corruption_is_found(run: Run, repo: str) -> None:
+    run("export", repo, "m", "given.onnx")
+    path = Path(repo, "m/1/model.onnx")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    result = run("verify", repo, "-o", "json")
+    assert result.code == 5
+    assert [row["result"] for row in result.data] == ["verified", "failed"]
+    assert "model.onnx" in result.data[1]["message"]
+    assert "1 of 2 versions failed: m/1" in result.err
+    assert run("verify", repo, "m/2").code == 0
+
+
+def test_a_version_that_something_else_wrote(run: Run, repo: str) -> None:
+    theirs = Path(repo, "m/2")
+    theirs.mkdir()
+    (theirs / "model.onnx").write_bytes(b"theirs")
+    assert "unverified" in run("ls", repo).out
+    assert "something else wrote it" in run("show", repo, "m/2").out
+    assert [row["result"] for row in run("verify", repo, "-o", "json").data] == ["unverified", "verified"]
+
+
+@pytest.mark.parametrize(("answer", "removed"), [("y\n", True), ("n\n", False), ("", False)])
+def test_removal_asks(
+    run: Run, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, removed: bool
+) -> None:
+    (tmp_path / "answer").write_text(answer)
+    with (tmp_path / "answer").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        result = run("rm", repo, "m")
+    assert (result.code == 0) is removed
+    assert "m with its 1 version" in result.err + result.out
+    assert Path(repo, "m").exists() is not removed
+
+
+def test_a_folder_that_is_no_repository(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "project/src").mkdir(parents=True)
+    for arguments in (["init", "project"], ["ls", "project"], ["add", "project", "m"]):
+        result = run(*arguments)
+        assert result.code == 2
+        assert "no model repository: it holds src" in result.err

@@ -1,0 +1,111 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from sklearn.base import BaseEstimator
+from sklearn.cluster import KMeans
+from sklearn.datasets import load_digits
+from sklearn.ensemble import GradientBoostingRegressor, IsolationForest, RandomForestClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
+
+from gravswell import quiver as qv
+from gravswell.errors import ExportError, InvalidInputError
+
+X, Y = load_digits(return_X_y=True)
+X, Y = X[:400], Y[:400]
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.mark.parametrize(
+    ("model", "outputs"),
+    [
+        (LogisticRegression(max_iter=20), {"label": ("TYPE_INT64", (-1,)), "probabilities": ("TYPE_FP32", (-1, 10))}),
+        (
+            make_pipeline(StandardScaler(), MLPClassifier((16,), max_iter=5)),
+            {"label": ("TYPE_INT64", (-1,)), "probabilities": ("TYPE_FP32", (-1, 10))},
+        ),
+        (
+            RandomForestClassifier(5, random_state=0),
+            {"label": ("TYPE_INT64", (-1,)), "probabilities": ("TYPE_FP32", (-1, 10))},
+        ),
+        (LinearSVC(max_iter=50), {"label": ("TYPE_INT64", (-1,)), "probabilities": ("TYPE_FP32", (-1, 10))}),
+        (LinearRegression(), {"variable": ("TYPE_FP32", (-1, 1))}),
+        (GradientBoostingRegressor(n_estimators=5), {"variable": ("TYPE_FP32", (-1, 1))}),
+        (StandardScaler(), {"variable": ("TYPE_FP32", (-1, 64))}),
+        (KMeans(5, n_init=1, random_state=0), {"label": ("TYPE_INT64", (-1,)), "scores": ("TYPE_FP32", (-1, 5))}),
+        (
+            IsolationForest(n_estimators=5, random_state=0),
+            {"label": ("TYPE_INT64", (-1, 1)), "scores": ("TYPE_FP32", (-1, 1))},
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseEstimator) else "",
+)
+def test_exports_without_being_told_anything(entry: qv.Entry, model: Any, outputs: dict[str, Any]) -> None:
+    entry.export_version(model.fit(X, Y))
+    assert {n: (r.data_type, r.dims) for n, r in entry.inputs.items()} == {"x": ("TYPE_FP32", (-1, 64))}
+    assert {n: (r.data_type, r.dims) for n, r in entry.outputs.items()} == outputs
+    entry.export_version(model)
+    assert entry.versions == [1, 2]
+    assert entry.versions[-1].manifest.framework.startswith("scikit-learn ")
+
+
+def test_names_and_shapes_of_one_s_own(entry: qv.Entry) -> None:
+    model = LogisticRegression(max_iter=20).fit(X, Y)
+    path = entry.export_version(model, {"pixels": (None, 64)}, ["digit", "confidence"], max_batch_size=32)
+    assert list(entry.outputs) == ["digit", "confidence"]
+    assert entry.config.max_batch_size == 32
+    digit, _ = ort.InferenceSession(path).run(["digit", "confidence"], {"pixels": X.astype(np.float32)})
+    assert (digit == model.predict(X)).mean() > 0.99
+
+
+def test_text_labels(entry: qv.Entry) -> None:
+    entry.export_version(LogisticRegression(max_iter=20).fit(X, [f"nr {y}" for y in Y]))
+    assert entry.outputs["label"].data_type == "TYPE_STRING"
+
+
+def test_text_features_with_samples(entry: qv.Entry) -> None:
+    model = OneHotEncoder(sparse_output=True).fit(np.array([["a", "x"], ["b", "y"], ["c", "x"]], object))
+    with pytest.raises(ExportError, match="sample_inputs"):
+        entry.export_version(model, {"x": (None, 2)}, input_types={"x": "string"})
+    sample = {"x": np.array([["a", "y"], ["c", "x"]])}
+    entry.export_version(model, {"x": (None, 2)}, input_types={"x": "string"}, sample_inputs=sample)
+    assert entry.inputs["x"].data_type == "TYPE_STRING"
+
+
+class Own(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
+    def fit(self, x: Any, y: Any = None) -> "Own":
+        self.n_features_in_ = x.shape[1]
+        return self
+
+    def predict(self, x: Any) -> Any:
+        return x.sum(1)
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "error", "fact"),
+    [
+        (LogisticRegression(), {}, InvalidInputError, "fit it first"),
+        (LogisticRegression(), {"input_shapes": {"x": (None, 64)}}, ExportError, "not fitted|fails"),
+        (LinearRegression().fit(X, Y), {"input_shapes": {"x": (None, 63)}}, InvalidInputError, "fitted on"),
+        (LinearRegression().fit(X, Y), {"input_shapes": {"a": (None, 1), "b": (None, 63)}}, ExportError, "one input"),
+        (LinearRegression().fit(X, Y), {"output_names": ["a", "b"]}, InvalidInputError, "2 output_names"),
+        (LinearRegression().fit(X, Y), {"output_names": ["x"]}, InvalidInputError, "taken"),
+        (Own().fit(X), {}, ExportError, "skl2onnx .* cannot convert Own"),
+    ],
+)
+def test_refuses(
+    entry: qv.Entry, root: Path, model: Any, arguments: dict[str, Any], error: type[Exception], fact: str
+) -> None:
+    before = str(entry.config)
+    with pytest.raises(error, match=fact):
+        entry.export_version(model, **arguments)
+    assert entry.versions == []
+    assert str(entry.config) == before
+    assert list(root.parent.iterdir()) == [root]

@@ -1,0 +1,386 @@
+"""What goes wrong between a torch module and a served graph, case by case (the pitfalls of the seeds)."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+from gravswell import quiver as qv
+from gravswell.errors import ExportError, InvalidInputError, VerificationError
+from gravswell.quiver.golden import load_golden
+
+X = {"x": (None, 4)}
+
+
+def module(forward: Callable[..., Any]) -> nn.Module:
+    """A module with that ``forward``; its first parameter is the module itself."""
+    return type("Given", (nn.Module,), {"forward": forward})()
+
+
+def nothing_was_published(entry: qv.Entry, root: Path) -> None:
+    assert entry.versions == []
+    assert (root / "my-model/config.pbtxt").read_text() == 'name: "my-model"\nplatform: "onnxruntime_onnx"\n'
+    assert [p.name for p in (root / "my-model").iterdir()] == ["config.pbtxt"]
+    assert list(root.parent.iterdir()) == [root]
+
+
+def shapes(records: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {name: (record.data_type, record.dims) for name, record in records.items()}
+
+
+def two(self: Any, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return a - 2 * b
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "inputs", "outputs"),
+    [
+        pytest.param(
+            module(lambda s, x: {"twice": x * 2, "total": x.sum(1)}),
+            {"input_shapes": X},
+            {"x": ("TYPE_FP32", (-1, 4))},
+            {"twice": ("TYPE_FP32", (-1, 4)), "total": ("TYPE_FP32", (-1,))},
+            id="dict-outputs-name-themselves",
+        ),
+        pytest.param(
+            module(lambda s, x: [x + 1, x > 0]),
+            {"input_shapes": X, "output_names": ["p", "q"]},
+            {"x": ("TYPE_FP32", (-1, 4))},
+            {"p": ("TYPE_FP32", (-1, 4)), "q": ("TYPE_BOOL", (-1, 4))},
+            id="list-outputs-are-named-in-order",
+        ),
+        pytest.param(
+            module(lambda s, x: (x, x)),
+            {"input_shapes": X},
+            {"x": ("TYPE_FP32", (-1, 4))},
+            {"output_0": ("TYPE_FP32", (-1, 4)), "output_1": ("TYPE_FP32", (-1, 4))},
+            id="the-input-itself-twice",
+        ),
+        pytest.param(
+            module(lambda s, x: x.sum()),
+            {"input_shapes": X, "output_names": ["y"]},
+            {"x": ("TYPE_FP32", (-1, 4))},
+            {"y": ("TYPE_FP32", ())},
+            id="rank-0",
+        ),
+        pytest.param(
+            module(two),
+            {"input_shapes": {"b": (None, 4), "a": (None, 4)}, "output_names": ["y"]},
+            {"a": ("TYPE_FP32", (-1, 4)), "b": ("TYPE_FP32", (-1, 4))},
+            {"y": ("TYPE_FP32", (-1, 4))},
+            id="inputs-in-another-order-match-by-name",
+        ),
+        pytest.param(
+            module(two),
+            {"input_shapes": {"first": (None, 4), "second": (None, 4)}, "output_names": ["y"]},
+            {"first": ("TYPE_FP32", (-1, 4)), "second": ("TYPE_FP32", (-1, 4))},
+            {"y": ("TYPE_FP32", (-1, 4))},
+            id="names-of-their-own-match-by-position",
+        ),
+        pytest.param(
+            module(lambda s, x, mask=None, scale=None: (x if mask is None else x * mask) * (scale + 1)),
+            {"input_shapes": {"x": (None, 4), "scale": (None, 4)}, "output_names": ["y"]},
+            {"x": ("TYPE_FP32", (-1, 4)), "scale": ("TYPE_FP32", (-1, 4))},
+            {"y": ("TYPE_FP32", (-1, 4))},
+            id="an-optional-input-in-between-is-left-out",
+        ),
+        pytest.param(
+            nn.Embedding(10, 4),
+            {"input_shapes": {"ids": (None, 7)}, "input_types": {"ids": "int64"}, "output_names": ["y"]},
+            {"ids": ("TYPE_INT64", (-1, 7))},
+            {"y": ("TYPE_FP32", (-1, 7, 4))},
+            id="int64-and-a-small-vocabulary",
+        ),
+        pytest.param(
+            nn.Linear(4, 2).half(),
+            {"input_shapes": X, "output_names": ["y"]},
+            {"x": ("TYPE_FP16", (-1, 4))},
+            {"y": ("TYPE_FP16", (-1, 2))},
+            id="half-precision-weights",
+        ),
+        pytest.param(
+            nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            {"input_shapes": {"image": (None, 3, None, None)}, "output_names": ["y"]},
+            {"image": ("TYPE_FP32", (-1, 3, -1, -1))},
+            {"y": ("TYPE_FP32", (-1, 4))},
+            id="dynamic-height-and-width",
+        ),
+        pytest.param(
+            module(lambda s, x: x.reshape(2, -1)),
+            {"input_shapes": {"x": (4, 4)}, "output_names": ["y"]},
+            {"x": ("TYPE_FP32", (4, 4))},
+            {"y": ("TYPE_FP32", (2, 8))},
+            id="a-declared-fixed-batch",
+        ),
+        pytest.param(
+            module(lambda s, x: torch.log(x)),
+            {"input_shapes": X, "output_names": ["y"]},
+            {"x": ("TYPE_FP32", (-1, 4))},
+            {"y": ("TYPE_FP32", (-1, 4))},
+            id="nan-where-the-model-says-nan",
+        ),
+    ],
+)
+def test_exports(
+    entry: qv.Entry, model: nn.Module, arguments: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, Any]
+) -> None:
+    entry.export_version(model, **arguments)
+    assert shapes(entry.inputs) == inputs
+    assert {k: v if v[1] else (v[0], ()) for k, v in shapes(entry.outputs).items()} == outputs
+    entry.export_version(model)
+    assert entry.versions == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "error", "fact"),
+    [
+        pytest.param(nn.Linear(4, 1), {}, InvalidInputError, "input_shapes", id="no-shapes"),
+        pytest.param(nn.Linear(4, 1), {"input_shapes": {}}, InvalidInputError, "empty", id="empty-shapes"),
+        pytest.param(nn.Linear(4, 1), {"input_shapes": {"x": "4"}}, InvalidInputError, "sequence", id="shape-text"),
+        pytest.param(nn.Linear(4, 1), {"input_shapes": {"x": (None, -3)}}, InvalidInputError, "-3", id="shape-sign"),
+        pytest.param(
+            nn.Linear(4, 1), {"input_shapes": X, "output_names": "y"}, InvalidInputError, "sequence", id="names-text"
+        ),
+        pytest.param(
+            nn.Linear(4, 1),
+            {"input_shapes": X, "output_names": ["y", "z"]},
+            InvalidInputError,
+            "2 output_names",
+            id="2",
+        ),
+        pytest.param(
+            nn.Linear(4, 1),
+            {"input_shapes": X, "input_types": {"z": "int64"}},
+            InvalidInputError,
+            "no input",
+            id="type-of-nothing",
+        ),
+        pytest.param(
+            nn.Linear(4, 1),
+            {"input_shapes": X, "input_types": {"x": "quaternion"}},
+            InvalidInputError,
+            "float32",
+            id="type",
+        ),
+        pytest.param(
+            nn.Linear(4, 1), {"input_shapes": {"x": (None, 5)}}, ExportError, "the model itself fails", id="wrong-width"
+        ),
+        pytest.param(
+            module(lambda s, x: s.nothing), {"input_shapes": X}, ExportError, "nothing", id="a-model-that-raises"
+        ),
+        pytest.param(
+            module(lambda s, x: x.reshape(int(x.shape[0]), 2, 2)),
+            {"input_shapes": X},
+            ExportError,
+            "batch fixed at 2",
+            id="a-batch-frozen-by-int",
+        ),
+        pytest.param(
+            nn.Sequential(module(lambda s, x: x.reshape(2, 4)), nn.Linear(4, 1)),
+            {"input_shapes": X},
+            ExportError,
+            "the model itself fails",
+            id="a-batch-hard-coded-in-the-model",
+        ),
+        pytest.param(
+            module(lambda s, x: x.reshape(2, -1)),
+            {"input_shapes": X, "max_batch_size": 8},
+            ExportError,
+            "lead with the batch",
+            id="an-output-without-the-batch",
+        ),
+        pytest.param(
+            module(lambda s, x: x * 2),
+            {"input_shapes": {"x": (4, 4)}, "max_batch_size": 8},
+            ExportError,
+            "lead with the batch",
+            id="max-batch-size-on-a-fixed-batch",
+        ),
+        pytest.param(
+            module(lambda s, x: x - x.mean(0, keepdim=True)),
+            {"input_shapes": X, "max_batch_size": 8},
+            ExportError,
+            "depends on the other rows",
+            id="rows-that-mix",
+        ),
+        pytest.param(
+            module(lambda s, x: x * 2 if x.sum() > 0 else x - 1),
+            {"input_shapes": X},
+            VerificationError,
+            "does not answer as torch",
+            id="a-branch-frozen-by-tracing",
+        ),
+        pytest.param(
+            module(lambda s, x: x + torch.rand_like(x)),
+            {"input_shapes": X},
+            VerificationError,
+            "does not answer as torch",
+            id="chance",
+        ),
+        pytest.param(
+            module(lambda s, x: torch.fft.rfft(x)), {"input_shapes": X}, ExportError, "complex", id="complex-output"
+        ),
+        pytest.param(module(lambda s, x: (x, 3)), {"input_shapes": X}, ExportError, "a int", id="a-number-beside"),
+        pytest.param(module(lambda s, x: None), {"input_shapes": X}, ExportError, "no tensor", id="nothing-returned"),
+        pytest.param(nn.Linear(4, 1).bfloat16(), {"input_shapes": X}, ExportError, "bfloat16", id="bfloat16"),
+        pytest.param(nn.Linear(4, 1), {"input_shapes": X, "opset": 22}, InvalidInputError, "opset 22", id="opset"),
+        pytest.param(
+            nn.Linear(4, 1),
+            {"input_shapes": X, "sample_inputs": {"z": np.zeros((1, 4))}},
+            InvalidInputError,
+            "has inputs z",
+            id="samples-of-another-input",
+        ),
+        pytest.param(
+            nn.Linear(4, 1),
+            {"input_shapes": X, "sample_inputs": {"x": np.zeros((1, 5))}},
+            InvalidInputError,
+            r"\[1, 5\]",
+            id="samples-of-another-shape",
+        ),
+        pytest.param(object(), {"input_shapes": X}, InvalidInputError, "cannot be exported", id="no-model"),
+    ],
+)
+def test_refuses(
+    entry: qv.Entry, root: Path, model: Any, arguments: dict[str, Any], error: type[Exception], fact: str
+) -> None:
+    with pytest.raises(error, match=fact):
+        entry.export_version(model, **arguments)
+    nothing_was_published(entry, root)
+
+
+def test_outputs_that_differ_are_not_published(entry: qv.Entry, root: Path) -> None:
+    """A tolerance that no runtime meets stands for a conversion that went wrong."""
+    with pytest.raises(VerificationError, match=r"output y: \d+ of \d+ values differ, by up to"):
+        entry.export_version(
+            nn.Sequential(nn.Linear(64, 256), nn.Softmax(1)),
+            input_shapes={"x": (None, 64)},
+            output_names=["y"],
+            rtol=0.0,
+            atol=0.0,
+        )
+    nothing_was_published(entry, root)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_is_left_as_it_was(entry: qv.Entry, fails: bool) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+    model[0].eval()
+    modes = [m.training for m in model.modules()]
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def chance() -> tuple[float, float, float]:
+        return float(torch.rand(1)), float(np.random.rand()), random.random()
+
+    def seed() -> None:
+        torch.manual_seed(1)
+        np.random.seed(1)
+        random.seed(1)
+
+    seed()
+    expected = chance()
+    seed()
+    if fails:
+        with pytest.raises(VerificationError):
+            entry.export_version(nn.Sequential(model, module(lambda s, x: x + torch.rand_like(x))), input_shapes=X)
+    else:
+        entry.export_version(model, input_shapes=X)
+    assert chance() == expected
+    assert [m.training for m in model.modules()] == modes
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_buffer_that_forward_changes_is_put_back(entry: qv.Entry) -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return x * 2
+
+    model = Counting()
+    entry.export_version(model, input_shapes=X)
+    assert float(model.calls) == 0.0
+
+
+def test_train_mode_dropout_is_exported_in_its_inference_form(entry: qv.Entry) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.9)).train()
+    path = entry.export_version(model, input_shapes=X, output_names=["y"])
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    (y,) = ort.InferenceSession(path).run(None, {"x": x})
+    with torch.no_grad():
+        np.testing.assert_allclose(y, model.eval()(torch.from_numpy(x)).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_one_file_without_paths_of_this_machine(entry: qv.Entry) -> None:
+    """torch writes weights beside the model and its own source lines into it, by default."""
+    path = Path(entry.export_version(nn.Sequential(nn.Linear(300, 300), nn.ReLU()), input_shapes={"x": (None, 300)}))
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        ".config.pbtxt",
+        ".golden.npz",
+        ".manifest.json",
+        "model.onnx",
+    ]
+    data = path.read_bytes()
+    for private in (str(Path(__file__).parent), str(Path(torch.__file__).parent), "forward", "stack_trace"):
+        assert private.encode() not in data
+    proto = onnx.load(str(path))
+    assert proto.ir_version <= 10
+    assert all(o.version <= 21 for o in proto.opset_import)
+    manifest = entry.versions[-1].manifest
+    assert (manifest.opset, manifest.ir_version) == (18, proto.ir_version)
+    assert manifest.framework == f"torch {torch.__version__}"
+
+
+def test_the_same_model_gives_the_same_bytes(entry: qv.Entry) -> None:
+    model = nn.Linear(4, 2)
+    paths = [Path(entry.export_version(model, input_shapes=X)) for _ in range(2)]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert (paths[0].parent / ".golden.npz").read_bytes() == (paths[1].parent / ".golden.npz").read_bytes()
+
+
+def test_the_tracing_exporter_is_a_fallback_with_its_reason(entry: qv.Entry) -> None:
+    entry.export_version(module(lambda s, x: x * 2 if x.sum() > 0 else x + x), input_shapes=X, output_names=["y"])
+    exporter = entry.versions[-1].manifest.exporter
+    assert "traced because the default exporter failed:" in exporter
+    assert "\x1b" not in exporter
+
+
+def test_rank_0_is_served_as_one_element(entry: qv.Entry) -> None:
+    """Triton has no tensors without dims."""
+    entry.export_version(module(lambda s, x: x.sum(1)), input_shapes=X, output_names=["y"], max_batch_size=8)
+    (output,) = entry.config.output
+    assert list(output.dims) == [1]
+    assert output.HasField("reshape")
+    assert list(output.reshape.shape) == []
+    assert entry.outputs["y"].dims == (-1,)
+
+
+def test_samples_of_one_s_own_are_the_golden_ones(entry: qv.Entry) -> None:
+    sample = {"x": np.full((3, 4), 7.0, np.float32)}
+    path = Path(entry.export_version(nn.Linear(4, 2), X, ["y"], sample_inputs=sample))
+    golden = load_golden(path.parent / ".golden.npz")
+    assert sorted(len(s.inputs["x"]) for s in golden) == [1, 2, 3, 5]
+    assert all((s.inputs["x"] == 7.0).all() for s in golden)
+    assert entry.versions[-1].manifest.verification.batch_sizes == (1, 2, 3, 5)
+
+
+def test_a_second_export_may_widen_nothing(entry: qv.Entry) -> None:
+    entry.export_version(nn.Linear(4, 2), input_shapes=X, output_names=["y"])
+    before = str(entry.config)
+    with pytest.raises(ValueError, match="output 'z' is new; output 'y' is gone"):
+        entry.export_version(nn.Linear(4, 2), output_names=["z"])
+    with pytest.raises(ValueError, match="and was TYPE_FP32"):
+        entry.export_version(nn.Linear(4, 3))
+    assert entry.versions == [1]
+    assert str(entry.config) == before
