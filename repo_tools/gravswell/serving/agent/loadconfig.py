@@ -16,6 +16,7 @@ from gravswell.serving.triton.overlay import run_on_cpu
 
 DIGEST_PARAMETER = "gravswell-digest"
 KEY_PARAMETER = "gravswell-load"
+AGAIN_PARAMETER = "gravswell-again"
 
 ModelInstanceGroup: Any = model_config_pb2.ModelInstanceGroup
 
@@ -37,8 +38,11 @@ def load_key(model: DesiredModel, *, cpu_only: bool) -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
-def for_traffic(published: Any, model: DesiredModel, *, cpu_only: bool) -> str:
-    """JSON of the config under which ``model`` takes traffic: exactly its version, its instances, its devices."""
+def for_traffic(published: Any, model: DesiredModel, *, cpu_only: bool, again: str = "") -> str:
+    """JSON of the config under which ``model`` takes traffic: exactly its version, its instances, its devices.
+
+    Triton does nothing for a config that it runs with already; a new text in ``again`` makes it load all the same.
+    """
     config = ModelConfig()
     config.CopyFrom(published)
     config.name = model.name
@@ -53,6 +57,8 @@ def for_traffic(published: Any, model: DesiredModel, *, cpu_only: bool) -> str:
         run_on_cpu(config)
     config.parameters[DIGEST_PARAMETER].string_value = model.digest or UNVERIFIED
     config.parameters[KEY_PARAMETER].string_value = load_key(model, cpu_only=cpu_only)
+    if again:
+        config.parameters[AGAIN_PARAMETER].string_value = again
     return config_to_json(config)
 
 

@@ -16,9 +16,6 @@ from gravswell.serving.agent.triton import TritonControl
 DataType: Any = model_config_pb2.DataType
 Array = NDArray[Any]
 
-ANSWER_SECONDS = 60.0
-"""How long a golden inference may take before the model counts as busy. Slow is never wrong."""
-
 
 class Golden(NamedTuple):
     """The samples of one version, and how far this Triton's outputs may be from them."""
@@ -47,9 +44,17 @@ def read_golden(folder: Path) -> Golden | None:
 
 
 async def prove(
-    triton: TritonControl, config: Any, model: str, version: int, golden: Golden, *, exact: bool = True
+    triton: TritonControl,
+    config: Any,
+    model: str,
+    version: int,
+    golden: Golden,
+    *,
+    limit: float,
+    exact: bool = True,
 ) -> None:
     """Run every sample on ``model``; with ``exact`` the outputs must agree too, else any answer will do.
+    Each may take ``limit`` seconds.
 
     ``config`` is what the version published: it tells how tensors travel. Raises :class:`VerificationError` for wrong
     outputs, :class:`~.triton.TritonRefusedError` for an error, :class:`~.triton.TritonBusyError` for no answer in time.
@@ -60,9 +65,7 @@ async def prove(
         parts = []
         for inputs in _batches(sample.inputs, config.max_batch_size):
             wire = {name: _with_rank(value, ranks.get(name, value.ndim)) for name, value in inputs.items()}
-            parts.append(
-                await triton.infer(model, version, wire, list(sample.outputs), types=types, limit=ANSWER_SECONDS)
-            )
+            parts.append(await triton.infer(model, version, wire, list(sample.outputs), types=types, limit=limit))
         if exact:
             try:
                 compare(sample.outputs, _joined(parts, sample.outputs), golden.rtol, golden.atol)

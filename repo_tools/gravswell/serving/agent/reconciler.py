@@ -59,7 +59,6 @@ class Reconciler:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._passed_over: set[str] = set()
         """Names whose worker was at it when a round came by: there may be more to do when it ends."""
-        self._reload: set[str] = set()
         self._unrestorable: set[str] = set()
 
     @property
@@ -178,13 +177,15 @@ class Reconciler:
         return loaded
 
     def _is_due(self, name: str) -> bool:
-        """Whether a worker has something to do for ``name``: a step, or a probe."""
+        """Whether a worker has something to do for ``name``: a probe, or a step."""
         work, serving = self.works[name], self.serving.get(name)
+        if serving is not None and serving.proven and serving.probe_due(self.pace):
+            return True
         if time.monotonic() < work.retry_at:
             return False
         if work.state is not ModelState.SERVING or serving is None or not serving.proven:
             return True
-        return serving.loaded.key != self._key(work.model) or serving.probe_due(self.pace)
+        return serving.loaded.key != self._key(work.model)
 
     def _start(self, name: str, job: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(job, name=f"model {name}")
@@ -234,16 +235,14 @@ class Reconciler:
                 await self._fetch(work)
             raise TritonUnavailableError("Triton does not answer yet")
         loaded = await self._observe(name)
-        if name in self._reload:
-            self._reload.discard(name)
-            if loaded is not None:
-                await self._unload(name)
-                loaded = None
+        if loaded is not None:
+            await self._look_after(work, self.serving[name])
+        if time.monotonic() < work.retry_at:
+            return False
         match next_step(model, self._facts(model, loaded)):
             case Step.NONE:
                 self._serves(work)
-                await self._probe(work)
-                return name in self._reload
+                return False
             case Step.FETCH:
                 await self._fetch(work)
             case Step.VERIFY:
@@ -283,7 +282,7 @@ class Reconciler:
         serving = self.serving[work.model.name]
         serving.tried = True
         try:
-            await self._look_after(work, serving)
+            await self._infer(work, serving)
         except ModelFailure as failure:
             if serving.loaded.key == self._key(work.model):
                 raise
@@ -292,30 +291,36 @@ class Reconciler:
         serving.proven = True
         self.changed()
 
-    async def _probe(self, work: Work) -> None:
-        """Where nobody else asks, ask; a single failure is no news yet."""
-        serving = self.serving[work.model.name]
-        if not serving.probe_due(self.pace):
-            return
-        if serving.health.in_good_use(await self._triton.counts(work.model.name, serving.loaded.version)):
-            serving.probed_at = time.monotonic()
-            return
-        try:
-            await self._look_after(work, serving)
-        except ModelFailure as failure:
-            log.warning("%s: probe: %s", work.model.name, failure)
-            if work.model.name in self._reload:
-                self._set(work, ModelState.FAILED, failure.reason, str(failure))
-
     async def _look_after(self, work: Work, serving: Serving) -> None:
+        """See that what serves still does, whether or not it is what is desired, and load it again if its backend died.
+
+        Where others get answers nobody needs to ask, and a single failure is no news yet.
+        """
+        name = work.model.name
+        if serving.proven and serving.probe_due(self.pace):
+            serving.probed_at = time.monotonic()
+            try:
+                if not serving.health.in_good_use(await self._triton.counts(name, serving.loaded.version)):
+                    await self._infer(work, serving)
+            except ModelFailure as failure:
+                log.warning("%s: probe: %s", name, failure)
+            except TritonBusyError as error:
+                log.info("%s: probe: %s", name, error)  # slow is not dead
+        if serving.dead:
+            known = [work.model, *self.state.recent.get(name, [])]
+            model = next((model for model in known if self._key(model) == serving.loaded.key), work.model)
+            log.warning("%s: loading version %s again, for its backend is dead", name, model.version)
+            await self._steps.load(model, again=True)
+            self.serving[name] = Serving(serving.loaded)
+
+    async def _infer(self, work: Work, serving: Serving) -> None:
         serving.probed_at = time.monotonic()
         try:
             await self._steps.infer(work.model, serving)
         except ModelFailure:
             if serving.health.failed():
-                log.warning("%s: unloading and loading it, for its backend is dead", work.model.name)
+                serving.dead = True
                 serving.proven = False
-                self._reload.add(work.model.name)
                 self.changed()
             raise
 

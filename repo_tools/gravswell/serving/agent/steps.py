@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ log = logging.getLogger(__name__)
 
 PARALLEL_FETCHES = 2
 PARALLEL_LOADS = 2
+
+PROOF_SECONDS = 300.0
+"""For one golden inference before traffic: the first on a device may compile kernels."""
+
+PROBE_SECONDS = 15.0
+"""For one on what serves; longer means busy, and proves nothing."""
 
 
 class Steps:
@@ -65,13 +72,18 @@ class Steps:
             finally:
                 await self._end_proof(private)
 
-    async def load(self, model: DesiredModel) -> None:
-        """Load for traffic; what served before goes on until this does, and also if this fails."""
+    async def load(self, model: DesiredModel, *, again: bool = False) -> None:
+        """Load for traffic; what served before goes on until this does, and also if this fails.
+
+        ``again`` loads what is loaded anew. It takes the place of unloading first: Triton waits for ever on a dead
+        process's good-bye, and where one of several instances lives, clients are served meanwhile.
+        """
         async with self._loads:
             source = await asyncio.to_thread(self.folder.place, model)
             config = supply.published_config(source, model.name)
             try:
-                await self.triton.load(model.name, for_traffic(config, model, cpu_only=self.cpu_only))
+                nonce = str(time.time_ns()) if again else ""
+                await self.triton.load(model.name, for_traffic(config, model, cpu_only=self.cpu_only, again=nonce))
             except TritonRefusedError as error:
                 raise ModelFailure(Reason.LOAD_FAILED, _load_error(error, model.name)) from None
 
@@ -90,7 +102,7 @@ class Steps:
         config = supply.published_config(source, model.name)
         exact = model.verification is Verification.GOLDEN
         try:
-            await prove(self.triton, config, model.name, version, serving.golden, exact=exact)
+            await prove(self.triton, config, model.name, version, serving.golden, limit=PROBE_SECONDS, exact=exact)
         except (TritonRefusedError, VerificationError) as error:
             wrong = isinstance(error, VerificationError)
             raise ModelFailure(
@@ -105,7 +117,7 @@ class Steps:
         except TritonRefusedError as error:
             raise ModelFailure(Reason.LOAD_FAILED, _load_error(error, model.name)) from None
         try:
-            await prove(self.triton, config, private, model.version, golden)
+            await prove(self.triton, config, private, model.version, golden, limit=PROOF_SECONDS)
         except VerificationError as error:
             raise ModelFailure(Reason.GOLDEN_MISMATCH, str(error)) from None
         except TritonRefusedError as error:

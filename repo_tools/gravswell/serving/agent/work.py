@@ -54,6 +54,8 @@ class Serving:
     """It answered rightly under its own name."""
     tried: bool = False
     """That was tried, with whatever result."""
+    dead: bool = False
+    """Its probes prove that its backend process has ended."""
     probed_at: float = 0.0
     golden: Golden | None = None
     """Its smallest golden sample, once it was needed."""

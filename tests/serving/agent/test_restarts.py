@@ -1,0 +1,200 @@
+"""Agents, Tritons and backend processes that end while models serve. On the real Triton."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.http as http
+from tritonclient.utils import InferenceServerException
+
+from gravswell.serving.agent import steps
+from gravswell.serving.contracts import DesiredModel, ModelState, Reason
+from gravswell.serving.triton import EmbeddedTriton, Ports
+
+from .conftest import KEY, MakeAgent, Running, start_triton, until
+from .traffic import Traffic
+from .versions import WIDTH, publish
+
+
+def model(version: int, digest: str, **more: int) -> DesiredModel:
+    return DesiredModel(name="scale", version=version, digest=digest, **more)
+
+
+def stubs(triton: EmbeddedTriton) -> list[int]:
+    """Process ids of the backend processes, one for each instance."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # it may end while we look
+            if process.name.isdigit() and b"triton_python_backend_stub" in (process / "cmdline").read_bytes():
+                parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == triton.process.pid:
+                    found.append(int(process.name))
+    return found
+
+
+def loads(triton: EmbeddedTriton) -> int:
+    """How often Triton has loaded the model."""
+    return triton.process.log.read_text().count("successfully loaded 'scale'")
+
+
+def answer(triton: EmbeddedTriton) -> float:
+    """The factor that one request's answer shows."""
+    with http.InferenceServerClient(triton.http_address) as client:
+        tensor = http.InferInput("x", [1, WIDTH], "FP32")
+        tensor.set_data_from_numpy(np.full((1, WIDTH), 3.0, np.float32))
+        return float(client.infer("scale", [tensor]).as_numpy("y")[0, 0] / 3.0)
+
+
+async def test_an_agent_that_restarts_adopts_what_is_loaded(agent: MakeAgent, triton, repository):
+    digest = publish(repository, "scale", 1, 1.0)
+    async with agent() as running:
+        running.desire(model(1, digest))
+        await running.serves("scale", 1)
+    with Traffic("scale", http_address=triton.http_address, grpc_address=triton.grpc_address) as traffic:
+        await until(lambda: len(traffic.answers) > 20, "answers flow without an agent")
+        running.desired_file.unlink()  # its source does not answer: it goes on with what it saw last
+        async with agent() as again:
+            again.revision = running.revision
+            assert not again.reconciler.ready
+            report = await again.serves("scale", 1)
+            await until(lambda: again.reconciler.ready, "the adopted model is proven")
+            assert report.loaded_digest == digest
+            assert loads(triton) == 1
+            assert not report.seconds, "nothing was fetched, verified or loaded"
+    assert traffic.errors == []
+
+
+async def test_what_changed_while_the_agent_was_away_is_caught_up(agent: MakeAgent, triton, repository, models):
+    first, second = publish(repository, "scale", 1, 1.0), publish(repository, "scale", 2, 2.0)
+    async with agent() as running:
+        running.desire(model(1, first))
+        await running.serves("scale", 1)
+    leftover = models / "gravswell-proof-0123456789abcdef/1"
+    leftover.mkdir(parents=True)
+    running.desire(model(2, second))
+    async with agent() as again:
+        again.revision = running.revision
+        await again.serves("scale", 2)
+        assert answer(triton) == 2.0
+    assert not leftover.parent.exists()
+
+
+async def test_a_triton_that_restarts_is_filled_again(agent: MakeAgent, repository, models):
+    first = publish(repository, "scale", 1, 1.0)
+    broken = publish(repository, "scale", 2, 2.0, golden_factor=2.5)
+    with start_triton(models) as old:
+        addresses = old.http_address, old.grpc_address
+        ports = Ports(*(int(address.rpartition(":")[2]) for address in (*addresses, old.metrics_address)))
+        async with agent(triton_http=addresses[0], triton_grpc=addresses[1]) as running:
+            running.desire(model(1, first))
+            await running.serves("scale", 1)
+            running.desire(model(2, broken))
+            assert (await running.settled("scale", 2)).reason == Reason.GOLDEN_MISMATCH
+
+            old.stop()
+            await until(lambda: not running.reconciler.ready, "the pod is unready without Triton")
+            report = running.server.report()
+            assert report.triton == ""
+            assert report.models[0].loaded_version is None
+            repository.rename(repository.with_name("away"))  # a restart needs no repository
+            with start_triton(models, ports=ports) as new:
+                await until(lambda: running.reconciler.ready, "the last good version serves again")
+                assert answer(new) == 1.0
+                found = running.report_of("scale")
+                assert (found.loaded_version, found.loaded_digest) == (1, first)
+                await until(
+                    lambda: running.report_of("scale").state is ModelState.FAILED, "the broken one is still told"
+                )
+
+
+@pytest.mark.parametrize("instances", [1, 2], ids=["the only process", "one of two"])
+async def test_a_dead_backend_process_is_replaced(agent: MakeAgent, triton, repository, instances):
+    digest = publish(repository, "scale", 1, 1.0)
+    async with agent() as running:
+        running.desire(model(1, digest, instances=instances))
+        await running.serves("scale", 1)
+        processes = stubs(triton)
+        assert len(processes) == instances
+        os.kill(processes[0], signal.SIGKILL)
+        assert [served.name for served in triton.served()] == ["scale"], "Triton still says ready"
+        await until(lambda: loads(triton) == 2, "the model is loaded again")
+        await until(lambda: running.reconciler.ready, "the model is proven again")
+        assert [answer(triton) for _ in range(6)] == [1.0] * 6
+        await running.serves("scale", 1)
+
+
+async def test_a_slow_model_is_left_alone(agent: MakeAgent, triton, repository, monkeypatch):
+    digest = publish(repository, "scale", 1, 1.0)
+    async with agent() as running:
+        running.desire(model(1, digest))
+        await running.serves("scale", 1)
+        processes = stubs(triton)
+        monkeypatch.setattr(steps, "PROBE_SECONDS", 1e-4)  # no answer comes so soon
+        await _looked_after(running, 5)
+        assert running.reconciler.ready
+        assert running.report_of("scale").state is ModelState.SERVING
+        assert stubs(triton) == processes
+        assert loads(triton) == 1
+
+
+async def test_a_busy_model_is_not_probed(agent: MakeAgent, triton, repository, monkeypatch):
+    async def probed(*_: object) -> None:
+        pytest.fail("it was probed while others used it")
+
+    digest = publish(repository, "scale", 1, 1.0)
+    async with agent() as running:
+        running.desire(model(1, digest))
+        await running.serves("scale", 1)
+        with Traffic("scale", http_address=triton.http_address, grpc_address=triton.grpc_address) as traffic:
+            await until(lambda: len(traffic.answers) > 20, "answers flow")
+            await _looked_after(running, 2)
+            monkeypatch.setattr(steps.Steps, "infer", probed)
+            await _looked_after(running, 3)
+        assert traffic.errors == []
+
+
+async def _looked_after(running: Running, times: int) -> None:
+    for _ in range(times):
+        seen = running.reconciler.serving["scale"].probed_at
+        await until(lambda: running.reconciler.serving["scale"].probed_at > seen, "it is looked after")  # noqa: B023
+
+
+def test_the_command_serves_the_latest_and_ends_on_sigterm(triton, repository, models, tmp_path: Path):
+    publish(repository, "scale", 1, 1.0)
+    key_file = tmp_path / "key"
+    key_file.write_text(KEY)
+    command = [sys.executable, "-m", "gravswell", "agent", "run", "--repository", str(repository)]
+    command += ["--models", str(models), "--listen", "127.0.0.1:0", "--device", "cpu", "--follow-latest"]
+    command += ["--triton-http", triton.http_address, "--triton-grpc", triton.grpc_address]
+    command += ["--key-file", str(key_file), "--interval", "0.2"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stderr=log, stdout=log)
+    try:
+        _wait_for(triton, 1.0, tmp_path / "log")
+        publish(repository, "scale", 2, 2.0)
+        _wait_for(triton, 2.0, tmp_path / "log")
+        process.terminate()
+        assert process.wait(60) == 0, (tmp_path / "log").read_text()
+        assert answer(triton) == 2.0, "what is loaded stays when the agent goes"
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def _wait_for(triton: EmbeddedTriton, factor: float, log: Path) -> None:
+    deadline = time.monotonic() + 90
+    seen: float | str = ""
+    while seen != factor:
+        assert time.monotonic() < deadline, f"{seen}\n{log.read_text()}"
+        time.sleep(0.1)
+        try:
+            seen = answer(triton)
+        except InferenceServerException as error:
+            seen = str(error)

@@ -1,0 +1,115 @@
+"""Small published versions, made directly in a folder: also ones that a sound exporter would never publish."""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from gravswell.quiver.golden import Sample, save_golden
+from gravswell.quiver.manifest import (
+    GOLDEN,
+    MANIFEST,
+    MODEL_FILE,
+    VERSION_CONFIG,
+    FileRecord,
+    Manifest,
+    Signature,
+    TensorRecord,
+    VerificationRecord,
+    digest_of,
+)
+
+WIDTH = 4
+
+
+def config_text(name: str, *, kind: str = "KIND_GPU") -> str:
+    """The config of a model that takes x[-1, 4] and answers y[-1, 4]."""
+    return (
+        f'name: "{name}"\nplatform: "onnxruntime_onnx"\n'
+        f'input {{ name: "x" data_type: TYPE_FP32 dims: [ -1, {WIDTH} ] }}\n'
+        f'output {{ name: "y" data_type: TYPE_FP32 dims: [ -1, {WIDTH} ] }}\n'
+        f"instance_group {{ count: 1 kind: {kind} }}\n"
+    )
+
+
+def scaling_graph(factor: float) -> bytes:
+    """y = x * factor: the answer tells which version gave it."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        "scaling",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", WIDTH])],
+        [helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def publish(
+    repository: Path,
+    entry: str,
+    number: int,
+    factor: float,
+    *,
+    graph: bytes | None = None,
+    golden_factor: float | None = None,
+    golden: bool = True,
+) -> str:
+    """Publish version ``number`` with correct hashes; return its digest.
+
+    ``graph`` replaces the model file's bytes, ``golden_factor`` makes the golden outputs those of another factor.
+    """
+    folder = repository / entry
+    folder.mkdir(parents=True, exist_ok=True)
+    stage = repository.parent / f"stage-{entry}-{number}"
+    stage.mkdir()
+    (stage / MODEL_FILE).write_bytes(scaling_graph(factor) if graph is None else graph)
+    (stage / VERSION_CONFIG).write_text(config_text(entry))
+    if golden:
+        rng = np.random.default_rng(number)
+        samples = []
+        for rows in (1, 3):
+            x = rng.standard_normal((rows, WIDTH)).astype(np.float32)
+            y = (x * np.float32(factor if golden_factor is None else golden_factor)).astype(np.float32)
+            samples.append(Sample({"x": x}, {"y": y}))
+        save_golden(stage / GOLDEN, samples)
+    signature = Signature(
+        inputs=(TensorRecord(name="x", data_type="TYPE_FP32", dims=(-1, WIDTH)),),
+        outputs=(TensorRecord(name="y", data_type="TYPE_FP32", dims=(-1, WIDTH)),),
+    )
+    files = {path.name: _record(path) for path in sorted(stage.iterdir())}
+    manifest = Manifest(
+        model=entry,
+        version=number,
+        created=datetime(2026, 1, number, tzinfo=UTC),
+        files=files,
+        signature=signature,
+        opset=17,
+        ir_version=9,
+        exporter="test",
+        framework="test",
+        gravswell="0",
+        verification=VerificationRecord(reference="test", samples=2, rtol=1e-4, atol=1e-5),
+    ).to_bytes()
+    (stage / MANIFEST).write_bytes(manifest)
+    if not (folder / "config.pbtxt").exists():
+        (folder / "config.pbtxt").write_text(config_text(entry))
+    stage.rename(folder / str(number))
+    return digest_of(manifest)
+
+
+def flip_a_bit(path: Path) -> None:
+    """Damage a file as a disk or a cable does."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _record(path: Path) -> FileRecord:
+    data = path.read_bytes()
+    return FileRecord(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
