@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gravswell_operator.devcluster.node.events import Events
 from gravswell_operator.devcluster.node.images import resolve
 from gravswell_operator.devcluster.node.launch import Launch, Place, prepare
 from gravswell_operator.devcluster.node.process import kill_strays
+from gravswell_operator.devcluster.node.settling import settled
 from gravswell_operator.devcluster.node.states import Facts, status, timestamp
 from gravswell_operator.devcluster.node.tritonfolder import TritonFolder
 from gravswell_operator.devcluster.node.volumes import Volumes
@@ -282,7 +284,7 @@ async def _read_all(api: Api, collection: str, names: set[str], kind: str) -> di
     found = {}
     for name in sorted(names):
         try:
-            found[name] = {**await api.get(f"{collection}/{name}"), "kind": kind}
+            found[name] = {**await settled(partial(api.get, f"{collection}/{name}")), "kind": kind}
         except NotFoundError:
             continue
     return found

@@ -11,6 +11,7 @@ from gravswell.errors import GravswellError, InvalidInputError, NotFoundError, U
 from gravswell_operator.devcluster.api import Api
 from gravswell_operator.devcluster.node.environment import Sources, data_of, field_of, resource_of
 from gravswell_operator.devcluster.node.files import Projected, project
+from gravswell_operator.devcluster.node.settling import PAUSE_SECONDS, is_settling, settled
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,10 @@ class Volumes:
                         found["kind"] = "Secret" if kind == "secrets" else "ConfigMap"
                     self._objects[kind, name] = found
                     self._changed.set()
-            except GravswellError as error:  # the node authorizer may learn of a new pod a moment after we do
+            except GravswellError as error:
+                if is_settling(error):
+                    await asyncio.sleep(PAUSE_SECONDS)
+                    continue
                 log.info("following %s %s/%s: %s", kind, namespace, name, error)
                 await asyncio.sleep(_RETRY_SECONDS)
 
@@ -208,9 +212,11 @@ class Volumes:
         reference = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
         spec: Document = {"expirationSeconds": source.get("expirationSeconds", 3600), "boundObjectRef": reference}
         spec["audiences"] = [audience] if audience else []
-        answer = await self._api.create(
-            f"/api/v1/namespaces/{metadata['namespace']}/serviceaccounts/{account}/token",
-            {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec},
+        answer = await settled(
+            lambda: self._api.create(
+                f"/api/v1/namespaces/{metadata['namespace']}/serviceaccounts/{account}/token",
+                {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec},
+            )
         )
         token = str(answer["status"]["token"]).encode()
         expires = datetime.fromisoformat(answer["status"]["expirationTimestamp"])
@@ -220,11 +226,12 @@ class Volumes:
 
     async def _claim(self, volume: str, claim: str, pod: Document) -> Path:
         namespace = pod["metadata"]["namespace"]
-        found = await self._api.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}")
+        path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}"
+        found = await settled(lambda: self._api.get(path))
         bound = found["spec"].get("volumeName")
         if not bound:
             raise UnavailableError(f"persistentvolumeclaim {claim!r} is not bound yet")
-        spec = (await self._api.get(f"/api/v1/persistentvolumes/{bound}"))["spec"]
+        spec = (await settled(lambda: self._api.get(f"/api/v1/persistentvolumes/{bound}")))["spec"]
         source: Mapping[str, str] | None = spec.get("hostPath") or spec.get("local")
         if source is None:
             raise InvalidInputError(
