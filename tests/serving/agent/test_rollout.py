@@ -48,7 +48,7 @@ async def test_versions_switch_and_broken_ones_do_not_and_no_request_fails(agent
                 (3, flipped, Reason.HASH_MISMATCH, "sha256"),
                 (4, lying, Reason.GOLDEN_MISMATCH, "golden sample 0: output y"),
                 (5, unloadable, Reason.LOAD_FAILED, "scale/5/model.onnx"),
-                (7, "0" * 64, Reason.VERSION_NOT_FOUND, "it has 6, 5, 4, 3, 2, 1"),
+                (7, "0" * 64, Reason.VERSION_NOT_FOUND, "published are 6, 5, 4, 3, 2, 1"),
                 (6, "1" * 64, Reason.DIGEST_MISMATCH, "was replaced"),
             ):
                 answered = len(traffic.answers)

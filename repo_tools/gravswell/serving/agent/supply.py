@@ -104,10 +104,9 @@ def _check_version(reader: RepositoryReader, model: DesiredModel) -> int:
             return reader.version(model.name, model.version).size
         manifest, raw = reader.manifest(model.name, model.version)
     except NotFoundError:
-        numbers = _known_numbers(reader, model.name)
         raise ModelFailure(
             Reason.VERSION_NOT_FOUND,
-            f"{reader.url} has no version {model.version} of '{model.name}'; it has {numbers}",
+            f"{reader.url} has no published version {model.version} of '{model.name}'; {_known(reader, model.name)}",
         ) from None
     except VerificationError as error:
         raise ModelFailure(Reason.MANIFEST_INVALID, str(error)) from None
@@ -126,11 +125,12 @@ def _why(error: UnavailableError) -> Reason:
     return Reason.ACCESS_DENIED if isinstance(error, AccessDeniedError) else Reason.REPOSITORY_UNAVAILABLE
 
 
-def _known_numbers(reader: RepositoryReader, entry: str) -> str:
+def _known(reader: RepositoryReader, entry: str) -> str:
     try:
-        return ", ".join(str(version.number) for version in reader.versions(entry)[:10]) or "none"
+        published = [str(version.number) for version in reader.versions(entry) if version.digest is not None]
     except (NotFoundError, UnavailableError):
-        return "no such entry"
+        return "it has no such entry"
+    return f"published are {', '.join(published[:10]) or 'none'}"
 
 
 def _complete(reader: RepositoryReader, model: DesiredModel, staged: Path) -> None:

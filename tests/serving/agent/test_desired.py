@@ -1,0 +1,101 @@
+"""Where the desired state comes from, outside a cluster."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gravswell.errors import InvalidInputError
+from gravswell.serving.agent.desired import DesiredSource, FileSource, LatestSource, parse_desired
+from gravswell.serving.agent.program import AgentOptions
+from gravswell.serving.contracts import Desired, DesiredModel, Verification
+
+from .conftest import until
+from .versions import publish
+
+
+class Follower:
+    """Follows a source in the background. An async context manager; ``seen`` holds what it said, each once."""
+
+    def __init__(self, source: DesiredSource) -> None:
+        self.seen: list[Desired] = []
+        self._source = source
+
+    def accept(self, desired: Desired) -> None:
+        if not self.seen or self.seen[-1] != desired:
+            self.seen.append(desired)
+
+    async def __aenter__(self) -> "Follower":
+        self._task = asyncio.create_task(self._source.follow(self.accept))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert not self._task.done(), "a source never ends"
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def test_a_file_that_changes_breaks_and_heals(tmp_path: Path):
+    path = tmp_path / "desired.json"
+    first = Desired(repository="r", models=(DesiredModel(name="m", version=1, digest="1" * 64),))
+    async with Follower(FileSource(path, 0.02)) as follower:
+        await asyncio.sleep(0.1)
+        path.write_text(first.to_json())
+        await until(lambda: follower.seen == [first], "the first state")
+        path.write_text('{"models": [{"name": "m", "version": 0}]}')
+        await asyncio.sleep(0.1)
+        path.unlink()
+        await asyncio.sleep(0.1)
+        assert follower.seen == [first], "what cannot be read changes nothing"
+        empty = Desired(repository="r")
+        path.write_text(empty.to_json())
+        await until(lambda: follower.seen == [first, empty], "the second state")
+
+
+async def test_the_latest_of_every_entry(repository: Path):
+    first = publish(repository, "a", 1, 1.0)
+    shutil.copytree(repository / "a/1", repository / "b/3", ignore=shutil.ignore_patterns(".*"))
+    async with Follower(LatestSource(str(repository), 0.02)) as follower:
+        await until(lambda: len(follower.seen) == 1, "the first state")
+        assert follower.seen[0].models == (
+            DesiredModel(name="a", version=1, digest=first),
+            DesiredModel(name="b", version=3, verification=Verification.NONE),
+        )
+        away = repository.rename(repository.with_name("away"))  # noqa: ASYNC240  a rename waits for nothing
+        await asyncio.sleep(0.1)
+        assert len(follower.seen) == 1, "a repository that is away changes nothing"
+        second = publish(away, "a", 2, 2.0)
+        away.rename(repository)
+        await until(lambda: len(follower.seen) == 2, "the new version")
+        assert follower.seen[1].models[0] == DesiredModel(name="a", version=2, digest=second)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "holds no desired state"),
+        ("{}", "repository"),
+        ('{"repository": "r", "models": [{"name": "m", "version": 0}]}', "models.0.version"),
+        ('{"repository": "r", "models": [{"name": "m", "version": 1, "digest": "x"}]}', "models.0.digest"),
+        ('{"schema": "gravswell.dev/desired/v9", "repository": "r"}', "schema"),
+    ],
+)
+def test_what_is_no_desired_state(text: str, words: str):
+    with pytest.raises(InvalidInputError, match=f"here holds no desired state.*{words}|{words}"):
+        parse_desired(text, where="here")
+
+
+def test_unknown_fields_of_a_newer_operator_are_ignored():
+    text = '{"repository": "r", "new": 1, "models": [{"name": "m", "version": 1, "new": {}}]}'
+    assert parse_desired(text, where="here").models == (DesiredModel(name="m", version=1),)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"follow_latest": True, "desired_configmap": "c"}, {"follow_latest": True, "desired_file": Path("f")}],
+)
+def test_exactly_one_source(given):
+    options = AgentOptions(repository="r", models=Path("m"), listen="127.0.0.1:0", triton_http="x:1", **given)
+    with pytest.raises(InvalidInputError, match="exactly one of"):
+        options.check()

@@ -1,0 +1,128 @@
+"""The lister: what it says of a repository, and when."""
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from gravswell.cli.app import app
+from gravswell.errors import InvalidInputError
+from gravswell.serving.agent.lister import (
+    HEARTBEAT,
+    list_repository,
+    merged,
+    must_write,
+    parse_interval,
+    trimmed,
+)
+from gravswell.serving.contracts import ListedEntry, ListedVersion, Listing, Reason
+
+from .versions import publish
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+
+
+def test_entries_versions_and_digests(repository: Path):
+    first, second = publish(repository, "m", 1, 1.0), publish(repository, "m", 2, 2.0)
+    shutil.copytree(repository / "m/1", repository / "theirs/7", ignore=shutil.ignore_patterns(".*"))
+    listing = list_repository(str(repository), NOW)
+    assert listing.accessible
+    assert listing.observed_at == NOW
+    mine, theirs = listing.entries
+    assert [(version.number, version.digest) for version in mine.versions] == [(2, second), (1, first)]
+    assert mine.versions[0].size == sum(path.stat().st_size for path in (repository / "m/2").iterdir())
+    assert [(version.number, version.digest) for version in theirs.versions] == [(7, None)]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("absent", Reason.REPOSITORY_NOT_FOUND),
+        ("file", Reason.NOT_A_REPOSITORY),
+        ("gs://bucket/x", Reason.NOT_A_REPOSITORY),
+    ],
+)
+def test_what_cannot_be_listed_says_why(tmp_path: Path, url: str, reason: Reason):
+    (tmp_path / "file").write_text("")
+    listing = list_repository(url if "://" in url else str(tmp_path / url), NOW)
+    assert not listing.accessible
+    assert listing.reason == reason
+    assert listing.message
+
+
+def test_the_last_entries_stand_while_the_repository_cannot_be_read(repository: Path):
+    publish(repository, "m", 1, 1.0)
+    seen = list_repository(str(repository), NOW)
+    shutil.rmtree(repository)
+    later = list_repository(str(repository), NOW + timedelta(hours=1))
+    both = merged(seen, later)
+    assert (both.entries, both.observed_at) == (seen.entries, NOW)
+    assert (both.accessible, both.reason) == (False, Reason.REPOSITORY_NOT_FOUND)
+    assert merged(None, later) == later
+    assert merged(both, seen) == seen
+    assert merged(seen.model_copy(update={"repository": "other"}), later) == later
+
+
+def test_writes_are_rare(repository: Path):
+    publish(repository, "m", 1, 1.0)
+    seen = list_repository(str(repository), NOW)
+    assert must_write(None, seen)
+    assert not must_write(seen, seen.model_copy(update={"observed_at": NOW + HEARTBEAT / 2}))
+    assert must_write(seen, seen.model_copy(update={"observed_at": NOW + HEARTBEAT}))
+    publish(repository, "m", 2, 2.0)
+    assert must_write(seen, list_repository(str(repository), NOW))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    limit=st.integers(500, 20_000),
+    named=st.sets(st.integers(1, 60), max_size=5),
+)
+def test_a_listing_stays_below_its_limit_and_keeps_what_matters(counts: list[int], limit: int, named: set[int]):
+    entries = tuple(
+        ListedEntry(
+            name=f"m{k}",
+            versions=tuple(ListedVersion(number=n, digest="a" * 64, created=NOW) for n in range(count, 0, -1)),
+            aliases={f"alias-{n}": n for n in named if n <= count},
+        )
+        for k, count in enumerate(counts)
+    )
+    listing = Listing(repository="r", observed_at=NOW, accessible=True, entries=entries)
+    found = trimmed(listing, limit)
+    for before, after in zip(entries, found.entries, strict=True):
+        numbers = [version.number for version in after.versions]
+        assert numbers[0] == before.versions[0].number
+        assert set(before.aliases.values()) <= set(numbers)
+        assert len(numbers) + after.omitted == len(before.versions)
+        assert numbers == sorted(numbers, reverse=True)
+    fits = len(found.to_json().encode()) <= limit
+    smallest = all(
+        len(after.versions) == len({after.versions[0].number, *after.aliases.values()}) for after in found.entries
+    )
+    assert fits or smallest
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("5m", 300), ("1h30m", 5400), ("1h0m1s", 3601)])
+def test_intervals(text: str, seconds: int):
+    assert parse_interval(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "0s", "1d", "-5s", "5m ", "s"])
+def test_what_is_no_interval(text: str):
+    with pytest.raises(InvalidInputError, match="write 30s"):
+        parse_interval(text)
+
+
+def test_once_prints_the_document(repository: Path):
+    digest = publish(repository, "m", 1, 1.0)
+    found = CliRunner().invoke(app, ["agent", "list", "--repository", str(repository), "--once"])
+    assert found.exit_code == 0
+    assert json.loads(found.stdout)["entries"][0]["versions"][0]["digest"] == digest
+    found = CliRunner().invoke(app, ["agent", "list", "--repository", str(repository), "--once", "-o", "text"])
+    assert digest[:12] in found.stdout

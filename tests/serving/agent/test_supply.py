@@ -1,0 +1,101 @@
+"""From the repository into the models folder: each way in which it fails has its reason."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gravswell.quiver.manifest import MANIFEST
+from gravswell.serving.agent.folder import ModelFolder
+from gravswell.serving.agent.supply import ModelFailure, SupersededError, fetch, published_config
+from gravswell.serving.contracts import DesiredModel, Reason, Verification
+
+from .versions import flip_a_bit, publish
+
+
+@pytest.fixture
+def folder(models: Path) -> ModelFolder:
+    made = ModelFolder(models)
+    made.prepare()
+    return made
+
+
+def damaged_manifest(version: Path) -> None:
+    (version / MANIFEST).write_text("{")
+
+
+def missing_file(version: Path) -> None:
+    (version / "model.onnx").unlink()
+
+
+def truncated(version: Path) -> None:
+    data = (version / "model.onnx").read_bytes()
+    (version / "model.onnx").write_bytes(data[:-5])
+
+
+def replaced(version: Path) -> None:
+    shutil.rmtree(version)
+    publish(version.parent.parent, "m", 1, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda version: flip_a_bit(version / "model.onnx"), Reason.HASH_MISMATCH),
+        (lambda version: flip_a_bit(version / ".golden.npz"), Reason.HASH_MISMATCH),
+        (lambda version: flip_a_bit(version / ".config.pbtxt"), Reason.HASH_MISMATCH),
+        (missing_file, Reason.HASH_MISMATCH),
+        (truncated, Reason.HASH_MISMATCH),
+        (damaged_manifest, Reason.MANIFEST_INVALID),
+        (lambda version: (version / MANIFEST).unlink(), Reason.VERSION_NOT_FOUND),
+        (shutil.rmtree, Reason.VERSION_NOT_FOUND),
+        (lambda version: shutil.rmtree(version.parent), Reason.VERSION_NOT_FOUND),
+        (lambda version: shutil.rmtree(version.parent.parent), Reason.REPOSITORY_NOT_FOUND),
+        (replaced, Reason.DIGEST_MISMATCH),
+    ],
+    ids=[
+        "bit in the model", "bit in the golden tensors", "bit in the config", "file gone", "cut short",
+        "manifest damaged", "manifest gone", "version gone", "entry gone", "repository gone", "replaced",
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_and_nothing_is_staged(
+    folder: ModelFolder, repository: Path, damage: Callable[[Path], None], reason: Reason
+):
+    model = DesiredModel(name="m", version=1, digest=publish(repository, "m", 1, 1.0))
+    damage(repository / "m/1")
+    with pytest.raises(ModelFailure) as caught:
+        fetch(str(repository), model, folder, wanted=lambda: True)
+    assert caught.value.reason is reason, str(caught.value)
+    assert folder.staged == set()
+    assert list(folder.staged_path("x").parent.iterdir()) == []
+    assert list(folder.incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/models", "file://host/x", ""])
+def test_what_is_no_repository(folder: ModelFolder, url: str):
+    with pytest.raises(ModelFailure) as caught:
+        fetch(url, DesiredModel(name="m", version=1, digest="0" * 64), folder, wanted=lambda: True)
+    assert caught.value.reason is Reason.NOT_A_REPOSITORY
+
+
+def test_a_download_that_nobody_wants_any_more_is_given_up(folder: ModelFolder, repository: Path):
+    model = DesiredModel(name="m", version=1, digest=publish(repository, "m", 1, 1.0))
+    with pytest.raises(SupersededError):
+        fetch(str(repository), model, folder, wanted=lambda: False)
+    assert folder.staged == set()
+    assert list(folder.incoming.iterdir()) == []
+
+
+def test_a_version_of_others_gets_the_entry_s_config(folder: ModelFolder, repository: Path):
+    publish(repository, "m", 1, 1.0)
+    shutil.copytree(repository / "m/1", repository / "m/2", ignore=shutil.ignore_patterns(".*"))
+    model = DesiredModel(name="m", version=2, verification=Verification.NONE)
+    fetch(str(repository), model, folder, wanted=lambda: True)
+    assert published_config(folder.place(model), "m").platform == "onnxruntime_onnx"
+
+    shutil.copytree(repository / "m/2", repository / "bare/1")
+    bare = DesiredModel(name="bare", version=1, verification=Verification.NONE)
+    fetch(str(repository), bare, folder, wanted=lambda: True)
+    with pytest.raises(ModelFailure, match=r"no config\.pbtxt"):
+        published_config(folder.place(bare), "bare")
