@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import time
 import urllib.request
 from typing import Any
@@ -126,6 +127,15 @@ def test_each_pod_has_its_own_address_and_serves_on_the_same_port(pods):
     for address in addresses:
         with urllib.request.urlopen(f"http://{address}:8000/", timeout=30) as answer:
             assert answer.status == 200
+
+
+def test_a_port_that_the_machine_holds_on_every_address_is_named_until_it_is_free(pods):
+    with socket.create_server(("0.0.0.0", 0)) as holder:
+        port = holder.getsockname()[1]
+        pods.create("squeezed", sh("echo through", ports=[{"containerPort": port}]), restartPolicy="Never")
+        pod = pods.until("squeezed", lambda p: waiting_reason(p) == "CreateContainerConfigError")
+        assert f"listens on 0.0.0.0:{port}" in state_of(pod)["waiting"]["message"]
+    pods.until_phase("squeezed", "Succeeded")
 
 
 def test_deletion_is_graceful(pods, kubectl, local_node):

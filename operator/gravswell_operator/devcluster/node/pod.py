@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import shutil
+import socket
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gravswell.errors import ConflictError, GravswellError, NotFoundError
+from gravswell.errors import ConflictError, GravswellError, NotFoundError, UnavailableError
 from gravswell_operator.devcluster.api import STRATEGIC, Api
 from gravswell_operator.devcluster.node.addresses import Addresses
 from gravswell_operator.devcluster.node.container import Container, Surroundings
@@ -188,6 +189,7 @@ class Pod:
 
     async def _launch(self, container: Document) -> Launch:
         image = resolve(container["image"])
+        _require_free_ports(container, self._address)
         triton = await self._services.triton.get() if image.needs_triton else None
         api, namespace = self._services.api, self.document["metadata"]["namespace"]
         maps, secrets = referenced(container)
@@ -288,3 +290,20 @@ async def _read_all(api: Api, collection: str, names: set[str], kind: str) -> di
         except NotFoundError:
             continue
     return found
+
+
+def _require_free_ports(container: Document, address: str) -> None:
+    """Raise :class:`UnavailableError` if a program outside of the pod holds a port that the container declares.
+
+    The pod's address is its own, so that can only be one that listens on every address of this machine.
+    """
+    for port in (p["containerPort"] for p in container.get("ports") or () if p.get("protocol", "TCP") == "TCP"):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                raise UnavailableError(
+                    f"port {port} cannot be had on the pod's address {address} ({error.strerror}): a program of this "
+                    f"machine listens on 0.0.0.0:{port}; stop it or bind it to 127.0.0.1"
+                ) from error
