@@ -63,8 +63,6 @@ class Reason(enum.StrEnum):
     NODE_POOL_NOT_ALLOWED = "NodePoolNotAllowed"
     TOO_MANY_GPUS = "TooManyGPUs"
     NODE_SELECTOR_CONFLICT = "NodeSelectorConflict"
-    INVALID_IMAGE = "InvalidImage"
-    IMAGE_TOO_OLD = "ImageTooOld"
     MODELS_KNOWN = "ModelsKnown"
     MODELS_UNRESOLVED = "ModelsUnresolved"
     NO_MODELS = "NoModels"

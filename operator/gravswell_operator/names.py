@@ -31,8 +31,6 @@ TRITON_IMAGE = "nvcr.io/nvidia/tritonserver"
 DEVICE_PLUGIN_IMAGE = "nvcr.io/nvidia/k8s-device-plugin:v0.17.1"
 DRIVERS_NAMESPACE = "gravswell-drivers"
 """Default namespace of the device plugins: apart, because it must allow privileged pods."""
-OLDEST_TRITON = (24, 8)
-"""The first Triton that can close its control APIs on HTTP and gRPC."""
 
 
 def headless(server: str) -> str:

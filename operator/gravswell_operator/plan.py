@@ -176,7 +176,7 @@ def _plan_server(server: InferenceServer, world: _World, options: Options) -> tu
         notes.append((False, "no Model in these files names it, so it would serve nothing; or set models: All"))
     if repository is None or (reference is not None and pool is None):
         return Planned(server), notes
-    problem = blocker(server, repository, pool, options)
+    problem = blocker(server, repository, pool)
     if problem is not None:
         return Planned(server), [*notes, (True, problem.message)]
     surge = may_surge(server, pool, world.on_pool(pool.metadata.name) if pool is not None else ())

@@ -91,7 +91,6 @@ class Operator:
             "gravswell_objects_failing": self._context.queue.failing,
             "gravswell_objects_known": self._context.cache.size(),
             "gravswell_api_requests_total": self._client.requests,
-            "gravswell_api_writes_total": self._client.writes,
             "gravswell_reconcile_seconds_total": self._engine.seconds,
             "gravswell_events_dropped_total": self._context.recorder.dropped,
             "gravswell_memory_peak_bytes": health.memory_bytes(),
@@ -99,6 +98,8 @@ class Operator:
         for kind in (resource.kind for resource in OWN):
             made[f'gravswell_reconciles_total{{kind="{kind}"}}'] = self._engine.reconciled[kind]
             made[f'gravswell_reconcile_failures_total{{kind="{kind}"}}'] = self._engine.failed[kind]
+        for kind, count in self._client.writes.items():
+            made[f'gravswell_api_writes_total{{kind="{kind}"}}'] = count
         return made
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -5,11 +5,9 @@ import pytest
 from gravswell.serving.contracts import Desired, DesiredModel, ModelState
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.models import Outcome, Resolution
-from gravswell_operator.desired.objects import Options
 from gravswell_operator.state import Problem
 from gravswell_operator.statuses.server import ServerView, blocker, fields, findings
 
-OPTIONS = Options(image="ours")
 WANTED = DesiredModel(name="my-model", version=1, digest=f"{1:064x}")
 SOME = Resolution(Desired(repository="r", models=(WANTED,)), {})
 NONE = Resolution(Desired(repository="r"), {})
@@ -39,7 +37,6 @@ def said(view):
         ({}, "repository", Reason.REPOSITORY_NOT_FOUND, "no ModelRepository models in namespace ns"),
         ({}, "pool", Reason.NODE_POOL_NOT_FOUND, "no GPUNodePool pool"),
         ({"spec": {"gpus": 5}}, "", Reason.TOO_MANY_GPUS, "asks for 5 GPUs and each node of GPUNodePool pool has 4"),
-        ({"spec": {"tag": None, "image": "x/triton:24.01-py3"}}, "", Reason.IMAGE_TOO_OLD, "24.08 or newer"),
         (
             {"spec": {"podTemplate": {"nodeSelector": {"nvidia.com/gpu.product": "A100"}}}},
             "",
@@ -52,7 +49,7 @@ def test_what_stops_it(resource, change, without, reason, says):
     parts = {"repository": resource("ModelRepository"), "pool": resource("GPUNodePool")}
     if without:
         parts[without] = None
-    problem = blocker(resource("InferenceServer", change), parts["repository"], parts["pool"], OPTIONS)
+    problem = blocker(resource("InferenceServer", change), parts["repository"], parts["pool"])
     assert problem is not None
     assert problem.reason is reason
     assert says in problem.message
@@ -60,14 +57,14 @@ def test_what_stops_it(resource, change, without, reason, says):
 
 def test_a_pool_for_others_only(resource):
     pool = resource("GPUNodePool", {"spec": {"allowedNamespaces": ["vision", "speech"]}})
-    problem = blocker(resource("InferenceServer"), resource("ModelRepository"), pool, OPTIONS)
+    problem = blocker(resource("InferenceServer"), resource("ModelRepository"), pool)
     assert problem is not None
     assert problem.reason is Reason.NODE_POOL_NOT_ALLOWED
     assert "vision, speech and not ns" in problem.message
 
 
 def test_nothing_stops_a_good_one(resource):
-    assert blocker(resource("InferenceServer"), resource("ModelRepository"), resource("GPUNodePool"), OPTIONS) is None
+    assert blocker(resource("InferenceServer"), resource("ModelRepository"), resource("GPUNodePool")) is None
 
 
 def test_a_blocker_is_what_ready_says_while_what_runs_stays_available(view, workload):

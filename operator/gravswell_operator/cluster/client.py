@@ -5,8 +5,9 @@ the dictionaries that server-side apply takes.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import aiohttp
 from kubernetes.aio.client import Configuration
@@ -37,8 +38,8 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
         self.requests = 0
         """Requests sent so far."""
-        self.writes = 0
-        """Of these, the ones that may change something."""
+        self.writes: Counter[str] = Counter()
+        """Of these, by kind, the ones that may change something."""
 
     async def __aenter__(self) -> Self:
         self._session = await credentials.open_session(self._configuration, connections=CONNECTIONS)
@@ -57,7 +58,7 @@ class Client:
         if resource.selector:
             query["labelSelector"] = resource.selector
         while True:
-            body = await self._request("GET", resource.path(), f"the list of {resource.plural}", query=query)
+            body = await self._request("GET", resource.path(), _Target(resource, None, "(all)"), query=query)
             metadata = body.get("metadata", {})
             # The items of a list do not repeat what kind they are.
             kind = {"kind": resource.kind, "apiVersion": resource.api_version}
@@ -69,7 +70,7 @@ class Client:
 
     async def get(self, resource: ResourceType, namespace: str | None, name: str) -> Body:
         """One object."""
-        return await self._request("GET", resource.path(namespace, name), _words(resource, namespace, name))
+        return await self._request("GET", resource.path(namespace, name), _Target(resource, namespace, name))
 
     async def apply(
         self, resource: ResourceType, manifest: Mapping[str, Any], *, manager: str = names.FIELD_MANAGER
@@ -89,7 +90,7 @@ class Client:
         return await self._request(
             "PATCH",
             resource.path(namespace, name, subresource),
-            _words(resource, namespace, name),
+            _Target(resource, namespace, name),
             query={"fieldManager": manager, "force": "true"},
             body=manifest,
             content_type=APPLY,
@@ -100,7 +101,7 @@ class Client:
         return await self._request(
             "PATCH",
             resource.path(namespace, name),
-            _words(resource, namespace, name),
+            _Target(resource, namespace, name),
             query={"fieldManager": names.FIELD_MANAGER},
             body=change,
             content_type=MERGE,
@@ -110,15 +111,15 @@ class Client:
         """Create; :class:`ApiConflictError` where it exists."""
         metadata = manifest["metadata"]
         namespace = metadata.get("namespace")
-        words = _words(resource, namespace, metadata["name"])
-        return await self._request("POST", resource.path(namespace), words, body=manifest)
+        target = _Target(resource, namespace, metadata["name"])
+        return await self._request("POST", resource.path(namespace), target, body=manifest)
 
     async def replace(self, resource: ResourceType, manifest: Mapping[str, Any]) -> Body:
         """Replace the object; :class:`ApiConflictError` where its resource version is not the one given."""
         metadata = manifest["metadata"]
         namespace, name = metadata.get("namespace"), metadata["name"]
-        words = _words(resource, namespace, name)
-        return await self._request("PUT", resource.path(namespace, name), words, body=manifest)
+        target = _Target(resource, namespace, name)
+        return await self._request("PUT", resource.path(namespace, name), target, body=manifest)
 
     async def delete(self, resource: ResourceType, namespace: str | None, name: str, uid: str) -> None:
         """Delete exactly the object with this ``uid``; one that is gone already is fine."""
@@ -130,7 +131,7 @@ class Client:
         }
         try:
             await self._request(
-                "DELETE", resource.path(namespace, name), _words(resource, namespace, name), body=options
+                "DELETE", resource.path(namespace, name), _Target(resource, namespace, name), body=options
             )
         except (errors.ApiNotFoundError, errors.ApiConflictError):
             return  # gone, or another object of that name by now
@@ -139,7 +140,7 @@ class Client:
         self,
         method: str,
         path: str,
-        words: str,
+        target: "_Target",
         *,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
@@ -147,7 +148,8 @@ class Client:
     ) -> Body:
         assert self._session is not None, "the client is used outside its context"
         self.requests += 1
-        self.writes += method != "GET"
+        if method != "GET":
+            self.writes[target.resource.kind] += 1
         headers = {"Content-Type": content_type} if body is not None else {}
         try:
             async with self._session.request(
@@ -163,25 +165,33 @@ class Client:
         except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
             reason = str(error) or type(error).__name__
             raise errors.ApiUnavailableError(
-                f"{words}: no answer from the API server {self._configuration.host}: {reason}"
+                f"{target}: no answer from the API server {self._configuration.host}: {reason}"
             ) from error
         if status < 300:
             result: Body = json.loads(answer)
             return result
-        raise _error(status, answer, words, retry_after)
+        raise _error(status, answer, str(target), retry_after)
 
 
-def _words(resource: ResourceType, namespace: str | None, name: str) -> str:
-    return f"{resource.kind} {namespace}/{name}" if namespace else f"{resource.kind} {name}"
+class _Target(NamedTuple):
+    """What a request is about, for messages and counts."""
+
+    resource: ResourceType
+    namespace: str | None
+    name: str
+
+    def __str__(self) -> str:
+        where = f"{self.namespace}/" if self.namespace else ""
+        return f"{self.resource.kind} {where}{self.name}"
 
 
-def _error(status: int, answer: bytes, words: str, retry_after: str | None) -> errors.GravswellError:
+def _error(status: int, answer: bytes, target: str, retry_after: str | None) -> errors.GravswellError:
     """The API server's answer as an error; its own message says more than the number."""
     try:
         message = json.loads(answer).get("message", "")
     except (ValueError, AttributeError):
         message = answer[:200].decode(errors="replace")
-    text = f"{words}: {message or f'HTTP {status}'}"
+    text = f"{target}: {message or f'HTTP {status}'}"
     if status in (401, 403):
         return errors.ApiForbiddenError(text)
     if status == 404:

@@ -4,7 +4,6 @@ from typing import Any
 
 from gravswell_operator import names
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
-from gravswell_operator.desired.images import triton_image
 from gravswell_operator.desired.objects import (
     KEY_FILE,
     KEY_FOLDER,
@@ -128,7 +127,7 @@ def _triton(server: InferenceServer, pool: GPUNodePool | None, options: Options)
         env.append({"name": variable.name, **({"value": variable.value} if variable.value else {})})
     return {
         "name": "triton",
-        "image": triton_image(server, options.triton_image),
+        "image": spec.image or f"{options.triton_image}:{spec.tag}-py3",
         "command": ["/bin/sh", "-c"],
         "args": [triton_command()],
         "env": env,

@@ -30,7 +30,7 @@ async def reconcile(context: Context, record: Record) -> None:
     report_map: state.ConfigMapState | None = context.child(
         resources.CONFIG_MAP, namespace, names.report_configmap(name)
     )
-    problem = statuses.blocker(server, repository, pool, context.options)
+    problem = statuses.blocker(server, repository, pool)
     resolution: Resolution | None = None
     failure: GravswellError | None = None
     if repository is not None:

@@ -7,9 +7,7 @@ from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, R
 from gravswell_operator import conditions, names
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.conditions import Finding, Reason
-from gravswell_operator.desired.images import image_problem, triton_image
 from gravswell_operator.desired.models import Resolution
-from gravswell_operator.desired.objects import Options
 from gravswell_operator.desired.placement import merged_selector, pool_node_selector
 from gravswell_operator.desired.source import source
 from gravswell_operator.state import PodState, Problem, WorkloadState
@@ -34,16 +32,12 @@ class ServerView:
     """By pod."""
 
 
-def blocker(
-    server: InferenceServer, repository: ModelRepository | None, pool: GPUNodePool | None, options: Options
-) -> Problem | None:
+def blocker(server: InferenceServer, repository: ModelRepository | None, pool: GPUNodePool | None) -> Problem | None:
     """The first reason not to touch anything for this server; checked before anything is made."""
-    if (problem_image := image_problem(triton_image(server, options.triton_image))) is not None:
-        return problem_image
     if repository is None:
         return _repository_missing(server)
-    if (problem_pool := _pool_problem(server, pool)) is not None:
-        return problem_pool
+    if (problem := _pool_problem(server, pool)) is not None:
+        return problem
     try:
         merged_selector(
             source(repository).node_selector,
