@@ -151,7 +151,7 @@ class Entry:
         if max_batch_size is not None and (not isinstance(max_batch_size, int) or max_batch_size < 0):
             raise InvalidInputError(f"max_batch_size={max_batch_size!r}: use a whole number, 0 for none")
         publication = Publication(self._store, self.name, max_batch_size=max_batch_size, version=version)
-        stated = tensors_of(publication.config().message)
+        stated = publication.earlier()
         types = {name: parse_data_type(value, tensor=name) for name, value in (input_types or {}).items()}
         inferred = input_shapes is None and stated is not None
         if input_shapes is not None:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gravswell import __version__
-from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, VerificationError
 from gravswell.quiver.config import ConfigText
 from gravswell.quiver.layout import config_key, state_key, version_folder
-from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Manifest
+from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Manifest, Signature
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.quiver.signature import describe
+from gravswell.quiver.signature import describe, tensors_of
 from gravswell.quiver.stores import Create, Store, Update
 
 if TYPE_CHECKING:
@@ -92,6 +92,14 @@ class Publication:
         """Whether the server will form batches of this version's requests."""
         return bool(self.config().message.max_batch_size > 0)
 
+    def earlier(self) -> Signature | None:
+        """What the newest version takes and gives; before the first one, what the configuration states; else None."""
+        for number in self._reader.numbers(self._entry):
+            manifest = self._manifest(number)
+            if manifest is not None:
+                return manifest.signature
+        return tensors_of(self.config().message)
+
     def publish(self, stage: Path, built: "Built") -> int:
         """Complete the staged version, make it appear, and return its number.
 
@@ -160,13 +168,13 @@ class Publication:
             return number
 
     def _latest(self, numbers: list[int]) -> int | None:
-        for number in numbers:
-            try:
-                self._reader.manifest(self._entry, number)
-            except GravswellError:
-                continue  # no manifest, or a damaged one: nothing that a new version could descend from
-            return number
-        return None
+        return next((number for number in numbers if self._manifest(number) is not None), None)
+
+    def _manifest(self, number: int) -> Manifest | None:
+        try:
+            return self._reader.manifest(self._entry, number)[0]
+        except (NotFoundError, VerificationError):
+            return None  # none, or a damaged one: nothing that a new version could descend from
 
 
 def forget_version(store: Store, reader: RepositoryReader, entry: str, number: int) -> None:

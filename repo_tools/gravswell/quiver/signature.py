@@ -95,6 +95,8 @@ def _check(entry: str, side: str, have: Sequence[TensorRecord], records: Sequenc
 
 
 def _fits(stated: tuple[int, ...], made: tuple[int, ...]) -> bool:
+    if not made:
+        return stated in ((), (1,))  # Triton has no scalars: without batching they are stated as one element
     return len(stated) == len(made) and all(dim in (-1, have) for have, dim in zip(stated, made, strict=True))
 
 
@@ -102,8 +104,8 @@ def _state(tensors: Any, records: Sequence[TensorRecord], batched: bool) -> None
     for record in records:
         dims = record.dims[1:] if batched else record.dims
         tensor = tensors.add(name=record.name, data_type=data_type_value(record.data_type), dims=dims or (1,))
-        if not dims:
-            tensor.reshape.SetInParent()  # Triton has no empty dims: [1] outside, a scalar inside
+        if not dims and batched:
+            tensor.reshape.SetInParent()  # [1] outside and nothing inside; Triton refuses that without batching
 
 
 def add_tensor(tensors: Any, name: str, shape: Shape, dtype: Any) -> Any:

@@ -1,9 +1,14 @@
 """The local store: the common contract, and what only a folder can do wrong."""
 
+import errno
+import fcntl
+import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -133,3 +138,23 @@ def test_denied_reads_as_denied(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Path, "read_bytes", denied)
     with pytest.raises(AccessDeniedError, match="owner and mode"):
         store.read("a")
+
+
+def test_a_file_system_that_cannot_lock_folders(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NFS: only what is open for writing can be locked."""
+    real = fcntl.flock
+
+    def flock(file: int | IO[str], operation: int) -> None:
+        if isinstance(file, int) and stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    store = open_store(root, create=True)
+    store.write("a", b"1", Create())
+    with store.staging():
+        pass
+    assert sorted(p.name for p in root.iterdir()) == [".gravswell.lock", "a"]
+    store.delete("a")
+    assert store.remove_root()
+    assert list(root.parent.iterdir()) == []

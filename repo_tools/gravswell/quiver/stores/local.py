@@ -24,6 +24,9 @@ from gravswell.errors import (
 from gravswell.quiver.layout import check_key
 from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, PutMode, Store, Update
 
+LOCK_FILE = ".gravswell.lock"
+"""At the root of a repository on a file system that cannot lock a folder."""
+
 
 class LocalStore(Store):
     """A folder. Writers stage beside it, in ``.<folder>.gravswell-staging``, on the same file system.
@@ -152,6 +155,7 @@ class LocalStore(Store):
         """See :meth:`Store.remove_root`."""
         with _translated(str(self._shown)):
             try:
+                (self._root / LOCK_FILE).unlink(missing_ok=True)
                 self._root.rmdir()
             except FileNotFoundError:
                 return True
@@ -267,22 +271,35 @@ class _FolderLock:
         self._thread.acquire()
         try:
             if self._depth == 0:
-                self._fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    fcntl.flock(self._fd, fcntl.LOCK_EX)
-                except BaseException:
-                    os.close(self._fd)
-                    raise
+                self._fd = self._locked()
             self._depth += 1
         except BaseException:
             self._thread.release()
             raise
+
+    def _locked(self) -> int:
+        try:
+            return _flocked(os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY))
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+        # NFS locks only what is open for writing, which a folder cannot be: a hidden file in it then
+        return _flocked(os.open(self._folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666))
 
     def release(self) -> None:
         self._depth -= 1
         if self._depth == 0:
             os.close(self._fd)
         self._thread.release()
+
+
+def _flocked(fd: int) -> int:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _etag(data: bytes) -> str:
