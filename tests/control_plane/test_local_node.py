@@ -1,10 +1,10 @@
 """Pods on the local node are what a kubelet would make of them: processes, statuses, logs, events."""
 
 import json
-import os
 import socket
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from gravswell_operator.devcluster import ControlPlane, LocalNode
@@ -169,7 +169,7 @@ def test_a_container_that_ignores_sigterm_is_killed_with_all_its_processes(pods,
     pods.until("stubborn", lambda _: note.exists() and note.read_text())
     child = int(note.read_text())
     kubectl("delete", "pod", "stubborn", "-n", pods.namespace, "--timeout=60s")
-    assert not _alive(child)
+    _until_dead(child)
     assert not (local_node.directory / "pods" / pods.namespace / "stubborn").exists()
 
 
@@ -177,10 +177,7 @@ def test_a_forced_deletion_leaves_no_process(pods, kubectl, local_node):
     pods.create("forced", sh("trap '' TERM; while :; do sleep 1; done"))
     pid = int(pods.until_ready("forced")["status"]["containerStatuses"][0]["containerID"].rsplit("/", 1)[1])
     kubectl("delete", "pod", "forced", "-n", pods.namespace, "--force", "--grace-period=0")
-    end = time.monotonic() + 60
-    while _alive(pid) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not _alive(pid)
+    _until_dead(pid)
 
 
 def test_a_deployment_scales_and_rolls(pods, kubectl):
@@ -230,10 +227,7 @@ def test_pods_of_a_crashed_node_run_again_on_its_successor(cluster: ControlPlane
         first = {name: pods.until_ready(name) for name in ("survivor", "once")}
         pids = [int(p["status"]["containerStatuses"][0]["containerID"].rsplit("/", 1)[1]) for p in first.values()]
         local_node.kill()
-        end = time.monotonic() + 30
-        while any(map(_alive, pids)) and time.monotonic() < end:
-            time.sleep(0.1)
-        assert not any(map(_alive, pids)), "containers outlived their node agent"
+        _until_dead(*pids)
     finally:
         local_node.start()
     again = pods.until("survivor", lambda p: p["status"]["containerStatuses"][0]["restartCount"] == 1 and _ready(p))
@@ -253,11 +247,18 @@ def _ready(pod: dict[str, Any]) -> bool:
 
 
 def _alive(pid: int) -> bool:
+    """Whether it runs; one that is dead and not collected yet (a zombie) does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
+    except FileNotFoundError:
         return False
-    return True
+
+
+def _until_dead(*pids: int) -> None:
+    end = time.monotonic() + 60
+    while any(map(_alive, pids)):
+        assert time.monotonic() < end, f"alive: {[pid for pid in pids if _alive(pid)]}"
+        time.sleep(0.1)
 
 
 def test_the_local_node_is_one_object_through_restarts(kubectl, local_node: LocalNode):

@@ -121,6 +121,8 @@ class Container:
             self._around.tell("Failed", f"Error: {message}", True)
             self._around.changed()
             return 128
+        if self._stopping.is_set():  # the pod's end came while it was being started
+            await process.sweep()
         self.state.run(f"gravswell-local://{process.pid}")
         self._around.tell("Started", f"Container started: {name}", False)
         self._around.changed()

@@ -113,9 +113,9 @@ class Pod:
             await self._ending.wait()
             await self._stop_containers()
         finally:
-            working.cancel()
-            reporting.cancel()
-            outcomes = await asyncio.gather(working, reporting, return_exceptions=True)
+            for task in (working, reporting, *self._tasks):
+                task.cancel()
+            outcomes = await asyncio.gather(working, reporting, *self._tasks, return_exceptions=True)
             await self._volumes.close()
             kill_strays(self._mark)
             self._services.addresses.release(self._address)
@@ -228,7 +228,8 @@ class Pod:
             await self._last(self._services.api.delete(self._path, options))
         if deleting or self._gone:
             self._services.events.forget(self.uid)
-            shutil.rmtree(self.folder, ignore_errors=True)  # what a dying process still writes goes with it
+            # In a thread, for the gigabytes of an emptyDir; what a dying process still writes goes with it.
+            await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
     async def _last(self, call: Awaitable[None]) -> None:
         try:
