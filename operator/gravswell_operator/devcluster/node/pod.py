@@ -223,13 +223,13 @@ class Pod:
         deleting = "deletionTimestamp" in self.document["metadata"]
         if not self._gone:
             await self._last(self._report())
-        if deleting and not self._gone:
-            options = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
-            await self._last(self._services.api.delete(self._path, options))
         if deleting or self._gone:
             self._services.events.forget(self.uid)
             # In a thread, for the gigabytes of an emptyDir; what a dying process still writes goes with it.
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+        if deleting and not self._gone:  # last, as on a real node: an object that is gone left nothing behind
+            options = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
+            await self._last(self._services.api.delete(self._path, options))
 
     async def _last(self, call: Awaitable[None]) -> None:
         try:
