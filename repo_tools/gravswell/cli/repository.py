@@ -150,17 +150,16 @@ def ls(
     def text() -> RenderableType:
         if not found:
             return f"{repo} has no entries yet: gravswell add {repo} NAME"
-        table = Table("entry", "version", "digest", "size", "created", box=None)
+        columns = ("entry", "latest", "versions") if name is None else ("entry", "version")
+        table = Table(*columns, "digest", "size", "created", box=None)
         for entry, versions in found.items():
-            shown = versions if name is not None else versions[:1]
-            for v in shown:
-                number = f"{v.number}" if name is not None else f"{v.number} of {len(versions)}"
+            for v in versions[:1] if name is None else versions:
+                numbers = (str(v.number), str(len(versions))) if name is None else (str(v.number),)
+                created = f"{v.created:%Y-%m-%d %H:%M:%S}" if v.created else ""
                 digest = v.digest[:12] if v.digest else "unverified"
-                table.add_row(
-                    entry, number, digest, decimal(v.size), f"{v.created:%Y-%m-%d %H:%M:%S}" if v.created else ""
-                )
-            if not shown:
-                table.add_row(entry, "none yet", "", "", "")
+                table.add_row(entry, *numbers, digest, decimal(v.size), created)
+            if not versions:
+                table.add_row(entry, "none yet")
         return table
 
     emit(output, data, text)
