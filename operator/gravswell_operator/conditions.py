@@ -180,6 +180,11 @@ def transitions(previous: Sequence[Condition], current: Sequence[Condition]) -> 
     return list(news.values())
 
 
+def count(number: int, noun: str) -> str:
+    """``1 replica``, ``2 replicas``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def shorten(message: str) -> str:
     """``message``, cut to what a condition keeps."""
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"

@@ -114,3 +114,10 @@ def test_fields(view, pod, report):
     mixed = fields(view([pod("a"), pod("b"), pod("c", terminating=True)], [report("a", 1), report("b", 2)]))
     assert "loadedVersion" not in mixed
     assert [replica["pod"] for replica in mixed["replicas"]] == ["a", "b"]
+
+
+def test_a_suspended_model_says_so_beside_the_rest(resource, pod, report):
+    model = resource("Model", {"spec": {"suspend": True}})
+    found = said(ModelView(model, resource("InferenceServer"), TWO, [pod("a")], {"a": report("a", 2)}))
+    assert found["Ready"].status is True
+    assert (found["Suspended"].status, found["Suspended"].reason) == (True, Reason.SUSPENDED)

@@ -17,8 +17,8 @@ def node(name, gpus=4, *, ready=True, schedulable=True):
     ("size", "nodes", "status", "reason", "says"),
     [
         (None, [], False, Reason.NO_NODES, "nvidia.com/gpu.product=T4"),
-        (None, [node("a")], True, Reason.NODES_READY, "1 ready nodes offer 4 nvidia-tesla-t4 GPUs"),
-        (2, [node("a")], False, Reason.NOT_ENOUGH_NODES, "1 of the 1 nodes"),
+        (None, [node("a")], True, Reason.NODES_READY, "1 ready node: 4 nvidia-tesla-t4 GPUs"),
+        (2, [node("a")], False, Reason.NOT_ENOUGH_NODES, "1 of 1 node with"),
         (1, [node("a", ready=False)], False, Reason.NOT_ENOUGH_NODES, "not ready or cordoned: a"),
         (1, [node("a", schedulable=False)], False, Reason.NOT_ENOUGH_NODES, "not ready or cordoned: a"),
         (1, [node("a", 0)], False, Reason.NO_GPUS, "nodes without nvidia.com/gpu: a; install the GPU drivers"),

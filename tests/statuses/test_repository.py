@@ -34,7 +34,7 @@ def said(*parts, **named):
 def test_listed(resource, workload):
     found = said(resource("ModelRepository"), listing(), lister=workload())
     assert (found["Ready"].status, found["Accessible"].status) == (True, True)
-    assert found["Ready"].message == "1 models with 5 versions in pvc://claim/folder"
+    assert found["Ready"].message == "1 model, 5 versions in pvc://claim/folder"
 
 
 def test_before_the_first_listing(resource):

@@ -100,7 +100,7 @@ def test_a_pod_in_trouble_is_named(view, workload, pod):
     ]
     ready = said(view(deployment=workload(2, 0), pods=pods))["Ready"]
     assert ready.reason is Reason.IMAGE_PULL_FAILED
-    assert ready.message == "0 of 2 replicas are ready; pod p-3: no such image"
+    assert ready.message == "0 of 2 replicas ready; pod p-3: no such image"
 
 
 def test_a_quota_that_refuses_pods_is_told(view, workload):
@@ -147,3 +147,9 @@ def test_fields(view, workload, pod, report):
         "models": [{"name": "my-model", "version": 1, "replicas": 1}],
         "simulatedGPUs": False,
     }
+
+
+def test_models_that_are_not_resolved_yet_are_not_missing(view, workload):
+    waiting = Resolution(NONE.desired, {"my-model": Outcome(None, Reason.NOT_RESOLVED_YET, "not listed yet")})
+    found = said(view(deployment=workload(1, 0), resolution=waiting))
+    assert (found["Ready"].reason, found["ModelsResolved"].reason) == (Reason.MODELS_UNRESOLVED,) * 2

@@ -2,16 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gravswell.errors import GravswellError
-from gravswell_operator import errors
+from gravswell_operator import errors, names
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.diff import difference
 from gravswell_operator.desired.objects import Manifest
-from gravswell_operator.names import ANNOTATION_DIGEST
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.state import Problem
 
@@ -24,10 +23,16 @@ class NameTakenError(errors.ApiConflictError):
     """An object of the child's name exists and is somebody else's."""
 
 
+class FormerOwnerError(errors.ApiConflictError):
+    """The child of a former owner of the same name is still there; the garbage collector takes it."""
+
+
 def problem(error: GravswellError) -> Problem:
     """Why children could not be applied, in words for a condition."""
     if isinstance(error, NameTakenError):
         return Problem(Reason.NAME_TAKEN, str(error))
+    if isinstance(error, FormerOwnerError):
+        return Problem(Reason.STARTING, str(error))
     if isinstance(error, errors.ApiRejectedError):
         return Problem(Reason.REJECTED, f"the API server refuses what follows from the spec: {error}")
     if isinstance(error, errors.ApiForbiddenError):
@@ -68,12 +73,12 @@ def _key(manifest: Manifest) -> Key:
 async def _apply(context: Context, owner: Record, manifest: Manifest) -> None:
     key = _key(manifest)
     record = context.cache.get(key)
-    digest = manifest["metadata"]["annotations"][ANNOTATION_DIGEST]
+    digest = manifest["metadata"]["annotations"][names.ANNOTATION_DIGEST]
     if record is None:
         await _check_free(context, owner, key)
         log.info("%s: creating %s", owner.key, key)
     else:
-        _check_owner(owner, key, record.owner)
+        _check_owner(owner, key, record.owner, record.labels)
         if record.checked == digest:
             return
         where = difference(manifest, record.body())
@@ -87,11 +92,19 @@ async def _apply(context: Context, owner: Record, manifest: Manifest) -> None:
         applied.checked = digest
 
 
-def _check_owner(owner: Record, key: Key, controller: str) -> None:
-    if controller != owner.uid:
-        raise NameTakenError(
-            f"{key} exists and does not belong to {owner.key}; delete or rename it, or give {owner.key} another name"
-        )
+def _check_owner(owner: Record, key: Key, controller: str, labels: Mapping[str, str]) -> None:
+    """Whether the child ``key`` with this controller (its uid, or empty) and these labels may be written."""
+    if controller == owner.uid:
+        return
+    label = names.OWNER_LABELS[owner.key.resource.kind]
+    ours = labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY and labels.get(label) == owner.key.name
+    if ours and not controller:
+        return  # left behind on purpose (--cascade=orphan): adopted, so that what runs goes on
+    if ours:
+        raise FormerOwnerError(f"waiting until {key}, of a former {owner.key}, is gone")
+    raise NameTakenError(
+        f"{key} exists and does not belong to {owner.key}; delete or rename it, or give {owner.key} another name"
+    )
 
 
 async def _check_free(context: Context, owner: Record, key: Key) -> None:
@@ -100,5 +113,6 @@ async def _check_free(context: Context, owner: Record, key: Key) -> None:
         live = await context.client.get(key.resource, key.namespace, key.name)
     except errors.ApiNotFoundError:
         return
-    references = live["metadata"].get("ownerReferences") or ()
-    _check_owner(owner, key, next((r["uid"] for r in references if r.get("controller")), ""))
+    metadata = live["metadata"]
+    controllers = (r["uid"] for r in metadata.get("ownerReferences") or () if r.get("controller"))
+    _check_owner(owner, key, next(controllers, ""), metadata.get("labels") or {})

@@ -92,11 +92,8 @@ async def _hand_over_replicas(context: Context, server: InferenceServer) -> None
     if autoscaling is None:
         return
     name, namespace = server.metadata.name, server.metadata.namespace
-    key = Key(resources.DEPLOYMENT, namespace, name)
-    record = context.cache.get(key)
-    if record is None or context.child(resources.AUTOSCALER, namespace, name) is not None:
-        return
-    if context.cache.get(Key(resources.AUTOSCALER, namespace, name)) is not None:
+    record = context.cache.get(Key(resources.DEPLOYMENT, namespace, name))
+    if record is None or context.cache.get(Key(resources.AUTOSCALER, namespace, name)) is not None:
         return
     live: state.WorkloadState = record.view
     replicas = min(max(live.desired, autoscaling.min_replicas), autoscaling.max_replicas)

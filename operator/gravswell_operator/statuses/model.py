@@ -7,7 +7,7 @@ from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, R
 from gravswell_operator import conditions
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.api.model import ReplicaStatus
-from gravswell_operator.conditions import Finding, Reason
+from gravswell_operator.conditions import Finding, Reason, count
 from gravswell_operator.desired.models import Outcome
 from gravswell_operator.state import PodState
 from gravswell_operator.statuses.pods import agent_reason
@@ -68,8 +68,15 @@ def findings(view: ModelView) -> list[Finding]:
     stop = _stop(view)
     if stop is not None:
         progressing = Finding(conditions.PROGRESSING, False, stop.reason, stop.message)
-        return [stop, *_verified(view), progressing]
-    return [_ready(view), *_verified(view), _progressing(view)]
+        return [stop, *_verified(view), progressing, *_suspended(view)]
+    return [_ready(view), *_verified(view), _progressing(view), *_suspended(view)]
+
+
+def _suspended(view: ModelView) -> list[Finding]:
+    if not view.model.spec.suspend:
+        return []
+    message = "spec.suspend is true: the server keeps what was resolved last"
+    return [Finding(conditions.SUSPENDED, True, Reason.SUSPENDED, message)]
 
 
 def _stop(view: ModelView) -> Finding | None:
@@ -119,9 +126,9 @@ def _ready(view: ModelView) -> Finding:
             conditions.READY,
             True,
             Reason.SERVING,
-            f"version {desired.version} serves on {len(serving)} of {len(replicas)} replicas",
+            f"version {desired.version} serves on {len(serving)} of {count(len(replicas), 'replica')}",
         )
-    message = f"version {desired.version} serves on {len(serving)} of {len(replicas)} replicas"
+    message = f"version {desired.version} serves on {len(serving)} of {count(len(replicas), 'replica')}"
     if view.server.spec.suspend:
         return Finding(
             conditions.READY, False, Reason.SUSPENDED, f"{message}, and InferenceServer {view.server.metadata.name} is "
@@ -136,7 +143,7 @@ def _failure(replicas: Sequence[Replica], desired: DesiredModel) -> tuple[str, s
         return None
     first = failed[0]
     assert first.report is not None
-    message = f"version {desired.version} is not served on {len(failed)} of {len(replicas)} replicas; "
+    message = f"version {desired.version} is not served on {len(failed)} of {count(len(replicas), 'replica')}; "
     message += f"pod {first.pod.name}: {first.report.message or first.report.reason}"
     if first.report.loaded_version is not None:
         message += f"; version {first.report.loaded_version} still serves there"
@@ -157,7 +164,12 @@ def _verified(view: ModelView) -> list[Finding]:
     serving = [r for r in replicas if r.serves(desired)]
     if desired.verification is Verification.HASHES and serving:
         return [
-            Finding(conditions.VERIFIED, True, Reason.HASHES_MATCH, f"every hash matched on {len(serving)} replicas")
+            Finding(
+                conditions.VERIFIED,
+                True,
+                Reason.HASHES_MATCH,
+                f"every hash matched on {count(len(serving), 'replica')}",
+            )
         ]
     reproduced = [r for r in serving if r.report is not None and r.report.verified]
     if serving and len(reproduced) == len(serving):
@@ -166,7 +178,7 @@ def _verified(view: ModelView) -> list[Finding]:
                 conditions.VERIFIED,
                 True,
                 Reason.GOLDEN_REPRODUCED,
-                f"the golden tensors were reproduced on {len(reproduced)} replicas",
+                f"the golden tensors were reproduced on {count(len(reproduced), 'replica')}",
             )
         ]
     return [
@@ -174,7 +186,7 @@ def _verified(view: ModelView) -> list[Finding]:
             conditions.VERIFIED,
             None,
             Reason.VERIFICATION_PENDING,
-            f"version {desired.version} was verified on {len(reproduced)} of {len(replicas)} replicas",
+            f"version {desired.version} was verified on {len(reproduced)} of {count(len(replicas), 'replica')}",
         )
     ]
 
@@ -189,7 +201,7 @@ def _progressing(view: ModelView) -> Finding:
             conditions.PROGRESSING,
             True,
             Reason.LOADING,
-            f"{len(behind)} of {len(replicas)} replicas are on their way to version {desired.version}",
+            f"{len(behind)} of {count(len(replicas), 'replica')} on the way to version {desired.version}",
         )
     return Finding(conditions.PROGRESSING, False, Reason.LOADED, "no replica is on its way to another version")
 

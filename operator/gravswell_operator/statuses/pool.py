@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from gravswell_operator import conditions, names
 from gravswell_operator.api import GPUNodePool
-from gravswell_operator.conditions import Finding, Reason
+from gravswell_operator.conditions import Finding, Reason, count
 from gravswell_operator.state import NodeState, Problem, WorkloadState
 
 _SHOWN = 3
@@ -55,7 +55,7 @@ def _ready(pool: GPUNodePool, nodes: Sequence[NodeState]) -> Finding:
     full = [n for n in usable if _gpus(pool, n) >= accelerator.count]
     if len(full) >= wanted:
         gpus = sum(_gpus(pool, n) for n in usable)
-        message = f"{len(usable)} ready nodes offer {gpus} {accelerator.type} GPUs"
+        message = f"{count(len(usable), 'ready node')}: {count(gpus, accelerator.type + ' GPU')}"
         return Finding(conditions.READY, True, Reason.NODES_READY, message)
     if not nodes:
         return Finding(
@@ -66,7 +66,7 @@ def _ready(pool: GPUNodePool, nodes: Sequence[NodeState]) -> Finding:
         )
     if len(usable) < wanted:
         away = [n for n in nodes if n not in usable]
-        message = f"{len(usable)} of the {len(nodes)} nodes with {selector} are ready, and {wanted} are wanted"
+        message = f"{len(usable)} of {count(len(nodes), 'node')} with {selector} ready, {wanted} wanted"
         if away:
             message += f"; not ready or cordoned: {_named(away)}"
         return Finding(conditions.READY, False, Reason.NOT_ENOUGH_NODES, message)
@@ -83,7 +83,7 @@ def _ready(pool: GPUNodePool, nodes: Sequence[NodeState]) -> Finding:
         conditions.READY,
         False,
         Reason.FEWER_GPUS,
-        f"{len(full)} of the {wanted} nodes wanted offer {accelerator.count} {accelerator.resource_name}; fewer on "
+        f"{len(full)} of {count(wanted, 'wanted node')} with {accelerator.count} {accelerator.resource_name}; fewer on "
         f"{_named(poor)}",
     )
 
@@ -98,8 +98,11 @@ def _drivers(pool: GPUNodePool, plugin: WorkloadState | None, problem: Problem |
             conditions.DRIVERS_INSTALLED,
             False,
             Reason.PLUGIN_STARTING,
-            f"DaemonSet {name} is ready on {ready} of {desired} nodes",
+            f"DaemonSet {name} is ready on {ready} of {count(desired, 'node')}",
         )
     return Finding(
-        conditions.DRIVERS_INSTALLED, True, Reason.PLUGIN_RUNNING, f"DaemonSet {name} is ready on {plugin.ready} nodes"
+        conditions.DRIVERS_INSTALLED,
+        True,
+        Reason.PLUGIN_RUNNING,
+        f"DaemonSet {name} is ready on {count(plugin.ready, 'node')}",
     )

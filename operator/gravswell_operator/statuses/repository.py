@@ -8,7 +8,7 @@ from gravswell.serving.contracts import Listing
 from gravswell_operator import conditions, names
 from gravswell_operator.api import ModelRepository
 from gravswell_operator.api.modelrepository import EntryStatus
-from gravswell_operator.conditions import Finding, Reason
+from gravswell_operator.conditions import Finding, Reason, count
 from gravswell_operator.state import PodState, Problem, WorkloadState
 from gravswell_operator.statuses.pods import agent_reason, first_problem
 
@@ -80,7 +80,7 @@ def _accessible(
         conditions.ACCESSIBLE,
         True,
         Reason.LISTED,
-        f"{len(listing.entries)} models with {_versions(listing)} versions in {repository.spec.url}",
+        f"{count(len(listing.entries), 'model')}, {count(_versions(listing), 'version')} in {repository.spec.url}",
     )
 
 

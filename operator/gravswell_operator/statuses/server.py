@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, Report
 from gravswell_operator import conditions, names
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
-from gravswell_operator.conditions import Finding, Reason
+from gravswell_operator.conditions import Finding, Reason, count
 from gravswell_operator.desired.models import Resolution
 from gravswell_operator.desired.placement import merged_selector, pool_node_selector
 from gravswell_operator.desired.source import source
@@ -108,15 +108,15 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
     wanted = deployment.desired
     if wanted == 0 and deployment.total == 0:
         return Finding(conditions.READY, True, Reason.SCALED_TO_ZERO, "no replica is wanted, and none runs")
-    counts = f"{deployment.ready} of {wanted} replicas are ready"
+    counts = f"{deployment.ready} of {count(wanted, 'replica')} ready"
     if wanted and deployment.ready >= wanted and deployment.complete:
         return Finding(conditions.READY, True, Reason.SERVING, counts)
     if deployment.failure_message:
         return Finding(conditions.READY, False, Reason.PODS_REFUSED, f"{counts}; {deployment.failure_message}")
     if (problem := first_problem(view.pods)) is not None:
         return Finding(conditions.READY, False, problem.reason, f"{counts}; {problem.message}")
-    if view.resolution is not None and not view.resolution.desired.models and deployment.ready == 0:
-        return Finding(conditions.READY, False, Reason.NO_MODELS, f"{counts}; {_no_models(view)}")
+    if deployment.ready == 0 and (nothing := _nothing_to_serve(view)) is not None:
+        return Finding(conditions.READY, False, nothing.reason, f"{counts}; {nothing.message}")
     if (failed := _failed(view)) is not None:
         pod, model = failed
         return Finding(
@@ -129,11 +129,17 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
     return Finding(conditions.READY, False, reason, counts)
 
 
-def _no_models(view: ServerView) -> str:
+def _nothing_to_serve(view: ServerView) -> Problem | None:
+    """Why the replicas have no model at all, if they have none."""
+    resolution = view.resolution
+    if resolution is None or resolution.desired.models:
+        return None
+    if resolution.unresolved:
+        return Problem(Reason.MODELS_UNRESOLVED, _unresolved_text(resolution))
     name = view.server.metadata.name
-    if view.resolution is not None and view.resolution.unresolved:
-        return _unresolved_text(view.resolution)
-    return f"no Model names this server; apply one with serverRef.name: {name}, or set models: All"
+    return Problem(
+        Reason.NO_MODELS, f"no Model names this server; apply one with serverRef.name: {name}, or set models: All"
+    )
 
 
 def _failed(view: ServerView) -> tuple[str, ModelReport] | None:
@@ -148,7 +154,7 @@ def _failed(view: ServerView) -> tuple[str, ModelReport] | None:
 def _available(view: ServerView) -> Finding:
     ready = view.deployment.ready if view.deployment is not None else 0
     if ready:
-        return Finding(conditions.AVAILABLE, True, Reason.REPLICAS_READY, f"{ready} replicas take traffic")
+        return Finding(conditions.AVAILABLE, True, Reason.REPLICAS_READY, f"{count(ready, 'replica')} in traffic")
     if _wanted(view) == 0 and view.blocker is None:
         return Finding(conditions.AVAILABLE, False, Reason.SCALED_TO_ZERO, "no replica is wanted")
     return Finding(conditions.AVAILABLE, False, Reason.NO_REPLICA_READY, "no replica takes traffic")
@@ -168,8 +174,8 @@ def _progressing(view: ServerView) -> Finding:
         conditions.PROGRESSING,
         True,
         Reason.ROLLING_OUT,
-        f"{deployment.updated} of {deployment.desired} replicas are of the latest specification, "
-        f"{deployment.ready} are ready",
+        f"{deployment.updated} of {count(deployment.desired, 'replica')} of the latest specification, "
+        f"{deployment.ready} ready",
     )
 
 
@@ -194,12 +200,12 @@ def _pool(view: ServerView) -> list[Finding]:
 def _models(view: ServerView) -> list[Finding]:
     if view.resolution is None:
         return []
+    if (nothing := _nothing_to_serve(view)) is not None:
+        return [Finding(conditions.MODELS_RESOLVED, False, nothing.reason, nothing.message)]
     if view.resolution.unresolved:
         return [Finding(conditions.MODELS_RESOLVED, False, Reason.MODELS_UNRESOLVED, _unresolved_text(view.resolution))]
-    count = len(view.resolution.desired.models)
-    if not count:
-        return [Finding(conditions.MODELS_RESOLVED, False, Reason.NO_MODELS, _no_models(view))]
-    return [Finding(conditions.MODELS_RESOLVED, True, Reason.MODELS_KNOWN, f"{count} models at known versions")]
+    known = count(len(view.resolution.desired.models), "model")
+    return [Finding(conditions.MODELS_RESOLVED, True, Reason.MODELS_KNOWN, f"{known} resolved to versions")]
 
 
 def _unresolved_text(resolution: Resolution) -> str:

@@ -67,7 +67,7 @@ def test_gpus_that_nobody_has_left_are_told_with_the_pod(world):
     world.make_pool()
     world.make_repository()
     world.make_server(nodePoolRef={"name": world.pool}, gpus=8, replicas=4)
-    world.until(lambda: "3 of 4 replicas are ready; pod server-" in _message(world))
+    world.until(lambda: "3 of 4 replicas ready; pod server-" in _message(world))
     assert "Insufficient nvidia.com/gpu" in _message(world)
     world.kubectl("scale", "inferenceserver", "server", "--replicas=3")
     world.condition("inferenceserver", "server", status="True")

@@ -40,7 +40,7 @@ def versions(world) -> dict[str, str]:
 def test_everything_becomes_ready_and_says_so(serving):
     world = serving
     pool = world.condition("gpunodepool", world.pool, status="True", reason="NodesReady")
-    assert "3 ready nodes offer 24 Simulated-GPU GPUs" in pool["message"]
+    assert "3 ready nodes: 24 Simulated-GPU GPUs" in pool["message"]
     assert world.condition("modelrepository", "models", status="True")["reason"] == "Listed"
     server = world.get("inferenceserver", "server")["status"]
     assert (server["replicas"], server["readyReplicas"], server["simulatedGPUs"]) == (1, 1, True)

@@ -1,0 +1,160 @@
+"""The engine on an API server in memory: what it applies is stored and observed, and every write is on record."""
+
+import copy
+import itertools
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from gravswell_operator import errors
+from gravswell_operator.cluster import resources
+from gravswell_operator.cluster.cache import Cache, Key
+from gravswell_operator.cluster.queue import WorkQueue
+from gravswell_operator.cluster.resources import ResourceType
+from gravswell_operator.conditions import Transition
+from gravswell_operator.desired.objects import Options
+from gravswell_operator.reconcile.context import Context
+from gravswell_operator.reconcile.engine import Engine
+from gravswell_operator.reconcile.index import Index
+
+
+class Api:
+    """The verbs of :class:`gravswell_operator.cluster.client.Client`, on a dictionary."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.writes: list[str] = []
+        self.refuse: Callable[[str], Exception | None] = lambda _: None
+        """Asked with ``VERB Kind name`` before each request."""
+        self._versions = itertools.count(1)
+
+    def store(self, body: dict[str, Any]) -> dict[str, Any]:
+        metadata = body["metadata"]
+        metadata.setdefault("uid", f"uid-{body['kind']}-{metadata['name']}")
+        metadata["resourceVersion"] = str(next(self._versions))
+        self.objects[body["kind"], metadata.get("namespace", ""), metadata["name"]] = body
+        return copy.deepcopy(body)
+
+    def _request(self, verb: str, resource: ResourceType, name: str) -> None:
+        words = f"{verb} {resource.kind} {name}"
+        if verb != "get":
+            self.writes.append(words)
+        if (error := self.refuse(words)) is not None:
+            raise error
+
+    async def get(self, resource: ResourceType, namespace: str, name: str) -> dict[str, Any]:
+        self._request("get", resource, name)
+        try:
+            return copy.deepcopy(self.objects[resource.kind, namespace or "", name])
+        except KeyError:
+            raise errors.ApiNotFoundError(f"{resource.kind} {name} is not there") from None
+
+    async def apply(self, resource: ResourceType, manifest: dict[str, Any], *, manager: str = "") -> dict[str, Any]:
+        metadata = manifest["metadata"]
+        self._request(f"apply as {manager}" if manager else "apply", resource, metadata["name"])
+        old = self.objects.get((resource.kind, metadata.get("namespace", ""), metadata["name"]), {"metadata": {}})
+        merged = {**old, **copy.deepcopy(manifest), "metadata": {**old["metadata"], **copy.deepcopy(metadata)}}
+        return self.store(merged)
+
+    async def apply_status(self, resource: ResourceType, manifest: dict[str, Any]) -> dict[str, Any]:
+        metadata = manifest["metadata"]
+        self._request("status", resource, metadata["name"])
+        old = self.objects[resource.kind, metadata.get("namespace", ""), metadata["name"]]
+        return self.store({**old, "status": copy.deepcopy(manifest["status"])})
+
+    async def merge(self, resource: ResourceType, namespace: str, name: str, change: dict[str, Any]) -> dict[str, Any]:
+        self._request("merge", resource, name)
+        old = self.objects[resource.kind, namespace, name]
+        data = {**old.get("data", {}), **change.get("data", {})}
+        return self.store({**old, "data": {k: v for k, v in data.items() if v is not None}})
+
+    async def delete(self, resource: ResourceType, namespace: str, name: str, uid: str) -> None:
+        self._request("delete", resource, name)
+        self.objects.pop((resource.kind, namespace, name), None)
+
+
+class Events:
+    """Remembers what a person would have been told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def transition(self, regarding: dict[str, Any], transition: Transition) -> None:
+        self.told.append(f"{regarding['kind']} {transition.reason}")
+
+
+class World:
+    """The engine and everything around it, driven by hand."""
+
+    def __init__(self, manifest: Callable[..., dict[str, Any]]) -> None:
+        self._manifest = manifest
+        self.api, self.events = Api(), Events()
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.time = 0.0
+        self.context = Context(
+            client=self.api,  # type: ignore[arg-type]
+            cache=Cache(),
+            index=Index(),
+            queue=WorkQueue[Key](lambda: self.time),
+            recorder=self.events,  # type: ignore[arg-type]
+            options=Options(image="ours"),
+            now=lambda: self.now,
+        )
+        self.engine = Engine(self.context)
+
+    def see(self, resource: ResourceType, body: dict[str, Any], *, deleted: bool = False) -> dict[str, Any]:
+        """Something happened in the cluster, and a watch says so."""
+        stored = self.api.store(copy.deepcopy(body))
+        if deleted:
+            key = (body["kind"], body["metadata"].get("namespace", ""), body["metadata"]["name"])
+            self.api.objects.pop(key)
+        self.context.observe(resource, stored, deleted=deleted)
+        return stored
+
+    def own(self, resource: ResourceType, change: dict[str, Any] | None = None) -> Key:
+        """The good manifest of the kind, with a change, is applied by a user."""
+        body = self._manifest(resource.kind, change)
+        metadata = {"generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z", **body["metadata"]}
+        if resource.namespaced:
+            metadata.setdefault("namespace", "ns")
+        seen = self.see(resource, {**body, "metadata": metadata})["metadata"]
+        return Key(resource, seen.get("namespace", ""), seen["name"])
+
+    async def settle(self) -> None:
+        """Reconcile whatever is due, until nothing is."""
+        for _ in range(100):
+            self.time += 1
+            if not (due := [k for k, at in self.context.queue._due.items() if at <= self.time]):
+                return
+            for _ in due:
+                key = await self.context.queue.get()
+                await self.engine.handle(key)
+                self.context.queue.done(key)
+        raise AssertionError("it never settles")
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        found = [o for (k, _, n), o in self.api.objects.items() if (k, n) == (kind, name)]
+        return found[0] if found else None
+
+    def condition(self, kind: str, name: str, type_: str = "Ready") -> dict[str, Any]:
+        body = self.get(kind, name)
+        assert body is not None
+        return next(c for c in body["status"]["conditions"] if c["type"] == type_)
+
+
+@pytest.fixture
+def world(manifest) -> World:
+    return World(manifest)
+
+
+SERVER = {"spec": {"nodePoolRef": None, "gpus": 0}}
+
+
+@pytest.fixture
+def served(world: World) -> World:
+    """A repository and a server on the CPU, seen and not reconciled yet."""
+    world.own(resources.MODEL_REPOSITORY)
+    world.own(resources.INFERENCE_SERVER, SERVER)
+    return world

@@ -1,0 +1,210 @@
+"""The engine: what it does twice it writes once, what fails is told and tried again, what is others' it leaves."""
+
+from datetime import timedelta
+
+import pytest
+
+from gravswell_operator import errors
+from gravswell_operator.cluster import resources
+
+SERVER = {"spec": {"nodePoolRef": None, "gpus": 0}}
+CHILDREN = [
+    "ConfigMap server-desired",
+    "ConfigMap server-report",
+    "ServiceAccount server-agent",
+    "Role server-agent",
+    "RoleBinding server-agent",
+    "Service server",
+    "Service server-headless",
+    "PodDisruptionBudget server",
+    "Deployment server",
+]
+
+
+async def test_everything_is_made_once_and_then_nothing_is_written(served):
+    await served.settle()
+    assert all(f"apply {child}" in served.api.writes for child in CHILDREN)
+    # What pods need is there before the pods.
+    assert served.api.writes.index("apply Deployment server") > served.api.writes.index(
+        "apply RoleBinding server-agent"
+    )
+    served.api.writes.clear()
+    served.now += timedelta(days=1)
+    for record in list(served.context.cache.all(resources.INFERENCE_SERVER)):
+        served.context.queue.add(record.key, 0)
+    for record in list(served.context.cache.all(resources.MODEL_REPOSITORY)):
+        served.context.queue.add(record.key, 0)
+    await served.settle()
+    assert served.api.writes == []
+
+
+async def test_a_failure_is_told_and_tried_again(served):
+    refused = errors.ApiUnavailableError("the API server is away", retry_after=7)
+    served.api.refuse = lambda words: refused if words == "apply Deployment server" else None
+    for _ in range(3):
+        served.time += 100
+        key = await served.context.queue.get()
+        await served.engine.handle(key)
+        served.context.queue.done(key)
+        if key.resource is resources.INFERENCE_SERVER:
+            break
+    ready = served.condition("InferenceServer", "server")
+    assert (ready["status"], ready["reason"]) == ("False", "ApiError")
+    assert "the API server is away" in ready["message"]
+    assert served.context.queue.failing == 1
+    served.api.refuse = lambda _: None
+    served.time += 100
+    await served.settle()
+    assert served.context.queue.failing == 0
+    assert served.condition("InferenceServer", "server")["reason"] == "NoModels"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (errors.ApiRejectedError("spec.x is wrong"), "Rejected"),
+        (errors.ApiForbiddenError("exceeded quota"), "Forbidden"),
+        (errors.ApiNotFoundError("no such namespace"), "NamespaceNotFound"),
+    ],
+)
+async def test_what_the_api_server_says_reaches_the_status(served, error, reason):
+    served.api.refuse = lambda words: error if words == "apply Service server" else None
+    key = next(served.context.cache.all(resources.INFERENCE_SERVER)).key
+    await served.engine.handle(key)
+    ready = served.condition("InferenceServer", "server")
+    assert ready["reason"] == reason
+    assert str(error) in ready["message"]
+    assert f"InferenceServer {reason}" in served.events.told
+    # The Deployment waits until what it needs is there.
+    assert served.get("Deployment", "server") is None
+
+
+async def test_a_fault_of_ours_is_logged_and_nobody_elses(served, caplog):
+    served.api.refuse = lambda words: RuntimeError("bug") if words == "apply Service server" else None
+    key = next(served.context.cache.all(resources.INFERENCE_SERVER)).key
+    await served.engine.handle(key)
+    assert "a fault of the operator" in caplog.text
+    assert served.context.queue.failing == 1
+    other = next(served.context.cache.all(resources.MODEL_REPOSITORY)).key
+    await served.engine.handle(other)
+    assert served.get("Deployment", "models-lister") is not None
+
+
+async def test_an_object_that_cannot_be_read_is_told_in_the_same_words_each_time(world):
+    body = world._manifest("InferenceServer", {"spec": {"repositoryRef": None}})
+    body["metadata"] |= {"namespace": "ns", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    world.see(resources.INFERENCE_SERVER, body)
+    key = next(world.context.cache.all(resources.INFERENCE_SERVER)).key
+    await world.engine.handle(key)
+    first = world.condition("InferenceServer", "server")
+    world.now += timedelta(days=1)
+    await world.engine.handle(key)
+    assert world.condition("InferenceServer", "server") == first
+    assert first["reason"] == "InvalidSpec"
+    assert "spec.repositoryRef: Field required" in first["message"]
+
+
+async def test_what_is_going_is_left_alone(world):
+    world.own(resources.MODEL_REPOSITORY)
+    key = world.own(resources.INFERENCE_SERVER, SERVER | {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    await world.engine.handle(key)
+    assert world.api.writes == []
+
+
+async def test_an_object_that_vanishes_meanwhile_is_no_failure(served):
+    gone = errors.ApiNotFoundError("gone")
+    served.api.refuse = lambda words: gone if words.startswith("status") else None
+    await served.settle()
+    assert served.context.queue.failing == 0
+
+
+def _child(kind, name, labels, controller=None):
+    owner = [{"uid": controller, "controller": True, "kind": "X", "name": "x"}] if controller else []
+    return {
+        "apiVersion": "v1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "ns", "labels": labels, "ownerReferences": owner},
+    }
+
+
+OURS = {"app.kubernetes.io/managed-by": "gravswell", "gravswell.dev/server": "server"}
+
+
+async def test_what_belongs_to_somebody_else_is_not_touched(served):
+    served.api.store(_child("ConfigMap", "server-report", {}))
+    key = next(served.context.cache.all(resources.INFERENCE_SERVER)).key
+    await served.engine.handle(key)
+    assert served.condition("InferenceServer", "server")["reason"] == "NameTaken"
+    assert "apply ConfigMap server-report" not in served.api.writes
+
+
+async def test_what_was_orphaned_on_purpose_is_adopted(served):
+    served.see(resources.CONFIG_MAP, _child("ConfigMap", "server-report", OURS))
+    await served.settle()
+    references = served.get("ConfigMap", "server-report")["metadata"]["ownerReferences"]
+    assert [r["uid"] for r in references] == ["uid-InferenceServer-server"]
+
+
+async def test_children_of_a_former_owner_are_waited_for(served):
+    former = _child("ConfigMap", "server-report", OURS, controller="former")
+    served.see(resources.CONFIG_MAP, former)
+    key = next(served.context.cache.all(resources.INFERENCE_SERVER)).key
+    await served.engine.handle(key)
+    ready = served.condition("InferenceServer", "server")
+    assert ready["reason"] == "Starting"
+    assert "of a former InferenceServer ns/server" in ready["message"]
+    served.see(resources.CONFIG_MAP, former, deleted=True)
+    await served.settle()
+    assert served.get("Deployment", "server") is not None
+
+
+async def test_what_is_wanted_no_more_is_deleted(world):
+    world.own(resources.MODEL_REPOSITORY)
+    scaled = {
+        "spec": {"nodePoolRef": None, "gpus": 0, "replicas": None, "autoscaling": {"minReplicas": 1, "maxReplicas": 2}}
+    }
+    world.own(resources.INFERENCE_SERVER, scaled)
+    await world.settle()
+    assert "replicas" not in world.get("Deployment", "server")["spec"]
+    assert world.get("HorizontalPodAutoscaler", "server") is not None
+    world.own(resources.INFERENCE_SERVER, {**SERVER, "metadata": {"generation": 2}})
+    await world.settle()
+    assert world.get("HorizontalPodAutoscaler", "server") is None
+    assert world.get("Deployment", "server")["spec"]["replicas"] == 1
+
+
+async def test_replicas_are_handed_over_before_they_are_let_go(served):
+    await served.settle()
+    served.api.writes.clear()
+    scaled = {
+        "metadata": {"generation": 2},
+        "spec": {"nodePoolRef": None, "gpus": 0, "replicas": None, "autoscaling": {"minReplicas": 2, "maxReplicas": 4}},
+    }
+    served.own(resources.INFERENCE_SERVER, scaled)
+    await served.settle()
+    handed = served.api.writes.index("apply as gravswell-autoscaling Deployment server")
+    assert handed < served.api.writes.index("apply Deployment server")
+    assert served.api.writes.count("apply as gravswell-autoscaling Deployment server") == 1
+
+
+async def test_the_report_of_a_pod_that_is_gone_is_forgotten_and_that_of_a_new_one_kept(served):
+    await served.settle()
+    report = served.get("ConfigMap", "server-report")
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "new", "namespace": "ns", "labels": OURS}}
+    served.api.store(pod)  # there, but no watch has said so yet
+    served.see(resources.CONFIG_MAP, {**report, "data": {"new": "{}", "gone": "{}"}})
+    await served.settle()
+    assert served.get("ConfigMap", "server-report")["data"] == {"new": "{}"}
+
+
+async def test_the_time_of_a_condition_moves_only_with_it(served):
+    await served.settle()
+    before = served.condition("InferenceServer", "server", "RepositoryResolved")
+    served.now += timedelta(hours=1)
+    repository = next(served.context.cache.all(resources.MODEL_REPOSITORY))
+    served.see(resources.MODEL_REPOSITORY, served.get("ModelRepository", repository.key.name), deleted=True)
+    await served.settle()
+    after = served.condition("InferenceServer", "server", "RepositoryResolved")
+    assert (before["status"], after["status"]) == ("True", "False")
+    assert after["lastTransitionTime"] == "2026-01-01T01:00:00Z"
+    assert served.condition("InferenceServer", "server", "Available")["lastTransitionTime"] == "2026-01-01T00:00:00Z"
