@@ -13,6 +13,8 @@ again. Decisions (:mod:`.decide`, :mod:`.loadconfig`, :mod:`.health`) are pure; 
 :mod:`.triton`     Triton's control and inference APIs
 :mod:`.prove`      golden tensors, reproduced by the Triton that will serve them
 :mod:`.health`     when a failed probe is proof of a dead backend process
+:mod:`.view`       what one Triton says of itself
+:mod:`.steps`      fetch, verify, load, infer: each whole or not at all
 :mod:`.reconciler` one worker for each model that carries out the steps
 :mod:`.reporting`  the report, and its way into the ConfigMap
 :mod:`.server`     ``/readyz``, ``/livez``, ``/report``, ``/metrics``

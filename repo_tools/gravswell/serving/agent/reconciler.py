@@ -11,9 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from gravswell.errors import GravswellError
 from gravswell.serving.agent.decide import (
-    PRIVATE_PREFIX,
     Facts,
     Step,
     can_restore,
@@ -22,15 +20,19 @@ from gravswell.serving.agent.decide import (
     to_collect,
     to_unload,
 )
-from gravswell.serving.agent.loadconfig import Loaded, load_key, read_loaded
+from gravswell.serving.agent.loadconfig import Loaded, load_key
 from gravswell.serving.agent.state import AgentState
 from gravswell.serving.agent.steps import Steps
 from gravswell.serving.agent.supply import ModelFailure, SupersededError
 from gravswell.serving.agent.triton import TritonBusyError, TritonRefusedError, TritonUnavailableError
+from gravswell.serving.agent.view import View
 from gravswell.serving.agent.work import Pace, Serving, Work
 from gravswell.serving.contracts import Desired, DesiredModel, ModelState, Reason
 
 log = logging.getLogger(__name__)
+
+START_PAUSE = 0.5
+"""Seconds between looks while Triton does not answer: every one of them is a part of the cold start."""
 
 
 class Reconciler:
@@ -41,11 +43,7 @@ class Reconciler:
         self.desired: Desired | None = None
         self.works: dict[str, Work] = {}
         """What is desired, by name."""
-        self.serving: dict[str, Serving] = {}
-        """What Triton serves, by name."""
         self.state = AgentState()
-        self.triton_version = ""
-        """Empty while Triton does not answer."""
         self.beat = time.monotonic()
         """When the loop last came round."""
         self.was_attempted = False
@@ -53,6 +51,7 @@ class Reconciler:
         self._steps = steps
         self._folder = steps.folder
         self._triton = steps.triton
+        self._view = View(steps.triton)
         self.changed = changed
         self._wake = asyncio.Event()
         self._stopping = False
@@ -60,6 +59,21 @@ class Reconciler:
         self._passed_over: set[str] = set()
         """Names whose worker was at it when a round came by: there may be more to do when it ends."""
         self._unrestorable: set[str] = set()
+
+    @property
+    def serving(self) -> dict[str, Serving]:
+        """What Triton serves, by name."""
+        return self._view.serving
+
+    @property
+    def triton_version(self) -> str:
+        """Empty while Triton does not answer."""
+        return self._view.version
+
+    @property
+    def triton_problem(self) -> str:
+        """Why Triton does not answer; empty while it does."""
+        return self._view.problem
 
     @property
     def ready(self) -> bool:
@@ -111,10 +125,10 @@ class Reconciler:
     # -- one round
 
     async def _tick(self) -> None:
-        try:
-            await self._look()
-        except (TritonUnavailableError, TritonBusyError, TritonRefusedError) as error:
-            self._triton_gone(error)
+        if await self._view.look(at_work=self._tasks, proofs=self._steps.proofs):
+            self.changed()
+        if not self._view.version:
+            self._unrestorable.clear()  # another Triton may load what this one refused
         for name in self.works:
             if name in self._tasks:
                 self._passed_over.add(name)
@@ -130,51 +144,13 @@ class Reconciler:
     async def _rest(self) -> None:
         now = time.monotonic()
         retries = (work.retry_at - now for name, work in self.works.items() if name not in self._tasks)
-        pause = min([self.pace.tick, *(wait for wait in retries if wait > 0)])
+        tick = self.pace.tick if self.triton_version else min(self.pace.tick, START_PAUSE)
+        pause = min([tick, *(wait for wait in retries if wait > 0)])
         try:
             async with asyncio.timeout(pause):
                 await self._wake.wait()
         except TimeoutError:
             return
-
-    async def _look(self) -> None:
-        """See what Triton serves. Names with a worker are left alone: the worker knows better."""
-        version = await self._triton.version()
-        ready = {row.name: row.version for row in await self._triton.index() if row.state == "READY"}
-        for name in set(ready) | set(self.serving):
-            if name.startswith(PRIVATE_PREFIX):
-                if name not in self._steps.proofs:  # left by an agent that was killed
-                    await self._triton.unload(name)
-            elif name not in self._tasks:
-                known = self.serving.get(name)
-                if known is None or known.loaded.version != ready.get(name):
-                    await self._observe(name)
-        if version != self.triton_version:
-            log.info("Triton %s answers", version)
-            self.triton_version = version
-            self.changed()
-
-    def _triton_gone(self, error: GravswellError) -> None:
-        if self.triton_version:
-            log.warning("%s", error)
-            self.triton_version = ""
-            self.changed()
-        self.serving.clear()
-        self._unrestorable.clear()
-
-    async def _observe(self, name: str) -> Loaded | None:
-        """What Triton serves under ``name`` now."""
-        try:
-            config = await self._triton.config(name)
-        except TritonRefusedError:  # it has no such model, or no version of it that is ready
-            self.serving.pop(name, None)
-            return None
-        versions = config.get("version_policy", {}).get("specific", {}).get("versions") or [0]
-        loaded = read_loaded(int(versions[0]), config)
-        known = self.serving.get(name)
-        if known is None or known.loaded != loaded:
-            self.serving[name] = Serving(loaded)
-        return loaded
 
     def _is_due(self, name: str) -> bool:
         """Whether a worker has something to do for ``name``: a probe, or a step."""
@@ -233,8 +209,8 @@ class Reconciler:
             # A cold start: bring the files while Triton starts, unless something older could serve first.
             if self._folder.find(model) is None and not can_restore(model, self._facts(model, None)):
                 await self._fetch(work)
-            raise TritonUnavailableError("Triton does not answer yet")
-        loaded = await self._observe(name)
+            raise TritonUnavailableError(self.triton_problem)
+        loaded = await self._view.observe(name)
         if loaded is not None:
             await self._look_after(work, self.serving[name])
         if time.monotonic() < work.retry_at:
@@ -247,7 +223,7 @@ class Reconciler:
                 await self._fetch(work)
             case Step.VERIFY:
                 self._progress(work, ModelState.VERIFYING)
-                with _timed(work, "verify"):
+                with work.timed("verify"):
                     await self._steps.verify(model)
                 self.state.verify(model, self.triton_version)
                 self._save()
@@ -255,7 +231,7 @@ class Reconciler:
                 await self._restore(model)
             case Step.LOAD:
                 self._progress(work, ModelState.LOADING)
-                with _timed(work, "load"):
+                with work.timed("load"):
                     await self._steps.load(model)
                 self.serving.pop(name, None)  # what was known is of another load
             case Step.PROVE:
@@ -264,7 +240,7 @@ class Reconciler:
 
     async def _fetch(self, work: Work) -> None:
         self._progress(work, ModelState.DOWNLOADING)
-        with _timed(work, "download"):
+        with work.timed("download"):
             await self._steps.fetch(work.model, lambda: not self._stopping and self.works.get(work.model.name) is work)
 
     async def _restore(self, model: DesiredModel) -> None:
@@ -411,20 +387,6 @@ class Reconciler:
     def _poke(self) -> None:
         self._wake.set()
         self.changed()
-
-
-class _timed:  # noqa: N801  used as a with-statement's verb
-    """Enters the seconds of a step into the ledger of ``work``, when it succeeds."""
-
-    def __init__(self, work: Work, stage: str) -> None:
-        self._work, self._stage = work, stage
-
-    def __enter__(self) -> None:
-        self._started = time.monotonic()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._work.seconds[self._stage] = round(time.monotonic() - self._started, 3)
 
 
 def _summary(desired: Desired) -> str:

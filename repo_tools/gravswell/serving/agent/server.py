@@ -137,7 +137,7 @@ def _escaped(text: str) -> str:
 
 def _why_not(reconciler: Reconciler) -> str:
     if not reconciler.triton_version:
-        return "Triton does not answer"
+        return reconciler.triton_problem
     if reconciler.desired is None:
         return "no desired state has been seen yet"
     if not reconciler.was_attempted:

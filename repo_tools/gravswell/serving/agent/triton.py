@@ -35,6 +35,10 @@ class TritonUnavailableError(UnavailableError):
     """Triton does not answer: not started, restarting, or stuck."""
 
 
+class TritonSilentError(TritonUnavailableError):
+    """Triton took the connection and gave no answer in time: very busy, or stuck."""
+
+
 class TritonRefusedError(GravswellError):
     """Triton answered with an error; the message is Triton's own."""
 
@@ -169,7 +173,7 @@ class TritonControl:
         try:
             body, _ = await self._send(method, path, payload=payload, limit=limit)
         except TimeoutError:
-            raise TritonUnavailableError(f"Triton at {self._url} gave no answer to {path} within {limit:g} s") from None
+            raise TritonSilentError(f"Triton at {self._url} gave no answer to {path} within {limit:g} s") from None
         return json.loads(body) if body else None
 
     async def _send(

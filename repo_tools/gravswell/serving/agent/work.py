@@ -1,6 +1,8 @@
 """What the reconciler knows: of each desired model, and of each load in Triton. Plain data."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gravswell.serving.agent.health import Health
@@ -42,6 +44,14 @@ class Work:
     attempted: bool = False
     """It was tried once, with whatever result."""
     seconds: dict[str, float] = field(default_factory=dict)
+    """How long each stage took, the last time that it succeeded."""
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Enter the seconds of the block under ``stage``, if it succeeds."""
+        started = time.monotonic()
+        yield
+        self.seconds[stage] = round(time.monotonic() - started, 3)
 
 
 @dataclass

@@ -1,0 +1,87 @@
+"""What one Triton says of itself: whether it answers, and what it serves under which name."""
+
+import logging
+from collections.abc import Container
+
+from gravswell.errors import GravswellError
+from gravswell.serving.agent.decide import PRIVATE_PREFIX
+from gravswell.serving.agent.loadconfig import Loaded, read_loaded
+from gravswell.serving.agent.triton import (
+    TritonBusyError,
+    TritonControl,
+    TritonRefusedError,
+    TritonSilentError,
+    TritonUnavailableError,
+)
+from gravswell.serving.agent.work import Serving
+
+log = logging.getLogger(__name__)
+
+SILENCES = 3
+"""Looks in a row that a Triton may leave without an answer before it counts as gone."""
+
+
+class View:
+    """The last look at a Triton."""
+
+    def __init__(self, triton: TritonControl) -> None:
+        self.serving: dict[str, Serving] = {}
+        """What it serves, by name."""
+        self.version = ""
+        """Its version; empty while it does not answer."""
+        self.problem = "Triton was not asked yet"
+        """Why it does not answer; empty while it does."""
+        self._triton = triton
+        self._silences = 0
+
+    async def look(self, *, at_work: Container[str], proofs: Container[str]) -> bool:
+        """Look again; True when it has come or gone.
+
+        Names ``at_work`` are left alone, for whoever works on them knows better; private names that no proof in
+        ``proofs`` uses were left by an agent that was killed, and are unloaded.
+        """
+        before = self.version
+        try:
+            version = await self._triton.version()
+            ready = {row.name: row.version for row in await self._triton.index() if row.state == "READY"}
+            for name in set(ready) | set(self.serving):
+                if name.startswith(PRIVATE_PREFIX):
+                    if name not in proofs:
+                        await self._triton.unload(name)
+                elif name not in at_work:
+                    known = self.serving.get(name)
+                    if known is None or known.loaded.version != ready.get(name):
+                        await self.observe(name)
+        except TritonSilentError as error:
+            # Once or twice: a server that is very busy, and its clients had better not be turned away.
+            self._silences += 1
+            log.warning("%s", error)
+            if self._silences >= SILENCES:
+                self._gone(error)
+        except (TritonUnavailableError, TritonBusyError, TritonRefusedError) as error:
+            self._gone(error)
+        else:
+            self.version, self.problem, self._silences = version, "", 0
+            if version != before:
+                log.info("Triton %s answers", version)
+        return self.version != before
+
+    async def observe(self, name: str) -> Loaded | None:
+        """What it serves under ``name`` now."""
+        try:
+            config = await self._triton.config(name)
+        except TritonRefusedError:  # it has no such model, or no version of it that is ready
+            self.serving.pop(name, None)
+            return None
+        versions = config.get("version_policy", {}).get("specific", {}).get("versions") or [0]
+        loaded = read_loaded(int(versions[0]), config)
+        known = self.serving.get(name)
+        if known is None or known.loaded != loaded:
+            self.serving[name] = Serving(loaded)
+        return loaded
+
+    def _gone(self, error: GravswellError) -> None:
+        if str(error) != self.problem:
+            log.warning("%s", error)
+        self.version, self.problem = "", str(error)
+        self.serving.clear()

@@ -1,0 +1,269 @@
+"""The agent and the lister against a real API server, with the rights of their Roles and no more."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gravswell.errors import AccessDeniedError, NotFoundError
+from gravswell.quiver.manifest import digest_of
+from gravswell.serving import incluster
+from gravswell.serving.agent import configmaps, reporting
+from gravswell.serving.agent.configmaps import ConfigMap, api_client
+from gravswell.serving.agent.lister import Lister
+from gravswell.serving.agent.program import AgentOptions, running_agent
+from gravswell.serving.agent.work import Pace
+from gravswell.serving.contracts import DESIRED_KEY, LISTING_KEY, Desired, DesiredModel, Listing, ModelState, Report
+from gravswell.serving.triton import EmbeddedTriton
+
+from ..serving.agent.versions import publish
+
+POD = "digits-6c5f7d-abcde"
+RIGHTS = """
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: digits-agent}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: digits-desired}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: digits-report}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: zoo-listing}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: other}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: digits-agent}
+rules:
+- {apiGroups: [""], resources: [configmaps], resourceNames: [digits-desired], verbs: [get, list, watch]}
+- {apiGroups: [""], resources: [configmaps], resourceNames: [digits-report, zoo-listing], verbs: [get, patch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: digits-agent}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: digits-agent}
+subjects: [{kind: ServiceAccount, name: digits-agent}]
+"""
+
+
+class Rights:
+    """A namespace as the operator leaves it for a server; its methods are the administrator's."""
+
+    def __init__(self, kubectl: Callable[..., str], namespace: str) -> None:
+        self.namespace = namespace
+        self._kubectl = kubectl
+        self("apply", "-f", "-", stdin=RIGHTS)
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
+        return self._kubectl("-n", self.namespace, *arguments, stdin=stdin)
+
+    def token(self) -> str:
+        return self("create", "token", "digits-agent").strip()
+
+    def desire(self, desired: Desired) -> None:
+        self._merge("digits-desired", {DESIRED_KEY: desired.to_json()})
+
+    def _merge(self, name: str, data: dict[str, str | None]) -> None:
+        self("patch", "configmap", name, "--type=merge", "-p", json.dumps({"data": data}))
+
+    def forget_report(self) -> None:
+        self._merge("digits-report", {POD: None})
+
+    def data(self, name: str) -> dict[str, str]:
+        found: dict[str, str] = json.loads(self("get", "configmap", name, "-o", "json")).get("data") or {}
+        return found
+
+    def report(self) -> Report | None:
+        text = self.data("digits-report").get(POD)
+        return Report.model_validate_json(text) if text else None
+
+    def listing(self) -> Listing | None:
+        text = self.data("zoo-listing").get(LISTING_KEY)
+        return Listing.model_validate_json(text) if text else None
+
+
+@pytest.fixture
+def rights(cluster, kubectl, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rights:
+    made = Rights(kubectl, namespace)
+    folder = tmp_path / "serviceaccount"
+    folder.mkdir()
+    (folder / "token").write_text(made.token())
+    (folder / "ca.crt").write_bytes((cluster.pki / "ca.crt").read_bytes())
+    (folder / "namespace").write_text(namespace)
+    host, port = cluster.server_url.removeprefix("https://").split(":")
+    monkeypatch.setenv(incluster.FOLDER_ENV, str(folder))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
+    monkeypatch.delenv("POD_NAMESPACE", raising=False)
+    return made
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    path = tmp_path / "repository"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def triton(tmp_path: Path) -> Iterator[EmbeddedTriton]:
+    models = tmp_path / "models"
+    models.mkdir()
+    with EmbeddedTriton(models, model_control="explicit", exit_timeout=5) as server:
+        yield server
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait; ``condition`` may block, so it runs in a thread."""
+    deadline = time.monotonic() + 90
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < deadline, f"{what}: not within 90 s"
+        await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def agent(repository: Path, models: Path, triton_http: str) -> AsyncIterator[None]:
+    options = AgentOptions(
+        repository=str(repository),
+        models=models,
+        listen="127.0.0.1:0",
+        triton_http=triton_http,
+        desired_configmap="digits-desired",
+        report_configmap="digits-report",
+        pod=POD,
+        cpu_only=True,
+        simulated_gpus=True,
+        pace=Pace(tick=0.5, first_retry=0.5),
+    )
+    async with running_agent(options) as (_, _, failed):
+        watch = asyncio.ensure_future(failed)
+        yield
+        assert not watch.done(), f"a part of the agent ended: {watch}"
+        watch.cancel()
+
+
+async def test_desired_is_watched_and_what_serves_is_reported(rights, repository, triton, tmp_path):
+    first, second = publish(repository, "scale", 1, 1.0), publish(repository, "scale", 2, 2.0)
+
+    def serves(desired: Desired) -> Callable[[], bool]:
+        def check() -> bool:
+            report = rights.report()
+            return (
+                report is not None
+                and report.ready
+                and report.revision == desired.revision
+                and [(model.name, model.state, model.loaded_digest) for model in report.models]
+                == [(model.name, ModelState.SERVING, model.digest) for model in desired.models]
+            )
+
+        return check
+
+    async with agent(repository, tmp_path / "models", triton.http_address):
+        await until(rights.report, "a first report, before anything is desired")
+        report = rights.report()
+        assert (report.revision, report.ready, report.pod, report.simulated_gpus) == ("", False, POD, True)
+
+        for version, digest in ((1, first), (2, second), (1, first)):
+            model = DesiredModel(name="scale", version=version, digest=digest)
+            desired = Desired(repository="file:///repository", models=(model,))
+            rights.desire(desired)
+            await until(serves(desired), f"version {version} is reported")
+        rights("patch", "configmap", "digits-desired", "--type=merge", "-p", '{"data": {"desired.json": "{"}}')
+        rights("delete", "configmap", "digits-desired")
+        await asyncio.sleep(2.0)
+        assert serves(desired)(), "a desired state that is broken or gone changes nothing"
+        rights("apply", "-f", "-", stdin=RIGHTS)
+        empty = Desired(repository="file:///repository")
+        rights.desire(empty)
+        await until(serves(empty), "an empty desired state is obeyed")
+        assert triton.served() == []
+
+
+async def test_a_report_that_somebody_removed_is_written_again(rights, repository, tmp_path, monkeypatch):
+    monkeypatch.setattr(reporting, "CHECK_SECONDS", 0.5)
+    async with agent(repository, tmp_path / "models", "127.0.0.1:1"):
+        await until(rights.report, "a first report")
+        rights.desire(
+            Desired(repository="r", models=(DesiredModel(name="scale", version=1, digest=digest_of(b"none")),))
+        )
+        await until(lambda: (report := rights.report()) and report.models, "the model is reported")
+        rights.forget_report()
+        await until(rights.report, "the report is there again")
+
+
+async def test_credentials_that_are_refused_are_tried_again(rights, repository, tmp_path, monkeypatch):
+    monkeypatch.setattr(incluster, "RELOAD_SECONDS", 0.0)
+    token = tmp_path / "serviceaccount/token"
+    good = token.read_text()
+    token.write_text("not a token")
+    async with agent(repository, tmp_path / "models", "127.0.0.1:1"):
+        await asyncio.sleep(1.0)
+        assert rights.report() is None
+        token.write_text(good)
+        await until(rights.report, "a report, once the token is good")
+
+
+async def test_the_role_allows_two_configmaps_and_nothing_else(rights):
+    async with api_client() as client:
+        for name in ("digits-desired", "digits-report", "zoo-listing"):
+            assert (await ConfigMap(client, rights.namespace, name).read()).data == {}
+        with pytest.raises(AccessDeniedError, match="refuses this ServiceAccount"):
+            await ConfigMap(client, rights.namespace, "other").read()
+        with pytest.raises(AccessDeniedError):
+            await ConfigMap(client, rights.namespace, "digits-desired").merge({"x": "y"})
+        with pytest.raises(AccessDeniedError):
+            async for _ in ConfigMap(client, rights.namespace, "other").watch("0"):
+                pass
+        rights("delete", "configmap", "zoo-listing")
+        with pytest.raises(NotFoundError, match="the operator makes it"):
+            await ConfigMap(client, rights.namespace, "zoo-listing").read()
+
+
+async def test_a_watch_sees_changes_and_its_end(rights, monkeypatch):
+    monkeypatch.setattr(configmaps, "WATCH_SECONDS", 3)
+    async with api_client() as client:
+        desired = ConfigMap(client, rights.namespace, "digits-desired")
+        start = await desired.read()
+        rights.desire(Desired(repository="r"))
+        seen = [snapshot.data async for snapshot in desired.watch(start.resource_version)]
+        assert seen == [{DESIRED_KEY: Desired(repository="r").to_json()}]
+
+
+async def test_the_lister_writes_what_changes(rights, repository):
+    first = publish(repository, "scale", 1, 1.0)
+    async with api_client() as client:
+        lister = Lister(str(repository), ConfigMap(client, rights.namespace, "zoo-listing"), 0.2)
+        task = asyncio.create_task(lister.run())
+        try:
+            await until(rights.listing, "a listing")
+            assert [version.digest for version in rights.listing().entries[0].versions] == [first]
+            written = rights("get", "configmap", "zoo-listing", "-o", "jsonpath={.metadata.resourceVersion}")
+            await asyncio.sleep(1.0)
+            assert rights("get", "configmap", "zoo-listing", "-o", "jsonpath={.metadata.resourceVersion}") == written
+
+            second = publish(repository, "scale", 2, 2.0)
+            await until(lambda: len(rights.listing().entries[0].versions) == 2, "the new version")
+            assert rights.listing().entries[0].versions[0].digest == second
+
+            away = repository.rename(repository.with_name("away"))
+            await until(lambda: not rights.listing().accessible, "the repository is away")
+            assert rights.listing().reason == "RepositoryNotFound"
+            assert len(rights.listing().entries[0].versions) == 2, "the last that was seen"
+            away.rename(repository)
+            await until(lambda: rights.listing().accessible, "the repository is back")
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
