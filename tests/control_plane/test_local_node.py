@@ -170,7 +170,8 @@ def test_a_container_that_ignores_sigterm_is_killed_with_all_its_processes(pods,
     child = int(note.read_text())
     kubectl("delete", "pod", "stubborn", "-n", pods.namespace, "--timeout=60s")
     _until_dead(child)
-    assert not (local_node.directory / "pods" / pods.namespace / "stubborn").exists()
+    left = local_node.directory / "pods" / pods.namespace / "stubborn"
+    assert not left.exists(), sorted(left.rglob("*"))
 
 
 def test_a_forced_deletion_leaves_no_process(pods, kubectl, local_node):

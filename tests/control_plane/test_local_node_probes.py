@@ -12,7 +12,8 @@ VOLUME: dict[str, Any] = {"volumes": [{"name": "f", "emptyDir": {}}]}
 
 
 def status_of(pod: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = pod["status"]["containerStatuses"][0]
+    nothing = {"state": {}, "restartCount": 0, "ready": True}  # before the node has said anything
+    found: dict[str, Any] = next(iter(pod["status"].get("containerStatuses", [])), nothing)
     return found
 
 

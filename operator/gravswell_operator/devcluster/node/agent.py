@@ -44,6 +44,7 @@ class NodeAgent:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._pods: dict[str, tuple[Pod, asyncio.Task[None]]] = {}
+        self._removed: set[str] = set()  # until the watch has said so too: older news of them may be on their way
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -106,11 +107,13 @@ class NodeAgent:
         mine = f"spec.nodeName={self._options.name}"
         async for kind, thing in api.follow("/api/v1/pods", fieldSelector=mine):
             if kind == "SYNC":
+                self._removed.clear()
                 for pod in thing["items"]:
                     self._take(pod, services)
                 self._drop_others({pod["metadata"]["uid"] for pod in thing["items"]}, services)
                 ready()
             elif kind == "DELETED":
+                self._removed.discard(thing["metadata"]["uid"])
                 self._vanish(thing["metadata"]["uid"])
             else:
                 self._take(thing, services)
@@ -119,6 +122,8 @@ class NodeAgent:
         uid = document["metadata"]["uid"]
         if uid in self._pods:
             self._pods[uid][0].update(document)
+            return
+        if uid in self._removed:
             return
         ended = (document.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
         if ended and "deletionTimestamp" not in document["metadata"]:
@@ -129,7 +134,9 @@ class NodeAgent:
         task.add_done_callback(lambda done: self._forget(uid, done))
 
     def _forget(self, uid: str, done: "asyncio.Task[None]") -> None:
-        self._pods.pop(uid, None)
+        pod, _ = self._pods.pop(uid)
+        if pod.removed:
+            self._removed.add(uid)
         if not done.cancelled() and (error := done.exception()) is not None:
             log.error("%s ended with an error", done.get_name(), exc_info=error)
 

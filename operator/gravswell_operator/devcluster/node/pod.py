@@ -4,7 +4,6 @@ import asyncio
 import logging
 import shutil
 import socket
-from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -69,6 +68,8 @@ class Pod:
         self._ending = asyncio.Event()
         self._deadline = float("inf")
         self._gone = False
+        self.removed = False
+        """Set at the end of :meth:`run` if the object is gone or going."""
         self._changed = asyncio.Event()
         self._reported: Document | None = None
         self._volumes = Volumes(services.api, self.folder / "volumes", lambda: self.document, self._complain)
@@ -222,22 +223,32 @@ class Pod:
     async def _finish(self) -> None:
         deleting = "deletionTimestamp" in self.document["metadata"]
         if not self._gone:
-            await self._last(self._report())
+            try:
+                await self._report()
+            except (NotFoundError, ConflictError):
+                self._gone = True  # somebody was faster; another pod may have the name already
+            except GravswellError as error:
+                log.warning("the end of %s could not be reported: %s", self._path, error)
         if deleting or self._gone:
             self._services.events.forget(self.uid)
             # In a thread, for the gigabytes of an emptyDir; what a dying process still writes goes with it.
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
         if deleting and not self._gone:  # last, as on a real node: an object that is gone left nothing behind
-            options = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
-            await self._last(self._services.api.delete(self._path, options))
+            await self._remove_object()
+        self.removed = deleting or self._gone
 
-    async def _last(self, call: Awaitable[None]) -> None:
-        try:
-            await call
-        except (NotFoundError, ConflictError):
-            return  # somebody was faster; another pod may have the name already
-        except GravswellError as error:
-            log.warning("the end of %s could not be reported: %s", self._path, error)
+    async def _remove_object(self) -> None:
+        options = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
+        while True:
+            try:
+                await self._services.api.delete(self._path, options)
+            except ConflictError:
+                return  # the name belongs to another pod
+            except GravswellError as error:
+                log.warning("%s could not be removed yet: %s", self._path, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return
 
     async def _report_changes(self) -> None:
         while True:
