@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import socket
 import sys
 from datetime import UTC, datetime
@@ -53,6 +54,9 @@ def run(
     interval: Annotated[
         float, typer.Option("--interval", min=0.1, help="Seconds between looks at a file or a repository.")
     ] = 10.0,
+    storage_limit: Annotated[
+        str | None, typer.Option("--storage-limit", help="Size that --models may reach, as in a pod: 10Gi.")
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="auto: as the configs say; cpu: on the CPU whatever they say.")
     ] = "auto",
@@ -78,6 +82,7 @@ def run(
         namespace=namespace,
         pod=pod or socket.gethostname(),
         interval=interval,
+        storage_limit=None if storage_limit is None else parse_bytes(storage_limit),
         cpu_only=simulated or device == "cpu",
         simulated_gpus=simulated,
     )
@@ -121,6 +126,16 @@ def list_(
         raise InvalidInputError("--listing names the ConfigMap to write; --once prints instead")
     _log()
     asyncio.run(run_lister(repository, listing, parse_interval(interval), namespace=namespace, listen=listen))
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes in a quantity as Kubernetes writes it: ``10Gi``, ``500M``, ``1.5Gi``, ``1073741824``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:([KMGT])(i?)|k)?", text)
+    if match is None:
+        raise InvalidInputError(f"{text!r} is no size: write 10Gi, 500Mi or a number of bytes")
+    number, prefix, binary = match.groups()
+    power = "KMGT".index(prefix) + 1 if prefix else int(text.endswith("k"))
+    return int(float(number) * (1024 if binary else 1000) ** power)
 
 
 def _need_extra() -> None:

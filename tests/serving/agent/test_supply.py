@@ -8,7 +8,7 @@ import pytest
 
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.serving.agent.folder import ModelFolder
-from gravswell.serving.agent.supply import ModelFailure, SupersededError, fetch, published_config
+from gravswell.serving.agent.supply import SPARE_BYTES, ModelFailure, SupersededError, fetch, published_config
 from gravswell.serving.contracts import DesiredModel, Reason, Verification
 
 from .versions import flip_a_bit, publish
@@ -99,3 +99,23 @@ def test_a_version_of_others_gets_the_entry_s_config(folder: ModelFolder, reposi
     fetch(str(repository), bare, folder, wanted=lambda: True)
     with pytest.raises(ModelFailure, match=r"no config\.pbtxt"):
         published_config(folder.place(bare), "bare")
+
+
+@pytest.mark.parametrize("name", ["..", ".gravswell", "a/b", "", "gravswell-proof-x"])
+def test_names_that_leave_the_folder_are_no_entries(folder: ModelFolder, repository: Path, name: str):
+    with pytest.raises(ModelFailure, match="cannot be the name"):
+        fetch(str(repository), DesiredModel(name=name, version=1, digest="0" * 64), folder, wanted=lambda: True)
+
+
+def test_the_volume_s_limit_counts_what_is_there_once(models: Path, repository: Path):
+    digests = {number: publish(repository, "m", number, 1.0) for number in (1, 2)}
+    first, second = (DesiredModel(name="m", version=n, digest=digest) for n, digest in digests.items())
+    room = sum(path.stat().st_size for path in (repository / "m/1").iterdir()) + SPARE_BYTES
+    folder = ModelFolder(models, limit=room)
+    folder.prepare()
+    fetch(str(repository), first, folder, wanted=lambda: True)
+    folder.expose(folder.find(first), "gravswell-proof-x", 1)
+    assert 0 <= folder.free_bytes() <= SPARE_BYTES
+    with pytest.raises(ModelFailure, match="give the server more model storage") as caught:
+        fetch(str(repository), second, folder, wanted=lambda: True)
+    assert caught.value.reason is Reason.NO_SPACE

@@ -27,10 +27,15 @@ WORK = ".gravswell"
 
 
 class ModelFolder:
-    """One agent's folder. Its methods block; ``placed`` and ``staged`` are the inventory, kept true by them."""
+    """One agent's folder. Its methods block; ``placed`` and ``staged`` are the inventory, kept true by them.
 
-    def __init__(self, root: Path) -> None:
+    ``limit`` is the size in bytes that the volume may reach: a pod that exceeds its emptyDir's limit is evicted, and
+    the file system does not tell it.
+    """
+
+    def __init__(self, root: Path, *, limit: int | None = None) -> None:
         self.root = root
+        self._limit = limit
         self.placed: dict[str, dict[int, str]] = {}
         """Entry → number → identity."""
         self.staged: set[str] = set()
@@ -87,8 +92,9 @@ class ModelFolder:
         return self.staged_path(name) if name in self.staged else None
 
     def free_bytes(self) -> int:
-        """Room on the folder's file system."""
-        return shutil.disk_usage(self.root).free
+        """Room for another version: what the file system has left, and what the limit leaves."""
+        free = shutil.disk_usage(self.root).free
+        return free if self._limit is None else min(free, self._limit - self._used_bytes())
 
     def adopt_stage(self, model: DesiredModel) -> None:
         """Note that the version was fetched into :meth:`staged_path`."""
@@ -137,6 +143,14 @@ class ModelFolder:
         """Remove a staged version."""
         self._discard(self.staged_path(name))
         self.staged.discard(name)
+
+    def _used_bytes(self) -> int:
+        seen: dict[int, int] = {}  # by inode: a version under proof has two names and is there once
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                info = Path(folder, name).stat()
+                seen[info.st_ino] = info.st_size
+        return sum(seen.values())
 
     def _show_config(self, version: Path, model: Path) -> None:
         """Give the model's folder a ``config.pbtxt``, once.

@@ -52,6 +52,8 @@ class AgentOptions:
     pod: str = "agent"
     interval: float = 10.0
     """Seconds between two looks at a file or repository."""
+    storage_limit: int | None = None
+    """Bytes that ``models`` may reach; None: as many as its file system holds."""
     cpu_only: bool = False
     simulated_gpus: bool = False
     pace: Pace = field(default_factory=Pace)
@@ -77,7 +79,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
         )
         steps = Steps(
             repository=options.repository,
-            folder=ModelFolder(options.models),
+            folder=ModelFolder(options.models, limit=options.storage_limit),
             triton=triton,
             cpu_only=options.cpu_only,
         )

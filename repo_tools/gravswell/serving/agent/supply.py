@@ -14,9 +14,10 @@ from gravswell.errors import (
     VerificationError,
 )
 from gravswell.quiver.config import parse_config
+from gravswell.quiver.layout import is_readable_name
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, digest_of
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.serving.agent.decide import identity
+from gravswell.serving.agent.decide import PRIVATE_PREFIX, identity
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.contracts import DesiredModel, Reason, Verification
 
@@ -41,6 +42,8 @@ def fetch(repository: str, model: DesiredModel, folder: ModelFolder, *, wanted: 
 
     Raises :class:`ModelFailure` with its reason, :class:`SupersededError` when it is no longer wanted.
     """
+    if not is_readable_name(model.name) or model.name.startswith(PRIVATE_PREFIX):
+        raise ModelFailure(Reason.VERSION_NOT_FOUND, f"{model.name!r} cannot be the name of an entry")
     try:
         reader = RepositoryReader(repository)
     except (InvalidInputError, UnsupportedError) as error:
@@ -55,7 +58,7 @@ def fetch(repository: str, model: DesiredModel, folder: ModelFolder, *, wanted: 
         raise ModelFailure(
             Reason.NO_SPACE,
             f"version {model.version} of '{model.name}' has {size / 1e6:,.0f} MB and the models folder "
-            f"{free / 1e6:,.0f} MB free; give the server more model storage",
+            f"{max(free, 0) / 1e6:,.0f} MB free; give the server more model storage",
         )
 
     def progress(_done: int, _total: int) -> None:
