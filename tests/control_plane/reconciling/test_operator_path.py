@@ -98,7 +98,7 @@ def test_a_published_version_rolls_out_and_back(serving):
     (pod,) = world.pods()
     world.publish(1, 2)
     loading = world.condition("model", "digits", status="False", reason="Loading")
-    assert "version 2 serves on 0 of 1 replicas" in loading["message"]
+    assert "version 2 serves on 0 of 1 replica" in loading["message"]
     assert [(m.version, m.digest) for m in desired(world).models] == [(2, f"{2:064x}")]
     world.report(pod, 2)
     world.condition("model", "digits", status="True")
