@@ -118,6 +118,6 @@ def test_a_folder_with_something_in_it_is_left_alone(mark: dict[str, str], tmp_p
         timeout=BOUND,
     )
     assert done.returncode == 4
-    assert "is not empty" in done.stderr
+    assert "no empty folder" in done.stderr
     assert "Traceback" not in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]

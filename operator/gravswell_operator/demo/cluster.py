@@ -16,12 +16,20 @@ from gravswell.errors import ConflictError, UnavailableError
 from gravswell_operator.api import crd
 from gravswell_operator.demo.kubectl import Kubectl
 from gravswell_operator.demo.local import ENTRY, Lab, classify, publish
-from gravswell_operator.demo.objects import Watch, Watched, children, examples, until_gone, with_repository
+from gravswell_operator.demo.objects import (
+    NAMESPACE,
+    Watch,
+    Watched,
+    applied,
+    children,
+    examples,
+    until_gone,
+    with_repository,
+)
+from gravswell_operator.demo.reach import SERVER, replicas
 from gravswell_operator.demo.traffic import traffic
 from gravswell_operator.demo.view import Story
 
-SERVER = "digits"
-NAMESPACE = "default"
 INSTALLED_OPERATOR = "app.kubernetes.io/name=gravswell,app.kubernetes.io/component=operator"
 ARRIVAL_TIMEOUT = 120.0
 """Seconds for a published version to answer on the cluster: the repository is listed every few seconds."""
@@ -94,12 +102,12 @@ def running_operator(story: Story, kubectl: Kubectl, log: Path) -> Iterator[Call
 def _require_free_names(kubectl: Kubectl) -> None:
     """Raise :class:`ConflictError` where the cluster has objects of the user's by the examples' names."""
     wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in examples()}
-    for item in kubectl.items("gravswell", "--all-namespaces"):
-        kind, metadata = item["kind"], item["metadata"]
-        if (kind, metadata["name"]) in wanted and metadata.get("namespace", NAMESPACE) == NAMESPACE:
+    for item in applied(kubectl):
+        kind, name = item["kind"], item["metadata"]["name"]
+        if (kind, name) in wanted:
             raise ConflictError(
-                f"the cluster has a {kind} {metadata['name']} already, which the demo would take over; delete it "
-                f"(kubectl delete {kind} {metadata['name']}) or use another cluster"
+                f"the cluster has a {kind} {name} already, which the demo would take over; delete it "
+                f"(kubectl delete {kind} {name}) or use another cluster"
             )
 
 
@@ -121,26 +129,14 @@ def apply_examples(story: Story, kubectl: Kubectl, url: str, still_well: Callabl
     story.console.print(table)
 
 
-def addresses(kubectl: Kubectl) -> list[str]:
-    """gRPC addresses of the server's ready replicas.
-
-    The pods' own: EndpointSlices refuse the loopback addresses of the development cluster.
-    """
-    pods = kubectl.items("pods", f"--namespace={NAMESPACE}", f"--selector=gravswell.dev/server={SERVER}")
-    ready = [
-        pod["status"]["podIP"]
-        for pod in pods
-        if "deletionTimestamp" not in pod["metadata"]
-        and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
-    ]
-    if not ready:
-        raise UnavailableError(f"no pod of InferenceServer {SERVER} is ready; kubectl describe isrv {SERVER} says why")
-    return [f"{address}:8001" for address in ready]
-
-
 async def roll(story: Story, lab: Lab, kubectl: Kubectl, *, epochs: int) -> None:
     """Publish the next version while requests flow, and show it arriving without a failed one."""
-    [address] = addresses(kubectl)
+    with ExitStack() as stack:
+        [address] = replicas(kubectl, stack)
+        await _roll(story, lab, address, epochs=epochs)
+
+
+async def _roll(story: Story, lab: Lab, address: str, *, epochs: int) -> None:
     async with traffic(address, ENTRY, lab.input_name, lab.data.test_images) as seen:
         before = lab.entry.versions[-1]
         async with asyncio.timeout(ARRIVAL_TIMEOUT):
@@ -175,7 +171,18 @@ def scale(story: Story, kubectl: Kubectl, still_well: Callable[[], None], replic
             if time.monotonic() > deadline:
                 raise UnavailableError(f"{SERVER} has {status.get('readyReplicas')} of {replicas} replicas ready")
             time.sleep(0.3)
-        step.note = ", ".join(addresses(kubectl))
+        step.note = ", ".join(_names(kubectl))
+
+
+def _names(kubectl: Kubectl) -> list[str]:
+    pods = kubectl.items("pods", f"--namespace={NAMESPACE}", f"--selector=gravswell.dev/server={SERVER}")
+    return sorted(pod["metadata"]["name"] for pod in pods)
+
+
+def infer(story: Story, lab: Lab, kubectl: Kubectl, *, title: str) -> None:
+    """Send the test set through every ready replica."""
+    with ExitStack() as stack:
+        asyncio.run(classify(story, lab, replicas(kubectl, stack), title=title))
 
 
 def delete(story: Story, kubectl: Kubectl) -> None:
@@ -215,10 +222,10 @@ def serve_on_cluster(
         still_well = stack.enter_context(running_operator(story, kubectl, Path(scratch) / "operator.log"))
         stack.enter_context(_swept(story, kubectl))
         apply_examples(story, kubectl, url, still_well)
-        asyncio.run(classify(story, lab, addresses(kubectl), title="the test set through the operator's server"))
+        infer(story, lab, kubectl, title="the test set through the operator's server")
         asyncio.run(roll(story, lab, kubectl, epochs=20))
         scale(story, kubectl, still_well, 2)
-        asyncio.run(classify(story, lab, addresses(kubectl), title="the test set through both replicas"))
+        infer(story, lab, kubectl, title="the test set through both replicas")
         if hold is not None:
             hold()
         delete(story, kubectl)

@@ -9,8 +9,10 @@ from typing import Any
 
 from rich.markup import escape
 
-from gravswell.errors import GravswellError
+from gravswell.errors import GravswellError, UnavailableError
 from gravswell_operator.demo.view import Story
+
+TIMEOUT_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -29,19 +31,31 @@ class Kubectl:
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Run it and return what it printed. Raises :class:`GravswellError` with kubectl's own words."""
-        target = [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
-        target += [f"--context={self.context}"] if self.context else []
-        done = subprocess.run(
-            [str(self.path), *target, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        command = [str(self.path), *self._target(), *arguments]
+        try:
+            done = subprocess.run(
+                command, input=stdin, capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            raise UnavailableError(f"kubectl {shlex.join(arguments)} did not end in {TIMEOUT_SECONDS} s") from None
         if done.returncode:
             raise GravswellError(f"kubectl {shlex.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
+
+    def popen(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start it, with its output in a pipe; the caller ends it."""
+        return subprocess.Popen(
+            [str(self.path), *self._target(), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # Ctrl-C on the terminal is ours to handle
+        )
+
+    def _target(self) -> list[str]:
+        target = [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
+        return target + ([f"--context={self.context}"] if self.context else [])
 
     def items(self, *arguments: str) -> list[dict[str, Any]]:
         """The objects that ``kubectl get ARGUMENTS`` finds."""

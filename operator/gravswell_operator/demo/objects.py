@@ -14,8 +14,10 @@ from rich.table import Table
 from gravswell.errors import NotFoundError, UnavailableError
 from gravswell_operator.demo.kubectl import Kubectl
 from gravswell_operator.demo.view import Story
+from gravswell_operator.names import OWNER_LABELS
 
-SELECTOR = "app.kubernetes.io/managed-by=gravswell"
+NAMESPACE = "default"
+"""Where the examples are."""
 CHILDREN = (
     "deployments",
     "daemonsets",
@@ -77,7 +79,7 @@ class Watch:
     def poll(self) -> bool:
         """Look once at every object; True when all are Ready."""
         wanted = {(watched.kind, watched.name): watched for watched in self.objects}
-        for item in self.kubectl.items("gravswell", "--all-namespaces"):
+        for item in applied(self.kubectl):
             watched = wanted.get((item["kind"], item["metadata"]["name"]))
             if watched is not None:
                 self._note(watched, item)
@@ -128,10 +130,22 @@ class Watch:
             story.say("")  # a live table that is not on a terminal ends without a new line
 
 
+def applied(kubectl: Kubectl) -> list[dict[str, Any]]:
+    """Every object of our kinds in the examples' namespace, and the cluster-scoped ones."""
+    items = kubectl.items("gravswell", "--all-namespaces")
+    return [item for item in items if item["metadata"].get("namespace", NAMESPACE) == NAMESPACE]
+
+
 def children(kubectl: Kubectl) -> Counter[str]:
-    """How many objects of each kind the operator has in the cluster, their pods included."""
-    items = kubectl.items(",".join(CHILDREN), "--all-namespaces", f"--selector={SELECTOR}")
-    return Counter(item["kind"] for item in items)
+    """How many objects of each kind the operator has made for the examples, their pods included."""
+    names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in examples()}
+    found: dict[str, str] = {}
+    for kind, label in OWNER_LABELS.items():
+        for name in sorted(name for owner, name in names if owner == kind):
+            selector = f"--selector=app.kubernetes.io/managed-by=gravswell,{label}={name}"
+            items = kubectl.items(",".join(CHILDREN), "--all-namespaces", selector)
+            found |= {item["metadata"]["uid"]: item["kind"] for item in items}
+    return Counter(found.values())
 
 
 def until_gone(kubectl: Kubectl) -> None:

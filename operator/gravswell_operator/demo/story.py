@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gravswell import quiver as qv
-from gravswell.errors import ConflictError, UnsupportedError
+from gravswell.errors import ConflictError, InvalidInputError, UnsupportedError
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
 from gravswell_operator.demo.cluster import serve_on_cluster
 from gravswell_operator.demo.digits import load_digits, trainer
@@ -19,6 +19,7 @@ from gravswell_operator.demo.kubectl import Kubectl
 from gravswell_operator.demo.local import ENTRY, Lab, classify, publish, show_repository
 from gravswell_operator.demo.view import Story
 from gravswell_operator.devcluster import BackgroundBuild, DevCluster, ensure_binaries
+from gravswell_operator.names import LABEL_LOCAL_NODE
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def tell(story: Story, options: Options) -> None:
     started = time.monotonic()
     with ExitStack() as stack:
         folder = stack.enter_context(_repository_folder(options))
-        users = _users_cluster(story, options.context, options.kubeconfig) if options.context is not None else None
+        users = _users_cluster(story, options.context, options) if options.context is not None else None
         build = stack.enter_context(BackgroundBuild()) if options.cluster and users is None else None
 
         lab = _train_and_publish(story, options, folder)
@@ -118,11 +119,17 @@ def _serve_on_own_cluster(story: Story, lab: Lab, build: BackgroundBuild, *, kee
         serve_on_cluster(story, lab, kubectl, lab.directory.as_uri(), hold=hold if keep else None)
 
 
-def _users_cluster(story: Story, context: str, kubeconfig: Path | None) -> Kubectl:
+def _users_cluster(story: Story, context: str, options: Options) -> Kubectl:
     """The user's own cluster, asked for an answer before anything else is begun."""
-    kubectl = Kubectl(ensure_binaries(names=["kubectl"])["kubectl"], story, kubeconfig=kubeconfig, context=context)
+    kubectl = Kubectl(ensure_binaries(names=["kubectl"])["kubectl"], story, options.kubeconfig, context)
     with story.step(f"reach the cluster of the context {context}"):
         kubectl.run("get", "--raw=/readyz")
+    if not options.repository_url and not kubectl.items("nodes", f"--selector={LABEL_LOCAL_NODE}=true"):
+        raise InvalidInputError(
+            f"no node of the context {context} can read folders of this machine: put the demo's repository into a "
+            f"volume that both can (--directory FOLDER here, --repository-url pvc://CLAIM/PATH there), or leave "
+            f"--context out for a development cluster"
+        )
     return kubectl
 
 
@@ -141,8 +148,10 @@ def _repository_folder(options: Options) -> Iterator[Path]:
     """The folder that the user named, which stays; or one that goes when the demo ends."""
     if options.directory is not None:
         folder = options.directory.resolve()
-        if folder.exists() and any(folder.iterdir()):
-            raise ConflictError(f"{folder} is not empty; the demo makes a repository of its own: name a new folder")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConflictError(
+                f"{folder} is there and is no empty folder; the demo makes a repository of its own: name a new folder"
+            )
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="gravswell-demo-") as scratch:

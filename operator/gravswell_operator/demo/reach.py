@@ -1,0 +1,53 @@
+"""How the demo's client reaches the replicas: at their own addresses, or through kubectl's port-forward."""
+
+import re
+from contextlib import ExitStack
+from ipaddress import ip_address
+from subprocess import Popen
+from typing import Any
+
+from gravswell.errors import UnavailableError
+from gravswell_operator.demo.kubectl import Kubectl
+from gravswell_operator.demo.objects import NAMESPACE
+
+SERVER = "digits"
+GRPC_PORT = 8001
+
+
+def replicas(kubectl: Kubectl, stack: ExitStack) -> list[str]:
+    """gRPC addresses of the server's ready replicas, for as long as ``stack`` is open.
+
+    A pod of the development cluster has a loopback address of its own (and EndpointSlices refuse those, so there is no
+    Service to go through); to any other cluster's pods kubectl forwards a port.
+    """
+    pods = kubectl.items("pods", f"--namespace={NAMESPACE}", f"--selector=gravswell.dev/server={SERVER}")
+    ready = [pod for pod in pods if _is_ready(pod)]
+    if not ready:
+        raise UnavailableError(f"no pod of InferenceServer {SERVER} is ready; kubectl describe isrv {SERVER} says why")
+    return [_address(kubectl, stack, pod) for pod in ready]
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return ready and "deletionTimestamp" not in pod["metadata"]
+
+
+def _address(kubectl: Kubectl, stack: ExitStack, pod: dict[str, Any]) -> str:
+    address = pod["status"]["podIP"]
+    if ip_address(address).is_loopback:
+        return f"{address}:{GRPC_PORT}"
+    name = pod["metadata"]["name"]
+    forward = kubectl.popen("port-forward", f"--namespace={NAMESPACE}", f"pod/{name}", f":{GRPC_PORT}")
+    stack.callback(_stop, forward)
+    assert forward.stdout is not None
+    said = forward.stdout.readline()  # one line when it listens; the end of the output when it cannot
+    match = re.search(r"127\.0\.0\.1:(\d+)", said)
+    if match is None:
+        raise UnavailableError(f"kubectl port-forward to pod {name} failed: {said.strip() or 'it ended'}")
+    return f"127.0.0.1:{match[1]}"
+
+
+def _stop(process: "Popen[str]") -> None:
+    process.terminate()
+    process.communicate(timeout=10)
