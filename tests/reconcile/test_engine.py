@@ -91,10 +91,7 @@ async def test_a_fault_of_ours_is_logged_and_nobody_elses(served, caplog):
 
 
 async def test_an_object_that_cannot_be_read_is_told_in_the_same_words_each_time(world):
-    body = world._manifest("InferenceServer", {"spec": {"repositoryRef": None}})
-    body["metadata"] |= {"namespace": "ns", "creationTimestamp": "2026-01-01T00:00:00Z"}
-    world.see(resources.INFERENCE_SERVER, body)
-    key = next(world.context.cache.all(resources.INFERENCE_SERVER)).key
+    key = world.own(resources.INFERENCE_SERVER, {"spec": {"repositoryRef": None}})
     await world.engine.handle(key)
     first = world.condition("InferenceServer", "server")
     world.now += timedelta(days=1)

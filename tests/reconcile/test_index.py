@@ -1,5 +1,7 @@
 """Whom a change wakes."""
 
+import copy
+
 import pytest
 
 from gravswell_operator import names
@@ -35,6 +37,7 @@ class World:
 
     def _observe(self, resource, body, *, deleted=False, generation=1):
         namespace = {"namespace": "ns"} if resource.namespaced else {}
+        body = copy.deepcopy(body)  # the manifests are shared
         body["metadata"] |= {"uid": body["metadata"]["name"], "resourceVersion": str(next(VERSION))} | namespace
         body["metadata"]["generation"] = generation
         change = self.cache.observe(resource, body, deleted=deleted)
