@@ -2,14 +2,17 @@
 
 import enum
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 STATE_FILE = "cluster.json"
 _LOCK_FILE = "supervisor.lock"
+_PATIENCE_SECONDS = 1.0  # somebody who asks whether there is a supervisor holds the lock for microseconds
 
 
 class Phase(enum.StrEnum):
@@ -64,23 +67,31 @@ class ClusterState(BaseModel):
 
 @contextmanager
 def supervising(directory: Path) -> Iterator[bool]:
-    """Hold the supervisor's lock of ``directory`` if it is free, and say whether it was.
+    """Hold the supervisor's lock of ``directory`` if no other supervisor does, and say whether we hold it.
 
     The kernel frees it when its holder dies, so a crash or a reboot leaves nothing that looks alive.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (directory / _LOCK_FILE).open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while not (free := _try_lock(handle, fcntl.LOCK_EX)) and time.monotonic() < end:
+            time.sleep(0.005)
+        yield free
 
 
 def is_supervised(directory: Path) -> bool:
-    """Whether a living process supervises the cluster in ``directory``."""
-    if not directory.exists():
+    """Whether a living process supervises the cluster in ``directory``; changes nothing there."""
+    try:
+        handle = (directory / _LOCK_FILE).open("rb")
+    except FileNotFoundError:
         return False
-    with supervising(directory) as free:
-        return not free
+    with handle:
+        return not _try_lock(handle, fcntl.LOCK_SH)  # shared, so that those who ask at the same time do not see another
+
+
+def _try_lock(handle: IO[Any], kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
