@@ -3,7 +3,8 @@
 import pytest
 
 from gravswell_operator.api import GPUNodePool, InferenceServer
-from gravswell_operator.desired.placement import may_surge, merged_selector
+from gravswell_operator.desired.placement import may_surge, merged_selector, must_make_room
+from gravswell_operator.state import pod
 
 
 def pool(nodes, gpus_per_node):
@@ -51,6 +52,48 @@ def test_on_the_cpu_a_single_replica_is_replaced_without_an_interruption(replica
 )
 def test_with_gpus_only_where_some_node_must_have_room(nodes, per_node, servers, surges):
     assert may_surge(servers[0], pool(nodes, per_node), servers) is surges
+
+
+def waiting(message, **other):
+    raw = {
+        "metadata": {"name": "s-1", **other},
+        "status": {"conditions": [{"type": "PodScheduled", "status": "False", "message": message}]},
+    }
+    return pod(raw)
+
+
+GPUS_ALONE = (
+    "0/3 nodes are available: 2 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: 3 No victims."
+)
+TYPO = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector. preemption: not helpful."
+
+
+@pytest.mark.parametrize(
+    ("messages", "makes_room"),
+    [
+        ([GPUS_ALONE], True),
+        (["0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient nvidia.com/gpu."], True),
+        ([GPUS_ALONE, GPUS_ALONE], True),
+        ([], False),
+        ([TYPO], False),
+        # The older replica may be on the other one of the two nodes.
+        (["0/3 nodes are available: 1 Insufficient nvidia.com/gpu, 2 node(s) didn't match Pod's affinity."], False),
+        (["0/3 nodes are available: 2 Insufficient nvidia.com/gpu, 2 Insufficient memory."], False),
+        (["0/3 nodes are available: 2 Insufficient cpu."], False),
+        ([GPUS_ALONE, TYPO], False),
+    ],
+)
+def test_only_missing_gpus_cost_an_older_replica(messages, makes_room):
+    assert must_make_room(pool(2, 8), [waiting(message) for message in messages]) is makes_room
+
+
+def test_what_goes_or_runs_needs_no_room():
+    assert not must_make_room(pool(2, 8), [waiting(GPUS_ALONE, deletionTimestamp="2026-01-01T00:00:00Z")])
+    assert not must_make_room(None, [waiting(GPUS_ALONE)])
+    crashed = {"name": "triton", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    assert not must_make_room(
+        pool(2, 8), [pod({"metadata": {"name": "s"}, "status": {"containerStatuses": [crashed]}})]
+    )
 
 
 def test_labels_that_contradict_each_other_are_named():

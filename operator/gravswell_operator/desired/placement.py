@@ -1,11 +1,16 @@
 """Where a server's pods may run: labels, tolerations, and the surge that fits."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from gravswell_operator.api import GPUNodePool, InferenceServer
 from gravswell_operator.api.gpunodepool import Taint
+from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.objects import Manifest
+from gravswell_operator.state import PodState
+
+_INSUFFICIENT = re.compile(r"(\d+) Insufficient (\S+?)[.,]?(?=\s|$)")
 
 
 def pool_node_selector(pool: GPUNodePool) -> dict[str, str]:
@@ -59,7 +64,8 @@ def peak_replicas(server: InferenceServer) -> int:
     """The most replicas that the server may have by its spec."""
     if server.spec.autoscaling is not None:
         return server.spec.autoscaling.max_replicas
-    return server.spec.replicas if server.spec.replicas is not None else 1
+    assert server.spec.replicas is not None  # exactly one of the two is set
+    return server.spec.replicas
 
 
 def may_surge(server: InferenceServer, pool: GPUNodePool | None, on_pool: Iterable[InferenceServer]) -> bool:
@@ -77,3 +83,27 @@ def may_surge(server: InferenceServer, pool: GPUNodePool | None, on_pool: Iterab
     used = sum(other.spec.gpus * peak_replicas(other) for other in on_pool)
     spare = pool.status.allocatable_gpus - used
     return spare >= pool.status.ready_nodes * (gpus - 1) + 1 and spare >= gpus
+
+
+def must_make_room(pool: GPUNodePool | None, pods: Iterable[PodState]) -> bool:
+    """Whether a replica waits for nothing but GPUs that an older replica would leave to it.
+
+    Pods of others take GPUs that :func:`may_surge` does not count, and then a roll-out that surges waits for ever. Only
+    what every node of the pool lacks is proof: then each older replica stands on a node where the new one lacks GPUs
+    alone. A label that no node has, or CPU or memory that none has, must never cost a replica that serves.
+    """
+    if pool is None:
+        return False
+    waiting = [
+        pod.problem.message
+        for pod in pods
+        if pod.active and pod.problem is not None and pod.problem.reason is Reason.POD_UNSCHEDULABLE
+    ]
+    wanted = {pool.spec.accelerator.resource_name: max(pool.status.ready_nodes, 1)}
+    return bool(waiting) and all(_insufficient(message) == wanted for message in waiting)
+
+
+def _insufficient(message: str) -> dict[str, int]:
+    """What the scheduler's message says is short, and on how many nodes: ``1 Insufficient nvidia.com/gpu, …``."""
+    filtered = message.partition("preemption:")[0]
+    return {resource: int(nodes) for nodes, resource in _INSUFFICIENT.findall(filtered)}

@@ -127,5 +127,5 @@ def _deployment(plan: ServerPlan, service_account: str) -> Manifest:
     }
     # Left alone while an autoscaler owns it: what we never send, we never take back.
     if server.spec.autoscaling is None:
-        spec["replicas"] = server.spec.replicas if server.spec.replicas is not None else 1
+        spec["replicas"] = server.spec.replicas
     return child(server, "apps/v1", "Deployment", server.metadata.name, role=names.ROLE_TRITON, spec=spec)

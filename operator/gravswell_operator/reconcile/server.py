@@ -7,9 +7,8 @@ from gravswell_operator import errors, names, state
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record
-from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.models import Resolution, resolve_server
-from gravswell_operator.desired.placement import may_surge
+from gravswell_operator.desired.placement import may_surge, must_make_room
 from gravswell_operator.desired.server import ServerPlan, children
 from gravswell_operator.desired.source import source
 from gravswell_operator.reconcile import apply, documents, status
@@ -74,8 +73,8 @@ def _resolve(context: Context, server: InferenceServer, repository: ModelReposit
 
 
 def _surge(context: Context, server: InferenceServer, pool: GPUNodePool | None, pods: list[state.PodState]) -> bool:
-    """Whether a roll-out may start with an additional pod; not while one finds no place."""
-    if any(pod.problem is not None and pod.problem.reason is Reason.POD_UNSCHEDULABLE for pod in pods if pod.active):
+    """Whether a roll-out may start with an additional pod; not while one waits for the GPUs of an older one."""
+    if must_make_room(pool, pods):
         return False
     key = pool_key(server)
     on_pool = context.referrers(key, resources.INFERENCE_SERVER) if key is not None else []

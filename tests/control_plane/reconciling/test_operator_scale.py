@@ -70,19 +70,6 @@ def test_a_roll_out_never_needs_gpus_that_are_not_there(world):
     world.condition("inferenceserver", "server", status="True")
 
 
-def test_a_single_replica_is_replaced_without_an_interruption_where_there_is_room(world):
-    world.make_pool()
-    world.make_repository()
-    world.make_server(nodePoolRef={"name": world.pool}, gpus=1)
-    world.condition("inferenceserver", "server", status="True")
-    world.until(
-        lambda: (
-            world.get("deployment", "server")["spec"]["strategy"]["rollingUpdate"]
-            == {"maxSurge": 1, "maxUnavailable": 0}
-        )
-    )
-
-
 def test_drivers_are_installed_and_removed(world):
     name = f"{world.pool}-device-plugin"
 
