@@ -19,9 +19,13 @@ WANTED = stamp(
                         {
                             "name": "triton",
                             "args": ["one", "two"],
+                            "env": [{"name": "A", "value": "1"}],
+                            "ports": [{"name": "http", "containerPort": 8000, "protocol": "TCP"}],
+                            "volumeMounts": [{"name": "v", "mountPath": "/a"}, {"name": "v", "mountPath": "/b"}],
                             "resources": {"requests": {"cpu": "1", "memory": "2Gi"}},
                         }
                     ],
+                    "nodeSelector": {"memory": "high"},
                     "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}],
                     "tolerations": [{"key": "a"}],
                 }
@@ -56,8 +60,12 @@ def container(body):
         lambda b: pod(b)["containers"].insert(0, {"name": "injected"}),
         lambda b: b["metadata"]["labels"].update(other="label"),
         lambda b: b["metadata"]["ownerReferences"].insert(0, {"uid": "2"}),
+        lambda b: container(b)["env"].insert(0, {"name": "B"}),
+        lambda b: container(b)["ports"].insert(0, {"containerPort": 9000, "protocol": "TCP"}),
+        lambda b: container(b)["volumeMounts"].insert(0, {"name": "v", "mountPath": "/c"}),
+        lambda b: pod(b)["volumes"].insert(0, {"name": "token"}),
     ],
-    ids=["same", "defaulted", "cpu", "size", "injected", "label", "owner"],
+    ids=["same", "defaulted", "cpu", "size", "injected", "label", "owner", "env", "port", "mount", "volume"],
 )
 def test_no_difference(change):
     assert difference(WANTED, live(change)) is None
@@ -74,6 +82,15 @@ def test_no_difference(change):
             ".spec.template.spec.containers[triton].resources.requests.cpu",
         ),
         (lambda b: pod(b)["tolerations"].append({"key": "b"}), ".spec.template.spec.tolerations"),
+        (
+            lambda b: container(b)["volumeMounts"][1].update(name="w"),
+            ".spec.template.spec.containers[triton].volumeMounts[v].name",
+        ),
+        (
+            lambda b: container(b)["ports"][0].update(containerPort=9000),
+            ".spec.template.spec.containers[triton].ports[http]",
+        ),
+        (lambda b: pod(b)["nodeSelector"].update(disk="ssd"), ".spec.template.spec.nodeSelector"),
         (lambda b: b["metadata"]["labels"].clear(), ".metadata.labels.a"),
         (lambda b: b["metadata"]["annotations"].clear(), "digest"),
     ],
@@ -91,3 +108,27 @@ def test_a_field_that_is_wanted_no_more_is_found_by_the_digest():
     del less["metadata"]["annotations"]
     del less["spec"]["template"]["spec"]["tolerations"]
     assert difference(stamp(less), live()) == "digest"
+
+
+BINDING = stamp(
+    {
+        "kind": "RoleBinding",
+        "metadata": {"name": "b"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "b"},
+        "subjects": [{"kind": "ServiceAccount", "name": "agent", "namespace": "ns"}],
+    }
+)
+
+
+def test_a_list_that_is_not_shared_is_compared_as_a_whole_though_its_items_have_names():
+    bound = copy.deepcopy(BINDING)
+    assert difference(BINDING, bound) is None
+    bound["subjects"].append({"kind": "ServiceAccount", "name": "intruder", "namespace": "ns"})
+    assert difference(BINDING, bound) == ".subjects"
+
+
+def test_a_selector_is_compared_as_a_whole():
+    service = stamp({"kind": "Service", "metadata": {"name": "s"}, "spec": {"selector": {"a": "b"}}})
+    selecting = copy.deepcopy(service)
+    selecting["spec"]["selector"]["nobody"] = "has this"
+    assert difference(service, selecting) == ".spec.selector"

@@ -10,6 +10,22 @@ from gravswell_operator import names, quantities
 
 _QUANTITY_MAPS = {"requests", "limits"}
 _QUANTITIES = {"sizeLimit", "cpu", "memory"}
+_SHARED_LISTS: Mapping[str, tuple[str, ...]] = {
+    "ownerReferences": ("uid",),
+    "containers": ("name",),
+    "initContainers": ("name",),
+    "volumes": ("name",),
+    "env": ("name",),
+    "imagePullSecrets": ("name",),
+    "volumeMounts": ("mountPath",),
+    # Of containers and of Services.
+    "ports": ("containerPort", "port", "protocol"),
+}
+"""The lists whose items the API gives one owner each, and what tells the items apart: others may add some of their own,
+an injected container for instance, and an apply of ours would leave those. Every other list is one value of one owner:
+a subject too many in a RoleBinding is as wrong as one too few."""
+_WHOLE_MAPS = {"selector", "matchLabels", "nodeSelector"}
+"""The maps that are one value of one owner: a label too many in a Service's selector finds no pod."""
 
 
 def difference(wanted: Mapping[str, Any], live: Mapping[str, Any] | None) -> str | None:
@@ -22,50 +38,53 @@ def difference(wanted: Mapping[str, Any], live: Mapping[str, Any] | None) -> str
     return _compare(wanted, live, "")
 
 
-def _compare(wanted: Any, live: Any, path: str) -> str | None:
-    name = path.rsplit(".", 1)[-1]
+def _compare(wanted: Any, live: Any, path: str, name: str = "") -> str | None:
+    """``name`` is the field that the two are the values of, the last part of ``path``."""
     if isinstance(wanted, Mapping):
-        if not isinstance(live, Mapping):
-            # The API server drops an empty object, and an emptyDir without settings means the same as none.
-            return None if not wanted and live is None else path
-        inside = _compare_quantity if name in _QUANTITY_MAPS else _compare
-        for key, value in wanted.items():
-            if (found := inside(value, live.get(key), f"{path}.{key}")) is not None:
-                return found
-        return None
+        return _compare_maps(wanted, live, path, name)
     if isinstance(wanted, Sequence) and not isinstance(wanted, str):
-        return _compare_lists(wanted, live, path)
+        return _compare_lists(wanted, live, path, name)
     if name in _QUANTITIES:
-        return _compare_quantity(wanted, live, path)
+        return _compare_quantity(wanted, live, path, name)
     return None if wanted == live else path
 
 
-def _compare_quantity(wanted: Any, live: Any, path: str) -> str | None:
+def _compare_quantity(wanted: Any, live: Any, path: str, _: str) -> str | None:
     return None if live is not None and quantities.equal(wanted, live) else path
 
 
-def _compare_lists(wanted: Sequence[Any], live: Any, path: str) -> str | None:
+def _compare_maps(wanted: Mapping[str, Any], live: Any, path: str, name: str) -> str | None:
+    if not isinstance(live, Mapping):
+        # The API server drops an empty object, and an emptyDir without settings means the same as none.
+        return None if not wanted and live is None else path
+    if name in _WHOLE_MAPS and live.keys() - wanted.keys():
+        return path
+    inside = _compare_quantity if name in _QUANTITY_MAPS else _compare
+    for key, value in wanted.items():
+        if (found := inside(value, live.get(key), f"{path}.{key}", key)) is not None:
+            return found
+    return None
+
+
+def _compare_lists(wanted: Sequence[Any], live: Any, path: str, name: str) -> str | None:
     if not isinstance(live, Sequence):
         return None if not wanted and live is None else path
-    key = _map_key(wanted)
-    if key is None:
-        # Lists without a key belong to one owner as a whole.
+    fields = _SHARED_LISTS.get(name)
+    if fields is None:
         if len(wanted) != len(live):
             return path
         for index, (one, other) in enumerate(zip(wanted, live, strict=True)):
             if (found := _compare(one, other, f"{path}[{index}]")) is not None:
                 return found
         return None
-    # Lists with a key may hold the items of others, an injected container for instance.
-    by_key = {item.get(key): item for item in live if isinstance(item, Mapping)}
+    by_key = {_item_key(item, fields): item for item in live if isinstance(item, Mapping)}
     for item in wanted:
-        if (found := _compare(item, by_key.get(item[key]), f"{path}[{item[key]}]")) is not None:
+        key = _item_key(item, fields)
+        where = item.get("name", key[0])
+        if (found := _compare(item, by_key.get(key), f"{path}[{where}]")) is not None:
             return found
     return None
 
 
-def _map_key(items: Sequence[Any]) -> str | None:
-    for key in ("uid", "name"):
-        if items and all(isinstance(item, Mapping) and key in item for item in items):
-            return key
-    return None
+def _item_key(item: Mapping[str, Any], fields: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(item[field] for field in fields if field in item)
