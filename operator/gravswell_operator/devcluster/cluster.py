@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Self
 
 from gravswell.cache import cache_dir, locked
-from gravswell.errors import ConflictError, GravswellError, NotFoundError, UnavailableError
+from gravswell.errors import (
+    ConflictError,
+    GravswellError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedError,
+)
 from gravswell_operator.devcluster.binaries import CONTROL_PLANE, Binaries, ProgressCallback, ensure_binaries
 from gravswell_operator.devcluster.processes import Child, tail
 from gravswell_operator.devcluster.state import ClusterState, Phase, Shape, is_supervised
@@ -20,6 +27,11 @@ from gravswell_operator.devcluster.state import ClusterState, Phase, Shape, is_s
 _START_TIMEOUT = 420.0  # the sum of what the supervisor's parts allow themselves
 _STOP_TIMEOUT = 90.0
 _SUPERVISOR_LOG = "supervisor.log"
+
+# What a supervisor ended with is raised again where somebody waits for it.
+_KINDS: dict[int, type[GravswellError]] = {
+    kind.exit_code: kind for kind in (InvalidInputError, NotFoundError, ConflictError, UnsupportedError)
+}
 
 
 class DevCluster:
@@ -246,7 +258,8 @@ def _await_ready(directory: Path, child: Child) -> ClusterState:
             if state.phase is Phase.READY:
                 return state
             if state.phase is Phase.FAILED:
-                raise UnavailableError(f"the development cluster did not start: {state.message}")
+                kind = _KINDS.get(state.exit_code, UnavailableError)
+                raise kind(f"the development cluster did not start: {state.message}")
         if ended:
             raise UnavailableError(f"the development cluster did not start; {tail(child.log)}")
         if time.monotonic() > end:
