@@ -84,6 +84,22 @@ def test_a_child_wakes_its_owner(world, resource):
     assert world.child(resource, "c", label, deleted=True) == {owner}
 
 
+def test_a_child_whose_label_changes_wakes_whom_it_named_and_whom_it_names(world):
+    world.child(resources.SERVICE, "c", {names.LABEL_SERVER: "server"})
+    assert world.child(resources.SERVICE, "c", {names.LABEL_SERVER: "other"}) == {
+        "InferenceServer server",
+        "InferenceServer other",
+    }
+    assert world.child(resources.SERVICE, "c", {}) == {"InferenceServer other"}
+
+
+def test_a_pod_that_moves_to_another_server_wakes_both_and_their_models(world):
+    world.own(resources.MODEL, "m")
+    world.child(resources.POD, "p", {names.LABEL_SERVER: "other"})
+    woken = world.child(resources.POD, "p", {names.LABEL_SERVER: "server"})
+    assert woken == {"InferenceServer other", "InferenceServer server", "Model m"}
+
+
 def test_a_report_wakes_the_server_and_its_models(world):
     world.own(resources.MODEL, "m")
     woken = world.child(resources.CONFIG_MAP, "server-report", {names.LABEL_SERVER: "server"}, data={"p": "{}"})

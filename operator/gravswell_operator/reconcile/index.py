@@ -101,19 +101,17 @@ class Index:
         return woken
 
     def _child_changed(self, change: Change) -> set[Key]:
-        record = change.new or change.old
-        assert record is not None
-        owner = owner_key(record)
-        if owner is None:
+        # The owner that a child's label no longer names must mend the label, so both are woken.
+        owners = {key for record in (change.old, change.new) if record is not None and (key := owner_key(record))}
+        if change.key.resource is resources.POD and len(owners) == 1 and _same_view(change):
             return set()
-        if change.key.resource is resources.POD and _same_view(change):
-            return set()
-        woken = {owner}
+        woken = set(owners)
         if change.key.resource in (resources.POD, resources.CONFIG_MAP):
             # Reports and pods are what Models are judged by; listings, what they are resolved by.
-            for referrer in self.referrers(owner):
-                woken.add(referrer)
-                woken |= self.referrers(referrer)
+            for owner in owners:
+                for referrer in self.referrers(owner):
+                    woken.add(referrer)
+                    woken |= self.referrers(referrer)
         return woken
 
 
