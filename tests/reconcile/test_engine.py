@@ -135,6 +135,27 @@ async def test_what_belongs_to_somebody_else_is_not_touched(served):
     assert "apply ConfigMap server-report" not in served.api.writes
 
 
+async def test_drift_that_a_watch_brings_before_the_answer_to_our_own_write_is_repaired(served):
+    """Somebody writes between our apply and its answer, and their version is what the cache holds by then."""
+    await served.settle()
+    service = served.get("Service", "server")
+    apply = served.api.apply
+    drifted = []
+
+    async def apply_and_lose_the_race(resource, manifest, **options):
+        answer = await apply(resource, manifest, **options)
+        if resource is resources.SERVICE and manifest["metadata"]["name"] == "server" and not drifted:
+            drifted.append({**answer, "spec": {**answer["spec"], "selector": {"nobody": "has this"}}})
+            served.see(resources.SERVICE, drifted[0])
+        return answer
+
+    served.api.apply = apply_and_lose_the_race
+    served.see(resources.SERVICE, {**service, "spec": {**service["spec"], "type": "NodePort"}})
+    await served.settle()
+    assert drifted
+    assert served.get("Service", "server")["spec"] == service["spec"]
+
+
 async def test_what_was_orphaned_on_purpose_is_adopted(served):
     served.see(resources.CONFIG_MAP, _child("ConfigMap", "server-report", OURS))
     await served.settle()

@@ -66,6 +66,11 @@ class Change:
     new: Record | None
 
 
+def version_of(body: Mapping[str, Any]) -> int:
+    """The resource version of an object; a later one is newer."""
+    return int(body["metadata"].get("resourceVersion") or 0)
+
+
 class Cache:
     """All records, by kind, namespace and name. Used from one event loop only."""
 
@@ -90,7 +95,7 @@ class Cache:
         key = Key(resource, metadata.get("namespace") or "", metadata["name"])
         records = self._records.setdefault(resource, {})
         old = records.get((key.namespace, key.name))
-        version = int(metadata.get("resourceVersion") or 0)
+        version = version_of(body)
         if old is not None and version <= old.version and not (deleted and old.uid == metadata.get("uid")):
             return None
         if deleted:

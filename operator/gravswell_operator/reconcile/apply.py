@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from gravswell.errors import GravswellError
 from gravswell_operator import errors, names
 from gravswell_operator.cluster import resources
-from gravswell_operator.cluster.cache import Key, Record
+from gravswell_operator.cluster.cache import Key, Record, version_of
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.diff import difference
 from gravswell_operator.desired.objects import Manifest
@@ -86,9 +86,12 @@ async def _apply(context: Context, owner: Record, manifest: Manifest) -> None:
             record.checked = digest
             return
         log.info("%s: applying %s (%s differs)", owner.key, key, where)
-    context.observe(key.resource, await context.client.apply(key.resource, manifest))
-    if (applied := context.cache.get(key)) is not None:
-        # What still differs in the answer is how the API server writes it, not drift.
+    body = await context.client.apply(key.resource, manifest)
+    context.observe(key.resource, body)
+    applied = context.cache.get(key)
+    if applied is not None and applied.version == version_of(body):
+        # What still differs in the answer is how the API server writes it, not drift. Only in the answer: what a watch
+        # has brought meanwhile is somebody else's doing, and was not compared yet.
         applied.checked = digest
 
 
