@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from gravswell_operator import names, quantities
+from gravswell_operator import quantities
 from gravswell_operator.conditions import Reason
 
 Raw = Mapping[str, Any]
@@ -28,15 +28,10 @@ class PodState:
     """A pod of ours."""
 
     name: str
-    namespace: str
-    server: str
-    repository: str
-    node: str
     ready: bool
     terminating: bool
     finished: bool
     problem: Problem | None
-    restarts: int
 
     @property
     def active(self) -> bool:
@@ -66,7 +61,6 @@ class WorkloadState:
     total: int
     updated: int
     ready: int
-    available: int
     progressing_reason: str = ""
     progressing_message: str = ""
     failure_message: str = ""
@@ -101,21 +95,15 @@ _WAITING = {
 def pod(raw: Raw) -> PodState:
     """A pod's state."""
     metadata, status = raw["metadata"], raw.get("status") or {}
-    labels = metadata.get("labels") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     phase = status.get("phase", "Pending")
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     return PodState(
         name=metadata["name"],
-        namespace=metadata.get("namespace", ""),
-        server=labels.get(names.LABEL_SERVER, ""),
-        repository=labels.get(names.LABEL_REPOSITORY, ""),
-        node=(raw.get("spec") or {}).get("nodeName", ""),
         ready=conditions.get("Ready", {}).get("status") == "True",
         terminating=bool(metadata.get("deletionTimestamp")),
         finished=phase in ("Succeeded", "Failed"),
         problem=_pod_problem(metadata["name"], phase, status, conditions, containers),
-        restarts=sum(c.get("restartCount", 0) for c in containers),
     )
 
 
@@ -173,7 +161,6 @@ def deployment(raw: Raw) -> WorkloadState:
         total=status.get("replicas", 0),
         updated=status.get("updatedReplicas", 0),
         ready=status.get("readyReplicas", 0),
-        available=status.get("availableReplicas", 0),
         progressing_reason=progressing.get("reason", ""),
         progressing_message=progressing.get("message", ""),
         failure_message=failure.get("message", "") if failure.get("status") == "True" else "",
@@ -190,7 +177,6 @@ def daemonset(raw: Raw) -> WorkloadState:
         total=status.get("currentNumberScheduled", 0),
         updated=status.get("updatedNumberScheduled", 0),
         ready=status.get("numberReady", 0),
-        available=status.get("numberAvailable", 0),
     )
 
 

@@ -117,6 +117,9 @@ def test_a_pod_that_says_nothing_new_wakes_nobody(world):
     labels = {names.LABEL_SERVER: "server"}
     assert world.child(resources.POD, "p", labels) == {"InferenceServer server"}
     assert world.child(resources.POD, "p", labels, status={"podIP": "10.0.0.1"}) == set()
+    assert world.child(resources.POD, "p", labels, spec={"nodeName": "n"}) == set()
+    restarted = {"containerStatuses": [{"name": "c", "restartCount": 1, "state": {"running": {}}}]}
+    assert world.child(resources.POD, "p", labels, status=restarted) == set()
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     assert world.child(resources.POD, "p", labels, status=ready) == {"InferenceServer server"}
 

@@ -29,10 +29,8 @@ def resource(manifest) -> Callable[..., Any]:
 @pytest.fixture
 def pod() -> Callable[..., PodState]:
     def make(name: str = "p-1", *, ready: bool = True, problem: Problem | None = None, **other: Any) -> PodState:
-        fields: dict[str, Any] = {"terminating": False, "finished": False, "restarts": 0, "node": "n", **other}
-        return PodState(
-            name=name, namespace="ns", server="server", repository="", ready=ready, problem=problem, **fields
-        )
+        fields: dict[str, Any] = {"terminating": False, "finished": False, **other}
+        return PodState(name=name, ready=ready, problem=problem, **fields)
 
     return make
 
@@ -40,7 +38,7 @@ def pod() -> Callable[..., PodState]:
 @pytest.fixture
 def workload() -> Callable[..., WorkloadState]:
     def make(desired: int = 1, ready: int = 1, **other: Any) -> WorkloadState:
-        fields = {"generation_seen": True, "total": desired, "updated": desired, "available": ready, **other}
+        fields = {"generation_seen": True, "total": desired, "updated": desired, **other}
         return WorkloadState(desired=desired, ready=ready, **fields)
 
     return make

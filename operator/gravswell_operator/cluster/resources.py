@@ -24,7 +24,6 @@ class ResourceType:
     group: str = ""
     version: str = "v1"
     namespaced: bool = True
-    watched: bool = True
     selector: str = ""
     raw: bool = False
     view: Callable[[Mapping[str, Any]], Any] | None = None
@@ -105,8 +104,8 @@ CHILDREN = (
 )
 WATCHED = (*OWN, NODE, POD, *CHILDREN)
 
-EVENT = ResourceType("Event", "events", "events.k8s.io", watched=False)
-LEASE = ResourceType("Lease", "leases", "coordination.k8s.io", watched=False)
+EVENT = ResourceType("Event", "events", "events.k8s.io")
+LEASE = ResourceType("Lease", "leases", "coordination.k8s.io")
 
 _BY_KIND = {kind.kind: kind for kind in WATCHED}
 
