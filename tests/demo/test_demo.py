@@ -1,17 +1,16 @@
 """The README's first command, as a user runs it, with the real parts. Its set-up is the test environment's own."""
 
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+import yaml
 
-from gravswell_operator.devcluster import ensure_binaries
+from gravswell.cache import cache_dir
+from gravswell_operator.devcluster import ControlPlane, DevCluster
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = [sys.executable, "-m", "gravswell", "demo"]
@@ -19,33 +18,12 @@ BOUND = 400
 """Seconds: the demo takes about one minute on an idle machine."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _built() -> None:
-    """The programs are built before a demo's time is bounded: on a new machine that takes minutes."""
-    ensure_binaries()
-
-
-@pytest.fixture
-def mark(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An environment by which every process that a demo leaves behind can be found."""
-    mark = f"GRAVSWELL_TEST_MARK={tmp_path}"
-    yield os.environ | {"GRAVSWELL_TEST_MARK": str(tmp_path), "COLUMNS": "200", "TMPDIR": str(tmp_path)}
-    left = marked(mark)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left, "processes outlived the demo"
-
-
-def marked(mark: str) -> list[int]:
-    """Processes that carry ``mark`` in their environment."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"\0{mark}\0" in "\0" + (process / "environ").read_text(errors="replace"):
-                found.append(int(process.name))
-        except OSError:
-            continue  # it ended, or is not ours
-    return found
+def wait_for(words: str, demo: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + BOUND
+    while words not in log.read_text():
+        assert demo.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.2)
 
 
 def test_the_readme_shows_the_demo_that_is_tested() -> None:
@@ -95,11 +73,7 @@ def test_interrupted_it_cleans_up(mark: dict[str, str], tmp_path: Path) -> None:
     log = tmp_path / "demo.log"
     with log.open("wb") as output:
         demo = subprocess.Popen(DEMO, env=mark, stdout=output, stderr=output, start_new_session=True)
-    deadline = time.monotonic() + BOUND
-    while "kubectl apply -f examples/" not in log.read_text():
-        assert demo.poll() is None, log.read_text()[-3000:]
-        assert time.monotonic() < deadline, log.read_text()[-3000:]
-        time.sleep(0.2)
+    wait_for("kubectl apply -f examples/", demo, log)
     demo.send_signal(signal.SIGINT)
     assert demo.wait(timeout=120) != 0
     assert "Traceback" not in log.read_text()
@@ -121,3 +95,68 @@ def test_a_folder_with_something_in_it_is_left_alone(mark: dict[str, str], tmp_p
     assert "no empty folder" in done.stderr
     assert "Traceback" not in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_kept_up_it_waits_for_ctrl_c(mark: dict[str, str], tmp_path: Path) -> None:
+    log, repository = tmp_path / "demo.log", tmp_path / "kept"
+    with log.open("wb") as output:
+        command = [*DEMO, "--no-cluster", "--keep", "--directory", str(repository)]
+        demo = subprocess.Popen(command, env=mark, stdout=output, stderr=output, start_new_session=True)
+    wait_for("Ctrl-C ends it", demo, log)
+    assert demo.poll() is None
+    demo.send_signal(signal.SIGINT)
+    assert demo.wait(timeout=120) == 0, log.read_text()[-3000:]
+    assert (repository / "digits" / "2" / "model.onnx").is_file()
+
+
+def test_on_a_cluster_of_the_users_it_leaves_nothing_there(mark: dict[str, str]) -> None:
+    with DevCluster() as cluster:
+        done = subprocess.run(
+            [*DEMO, "--context", "gravswell-dev", "--kubeconfig", str(cluster.kubeconfig)],
+            env=mark,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=BOUND,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert "nothing is left" in done.stdout
+        assert "gravswell" not in cluster.kubectl("get", "customresourcedefinitions", "--output=name")
+
+
+def test_a_cluster_that_cannot_see_the_folder_is_refused_at_once(mark: dict[str, str], tmp_path: Path) -> None:
+    with ControlPlane(tmp_path / "plane") as plane:
+        context = yaml.safe_load(plane.kubeconfig.read_text())["current-context"]
+        done = subprocess.run(
+            [*DEMO, "--context", context, "--kubeconfig", str(plane.kubeconfig)],
+            env=mark,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=BOUND,
+        )
+    assert done.returncode == 2, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "--repository-url pvc://CLAIM/PATH" in done.stderr
+    assert "train for" not in done.stdout
+
+
+def test_without_go_everything_that_needs_none_is_shown(mark: dict[str, str], tmp_path: Path) -> None:
+    cache, tools = tmp_path / "cache", tmp_path / "bin"
+    cache.mkdir()
+    tools.mkdir()
+    (cache / "triton").symlink_to(cache_dir() / "triton")
+    for tool in ("bash", "sh"):  # Triton's python backend starts its processes through a shell
+        (tools / tool).symlink_to(f"/bin/{tool}")
+    done = subprocess.run(
+        DEMO,
+        env=mark | {"GRAVSWELL_CACHE": str(cache), "PATH": str(tools)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=BOUND,
+    )
+    assert done.returncode == 9, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "equal to the framework's" in done.stdout
+    assert "there is no `go` here" in done.stderr
+    assert "KUBEBUILDER_ASSETS" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,63 @@
+"""How the demo reaches replicas. The port-forward is played by a script: no cluster here has pods to forward to."""
+
+import io
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gravswell.errors import UnavailableError
+from gravswell_operator.demo.kubectl import Kubectl
+from gravswell_operator.demo.reach import replicas
+from gravswell_operator.demo.view import Story
+
+
+def pod(name: str, address: str, *, ready: bool = True, **metadata: Any) -> dict[str, Any]:
+    status = {"podIP": address, "conditions": [{"type": "Ready", "status": "True" if ready else "False"}]}
+    return {"metadata": {"name": name, **metadata}, "status": status}
+
+
+def kubectl(folder: Path, pods: list[dict[str, Any]], forward: str) -> Kubectl:
+    (folder / "pods.json").write_text(json.dumps({"items": pods}))
+    script = folder / "kubectl"
+    script.write_text(
+        f"""#!/bin/sh
+case "$1" in
+  get) cat {folder}/pods.json ;;
+  port-forward) echo "$@" >> {folder}/forwards; {forward} ;;
+esac
+"""
+    )
+    script.chmod(0o755)
+    return Kubectl(script, Story(Console(file=io.StringIO())))
+
+
+def test_loopback_addresses_are_dialled_and_others_forwarded(tmp_path: Path) -> None:
+    fake = kubectl(
+        tmp_path,
+        [
+            pod("here", "127.3.4.5"),
+            pod("there", "10.0.0.7"),
+            pod("late", "127.3.4.6", ready=False),
+            pod("going", "127.3.4.7", deletionTimestamp="2026-01-01T00:00:00Z"),
+        ],
+        'echo "Forwarding from 127.0.0.1:40123 -> 8001"; exec sleep 60',
+    )
+    with ExitStack() as stack:
+        assert replicas(fake, stack) == ["127.3.4.5:8001", "127.0.0.1:40123"]
+    assert (tmp_path / "forwards").read_text().split() == ["port-forward", "--namespace=default", "pod/there", ":8001"]
+
+
+def test_a_forward_that_fails_is_told_in_kubectls_words(tmp_path: Path) -> None:
+    fake = kubectl(tmp_path, [pod("there", "10.0.0.7")], 'echo "error: pod not found"')
+    with ExitStack() as stack, pytest.raises(UnavailableError, match="to pod there failed: error: pod not found"):
+        replicas(fake, stack)
+
+
+def test_no_ready_replica_is_an_error_with_the_way_to_look(tmp_path: Path) -> None:
+    fake = kubectl(tmp_path, [pod("late", "10.0.0.7", ready=False)], "exit 1")
+    with ExitStack() as stack, pytest.raises(UnavailableError, match="kubectl describe isrv digits"):
+        replicas(fake, stack)
