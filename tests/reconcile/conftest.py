@@ -28,6 +28,8 @@ class Api:
         self.writes: list[str] = []
         self.refuse: Callable[[str], Exception | None] = lambda _: None
         """Asked with ``VERB Kind name`` before each request."""
+        self.written: Callable[[ResourceType, dict[str, Any]], None] = lambda *_: None
+        """Told of each status that was written, before the answer is sent."""
         self._versions = itertools.count(1)
 
     def store(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +64,11 @@ class Api:
         metadata = manifest["metadata"]
         self._request("status", resource, metadata["name"])
         old = self.objects[resource.kind, metadata.get("namespace", ""), metadata["name"]]
-        return self.store({**old, "status": copy.deepcopy(manifest["status"])})
+        if old.get("status") == manifest["status"]:
+            return copy.deepcopy(old)  # no change, no new version, no event: as the real one
+        stored = self.store({**old, "status": copy.deepcopy(manifest["status"])})
+        self.written(resource, stored)
+        return stored
 
     async def merge(self, resource: ResourceType, namespace: str, name: str, change: dict[str, Any]) -> dict[str, Any]:
         self._request("merge", resource, name)
@@ -125,14 +131,19 @@ class World:
     async def settle(self) -> None:
         """Reconcile whatever is due, until nothing is."""
         for _ in range(100):
-            self.time += 1
-            if not (due := [k for k, at in self.context.queue._due.items() if at <= self.time]):
+            if not await self.tick():
                 return
-            for _ in due:
-                key = await self.context.queue.get()
-                await self.engine.handle(key)
-                self.context.queue.done(key)
         raise AssertionError("it never settles")
+
+    async def tick(self) -> int:
+        """A second passes, and what is due by then is reconciled; how many that were."""
+        self.time += 1
+        due = [k for k, at in self.context.queue._due.items() if at <= self.time]
+        for _ in due:
+            key = await self.context.queue.get()
+            await self.engine.handle(key)
+            self.context.queue.done(key)
+        return len(due)
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
         found = [o for (k, _, n), o in self.api.objects.items() if (k, n) == (kind, name)]

@@ -6,6 +6,7 @@ import pytest
 
 from gravswell_operator import errors
 from gravswell_operator.cluster import resources
+from gravswell_operator.reconcile import apply
 
 SERVER = {"spec": {"nodePoolRef": None, "gpus": 0}}
 CHILDREN = [
@@ -57,6 +58,58 @@ async def test_a_failure_is_told_and_tried_again(served):
     await served.settle()
     assert served.context.queue.failing == 0
     assert served.condition("InferenceServer", "server")["reason"] == "NoModels"
+
+
+@pytest.mark.parametrize("watch_is_first", [False, True])
+async def test_a_failure_in_other_words_each_time_is_not_tried_again_any_sooner(served, watch_is_first):
+    words = (f"attempt {number} failed" for number in range(10**6))
+    served.api.refuse = lambda asked: (
+        errors.ApiUnavailableError(next(words)) if asked == "apply Deployment server" else None
+    )
+    if watch_is_first:
+        served.api.written = served.context.observe
+    for _ in range(60):
+        await served.tick()
+    # After 0.5, 1, 2, 4, 8, 16 and 32 seconds.
+    assert 5 <= served.engine.failed["InferenceServer"] <= 8
+    assert served.condition("InferenceServer", "server")["reason"] == "ApiError"
+
+
+async def test_a_success_is_not_followed_by_a_second_look(world):
+    world.own(resources.GPU_NODE_POOL)
+    assert await world.tick() == 1
+    assert world.condition("GPUNodePool", "pool")["reason"] == "NoNodes"
+    assert await world.tick() == 0
+
+
+async def test_a_status_that_somebody_else_writes_is_put_right(world):
+    world.own(resources.GPU_NODE_POOL)
+    await world.settle()
+    ours = world.get("GPUNodePool", "pool")
+    world.see(resources.GPU_NODE_POOL, {**ours, "status": {**ours["status"], "nodes": 99}})
+    await world.settle()
+    assert world.get("GPUNodePool", "pool")["status"] == ours["status"]
+
+
+async def test_a_change_that_the_answer_to_a_status_write_brings_is_acted_upon(world):
+    """A user's change reaches the API server while the status is on its way there."""
+    world.own(resources.GPU_NODE_POOL)
+
+    def change(words):
+        body = world.get("GPUNodePool", "pool")
+        if words.startswith("status") and body["metadata"]["generation"] == 1:
+            world.api.store({**body, "metadata": {**body["metadata"], "generation": 2}})
+
+    world.api.refuse = change
+    await world.settle()
+    assert world.get("GPUNodePool", "pool")["status"]["observedGeneration"] == 2
+
+
+@pytest.mark.parametrize("port", [40123, 55555])
+def test_a_failure_is_told_without_the_port_that_differs_each_time(port):
+    error = errors.ApiUnavailableError(f"calling webhook: read tcp 10.0.0.1:{port}->10.0.0.2:443: i/o timeout")
+    told = apply.problem(error).message
+    assert told.endswith("calling webhook: read tcp 10.0.0.1->10.0.0.2:443: i/o timeout")
 
 
 @pytest.mark.parametrize(

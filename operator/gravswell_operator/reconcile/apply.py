@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping, Sequence
 
 from gravswell.errors import GravswellError
@@ -27,19 +28,24 @@ class FormerOwnerError(errors.ApiConflictError):
     """The child of a former owner of the same name is still there; the garbage collector takes it."""
 
 
+_EPHEMERAL_PORT = re.compile(r":\d+(?=->)")
+"""As in ``read tcp 10.0.0.1:40123->10.0.0.2:443: i/o timeout``: of a webhook's connection, another one each time."""
+
+
 def problem(error: GravswellError) -> Problem:
-    """Why children could not be applied, in words for a condition."""
+    """Why children could not be applied, in words for a condition: the same words for the same failure."""
+    text = _EPHEMERAL_PORT.sub("", str(error))
     if isinstance(error, NameTakenError):
-        return Problem(Reason.NAME_TAKEN, str(error))
+        return Problem(Reason.NAME_TAKEN, text)
     if isinstance(error, FormerOwnerError):
-        return Problem(Reason.STARTING, str(error))
+        return Problem(Reason.STARTING, text)
     if isinstance(error, errors.ApiRejectedError):
-        return Problem(Reason.REJECTED, f"the API server refuses what follows from the spec: {error}")
+        return Problem(Reason.REJECTED, f"the API server refuses what follows from the spec: {text}")
     if isinstance(error, errors.ApiForbiddenError):
-        return Problem(Reason.FORBIDDEN, f"the operator may not do this: {error}")
+        return Problem(Reason.FORBIDDEN, f"the operator may not do this: {text}")
     if isinstance(error, errors.ApiNotFoundError):
-        return Problem(Reason.NAMESPACE_NOT_FOUND, str(error))
-    return Problem(Reason.API_ERROR, f"tried again soon: {error}")
+        return Problem(Reason.NAMESPACE_NOT_FOUND, text)
+    return Problem(Reason.API_ERROR, f"tried again soon: {text}")
 
 
 async def apply_children(context: Context, owner: Record, wanted: Sequence[Manifest]) -> None:

@@ -1,7 +1,7 @@
 """What every reconcile works with, and how an observed change reaches the queue."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ from gravswell_operator.cluster.events import Recorder
 from gravswell_operator.cluster.queue import WorkQueue
 from gravswell_operator.cluster.resources import ResourceType
 from gravswell_operator.desired.objects import Options
-from gravswell_operator.reconcile.index import Index
+from gravswell_operator.reconcile.index import Index, spec_changed
 from gravswell_operator.state import PodState
 
 
@@ -27,6 +27,8 @@ class Context:
     recorder: Recorder
     options: Options
     now: Callable[[], datetime]
+    writing: dict[Key, Any] = field(default_factory=dict)
+    """The statuses that are being written, as their views will have them; whoever writes one, removes it again."""
 
     def observe(self, resource: ResourceType, body: Mapping[str, Any], *, deleted: bool = False) -> None:
         """Take in what a watch or a write of ours returned, and wake whom it concerns."""
@@ -35,10 +37,22 @@ class Context:
             self.wake([change])
 
     def wake(self, changes: Iterable[Change]) -> None:
-        """Queue everything that these changes concern."""
+        """Queue everything that these changes concern.
+
+        What our own status write does to an object is no news to the object itself, whether the answer or a watch says
+        it first: a failure that is told would else be tried again at once, for ever.
+        """
         for change in changes:
-            for key in self.index.apply(change):
+            woken = self.index.apply(change)
+            if self._is_own_status(change):
+                woken.discard(change.key)
+            for key in woken:
                 self.queue.add(key)
+
+    def _is_own_status(self, change: Change) -> bool:
+        if change.new is None or change.key not in self.writing or spec_changed(change):
+            return False
+        return bool(change.new.view.status == self.writing[change.key])
 
     def view(self, key: Key | None) -> Any:
         """The typed state of an object, or None where it is not there or cannot be read."""

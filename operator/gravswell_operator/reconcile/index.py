@@ -129,14 +129,22 @@ def _references(record: Record) -> list[Key]:
     return []
 
 
-def _meaning_changed(change: Change) -> bool:
-    """Whether others must know: not for a status that only the object's own reconcile reads."""
+def spec_changed(change: Change) -> bool:
+    """Whether an object of ours is another one than before, or is asked for something else."""
     old, new = change.old, change.new
     if old is None or new is None or old.view is None or new.view is None or old.uid != new.uid:
         return True
-    if change.key.resource is resources.GPU_NODE_POOL:
-        before, after = old.view.status, new.view.status
-        if (before.allocatable_gpus, before.ready_nodes) != (after.allocatable_gpus, after.ready_nodes):
-            return True
-    deleting = old.view.metadata.deletion_timestamp != new.view.metadata.deletion_timestamp
-    return bool(old.view.metadata.generation != new.view.metadata.generation or deleting)
+    before, after = old.view.metadata, new.view.metadata
+    return bool(before.generation != after.generation or before.deletion_timestamp != after.deletion_timestamp)
+
+
+def _meaning_changed(change: Change) -> bool:
+    """Whether others must know: not for a status that only the object's own reconcile reads."""
+    if spec_changed(change):
+        return True
+    if change.key.resource is not resources.GPU_NODE_POOL:
+        return False
+    assert change.old is not None
+    assert change.new is not None
+    before, after = change.old.view.status, change.new.view.status
+    return bool((before.allocatable_gpus, before.ready_nodes) != (after.allocatable_gpus, after.ready_nodes))

@@ -48,7 +48,7 @@ async def write_invalid(context: Context, record: Record) -> None:
         message=conditions.shorten(f"this operator cannot read the object: {record.invalid}"),
         last_transition_time=record.created,
     )
-    await _apply_body(context, record, {"conditions": [condition.to_dict()]})
+    await _send(context, record, {"conditions": [condition.to_dict()]})
 
 
 async def _apply(
@@ -59,10 +59,15 @@ async def _apply(
     after: tuple[Condition, ...],
 ) -> None:
     view = record.view
-    if type(view.status).model_validate(status) == view.status:
+    decided = type(view.status).model_validate(status)
+    if decided == view.status:
         return
-    if not await _apply_body(context, record, status):
-        return
+    context.writing[record.key] = decided
+    try:
+        if not await _send(context, record, status):
+            return
+    finally:
+        del context.writing[record.key]
     reference = {
         "apiVersion": record.key.resource.api_version,
         "kind": record.key.resource.kind,
@@ -75,7 +80,7 @@ async def _apply(
         context.recorder.transition(reference, transition)
 
 
-async def _apply_body(context: Context, record: Record, status: Mapping[str, Any]) -> bool:
+async def _send(context: Context, record: Record, status: Mapping[str, Any]) -> bool:
     """False when the object has gone meanwhile."""
     # With its uid: an object of the same name that was made since then is another one.
     metadata = {"name": record.key.name, "uid": record.uid}
