@@ -154,6 +154,21 @@ async def test_an_object_that_cannot_be_read_is_told_in_the_same_words_each_time
     assert "spec.repositoryRef: Field required" in first["message"]
 
 
+async def test_an_object_that_is_suspended_looks_observed_and_says_what_it_said(served):
+    await served.settle()
+    before = served.get("InferenceServer", "server")["status"]
+    served.own(
+        resources.INFERENCE_SERVER,
+        {"metadata": {"generation": 2}, "spec": {**SERVER["spec"], "suspend": True}, "status": before},
+    )
+    await served.settle()
+    after = served.get("InferenceServer", "server")["status"]
+    assert after["observedGeneration"] == 2
+    suspended = after["conditions"].pop()
+    assert (suspended["type"], suspended["status"], suspended["observedGeneration"]) == ("Suspended", "True", 2)
+    assert after == {**before, "observedGeneration": 2}
+
+
 async def test_what_is_going_is_left_alone(world):
     world.own(resources.MODEL_REPOSITORY)
     key = world.own(resources.INFERENCE_SERVER, SERVER | {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})

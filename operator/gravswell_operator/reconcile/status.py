@@ -33,10 +33,12 @@ async def write_suspended(context: Context, record: Record) -> None:
     finding = Finding(
         conditions.SUSPENDED, True, Reason.SUSPENDED, "spec.suspend is true: the operator changes nothing here"
     )
-    merged = conditions.merge(before, [finding], generation=view.metadata.generation, now=stamp(context))
-    kept = tuple(c for c in before if c.type != conditions.SUSPENDED)
-    status = {**view.status.to_dict(), "conditions": [c.to_dict() for c in (*kept, *merged)]}
-    await _apply(context, record, status, before, (*kept, *merged))
+    generation = view.metadata.generation
+    merged = conditions.merge(before, [finding], generation=generation, now=stamp(context))
+    after = (*(c for c in before if c.type != conditions.SUSPENDED), *merged)
+    # The others keep the generation that they were decided on; the status as a whole has seen this one.
+    said = {"observedGeneration": generation, "conditions": [c.to_dict() for c in after]}
+    await _apply(context, record, {**view.status.to_dict(), **said}, before, after)
 
 
 async def write_invalid(context: Context, record: Record) -> None:
