@@ -3,7 +3,7 @@
 import pytest
 
 from gravswell_operator.cluster import resources
-from gravswell_operator.cluster.cache import Cache, Key
+from gravswell_operator.cluster.cache import BURIED_SECONDS, Cache, Key
 
 
 def configmap(name="c", version=1, uid="u", **other):
@@ -79,3 +79,48 @@ def test_an_object_that_cannot_be_read_is_kept_with_the_reason(cache):
     record = cache.observe(resources.MODEL, body).new
     assert record.view is None
     assert record.invalid.startswith("spec.serverRef: Field required")
+
+
+def test_a_late_answer_does_not_bring_back_what_is_gone(cache):
+    observe(cache, version=5)
+    observe(cache, version=9, deleted=True)
+    assert observe(cache, version=8) is None
+    assert cache.get(KEY) is None
+
+
+def test_a_late_answer_does_not_bring_back_what_a_list_no_longer_has(cache):
+    observe(cache, version=5)
+    cache.reconcile_list(resources.CONFIG_MAP, [], "10")
+    assert observe(cache, version=8) is None
+    assert cache.get(KEY) is None
+
+
+def test_an_object_that_carries_our_label_again_is_back(cache):
+    """A watch by label says deleted when the label goes, though the object lives on."""
+    observe(cache, version=5)
+    observe(cache, version=9, deleted=True)
+    assert observe(cache, version=10).old is None
+    assert cache.get(KEY).version == 10
+
+
+def test_a_successor_is_another_object(cache):
+    observe(cache, version=9, deleted=True)
+    assert observe(cache, version=8, uid="another") is not None
+
+
+def test_deletions_are_forgotten_in_time():
+    now = [0.0]
+    cache = Cache(lambda: now[0])
+    for uid in range(100):
+        observe(cache, version=9, uid=str(uid), deleted=True)
+        now[0] += BURIED_SECONDS / 10
+    assert len(cache._graves._versions) <= 12
+
+
+def test_what_the_api_server_does_not_find_is_dropped_but_not_its_successor(cache):
+    record = observe(cache, version=5).new
+    assert cache.drop(record).old is record
+    assert cache.get(KEY) is None
+    observe(cache, version=6, uid="another")
+    assert cache.drop(record) is None
+    assert cache.get(KEY).uid == "another"

@@ -176,11 +176,17 @@ async def test_what_is_going_is_left_alone(world):
     assert world.api.writes == []
 
 
-async def test_an_object_that_vanishes_meanwhile_is_no_failure(served):
+async def test_an_object_that_vanishes_meanwhile_is_no_failure_and_forgotten(served):
+    """Nothing is made for it any more, whatever the watches have missed."""
     gone = errors.ApiNotFoundError("gone")
-    served.api.refuse = lambda words: gone if words.startswith("status") else None
+    served.api.refuse = lambda words: gone if words == "status InferenceServer server" else None
     await served.settle()
     assert served.context.queue.failing == 0
+    assert list(served.context.cache.all(resources.INFERENCE_SERVER)) == []
+    served.api.writes.clear()
+    served.see(resources.SERVICE, served.get("Service", "server"), deleted=True)
+    await served.settle()
+    assert served.api.writes == []
 
 
 def _child(kind, name, labels, controller=None):

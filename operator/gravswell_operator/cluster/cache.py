@@ -4,8 +4,10 @@ Watch events and the answers to our own writes feed it, whichever is newer. Watc
 (a list does not say what is gone), so :meth:`Cache.reconcile_list` compares with a complete list now and then.
 """
 
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -71,11 +73,36 @@ def version_of(body: Mapping[str, Any]) -> int:
     return int(body["metadata"].get("resourceVersion") or 0)
 
 
+BURIED_SECONDS = 120.0
+"""How long a deletion is remembered: twice what an answer to a write may take."""
+
+
+class _Graves:
+    """What was deleted of late: at which version, by uid."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._versions: dict[str, tuple[int, float]] = {}
+        """Oldest first, so that forgetting looks at nothing else."""
+
+    def bury(self, uid: str, version: int) -> None:
+        now = self._clock()
+        self._versions.pop(uid, None)
+        self._versions[uid] = version, now + BURIED_SECONDS
+        for old in itertools.takewhile(lambda uid: self._versions[uid][1] < now, list(self._versions)):
+            del self._versions[old]
+
+    def hold(self, uid: str, version: int) -> bool:
+        """Whether this is from before the deletion. A later version is of an object that carries our label again."""
+        return uid in self._versions and version <= self._versions[uid][0]
+
+
 class Cache:
     """All records, by kind, namespace and name. Used from one event loop only."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._records: dict[ResourceType, dict[tuple[str, str], Record]] = {}
+        self._graves = _Graves(clock)
 
     def get(self, key: Key) -> Record | None:
         """The record of one object, or None."""
@@ -93,10 +120,14 @@ class Cache:
         """Take in what a watch or a write returned. None when it is no news: older than what is known, or the same."""
         metadata = body["metadata"]
         key = Key(resource, metadata.get("namespace") or "", metadata["name"])
+        uid, version = metadata.get("uid", ""), version_of(body)
+        if deleted:
+            self._graves.bury(uid, version)
+        elif self._graves.hold(uid, version):
+            return None  # a late answer to a write of ours must not bring it back
         records = self._records.setdefault(resource, {})
         old = records.get((key.namespace, key.name))
-        version = version_of(body)
-        if old is not None and version <= old.version and not (deleted and old.uid == metadata.get("uid")):
+        if old is not None and version <= old.version and not (deleted and old.uid == uid):
             return None
         if deleted:
             if old is None:
@@ -107,15 +138,26 @@ class Cache:
         records[(key.namespace, key.name)] = new
         return Change(key, old, new)
 
+    def drop(self, record: Record) -> Change | None:
+        """Forget an object that the API server says is not there, unless another of its name is known by now."""
+        key = record.key
+        known = self.get(key)
+        if known is None or known.uid != record.uid:
+            return None
+        del self._records[key.resource][(key.namespace, key.name)]
+        return Change(key, known, None)
+
     def reconcile_list(self, resource: ResourceType, items: Iterable[Mapping[str, Any]], version: str) -> list[Change]:
         """Take in a complete list: what is known, missing from it and not newer than it, is gone."""
         items = list(items)
+        at = int(version or 0)
         changes = [change for item in items if (change := self.observe(resource, item)) is not None]
         present = {(item["metadata"].get("namespace") or "", item["metadata"]["name"]) for item in items}
         records = self._records.setdefault(resource, {})
-        gone = [k for k, record in records.items() if k not in present and record.version <= int(version or 0)]
+        gone = [k for k, record in records.items() if k not in present and record.version <= at]
         for name in gone:
             old = records.pop(name)
+            self._graves.bury(old.uid, at)
             changes.append(Change(old.key, old, None))
         return changes
 

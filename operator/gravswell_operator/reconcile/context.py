@@ -36,6 +36,12 @@ class Context:
         if change is not None:
             self.wake([change])
 
+    def forget(self, record: Record) -> None:
+        """An object is not there though no watch has said so; wake whom that concerns."""
+        change = self.cache.drop(record)
+        if change is not None:
+            self.wake([change])
+
     def wake(self, changes: Iterable[Change]) -> None:
         """Queue everything that these changes concern.
 

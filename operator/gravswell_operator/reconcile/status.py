@@ -93,6 +93,7 @@ async def _send(context: Context, record: Record, status: Mapping[str, Any]) -> 
     try:
         body = await context.client.apply_status(resource, manifest)
     except errors.ApiNotFoundError:
+        context.forget(record)
         return False
     context.observe(resource, body)
     return True
