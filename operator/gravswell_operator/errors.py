@@ -4,6 +4,7 @@
 
     gravswell.errors.GravswellError
     ├── UnavailableError  ← ApiUnavailableError   no answer, 429 or 5xx: try again later
+    │   │                 ← ApiExpiredError       410: what was asked for is too old; ask anew
     │   └── AccessDeniedError ← ApiForbiddenError 401 or 403: the operator's role lacks something
     ├── InvalidInputError ← ApiRejectedError      400 or 422: what was sent cannot be right
     ├── NotFoundError     ← ApiNotFoundError      404: the object, its namespace or its kind
@@ -29,6 +30,10 @@ class ApiUnavailableError(UnavailableError):
         self.retry_after = retry_after
 
 
+class ApiExpiredError(ApiUnavailableError):
+    """The API server no longer has the state of the cluster that the request continues; ask from the beginning."""
+
+
 class ApiForbiddenError(AccessDeniedError):
     """The API server refused the operator's credentials or found its role too small."""
 
@@ -51,6 +56,7 @@ class LeaseLostError(UnavailableError):
 
 __all__ = [
     "ApiConflictError",
+    "ApiExpiredError",
     "ApiForbiddenError",
     "ApiNotFoundError",
     "ApiRejectedError",

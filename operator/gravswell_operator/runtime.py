@@ -23,7 +23,7 @@ from gravswell_operator.cluster import credentials
 from gravswell_operator.cluster.cache import Cache, Key
 from gravswell_operator.cluster.client import Client
 from gravswell_operator.cluster.events import Recorder
-from gravswell_operator.cluster.lease import Elector
+from gravswell_operator.cluster.lease import LEASE_NAME, Elector
 from gravswell_operator.cluster.queue import WorkQueue, work
 from gravswell_operator.cluster.resources import OWN, WATCHED, ResourceType
 from gravswell_operator.desired.objects import Options
@@ -33,13 +33,13 @@ from gravswell_operator.reconcile.engine import Engine
 from gravswell_operator.reconcile.index import Index
 
 DEFAULT_IMAGE = f"ghcr.io/gravswell/gravswell:{__version__}"
-LEASE_NAME = "gravswell-operator"
 WORKERS = 16
 """Reconciles at once: they wait for the API server more than they compute."""
 FIRST_RESYNC_SECONDS = 20.0
 """After the start: for what was deleted between our first look and kopf's watches."""
 RESYNC_SECONDS = 600.0
 """Between complete looks, which find the deletions that a broken watch lost."""
+LOOK_RETRY_SECONDS = 2.0
 STOP_SECONDS = 10.0
 """How long the reconciles under way may take to finish."""
 
@@ -107,17 +107,25 @@ class Operator:
 
         Raises :class:`LeaseLostError` when another operator may be active, and whatever ends the watches.
         """
-        namespace = self._config.lease_namespace
-        if namespace is None:
-            await self._reconcile_until(stop, ())
-            return
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            if self._config.lease_namespace is None:
+                await self._reconcile_until([stopped])
+            else:
+                await self._lead(self._config.lease_namespace, stopped)
+        finally:
+            await _cancel([stopped])
+
+    async def _lead(self, namespace: str, stopped: asyncio.Task[Any]) -> None:
+        """Reconcile while the Lease is ours. It is renewed from the moment that we have it."""
         elector = Elector(
             self._client, namespace=namespace, name=LEASE_NAME, identity=self._config.identity, clock=time.monotonic
         )
-        acquired = await _unless(stop, elector.acquire())
+        if not await _unless([stopped], elector.acquire()):
+            return
+        holding = asyncio.create_task(elector.hold(), name="lease")
         try:
-            if acquired:
-                await self._reconcile_until(stop, (elector.hold(),))
+            await self._reconcile_until([stopped, holding])
         except errors.LeaseLostError:
             raise  # somebody else's by now
         except BaseException:
@@ -126,43 +134,44 @@ class Operator:
         else:
             await elector.release()
 
-    async def _reconcile_until(self, stop: asyncio.Event, others: tuple[Coroutine[Any, Any, None], ...]) -> None:
-        if not await _unless(stop, self.look()):
-            for other in others:
-                other.close()
-            return
+    async def _reconcile_until(self, ends: list[asyncio.Task[Any]]) -> None:
+        """Look and reconcile until one of ``ends`` is done, whose error is raised; the others are cancelled."""
+        try:
+            if await _unless(ends, self._first_look()):
+                await self._reconcile(ends)
+        finally:
+            await _cancel(ends)
+        _raise_first(ends)
+
+    async def _reconcile(self, ends: list[asyncio.Task[Any]]) -> None:
+        """Watch and work until one of ``ends`` is done, or one of our own tasks, which ought to go on for ever."""
         self._synced = True
         log.info("reconciling %d objects", self._context.cache.size())
         stop_watching, watching = asyncio.Event(), asyncio.Event()
         tasks = [
             asyncio.create_task(self._context.recorder.write(), name="events"),
             asyncio.create_task(self._resync(), name="resync"),
-            *(asyncio.create_task(other, name="lease") for other in others),
             *(
                 asyncio.create_task(work(self._context.queue, self._engine.handle), name=f"worker-{number}")
                 for number in range(WORKERS)
             ),
         ]
-        stopped = asyncio.create_task(stop.wait(), name="stop")
         watches = asyncio.create_task(
             watch.run(self._configuration, self._observe, watching, stop_watching), name="watches"
         )
         begun = asyncio.create_task(watching.wait(), name="watches have begun")
-        everything = [stopped, watches, *tasks]
         try:
-            await asyncio.wait([watches, begun], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*ends, watches, begun], return_when=asyncio.FIRST_COMPLETED)
             self._started()
-            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*ends, watches, *tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._synced = False
             # kopf ends every task that it finds when it ends, so ours come first, and kopf last.
-            await _cancel([stopped, begun, *tasks])
+            await _cancel([*ends, begun, *tasks])
             stop_watching.set()
             await asyncio.wait([watches], timeout=STOP_SECONDS)
-        for task in everything:
-            if task.done() and not task.cancelled():
-                task.result()
-        if not stop.is_set():
+        _raise_first([*ends, watches, *tasks])
+        if all(end.cancelled() for end in ends):
             raise UnavailableError("the watches ended; the operator must be started again")
 
     def _observe(self, resource: ResourceType, body: Mapping[str, Any], deleted: bool) -> None:
@@ -183,6 +192,16 @@ class Operator:
                 ) from None
             self._context.wake(self._context.cache.reconcile_list(resource, items, version))
 
+    async def _first_look(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except errors.ApiUnavailableError as error:
+                log.warning("cannot look at the cluster yet: %s", error)
+                await asyncio.sleep(LOOK_RETRY_SECONDS)
+            else:
+                return
+
     async def _resync(self) -> None:
         wait = FIRST_RESYNC_SECONDS
         while True:
@@ -194,17 +213,24 @@ class Operator:
                 log.warning("the complete look is put off: %s", error)
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Wait for ``work``, or for ``stop`` if that is first. Whether the work was done."""
-    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+async def _unless(ends: list[asyncio.Task[Any]], work: Coroutine[Any, Any, None]) -> bool:
+    """Wait for ``work``, or for one of ``ends`` if that is first. Whether the work was done."""
+    task = asyncio.create_task(work)
     try:
-        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([task, *ends], return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             return False
         task.result()
         return True
     finally:
-        await _cancel([task, stopped])
+        await _cancel([task])
+
+
+def _raise_first(tasks: list[asyncio.Task[Any]]) -> None:
+    """Raise the error of the first of the tasks that has one."""
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.result()
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:

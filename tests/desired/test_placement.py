@@ -62,9 +62,7 @@ def waiting(message, **other):
     return pod(raw)
 
 
-GPUS_ALONE = (
-    "0/3 nodes are available: 2 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: 3 No victims."
-)
+GPUS_ALONE = "0/3 nodes are available: 2 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: 3 no."
 TYPO = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector. preemption: not helpful."
 
 

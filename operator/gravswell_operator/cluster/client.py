@@ -4,6 +4,7 @@ aiohttp on the Kubernetes client's configuration: the client's own models would 
 the dictionaries that server-side apply takes.
 """
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 PAGE = 500
 """Objects of one page of a list."""
+LIST_ATTEMPTS = 3
+"""Beginnings of one list whose pages expire."""
 CONNECTIONS = 32
 """Requests in flight at once."""
 TIMEOUT = aiohttp.ClientTimeout(total=60, connect=15)
@@ -51,7 +54,16 @@ class Client:
             self._session = None
 
     async def list_all(self, resource: ResourceType) -> tuple[list[Body], str]:
-        """Every watched object of a kind, and the list's resource version; in pages, to spare the API server."""
+        """Every watched object of a kind, and the list's resource version; in pages, to spare the API server.
+
+        All pages show the cluster at one moment. When the API server has forgotten that moment, the list begins anew.
+        """
+        for _ in range(LIST_ATTEMPTS - 1):
+            with contextlib.suppress(errors.ApiExpiredError):
+                return await self._list(resource)
+        return await self._list(resource)
+
+    async def _list(self, resource: ResourceType) -> tuple[list[Body], str]:
         items: list[Body] = []
         version = ""
         query = {"limit": str(PAGE)}
@@ -198,6 +210,8 @@ def _error(status: int, answer: bytes, target: str, retry_after: str | None) -> 
         return errors.ApiNotFoundError(text)
     if status in (409, 412):
         return errors.ApiConflictError(text)
+    if status == 410:
+        return errors.ApiExpiredError(text)
     if status == 429 or status >= 500:
         return errors.ApiUnavailableError(
             text, float(retry_after) if retry_after is not None and retry_after.isdigit() else None

@@ -2,14 +2,18 @@
 
 Whether another holder is alive is judged by whether its Lease *changes* while we watch a monotonic clock: clocks of two
 machines are never compared, and a wall clock that jumps makes no second leader. A holder that cannot renew within
-:data:`RENEW_SECONDS` stops, well before anybody else may take over after :data:`LEASE_SECONDS`.
+:data:`RENEW_SECONDS` of the begin of its last successful request stops, well before anybody else may take over after
+:data:`LEASE_SECONDS`.
+
+There is one operator for a cluster and not for a namespace, so the Lease is at one place that all of them know, wherever
+they were installed or are started from: :data:`LEASE_NAMESPACE`, which every cluster has, and where only its
+administrators may write.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from gravswell_operator.cluster.client import Body, Client
 from gravswell_operator.cluster.resources import LEASE
@@ -20,6 +24,8 @@ from gravswell_operator.errors import (
     LeaseLostError,
 )
 
+LEASE_NAMESPACE = "kube-system"
+LEASE_NAME = "gravswell-operator"
 LEASE_SECONDS = 15.0
 """How long a Lease must stay unchanged before another operator may take it."""
 RENEW_SECONDS = 10.0
@@ -50,6 +56,8 @@ class Elector:
         """Wall clock: what people read in the Lease."""
         self._seen: tuple[str, float] | None = None
         self._held: Body | None = None
+        self._renewed = clock()
+        """When the last request that made the Lease ours was sent: the API server counts from then, at the earliest."""
 
     async def acquire(self) -> None:
         """Return when the Lease is ours. Waits as long as another operator is alive."""
@@ -92,12 +100,17 @@ class Elector:
         transitions = int(spec.get("leaseTransitions") or 0) + (holder != self.identity)
         return await self._write(self._client.replace(LEASE, self._claimed(live, transitions=transitions)))
 
-    async def _write(self, request: Any) -> str | None:
+    async def _write(self, request: Awaitable[Body]) -> str | None:
         try:
-            self._held = await request
+            await self._keep(request)
         except ApiConflictError:
             return "another operator"  # it was faster; look again
         return None
+
+    async def _keep(self, request: Awaitable[Body]) -> None:
+        sent = self._clock()
+        self._held = await request
+        self._renewed = sent
 
     def _claimed(self, lease: Body, *, transitions: int) -> Body:
         stamp = self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -112,19 +125,18 @@ class Elector:
         return {**lease, "spec": spec}
 
     async def hold(self) -> None:
-        """Renew for ever. Raises :class:`LeaseLostError` when that fails for too long or somebody else has it."""
-        renewed = self._clock()
+        """Renew for ever. Raises :class:`LeaseLostError` when that fails for too long or somebody else has it.
+
+        To be started as soon as :meth:`acquire` has returned, beside whatever needs the Lease.
+        """
         while True:
             await asyncio.sleep(RETRY_SECONDS)
-            left = RENEW_SECONDS - (self._clock() - renewed)
-            started = self._clock()
+            left = RENEW_SECONDS - (self._clock() - self._renewed)
             try:
                 await asyncio.wait_for(self._renew(), max(left, 0.1))
             except (ApiUnavailableError, TimeoutError) as error:
                 log.warning("cannot renew the lease: %s", error or "no answer in time")
-            else:
-                renewed = started
-            if self._clock() - renewed >= RENEW_SECONDS:
+            if self._clock() - self._renewed >= RENEW_SECONDS:
                 raise LeaseLostError(
                     f"the lease {self._namespace}/{self._name} could not be renewed for {RENEW_SECONDS:.0f} s, so "
                     "another operator may be active; this one ends and must be started again"
@@ -135,7 +147,7 @@ class Elector:
         stamp = self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         lease = {**self._held, "spec": {**self._held["spec"], "renewTime": stamp}}
         try:
-            self._held = await self._client.replace(LEASE, lease)
+            await self._keep(self._client.replace(LEASE, lease))
         except (ApiConflictError, ApiNotFoundError):
             await self._look_again()
 

@@ -1,0 +1,112 @@
+"""The operator as a program, before its watches: the lease is held from the first, and the first look is patient."""
+
+import asyncio
+import copy
+from collections import Counter
+
+import pytest
+from kubernetes.aio.client import Configuration
+
+from gravswell_operator import runtime
+from gravswell_operator.cluster import lease
+from gravswell_operator.errors import ApiForbiddenError, ApiNotFoundError, ApiUnavailableError, LeaseLostError
+from gravswell_operator.runtime import Config, Operator
+
+WAIT_SECONDS = 60
+
+
+class Api:
+    """An API server with one Lease, and lists that are answered when ``listed`` is set."""
+
+    def __init__(self) -> None:
+        self.lease = None
+        self.renewals = 0
+        self.down = False
+        self.listed = asyncio.Event()
+        self.lists = 0
+        self.refusals = []
+        self.requests, self.writes = 0, Counter()
+
+    async def get(self, resource, namespace, name):
+        if self.lease is None:
+            raise ApiNotFoundError("not there")
+        return copy.deepcopy(self.lease)
+
+    async def create(self, resource, manifest):
+        return await self.replace(resource, manifest)
+
+    async def replace(self, resource, manifest):
+        if self.down:
+            raise ApiUnavailableError("no answer")
+        self.renewals += 1
+        self.lease = copy.deepcopy(manifest)
+        self.lease["metadata"]["resourceVersion"] = str(self.renewals)
+        return copy.deepcopy(self.lease)
+
+    async def list_all(self, resource):
+        self.lists += 1
+        if self.refusals:
+            raise self.refusals.pop(0)
+        await self.listed.wait()
+        return [], "1"
+
+
+@pytest.fixture
+async def api(monkeypatch):
+    monkeypatch.setattr(lease, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(runtime, "LOOK_RETRY_SECONDS", 0.01)
+    return Api()
+
+
+@pytest.fixture
+async def running(api):
+    """The task of an operator, and what makes it stop; it never comes to its watches."""
+    stop = asyncio.Event()
+    operator = Operator(Config(lease_namespace="ns"), Configuration(host="http://test"), api, lambda: None)
+    task = asyncio.create_task(operator.run(stop))
+    yield task, stop
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def until(fact):
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not fact():
+            await asyncio.sleep(0.01)
+
+
+async def test_the_lease_is_renewed_while_the_first_look_takes_its_time(api, running):
+    await until(lambda: api.renewals > 5)
+    assert not api.listed.is_set()
+    assert not running[0].done()
+
+
+async def test_a_lease_that_is_lost_during_the_first_look_ends_it(api, running, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
+    await until(lambda: api.lists)
+    api.down = True
+    with pytest.raises(LeaseLostError, match="could not be renewed"):
+        await asyncio.wait_for(running[0], WAIT_SECONDS)
+    assert not api.listed.is_set()
+
+
+async def test_a_stop_during_the_first_look_gives_the_lease_back(api, running):
+    task, stop = running
+    await until(lambda: api.renewals > 2)
+    stop.set()
+    await asyncio.wait_for(task, WAIT_SECONDS)
+    assert api.lease["spec"]["holderIdentity"] == ""
+
+
+async def test_the_first_look_waits_for_an_api_server_that_is_busy(api, running):
+    api.refusals += [ApiUnavailableError("HTTP 503")] * 3
+    await until(lambda: api.lists > 3)
+    assert not running[0].done()
+
+
+@pytest.mark.parametrize("error", [ApiForbiddenError("list pods"), ApiNotFoundError("no such kind")])
+async def test_what_waiting_does_not_mend_ends_the_first_look(api, running, error):
+    api.refusals.append(error)
+    with pytest.raises((ApiForbiddenError, runtime.NotFoundError)):
+        await asyncio.wait_for(running[0], WAIT_SECONDS)
+    assert api.lease["spec"]["holderIdentity"] == ""
