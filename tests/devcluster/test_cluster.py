@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 from gravswell.cli.app import _assemble, app
 from gravswell.errors import ConflictError, NotFoundError, UnavailableError
 from gravswell_operator.devcluster import DevCluster, cluster
+from gravswell_operator.devcluster.node.launch import MARK
 from gravswell_operator.devcluster.state import Phase, Shape
 
 ALONE = Shape(local_node=False)
@@ -30,6 +33,21 @@ def servers_below(directory: Path) -> list[int]:
             if str(directory).encode() in line:
                 found.append(int(entry.name))
     return found
+
+
+def marked_with(directory: Path) -> list[int]:
+    """Process ids of everything that runs for a pod of the cluster in ``directory``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and f"{MARK}={directory.resolve()}/".encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def a_pod(name: str, script: str) -> dict[str, Any]:
+    container = {"name": "main", "image": "gravswell", "command": ["sh", "-c", script]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]}}
 
 
 def until_no_server(directory: Path) -> None:
@@ -55,6 +73,34 @@ def test_a_killed_supervisor_takes_its_servers_along(tmp_path):
     with DevCluster(tmp_path, local_node=False) as running:
         os.kill(running.state.pid, signal.SIGKILL)
         until_no_server(tmp_path)
+
+
+def test_a_killed_supervisor_leaves_no_process_of_a_pod_beyond_the_block(tmp_path):
+    with DevCluster(tmp_path) as running:
+        # The container's process dies with the node agent; one that left its process group would not.
+        script = "setsid sleep 600 & echo started; sleep 600"
+        running.kubectl("apply", "-f", "-", stdin=json.dumps(a_pod("forking", script)))
+        log = running.pods / "default/forking/main.log"
+        end = time.monotonic() + 90
+        while not log.exists() or log.read_text() != "started\n":
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert marked_with(tmp_path)
+        os.kill(running.state.pid, signal.SIGKILL)
+        until_no_server(tmp_path)
+        assert marked_with(tmp_path)
+    assert not marked_with(tmp_path)
+
+
+def test_down_ends_what_a_crash_left_running(tmp_path):
+    folder = tmp_path / "cluster"
+    mark = f"{folder.resolve()}/node#some-uid"
+    with subprocess.Popen(["sleep", "600"], env={MARK: mark}) as stray:
+        try:
+            assert not cluster.down(folder)
+            assert stray.wait(60) == -signal.SIGKILL
+        finally:
+            stray.kill()
 
 
 def test_a_server_that_dies_ends_the_cluster_with_a_message(tmp_path):
@@ -129,12 +175,7 @@ def test_the_commands_tell_the_whole_story(cli):
     facts = json.loads(cli.invoke(app, ["cluster", "status", "-o", "json"]).stdout)
     assert (facts["kubeconfig"], facts["context"]) == (path, "gravswell-dev")
 
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "talker"},
-        "spec": {"containers": [{"name": "main", "image": "gravswell", "command": ["sh", "-c", "echo hi; sleep 600"]}]},
-    }
+    pod = a_pod("talker", "echo hi; sleep 600")
     plane = cluster.require()
     apply = [plane.kubectl, "--kubeconfig", path, "apply", "-f", "-"]
     subprocess.run(apply, input=json.dumps(pod), text=True, check=True, timeout=60)

@@ -21,8 +21,9 @@ from gravswell.errors import (
     UnsupportedError,
 )
 from gravswell_operator.devcluster.binaries import CONTROL_PLANE, Binaries, ProgressCallback, ensure_binaries
+from gravswell_operator.devcluster.node.process import end_strays
 from gravswell_operator.devcluster.processes import Child, tail
-from gravswell_operator.devcluster.state import ClusterState, Phase, Shape, is_supervised
+from gravswell_operator.devcluster.state import NODE_FOLDER, ClusterState, Phase, Shape, is_supervised
 
 _START_TIMEOUT = 420.0  # the sum of what the supervisor's parts allow themselves
 _STOP_TIMEOUT = 90.0
@@ -130,6 +131,8 @@ class DevCluster:
                 self._child.process.wait(_STOP_TIMEOUT)
             self._child.stop()
             self._child = None
+        if self._directory is not None:
+            end_strays(self._directory / NODE_FOLDER)  # of a supervisor that had no chance to end them
         self._state = None
         if self._given is None and self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
@@ -190,7 +193,7 @@ def up(
                     "asked for; stop it first: gravswell cluster down"
                 )
             return running, False
-        shutil.rmtree(folder, ignore_errors=True)  # what a crash or a reboot left: its servers are gone
+        _clear(folder)  # what a crash or a reboot left: its servers are gone
         child = _spawn(folder, shape, attached=None)
         try:
             return _await_ready(folder, child), True
@@ -213,8 +216,14 @@ def down(directory: Path | None = None) -> bool:
             if is_supervised(folder):
                 with suppress(ProcessLookupError):
                     os.kill(state.pid, signal.SIGKILL)  # its servers die with it
-        shutil.rmtree(folder, ignore_errors=True)
+        _clear(folder)
     return state is not None
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a cluster that no longer runs left behind: processes of its pods, and its folder."""
+    end_strays(folder / NODE_FOLDER)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def require(directory: Path | None = None) -> ClusterState:

@@ -6,6 +6,7 @@ from typing import Self
 
 from gravswell.errors import UnavailableError, UnsupportedError
 from gravswell_operator.devcluster.controlplane import ControlPlane
+from gravswell_operator.devcluster.node.process import end_strays
 from gravswell_operator.devcluster.processes import Child, tail, wait_until
 
 _READY_TIMEOUT = 120.0
@@ -91,6 +92,7 @@ class LocalNode:
         if self._child is not None:
             self._child.stop(_STOP_TIMEOUT)
             self._child = None
+        end_strays(self.directory)
 
     def kill(self) -> None:
         """End the agent as a crash would: without a chance to clean up."""

@@ -11,6 +11,9 @@ from typing import IO, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 STATE_FILE = "cluster.json"
+NODE_FOLDER = "node"
+"""The local node's folder below a cluster's."""
+
 _LOCK_FILE = "supervisor.lock"
 _PATIENCE_SECONDS = 1.0  # somebody who asks whether there is a supervisor holds the lock for microseconds
 

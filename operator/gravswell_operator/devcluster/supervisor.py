@@ -19,7 +19,7 @@ from gravswell_operator.devcluster.binaries import ensure_binaries
 from gravswell_operator.devcluster.controlplane import ControlPlane
 from gravswell_operator.devcluster.kwok import KwokNodes
 from gravswell_operator.devcluster.localnode import LocalNode
-from gravswell_operator.devcluster.state import ClusterState, Phase, Shape, supervising
+from gravswell_operator.devcluster.state import NODE_FOLDER, ClusterState, Phase, Shape, supervising
 
 _CHECK_SECONDS = 0.5
 
@@ -67,7 +67,7 @@ def _run(directory: Path, shape: Shape, state: ClusterState, stack: ExitStack) -
     plane = stack.enter_context(ControlPlane(directory / "control-plane", binaries=binaries))
     parts: list[ControlPlane | LocalNode | KwokNodes] = [plane]
     if shape.local_node:
-        parts.append(stack.enter_context(LocalNode(plane, directory / "node", gpus=shape.gpus)))
+        parts.append(stack.enter_context(LocalNode(plane, directory / NODE_FOLDER, gpus=shape.gpus)))
     if shape.kwok_nodes:
         parts.append(stack.enter_context(KwokNodes(plane, count=shape.kwok_nodes, gpus=shape.gpus)))
     state.model_copy(
@@ -77,7 +77,7 @@ def _run(directory: Path, shape: Shape, state: ClusterState, stack: ExitStack) -
             "kubeconfig": str(plane.kubeconfig),
             "kubectl": str(binaries["kubectl"]),
             "logs": str(plane.logs),
-            "pods": str(directory / "node" / "pods"),
+            "pods": str(directory / NODE_FOLDER / "pods"),
         }
     ).write(directory)
     while True:

@@ -15,7 +15,7 @@ from gravswell_operator.devcluster.node.addresses import Addresses
 from gravswell_operator.devcluster.node.events import Events
 from gravswell_operator.devcluster.node.kubelet import LogServer
 from gravswell_operator.devcluster.node.pod import Pod, Services
-from gravswell_operator.devcluster.node.process import kill_strays
+from gravswell_operator.devcluster.node.process import end_strays
 from gravswell_operator.devcluster.node.registration import Capacity, heartbeat, leave, node_document, register
 from gravswell_operator.devcluster.node.tritonfolder import TritonFolder
 
@@ -57,8 +57,7 @@ class NodeAgent:
         folder = options.directory / "pods"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         mark = str(options.directory.resolve())
-        strays = kill_strays(f"{mark}#")
-        if strays:
+        if strays := end_strays(options.directory):
             log.warning("ended %d processes of an earlier run", strays)
         logs = LogServer(folder, options.pki, self._is_running)
         port = await logs.start(HOST)

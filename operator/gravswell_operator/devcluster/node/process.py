@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from gravswell_operator.devcluster.processes import die_with, kill_group
 log = logging.getLogger(__name__)
 
 _OUTPUT_LIMIT = 10_000  # bytes kept of a probe's or hook's output
+_SWEEPS = 10  # looks for strays; two are usual, the second of which finds none
 
 
 class Process:
@@ -97,19 +98,41 @@ class Process:
             await asyncio.gather(work, return_exceptions=True)
 
 
+def end_strays(directory: Path) -> int:
+    """Kill what a node agent with folder ``directory`` left behind; return how many.
+
+    A container's process dies with the agent, but what that process started does not, if the agent had no chance.
+    """
+    return kill_strays(f"{directory.resolve()}#")
+
+
 def kill_strays(mark: str) -> int:
-    """Kill every process whose environment carries a container mark that begins with ``mark``; return how many."""
-    wanted = f"{MARK}={mark}".encode()
-    killed = 0
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
+    """Kill every process whose environment carries a container mark that begins with ``mark``; return how many.
+
+    It looks again until it finds none: a process may fork while the list of processes is read.
+    """
+    killed: set[int] = set()
+    for _ in range(_SWEEPS):
+        found = set(_marked(f"{MARK}={mark}".encode()))
+        if not found:
+            break
+        for pid in found:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+    return len(killed)
+
+
+def _marked(wanted: bytes) -> Iterator[int]:
+    processes = Path("/proc")
+    if not processes.is_dir():  # not Linux, so there is no local node either
+        return
+    for entry in processes.iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
             variables = (entry / "environ").read_bytes().split(b"\0")
         except OSError:  # it ended, or it is not ours
             continue
-        if any(variable.startswith(wanted) for variable in variables) and int(entry.name) != os.getpid():
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(int(entry.name), signal.SIGKILL)
-                killed += 1
-    return killed
+        if any(variable.startswith(wanted) for variable in variables):
+            yield int(entry.name)
