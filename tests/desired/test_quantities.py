@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gravswell_operator.quantities import equal, parse
+from gravswell.errors import InvalidInputError
+from gravswell_operator.quantities import equal, in_units, parse
 
 
 @pytest.mark.parametrize(
@@ -18,12 +19,27 @@ def test_another_amount(one, other):
     assert not equal(one, other)
 
 
-@pytest.mark.parametrize("text", ["", "Gi", "1Zi", "one", "1 Gi"])
+@pytest.mark.parametrize("text", ["", "Gi", "1Zi", "one", "1 Gi", "1gi", "1Gi\n"])
 def test_no_quantity(text):
-    with pytest.raises(ValueError, match="not a quantity"):
+    with pytest.raises(InvalidInputError, match="not a quantity"):
         parse(text)
 
 
 @given(st.integers(0, 10**12))
 def test_milli_is_a_thousandth(number):
     assert parse(f"{number}m") * 1000 == number
+
+
+@pytest.mark.parametrize(
+    ("quantity", "divisor", "units"),
+    [
+        ("1001m", "1", 2),
+        ("1500m", "1m", 1500),
+        ("1Gi", "1Mi", 1024),
+        ("1", "3", 1),
+        ("9E", "1n", 9 * 10**27),
+        ("0", "1", 0),
+    ],
+)
+def test_units_are_whole_and_round_up(quantity, divisor, units):
+    assert in_units(quantity, divisor) == units

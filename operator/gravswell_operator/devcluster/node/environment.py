@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gravswell.errors import InvalidInputError, NotFoundError
-from gravswell_operator.devcluster.node.quantity import in_units
+from gravswell_operator.quantities import in_units
 
 Document = Mapping[str, Any]
 
