@@ -25,18 +25,20 @@ FOREIGN = ListedEntry(name="foreign", versions=(version(1, verified=False),))
 LISTING = listing(DIGITS, FOREIGN)
 
 
-def model(name="m", entry="digits", *, version="latest", created="2026-01-01T00:00:00Z", **spec):
+def model(name="m", entry="digits", *, version="latest", created="2026-01-01T00:00:00Z", status=None, **spec):
     return Model.model_validate(
         {
+            "status": status or {},
             "metadata": {"name": name, "namespace": "ns", "creationTimestamp": created},
             "spec": {"serverRef": {"name": "s"}, "entry": entry, "version": version, **spec},
         }
     )
 
 
-def server(models="Declared"):
+def server(models="Declared", *served):
     return InferenceServer.model_validate(
         {
+            "status": {"models": [{"name": name, "version": 1} for name in served]},
             "metadata": {"name": "s", "namespace": "ns"},
             "spec": {"repositoryRef": {"name": "r"}, "tag": "24.08", "replicas": 1, "models": models},
         }
@@ -126,3 +128,39 @@ def test_a_model_that_is_deleted_is_served_no_more():
 def test_the_order_of_models_does_not_change_the_document():
     one, two = model("a", "digits"), model("b", "foreign", verification="None")
     assert resolved(server(), [one, two]).desired.to_json() == resolved(server(), [two, one]).desired.to_json()
+
+
+TWO = {"desiredVersion": 2, "desiredDigest": DIGESTS[2]}
+
+
+@pytest.mark.parametrize(
+    ("one", "known"),
+    [
+        (model(status=TWO, suspend=True), LISTING),
+        (model(status=TWO), None),
+        (model(status=TWO, version=7), LISTING),
+    ],
+    ids=["suspended", "not listed", "no such version"],
+)
+def test_where_the_desired_state_is_lost_the_models_own_status_says_what_was_served(one, known):
+    resolution = resolved(server("Declared", "digits"), [one], known, None)
+    assert resolution.desired.models == (wanted("digits", 2),)
+    assert resolution.lost == ()
+
+
+@pytest.mark.parametrize(
+    ("mode", "models", "known", "lost"),
+    [
+        ("All", [], None, ("digits",)),
+        ("All", [], LISTING, ()),
+        ("All", [model(status=TWO)], None, ()),
+        ("Declared", [model()], None, ("digits",)),
+        ("Declared", [], None, ()),
+    ],
+    ids=["all, not listed", "all, listed", "all, remembered", "declared, never resolved", "wanted no more"],
+)
+def test_what_is_served_and_wanted_and_known_by_nobody_is_lost(mode, models, known, lost):
+    assert resolved(server(mode, "digits"), models, known, None).lost == lost
+    assert resolved(server(mode), models, known, None).lost == ()  # a new server has nothing to lose
+    empty = Desired(repository="file:///r")
+    assert resolved(server(mode, "digits"), models, known, empty).lost == ()

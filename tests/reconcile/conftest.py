@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gravswell.serving.contracts import DESIRED_KEY, LISTING_KEY, Desired, ListedEntry, ListedVersion, Listing
 from gravswell_operator import errors
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Cache, Key
@@ -127,6 +128,27 @@ class World:
             metadata.setdefault("namespace", "ns")
         seen = self.see(resource, {**body, "metadata": metadata})["metadata"]
         return Key(resource, seen.get("namespace", ""), seen["name"])
+
+    def publish(self, *numbers: int) -> None:
+        """As the lister of the repository ``models``: the entry ``my-model`` has these versions."""
+        versions = tuple(ListedVersion(number=n, digest=f"{n:064x}") for n in numbers)
+        entries = (ListedEntry(name="my-model", versions=versions),)
+        listing = Listing(repository="r", observed_at=self.now, accessible=True, entries=entries)
+        found = self.get("ConfigMap", "models-listing")
+        assert found is not None
+        self.see(resources.CONFIG_MAP, {**found, "data": {LISTING_KEY: listing.to_json()}})
+
+    def remove(self, resource: ResourceType, name: str) -> None:
+        """Somebody deletes an object."""
+        body = self.get(resource.kind, name)
+        assert body is not None
+        self.see(resource, body, deleted=True)
+
+    def desired(self) -> dict[str, int]:
+        """What the agents of ``server`` are told: versions by entry."""
+        found = self.get("ConfigMap", "server-desired")
+        assert found is not None
+        return {m.name: m.version for m in Desired.model_validate_json(found["data"][DESIRED_KEY]).models}
 
     async def settle(self) -> None:
         """Reconcile whatever is due, until nothing is."""

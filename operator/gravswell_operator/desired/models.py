@@ -3,7 +3,7 @@
 The bucket's state never takes a model away from a server: what was resolved once stays until something else resolves.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gravswell.serving.contracts import Desired, DesiredModel, ListedEntry, ListedVersion, Listing, Verification
@@ -35,6 +35,8 @@ class Resolution:
     desired: Desired
     unresolved: dict[str, Outcome]
     """By entry: the outcomes with a reason."""
+    lost: tuple[str, ...] = ()
+    """Entries that are served and of which nothing says any more in which version. ``desired`` would unload them."""
 
 
 def age_order(models: Iterable[Model]) -> list[Model]:
@@ -53,7 +55,8 @@ def resolve_model(  # noqa: PLR0911  an ordered list of facts, one return each
     """What ``model`` stands for.
 
     ``rivals`` are all Models of the same server and entry, ``model`` included; ``kept`` is what the server was told of
-    this entry last. ``repository`` is the repository's name, for messages.
+    this entry last; where that is lost, the Model's own status says it. ``repository`` is the repository's name, for
+    messages.
     """
     first = winner(rivals) if rivals else model
     if first.metadata.name != model.metadata.name:
@@ -63,6 +66,7 @@ def resolve_model(  # noqa: PLR0911  an ordered list of facts, one return each
             f"the older Model {first.metadata.name} already says which version of {model.spec.entry} server "
             f"{model.spec.server_ref.name} serves; delete one of the two",
         )
+    kept = kept if kept is not None else remembered(model)
     if model.spec.suspend:
         if kept is None:
             return Outcome(None, Reason.SUSPENDED, "suspended before a version was resolved, so none is served")
@@ -103,6 +107,20 @@ def resolve_model(  # noqa: PLR0911  an ordered list of facts, one return each
     )
 
 
+def remembered(model: Model) -> DesiredModel | None:
+    """What ``model`` was resolved to last, by its own status."""
+    status = model.status
+    if status.desired_version is None:
+        return None
+    return DesiredModel(
+        name=model.spec.entry,
+        version=status.desired_version,
+        digest=status.desired_digest,
+        verification=model.spec.verification,
+        instances=model.spec.placement.instances,
+    )
+
+
 def _find(entry: ListedEntry, version: int | str) -> ListedVersion | None:
     if version == LATEST:
         return max(entry.versions, key=lambda v: v.number)
@@ -128,8 +146,8 @@ def resolve_server(
 ) -> Resolution:
     """What ``server`` shall serve.
 
-    ``models`` are those that name this server; ``previous`` is what its agents were told last; ``url`` is the
-    repository as its pods see it.
+    ``models`` are those that name this server; ``previous`` is what its agents were told last, None where that is not
+    there or cannot be read; ``url`` is the repository as its pods see it.
     """
     repository = server.spec.repository_ref.name
     kept = {m.name: m for m in previous.models} if previous is not None else {}
@@ -149,6 +167,17 @@ def resolve_server(
     return Resolution(
         desired=Desired(repository=url, models=wanted),
         unresolved={entry: outcome for entry, outcome in sorted(outcomes.items()) if not outcome.resolved},
+        lost=_lost(server, outcomes, listing) if previous is None else (),
+    )
+
+
+def _lost(server: InferenceServer, outcomes: Mapping[str, Outcome], listing: Listing | None) -> tuple[str, ...]:
+    """What is served by the server's status, still wished for, and resolved to nothing."""
+    all_of_unknown = server.spec.models == "All" and listing is None
+    return tuple(
+        model.name
+        for model in server.status.models
+        if (outcomes[model.name].desired is None if model.name in outcomes else all_of_unknown)
     )
 
 

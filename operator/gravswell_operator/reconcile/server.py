@@ -34,6 +34,7 @@ async def reconcile(context: Context, record: Record) -> None:
     failure: GravswellError | None = None
     if repository is not None:
         resolution = _resolve(context, server, repository)
+        problem = problem or statuses.forgotten(server, resolution)
     if problem is None:
         assert repository is not None
         assert resolution is not None

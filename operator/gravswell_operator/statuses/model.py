@@ -8,7 +8,7 @@ from gravswell_operator import conditions
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.api.model import ReplicaStatus
 from gravswell_operator.conditions import Finding, Reason, count
-from gravswell_operator.desired.models import Outcome
+from gravswell_operator.desired.models import Outcome, remembered
 from gravswell_operator.state import PodState
 from gravswell_operator.statuses.pods import agent_reason
 
@@ -208,7 +208,8 @@ def _progressing(view: ModelView) -> Finding:
 
 def fields(view: ModelView) -> dict[str, object]:
     """The status beside the conditions, by the names of the API."""
-    desired = _desired(view)
+    # A wish that cannot even be looked at is not forgotten: a suspended Model has no other memory.
+    desired = view.outcome.desired if view.outcome is not None else remembered(view.model)
     made: dict[str, object] = {}
     replicas = view.replicas
     if desired is not None:

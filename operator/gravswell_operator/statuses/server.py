@@ -49,6 +49,18 @@ def blocker(server: InferenceServer, repository: ModelRepository | None, pool: G
     return None
 
 
+def forgotten(server: InferenceServer, resolution: Resolution) -> Problem | None:
+    """Why nothing may be written though everything that the server refers to is there."""
+    if not resolution.lost:
+        return None
+    return Problem(
+        Reason.NOT_RESOLVED_YET,
+        f"ConfigMap {names.desired_configmap(server.metadata.name)} no longer says which versions are served, and "
+        f"nothing else does of {', '.join(resolution.lost)}; they stay loaded, and nothing is changed until ModelRepository "
+        f"{server.spec.repository_ref.name} is listed, or Models say what to serve",
+    )
+
+
 def _repository_missing(server: InferenceServer) -> Problem:
     return Problem(
         Reason.REPOSITORY_NOT_FOUND,
@@ -223,19 +235,26 @@ def fields(view: ServerView) -> dict[str, object]:
     server, deployment = view.server, view.deployment
     name, namespace = server.metadata.name, server.metadata.namespace
     active = [pod.name for pod in view.pods if pod.active]
-    desired = view.resolution.desired.models if view.resolution is not None else ()
     return {
         "replicas": deployment.total if deployment is not None else 0,
         "readyReplicas": deployment.ready if deployment is not None else 0,
         "selector": names.selector_text(names.server_selector(name)),
         "address": names.address(name, namespace),
-        "models": [
-            {
-                "name": model.name,
-                "version": model.version,
-                "replicas": sum(serves(model, view.reports.get(pod)) for pod in active),
-            }
-            for model in desired[:SHOWN_MODELS]
-        ],
+        "models": _served(view, active),
         "simulatedGPUs": any(view.reports[pod].simulated_gpus for pod in active if pod in view.reports),
     }
+
+
+def _served(view: ServerView, active: Sequence[str]) -> list[dict[str, object]]:
+    """What the pods ``active`` were told to serve. Where nothing can be resolved, they were told nothing new."""
+    resolution = view.resolution
+    if resolution is None or resolution.lost:
+        return [model.to_dict() for model in view.server.status.models]
+    return [
+        {
+            "name": model.name,
+            "version": model.version,
+            "replicas": sum(serves(model, view.reports.get(pod)) for pod in active),
+        }
+        for model in resolution.desired.models[:SHOWN_MODELS]
+    ]
