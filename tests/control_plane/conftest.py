@@ -3,7 +3,6 @@
 ``cluster``      a :class:`ControlPlane` for the whole session (one for each xdist worker)
 ``namespace``    the name of a namespace made for the test and deleted after it
 ``kubectl``      ``kubectl(*args, stdin=None, check=True) -> str`` as administrator
-``kwok_nodes``   20 simulated nodes with 8 GPUs each, for the rest of the session
 ``local_node``   the node ``gravswell-local`` with real pods, for the rest of the session
 ``pods``         makes pods for the local node in the test's namespace and waits for what becomes of them
 """
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from gravswell_operator.devcluster import ControlPlane, KwokNodes, LocalNode
+from gravswell_operator.devcluster import ControlPlane, LocalNode
 
 OUR_IMAGE = "ghcr.io/gravswell/gravswell:test"
 
@@ -48,12 +47,6 @@ def namespace(cluster: ControlPlane) -> Iterator[str]:
 def local_node(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNode]:
     with LocalNode(cluster, tmp_path_factory.mktemp("local-node")) as node:
         yield node
-
-
-@pytest.fixture(scope="session")
-def kwok_nodes(cluster: ControlPlane) -> Iterator[KwokNodes]:
-    with KwokNodes(cluster, count=20) as nodes:
-        yield nodes
 
 
 class Pods:
