@@ -1,7 +1,7 @@
 """The programs of the development cluster: which ones, at which versions, and where they come from.
 
-A program comes from, in this order: ``KUBEBUILDER_ASSETS`` (etcd, kube-apiserver, kubectl), the search path where a
-version fits (kubectl, helm), our cache, a build from its Go module.
+A program comes from, in this order: ``KUBEBUILDER_ASSETS`` (etcd, kube-apiserver, kubectl), our cache, the search
+path where a version fits (kubectl, helm), a build from its Go module.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 Its law: what a kubelet would say is said only when it is so. A pod's status, conditions, events and logs come from the
 processes and probes themselves; what this node cannot do (an unknown image, a volume that needs a mount) is refused in
-the pod's status, with the reason. Modules with decisions (``images``, ``rewriting``, ``environment``, ``status``) do no
+the pod's status, with the reason. Modules with decisions (``images``, ``rewriting``, ``environment``, ``states``) do no
 I/O of their own.
 
 What differs from a real node, on purpose: pods share the machine's files, users and processes; resource limits,

@@ -1,4 +1,4 @@
-"""``python -m gravswell_operator.devcluster.node``: one node agent, until SIGTERM or the end of its standard input."""
+"""``python -m gravswell_operator.devcluster.node``: one node agent, until SIGTERM or SIGINT."""
 
 import argparse
 import asyncio
