@@ -34,6 +34,15 @@ def test_stop_ends_the_whole_group(tmp_path):
     assert not child.running
 
 
+def test_a_child_that_was_collected_is_left_alone(tmp_path, monkeypatch):
+    child = Child("s", ["true"], log=tmp_path / "log")
+    child.process.wait(60)  # from here on its number may be another program's
+    signalled: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, _number: signalled.append(group))
+    child.stop()
+    assert not signalled
+
+
 def test_a_child_dies_with_a_parent_that_had_no_chance(tmp_path):
     code = (
         "import pathlib, sys, time\n"

@@ -96,11 +96,15 @@ class Child:
             raise UnavailableError(f"{self.name} ended with {describe_exit(code)}; {tail(self.log)}")
 
     def stop(self, timeout: float = 15.0) -> None:
-        """End it: SIGTERM, then after ``timeout`` seconds SIGKILL to its whole group. Idempotent."""
-        if self.running:
-            self.process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout)
+        """End it: SIGTERM, then after ``timeout`` seconds SIGKILL to its whole group. Idempotent.
+
+        One that was seen to have ended is left alone: its number, and so its group's, may be another program's by now.
+        """
+        if not self.running:
+            return
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout)
         kill_group(self.pid)
         self.process.wait()
 
