@@ -1,13 +1,20 @@
 """What a start says to the one who waits for it, with a process that reports as a supervisor does."""
 
+import os
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from gravswell.cli.app import _assemble, app
 from gravswell.errors import InvalidInputError, UnavailableError, UnsupportedError
+from gravswell_operator.devcluster import cluster
 from gravswell_operator.devcluster.cluster import _await_ready
 from gravswell_operator.devcluster.processes import Child
+from gravswell_operator.devcluster.state import ClusterState, Phase, Shape, supervising
 
 REPORT = (
     "import os, pathlib, sys, time\n"
@@ -25,6 +32,35 @@ def test_a_start_that_failed_is_told_as_what_it_was(tmp_path: Path, code: int, k
     child = Child("a supervisor", [sys.executable, "-c", REPORT, tmp_path, str(code)], log=tmp_path / "log")
     try:
         with pytest.raises(kind, match="did not start: it cannot be here"):
-            _await_ready(tmp_path, child)
+            _await_ready(tmp_path, child.pid, lambda: child.running)
     finally:
         child.stop()
+
+
+@pytest.fixture
+def starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ClusterState]:
+    """A detached cluster whose supervisor, this process, is not done with its start."""
+    folder = tmp_path / "cluster"
+    monkeypatch.setattr(cluster, "default_directory", lambda: folder)
+    with supervising(folder) as free:
+        assert free
+        state = ClusterState(phase=Phase.STARTING, pid=os.getpid(), shape=Shape())
+        state.write(folder)
+        yield state
+
+
+@pytest.mark.parametrize("command", [["status"], ["kubeconfig"], ["logs", "pod"]])
+def test_during_a_start_the_commands_say_so(starting: ClusterState, command: list[str]):
+    _assemble()
+    told = CliRunner().invoke(app, ["cluster", *command])
+    assert isinstance(told.exception, UnavailableError)
+    assert "is starting" in str(told.exception)
+
+
+def test_up_waits_for_a_start_whose_command_was_interrupted(starting: ClusterState, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cluster, "ensure", lambda *_: None)
+    ready = starting.model_copy(update={"phase": Phase.READY, "kubeconfig": "there"})
+    later = threading.Timer(0.3, ready.write, (cluster.default_directory(),))
+    later.start()
+    assert cluster.up(starting.shape) == (ready, False)
+    later.join()

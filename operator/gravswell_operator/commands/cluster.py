@@ -54,7 +54,7 @@ def up(
 
 @topic.command()
 def status(output: OutputOption = Output.TEXT) -> None:
-    """Say whether it runs and where its parts are; exit code 3 if it does not."""
+    """Say whether it runs and where its parts are; exit code 3 if it does not, 7 while it starts."""
     state = _backend().require()
     emit(output, _facts(state), lambda: _table(state))
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -112,11 +113,11 @@ class DevCluster:
         self._directory = self._given or Path(tempfile.mkdtemp(prefix="gravswell-cluster-"))
         reader, self._pipe = os.pipe()
         try:
-            self._child = _spawn(self._directory, self._shape, attached=reader)
+            self._child = child = _spawn(self._directory, self._shape, attached=reader)
         finally:
             os.close(reader)
         try:
-            self._state = _await_ready(self._directory, self._child)
+            self._state = _await_ready(self._directory, child.pid, lambda: child.running)
         except BaseException:
             self.stop()
             raise
@@ -192,11 +193,12 @@ def up(
                     f"a development cluster runs already with {describe(running.shape)}, and {describe(shape)} was "
                     "asked for; stop it first: gravswell cluster down"
                 )
-            return running, False
+            # One that still starts belongs to a command that was interrupted: the supervisor goes on.
+            return _await_ready(folder, running.pid, lambda: is_supervised(folder)), False
         _clear(folder)  # what a crash or a reboot left: its servers are gone
         child = _spawn(folder, shape, attached=None)
         try:
-            return _await_ready(folder, child), True
+            return _await_ready(folder, child.pid, lambda: child.running), True
         except BaseException:
             child.stop(_STOP_TIMEOUT)
             raise
@@ -227,8 +229,15 @@ def _clear(folder: Path) -> None:
 
 
 def require(directory: Path | None = None) -> ClusterState:
-    """Return the detached cluster's state; :class:`NotFoundError` if none runs."""
+    """Return the detached cluster's state once it is ready.
+
+    Raises:
+        NotFoundError: none runs.
+        UnavailableError: it is starting.
+    """
     state = status(directory)
+    if state is not None and state.phase is Phase.STARTING:
+        raise UnavailableError("the development cluster is starting; `gravswell cluster up` waits until it is ready")
     if state is None or state.phase is not Phase.READY:
         raise NotFoundError("no development cluster runs; start one: gravswell cluster up")
     return state
@@ -258,19 +267,19 @@ def _spawn(directory: Path, shape: Shape, *, attached: int | None) -> Child:
     return Child("the cluster's supervisor", [*argv, "--attached"], log=log, stdin=attached, with_parent=False)
 
 
-def _await_ready(directory: Path, child: Child) -> ClusterState:
+def _await_ready(directory: Path, pid: int, alive: Callable[[], bool]) -> ClusterState:
     end = time.monotonic() + _START_TIMEOUT
     while True:
-        ended = not child.running  # read before the state, which it may write last
+        ended = not alive()  # read before the state, which it may write last
         state = ClusterState.read(directory)
-        if state is not None and state.pid == child.pid:
+        if state is not None and state.pid == pid:
             if state.phase is Phase.READY:
                 return state
             if state.phase is Phase.FAILED:
                 kind = _KINDS.get(state.exit_code, UnavailableError)
                 raise kind(f"the development cluster did not start: {state.message}")
         if ended:
-            raise UnavailableError(f"the development cluster did not start; {tail(child.log)}")
+            raise UnavailableError(f"the development cluster did not start; {tail(directory / _SUPERVISOR_LOG)}")
         if time.monotonic() > end:
             raise UnavailableError(f"the development cluster was not ready after {_START_TIMEOUT:.0f} s")
         time.sleep(0.05)
