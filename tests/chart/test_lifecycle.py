@@ -1,6 +1,7 @@
 """The chart on a real API server: what helm leaves there, and what the operator's account may do then."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,6 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/gravswell"
 RELEASE, SYSTEM = "gravswell", "gravswell-system"
 ACCOUNT = f"--as=system:serviceaccount:{SYSTEM}:{RELEASE}"
-
-pytestmark = pytest.mark.xdist_group("chart-lifecycle")
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +79,11 @@ def test_the_pod_is_admitted_where_the_restricted_standard_is_enforced(kubectl):
         (("create", "pods", "-n", "default"), "no"),
         (("create", "pods", "--subresource=exec", "-n", "default"), "no"),
         (("create", "clusterroles.rbac.authorization.k8s.io"), "no"),
-        (("create", "leases.coordination.k8s.io", "-n", SYSTEM), "yes"),
+        (("create", "leases.coordination.k8s.io", "-n", "kube-system"), "yes"),
         (("create", "leases.coordination.k8s.io", "-n", "default"), "no"),
+        (("update", "leases.coordination.k8s.io/gravswell-operator", "-n", "kube-system"), "yes"),
+        (("update", "leases.coordination.k8s.io/kube-scheduler", "-n", "kube-system"), "no"),
+        (("get", "leases.coordination.k8s.io/kube-scheduler", "-n", "kube-system"), "no"),
         (("create", "events.events.k8s.io", "-n", "default"), "yes"),
         (("create", "namespaces"), "no"),
         (("escalate", "roles.rbac.authorization.k8s.io", "-n", "default"), "no"),
@@ -90,6 +92,31 @@ def test_the_pod_is_admitted_where_the_restricted_standard_is_enforced(kubectl):
 )
 def test_the_least_that_it_needs(kubectl, question, answer):
     assert kubectl("auth", "can-i", *question, ACCOUNT, check=False).strip() == answer
+
+
+@pytest.mark.parametrize(
+    ("role", "question", "answer"),
+    [
+        ("view", ("get", "models.gravswell.dev"), "yes"),
+        ("view", ("watch", "inferenceservers.gravswell.dev"), "yes"),
+        ("view", ("create", "models.gravswell.dev"), "no"),
+        ("edit", ("create", "models.gravswell.dev"), "yes"),
+        ("edit", ("delete", "modelrepositories.gravswell.dev"), "yes"),
+        ("edit", ("patch", "inferenceservers.gravswell.dev", "--subresource=scale"), "yes"),
+        ("edit", ("patch", "inferenceservers.gravswell.dev", "--subresource=status"), "no"),
+        ("edit", ("create", "gpunodepools.gravswell.dev"), "no"),
+        ("admin", ("create", "inferenceservers.gravswell.dev"), "yes"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+)
+def test_the_built_in_roles_cover_the_kinds_of_a_namespace(kubectl, role, question, answer):
+    binding = f"{role}-of-a-team"
+    kubectl("create", "rolebinding", binding, f"--clusterrole={role}", f"--user={role}er", "-n", "default", check=False)
+    asked = ("auth", "can-i", *question, "-n", "default", f"--as={role}er")
+    deadline = time.monotonic() + 60
+    while kubectl(*asked, check=False).strip() != answer and time.monotonic() < deadline:
+        time.sleep(0.5)  # a controller aggregates
+    assert kubectl(*asked, check=False).strip() == answer
 
 
 def test_roles_for_agents_can_be_made_and_stronger_ones_cannot(kubectl):

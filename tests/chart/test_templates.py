@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from gravswell_operator.api.crd import crds
+from gravswell_operator.cluster.lease import LEASE_NAME, LEASE_NAMESPACE
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/gravswell"
@@ -45,13 +46,15 @@ def test_what_the_chart_holds(render):
     )
     assert kinds == [
         ("ClusterRole", ""),
+        ("ClusterRole", ""),
+        ("ClusterRole", ""),
         ("ClusterRoleBinding", ""),
         ("Deployment", "system"),
         ("Namespace", ""),
         ("Role", "gravswell-drivers"),
-        ("Role", "system"),
+        ("Role", "kube-system"),
         ("RoleBinding", "gravswell-drivers"),
-        ("RoleBinding", "system"),
+        ("RoleBinding", "kube-system"),
         ("ServiceAccount", "system"),
     ]
 
@@ -72,8 +75,9 @@ def test_definitions_can_be_left_out(render):
 def test_without_drivers_there_is_no_privileged_namespace_and_no_right_on_it(render):
     documents = render({"drivers.enabled": False})
     assert not [d for d in documents if d["kind"] == "Namespace"]
-    assert {d["metadata"]["namespace"] for d in documents if d["kind"] == "Role"} == {"system"}
-    assert "namespaces" not in str(only(documents, "ClusterRole"))
+    assert {d["metadata"]["namespace"] for d in documents if d["kind"] == "Role"} == {"kube-system"}
+    roles = [d for d in documents if d["kind"] == "ClusterRole"]
+    assert "namespaces" not in str([role["rules"] for role in roles])
 
 
 def test_the_drivers_namespace_is_one_value_everywhere(render):
@@ -133,7 +137,9 @@ def test_where_the_pod_runs_is_the_users_choice(render):
 
 def test_the_role_holds_no_more_than_it_says(render):
     documents = render()
-    rules = [rule for d in documents if d["kind"] in ("Role", "ClusterRole") for rule in d["rules"]]
+    bound = {d["roleRef"]["name"] for d in documents if d["kind"] in ("RoleBinding", "ClusterRoleBinding")}
+    roles = [d for d in documents if d["kind"] in ("Role", "ClusterRole") and d["metadata"]["name"] in bound]
+    rules = [rule for role in roles for rule in role["rules"]]
     resources = {resource for rule in rules for resource in rule["resources"]}
     verbs = {verb for rule in rules for verb in rule["verbs"]}
     assert not resources & {
@@ -149,6 +155,32 @@ def test_the_role_holds_no_more_than_it_says(render):
     ours = [rule for rule in rules if rule["apiGroups"] == ["gravswell.dev"]]
     assert {verb for rule in ours for verb in rule["verbs"] if verb not in ("get", "list", "watch")} == {"patch"}
     assert all(r.endswith("/status") for rule in ours if "patch" in rule["verbs"] for r in rule["resources"])
+
+
+def test_users_roles_can_be_left_as_they_are(render):
+    assert only(render({"rbac.aggregate": False}), "ClusterRole")["metadata"]["name"] == "release-gravswell"
+
+
+def test_the_lease_can_be_elsewhere(render):
+    documents = render({"lease.namespace": "leases"})
+    (container,) = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert "--lease-namespace=leases" in container["args"]
+    assert only(documents, "Role", "leases")["rules"] == [
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": [LEASE_NAME],
+            "verbs": ["get", "update"],
+        },
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+    ]
+    assert VALUES["lease"]["namespace"] == LEASE_NAMESPACE
+
+
+def test_a_private_registry_is_for_the_operator_and_for_what_it_makes(render):
+    pod = only(render({"imagePullSecrets": [{"name": "mirror"}]}), "Deployment")["spec"]["template"]["spec"]
+    assert pod["imagePullSecrets"] == [{"name": "mirror"}]
+    assert "--image-pull-secret=mirror" in pod["containers"][0]["args"]
 
 
 def test_an_account_of_your_own(render, helm):
@@ -171,6 +203,7 @@ def test_an_account_of_your_own(render, helm):
         ("log.level=loud", "log/level"),
         ("drivers.enabled=perhaps", "drivers/enabled"),
         ("drivers.namespace=Not_One", "drivers/namespace"),
+        ("lease.namespace=", "lease/namespace"),
         ("nodeSelector=a", "nodeSelector"),
     ],
 )

@@ -69,7 +69,7 @@ async def test_a_list_whose_pages_expire_begins_anew(client):
 
 async def test_a_list_that_always_expires_is_to_be_tried_later(client):
     using = client(lambda request: status(410) if "continue" in request.query else page("a", "old"))
-    with pytest.raises(errors.ApiUnavailableError, match="Pod .all.: the API server's own words"):
+    with pytest.raises(errors.ApiUnavailableError, match=r"Pod \(all\): the API server's own words"):
         await using.list_all(POD)
     assert using.requests == 2 * LIST_ATTEMPTS
 

@@ -71,7 +71,7 @@ async def running(api):
 
 async def until(fact):
     async with asyncio.timeout(WAIT_SECONDS):
-        while not fact():
+        while not fact():  # noqa: ASYNC110  what the operator does, it does not signal
             await asyncio.sleep(0.01)
 
 

@@ -41,14 +41,6 @@ async def load(kubeconfig: Path | None, context: str | None) -> Configuration:
     return configuration
 
 
-def namespace(default: str = "default") -> str:
-    """The namespace of the operator's own pod, else ``default``."""
-    try:
-        return incluster.namespace()
-    except NotFoundError:
-        return default
-
-
 async def open_session(configuration: Configuration, *, connections: int) -> aiohttp.ClientSession:
     """An HTTP session that proves who we are with every request: tokens rotate. At most ``connections`` at once (0: any
     number)."""

@@ -5,9 +5,9 @@ machines are never compared, and a wall clock that jumps makes no second leader.
 :data:`RENEW_SECONDS` of the begin of its last successful request stops, well before anybody else may take over after
 :data:`LEASE_SECONDS`.
 
-There is one operator for a cluster and not for a namespace, so the Lease is at one place that all of them know, wherever
-they were installed or are started from: :data:`LEASE_NAMESPACE`, which every cluster has, and where only its
-administrators may write.
+There is one operator for a cluster and not for a namespace, so the Lease is at one place that all of them know,
+wherever they were installed or are started from: :data:`LEASE_NAMESPACE`, which every cluster has, and where only its
+administrators may write. To look for Leases in all namespaces instead would leave a race between two that look.
 """
 
 import asyncio

@@ -24,11 +24,20 @@ def run(
     image: Annotated[str | None, typer.Option(help="gravswell image of agents and listers.")] = None,
     triton_repository: Annotated[str | None, typer.Option(help="Where Triton's images are, without a tag.")] = None,
     drivers_namespace: Annotated[str | None, typer.Option(help="Namespace of the device plugins.")] = None,
+    image_pull_secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Secret with which agents and listers pull their image, where their namespace has it; may be repeated."
+        ),
+    ] = None,
     lease: Annotated[
         bool, typer.Option(help="Take the Lease, so that one operator at a time is active.", show_default=True)
     ] = True,
     lease_namespace: Annotated[
-        str | None, typer.Option(help="Namespace of the Lease; absent: the pod's own, else default.")
+        str | None,
+        typer.Option(
+            help="Namespace of the Lease; absent: kube-system. Operators with different ones do not know of each other."
+        ),
     ] = None,
     listen: Annotated[str, typer.Option(help="HOST:PORT of /healthz, /readyz and /metrics.")] = "127.0.0.1:0",
     log_level: Annotated[LogLevel, typer.Option(help="What is logged.")] = LogLevel.INFO,
@@ -38,7 +47,7 @@ def run(
     import asyncio  # noqa: PLC0415  `gravswell --help` must not wait for kopf
 
     from gravswell_operator import names, runtime  # noqa: PLC0415
-    from gravswell_operator.cluster import credentials  # noqa: PLC0415
+    from gravswell_operator.cluster.lease import LEASE_NAMESPACE  # noqa: PLC0415
     from gravswell_operator.desired.objects import Options  # noqa: PLC0415
     from gravswell_operator.handlers import logs  # noqa: PLC0415
 
@@ -50,9 +59,10 @@ def run(
             image=image or runtime.DEFAULT_IMAGE,
             triton_image=triton_repository or names.TRITON_IMAGE,
             drivers_namespace=drivers_namespace or names.DRIVERS_NAMESPACE,
+            image_pull_secrets=tuple(image_pull_secret or ()),
         ),
         listen=listen,
-        lease_namespace=(lease_namespace or credentials.namespace()) if lease else None,
+        lease_namespace=(lease_namespace or LEASE_NAMESPACE) if lease else None,
     )
     asyncio.run(runtime.run_until_signalled(config))
 

@@ -30,6 +30,8 @@ class Options:
     """The gravswell image: agents and listers."""
     drivers_namespace: str = names.DRIVERS_NAMESPACE
     triton_image: str = names.TRITON_IMAGE
+    image_pull_secrets: tuple[str, ...] = ()
+    """Secrets with which agents and listers pull ``image``, by name: each namespace has its own, or none."""
 
 
 Parent = GPUNodePool | ModelRepository | InferenceServer
@@ -158,9 +160,12 @@ def http_probe(
     return probe if success is None else {**probe, "successThreshold": success}
 
 
-def account(parent: Parent, name: str, *, role: str) -> Manifest:
-    """A ServiceAccount whose token no pod gets unasked."""
-    return child(parent, "v1", "ServiceAccount", name, role=role, automountServiceAccountToken=False)
+def account(parent: Parent, name: str, options: Options, *, role: str) -> Manifest:
+    """A ServiceAccount whose token no pod gets unasked, and whose pods may pull our image."""
+    pull: Manifest = {}
+    if options.image_pull_secrets:
+        pull["imagePullSecrets"] = [{"name": secret} for secret in options.image_pull_secrets]
+    return child(parent, "v1", "ServiceAccount", name, role=role, automountServiceAccountToken=False, **pull)
 
 
 def configmap_access(

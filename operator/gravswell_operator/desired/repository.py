@@ -28,7 +28,7 @@ def children(repository: ModelRepository, options: Options) -> list[Manifest]:
     role = names.ROLE_LISTER
     made = [child(repository, "v1", "ConfigMap", listing, role=role)]
     if repository.spec.service_account_name is None:
-        made.append(account(repository, own, role=role))
+        made.append(account(repository, own, options, role=role))
     made += configmap_access(repository, own, service_account, role=role, write=[listing])
     made.append(_deployment(repository, service_account, options))
     return made

@@ -45,7 +45,7 @@ def children(plan: ServerPlan) -> list[Manifest]:
         child(server, "v1", "ConfigMap", report, role=role),
     ]
     if plan.repository.spec.service_account_name is None:
-        made.append(account(server, own, role=role))
+        made.append(account(server, own, plan.options, role=role))
     made += configmap_access(server, own, service_account, role=role, read=[desired], write=[report])
     made += [_service(server), _headless(server), _disruption_budget(server), _deployment(plan, service_account)]
     if server.spec.autoscaling is not None:

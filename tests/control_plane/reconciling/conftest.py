@@ -80,8 +80,7 @@ class OperatorProcess:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        arguments = ["operator", "run", "--kubeconfig", self._kubeconfig, "--lease-namespace", SYSTEM]
-        arguments += ["--listen", self.address]
+        arguments = ["operator", "run", "--kubeconfig", self._kubeconfig, "--listen", self.address]
         self._child = Child("operator", [sys.executable, "-m", "gravswell", *arguments], log=self.log)
         if wait:
             wait_until(self.is_ready)

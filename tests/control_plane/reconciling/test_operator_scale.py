@@ -138,8 +138,9 @@ def test_what_happened_while_it_was_away_is_caught_up(world, operator):
     assert len(world.pods()) == 2
 
 
-def test_one_of_two_operators_is_active_and_the_other_takes_over(world, operator, installed, tmp_path):
-    second = type(operator)(installed, tmp_path / "second.log")
+def test_one_of_two_operators_is_active_and_the_other_takes_over(world, operator, cluster, tmp_path):
+    """One with the chart's account, and one that an administrator starts from elsewhere."""
+    second = type(operator)(cluster.kubeconfig, tmp_path / "second.log")
     second.start(wait=False)
     world.until(lambda: second.log.exists() and "holds the lease" in second.log.read_text())
     assert not second.is_ready()
