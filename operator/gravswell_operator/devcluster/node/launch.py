@@ -46,27 +46,40 @@ def prepare(image: Image, sources: Sources, mounts: Mapping[str, Path], place: P
     """Resolve everything that a container's spec leaves open.
 
     Variables are expanded by their values as the container's author wrote them, and mount paths rewritten once, at the
-    end, so that nothing is rewritten twice.
+    end, so that nothing is rewritten twice. As on a real node, ``$(NAME)`` means a variable that the pod declares or
+    that names the API server; what an image or its engine brings (``PATH``, ``HOME``, ...) stays for a shell.
     """
     container = sources.container
     rewrite = rewriter({path: str(folder) for path, folder in mounts.items()})
     home = place.scratch / container["name"]
     home.mkdir(parents=True, exist_ok=True)
-    inherited = _base(image, sources.pod, mounts, place, home)
-    values = variables(sources, inherited)
+    values = variables(sources, _services(place.server))
     argv = command_line(image, container.get("command"), container.get("args"))
     work = container.get("workingDir")
     moved = Path(rewrite(work)) if work else home
     return Launch(
         argv=tuple(rewrite(expand(part, values)) for part in argv),
-        environment={name: value if inherited.get(name) == value else rewrite(value) for name, value in values.items()},
+        environment=_engines(image, sources.pod, mounts, place, home)
+        | {name: rewrite(value) for name, value in values.items()},
         directory=moved if moved.is_dir() else home,
         rewrite=rewrite,
     )
 
 
-def _base(image: Image, pod: Mapping[str, Any], mounts: Mapping[str, Path], place: Place, home: Path) -> dict[str, str]:
-    host, port = place.server
+def _services(server: tuple[str, str]) -> dict[str, str]:
+    """Return the variables that a kubelet adds to every container's."""
+    host, port = server
+    return {
+        "KUBERNETES_SERVICE_HOST": host,
+        "KUBERNETES_SERVICE_PORT": port,
+        "KUBERNETES_SERVICE_PORT_HTTPS": port,
+    }
+
+
+def _engines(
+    image: Image, pod: Mapping[str, Any], mounts: Mapping[str, Path], place: Place, home: Path
+) -> dict[str, str]:
+    """Return what elsewhere the image and the container engine bring."""
     own = Path(sys.executable).parent
     path = [str(own), *(p for p in os.environ.get("PATH", os.defpath).split(os.pathsep) if p)]
     if place.triton is not None and image.needs_triton:
@@ -81,10 +94,7 @@ def _base(image: Image, pod: Mapping[str, Any], mounts: Mapping[str, Path], plac
         "PYTHONUNBUFFERED": "1",  # logs are files here; they should show what happens when it happens
         CACHE_ENV: str(cache_dir()),
         "GRAVSWELL_SIMULATED_GPUS": "1",
-        MARK: f"{place.mark}",
-        "KUBERNETES_SERVICE_HOST": host,
-        "KUBERNETES_SERVICE_PORT": port,
-        "KUBERNETES_SERVICE_PORT_HTTPS": port,
+        MARK: place.mark,
     }
     account = mounts.get(ACCOUNT_FOLDER)
     if account is not None:
