@@ -119,6 +119,20 @@ def test_a_grpc_probe_asks_the_health_service(pods):
     pods.until("unhealthy", lambda _: any("not serving" in event["message"] for event in pods.events("unhealthy")))
 
 
+def test_a_container_whose_post_start_hook_fails_is_killed_and_restarted(pods):
+    hook = {"exec": {"command": ["sh", "-c", "[ -e /f/second ] || { touch /f/second; exit 3; }"]}}
+    pods.create(
+        "unlucky",
+        sh("sleep 600", lifecycle={"postStart": hook}, **FILES),
+        terminationGracePeriodSeconds=1,
+        **VOLUME,
+    )
+    pod = pods.until("unlucky", lambda p: status_of(p)["restartCount"] == 1 and status_of(p)["ready"])
+    assert status_of(pod)["lastState"]["terminated"]["exitCode"] == 143
+    assert "command exited with 3" in pods.until_event("unlucky", "FailedPostStartHook")["message"]
+    assert pods.until_event("unlucky", "Killing")["message"] == "FailedPostStartHook"
+
+
 def test_hooks_run_and_a_late_one_is_cut_off_by_the_grace_period(pods, kubectl):
     hooks = {
         "postStart": {"exec": {"command": ["sh", "-c", "echo started > /f/hook"]}},

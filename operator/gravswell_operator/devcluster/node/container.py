@@ -170,8 +170,9 @@ class Container:
     async def _watch(self, process: Process) -> None:
         """Run the lifecycle hook and the probes of a running container."""
         started = self._hook("postStart", process)
-        if started is not None:
-            await started()
+        if started is not None and not await started():
+            await self._condemn("FailedPostStartHook", process)
+            return
         if "startupProbe" in self.spec and not await self._startup(process):
             return
         self.state.started = True
@@ -189,7 +190,7 @@ class Container:
         async for passed in self._verdicts("startupProbe", process):
             if passed:
                 return True
-            await self._condemn("startup", process, self.spec["startupProbe"])
+            await self._fail("startup", process)
             return False
         return False
 
@@ -202,7 +203,7 @@ class Container:
     async def _liveness(self, process: Process) -> None:
         async for passed in self._verdicts("livenessProbe", process):
             if not passed and not self._stopping.is_set():
-                await self._condemn("liveness", process, self.spec["livenessProbe"])
+                await self._fail("liveness", process)
                 return
 
     async def _verdicts(self, kind: str, process: Process) -> AsyncIterator[bool]:
@@ -225,11 +226,15 @@ class Container:
         except GravswellError as error:  # a probe that cannot be right fails, and says why
             return Outcome(False, str(error))
 
-    async def _condemn(self, kind: str, process: Process, probe: Document) -> None:
-        name = self.spec["name"]
-        self._around.tell("Killing", f"Container {name} failed {kind} probe, will be restarted", False)
-        grace = probe.get("terminationGracePeriodSeconds", self._around.grace)
-        end = asyncio.get_running_loop().time() + grace
+    async def _fail(self, kind: str, process: Process) -> None:
+        grace = self.spec[f"{kind}Probe"].get("terminationGracePeriodSeconds")
+        message = f"Container {self.spec['name']} failed {kind} probe, will be restarted"
+        await self._condemn(message, process, grace)
+
+    async def _condemn(self, message: str, process: Process, grace: float | None = None) -> None:
+        """End ``process`` as unfit, within ``grace`` seconds (the pod's by default); the restart policy goes on."""
+        self._around.tell("Killing", message, False)
+        end = asyncio.get_running_loop().time() + (self._around.grace if grace is None else grace)
         hook = self._hook("preStop")
         # In a task of its own: the process's end cancels the probes, and with them this very call.
         ending = asyncio.create_task(process.end(lambda: end - asyncio.get_running_loop().time(), hook))
@@ -238,13 +243,13 @@ class Container:
     def _target(self, process: Process) -> Target:
         return Target(self.spec, self._around.address, process.run)
 
-    def _hook(self, name: str, process: Process | None = None) -> Callable[[], Awaitable[None]] | None:
+    def _hook(self, name: str, process: Process | None = None) -> Callable[[], Awaitable[bool]] | None:
         action = (self.spec.get("lifecycle") or {}).get(name)
         running = process or self._process
         if action is None or running is None:
             return None
 
-        async def run() -> None:
+        async def run() -> bool:
             try:
                 outcome = await self._act(action, running)
             except GravswellError as error:
@@ -252,6 +257,7 @@ class Container:
             if not outcome.success:
                 label = name[0].upper() + name[1:]
                 self._around.tell(f"Failed{label}Hook", f"{label}Hook failed: {outcome.message}", True)
+            return outcome.success
 
         return run
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from gravswell_operator.devcluster.node.launch import MARK, Launch
 from gravswell_operator.devcluster.processes import die_with, kill_group
@@ -70,7 +71,7 @@ class Process:
         assert code is not None, "communicate returns at the end of the process"
         return code, output[:_OUTPUT_LIMIT].decode(errors="replace")
 
-    async def end(self, grace: Callable[[], float], hook: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def end(self, grace: Callable[[], float], hook: Callable[[], Awaitable[object]] | None = None) -> None:
         """End it: ``hook`` (preStop), SIGTERM, and SIGKILL when the grace period is over.
 
         ``grace`` returns the seconds that are left, and may return less when a deletion becomes more urgent. At least
@@ -89,7 +90,7 @@ class Process:
         kill_group(self.pid)
         await asyncio.shield(self.exit)
 
-    async def _within(self, work: "asyncio.Future[None] | asyncio.Task[int]", grace: Callable[[], float]) -> None:
+    async def _within(self, work: "asyncio.Future[Any]", grace: Callable[[], float]) -> None:
         """Wait for ``work`` or its process, at most the grace period; a hook that is late is cancelled."""
         while not work.done() and not self.exit.done() and (left := grace()) > 0:
             await asyncio.wait({work, self.exit}, timeout=min(left, 1.0), return_when=asyncio.FIRST_COMPLETED)
