@@ -1,5 +1,7 @@
 """Every name that the operator gives: labels, annotations, children, ports, images. Pure."""
 
+from gravswell.serving.triton import flags
+
 FIELD_MANAGER = "gravswell-operator"
 """Field manager of everything that the operator applies."""
 HANDOVER_MANAGER = "gravswell-autoscaling"
@@ -22,9 +24,7 @@ ROLE_TRITON = "triton"
 ROLE_LISTER = "lister"
 ROLE_DEVICE_PLUGIN = "device-plugin"
 
-PORT_HTTP = 8000
-PORT_GRPC = 8001
-PORT_METRICS = 8002
+PORT_HTTP, PORT_GRPC, PORT_METRICS = flags.HTTP_PORT, flags.GRPC_PORT, flags.METRICS_PORT
 PORT_AGENT = 8090
 
 TRITON_IMAGE = "nvcr.io/nvidia/tritonserver"

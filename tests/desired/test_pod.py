@@ -1,7 +1,14 @@
 """The pods' own rules, beyond the golden files."""
 
+import shlex
+
+import pytest
+
+from gravswell.cli.agent import parse_bytes
+from gravswell.serving.triton.flags import pod_command
 from gravswell_operator.api import InferenceServer, ModelRepository
 from gravswell_operator.desired.objects import Options
+from gravswell_operator.devcluster.node.rewriting import rewriter
 from gravswell_operator.plan import plan
 
 OPTIONS = Options(image="registry.example/gravswell:1")
@@ -34,3 +41,64 @@ def test_agents_and_listers_pull_from_a_private_registry():
 def test_an_account_of_the_users_is_left_to_the_user():
     options = Options(image="registry.example/gravswell:1", image_pull_secrets=("mirror",))
     assert not [manifest for manifest in made(options, account="mine") if manifest["kind"] == "ServiceAccount"]
+
+
+def pods(**options):
+    return [m["spec"]["template"]["spec"] for m in made(**options) if m["kind"] == "Deployment"]
+
+
+def containers(**options):
+    return [c for pod in pods(**options) for c in (*pod.get("initContainers", ()), *pod["containers"])]
+
+
+def named(name, **options):
+    (found,) = [container for container in containers(**options) if container["name"] == name]
+    return found
+
+
+def test_our_own_containers_write_to_their_mounts_only():
+    ours = [container for container in containers() if container["image"] == OPTIONS.image]
+    assert sorted(container["name"] for container in ours) == ["agent", "key", "lister"]
+    for container in ours:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        writable = [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
+        temporary = [variable["value"] for variable in container.get("env", ()) if variable["name"] == "TMPDIR"]
+        assert set(temporary) <= set(writable)
+        assert temporary or container["name"] == "key"
+
+
+def test_every_mount_has_its_volume():
+    for pod in pods(url="pvc://claim/models"):
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+
+
+@pytest.mark.parametrize("folder", ["/models", "/models/zoo", "/repository", "/tmp/models", "/run", "/home/me/models"])
+@pytest.mark.parametrize("name", ["agent", "lister"])
+def test_the_folder_of_a_repository_is_no_mount_of_ours(name, folder):
+    """The development cluster's node puts folders in place of mount paths, wherever it finds them."""
+    container = named(name, url=f"file://{folder}")
+    rewrite = rewriter({mount["mountPath"]: "/elsewhere" for mount in container["volumeMounts"]})
+    url = container["args"][container["args"].index("--repository") + 1]
+    assert (url, rewrite(url)) == (f"file://{folder}", f"file://{folder}")
+
+
+@pytest.mark.parametrize(("storage", "size"), [("10Gi", 10 * 2**30), ("1.5G", 15 * 10**8), ("1Pi", 2**50)])
+def test_the_agent_knows_how_much_it_may_store(storage, size):
+    (pod,) = [pod for pod in pods(modelStorage=storage) if "initContainers" in pod]
+    assert pod["volumes"][0]["emptyDir"] == {"sizeLimit": storage}
+    arguments = named("agent", modelStorage=storage)["args"]
+    assert parse_bytes(arguments[arguments.index("--storage-limit") + 1]) == size
+
+
+def test_triton_is_started_as_the_library_says():
+    (text,) = named("triton")["args"]
+    mounts = {mount["name"]: mount for mount in named("triton")["volumeMounts"]}
+    assert mounts["models"]["readOnly"]
+    assert text == pod_command(
+        model_repository=mounts["models"]["mountPath"],
+        key_file=f"{mounts['run']['mountPath']}/key",
+        exit_timeout_seconds=30,
+    )
+    assert "--strict-readiness=false" in shlex.split(text)

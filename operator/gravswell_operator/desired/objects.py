@@ -15,7 +15,10 @@ Manifest = dict[str, Any]
 
 KEY_FOLDER = "/run/gravswell"
 KEY_FILE = f"{KEY_FOLDER}/key"
-MODELS_FOLDER = "/models"
+MODELS_FOLDER = "/run/gravswell-models"
+"""Unlike any path of a ``file://`` repository: the development cluster's node has no mounts and takes the one for the
+other where the names are the same."""
+SCRATCH_FOLDER = "/run/gravswell-scratch"
 REPOSITORY_FOLDER = "/repository"
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  a folder's name, not a secret
 USER_ID = 1000
@@ -111,6 +114,26 @@ def pod_security() -> Manifest:
 def container_security() -> Manifest:
     """A container's security context that the *restricted* standard takes."""
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def own_container_security() -> Manifest:
+    """The same for our image, which writes to nothing but its mounts."""
+    return {**container_security(), "readOnlyRootFilesystem": True}
+
+
+def scratch_env() -> Manifest:
+    """Where temporary files go: the root file system is read only."""
+    return {"name": "TMPDIR", "value": SCRATCH_FOLDER}
+
+
+def scratch_mount() -> Manifest:
+    """The mount of :func:`scratch_volume`."""
+    return {"name": "scratch", "mountPath": SCRATCH_FOLDER}
+
+
+def scratch_volume() -> Manifest:
+    """What storage clients may need for themselves; models never go through it."""
+    return {"name": "scratch", "emptyDir": {"sizeLimit": "64Mi"}}
 
 
 def field_env(name: str, path: str) -> Manifest:

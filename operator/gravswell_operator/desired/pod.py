@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gravswell.serving.triton.flags import pod_command
 from gravswell_operator import names
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.desired.objects import (
@@ -15,16 +16,17 @@ from gravswell_operator.desired.objects import (
     field_env,
     http_probe,
     labels,
+    own_container_security,
     pod_security,
+    scratch_env,
+    scratch_mount,
+    scratch_volume,
     token_volume,
 )
 from gravswell_operator.desired.placement import merged_selector, pool_node_selector, tolerations
 from gravswell_operator.desired.source import Source, source
+from gravswell_operator.quantities import parse
 
-CLOSED_APIS = "model-repository,shared-memory,logging,trace"
-"""Triton's APIs that clients have no business with; each pod's own key opens them to its agent."""
-HTTP_KEY_HEADER = "X-Gravswell-Key"
-GRPC_KEY_HEADER = "gravswell-key"
 DRAIN_SECONDS = 5
 """Pause before a replica stops, for load balancers and clients to see that it goes."""
 EXIT_SECONDS = 30
@@ -84,34 +86,9 @@ def _key_container(options: Options) -> Manifest:
         "command": ["gravswell", "agent", "init"],
         "args": ["--key-file", KEY_FILE],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
-        "securityContext": container_security(),
+        "securityContext": own_container_security(),
         "volumeMounts": [{"name": "run", "mountPath": KEY_FOLDER}],
     }
-
-
-def triton_command() -> str:
-    """Triton's command line, for a shell: the key is read where it lies and never stands in a pod's spec.
-
-    Kubernetes expands ``$(POD_IP)`` and leaves ``$(cat …)``, which is no variable, to the shell.
-    """
-    key = f"$(cat {KEY_FILE})"
-    return " ".join(
-        (
-            "exec tritonserver",
-            f"--model-repository={MODELS_FOLDER}",
-            "--model-control-mode=explicit",
-            "--exit-on-error=false",
-            "--http-address=$(POD_IP)",
-            f"--http-port={names.PORT_HTTP}",
-            "--grpc-address=$(POD_IP)",
-            f"--grpc-port={names.PORT_GRPC}",
-            "--metrics-address=$(POD_IP)",
-            f"--metrics-port={names.PORT_METRICS}",
-            f'"--http-restricted-api={CLOSED_APIS}:{HTTP_KEY_HEADER}={key}"',
-            f'"--grpc-restricted-protocol={CLOSED_APIS}:{GRPC_KEY_HEADER}={key}"',
-            f"--exit-timeout-secs={EXIT_SECONDS}",
-        )
-    )
 
 
 def _triton(server: InferenceServer, pool: GPUNodePool | None, options: Options) -> Manifest:
@@ -129,7 +106,9 @@ def _triton(server: InferenceServer, pool: GPUNodePool | None, options: Options)
         "name": "triton",
         "image": spec.image or f"{options.triton_image}:{spec.tag}-py3",
         "command": ["/bin/sh", "-c"],
-        "args": [triton_command()],
+        "args": [
+            pod_command(model_repository=MODELS_FOLDER, key_file=KEY_FILE, exit_timeout_seconds=EXIT_SECONDS),
+        ],
         "env": env,
         "ports": [
             {"name": "http", "containerPort": names.PORT_HTTP, "protocol": "TCP"},
@@ -161,6 +140,9 @@ def _agent(server: InferenceServer, where: Source, options: Options) -> Manifest
             where.url,
             "--models",
             MODELS_FOLDER,
+            # The kubelet enforces it by evicting the pod; the agent cannot see it from inside.
+            "--storage-limit",
+            str(int(parse(server.spec.model_storage))),
             "--desired",
             names.desired_configmap(name),
             "--report",
@@ -178,10 +160,11 @@ def _agent(server: InferenceServer, where: Source, options: Options) -> Manifest
             field_env("POD_IP", "status.podIP"),
             field_env("POD_NAME", "metadata.name"),
             field_env("POD_NAMESPACE", "metadata.namespace"),
+            scratch_env(),
         ],
         "ports": [{"name": "agent", "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
-        "securityContext": container_security(),
+        "securityContext": own_container_security(),
         "lifecycle": _drain(),
         "readinessProbe": http_probe("/readyz", "agent", period=2, timeout=5, failures=5),
         "livenessProbe": http_probe("/livez", "agent", period=20, timeout=10, failures=6),
@@ -189,6 +172,7 @@ def _agent(server: InferenceServer, where: Source, options: Options) -> Manifest
             {"name": "models", "mountPath": MODELS_FOLDER},
             {"name": "run", "mountPath": KEY_FOLDER, "readOnly": True},
             {"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True},
+            scratch_mount(),
             *where.mounts,
         ],
     }
@@ -209,5 +193,6 @@ def _volumes(server: InferenceServer, where: Source) -> list[Manifest]:
         {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}},
         token_volume(),
+        scratch_volume(),
         *where.volumes,
     ]

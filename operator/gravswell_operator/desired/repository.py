@@ -9,11 +9,14 @@ from gravswell_operator.desired.objects import (
     account,
     child,
     configmap_access,
-    container_security,
     field_env,
     http_probe,
     labels,
+    own_container_security,
     pod_security,
+    scratch_env,
+    scratch_mount,
+    scratch_volume,
     token_volume,
 )
 from gravswell_operator.desired.source import source
@@ -55,13 +58,18 @@ def _deployment(repository: ModelRepository, service_account: str, options: Opti
             field_env("POD_IP", "status.podIP"),
             field_env("POD_NAME", "metadata.name"),
             field_env("POD_NAMESPACE", "metadata.namespace"),
+            scratch_env(),
         ],
         "ports": [{"name": "agent", "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
         "livenessProbe": http_probe("/livez", "agent", period=20, timeout=10, failures=6),
         "readinessProbe": http_probe("/readyz", "agent", period=2, timeout=5, failures=5),
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        "securityContext": container_security(),
-        "volumeMounts": [{"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True}, *where.mounts],
+        "securityContext": own_container_security(),
+        "volumeMounts": [
+            {"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True},
+            scratch_mount(),
+            *where.mounts,
+        ],
     }
     if where.env_from:
         container["envFrom"] = where.env_from
@@ -73,7 +81,7 @@ def _deployment(repository: ModelRepository, service_account: str, options: Opti
         "securityContext": pod_security(),
         "terminationGracePeriodSeconds": 10,
         "containers": [container],
-        "volumes": [token_volume(), *where.volumes],
+        "volumes": [token_volume(), scratch_volume(), *where.volumes],
     }
     if where.node_selector:
         pod["nodeSelector"] = where.node_selector
