@@ -76,9 +76,17 @@ def test_a_complete_list_finds_what_a_broken_watch_lost(cache):
 
 def test_an_object_that_cannot_be_read_is_kept_with_the_reason(cache):
     body = {"metadata": {"name": "m", "namespace": "ns", "resourceVersion": "1"}, "spec": {"entry": "e"}}
-    record = cache.observe(resources.MODEL, body).new
-    assert record.view is None
-    assert record.invalid.startswith("spec.serverRef: Field required")
+    view = cache.observe(resources.MODEL, body).new.view
+    assert view.why.startswith("spec.serverRef: Field required")
+    assert view.text("entry") == "e"
+    assert view.reference("serverRef") is None
+
+
+def test_a_status_that_cannot_be_read_does_not_hide_the_object(cache, manifest):
+    body = manifest("Model", {"status": {"replicas": [{"pod": "p", "state": "OfALaterRelease"}]}})
+    view = cache.observe(resources.MODEL, body).new.view
+    assert view.spec.entry == "my-model"
+    assert view.status.replicas == ()
 
 
 def test_a_late_answer_does_not_bring_back_what_is_gone(cache):

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gravswell.serving.contracts import Desired, DesiredModel, ListedEntry, ListedVersion, Listing, Verification
+from gravswell_operator import state
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.models import resolve_model, resolve_server
@@ -33,6 +34,11 @@ def model(name="m", entry="digits", *, version="latest", created="2026-01-01T00:
             "spec": {"serverRef": {"name": "s"}, "entry": entry, "version": version, **spec},
         }
     )
+
+
+def unreadable(name="m", *, created="2026-01-01T00:00:00Z", **spec):
+    body = {"metadata": {"name": name, "namespace": "ns", "creationTimestamp": created}, "spec": spec}
+    return state.unreadable("Model", body, "spec.rollout: Extra inputs are not permitted")
 
 
 def server(models="Declared", *served):
@@ -164,3 +170,28 @@ def test_what_is_served_and_wanted_and_known_by_nobody_is_lost(mode, models, kno
     assert resolved(server(mode), models, known, None).lost == ()  # a new server has nothing to lose
     empty = Desired(repository="file:///r")
     assert resolved(server(mode, "digits"), models, known, empty).lost == ()
+
+
+@pytest.mark.parametrize(
+    ("models", "number"),
+    [
+        ([unreadable(entry="digits")], 1),
+        ([unreadable()], 1),
+        ([unreadable(entry="digits"), model("young", created="2026-01-02T00:00:00Z")], 1),
+        ([unreadable(entry="digits", created="2026-01-02T00:00:00Z"), model("old")], 3),
+        ([unreadable(entry="other"), model()], 3),
+    ],
+    ids=["alone", "entry unknown", "younger rival", "older rival", "another entry"],
+)
+def test_a_model_that_cannot_be_read_holds_its_entry_where_it_was(models, number):
+    previous = Desired(repository="file:///r", models=(wanted("digits", 1),))
+    resolution = resolved(server(), models, LISTING, previous)
+    assert resolution.desired.models == (wanted("digits", number),)
+    reasons = {entry: outcome.reason for entry, outcome in resolution.unresolved.items()}
+    assert reasons.get("digits") == (Reason.INVALID_SPEC if number == 1 else None)
+
+
+def test_a_model_that_never_could_be_read_is_not_served_and_told():
+    resolution = resolved(server(), [unreadable(entry="digits")], LISTING, Desired(repository="file:///r"))
+    assert resolution.desired.models == ()
+    assert "cannot read Model m" in resolution.unresolved["digits"].message

@@ -100,6 +100,10 @@ class World:
         self.api, self.events = Api(), Events()
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.time = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """The operator starts, and sees what is there."""
         self.context = Context(
             client=self.api,  # type: ignore[arg-type]
             cache=Cache(),
@@ -110,6 +114,8 @@ class World:
             now=lambda: self.now,
         )
         self.engine = Engine(self.context)
+        for (kind, _, _), body in self.api.objects.items():
+            self.context.observe(next(r for r in resources.WATCHED if r.kind == kind), copy.deepcopy(body))
 
     def see(self, resource: ResourceType, body: dict[str, Any], *, deleted: bool = False) -> dict[str, Any]:
         """Something happened in the cluster, and a watch says so."""
@@ -137,6 +143,16 @@ class World:
         found = self.get("ConfigMap", "models-listing")
         assert found is not None
         self.see(resources.CONFIG_MAP, {**found, "data": {LISTING_KEY: listing.to_json()}})
+
+    def change(self, resource: ResourceType, name: str, **spec: Any) -> None:
+        """A user changes the spec of an object."""
+        body = self.get(resource.kind, name)
+        assert body is not None
+        generation = body["metadata"]["generation"] + 1
+        self.see(
+            resource,
+            {**body, "metadata": {**body["metadata"], "generation": generation}, "spec": {**body["spec"], **spec}},
+        )
 
     def remove(self, resource: ResourceType, name: str) -> None:
         """Somebody deletes an object."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from gravswell_operator.cluster.resources import ResourceType
-from gravswell_operator.state import ConfigMapState
+from gravswell_operator.state import ConfigMapState, unreadable
 
 
 class Key(NamedTuple):
@@ -40,13 +40,9 @@ class Record:
     owner: str
     """uid of the controlling owner, or empty."""
     view: Any
-    """The kind's typed state; None where the kind has none, or where ``invalid`` says why."""
+    """The kind's typed state, or :class:`Unreadable`; None where the kind has none."""
     raw: bytes | None
     """The object as JSON, of the kinds that are compared for drift."""
-    created: str = ""
-    """When it was made, RFC 3339."""
-    invalid: str = ""
-    """Why an object of ours cannot be read: it was made by another version of the CRDs."""
     checked: str = ""
     """Digest of what this very version was compared with, and found equal to."""
 
@@ -165,25 +161,30 @@ class Cache:
 def _record(key: Key, version: int, body: Mapping[str, Any]) -> Record:
     metadata = body["metadata"]
     owners = metadata.get("ownerReferences") or ()
-    view, invalid = None, ""
-    if key.resource.view is not None:
-        try:
-            view = key.resource.view(body)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            invalid = f"{where or 'the object'}: {first['msg']}"
     return Record(
         key=key,
         uid=metadata.get("uid", ""),
         version=version,
         labels=metadata.get("labels") or {},
         owner=next((o["uid"] for o in owners if o.get("controller")), ""),
-        view=view,
+        view=_view(key.resource, body),
         raw=_trimmed(body) if key.resource.raw else None,
-        created=metadata.get("creationTimestamp") or "",
-        invalid=invalid,
     )
+
+
+def _view(resource: ResourceType, body: Mapping[str, Any]) -> Any:
+    if resource.view is None:
+        return None
+    try:
+        return resource.view(body)
+    except ValidationError:
+        pass  # a status of another release does not matter: it is ours, and written anew
+    try:
+        return resource.view({**body, "status": {}})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return unreadable(resource.kind, body, f"{where or 'the object'}: {first['msg']}")
 
 
 _DROPPED_METADATA = ("managedFields", "selfLink", "creationTimestamp", "generateName")

@@ -5,10 +5,12 @@ The bucket's state never takes a model away from a server: what was resolved onc
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from gravswell.serving.contracts import Desired, DesiredModel, ListedEntry, ListedVersion, Listing, Verification
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.conditions import Reason
+from gravswell_operator.state import Unreadable
 
 LATEST = "latest"
 
@@ -39,18 +41,47 @@ class Resolution:
     """Entries that are served and of which nothing says any more in which version. ``desired`` would unload them."""
 
 
-def age_order(models: Iterable[Model]) -> list[Model]:
-    """The models, oldest first; names settle what the clock's seconds do not."""
-    return sorted(models, key=lambda m: (m.metadata.creation_timestamp or "", m.metadata.name))
+AnyModel = TypeVar("AnyModel", bound=Model | Unreadable)
 
 
-def winner(rivals: Iterable[Model]) -> Model:
-    """Of the Models for one (server, entry), the one that counts: the oldest."""
-    return age_order(rivals)[0]
+def _age(model: Model | Unreadable) -> tuple[str, str]:
+    """Names settle what the clock's seconds do not."""
+    if isinstance(model, Unreadable):
+        return model.created, model.name
+    return model.metadata.creation_timestamp or "", model.metadata.name
+
+
+def winner(rivals: Iterable[AnyModel]) -> AnyModel:
+    """Of the Models for one (server, entry), the one that counts: the oldest, whether or not it can be read."""
+    return min(rivals, key=_age)
+
+
+def told(previous: Desired | None) -> dict[str, DesiredModel]:
+    """What a server's agents were told last, by entry."""
+    return {model.name: model for model in previous.models} if previous is not None else {}
+
+
+def contenders(models: Iterable[Model | Unreadable], served: Iterable[str]) -> dict[str, list[Model | Unreadable]]:
+    """A server's Models by the entry that they are for.
+
+    One whose very entry cannot be read may be for any of those that are ``served``.
+    """
+    found: dict[str, list[Model | Unreadable]] = {}
+    vague: list[Model | Unreadable] = []
+    for model in models:
+        entry = model.text("entry") if isinstance(model, Unreadable) else model.spec.entry
+        (found.setdefault(entry, []) if entry is not None else vague).append(model)
+    for entry in served if vague else ():
+        found.setdefault(entry, []).extend(vague)
+    return found
 
 
 def resolve_model(  # noqa: PLR0911  an ordered list of facts, one return each
-    model: Model, rivals: Sequence[Model], listing: Listing | None, kept: DesiredModel | None, repository: str
+    model: Model,
+    rivals: Sequence[Model | Unreadable],
+    listing: Listing | None,
+    kept: DesiredModel | None,
+    repository: str,
 ) -> Outcome:
     """What ``model`` stands for.
 
@@ -58,12 +89,12 @@ def resolve_model(  # noqa: PLR0911  an ordered list of facts, one return each
     this entry last; where that is lost, the Model's own status says it. ``repository`` is the repository's name, for
     messages.
     """
-    first = winner(rivals) if rivals else model
-    if first.metadata.name != model.metadata.name:
+    _, first = _age(winner(rivals) if rivals else model)
+    if first != model.metadata.name:
         return Outcome(
             None,
             Reason.CONFLICT,
-            f"the older Model {first.metadata.name} already says which version of {model.spec.entry} server "
+            f"the older Model {first} already says which version of {model.spec.entry} server "
             f"{model.spec.server_ref.name} serves; delete one of the two",
         )
     kept = kept if kept is not None else remembered(model)
@@ -138,7 +169,7 @@ def _missing(entry: ListedEntry, version: int | str, repository: str) -> str:
 
 def resolve_server(
     server: InferenceServer,
-    models: Iterable[Model],
+    models: Iterable[Model | Unreadable],
     listing: Listing | None,
     previous: Desired | None,
     *,
@@ -146,17 +177,20 @@ def resolve_server(
 ) -> Resolution:
     """What ``server`` shall serve.
 
-    ``models`` are those that name this server; ``previous`` is what its agents were told last, None where that is not
-    there or cannot be read; ``url`` is the repository as its pods see it.
+    ``models`` are those that name this server; where one cannot be read and counts, what was told of its entry stays.
+    ``previous`` is what the agents were told last, None where that is not there or cannot be read; ``url`` is the
+    repository as the pods see it.
     """
     repository = server.spec.repository_ref.name
-    kept = {m.name: m for m in previous.models} if previous is not None else {}
-    wishes: dict[str, list[Model]] = {}
-    for model in models:
-        wishes.setdefault(model.spec.entry, []).append(model)
+    kept = told(previous)
     outcomes: dict[str, Outcome] = {}
-    for entry, rivals in wishes.items():
-        outcomes[entry] = resolve_model(winner(rivals), rivals, listing, kept.get(entry), repository)
+    for entry, rivals in contenders(models, kept).items():
+        first = winner(rivals)
+        if isinstance(first, Unreadable):
+            problem = first.problem()
+            outcomes[entry] = Outcome(kept.get(entry), problem.reason, problem.message)
+        else:
+            outcomes[entry] = resolve_model(first, rivals, listing, kept.get(entry), repository)
     if server.spec.models == "All":
         if listing is None:
             undeclared = {name: Outcome(model) for name, model in kept.items()}

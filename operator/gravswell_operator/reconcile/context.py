@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from gravswell_operator.api import Model
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Cache, Change, Key, Record
 from gravswell_operator.cluster.client import Client
@@ -13,7 +14,7 @@ from gravswell_operator.cluster.queue import WorkQueue
 from gravswell_operator.cluster.resources import ResourceType
 from gravswell_operator.desired.objects import Options
 from gravswell_operator.reconcile.index import Index, spec_changed
-from gravswell_operator.state import PodState
+from gravswell_operator.state import PodState, Unreadable
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Context:
         return bool(change.new.view.status == self.writing[change.key])
 
     def view(self, key: Key | None) -> Any:
-        """The typed state of an object, or None where it is not there or cannot be read."""
+        """The typed state of an object, :class:`Unreadable`, or None where it is not there."""
         record = self.cache.get(key) if key is not None else None
         return record.view if record is not None else None
 
@@ -80,6 +81,14 @@ class Context:
         return [record.view for record in records if record is not None]
 
     def referrers(self, target: Key, resource: ResourceType) -> list[Any]:
-        """The objects of one kind that reference ``target``, as typed state."""
+        """The objects of one kind that reference ``target`` and can be read, as typed state."""
+        return [view for view in self._referrers(target, resource) if not isinstance(view, Unreadable)]
+
+    def models(self, server: Key) -> list[Model | Unreadable]:
+        """The Models that name ``server`` and stay, also those that cannot be read."""
+        views = self._referrers(server, resources.MODEL)
+        return [v for v in views if not (v.deleting if isinstance(v, Unreadable) else v.metadata.deletion_timestamp)]
+
+    def _referrers(self, target: Key, resource: ResourceType) -> list[Any]:
         views = (self.view(key) for key in self.index.referrers(target) if key.resource is resource)
         return [view for view in views if view is not None]

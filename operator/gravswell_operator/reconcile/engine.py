@@ -12,6 +12,7 @@ from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.cluster.resources import ResourceType
 from gravswell_operator.reconcile import model, pool, repository, server, status
 from gravswell_operator.reconcile.context import Context
+from gravswell_operator.state import Unreadable
 
 _RECONCILERS: dict[ResourceType, Callable[[Context, Record], Awaitable[None]]] = {
     resources.GPU_NODE_POOL: pool.reconcile,
@@ -68,7 +69,7 @@ class Engine:
         record = self.context.cache.get(key)
         if record is None:
             return  # gone: the garbage collector takes its children
-        if record.view is None:
+        if isinstance(record.view, Unreadable):
             await status.write_invalid(self.context, record)
             return
         if record.view.metadata.deletion_timestamp is not None:

@@ -6,6 +6,7 @@ from gravswell_operator import names
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Change, Key, Record
+from gravswell_operator.state import Unreadable
 
 _OWNER_KINDS = (
     (names.LABEL_SERVER, resources.INFERENCE_SERVER),
@@ -126,14 +127,19 @@ def _references(record: Record) -> list[Key]:
         return [repository_key(view), *([pool] if pool is not None else [])]
     if isinstance(view, Model):
         return [server_key(view)]
+    if isinstance(view, Unreadable) and record.key.resource is resources.MODEL:
+        server = view.reference("serverRef")
+        return [Key(resources.INFERENCE_SERVER, record.key.namespace, server)] if server is not None else []
     return []
 
 
 def spec_changed(change: Change) -> bool:
     """Whether an object of ours is another one than before, or is asked for something else."""
     old, new = change.old, change.new
-    if old is None or new is None or old.view is None or new.view is None or old.uid != new.uid:
+    if old is None or new is None or old.uid != new.uid:
         return True
+    if isinstance(old.view, Unreadable) or isinstance(new.view, Unreadable):
+        return bool(old.view != new.view)
     before, after = old.view.metadata, new.view.metadata
     return bool(before.generation != after.generation or before.deletion_timestamp != after.deletion_timestamp)
 
@@ -146,5 +152,11 @@ def _meaning_changed(change: Change) -> bool:
         return False
     assert change.old is not None
     assert change.new is not None
-    before, after = change.old.view.status, change.new.view.status
-    return bool((before.allocatable_gpus, before.ready_nodes) != (after.allocatable_gpus, after.ready_nodes))
+    return _offer(change.old) != _offer(change.new)
+
+
+def _offer(pool: Record) -> tuple[int, int] | None:
+    """What servers on the pool decide by."""
+    if isinstance(pool.view, Unreadable):
+        return None
+    return pool.view.status.allocatable_gpus, pool.view.status.ready_nodes

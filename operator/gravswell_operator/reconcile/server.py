@@ -23,8 +23,8 @@ async def reconcile(context: Context, record: Record) -> None:
     """One pass over one server."""
     server: InferenceServer = record.view
     name, namespace = server.metadata.name, server.metadata.namespace
-    repository: ModelRepository | None = context.view(repository_key(server))
-    pool: GPUNodePool | None = context.view(pool_key(server))
+    repository: ModelRepository | state.Unreadable | None = context.view(repository_key(server))
+    pool: GPUNodePool | state.Unreadable | None = context.view(pool_key(server))
     pods = context.pods(record.key)
     report_map: state.ConfigMapState | None = context.child(
         resources.CONFIG_MAP, namespace, names.report_configmap(name)
@@ -32,11 +32,12 @@ async def reconcile(context: Context, record: Record) -> None:
     problem = statuses.blocker(server, repository, pool)
     resolution: Resolution | None = None
     failure: GravswellError | None = None
-    if repository is not None:
+    if isinstance(repository, ModelRepository):
         resolution = _resolve(context, server, repository)
         problem = problem or statuses.forgotten(server, resolution)
     if problem is None:
-        assert repository is not None
+        assert isinstance(repository, ModelRepository)
+        assert not isinstance(pool, state.Unreadable)
         assert resolution is not None
         plan = ServerPlan(
             server, repository, pool, resolution.desired, _surge(context, server, pool, pods), context.options
@@ -68,8 +69,7 @@ def _resolve(context: Context, server: InferenceServer, repository: ModelReposit
         context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(repository.metadata.name))
     )
     previous = documents.desired(context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(name)))
-    models = context.referrers(Key(resources.INFERENCE_SERVER, namespace, name), resources.MODEL)
-    models = [m for m in models if m.metadata.deletion_timestamp is None]
+    models = context.models(Key(resources.INFERENCE_SERVER, namespace, name))
     return resolve_server(server, models, listing, previous, url=source(repository).url)
 
 

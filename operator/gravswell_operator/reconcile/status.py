@@ -3,11 +3,15 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from gravswell_operator import conditions, errors
-from gravswell_operator.api import Condition, ConditionStatus, GPUNodePool, InferenceServer, Model, ModelRepository
+from gravswell_operator.api import Condition, GPUNodePool, InferenceServer, Model, ModelRepository
+from gravswell_operator.api.common import Status
 from gravswell_operator.cluster.cache import Record
 from gravswell_operator.conditions import Finding, Reason
 from gravswell_operator.reconcile.context import Context
+from gravswell_operator.state import Unreadable
 
 Own = GPUNodePool | ModelRepository | InferenceServer | Model
 
@@ -42,15 +46,17 @@ async def write_suspended(context: Context, record: Record) -> None:
 
 
 async def write_invalid(context: Context, record: Record) -> None:
-    """Say that the object cannot be read. Always the same words and time, so that writing it again changes nothing."""
-    condition = Condition(
-        type=conditions.READY,
-        status=ConditionStatus.FALSE,
-        reason=Reason.INVALID_SPEC,
-        message=conditions.shorten(f"this operator cannot read the object: {record.invalid}"),
-        last_transition_time=record.created,
-    )
-    await _send(context, record, {"conditions": [condition.to_dict()]})
+    """Say that the object cannot be read, and leave everything else that its status says."""
+    view: Unreadable = record.view
+    try:
+        status, before = view.status, Status.model_validate(view.status).conditions
+    except ValidationError:
+        status, before = {}, ()
+    finding = Finding(conditions.READY, False, Reason.INVALID_SPEC, f"this operator cannot read the object: {view.why}")
+    merged = conditions.merge(before, [finding], generation=view.generation, now=stamp(context))
+    after = (*merged, *(c for c in before if c.type != conditions.READY))
+    said = {"observedGeneration": view.generation, "conditions": [c.to_dict() for c in after]}
+    await _apply(context, record, {**status, **said}, before, after)
 
 
 async def _apply(
@@ -61,7 +67,7 @@ async def _apply(
     after: tuple[Condition, ...],
 ) -> None:
     view = record.view
-    decided = type(view.status).model_validate(status)
+    decided = status if isinstance(view, Unreadable) else type(view.status).model_validate(status)
     if decided == view.status:
         return
     context.writing[record.key] = decided

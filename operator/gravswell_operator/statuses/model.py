@@ -9,7 +9,7 @@ from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.api.model import ReplicaStatus
 from gravswell_operator.conditions import Finding, Reason, count
 from gravswell_operator.desired.models import Outcome, remembered
-from gravswell_operator.state import PodState
+from gravswell_operator.state import PodState, Unreadable
 from gravswell_operator.statuses.pods import agent_reason
 
 SHOWN_REPLICAS = 100
@@ -45,9 +45,9 @@ class ModelView:
     """Everything that a Model's status follows from."""
 
     model: Model
-    server: InferenceServer | None
+    server: InferenceServer | Unreadable | None
     outcome: Outcome | None
-    """What the wish resolved to; None without a server."""
+    """What the wish resolved to; None without a server that can be read."""
     pods: Sequence[PodState] = ()
     reports: Mapping[str, Report] = field(default_factory=dict)
 
@@ -90,6 +90,9 @@ def _stop(view: ModelView) -> Finding | None:
             f"there is no InferenceServer {model.spec.server_ref.name} in namespace {model.metadata.namespace}; apply "
             "it, or make a Model with another serverRef",
         )
+    if isinstance(view.server, Unreadable):
+        problem = view.server.problem()
+        return Finding(conditions.READY, False, problem.reason, problem.message)
     outcome = view.outcome
     assert outcome is not None
     if outcome.reason is None:
@@ -107,7 +110,7 @@ def _desired(view: ModelView) -> DesiredModel | None:
 def _ready(view: ModelView) -> Finding:
     desired = _desired(view)
     assert desired is not None
-    assert view.server is not None
+    assert isinstance(view.server, InferenceServer)
     replicas = view.replicas
     if not replicas:
         return Finding(

@@ -10,7 +10,7 @@ from gravswell_operator.conditions import Finding, Reason, count
 from gravswell_operator.desired.models import Resolution
 from gravswell_operator.desired.placement import merged_selector, pool_node_selector
 from gravswell_operator.desired.source import source
-from gravswell_operator.state import PodState, Problem, WorkloadState
+from gravswell_operator.state import PodState, Problem, Unreadable, WorkloadState
 from gravswell_operator.statuses.pods import first_problem
 
 SHOWN_MODELS = 100
@@ -21,8 +21,8 @@ class ServerView:
     """Everything that a server's status follows from."""
 
     server: InferenceServer
-    repository: ModelRepository | None
-    pool: GPUNodePool | None
+    repository: ModelRepository | Unreadable | None
+    pool: GPUNodePool | Unreadable | None
     blocker: Problem | None = None
     """Why its children are not applied: what was asked, or the API server's answer."""
     resolution: Resolution | None = None
@@ -32,12 +32,17 @@ class ServerView:
     """By pod."""
 
 
-def blocker(server: InferenceServer, repository: ModelRepository | None, pool: GPUNodePool | None) -> Problem | None:
+def blocker(
+    server: InferenceServer, repository: ModelRepository | Unreadable | None, pool: GPUNodePool | Unreadable | None
+) -> Problem | None:
     """The first reason not to touch anything for this server; checked before anything is made."""
     if repository is None:
         return _repository_missing(server)
+    if isinstance(repository, Unreadable):
+        return repository.problem()
     if (problem := _pool_problem(server, pool)) is not None:
         return problem
+    assert not isinstance(pool, Unreadable)
     try:
         merged_selector(
             source(repository).node_selector,
@@ -56,8 +61,8 @@ def forgotten(server: InferenceServer, resolution: Resolution) -> Problem | None
     return Problem(
         Reason.NOT_RESOLVED_YET,
         f"ConfigMap {names.desired_configmap(server.metadata.name)} no longer says which versions are served, and "
-        f"nothing else does of {', '.join(resolution.lost)}; they stay loaded, and nothing is changed until ModelRepository "
-        f"{server.spec.repository_ref.name} is listed, or Models say what to serve",
+        f"nothing else does of {', '.join(resolution.lost)}; they stay loaded, and nothing is changed until "
+        f"ModelRepository {server.spec.repository_ref.name} is listed, or Models say what to serve",
     )
 
 
@@ -69,7 +74,7 @@ def _repository_missing(server: InferenceServer) -> Problem:
     )
 
 
-def _pool_problem(server: InferenceServer, pool: GPUNodePool | None) -> Problem | None:
+def _pool_problem(server: InferenceServer, pool: GPUNodePool | Unreadable | None) -> Problem | None:
     reference = server.spec.node_pool_ref
     if reference is None:
         return None
@@ -77,6 +82,8 @@ def _pool_problem(server: InferenceServer, pool: GPUNodePool | None) -> Problem 
         return Problem(
             Reason.NODE_POOL_NOT_FOUND, f"there is no GPUNodePool {reference.name}; apply it, or mend nodePoolRef"
         )
+    if isinstance(pool, Unreadable):
+        return pool.problem()
     allowed = pool.spec.allowed_namespaces
     if allowed and server.metadata.namespace not in allowed:
         return Problem(
@@ -193,8 +200,8 @@ def _progressing(view: ServerView) -> Finding:
 
 def _repository(view: ServerView) -> Finding:
     name = view.server.spec.repository_ref.name
-    if view.repository is None:
-        problem = _repository_missing(view.server)
+    if view.repository is None or isinstance(view.repository, Unreadable):
+        problem = view.repository.problem() if view.repository is not None else _repository_missing(view.server)
         return Finding(conditions.REPOSITORY_RESOLVED, False, problem.reason, problem.message)
     message = f"ModelRepository {name}: {view.repository.spec.url}"
     return Finding(conditions.REPOSITORY_RESOLVED, True, Reason.REPOSITORY_FOUND, message)
