@@ -7,6 +7,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from gravswell.errors import GravswellError
 from gravswell_operator.devcluster import ControlPlane, LocalNode
 
 
@@ -241,6 +244,33 @@ def test_a_second_look_at_logs_follows_and_tails(pods, kubectl):
     pods.until("talk", lambda p: "running" in state_of(p) or "terminated" in state_of(p))
     assert pods.logs("talk", "--follow").endswith("line 3\nend\n")
     assert pods.logs("talk", "--tail=1") == "end\n"
+
+
+def test_options_of_logs_are_honoured_or_refused(pods, kubectl):
+    pods.create("told", sh("echo one; echo two; sleep 600"))
+    pods.until_ready("told")
+    pods.until("told", lambda _: "two" in pods.logs("told"))
+    assert pods.logs("told", "--limit-bytes=5") == "one\nt"
+    assert pods.logs("told", "--tail=1", "--limit-bytes=2") == "tw"
+    assert pods.logs("told", "--follow", "--limit-bytes=5") == "one\nt"
+    for flag in ("--timestamps", "--since=1h", "--since-time=2026-01-01T00:00:00Z"):
+        with pytest.raises(GravswellError, match="without times"):
+            pods.logs("told", flag)
+
+
+@pytest.mark.parametrize(
+    ("command", "way_out"),
+    [
+        (("exec", "quiet", "--", "true"), "containerID"),
+        (("attach", "quiet"), "kubectl logs --follow"),
+        (("port-forward", "quiet", ":80"), "connect to it directly"),
+    ],
+)
+def test_what_the_node_does_not_offer_is_refused_with_the_way_out(pods, kubectl, command, way_out):
+    pods.create("quiet", sh("sleep 600"))
+    pods.until_ready("quiet")
+    with pytest.raises(GravswellError, match=way_out):
+        kubectl("-n", pods.namespace, *command)
 
 
 def _ready(pod: dict[str, Any]) -> bool:

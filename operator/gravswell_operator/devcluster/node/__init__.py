@@ -8,4 +8,6 @@ I/O of their own.
 What differs from a real node, on purpose: pods share the machine's files, users and processes; resource limits,
 security contexts and read-only mounts are not enforced; GPUs are simulated. Volumes are folders, and the paths at which
 a container expects them are rewritten in its command, arguments and environment.
+
+There is no ``kubectl exec``, ``attach`` or ``port-forward`` (the answer says what to do instead); logs have no times.
 """
