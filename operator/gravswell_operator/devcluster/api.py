@@ -25,7 +25,6 @@ _LINE_LIMIT = 16 * 1024 * 1024  # bytes of one watch event; objects are at most 
 
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
-APPLY = "application/apply-patch+yaml"
 
 
 class WatchExpiredError(GravswellError):
@@ -69,7 +68,7 @@ class Api:
         return await self.request("POST", path, body=body)
 
     async def patch(self, path: str, body: Document, *, kind: str = MERGE, **query: str) -> Document:
-        """PATCH ``path``; ``kind`` is the patch's content type. Apply patches need ``fieldManager``."""
+        """PATCH ``path``; ``kind`` is the patch's content type."""
         return await self.request("PATCH", path, body=body, query=query, content_type=kind)
 
     async def delete(self, path: str, body: Document | None = None) -> None:
