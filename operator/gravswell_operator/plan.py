@@ -87,7 +87,13 @@ class _World:
 
 
 def plan(resources: Sequence[Resource], options: Options) -> Plan:
-    """What the operator would create for ``resources`` if they were all that there is."""
+    """What the operator would create for ``resources`` if they were all that there is.
+
+    Of two with the same kind and name the later one counts, as if they were applied one after the other.
+    """
+    named = {(r.NAMES.kind, *_name(r)): r for r in resources}
+    repeated = [r for r in resources if named[r.NAMES.kind, *_name(r)] is not r]
+    resources = list(named.values())
     world = _World(
         pools={r.metadata.name: _full(r) for r in resources if isinstance(r, GPUNodePool)},
         repositories={_name(r): r for r in resources if isinstance(r, ModelRepository)},
@@ -95,7 +101,10 @@ def plan(resources: Sequence[Resource], options: Options) -> Plan:
         models=[r for r in resources if isinstance(r, Model)],
     )
     objects: list[Planned] = []
-    notes: list[Note] = []
+    notes = [
+        Note(Planned(r).title, True, "these files have it more than once; applied, the last one replaces the others")
+        for r in repeated
+    ]
     for resource in resources:
         planned, found = _plan_one(resource, world, options)
         objects.append(planned)

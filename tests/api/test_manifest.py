@@ -66,3 +66,23 @@ def test_what_is_no_manifest_of_ours_is_named(document, words):
 def test_a_quantity_may_be_an_integer(manifest):
     server = parse(manifest("InferenceServer", {"spec": {"vcpus": 15}}))
     assert server.spec.vcpus == "15"
+
+
+@pytest.mark.parametrize(
+    ("kind", "metadata", "line"),
+    [
+        ("Model", {"name": "Bad_Name"}, "metadata.name: 'Bad_Name' must be at most 253 lower-case letters"),
+        ("Model", {"name": "a" * 254}, "metadata.name: 'aaa"),
+        ("Model", {"namespace": "a.b"}, "metadata.namespace: 'a.b' must be at most 63 lower-case letters"),
+        ("InferenceServer", {"name": "Bad_Name"}, "metadata.name: the name of an InferenceServer must be at most 50"),
+    ],
+)
+def test_a_name_that_no_object_can_have_is_one_line(manifest, kind, metadata, line):
+    with pytest.raises(InvalidInputError) as refusal:
+        parse(manifest(kind, {"metadata": metadata}))
+    (found,) = str(refusal.value).split("\n  ")[1:]
+    assert found.startswith(line)
+
+
+def test_the_name_of_a_model_may_have_dots(manifest):
+    assert parse(manifest("Model", {"metadata": {"name": "digits.v2"}})).metadata.name == "digits.v2"

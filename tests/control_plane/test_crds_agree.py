@@ -94,7 +94,7 @@ FIELDS = {
         "gpus": [16, "1"],
         "vcpus": ["500m", "0m", "1e3", 4, "4"],
         "memory": ["8Gi", "0.0Gi", "8GiB"],
-        "replicas": [1000],
+        "replicas": [100, 101],
         "autoscaling": [{"minReplicas": 1, "maxReplicas": 1}, {"minReplicas": 2, "maxReplicas": 1}, {"minReplicas": 1}],
         "models": ["All", "Some"],
         "service": [{"type": "NodePort"}, {"annotations": {"a": "b"}}, {"annotations": {"a": 1}}],

@@ -102,6 +102,30 @@ def test_two_models_for_one_entry(manifest, tmp_path):
     assert "error: Model default/b: Model a is for the same entry my-model" in done.stderr
 
 
+def test_a_list_is_its_items(manifest):
+    items = [manifest(kind) for kind in GOOD]
+    nested = {"apiVersion": "v1", "kind": "List", "items": items[2:]}
+    listed = {"apiVersion": "v1", "kind": "List", "items": [*items[:2], nested]}
+    done = run("-", "-o", "json", stdin=yaml.safe_dump(listed))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [o["object"].partition(" ")[0] for o in json.loads(done.stdout)["objects"]] == list(GOOD)
+    nested["items"] = [manifest("InferenceServer", {"spec": {"gpus": "one"}})]
+    done = run("-", stdin=yaml.safe_dump(listed))
+    assert done.returncode == 2
+    assert "-, items[2], items[0]: InferenceServer server is invalid" in done.stderr
+
+
+def test_one_name_twice_is_told_and_the_last_one_counts(manifest):
+    twice = [manifest("InferenceServer", {"spec": {"replicas": replicas}}) for replicas in (1, 2)]
+    others = [manifest(kind) for kind in GOOD if kind != "InferenceServer"]
+    done = run("-", "-o", "json", stdin=yaml.safe_dump_all([*twice, *others]))
+    assert done.returncode == 2
+    answer = json.loads(done.stdout)
+    assert [(n["object"], n["severity"]) for n in answer["notes"]] == [("InferenceServer default/server", "error")]
+    assert "the last one replaces the others" in answer["notes"][0]["message"]
+    assert [o["needs"]["replicas"] for o in answer["objects"] if o["needs"]] == [2]
+
+
 @pytest.mark.parametrize(
     ("text", "code", "says"),
     [

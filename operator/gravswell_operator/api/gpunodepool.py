@@ -24,7 +24,8 @@ class Accelerator(ApiModel):
     """The GPUs of one node."""
 
     type: LabelValue
-    """What the GPUs are called, such as nvidia-tesla-t4; shown, and compared with the nodes' labels where they say."""
+    """What the GPUs are called, such as nvidia-tesla-t4. Shown to people; which nodes belong to the pool, the provider
+    says."""
     count: Annotated[int, Field(ge=1, le=16)]
     """GPUs on each node."""
     resource_name: QualifiedName = "nvidia.com/gpu"

@@ -40,6 +40,11 @@ OPERATORS_ENV = ("POD_IP",)
 """Variables of Triton's container that the operator sets."""
 
 
+MAX_REPLICAS = 100
+"""Of one server. Its agents report into one ConfigMap, which takes 1 MiB, and each model of each takes some 500 bytes
+there: 100 replicas of 20 models. Beyond that, use several servers of the same repository."""
+
+
 class Autoscaling(ApiModel):
     """Replicas by load, through a HorizontalPodAutoscaler on the Deployment."""
 
@@ -52,10 +57,10 @@ class Autoscaling(ApiModel):
         ),
     )
 
-    min_replicas: Annotated[int, Field(ge=1, le=1000)]
+    min_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
     """Fewest replicas, at no load."""
-    max_replicas: Annotated[int, Field(ge=1, le=1000)]
-    """Most replicas, at any load."""
+    max_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
+    """Most replicas, at any load; at most 100, as with fixed replicas."""
     target_cpu_utilization: Annotated[int, Field(ge=1, le=100)] = Field(default=70, alias="targetCPUUtilization")
     """Average CPU use in percent of the request that the autoscaler aims at."""
 
@@ -248,8 +253,9 @@ class InferenceServerSpec(ApiModel):
     """Memory of each replica's Triton, such as 8Gi."""
     model_storage: Quantity = "10Gi"
     """Disk for the models that each replica holds."""
-    replicas: Annotated[int, Field(ge=0, le=1000)] | None = None
-    """Fixed number of replicas."""
+    replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] | None = None
+    """Fixed number of replicas, at most 100. All of them report into one ConfigMap, which has room for about 2000
+    models times replicas; beyond that, spread the models or the load over several servers."""
     autoscaling: Autoscaling | None = None
     """Replicas by load, in place of replicas; kubectl scale is refused meanwhile."""
     models: Literal["Declared", "All"] = "Declared"

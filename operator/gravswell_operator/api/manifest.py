@@ -3,18 +3,36 @@
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from gravswell.errors import InvalidInputError
 from gravswell_operator.api import KINDS
-from gravswell_operator.api.common import API_VERSION, Resource
+from gravswell_operator.api.common import API_VERSION, DnsLabel, DnsName, Resource
 from gravswell_operator.api.crd import schema
 
 _KINDS = {kind.NAMES.kind: kind for kind in KINDS}
 _schema = cache(schema)
+
+
+class _NameRule(NamedTuple):
+    """What the API server demands of a name, and how it is said."""
+
+    pattern: TypeAdapter[str]
+    words: str
+
+    def fits(self, value: str) -> bool:
+        try:
+            self.pattern.validate_python(value)
+        except ValidationError:
+            return False
+        return True
+
+
+_NAME = _NameRule(TypeAdapter(DnsName), "at most 253 lower-case letters, digits, '-' and '.'")
+_NAMESPACE = _NameRule(TypeAdapter(DnsLabel), "at most 63 lower-case letters, digits and '-'")
 
 
 def parse(document: Mapping[str, Any]) -> Resource:
@@ -32,6 +50,8 @@ def parse(document: Mapping[str, Any]) -> Resource:
         resource = kind.model_validate_json(json.dumps(document, default=str), strict=True)
     except ValidationError as error:
         problems += [_line(problem, _schema(kind)) for problem in error.errors()]
+    if not any(problem.startswith("metadata.") for problem in problems):
+        problems += _names(document)
     if problems or resource is None:
         metadata = document.get("metadata")
         name = metadata.get("name", "") if isinstance(metadata, Mapping) else ""
@@ -52,6 +72,15 @@ def _kind(document: Mapping[str, Any]) -> type[Resource]:
             f"{', '.join(_KINDS)} of {API_VERSION}"
         )
     return _KINDS[name]
+
+
+def _names(document: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each name that no object can have, whatever its kind."""
+    metadata = document.get("metadata")
+    for field, rule in (("name", _NAME), ("namespace", _NAMESPACE)):
+        value = metadata.get(field) if isinstance(metadata, Mapping) else None
+        if isinstance(value, str) and not rule.fits(value):
+            yield f"metadata.{field}: {value!r} must be {rule.words}, and begin and end with a letter or digit"
 
 
 def _unknown(value: Any, node: Mapping[str, Any], path: str) -> Iterator[str]:

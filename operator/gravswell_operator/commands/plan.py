@@ -107,7 +107,17 @@ def _documents(files: list[Path]) -> Iterator[tuple[str, Any]]:
         except OSError as error:
             raise NotFoundError(f"{file} cannot be read: {error.strerror}") from None
         for document in documents:
-            yield str(file), document
+            yield from _items(str(file), document)
+
+
+def _items(where: str, document: Any) -> Iterator[tuple[str, Any]]:
+    """The document, or the items of a list, as ``kubectl get -o yaml`` writes one."""
+    items = document.get("items") if isinstance(document, dict) else None
+    if not isinstance(items, list) or not str(document.get("kind")).endswith("List"):
+        yield where, document
+        return
+    for number, item in enumerate(items):
+        yield from _items(f"{where}, items[{number}]", item)
 
 
 def _expand(files: list[Path]) -> Iterator[Path]:
