@@ -157,7 +157,7 @@ def test_a_listing_that_is_no_listing(world):
 
 
 @pytest.mark.parametrize("kind", ["inferenceserver", "modelrepository"])
-def test_suspend_keeps_the_operator_away(world, kind):
+def test_suspend_keeps_the_operator_away(world, operator, kind):
     world.make_repository()
     world.make_server()
     world.condition("inferenceserver", "server", status="True")
@@ -166,9 +166,15 @@ def test_suspend_keeps_the_operator_away(world, kind):
     world.patch(kind, name, {"spec": {"suspend": True}})
     world.condition(kind, name, "Suspended", status="True")
     world.kubectl("scale", "deployment", child, "--replicas=0")
-    world.kubectl("delete", "serviceaccount", "models-lister" if kind == "modelrepository" else "server-agent")
+    account = "models-lister" if kind == "modelrepository" else "server-agent"
+    world.kubectl("delete", "serviceaccount", account)
+    world.until(lambda: operator.metric("gravswell_queue_length") == 0)
+    reconciles = f'gravswell_reconciles_total{{kind="{world.get(kind, name)["kind"]}"}}'
+    seen = operator.metric(reconciles)
     world.patch(kind, name, {"metadata": {"annotations": {"look": "again"}}})
+    world.until(lambda: operator.metric(reconciles) > seen)
     assert world.get("deployment", child)["spec"]["replicas"] == 0
+    assert world.get("serviceaccount", account) is None
     world.patch(kind, name, {"spec": {"suspend": False}})
     world.until(lambda: world.get("deployment", child)["spec"]["replicas"] == 1)
     world.until(lambda: not any(c["type"] == "Suspended" for c in world.get(kind, name)["status"]["conditions"]))
