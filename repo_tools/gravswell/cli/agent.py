@@ -57,6 +57,12 @@ def run(
     storage_limit: Annotated[
         str | None, typer.Option("--storage-limit", help="Size that --models may reach, as in a pod: 10Gi.")
     ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            "--memory-limit", envvar="GRAVSWELL_TRITON_MEMORY", help="Memory that Triton may take, as in a pod: 16Gi."
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="auto: as the configs say; cpu: on the CPU whatever they say.")
     ] = "auto",
@@ -83,6 +89,7 @@ def run(
         pod=pod or socket.gethostname(),
         interval=interval,
         storage_limit=None if storage_limit is None else parse_bytes(storage_limit),
+        memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
         cpu_only=simulated or device == "cpu",
         simulated_gpus=simulated,
     )

@@ -286,7 +286,11 @@ class _appearing:  # noqa: N801 - used as a with-statement's verb
             if kind is None:
                 self._partial.chmod(0o755)
                 self._destination.parent.mkdir(parents=True, exist_ok=True)
+                # The rename is the commit: all that it makes visible must be on the disk before it, and it soon after.
+                for folder, _folders, _files in os.walk(self._partial):
+                    _sync_folder(Path(folder))
                 self._partial.rename(self._destination)
+                _sync_folder(self._destination.parent)
         except OSError as error:
             raise UnavailableError(f"{self._destination} cannot be put in place: {error.strerror}") from error
         finally:
@@ -295,9 +299,20 @@ class _appearing:  # noqa: N801 - used as a with-statement's verb
 
 def _write(path: Path, data: bytes) -> None:
     try:
-        path.write_bytes(data)
+        with path.open("xb") as sink:
+            sink.write(data)
+            sink.flush()
+            os.fsync(sink.fileno())
     except OSError as error:
         raise UnavailableError(f"{path}: {error.strerror}; free some space or check its mode") from error
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _pump(source: BinaryIO, sink: BinaryIO, copied: _Counter, limit: int | None) -> tuple[int, str]:

@@ -31,6 +31,7 @@ def test_a_missing_extra_is_one_clear_message(monkeypatch: pytest.MonkeyPatch, t
         (["run", "--repository", "r", "--models", "m", "--follow-latest", "--device", "tpu"], "use auto or cpu"),
         (["run", "--repository", "r", "--models", "m"], "exactly one of"),
         (["run", "--repository", "r", "--models", "m", "--follow-latest", "--storage-limit", "big"], "10Gi"),
+        (["run", "--repository", "r", "--models", "m", "--follow-latest", "--memory-limit", "big"], "10Gi"),
         (["list", "--repository", "r"], "--once prints instead"),
         (["list", "--repository", "r", "--listing", "l", "--interval", "soon"], "write 30s"),
     ],

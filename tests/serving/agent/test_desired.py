@@ -45,6 +45,8 @@ async def test_a_file_that_changes_breaks_and_heals(tmp_path: Path):
         await until(lambda: follower.seen == [first], "the first state")
         path.write_text('{"models": [{"name": "m", "version": 0}]}')
         await asyncio.sleep(0.1)
+        path.write_bytes(b"\xff\xfe")
+        await asyncio.sleep(0.1)
         path.unlink()
         await asyncio.sleep(0.1)
         assert follower.seen == [first], "what cannot be read changes nothing"
@@ -74,15 +76,16 @@ async def test_the_latest_of_every_entry(repository: Path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "holds no desired state"),
+        ("", "the document: Invalid JSON"),
+        (b"\xff", "the document: Invalid JSON"),
         ("{}", "repository"),
         ('{"repository": "r", "models": [{"name": "m", "version": 0}]}', "models.0.version"),
         ('{"repository": "r", "models": [{"name": "m", "version": 1, "digest": "x"}]}', "models.0.digest"),
         ('{"schema": "gravswell.dev/desired/v9", "repository": "r"}', "schema"),
     ],
 )
-def test_what_is_no_desired_state(text: str, words: str):
-    with pytest.raises(InvalidInputError, match=f"here holds no desired state.*{words}|{words}"):
+def test_what_is_no_desired_state(text: str | bytes, words: str):
+    with pytest.raises(InvalidInputError, match=f"here holds no desired state: .*{words}"):
         parse_desired(text, where="here")
 
 

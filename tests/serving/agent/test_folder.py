@@ -1,5 +1,8 @@
 """The models folder."""
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,7 +90,51 @@ def test_a_new_agent_takes_stock(folder: ModelFolder, repository: Path):
     assert again.placed == {"m": {1: first.digest}, "theirs": {7: theirs}}
     assert again.staged == {second.digest}
     assert list(again.incoming.iterdir()) == []
+    assert again.exposed == {"gravswell-proof-y"}, "it stays until Triton has let go of it"
+    again.withdraw("gravswell-proof-y")
     assert sorted(path.name for path in again.root.iterdir()) == [WORK, "m", "theirs"]
+    assert again.exposed == set()
+
+
+def test_a_full_disk_does_not_hinder_what_frees_it(
+    folder: ModelFolder, repository: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = staged(folder, repository, 1)
+    folder.place(model)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "mkdir", full)
+    folder.remove("m", 1)
+    assert not (folder.root / "m").exists()
+    assert list(folder.incoming.iterdir()) == []
+
+
+def test_what_cannot_be_removed_is_out_of_sight(folder: ModelFolder, repository: Path, monkeypatch: pytest.MonkeyPatch):
+    model = staged(folder, repository, 1)
+    folder.place(model)
+
+    def stuck(path: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", stuck)
+    folder.remove("m", 1)
+    assert folder.placed == {}
+    assert not (folder.root / "m").exists()
+
+
+@pytest.mark.parametrize("is_placed", [False, True])
+def test_a_distrusted_version_is_not_here_and_its_number_can_be_taken_again(
+    folder: ModelFolder, repository: Path, is_placed: bool
+):
+    model = staged(folder, repository, 1)
+    if is_placed:
+        (folder.place(model) / "model.onnx").write_bytes(b"")
+    folder.distrust(model)
+    assert folder.find(model) is None
+    fetch(str(repository), model, folder, wanted=lambda: True)
+    assert (folder.place(model) / "model.onnx").stat().st_size > 0
 
 
 def test_a_stage_is_dropped(folder: ModelFolder, repository: Path):

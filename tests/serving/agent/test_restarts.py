@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from gravswell.serving.triton import EmbeddedTriton, Ports
 
 from .conftest import KEY, MakeAgent, Running, start_triton, until
 from .traffic import Traffic
-from .versions import WIDTH, publish
+from .versions import WIDTH, config_text, publish
 
 
 def model(version: int, digest: str, **more: int) -> DesiredModel:
@@ -75,14 +76,18 @@ async def test_what_changed_while_the_agent_was_away_is_caught_up(agent: MakeAge
     async with agent() as running:
         running.desire(model(1, first))
         await running.serves("scale", 1)
-    leftover = models / "gravswell-proof-0123456789abcdef/1"
-    leftover.mkdir(parents=True)
+    name = "gravswell-proof-0123456789abcdef"
+    leftover = models / name / "1"
+    shutil.copytree(models / "scale/1", leftover)
+    (leftover.parent / "config.pbtxt").write_text(config_text(name, kind="KIND_CPU"))
+    triton.load(name)  # an agent was killed amid a golden proof
     running.desire(model(2, second))
     async with agent() as again:
         again.revision = running.revision
         await again.serves("scale", 2)
         assert answer(triton) == 2.0
-    assert not leftover.parent.exists()
+        await until(lambda: len(stubs(triton)) == 1, "the leftover's process is gone, and that of the first version")
+        await until(lambda: not leftover.parent.exists(), "and so is its folder")
 
 
 async def test_a_triton_that_restarts_is_filled_again(agent: MakeAgent, repository, models):

@@ -1,13 +1,20 @@
 """Versions come, go back and are broken while clients never pause. On the real Triton."""
 
-import aiohttp
+import asyncio
+import contextlib
+import errno
 
+import aiohttp
+import pytest
+
+from gravswell.serving.agent import steps
 from gravswell.serving.agent.folder import ModelFolder
+from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.contracts import DesiredModel, ModelState, Reason, Verification
 
 from .conftest import until
 from .traffic import Traffic
-from .versions import flip_a_bit, publish, scaling_graph
+from .versions import endless_graph, failing_graph, flip_a_bit, publish, scaling_graph
 
 
 def model(version: int, digest: str | None, **more: object) -> DesiredModel:
@@ -72,6 +79,113 @@ async def test_versions_switch_and_broken_ones_do_not_and_no_request_fails(agent
         assert set(traffic.answers) == {1.0, 2.0, 6.0}, "no broken version ever answered"
         await until(lambda: numbers() == ["1", "6"], "what serves and the one before stay, the others go")
     assert not list(models.glob("gravswell-proof-*")), "golden proofs leave nothing behind"
+
+
+async def test_a_copy_that_went_bad_on_this_machine_is_fetched_again(agent, repository, models):
+    first, second = publish(repository, "scale", 1, 1.0), publish(repository, "scale", 2, 2.0)
+    async with agent() as running:
+        for version, digest in ((1, first), (2, second)):
+            running.desire(model(version, digest))
+            await running.serves("scale", version)
+        (models / "scale/1/model.onnx").write_bytes(b"a bad sector")
+        running.desire(model(1, first))
+        report = await running.settled("scale", 1)
+        assert report.reason == Reason.LOAD_FAILED
+        assert "fetched again" in report.message
+        assert report.loaded_version == 2
+        await until(lambda: running.report_of("scale").state is ModelState.SERVING, "the sound copy serves")
+        report = running.report_of("scale")
+        assert (report.loaded_version, report.loaded_digest, report.verified) == (1, first, True)
+
+
+async def test_a_fault_in_house_keeping_ends_nothing(agent, repository, monkeypatch, caplog):
+    digests = {number: publish(repository, "scale", number, float(number)) for number in (1, 2, 3)}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ModelFolder, "remove", full)
+    async with agent() as running:
+        for number, digest in digests.items():
+            running.desire(model(number, digest))
+            await running.serves("scale", number)
+        await until(lambda: "the removal of what is not needed failed" in caplog.text, "it is told")
+        beat = running.reconciler.beat
+        await until(lambda: running.reconciler.beat > beat, "the loop goes round")
+
+        async def garbled(*_: object) -> None:
+            raise KeyError("version")
+
+        monkeypatch.setattr(TritonControl, "version", garbled)
+        await until(lambda: "the look at Triton failed" in caplog.text, "it is told")
+        beat = running.reconciler.beat
+        await until(lambda: running.reconciler.beat > beat, "the loop goes round")
+        assert running.reconciler.ready
+
+
+async def _readiness(address: str, seen: set[int]) -> None:
+    """Ask ``/readyz`` again and again."""
+    async with aiohttp.ClientSession() as client:
+        while True:
+            async with client.get(f"http://{address}/readyz") as answer:
+                seen.add(answer.status)
+
+
+@pytest.mark.parametrize("verification", [Verification.GOLDEN, Verification.HASHES])
+async def test_a_pod_stays_ready_while_versions_switch(agent, repository, monkeypatch, verification):
+    digests = {number: publish(repository, "scale", number, float(number)) for number in (1, 2, 3)}
+    async with agent() as running:
+        running.desire(model(1, digests[1], verification=verification))
+        await running.serves("scale", 1)
+        statuses: set[int] = set()
+        asking = asyncio.create_task(_readiness(running.server.address, statuses))
+        running.desire(model(2, digests[2], verification=verification))
+        await running.serves("scale", 2)
+        # A machine on which no answer comes in time: the switch is done, and slow is not wrong.
+        monkeypatch.setattr(steps, "PROBE_SECONDS", 1e-4)
+        running.desire(model(3, digests[3], verification=verification))
+        await until(lambda: running.report_of("scale").loaded_version == 3, "the third version takes traffic")
+        if verification is Verification.GOLDEN:
+            await running.serves("scale", 3)
+        else:
+            assert (await running.settled("scale", 3)).reason == Reason.NO_ANSWER
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+        assert statuses == {200}
+
+
+async def test_a_new_version_that_answers_wrongly_costs_the_trust_it_inherited(agent, repository):
+    good = publish(repository, "scale", 1, 1.0)
+    broken = publish(repository, "scale", 2, 2.0, graph=failing_graph())
+    async with agent() as running:
+        running.desire(model(1, good))
+        await running.serves("scale", 1)
+        running.desire(model(2, broken, verification=Verification.HASHES))
+        report = await running.settled("scale", 2)
+        assert (report.reason, report.loaded_version) == (Reason.INFERENCE_FAILED, 2)
+        assert not running.reconciler.ready
+
+
+async def test_a_proof_without_an_answer_is_told_once_and_blocks_nothing(agent, triton, repository, monkeypatch):
+    monkeypatch.setattr(steps, "PROOF_SECONDS", 5.0)
+    monkeypatch.setattr(steps, "END_SECONDS", 1.0)
+    endless = publish(repository, "endless", 1, 1.0, graph=endless_graph())
+    sound = publish(repository, "scale", 1, 1.0)
+    async with agent() as running:
+        running.desire(DesiredModel(name="endless", version=1, digest=endless), model(1, sound))
+        report = await running.settled("endless", 1)
+        assert (report.state, report.reason) == (ModelState.FAILED, Reason.NO_ANSWER)
+        assert "no answer to its golden inputs within 5 s" in report.message
+        await running.serves("scale", 1)
+        assert running.reconciler.ready
+        await until(
+            lambda: "earlier golden proof" in running.report_of("endless").message, "no second proof beside the first"
+        )
+        assert running.reconciler.triton_version, "what never ends is no sign that Triton is gone"
+        assert running.reconciler.ready
+    log = triton.process.log.read_text()
+    assert log.count("successfully loaded 'gravswell-proof-" + endless[:16]) == 1
 
 
 async def test_a_version_that_heals_is_taken(agent, repository):

@@ -1,5 +1,6 @@
 """From the repository into the models folder: each way in which it fails has its reason."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +8,18 @@ from pathlib import Path
 import pytest
 
 from gravswell.quiver.manifest import MANIFEST
+from gravswell.serving.agent import memory
+from gravswell.serving.agent.decide import identity
 from gravswell.serving.agent.folder import ModelFolder
-from gravswell.serving.agent.supply import SPARE_BYTES, ModelFailure, SupersededError, fetch, published_config
+from gravswell.serving.agent.supply import (
+    SPARE_BYTES,
+    ModelFailure,
+    SupersededError,
+    fetch,
+    is_damaged,
+    published_config,
+    servable_config,
+)
 from gravswell.serving.contracts import DesiredModel, Reason, Verification
 
 from .versions import flip_a_bit, publish
@@ -99,6 +110,101 @@ def test_a_version_of_others_gets_the_entry_s_config(folder: ModelFolder, reposi
     fetch(str(repository), bare, folder, wanted=lambda: True)
     with pytest.raises(ModelFailure, match=r"no config\.pbtxt"):
         published_config(folder.place(bare), "bare")
+
+
+def of_others(repository: Path) -> DesiredModel:
+    """A version that somebody else wrote."""
+    publish(repository, "m", 1, 1.0)
+    shutil.copytree(repository / "m/1", repository / "m/2", ignore=shutil.ignore_patterns(".*"))
+    return DesiredModel(name="m", version=2, verification=Verification.NONE)
+
+
+def test_a_copy_that_cannot_be_completed_is_no_obstacle_to_the_next(folder: ModelFolder, repository: Path):
+    model = of_others(repository)
+    text = (repository / "m/config.pbtxt").read_bytes()
+    (repository / "m/config.pbtxt").write_bytes(b"\xff")
+    with pytest.raises(ModelFailure) as caught:
+        fetch(str(repository), model, folder, wanted=lambda: True)
+    assert caught.value.reason is Reason.HASH_MISMATCH
+    assert list(folder.staged_path("x").parent.iterdir()) == []
+    (repository / "m/config.pbtxt").write_bytes(text)
+    shutil.copytree(
+        repository / "m/2", folder.staged_path(identity(model))
+    )  # as an agent killed at this point leaves it
+    fetch(str(repository), model, folder, wanted=lambda: True)
+    assert published_config(folder.place(model), "m").platform == "onnxruntime_onnx"
+
+
+@pytest.mark.parametrize("name", ["model.onnx", ".config.pbtxt", ".golden.npz", MANIFEST])
+def test_a_damaged_copy_is_seen(folder: ModelFolder, repository: Path, name: str):
+    model = DesiredModel(name="m", version=1, digest=publish(repository, "m", 1, 1.0))
+    fetch(str(repository), model, folder, wanted=lambda: True)
+    placed = folder.place(model)
+    assert not is_damaged(str(repository), model, placed)
+    flip_a_bit(placed / name)
+    assert is_damaged(str(repository), model, placed)
+    (placed / name).unlink()
+    assert is_damaged(str(repository), model, placed)
+
+
+def test_a_copy_of_others_is_outdated_when_its_source_was_written_again(folder: ModelFolder, repository: Path):
+    model = of_others(repository)
+    fetch(str(repository), model, folder, wanted=lambda: True)
+    placed = folder.place(model)
+    assert not is_damaged(str(repository), model, placed)
+    assert not is_damaged(str(repository / "away"), model, placed), "nobody knows"
+    source = repository / "m/2/model.onnx"
+    os.utime(source, (0, 0))
+    assert is_damaged(str(repository), model, placed)
+    fetch(str(repository), model, folder, wanted=lambda: True)
+    assert not is_damaged(str(repository), model, folder.staged_path(identity(model)))
+
+
+def test_what_appears_is_on_the_disk(folder: ModelFolder, repository: Path, monkeypatch: pytest.MonkeyPatch):
+    synced: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    )
+    model = DesiredModel(name="m", version=1, digest=publish(repository, "m", 1, 1.0))
+    fetch(str(repository), model, folder, wanted=lambda: True)
+    names = [Path(path).name for path in synced]
+    assert {"model.onnx", ".config.pbtxt", ".golden.npz", MANIFEST} < set(names)
+    assert synced[-2].startswith(str(folder.incoming)), "the folder itself, before the rename"
+    assert synced[-1] == str(folder.staged_path("x").parent), "and what holds it, after"
+
+
+def test_a_version_larger_than_the_memory_is_not_fetched(
+    folder: ModelFolder, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = DesiredModel(name="m", version=1, digest=publish(repository, "m", 1, 1.0))
+    with pytest.raises(ModelFailure, match="Triton can get 0 MB of memory") as caught:
+        fetch(str(repository), model, folder, wanted=lambda: True, memory_limit=100)
+    assert caught.value.reason is Reason.NO_MEMORY
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemTotal:  9 kB\nMemAvailable:       0 kB\n")
+    with pytest.raises(ModelFailure) as caught:
+        fetch(str(repository), model, folder, wanted=lambda: True)
+    assert caught.value.reason is Reason.NO_MEMORY
+    assert folder.staged == set()
+    (tmp_path / "meminfo").write_text("MemAvailable:    4096 kB\n")
+    assert (memory.room(), memory.room(100)) == (4 << 20, 100)
+    (tmp_path / "meminfo").unlink()
+    assert (memory.room(), memory.room(100)) == (None, 100)
+
+
+def test_what_a_config_says_is_not_lost_on_its_way(folder: ModelFolder, repository: Path):
+    model = of_others(repository)
+    with (repository / "m/config.pbtxt").open("a") as config:
+        config.write("future_limit { rows: 5 }\n")
+    fetch(str(repository), model, folder, wanted=lambda: True)
+    placed = folder.place(model)
+    assert published_config(placed, "m").name == "m", "what is loaded already can be asked all the same"
+    with pytest.raises(ModelFailure, match="future_limit") as caught:
+        servable_config(placed, "m")
+    assert caught.value.reason is Reason.LOAD_FAILED
+    (placed / ".config.pbtxt").write_bytes(b"\xff")
+    with pytest.raises(ModelFailure, match="utf-8"):
+        servable_config(placed, "m")
 
 
 @pytest.mark.parametrize("name", ["..", ".gravswell", "a/b", "", "gravswell-proof-x"])

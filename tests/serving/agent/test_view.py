@@ -3,7 +3,13 @@
 import pytest
 
 from gravswell.serving.agent.loadconfig import DIGEST_PARAMETER, KEY_PARAMETER, Loaded
-from gravswell.serving.agent.triton import IndexEntry, TritonRefusedError, TritonSilentError, TritonUnavailableError
+from gravswell.serving.agent.triton import (
+    IndexEntry,
+    TritonBusyError,
+    TritonRefusedError,
+    TritonSilentError,
+    TritonUnavailableError,
+)
 from gravswell.serving.agent.view import SILENCES, View
 
 
@@ -14,6 +20,7 @@ class ScriptedTriton:
         self.loaded = {"m": 1}
         self.error: Exception | None = None
         self.unloaded: list[str] = []
+        self.unload_error: Exception | None = None
 
     async def version(self) -> str:
         if self.error is not None:
@@ -31,8 +38,10 @@ class ScriptedTriton:
         parameters = {KEY_PARAMETER: {"string_value": f"key-{version}"}, DIGEST_PARAMETER: {"string_value": "d"}}
         return {"version_policy": {"specific": {"versions": [version]}}, "parameters": parameters}
 
-    async def unload(self, name: str) -> None:
+    async def ask_unload(self, name: str) -> None:
         self.unloaded.append(name)
+        if self.unload_error is not None:
+            raise self.unload_error
 
 
 @pytest.fixture
@@ -55,6 +64,7 @@ async def test_what_is_loaded_is_read_from_its_config(view: View, triton: Script
     triton.loaded = {"m": 2}
     await view.look(at_work=(), proofs=())
     assert not view.serving["m"].proven, "another load has none"
+    assert view.serving["m"].good, "and is trusted for its predecessor's sake"
     triton.loaded = {}
     await view.look(at_work=(), proofs=())
     assert view.serving == {}
@@ -72,6 +82,16 @@ async def test_private_models_that_nobody_uses_are_unloaded(view: View, triton: 
     assert view.serving == {}
 
 
+@pytest.mark.parametrize("error", [TritonRefusedError("dependants"), TritonBusyError("no room")])
+async def test_a_leftover_that_stays_says_nothing_of_what_serves(view: View, triton: ScriptedTriton, error: Exception):
+    triton.loaded["gravswell-proof-a"] = 1
+    triton.unload_error = error
+    await view.look(at_work=(), proofs=())
+    assert triton.unloaded == ["gravswell-proof-a"]
+    assert view.version == "2.51.0"
+    assert set(view.serving) == {"m"}
+
+
 async def test_a_triton_that_refuses_connections_is_gone_at_once(view: View, triton: ScriptedTriton):
     await view.look(at_work=(), proofs=())
     triton.error = TritonUnavailableError("refused")
@@ -82,16 +102,17 @@ async def test_a_triton_that_refuses_connections_is_gone_at_once(view: View, tri
     assert view.version == "2.51.0"
 
 
-async def test_a_triton_that_is_silent_once_is_busy(view: View, triton: ScriptedTriton):
+@pytest.mark.parametrize("error", [TritonSilentError("no answer"), TritonBusyError("no room")])
+async def test_a_triton_that_is_silent_once_is_busy(view: View, triton: ScriptedTriton, error: Exception):
     await view.look(at_work=(), proofs=())
     for _ in range(2):  # an answer between makes them no row
-        triton.error = TritonSilentError("no answer")
+        triton.error = error
         for _ in range(SILENCES - 1):
             assert not await view.look(at_work=(), proofs=())
             assert view.serving
         triton.error = None
         await view.look(at_work=(), proofs=())
-    triton.error = TritonSilentError("no answer")
+    triton.error = error
     for _ in range(SILENCES):
         await view.look(at_work=(), proofs=())
     assert (view.version, view.serving) == ("", {})

@@ -50,6 +50,46 @@ def scaling_graph(factor: float) -> bytes:
     return data
 
 
+def failing_graph() -> bytes:
+    """Loads, and fails every inference: no x of the golden samples can have that shape."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Reshape", ["x", "odd"], ["other"]),
+            helper.make_node("Neg", ["other"], ["turned"]),
+            helper.make_node("Reshape", ["turned", "even"], ["y"]),
+        ],
+        "failing",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", WIDTH])],
+        [
+            helper.make_tensor("odd", TensorProto.INT64, [2], [-1, 1 + 7 * WIDTH]),
+            helper.make_tensor("even", TensorProto.INT64, [2], [-1, WIDTH]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def endless_graph() -> bytes:
+    """Takes x, and answers y when it has gone round more often than anybody can wait for."""
+    n = helper.make_tensor_value_info("n", TensorProto.INT64, [])
+    go_on = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("on", "on_out")]
+    row = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", WIDTH]) for name in ("v", "v_out", "x", "y")]
+    step = [helper.make_node("Identity", ["on"], ["on_out"]), helper.make_node("Neg", ["v"], ["v_out"])]
+    body = helper.make_graph(step, "round", [n, go_on[0], row[0]], [go_on[1], row[1]])
+    constants = [
+        helper.make_tensor("rounds", TensorProto.INT64, [], [1 << 60]),
+        helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
+    ]
+    loop = helper.make_node("Loop", ["rounds", "yes", "x"], ["y"], body=body)
+    graph = helper.make_graph([loop], "endless", [row[2]], [row[3]], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString()
+    return data
+
+
 def publish(
     repository: Path,
     entry: str,

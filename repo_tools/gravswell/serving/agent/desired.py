@@ -74,7 +74,7 @@ class FileSource:
         told = ""
         while True:
             try:
-                accept(parse_desired(await asyncio.to_thread(self._path.read_text), where=str(self._path)))
+                accept(parse_desired(await asyncio.to_thread(self._path.read_bytes), where=str(self._path)))
                 told = ""
             except (OSError, InvalidInputError) as error:
                 if str(error) != told:
@@ -120,8 +120,11 @@ class LatestSource:
         return Desired(repository=self._repository, models=tuple(models))
 
 
-def parse_desired(text: str, *, where: str) -> Desired:
-    """The document in ``text``; :class:`InvalidInputError` names ``where`` and the field that cannot be right."""
+def parse_desired(text: str | bytes, *, where: str) -> Desired:
+    """The document in ``text``, UTF-8 where it is bytes.
+
+    :class:`InvalidInputError` names ``where`` and the field that cannot be right.
+    """
     try:
         return Desired.model_validate_json(text)
     except ValidationError as error:

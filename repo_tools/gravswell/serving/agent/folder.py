@@ -12,6 +12,8 @@
 Every folder appears by one rename, so a killed agent leaves nothing half-made where Triton looks.
 """
 
+import itertools
+import logging
 import os
 import shutil
 import tempfile
@@ -22,6 +24,8 @@ from gravswell.quiver.layout import CONFIG, is_readable_name, parse_version
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, digest_of
 from gravswell.serving.agent.decide import PRIVATE_PREFIX, identity
 from gravswell.serving.contracts import DesiredModel
+
+log = logging.getLogger(__name__)
 
 WORK = ".gravswell"
 
@@ -40,6 +44,10 @@ class ModelFolder:
         """Entry → number → identity."""
         self.staged: set[str] = set()
         """Identities of versions that are fetched and not placed."""
+        self.exposed: set[str] = set()
+        """Private names under which versions are shown; those of a killed agent too, for Triton's index does not show
+        what it runs once its folder is gone."""
+        self._graves = itertools.count()
 
     @property
     def incoming(self) -> Path:
@@ -68,8 +76,6 @@ class ModelFolder:
             shutil.rmtree(self.incoming, ignore_errors=True)
             self.incoming.mkdir(parents=True, exist_ok=True)
             (work / "staged").mkdir(exist_ok=True)
-            for leftover in self.root.glob(f"{PRIVATE_PREFIX}*"):
-                shutil.rmtree(leftover)
             self._take_stock()
         except OSError as error:
             raise UnavailableError(
@@ -125,10 +131,12 @@ class ModelFolder:
             shutil.copytree(source, made / str(number), copy_function=_link)
             self._show_config(source, made)
             made.rename(target)
+        self.exposed.add(private_name)
 
     def withdraw(self, private_name: str) -> None:
         """Undo :meth:`expose`."""
         self._discard(self.root / private_name)
+        self.exposed.discard(private_name)
 
     def remove(self, entry: str, number: int) -> None:
         """Remove a placed version, and the entry's folder with its last one."""
@@ -138,6 +146,16 @@ class ModelFolder:
         if not versions:
             self.placed.pop(entry, None)
             self._discard(self.root / entry)
+
+    def distrust(self, model: DesiredModel) -> None:
+        """Take the version's files for damaged: it counts as not here.
+
+        Placed files stay where they are until other content takes their number: Triton may have them open.
+        """
+        if self.placed.get(model.name, {}).get(model.version) == identity(model):
+            del self.placed[model.name][model.version]
+        else:
+            self.drop_stage(identity(model))
 
     def drop_stage(self, name: str) -> None:
         """Remove a staged version."""
@@ -166,15 +184,21 @@ class ModelFolder:
         """Rename away, then remove: half a version is never visible."""
         if not path.exists():
             return
-        grave = Path(tempfile.mkdtemp(dir=self.incoming))
-        path.rename(grave / "removed")
-        shutil.rmtree(grave)
+        grave = self.incoming / f"removed-{next(self._graves)}"  # a full disk may have no room for a folder of its own
+        path.rename(grave)
+        try:
+            shutil.rmtree(grave)
+        except OSError as error:  # it is out of sight, and the next start clears it
+            log.warning("%s cannot be removed: %s", grave, error)
 
     def _take_stock(self) -> None:
         self.staged = {path.name for path in (self.root / WORK / "staged").iterdir() if not path.name.startswith(".")}
-        self.placed = {}
+        self.placed, self.exposed = {}, set()
         for folder in self.root.iterdir():
             if not folder.is_dir() or not is_readable_name(folder.name):
+                continue
+            if folder.name.startswith(PRIVATE_PREFIX):
+                self.exposed.add(folder.name)
                 continue
             numbers = {number for path in folder.iterdir() if (number := parse_version(path.name)) is not None}
             self.placed[folder.name] = {number: self._identity(folder.name, number) for number in numbers}

@@ -54,6 +54,8 @@ class AgentOptions:
     """Seconds between two looks at a file or repository."""
     storage_limit: int | None = None
     """Bytes that ``models`` may reach; None: as many as its file system holds."""
+    memory_limit: int | None = None
+    """Bytes of memory that Triton may take; None: as many as its machine has."""
     cpu_only: bool = False
     simulated_gpus: bool = False
     pace: Pace = field(default_factory=Pace)
@@ -82,6 +84,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
             folder=ModelFolder(options.models, limit=options.storage_limit),
             triton=triton,
             cpu_only=options.cpu_only,
+            memory_limit=options.memory_limit,
         )
         reconciler = Reconciler(steps, pace=options.pace)
         await reconciler.open()

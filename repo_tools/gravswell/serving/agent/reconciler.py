@@ -8,13 +8,15 @@ code of their own.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gravswell.serving.agent.decide import (
     Facts,
     Step,
     can_restore,
+    identity,
     next_step,
     stale_stages,
     to_collect,
@@ -30,6 +32,9 @@ from gravswell.serving.agent.work import Pace, Serving, Work
 from gravswell.serving.contracts import Desired, DesiredModel, ModelState, Reason
 
 log = logging.getLogger(__name__)
+
+DAMAGE_SHOWS_AS = frozenset({Reason.HASH_MISMATCH, Reason.LOAD_FAILED, Reason.GOLDEN_MISMATCH, Reason.INFERENCE_FAILED})
+"""Failures that files damaged after they were fetched explain as well as a bad version does."""
 
 START_PAUSE = 0.5
 """Seconds between looks while Triton does not answer: every one of them is a part of the cold start."""
@@ -59,6 +64,8 @@ class Reconciler:
         self._passed_over: set[str] = set()
         """Names whose worker was at it when a round came by: there may be more to do when it ends."""
         self._unrestorable: set[str] = set()
+        self._told: dict[str, str] = {}
+        """What house-keeping failed with last."""
 
     @property
     def serving(self) -> dict[str, Serving]:
@@ -84,7 +91,7 @@ class Reconciler:
         """
         if not self.triton_version or not self.was_attempted:
             return False
-        return not self.works or any(name in self.serving and self.serving[name].proven for name in self.works)
+        return not self.works or any(name in self.serving and self.serving[name].good for name in self.works)
 
     async def open(self) -> None:
         """Take stock of the folder, and go on with the last desired state until its source answers."""
@@ -125,8 +132,9 @@ class Reconciler:
     # -- one round
 
     async def _tick(self) -> None:
-        if await self._view.look(at_work=self._tasks, proofs=self._steps.proofs):
-            self.changed()
+        with self._surviving("the look at Triton"):
+            if await self._view.look(at_work=self._tasks, proofs=self._steps.proofs):
+                self.changed()
         if not self._view.version:
             self._unrestorable.clear()  # another Triton may load what this one refused
         for name in self.works:
@@ -139,7 +147,20 @@ class Reconciler:
                 if name not in self._tasks:
                     self._start(name, self._retire(name))
             if not self._tasks:
-                await self._collect(self.desired)
+                with self._surviving("the removal of what is not needed"):
+                    await self._collect(self.desired)
+
+    @contextmanager
+    def _surviving(self, what: str) -> Iterator[None]:
+        """A fault in house-keeping, a full disk too, must not end the agent: the pod would be unready for it."""
+        try:
+            yield
+        except Exception as error:
+            if str(error) != self._told.get(what):  # it comes again with every round
+                log.exception("%s failed and is tried again", what)
+            self._told[what] = str(error)
+        else:
+            self._told.pop(what, None)
 
     async def _rest(self) -> None:
         now = time.monotonic()
@@ -195,12 +216,20 @@ class Reconciler:
                 work.retry_at = time.monotonic() + self.pace.first_retry
                 return
             except ModelFailure as failure:
-                self._fail(work, failure.reason, str(failure))
+                self._fail(work, failure.reason, await self._explained(work.model, failure))
                 return
             except Exception as error:  # a fault of ours in one model must not stop the others
                 log.exception("%s: version %s", name, work.model.version)
                 self._fail(work, Reason.AGENT_ERROR, f"{type(error).__name__}: {error}")
                 return
+
+    async def _explained(self, model: DesiredModel, failure: ModelFailure) -> str:
+        """The failure's message. A copy that went bad on this machine is given up: the next attempt fetches another."""
+        serving = self.serving.get(model.name)
+        is_loaded = serving is not None and serving.loaded.key == self._key(model)
+        if failure.reason not in DAMAGE_SHOWS_AS or is_loaded or not await self._steps.drop_if_damaged(model):
+            return str(failure)
+        return f"{failure} (its files on this machine are damaged or outdated and will be fetched again)"
 
     async def _step(self, work: Work) -> bool:
         """Do what ``work`` needs next; False when nothing is left."""
@@ -233,7 +262,6 @@ class Reconciler:
                 self._progress(work, ModelState.LOADING)
                 with work.timed("load"):
                     await self._steps.load(model)
-                self.serving.pop(name, None)  # what was known is of another load
             case Step.PROVE:
                 await self._prove(work)
         return True
@@ -250,7 +278,8 @@ class Reconciler:
         try:
             await self._steps.load(good)
         except ModelFailure as failure:
-            log.warning("%s: version %s cannot be restored: %s", model.name, good.version, failure)
+            words = await self._explained(good, failure)
+            log.warning("%s: version %s cannot be restored: %s", model.name, good.version, words)
             self._unrestorable.add(model.name)
 
     async def _prove(self, work: Work) -> None:
@@ -259,6 +288,15 @@ class Reconciler:
         serving.tried = True
         try:
             await self._infer(work, serving)
+        except TritonBusyError as error:
+            if serving.loaded.key != self._key(work.model):
+                raise
+            if identity(work.model) not in self.state.verified_by(self.triton_version):
+                message = f"version {work.model.version} is loaded and was not seen to answer: {error}"
+                raise ModelFailure(Reason.NO_ANSWER, message) from None
+            serving.trusted = True  # it answered rightly under its private name, and slow is not dead
+            self._serves(work)
+            raise
         except ModelFailure as failure:
             if serving.loaded.key == self._key(work.model):
                 raise
@@ -297,7 +335,8 @@ class Reconciler:
             if serving.health.failed():
                 serving.dead = True
                 serving.proven = False
-                self.changed()
+            serving.trusted = False
+            self.changed()
             raise
 
     async def _retire(self, name: str) -> None:
@@ -323,6 +362,7 @@ class Reconciler:
             await asyncio.to_thread(self._folder.remove, entry, number)
         for name in stale_stages(desired, self._folder.staged):
             await asyncio.to_thread(self._folder.drop_stage, name)
+        await self._steps.clear_leftovers()
 
     # -- book-keeping
 

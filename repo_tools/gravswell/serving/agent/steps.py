@@ -15,7 +15,13 @@ from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.loadconfig import for_proof, for_traffic
 from gravswell.serving.agent.prove import Golden, prove, read_golden
 from gravswell.serving.agent.supply import ModelFailure
-from gravswell.serving.agent.triton import TritonBusyError, TritonControl, TritonRefusedError, TritonUnavailableError
+from gravswell.serving.agent.triton import (
+    TritonBusyError,
+    TritonControl,
+    TritonRefusedError,
+    TritonSilentError,
+    TritonUnavailableError,
+)
 from gravswell.serving.agent.work import Serving
 from gravswell.serving.contracts import DesiredModel, Reason, Verification
 from gravswell.serving.triton.control import tidy_reason
@@ -28,6 +34,9 @@ PARALLEL_LOADS = 2
 PROOF_SECONDS = 300.0
 """For one golden inference before traffic: the first on a device may compile kernels."""
 
+END_SECONDS = 10.0
+"""For a private model to go after its proof; one whose inference never ends is left behind, and seen later."""
+
 PROBE_SECONDS = 15.0
 """For one on what serves; longer means busy, and proves nothing."""
 
@@ -35,11 +44,21 @@ PROBE_SECONDS = 15.0
 class Steps:
     """Carries out steps against one repository, one folder and one Triton. All raise :class:`ModelFailure`."""
 
-    def __init__(self, *, repository: str, folder: ModelFolder, triton: TritonControl, cpu_only: bool) -> None:
+    def __init__(
+        self,
+        *,
+        repository: str,
+        folder: ModelFolder,
+        triton: TritonControl,
+        cpu_only: bool,
+        memory_limit: int | None = None,
+    ) -> None:
         self.repository = repository
         self.folder = folder
         self.triton = triton
         self.cpu_only = cpu_only
+        self.memory_limit = memory_limit
+        """Of Triton, in bytes, where it has one."""
         self.proofs: set[str] = set()
         """Private names in use."""
         self._fetches = asyncio.Semaphore(PARALLEL_FETCHES)
@@ -48,7 +67,9 @@ class Steps:
     async def fetch(self, model: DesiredModel, wanted: Callable[[], bool]) -> None:
         """Bring the version here, as long as it is ``wanted``; raises :class:`~.supply.SupersededError` if not."""
         async with self._fetches:
-            await asyncio.to_thread(supply.fetch, self.repository, model, self.folder, wanted=wanted)
+            await asyncio.to_thread(
+                supply.fetch, self.repository, model, self.folder, wanted=wanted, memory_limit=self.memory_limit
+            )
 
     async def verify(self, model: DesiredModel) -> None:
         """Reproduce the golden tensors under a private name."""
@@ -62,9 +83,15 @@ class Steps:
                 f"version {model.version} of '{model.name}' has no golden tensors and the model demands verification "
                 f"Golden; export it with gravswell, or set verification to Hashes",
             )
-        config = supply.published_config(source, model.name)
+        config = supply.servable_config(source, model.name)
         private = PRIVATE_PREFIX + identity(model)[:16]
         async with self._loads:
+            if not await self._is_free(private):
+                raise ModelFailure(
+                    Reason.NO_ANSWER,
+                    f"an earlier golden proof of version {model.version} is still at work in Triton and is not "
+                    f"repeated before it ends; if its graph never ends, publish another version and restart the pod",
+                )
             self.proofs.add(private)
             try:
                 await asyncio.to_thread(self.folder.expose, source, private, model.version)
@@ -80,12 +107,22 @@ class Steps:
         """
         async with self._loads:
             source = await asyncio.to_thread(self.folder.place, model)
-            config = supply.published_config(source, model.name)
+            config = supply.servable_config(source, model.name)
             try:
                 nonce = str(time.time_ns()) if again else ""
                 await self.triton.load(model.name, for_traffic(config, model, cpu_only=self.cpu_only, again=nonce))
             except TritonRefusedError as error:
                 raise ModelFailure(Reason.LOAD_FAILED, _load_error(error, model.name)) from None
+            except (TritonBusyError, TritonSilentError) as error:
+                raise ModelFailure(Reason.NO_ANSWER, f"version {model.version} was not loaded: {error}") from None
+
+    async def drop_if_damaged(self, model: DesiredModel) -> bool:
+        """After a failure that damaged files explain: look at them again, and forget the copy here if that is so."""
+        source = self.folder.find(model)
+        if source is None or not await asyncio.to_thread(supply.is_damaged, self.repository, model, source):
+            return False
+        await asyncio.to_thread(self.folder.distrust, model)
+        return True
 
     async def infer(self, model: DesiredModel, serving: Serving) -> None:
         """One golden inference on what serves under the model's name, whichever version that is.
@@ -116,23 +153,48 @@ class Steps:
             await self.triton.load(private, for_proof(config, private, model.version, cpu_only=self.cpu_only))
         except TritonRefusedError as error:
             raise ModelFailure(Reason.LOAD_FAILED, _load_error(error, model.name)) from None
+        except (TritonBusyError, TritonSilentError) as error:
+            raise ModelFailure(Reason.NO_ANSWER, f"version {model.version} was not loaded: {error}") from None
         try:
             await prove(self.triton, config, private, model.version, golden, limit=PROOF_SECONDS)
         except VerificationError as error:
             raise ModelFailure(Reason.GOLDEN_MISMATCH, str(error)) from None
         except TritonRefusedError as error:
             raise ModelFailure(Reason.INFERENCE_FAILED, str(error)) from None
+        except TritonBusyError:
+            raise ModelFailure(
+                Reason.NO_ANSWER,
+                f"version {model.version} gave no answer to its golden inputs within {PROOF_SECONDS:g} s: its graph "
+                f"never ends, or Triton is too busy",
+            ) from None
 
     async def _end_proof(self, private: str) -> None:
         try:
-            await self.triton.unload(private)
+            await self.triton.unload(private, limit=END_SECONDS)
         except TritonRefusedError as error:
             log.debug("the private model %s was not loaded: %s", private, error)
         except (TritonUnavailableError, TritonBusyError) as error:
-            log.info("the private model %s is left to the next look: %s", private, error)
+            # Its folder stays: Triton's index does not show what runs and has none.
+            log.info("the private model %s is left to a later look: %s", private, error)
+            return
         finally:
             self.proofs.discard(private)
-            await asyncio.to_thread(self.folder.withdraw, private)
+        await asyncio.to_thread(self.folder.withdraw, private)
+
+    async def _is_free(self, private: str) -> bool:
+        """Whether nothing is left of an earlier proof, which may be at work for ever: there are never two."""
+        if await self.triton.is_there(private):
+            try:
+                await self.triton.unload(private, limit=END_SECONDS)
+            except (TritonBusyError, TritonRefusedError):
+                return False
+        return True
+
+    async def clear_leftovers(self) -> None:
+        """Withdraw what ended proofs had exposed and Triton has let go of by now."""
+        for private in sorted(self.folder.exposed - self.proofs):
+            if not await self.triton.is_there(private):
+                await asyncio.to_thread(self.folder.withdraw, private)
 
 
 def _load_error(error: TritonRefusedError, model: str) -> str:

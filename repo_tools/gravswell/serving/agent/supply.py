@@ -1,5 +1,7 @@
 """From the repository into the models folder: the one place where versions come from. Blocking; run it in a thread."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,17 @@ from gravswell.errors import (
     UnsupportedError,
     VerificationError,
 )
-from gravswell.quiver.config import parse_config
-from gravswell.quiver.layout import is_readable_name
-from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, digest_of
+from gravswell.quiver.config import parse_config, unknown_fields
+from gravswell.quiver.layout import is_readable_name, version_folder
+from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, digest_of
 from gravswell.quiver.reader import RepositoryReader
+from gravswell.serving.agent import memory
 from gravswell.serving.agent.decide import PRIVATE_PREFIX, identity
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.contracts import DesiredModel, Reason, Verification
+
+SOURCE = ".gravswell-source.json"
+"""Beside the files of a version of others: what the repository showed of it before it was copied."""
 
 SPARE_BYTES = 16 << 20
 """Room that a download leaves free."""
@@ -37,8 +43,15 @@ class SupersededError(GravswellError):
     """The version is no longer desired, or the agent stops: a download under way is given up."""
 
 
-def fetch(repository: str, model: DesiredModel, folder: ModelFolder, *, wanted: Callable[[], bool]) -> None:
-    """Stage ``model`` in ``folder``. ``wanted`` is asked while bytes flow.
+def fetch(
+    repository: str,
+    model: DesiredModel,
+    folder: ModelFolder,
+    *,
+    wanted: Callable[[], bool],
+    memory_limit: int | None = None,
+) -> None:
+    """Stage ``model`` in ``folder``. ``wanted`` is asked while bytes flow; ``memory_limit`` is Triton's, in bytes.
 
     Raises :class:`ModelFailure` with its reason, :class:`SupersededError` when it is no longer wanted.
     """
@@ -52,33 +65,50 @@ def fetch(repository: str, model: DesiredModel, folder: ModelFolder, *, wanted: 
         raise ModelFailure(Reason.REPOSITORY_NOT_FOUND, str(error)) from None
     except UnavailableError as error:
         raise ModelFailure(_why(error), str(error)) from None
-    size = _check_version(reader, model)
-    free = folder.free_bytes()
-    if size + SPARE_BYTES > free:
-        raise ModelFailure(
-            Reason.NO_SPACE,
-            f"version {model.version} of '{model.name}' has {size / 1e6:,.0f} MB and the models folder "
-            f"{max(free, 0) / 1e6:,.0f} MB free; give the server more model storage",
-        )
+    _check_room(model, _check_version(reader, model), folder, memory_limit)
 
     def progress(_done: int, _total: int) -> None:
         if not wanted():
             raise SupersededError(f"version {model.version} of '{model.name}' is no longer wanted")
 
-    target = folder.staged_path(identity(model))
+    name = identity(model)
+    target = folder.staged_path(name)
+    folder.drop_stage(name)  # what is staged and not in the inventory was never finished
     try:
+        source = None if model.digest is not None else _source(reader, model)
         reader.fetch(model.name, model.version, target, progress=progress, staging=folder.incoming)
-        _complete(reader, model, target)
+        if source is not None:
+            _complete(reader, model, target, source)
+        folder.adopt_stage(model)
     except VerificationError as error:
         raise ModelFailure(Reason.HASH_MISMATCH, str(error)) from None
     except NotFoundError as error:
         raise ModelFailure(Reason.VERSION_NOT_FOUND, str(error)) from None
     except UnavailableError as error:
         raise ModelFailure(_why(error), str(error)) from None
-    folder.adopt_stage(model)
+    finally:
+        if name not in folder.staged:
+            folder.drop_stage(name)
     if model.digest is not None and digest_of((target / MANIFEST).read_bytes()) != model.digest:
-        folder.drop_stage(identity(model))  # replaced between the look and the copy
+        folder.drop_stage(name)  # replaced between the look and the copy
         raise ModelFailure(Reason.DIGEST_MISMATCH, f"version {model.version} of '{model.name}' changed while copied")
+
+
+def is_damaged(repository: str, model: DesiredModel, folder: Path) -> bool:
+    """Whether the copy in ``folder`` is surely not, or no longer, what was published.
+
+    A version of others has no hashes: its copy is held against what the repository shows now, if that can be read.
+    """
+    if model.digest is not None:
+        return not _has_its_hashes(folder, model.digest)
+    try:
+        now = _source(RepositoryReader(repository), model)
+    except GravswellError:
+        return False
+    try:
+        return (folder / SOURCE).read_text() != now
+    except OSError:
+        return True
 
 
 def published_config(folder: Path, model: str) -> Any:
@@ -90,8 +120,21 @@ def published_config(folder: Path, model: str) -> Any:
         raise ModelFailure(
             Reason.LOAD_FAILED, f"'{model}' has no {VERSION_CONFIG} in its version and no config.pbtxt; add one"
         ) from None
-    except InvalidInputError as error:
+    except (InvalidInputError, UnicodeDecodeError) as error:
         raise ModelFailure(Reason.LOAD_FAILED, str(error)) from None
+
+
+def servable_config(folder: Path, model: str) -> Any:
+    """:func:`published_config`, refused where a part of it would be lost on its way into Triton."""
+    config = published_config(folder, model)
+    path = folder / VERSION_CONFIG
+    if lost := unknown_fields(path.read_text(), where=str(path)):
+        raise ModelFailure(
+            Reason.LOAD_FAILED,
+            f"the config of '{model}' says something that this agent's Triton client does not know, in "
+            f"{', '.join(lost)}; publish a version without it, or upgrade gravswell",
+        )
+    return config
 
 
 def _check_version(reader: RepositoryReader, model: DesiredModel) -> int:
@@ -124,6 +167,23 @@ def _check_version(reader: RepositoryReader, model: DesiredModel) -> int:
     return len(raw) + sum(record.size for record in manifest.files.values())
 
 
+def _check_room(model: DesiredModel, size: int, folder: ModelFolder, memory_limit: int | None) -> None:
+    free = folder.free_bytes()
+    if size + SPARE_BYTES > free:
+        raise ModelFailure(
+            Reason.NO_SPACE,
+            f"version {model.version} of '{model.name}' has {size / 1e6:,.0f} MB and the models folder "
+            f"{max(free, 0) / 1e6:,.0f} MB free; give the server more model storage",
+        )
+    most = memory.room(memory_limit)
+    if most is not None and size > most:  # the least that it needs: a version is loaded whole
+        raise ModelFailure(
+            Reason.NO_MEMORY,
+            f"version {model.version} of '{model.name}' has {size / 1e6:,.0f} MB and Triton can get "
+            f"{most / 1e6:,.0f} MB of memory; give the server more, or take other models off its node",
+        )
+
+
 def _why(error: UnavailableError) -> Reason:
     return Reason.ACCESS_DENIED if isinstance(error, AccessDeniedError) else Reason.REPOSITORY_UNAVAILABLE
 
@@ -136,9 +196,30 @@ def _known(reader: RepositoryReader, entry: str) -> str:
     return f"published are {', '.join(published[:10]) or 'none'}"
 
 
-def _complete(reader: RepositoryReader, model: DesiredModel, staged: Path) -> None:
-    """Give a version of others, which has no config of its own, a copy of the entry's."""
-    if model.digest is None and not (staged / VERSION_CONFIG).exists():
+def _complete(reader: RepositoryReader, model: DesiredModel, staged: Path, source: str) -> None:
+    """Give a version of others what it lacks: a copy of the entry's config, and the note of what was copied."""
+    if not (staged / VERSION_CONFIG).exists():
         text = reader.version_config(model.name, model.version)
         if text is not None:
             (staged / VERSION_CONFIG).write_text(text)
+    (staged / SOURCE).write_text(source)
+
+
+def _source(reader: RepositoryReader, model: DesiredModel) -> str:
+    """What a version of others consists of in the repository: it differs when one of its files was written again."""
+    files = reader.store.walk(version_folder(model.name, model.version))
+    return json.dumps(sorted((file.path, file.size, file.modified.isoformat()) for file in files))
+
+
+def _has_its_hashes(folder: Path, digest: str) -> bool:
+    try:
+        raw = (folder / MANIFEST).read_bytes()
+        if digest_of(raw) != digest:
+            return False
+        for path, record in Manifest.from_bytes(raw, where=str(folder / MANIFEST)).files.items():
+            with (folder / path).open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != record.sha256:
+                    return False
+    except OSError:
+        return False
+    return True

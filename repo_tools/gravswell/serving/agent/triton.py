@@ -114,17 +114,25 @@ class TritonControl:
             limit=LOAD_SECONDS,
         )
 
-    async def unload(self, model: str) -> None:
-        """Unload a model and return when it has answered all that it had accepted and is gone."""
-        await self._json("POST", f"/v2/repository/models/{quote(model)}/unload")
+    async def unload(self, model: str, *, limit: float = UNLOAD_SECONDS) -> None:
+        """Unload a model and return when it has answered all that it had accepted and is gone.
+
+        Raises :class:`TritonBusyError` when that takes longer than ``limit`` seconds; the unload goes on.
+        """
+        await self.ask_unload(model)
         try:
-            async with asyncio.timeout(UNLOAD_SECONDS):
-                while await self._is_known(model):  # noqa: ASYNC110  Triton tells nobody when it is done
+            async with asyncio.timeout(limit):
+                while await self.is_there(model):  # noqa: ASYNC110  Triton tells nobody when it is done
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            raise TritonBusyError(f"'{model}' is still answering {UNLOAD_SECONDS:g} s after its unload") from None
+            raise TritonBusyError(f"'{model}' is still answering {limit:g} s after its unload") from None
 
-    async def _is_known(self, model: str) -> bool:
+    async def ask_unload(self, model: str) -> None:
+        """Have a model unloaded; it goes when it has answered all that it had accepted."""
+        await self._json("POST", f"/v2/repository/models/{quote(model)}/unload")
+
+    async def is_there(self, model: str) -> bool:
+        """Whether anything of a model is left in Triton: ready, being loaded, or not yet gone."""
         return any(row.name == model and row.state != "UNAVAILABLE" for row in await self.index())
 
     async def counts(self, model: str, version: int) -> InferenceCounts:

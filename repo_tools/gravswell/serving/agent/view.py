@@ -47,18 +47,18 @@ class View:
             for name in set(ready) | set(self.serving):
                 if name.startswith(PRIVATE_PREFIX):
                     if name not in proofs:
-                        await self._triton.unload(name)
+                        await self._unload_leftover(name)
                 elif name not in at_work:
                     known = self.serving.get(name)
                     if known is None or known.loaded.version != ready.get(name):
                         await self.observe(name)
-        except TritonSilentError as error:
+        except (TritonSilentError, TritonBusyError) as error:
             # Once or twice: a server that is very busy, and its clients had better not be turned away.
             self._silences += 1
             log.warning("%s", error)
             if self._silences >= SILENCES:
                 self._gone(error)
-        except (TritonUnavailableError, TritonBusyError, TritonRefusedError) as error:
+        except (TritonUnavailableError, TritonRefusedError) as error:
             self._gone(error)
         else:
             self.version, self.problem, self._silences = version, "", 0
@@ -77,8 +77,16 @@ class View:
         loaded = read_loaded(int(versions[0]), config)
         known = self.serving.get(name)
         if known is None or known.loaded != loaded:
-            self.serving[name] = Serving(loaded)
+            # A roll-out that goes well makes no pod unready: all replicas may be at it at once.
+            self.serving[name] = Serving(loaded, trusted=known is not None and known.good)
         return loaded
+
+    async def _unload_leftover(self, name: str) -> None:
+        """Ask only: what still runs there may never end, and it says nothing of what serves."""
+        try:
+            await self._triton.ask_unload(name)
+        except (TritonRefusedError, TritonBusyError) as error:
+            log.warning("the private model %s of an earlier proof cannot be unloaded: %s", name, error)
 
     def _gone(self, error: GravswellError) -> None:
         if str(error) != self.problem:

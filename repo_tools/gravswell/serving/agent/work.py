@@ -62,6 +62,9 @@ class Serving:
     health: Health = field(default_factory=Health)
     proven: bool = False
     """It answered rightly under its own name."""
+    trusted: bool = False
+    """It may take traffic before it is proven: what it replaced was proven, or this Triton has verified it and is only
+    too busy to answer. Lost with the first wrong answer."""
     tried: bool = False
     """That was tried, with whatever result."""
     dead: bool = False
@@ -69,6 +72,11 @@ class Serving:
     probed_at: float = 0.0
     golden: Golden | None = None
     """Its smallest golden sample, once it was needed."""
+
+    @property
+    def good(self) -> bool:
+        """Whether it counts for the pod's readiness."""
+        return self.proven or self.trusted
 
     def probe_due(self, pace: Pace) -> bool:
         """Whether it is time to look after it again."""
