@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -37,7 +38,9 @@ async def infer_batches(
     """Send ``inputs`` to ``model`` in requests of ``batch_size`` rows and return its outputs, row for row.
 
     Every array of ``inputs`` (by tensor name) has the rows along its first axis, the same number of them; the outputs
-    have too. ``addresses`` are gRPC's (``host:port``); with several, requests go round them, and one that a server is
+    have too. ``addresses`` are gRPC's (``host:port``); a name stands for every
+    address that it has when the call begins, as a headless Service's name does for its replicas. With several, requests
+    go round them, and one that a server is
     not available for (``UNAVAILABLE``) is sent once to each of the others before it fails. At most ``in_flight``
     requests wait for an answer at a time, each for at most ``request_timeout`` seconds. ``on_rows(n)`` is called as the
     answers for ``n`` more rows arrive, in any order. ``version`` empty: the one that the server chooses.
@@ -77,7 +80,9 @@ async def infer_batches(
                 on_rows(stop - start)
 
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(InferenceServerClient(address)) for address in replicas]
+        found = await asyncio.gather(*map(_resolved, replicas))
+        targets = dict.fromkeys(itertools.chain.from_iterable(found))  # each once, in their order
+        clients = [await stack.enter_async_context(InferenceServerClient(target)) for target in targets]
         try:
             async with asyncio.TaskGroup() as workers:
                 for _ in range(min(in_flight, -(-rows // batch_size))):
@@ -85,6 +90,23 @@ async def infer_batches(
         except* GravswellError as failures:
             raise next(_leaves(failures)) from None
     return outputs
+
+
+async def _resolved(address: str) -> list[str]:
+    """``host:port`` for each address of the host: gRPC itself would send all requests for a name to one of them.
+
+    What is no ``host:port`` or has no address now is left to gRPC, which says what is wrong with it.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host or host.startswith("["):
+        return [address]
+    try:
+        rows = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return [address]
+    # Where a name has both families, the pods are the same: its IPv6 addresses would count them twice.
+    found = [row[4][0] for row in rows if row[0] == socket.AF_INET]
+    return [f"{ip}:{port}" for ip in found] or [f"[{row[4][0]}]:{port}" for row in rows]
 
 
 def _checked(inputs: Arrays) -> tuple[dict[str, NDArray[Any]], int]:

@@ -1,6 +1,7 @@
 """``infer_batches`` against one and two real Tritons."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from gravswell.errors import InvalidInputError, NotFoundError, UnavailableError
+from gravswell.serving import client
 from gravswell.serving.client import infer_batches
 from gravswell.serving.triton import EmbeddedTriton
 
@@ -62,10 +64,35 @@ async def test_requests_go_round_the_replicas_and_past_a_dead_one(scaled: str) -
     np.testing.assert_array_equal(outputs["y"], 2 * X)
 
 
+async def test_a_name_stands_for_each_of_its_addresses(scaled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, port = scaled.split(":")
+    resolve = socket.getaddrinfo
+
+    def replicas(name: str, *args: Any, **options: Any) -> list[Any]:
+        hosts = ["127.0.0.9", host, host] if name == "replicas.test" else [name]
+        return [row for one in hosts for row in resolve(one, *args, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", replicas)
+    assert await client._resolved(f"replicas.test:{port}") == [f"127.0.0.9:{port}", scaled, scaled]
+    assert await client._resolved(scaled) == [scaled]
+    for left in (f"no-such-host.invalid:{port}", "dns:///x:1", "unix:/socket", f"[::1]:{port}"):
+        assert await client._resolved(left) == [left]
+
+    asked = []
+    ask = client._ask
+
+    async def noted(channel: Any, *args: Any) -> Any:
+        asked.append(channel)
+        return await ask(channel, *args)
+
+    monkeypatch.setattr(client, "_ask", noted)
+    outputs = await infer_batches(f"replicas.test:{port}", "client", {"x": X}, batch_size=8)
+    np.testing.assert_array_equal(outputs["y"], 2 * X)
+    assert len(set(asked)) == 2, "one channel for each address, each once"
+
+
 async def test_no_more_requests_than_asked_are_under_way(scaled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = most = 0
-    from gravswell.serving import client  # noqa: PLC0415  patched below
-
     ask = client._ask
 
     async def counted(*args: Any) -> Any:

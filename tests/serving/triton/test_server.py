@@ -159,10 +159,12 @@ def test_a_taken_port_is_named_and_another_server_on_it_is_not_mistaken_for_ours
 
 def test_a_server_that_refuses_its_flags_says_so(repository: Path, tmp_path: Path) -> None:
     log = tmp_path / "triton.log"
+    log.write_text("Socket '127.0.0.1:8000' already in use\n")  # of an earlier server: the log is appended to
     server = EmbeddedTriton(repository, extra_flags=["--no-such-flag"], log=log)
     with pytest.raises(UnavailableError, match=str(log)) as caught:
         server.start()
     assert "no-such-flag" in str(caught.value)
+    assert log.read_text().startswith("Socket")
 
 
 def test_what_is_not_there(tmp_path: Path, repository: Path) -> None:

@@ -35,10 +35,11 @@ KILL_SECONDS: Final = 10.0
 class ServerProcess:
     """A running server and the log that it writes; made by :meth:`start`."""
 
-    def __init__(self, child: "subprocess.Popen[bytes]", keeper: threading.Thread, log: Path) -> None:
+    def __init__(self, child: "subprocess.Popen[bytes]", keeper: threading.Thread, log: Path, begin: int) -> None:
         self._child = child
         self._keeper = keeper
         self.log = log
+        self._begin = begin
 
     @classmethod
     def start(cls, command: Sequence[str], log: Path) -> "ServerProcess":
@@ -54,12 +55,19 @@ class ServerProcess:
             future.set_result(child)
             child.wait()
 
+        begin = log.stat().st_size if log.exists() else 0
         keeper = threading.Thread(target=keep, name="gravswell-triton", daemon=True)
         keeper.start()
         try:
-            return cls(future.result(), keeper, log)
+            return cls(future.result(), keeper, log, begin)
         except OSError as error:
             raise UnavailableError(f"{command[0]} cannot be started: {error}") from error
+
+    def told(self) -> str:
+        """What this server has written to the log, which may hold the words of earlier ones too."""
+        with self.log.open("rb") as stream:
+            stream.seek(self._begin)
+            return stream.read().decode(errors="replace")
 
     @property
     def pid(self) -> int:

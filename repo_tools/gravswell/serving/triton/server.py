@@ -247,10 +247,11 @@ class EmbeddedTriton:
         deadline = time.monotonic() + self._start_timeout
         while not self._answers(identity):
             if self._process.returncode is not None:
-                raise self._ended(log)
+                raise self._ended(self._process)
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    f"Triton was not ready within {self._start_timeout:.0f} s: {_last_words(log)}; {self._keep(log)}"
+                    f"Triton was not ready within {self._start_timeout:.0f} s: {_last_words(self._process)}; "
+                    f"{self._keep(log)}"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -261,12 +262,11 @@ class EmbeddedTriton:
         except UnavailableError:
             return False
 
-    def _ended(self, log: Path) -> GravswellError:
-        text = log.read_text(errors="replace")
-        taken = re.search(r"Socket '([^']+)' already in use", text)
+    def _ended(self, process: ServerProcess) -> GravswellError:
+        taken = re.search(r"Socket '([^']+)' already in use", process.told())
         if taken:
             return ConflictError(f"Triton cannot listen on {taken[1]}: another program does; choose another port")
-        return UnavailableError(f"Triton ended while it started: {_last_words(log)}; {self._keep(log)}")
+        return UnavailableError(f"Triton ended while it started: {_last_words(process)}; {self._keep(process.log)}")
 
     def _judge(self, expected: list[str]) -> None:
         statuses = self.control.index()
@@ -276,7 +276,7 @@ class EmbeddedTriton:
         # In the user's own paths, not the overlay's.
         overlay, root = str(self._served_folder), str(self._root)
         self.failures = {
-            name: (reasons.get(name) or _poll_failure(log, name)).replace(overlay, root)
+            name: (reasons.get(name) or _poll_failure(self.process, name)).replace(overlay, root)
             for name in expected
             if name not in ready
         }
@@ -315,16 +315,14 @@ def _choose_ports(host: str, wanted: Ports) -> Ports:
     return Ports(*chosen)
 
 
-def _poll_failure(log: Path, model: str) -> str:
+def _poll_failure(process: ServerProcess, model: str) -> str:
     """Why Triton left a model out of its index: a config that it cannot read is told in its log only."""
-    found = re.search(
-        rf"Poll failed for model directory '{re.escape(model)}': ([^\n]*)", log.read_text(errors="replace")
-    )
+    found = re.search(rf"Poll failed for model directory '{re.escape(model)}': ([^\n]*)", process.told())
     return tidy_reason(found[1].rstrip('"')) if found else "Triton gave no reason"
 
 
-def _last_words(log: Path) -> str:
-    """The errors of a server's log, else its last line."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line and line[0] not in "+|"]
+def _last_words(process: ServerProcess) -> str:
+    """The errors in a server's log, else its last line."""
+    lines = [line for line in process.told().splitlines() if line and line[0] not in "+|"]
     errors = [line for line in lines if re.match(r"E\d{4} |error:|\S*tritonserver: ", line)]
     return " / ".join((errors or lines or ["its log is empty"])[-3:])
