@@ -13,11 +13,14 @@ import hashlib
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
 DESIRED_KEY = "desired.json"
 LISTING_KEY = "listing.json"
+
+PRIVATE_PREFIX = "gravswell-proof-"
+"""Names of the private models under which golden proofs run: no desired model may have such a name."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """Hexadecimal sha256. The digest of a version is that of its ``.manifest.json``, byte for byte."""
@@ -54,6 +57,13 @@ class DesiredModel(Document):
     verification: Verification = Verification.GOLDEN
     instances: int | None = Field(default=None, ge=1)
     """Instances per device, in place of what the version's own config says. None: as the config says."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_not_private(cls, name: str) -> str:
+        if name.startswith(PRIVATE_PREFIX):
+            raise ValueError(f"{name!r} is a name of golden proofs, under which no model is served; rename the entry")
+        return name
 
 
 class Desired(Document):

@@ -57,7 +57,8 @@ async def test_a_file_that_changes_breaks_and_heals(tmp_path: Path):
 
 async def test_the_latest_of_every_entry(repository: Path):
     first = publish(repository, "a", 1, 1.0)
-    shutil.copytree(repository / "a/1", repository / "b/3", ignore=shutil.ignore_patterns(".*"))
+    for theirs in ("b/3", "gravswell-proof-x/1"):
+        shutil.copytree(repository / "a/1", repository / theirs, ignore=shutil.ignore_patterns(".*"))
     async with Follower(LatestSource(str(repository), 0.02)) as follower:
         await until(lambda: len(follower.seen) == 1, "the first state")
         assert follower.seen[0].models == (
@@ -81,6 +82,7 @@ async def test_the_latest_of_every_entry(repository: Path):
         ("{}", "repository"),
         ('{"repository": "r", "models": [{"name": "m", "version": 0}]}', "models.0.version"),
         ('{"repository": "r", "models": [{"name": "m", "version": 1, "digest": "x"}]}', "models.0.digest"),
+        ('{"repository": "r", "models": [{"name": "gravswell-proof-x", "version": 1}]}', "models.0.name: .*rename"),
         ('{"schema": "gravswell.dev/desired/v9", "repository": "r"}', "schema"),
     ],
 )

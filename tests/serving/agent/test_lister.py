@@ -29,7 +29,8 @@ NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 def test_entries_versions_and_digests(repository: Path):
     first, second = publish(repository, "m", 1, 1.0), publish(repository, "m", 2, 2.0)
-    shutil.copytree(repository / "m/1", repository / "theirs/7", ignore=shutil.ignore_patterns(".*"))
+    for theirs in ("theirs/7", "gravswell-proof-x/1"):
+        shutil.copytree(repository / "m/1", repository / theirs, ignore=shutil.ignore_patterns(".*"))
     listing = list_repository(str(repository), NOW)
     assert listing.accessible
     assert listing.observed_at == NOW

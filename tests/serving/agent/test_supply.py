@@ -209,8 +209,9 @@ def test_what_a_config_says_is_not_lost_on_its_way(folder: ModelFolder, reposito
 
 @pytest.mark.parametrize("name", ["..", ".gravswell", "a/b", "", "gravswell-proof-x"])
 def test_names_that_leave_the_folder_are_no_entries(folder: ModelFolder, repository: Path, name: str):
+    model = DesiredModel.model_construct(name=name, version=1, digest="0" * 64)
     with pytest.raises(ModelFailure, match="cannot be the name"):
-        fetch(str(repository), DesiredModel(name=name, version=1, digest="0" * 64), folder, wanted=lambda: True)
+        fetch(str(repository), model, folder, wanted=lambda: True)
 
 
 def test_the_volume_s_limit_counts_what_is_there_once(models: Path, repository: Path):

@@ -6,10 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gravswell.serving.agent.loadconfig import Loaded, load_key
-from gravswell.serving.contracts import Desired, DesiredModel, Verification
-
-PRIVATE_PREFIX = "gravswell-proof-"
-"""Names of the private models under which golden proofs run. No desired model can be served under such a name."""
+from gravswell.serving.contracts import PRIVATE_PREFIX, Desired, DesiredModel, Verification
 
 KEEP = 2
 """How many versions of an entry stay on disk: what serves, and the one before, so that a roll-back needs no bucket."""

@@ -12,7 +12,7 @@ from gravswell.errors import GravswellError, InvalidInputError
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.agent.backoff import Backoff
 from gravswell.serving.agent.configmaps import ConfigMap, Snapshot
-from gravswell.serving.contracts import DESIRED_KEY, Desired, DesiredModel, Verification
+from gravswell.serving.contracts import DESIRED_KEY, PRIVATE_PREFIX, Desired, DesiredModel, Verification
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +111,8 @@ class LatestSource:
         reader = RepositoryReader(self._repository)
         models = []
         for entry in reader.entries():
+            if entry.startswith(PRIVATE_PREFIX):
+                continue
             newest = next(iter(reader.versions(entry)), None)
             if newest is not None:
                 verification = self._verification if newest.digest else Verification.NONE

@@ -22,8 +22,8 @@ from pathlib import Path
 from gravswell.errors import InvalidInputError, UnavailableError
 from gravswell.quiver.layout import CONFIG, is_readable_name, parse_version
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, digest_of
-from gravswell.serving.agent.decide import PRIVATE_PREFIX, identity
-from gravswell.serving.contracts import DesiredModel
+from gravswell.serving.agent.decide import identity
+from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel
 
 log = logging.getLogger(__name__)
 

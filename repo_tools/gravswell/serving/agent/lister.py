@@ -16,7 +16,7 @@ from gravswell.errors import AccessDeniedError, GravswellError, InvalidInputErro
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.agent.backoff import Backoff
 from gravswell.serving.agent.configmaps import ConfigMap
-from gravswell.serving.contracts import LISTING_KEY, ListedEntry, ListedVersion, Listing, Reason
+from gravswell.serving.contracts import LISTING_KEY, PRIVATE_PREFIX, ListedEntry, ListedVersion, Listing, Reason
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ def list_repository(url: str, now: datetime) -> Listing:
         reader = RepositoryReader(url)
         entries = []
         for name in reader.entries():
+            if name.startswith(PRIVATE_PREFIX):
+                continue  # nothing is served under such a name
             try:
                 entries.append(_entry(reader, name))
             except NotFoundError:

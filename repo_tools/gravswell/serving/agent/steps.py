@@ -10,7 +10,7 @@ from typing import Any
 
 from gravswell.errors import VerificationError
 from gravswell.serving.agent import supply
-from gravswell.serving.agent.decide import PRIVATE_PREFIX, identity
+from gravswell.serving.agent.decide import identity
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.loadconfig import for_proof, for_traffic
 from gravswell.serving.agent.prove import Golden, prove, read_golden
@@ -23,7 +23,7 @@ from gravswell.serving.agent.triton import (
     TritonUnavailableError,
 )
 from gravswell.serving.agent.work import Serving
-from gravswell.serving.contracts import DesiredModel, Reason, Verification
+from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel, Reason, Verification
 from gravswell.serving.triton.control import tidy_reason
 
 log = logging.getLogger(__name__)

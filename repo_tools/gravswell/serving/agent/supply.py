@@ -20,9 +20,9 @@ from gravswell.quiver.layout import is_readable_name, version_folder
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, digest_of
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.agent import memory
-from gravswell.serving.agent.decide import PRIVATE_PREFIX, identity
+from gravswell.serving.agent.decide import identity
 from gravswell.serving.agent.folder import ModelFolder
-from gravswell.serving.contracts import DesiredModel, Reason, Verification
+from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel, Reason, Verification
 
 SOURCE = ".gravswell-source.json"
 """Beside the files of a version of others: what the repository showed of it before it was copied."""

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Container
 
 from gravswell.errors import GravswellError
-from gravswell.serving.agent.decide import PRIVATE_PREFIX
 from gravswell.serving.agent.loadconfig import Loaded, read_loaded
 from gravswell.serving.agent.triton import (
     TritonBusyError,
@@ -14,6 +13,7 @@ from gravswell.serving.agent.triton import (
     TritonUnavailableError,
 )
 from gravswell.serving.agent.work import Serving
+from gravswell.serving.contracts import PRIVATE_PREFIX
 
 log = logging.getLogger(__name__)
 
