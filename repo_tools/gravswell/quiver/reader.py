@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from gravswell.errors import ConflictError, NotFoundError, UnavailableError, VerificationError
+from gravswell.errors import AccessDeniedError, ConflictError, NotFoundError, UnavailableError, VerificationError
 from gravswell.quiver.layout import (
     CLAIM,
     CONFIG,
@@ -163,8 +163,8 @@ class RepositoryReader:
     def _is_entry(self, name: str) -> bool:
         try:
             children = self.store.children(name)
-        except NotFoundError:
-            return False  # removed while we looked
+        except (NotFoundError, AccessDeniedError):
+            return False  # removed while we looked; or none of ours, as a volume's lost+found
         if CONFIG in children.files:
             return True
         return any(parse_version(f) is not None and self._is_version(f"{name}/{f}") for f in children.folders)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from gravswell.cli.app import app
-from gravswell.errors import InvalidInputError
+from gravswell.errors import AccessDeniedError, InvalidInputError
+from gravswell.quiver.stores import Children
+from gravswell.quiver.stores.local import LocalStore
 from gravswell.serving.agent.lister import (
     HEARTBEAT,
     list_repository,
@@ -67,6 +69,44 @@ def test_the_last_entries_stand_while_the_repository_cannot_be_read(repository: 
     assert merged(None, later) == later
     assert merged(both, seen) == seen
     assert merged(seen.model_copy(update={"repository": "other"}), later) == later
+
+
+def test_one_bad_entry_hides_no_other_and_stands_as_it_was_seen(repository: Path):
+    publish(repository, "good", 1, 1.0)
+    publish(repository, "bad", 1, 1.0)
+    seen = list_repository(str(repository), NOW)
+    publish(repository, "good", 2, 2.0)
+    (repository / ".bad.gravswell.json").write_text("{")
+    first = list_repository(str(repository), NOW)
+    assert first.accessible
+    assert [entry.name for entry in first.entries] == ["good"]
+    assert "bad: " in first.message
+    later = list_repository(str(repository), NOW, seen)
+    assert [(entry.name, len(entry.versions)) for entry in later.entries] == [("bad", 1), ("good", 2)]
+    shutil.rmtree(repository / "bad")
+    (repository / ".bad.gravswell.json").unlink()
+    gone = list_repository(str(repository), NOW, later)
+    assert (gone.message, [entry.name for entry in gone.entries]) == ("", ["good"])
+
+
+def test_a_folder_that_nobody_may_read_hides_no_entry(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    publish(repository, "m", 1, 1.0)
+    seen = list_repository(str(repository), NOW)
+    (repository / "lost+found").mkdir()
+    children = LocalStore.children
+    closed = {"lost+found"}
+
+    def guarded(store: LocalStore, folder: str = "") -> Children:  # by a patch: root may read everything
+        if folder.split("/", maxsplit=1)[0] in closed:
+            raise AccessDeniedError(f"{folder} cannot be read")
+        return children(store, folder)
+
+    monkeypatch.setattr(LocalStore, "children", guarded)
+    found = list_repository(str(repository), NOW)
+    assert (found.accessible, [entry.name for entry in found.entries]) == (True, ["m"])
+    closed.add("m")
+    found = list_repository(str(repository), NOW, seen)
+    assert (found.accessible, found.entries) == (True, seen.entries), "it was there: nobody unloads it"
 
 
 def test_writes_are_rare(repository: Path):

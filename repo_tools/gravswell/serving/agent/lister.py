@@ -12,7 +12,14 @@ from datetime import UTC, datetime, timedelta
 from rich.console import RenderableType
 from rich.table import Table
 
-from gravswell.errors import AccessDeniedError, GravswellError, InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.errors import (
+    AccessDeniedError,
+    GravswellError,
+    InvalidInputError,
+    NotFoundError,
+    UnsupportedError,
+    VerificationError,
+)
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.agent.backoff import Backoff
 from gravswell.serving.agent.configmaps import ConfigMap
@@ -27,23 +34,33 @@ HEARTBEAT = timedelta(minutes=5)
 """How old ``observedAt`` may become while nothing changes: every write wakes the operator."""
 
 
-def list_repository(url: str, now: datetime) -> Listing:
-    """What the repository at ``url`` holds; never raises for a repository that cannot be read, but says so."""
+def list_repository(url: str, now: datetime, last: Listing | None = None) -> Listing:
+    """What the repository at ``url`` holds; never raises for a repository that cannot be read, but says so.
+
+    An entry that alone cannot be read stands as in ``last``, for what is no longer listed may be unloaded; one that was
+    never read is left out. ``message`` names both.
+    """
+    known = {entry.name: entry for entry in last.entries} if last is not None and last.repository == url else {}
+    entries: list[ListedEntry] = []
+    problems: list[str] = []
     try:
         reader = RepositoryReader(url)
-        entries = []
-        for name in reader.entries():
+        for name in sorted({*reader.entries(), *known}):
             if name.startswith(PRIVATE_PREFIX):
                 continue  # nothing is served under such a name
             try:
                 entries.append(_entry(reader, name))
             except NotFoundError:
-                continue  # removed while we looked
+                continue  # removed since
+            except (AccessDeniedError, InvalidInputError, VerificationError) as error:
+                problems.append(f"{name}: {error}")
+                entries += [known[name]] if name in known else []
     except GravswellError as error:
         return Listing(
             repository=url, observed_at=now, accessible=False, reason=_reason(error), message=str(error)[:1000]
         )
-    return trimmed(Listing(repository=url, observed_at=now, accessible=True, entries=tuple(entries)))
+    message = "; ".join(problems)[:1000]
+    return trimmed(Listing(repository=url, observed_at=now, accessible=True, message=message, entries=tuple(entries)))
 
 
 def parse_interval(text: str) -> float:
@@ -122,15 +139,15 @@ class Lister:
         written: Listing | None = None
         backoff = Backoff()
         while True:
-            new = merged(self.last, await asyncio.to_thread(list_repository, self._url, now()))
-            if not new.accessible and (self.last is None or self.last.message != new.message):
-                log.warning("%s: %s", new.reason, new.message)
-            self.last = new
             pause = self._interval
             try:
                 if written is None:
                     written = await self._read()
-                    self.last = new = merged(written, new)
+                    self.last = self.last or written
+                new = merged(self.last, await asyncio.to_thread(list_repository, self._url, now(), self.last))
+                if new.message and (self.last is None or self.last.message != new.message):
+                    log.warning("%s: %s", new.reason or "not all entries can be read", new.message)
+                self.last = new
                 if must_write(written, new):
                     await self._configmap.merge({LISTING_KEY: new.to_json()})
                     written = new
