@@ -64,6 +64,7 @@ def test_the_snippet_that_it_prints_runs_and_ctrl_c_stops_it(repository: Path) -
         text = read_until(process, "Ctrl-C stops it.")
         assert "x FP32[-1, 2]" in text
         snippet = text.partition("to copy:\n")[2].partition("Ctrl-C")[0]
+        assert [line for line in snippet.splitlines() if line != line.rstrip()] == [], "it copies cleanly"
         ran = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, check=False)
         assert ran.stdout.strip() == "[[-0. -0.]]", ran.stderr
         process.send_signal(signal.SIGINT)

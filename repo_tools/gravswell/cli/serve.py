@@ -142,7 +142,11 @@ def _text(server: "EmbeddedTriton", models: "list[ServedModel]") -> Group:
     endpoints.add_row("metrics", f"http://{server.metrics_address}/metrics")
     parts: list[RenderableType] = [table, Padding(endpoints, (1, 0))]
     if models:
-        parts += [Text("A client, to copy:"), Syntax(client_snippet(server.grpc_address, models[0]), "python")]
+        # Highlighted text, no block: a block fills its lines with spaces, which are copied along.
+        snippet = Syntax("", "python").highlight(client_snippet(server.grpc_address, models[0]))
+        snippet.rstrip()
+        snippet.justify = None  # "left" would pad it too
+        parts += [Text("A client, to copy:"), snippet]
     return Group(*parts, Text("Ctrl-C stops it."))
 
 

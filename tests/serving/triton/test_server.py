@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -229,6 +230,24 @@ with EmbeddedTriton({str(repository)!r}, exit_timeout=3) as server:
     assert segments(int(pid)) == []
     Workspace.create().remove()
     assert not Path(folder).exists()
+
+
+def test_a_workspace_that_a_sweep_took_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = tempfile.mkdtemp
+    taken: list[str] = []
+
+    def swept(**options: Any) -> str:
+        path = make(**options)
+        if not taken:
+            taken.append(path)
+            Path(path).rmdir()
+        return path
+
+    monkeypatch.setattr(tempfile, "mkdtemp", swept)
+    workspace = Workspace.create()
+    assert workspace.path.is_dir()
+    assert str(workspace.path) not in taken
+    workspace.remove()
 
 
 def test_a_dead_backend_process_is_seen_by_inference_only(

@@ -25,9 +25,12 @@ class Workspace:
             _remove_if_left(left)
         while True:
             path = Path(tempfile.mkdtemp(prefix=PREFIX))
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                continue  # another's sweep took it
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if path.is_dir():  # a sweep may have taken it between the two lines above
+            if path.is_dir():  # a sweep may have taken it before the lock
                 return cls(path, lock)
             os.close(lock)
 
