@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from gravswell.errors import InvalidInputError, VerificationError
-from gravswell.quiver.golden import Sample, compare, load_golden, save_golden, tolerance
+from gravswell.quiver import golden
+from gravswell.quiver.golden import Sample, column_scales, compare, load_golden, save_golden, tolerance
 
 
 def _one(value: object) -> dict[str, np.ndarray]:
@@ -58,10 +60,44 @@ def test_small_differences_pass_and_are_measured() -> None:
     assert errors["y"].max_rel == pytest.approx(1e-5, rel=0.01)
 
 
-def test_near_zero_beside_large_values_is_rounding() -> None:
-    compare(_one(np.float32([1000.0, 0.0])), _one(np.float32([1000.0, 0.005])))
+def test_near_zero_in_a_column_of_large_values_is_rounding() -> None:
+    compare(_one(np.float32([1000.0, 0.0])), _one(np.float32([1000.0, 0.003])))
+    compare(_one(np.float32([[1000.0], [0.0]])), _one(np.float32([[1000.0], [0.003]])))
+    for large in (1.0, 100.0):
+        with pytest.raises(VerificationError):
+            compare(_one(np.float32([large, 0.0])), _one(np.float32([large, 0.003])))
+
+
+@pytest.mark.parametrize(
+    ("expected", "got"),
+    [
+        ([1e6, 0.3], [1e6, 5.0]),  # not even half right, and by more than rounding at 1e6
+        ([[1e6, 0.3], [2e6, 0.6]], [[1e6, 0.0], [2e6, 0.0]]),
+        ([[1e6, 0.3], [2e6, 0.6]], [[1e6, 0.301], [2e6, 0.6]]),
+    ],
+)
+def test_a_large_value_excuses_nothing_beside_it(expected: object, got: object) -> None:
+    with pytest.raises(VerificationError, match="values differ"):
+        compare(_one(np.float32(expected)), _one(np.float32(got)))
+
+
+def test_a_column_is_judged_by_all_its_rows() -> None:
+    """A batch of one row says nothing of how large the sums behind a value near zero are."""
+    expected, got = _one(np.float32([[0.01, 5.0]])), _one(np.float32([[0.011, 5.0]]))
     with pytest.raises(VerificationError):
-        compare(_one(np.float32([1.0, 0.0])), _one(np.float32([1.0, 0.005])))
+        compare(expected, got)
+    others = _one(np.float32([[1000.0, 4.0], [-900.0, np.nan]]))
+    scales = column_scales([expected, others])
+    assert scales["y"].tolist() == [[1000.0, 5.0]]
+    compare(expected, got, scales=scales)
+    with pytest.raises(VerificationError):
+        compare(expected, _one(np.float32([[0.01, 5.001]])), scales=scales)
+
+
+def test_places_along_a_dynamic_axis_share_their_scale() -> None:
+    shapes = [(2, 32, 3), (1, 64, 3)]
+    scales = column_scales([{"y": np.ones(shape, np.float32), "n": np.ones(2, int)} for shape in shapes])
+    assert {name: scale.shape for name, scale in scales.items()} == {"y": (1, 1, 3)}
 
 
 @pytest.mark.parametrize(
@@ -100,3 +136,38 @@ def test_everything_equals_itself(array: np.ndarray) -> None:
 def test_tolerance_by_type() -> None:
     assert tolerance(np.dtype(np.int64)) == (0.0, 0.0)
     assert tolerance(np.dtype(np.float16)) > tolerance(np.dtype(np.float32)) > tolerance(np.dtype(np.float64))
+
+
+def test_a_file_that_unpacks_to_too_much_is_never_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = Sample({"x": np.zeros(1 << 20, np.uint8)}, {})
+    save_golden(tmp_path / "g.npz", [sample])
+    assert (tmp_path / "g.npz").stat().st_size < 1 << 12
+    monkeypatch.setattr(golden, "MAX_BYTES", 1 << 20)  # the array alone has as many, and its header comes on top
+    with pytest.raises(VerificationError, match="unpacks to 1 MiB"):
+        load_golden(tmp_path / "g.npz")
+    with pytest.raises(InvalidInputError, match="sample_inputs"):
+        save_golden(tmp_path / "more.npz", [sample, sample])
+    assert not (tmp_path / "more.npz").exists()
+
+
+def test_other_damage(tmp_path: Path) -> None:
+    path = tmp_path / "g.npz"
+    with path.open("wb") as stream:
+        np.save(stream, np.zeros(3))
+    with pytest.raises(VerificationError, match="damaged"):
+        load_golden(path)
+    path.unlink()
+    save_golden(path, [Sample({"x": np.random.default_rng(0).standard_normal(1000)}, {})])
+    data = bytearray(path.read_bytes())
+    data[100:600] = b"\xff" * 500  # the deflate stream
+    path.write_bytes(data)
+    with pytest.raises(VerificationError, match="damaged"):
+        load_golden(path)
+
+
+def test_a_header_that_states_more_than_any_memory(tmp_path: Path) -> None:
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,)}\n"
+    with zipfile.ZipFile(tmp_path / "g.npz", "w") as archive:
+        archive.writestr("0/inputs/x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(VerificationError, match="damaged"):
+        load_golden(tmp_path / "g.npz")

@@ -1,10 +1,11 @@
 """``.golden.npz``: inputs and the framework's own outputs, and the one comparison that is made with them everywhere.
 
 Keys are ``<k>/inputs/<tensor>`` and ``<k>/outputs/<tensor>`` for sample batch k = 0, 1, …. Nothing in the file needs
-pickle. Strings are kept as fixed-width unicode; BF16, which numpy does not have, as float32.
+pickle. Strings are kept as fixed-width unicode.
 """
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,17 @@ from gravswell.quiver.manifest import OutputError
 
 Array = NDArray[Any]
 
+MAX_BYTES = 256 << 20
+"""Most that the golden tensors of one version take in memory: whoever serves it loads them, trusted or not."""
+
+ROUNDINGS = 32
+"""Steps of the type that a long computation may be off by: about what a thousand independent roundings add up to."""
+
+_UNSCALED: Array = np.ones(())
+
+# what reading a damaged or crafted archive raises; a header may state a shape that no machine holds
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError)
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -29,6 +41,12 @@ class Sample:
 
 def save_golden(path: Path, samples: Sequence[Sample]) -> None:
     """Write ``samples``. The same samples give the same bytes."""
+    size = sum(_size(sample) for sample in samples)
+    if size > MAX_BYTES:
+        raise InvalidInputError(
+            f"the golden tensors take {size >> 20} MiB, and may take {MAX_BYTES >> 20} MiB: "
+            f"prove the model with smaller inputs, as sample_inputs"
+        )
     arrays: dict[str, Any] = {}
     for k, sample in enumerate(samples):
         for side, tensors in (("inputs", sample.inputs), ("outputs", sample.outputs)):
@@ -39,15 +57,19 @@ def save_golden(path: Path, samples: Sequence[Sample]) -> None:
 
 
 def load_golden(path: Path) -> list[Sample]:
-    """Read the samples back; VerificationError when the file is no such thing."""
+    """Read the samples back; VerificationError when the file is no such thing, or larger than :data:`MAX_BYTES`."""
     samples: dict[int, Sample] = {}
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(item.file_size for item in archive.infolist())
+        if size > MAX_BYTES:  # before any of it is unpacked: few bytes can hold many
+            raise VerificationError(f"{path} unpacks to {size >> 20} MiB, and may to {MAX_BYTES >> 20}: remove it")
         with np.load(path, allow_pickle=False) as stored:
             for key in stored.files:
                 k, side, name = key.split("/", 2)
                 sample = samples.setdefault(int(k), Sample({}, {}))
                 {"inputs": sample.inputs, "outputs": sample.outputs}[side][name] = stored[key]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
         raise VerificationError(f"{path} holds no golden tensors ({error}): the version is damaged") from None
     return [samples[k] for k in sorted(samples)]
 
@@ -59,26 +81,58 @@ def tolerance(dtype: np.dtype[Any]) -> tuple[float, float]:
     return {2: (1e-2, 1e-3), 4: (1e-4, 1e-5)}.get(dtype.itemsize, (1e-6, 1e-8))
 
 
+def column_scales(outputs: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """The largest finite magnitude of each column of each floating output over all ``outputs``, one per batch.
+
+    A column is what a model says in one place for every row: the first axis is the batch, and an axis whose size
+    differs between the batches (a length, a width) has no places of its own. Shapes broadcast over the output's.
+    """
+    scales: dict[str, Array] = {}
+    for name in outputs[0] if outputs else ():
+        arrays = [np.asarray(output[name]) for output in outputs if name in output]
+        if any(array.dtype.kind != "f" or array.ndim != arrays[0].ndim for array in arrays):
+            continue
+        sizes = zip(*(array.shape for array in arrays), strict=True)
+        axes = tuple(axis for axis, size in enumerate(sizes) if axis == 0 or len(set(size)) > 1)
+        magnitudes = [np.where(np.isfinite(array), np.abs(array.astype(np.float64)), 0.0) for array in arrays]
+        columns = [magnitude.max(axis=axes, keepdims=True, initial=0.0) for magnitude in magnitudes]
+        scales[name] = np.maximum.reduce(columns)
+    return scales
+
+
 def compare(
     expected: Mapping[str, Array],
     got: Mapping[str, Array],
     rtol: float | None = None,
     atol: float | None = None,
+    scales: Mapping[str, Array] | None = None,
 ) -> dict[str, OutputError]:
     """Compare outputs by name and return the largest differences; VerificationError names what differs and by how much.
 
-    Elements agree when ``|got - expected| <= atol * max(1, s) + rtol * |expected|`` with s the largest finite magnitude
-    of the expected tensor: rounding follows the scale of the sums, also where their result is near zero. NaN must
-    stand where NaN is expected, and infinities too. ``rtol`` and ``atol`` apply to floats and default to the type's
+    Elements agree when ``|got - expected| <= rtol * |expected| + atol * max(1, s)`` with s their column's scale:
+    rounding follows the size of the sums, also where their result is near zero. But a value that is not even half
+    right is rounding only up to :data:`ROUNDINGS` of the type's steps at s, or up to ``atol`` itself. NaN must stand
+    where NaN is expected, and infinities too. ``rtol`` and ``atol`` apply to floats and default to each type's
     :func:`tolerance`; integers, booleans and strings must be equal.
+
+    :param scales: the :func:`column_scales` of all batches; of ``expected`` alone by default, which says little of a
+        column when that is a single row.
     """
+    scales = column_scales([expected]) if scales is None else scales
     missing = sorted(set(expected) - set(got))
     if missing:
         raise VerificationError(f"no output {', '.join(missing)}; there are: {', '.join(sorted(got)) or 'none'}")
-    return {name: _compare(name, np.asarray(e), np.asarray(got[name]), rtol, atol) for name, e in expected.items()}
+    return {
+        name: _compare(
+            name, np.asarray(e), np.asarray(got[name]), rtol=rtol, atol=atol, scale=scales.get(name, _UNSCALED)
+        )
+        for name, e in expected.items()
+    }
 
 
-def _compare(name: str, expected: Array, got: Array, rtol: float | None, atol: float | None) -> OutputError:
+def _compare(
+    name: str, expected: Array, got: Array, *, rtol: float | None, atol: float | None, scale: Array
+) -> OutputError:
     if expected.shape != got.shape:
         raise VerificationError(f"output {name} has shape {list(got.shape)}, expected {list(expected.shape)}")
     if expected.dtype.kind in "SUO" or got.dtype.kind in "SUO":
@@ -95,22 +149,30 @@ def _compare(name: str, expected: Array, got: Array, rtol: float | None, atol: f
         return OutputError(max_abs=0.0, max_rel=0.0)
     default = tolerance(expected.dtype)
     return _compare_floats(
-        name, expected, got, default[0] if rtol is None else rtol, default[1] if atol is None else atol
+        name,
+        expected,
+        got,
+        rtol=default[0] if rtol is None else rtol,
+        atol=default[1] if atol is None else atol,
+        scale=scale,
     )
 
 
-def _compare_floats(name: str, expected: Array, got: Array, rtol: float, atol: float) -> OutputError:
+def _compare_floats(name: str, expected: Array, got: Array, *, rtol: float, atol: float, scale: Array) -> OutputError:
     e, g = expected.astype(np.float64), got.astype(np.float64)
     finite = np.isfinite(e)
     if not np.array_equal(np.where(finite, 0.0, e), np.where(np.isfinite(g), 0.0, g), equal_nan=True):
         raise VerificationError(f"output {name}: NaN or infinite values stand in other places than expected")
+    scale = np.maximum(1.0, np.broadcast_to(scale, e.shape)[finite])
     e, g = e[finite], g[finite]
     if not e.size:
         return OutputError(max_abs=0.0, max_rel=0.0)
     difference, magnitude = np.abs(g - e), np.abs(e)
     relative = np.divide(difference, magnitude, out=np.zeros_like(difference), where=magnitude > 0)
     error = OutputError(max_abs=float(difference.max()), max_rel=float(relative.max()))
-    wrong = int((difference > atol * max(1.0, float(magnitude.max())) + rtol * magnitude).sum())
+    rounding = np.maximum(ROUNDINGS * float(np.finfo(expected.dtype).eps) * scale, magnitude / 2)
+    allowed = np.maximum(atol, np.minimum(atol * scale, rounding)) + rtol * magnitude
+    wrong = int((difference > allowed).sum())
     if wrong:
         raise VerificationError(
             f"output {name}: {wrong} of {expected.size} values differ, by up to {error.max_abs:.3g} "
@@ -121,6 +183,10 @@ def _compare_floats(name: str, expected: Array, got: Array, rtol: float, atol: f
 
 def _as_bytes(array: Array) -> list[bytes]:
     return [x.encode() if isinstance(x, str) else bytes(x) for x in array.ravel().tolist()]
+
+
+def _size(sample: Sample) -> int:
+    return sum(np.asarray(array).nbytes for array in (*sample.inputs.values(), *sample.outputs.values()))
 
 
 def _storable(name: str, array: Array) -> Array:

@@ -4,6 +4,7 @@ Its sha256 is the version's digest; it names the hash and size of every other fi
 """
 
 import hashlib
+import json
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -59,8 +60,10 @@ class VerificationRecord(_Part):
     """Whose outputs the golden ones are: ``torch 2.15.0``, ``scikit-learn 1.9.1``, ``onnxruntime 1.31.1``."""
     samples: int = Field(ge=0)
     batch_sizes: tuple[int, ...] = ()
-    rtol: float
-    atol: float
+    rtol: float | None = None
+    """What the user asked for; None: each output was held to the tolerance of its own type."""
+    atol: float | None = None
+    """Likewise."""
     errors: dict[str, OutputError] = Field(default_factory=dict)
 
 
@@ -96,11 +99,24 @@ class Manifest(_Part):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
+            check_age(data, cls, where=where)
             detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
             raise VerificationError(
                 f"{where} is no manifest ({detail}): the version was damaged or written by something else; "
                 f"restore the file or remove the version"
             ) from None
+
+
+def check_age(data: bytes, kind: type[BaseModel], *, where: str) -> None:
+    """VerificationError when ``data``, which is no ``kind``, says that it is one of another ``schema``."""
+    known = str(kind.model_fields["schema_"].default)
+    try:
+        parsed = json.loads(data)
+    except ValueError:  # UnicodeDecodeError is one too
+        return
+    schema = parsed.get("schema") if isinstance(parsed, dict) else None
+    if isinstance(schema, str) and schema != known and schema.startswith(known.rpartition("/")[0] + "/"):
+        raise VerificationError(f"{where} is {schema}, made by a newer gravswell; this one reads {known}: upgrade it")
 
 
 def digest_of(manifest: bytes) -> str:

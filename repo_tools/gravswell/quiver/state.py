@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gravswell.errors import VerificationError
+from gravswell.quiver.manifest import check_age
 
 
 class EntryState(BaseModel):
@@ -27,6 +28,7 @@ class EntryState(BaseModel):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
+            check_age(data, cls, where=where)
             raise VerificationError(
                 f"{where} is damaged ({error.errors()[0]['msg']}): restore it from a backup; "
                 f"it remembers which version numbers were used"

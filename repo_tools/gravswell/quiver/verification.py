@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gravswell.errors import GravswellError, VerificationError
 from gravswell.quiver.config import parse_config
-from gravswell.quiver.golden import compare, load_golden
+from gravswell.quiver.golden import column_scales, compare, load_golden
 from gravswell.quiver.layout import version_folder
 from gravswell.quiver.manifest import GOLDEN, MANIFEST, MODEL_FILE, VERSION_CONFIG, Manifest
 from gravswell.quiver.reader import Progress, RepositoryReader
@@ -57,6 +57,8 @@ def _reproduce(copy: Path, manifest: Manifest) -> int:
     parse_config((copy / VERSION_CONFIG).read_text(), where=VERSION_CONFIG)
     session = open_session(copy / MODEL_FILE)
     samples = load_golden(copy / GOLDEN)
+    proof = manifest.verification
+    scales = column_scales([sample.outputs for sample in samples])
     for sample in samples:
-        compare(sample.outputs, run(session, sample.inputs), manifest.verification.rtol, manifest.verification.atol)
+        compare(sample.outputs, run(session, sample.inputs), proof.rtol, proof.atol, scales)
     return len(samples)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import onnxruntime as ort
 from gravswell.errors import ExportError, VerificationError
 from gravswell.quiver.datatypes import from_runtime
 from gravswell.quiver.exporters.base import Inputs, Outputs, described
-from gravswell.quiver.golden import Sample, compare, tolerance
+from gravswell.quiver.golden import Sample, column_scales, compare
 from gravswell.quiver.manifest import OutputError, Signature, TensorRecord, VerificationRecord
+
+Agree = Callable[[Outputs, Outputs], object]
+"""Raises VerificationError where the second outputs are not those of the first."""
 
 GOLDEN_BYTES = 32 << 20
 """Samples are kept with the version up to this size, and the first one always."""
@@ -92,15 +96,15 @@ def prove(
     inputs = session_inputs(session)
     outputs = session_outputs(session)
     names = {record.name for record in inputs}
+    answers = [_run_batch(session, batch, batched) for batch in batches]
+    wanted = [_in_types_of(got, _reference(reference, batch)) for batch, got in zip(batches, answers, strict=True)]
+    scales = column_scales(wanted)
     samples: list[Sample] = []
     errors: dict[str, OutputError] = {}
-    answers: list[Outputs] = []
-    for batch in batches:
-        got = _run_batch(session, batch, batched)
-        expected = _in_types_of(got, _reference(reference, batch))
+    for batch, got, expected in zip(batches, answers, wanted, strict=True):
         rows = f"at a batch of {_rows(batch)}: " if batched else ""
         try:
-            found = compare(expected, got, rtol, atol)
+            found = compare(expected, got, rtol, atol, scales)
         except VerificationError as error:
             raise VerificationError(
                 f"the exported graph does not answer as {framework} does: {rows}{error}; nothing was published"
@@ -110,20 +114,19 @@ def prove(
             errors[name] = OutputError(
                 max_abs=max(before.max_abs, apart.max_abs), max_rel=max(before.max_rel, apart.max_rel)
             )
-        answers.append(got)
         samples.append(Sample({k: v for k, v in batch.items() if k in names}, expected))
-    _prove_repeatable(session, batches[0], answers[0], rtol, atol)
+    agree = partial(compare, rtol=rtol, atol=atol, scales=scales)
+    _prove_repeatable(session, batches[0], answers[0], agree)
     outputs = [_observed(record, [answer[record.name] for answer in answers]) for record in outputs]
     batchable = batched and all(r.dims[:1] == (-1,) for r in (*inputs, *outputs)) and _leads(batches, answers)
     if rows_apart and batchable:
-        _prove_rows_apart(session, max(batches, key=_rows), rtol, atol)
-    defaults = [tolerance(array.dtype) for sample in samples for array in sample.outputs.values()]
+        _prove_rows_apart(session, max(batches, key=_rows), agree)
     record = VerificationRecord(
         reference=framework,
         samples=len(samples),
         batch_sizes=tuple(sorted({_rows(batch) for batch in batches})) if batched else (),
-        rtol=max(default[0] for default in defaults) if rtol is None else rtol,
-        atol=max(default[1] for default in defaults) if atol is None else atol,
+        rtol=rtol,
+        atol=atol,
         errors=errors,
     )
     signature = Signature(inputs=tuple(inputs), outputs=tuple(outputs))
@@ -194,11 +197,9 @@ def _leads(batches: Sequence[Inputs], answers: Sequence[Outputs]) -> bool:
     )
 
 
-def _prove_repeatable(
-    session: ort.InferenceSession, batch: Inputs, answer: Outputs, rtol: float | None, atol: float | None
-) -> None:
+def _prove_repeatable(session: ort.InferenceSession, batch: Inputs, answer: Outputs, agree: Agree) -> None:
     try:
-        compare(answer, run(session, batch), rtol, atol)
+        agree(answer, run(session, batch))
     except VerificationError as error:
         raise VerificationError(
             f"the same inputs give another answer each time ({error}): the model draws random numbers, "
@@ -206,11 +207,11 @@ def _prove_repeatable(
         ) from None
 
 
-def _prove_rows_apart(session: ort.InferenceSession, batch: Inputs, rtol: float | None, atol: float | None) -> None:
+def _prove_rows_apart(session: ort.InferenceSession, batch: Inputs, agree: Agree) -> None:
     together = run(session, batch)
     alone = [run(session, {k: v[i : i + 1] for k, v in batch.items()}) for i in range(_rows(batch))]
     try:
-        compare(together, {name: np.concatenate([a[name] for a in alone]) for name in together}, rtol, atol)
+        agree(together, {name: np.concatenate([a[name] for a in alone]) for name in together})
     except VerificationError as error:
         raise ExportError(
             f"a row's answer depends on the other rows of its batch ({error}): with max_batch_size the server would "

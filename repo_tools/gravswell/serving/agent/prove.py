@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 
 from gravswell.errors import VerificationError
-from gravswell.quiver.golden import Sample, compare, load_golden
+from gravswell.quiver.golden import Sample, column_scales, compare, load_golden
 from gravswell.quiver.manifest import GOLDEN, MANIFEST, Manifest
 from gravswell.serving.agent.triton import TritonControl
 
@@ -61,6 +61,7 @@ async def prove(
     """
     types = {tensor.name: DataType.Name(tensor.data_type).removeprefix("TYPE_") for tensor in config.input}
     ranks = {tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input}
+    scales = column_scales([sample.outputs for sample in golden.samples])
     for number, sample in enumerate(golden.samples):
         parts = []
         for inputs in _batches(sample.inputs, config.max_batch_size):
@@ -68,7 +69,7 @@ async def prove(
             parts.append(await triton.infer(model, version, wire, list(sample.outputs), types=types, limit=limit))
         if exact:
             try:
-                compare(sample.outputs, _joined(parts, sample.outputs), golden.rtol, golden.atol)
+                compare(sample.outputs, _joined(parts, sample.outputs), golden.rtol, golden.atol, scales)
             except VerificationError as error:
                 raise VerificationError(f"golden sample {number}: {error}") from None
 
