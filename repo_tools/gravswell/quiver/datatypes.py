@@ -37,11 +37,6 @@ def from_runtime(runtime: str) -> str | None:
     return _FROM_RUNTIME.get(runtime)
 
 
-def to_runtime(triton: str) -> str:
-    """ONNX Runtime's name for ``TYPE_FP32``…"""
-    return next(runtime for name, runtime, _ in _TYPES if name == triton)
-
-
 def parse_data_type(value: Any, *, tensor: str) -> str:
     """Triton's name for what a user writes: ``"int64"``, ``np.int64``, ``"TYPE_INT64"``, ``"string"``."""
     if isinstance(value, str) and value in _NUMPY:

@@ -126,7 +126,8 @@ class Entry:
 
         ``model``: a torch module, a fitted scikit-learn estimator, or an existing ONNX model (path or ``ModelProto``).
         It is run in ONNX Runtime against the framework's own outputs, at several batch sizes, before it is published.
-        Whatever fails leaves no version, no changed configuration, and the model as it was.
+        Whatever fails leaves no version, no changed configuration, and the model as it was. Once the version is there
+        nothing fails: an entry whose configuration cannot be written then is healed by its readers.
 
         :param input_shapes: shape of each input, None for a dynamic dim: ``{"x": (None, 64)}``. Later exports take them
             from the entry; scikit-learn and ONNX models know theirs.
@@ -162,7 +163,7 @@ class Entry:
             )
             if not specs:
                 raise InvalidInputError("input_shapes is empty: name at least one input, or leave it out")
-        elif stated is not None:
+        elif stated is not None and stated.inputs:
             specs = tuple(
                 InputSpec(r.name, types.get(r.name, r.data_type), tuple(None if d == -1 else d for d in r.dims))
                 for r in stated.inputs

@@ -34,8 +34,8 @@ def parse_shape(tensor: str, shape: Any) -> tuple[int | None, ...]:
 
 
 def tensors_of(config: Any) -> Signature | None:
-    """The signature that a configuration states, the batch dim included; None while it states no inputs."""
-    if not config.input:
+    """The signature that a configuration states, the batch dim included; None while it states no tensors."""
+    if not config.input and not config.output:
         return None
     lead = (-1,) if config.max_batch_size > 0 else ()
 

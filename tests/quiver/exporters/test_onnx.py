@@ -214,3 +214,31 @@ def test_initializers_are_no_inputs(entry: qv.Entry, affine: Affine) -> None:
     proto.graph.input.append(helper.make_tensor_value_info("scale", TensorProto.FLOAT, [1]))
     entry.export_version(proto)
     assert list(entry.inputs) == ["x"]
+
+
+def test_newer_operators_that_no_converter_brings_down_are_refused(entry: qv.Entry, affine: Affine) -> None:
+    proto = affine()
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 5))
+    with pytest.raises(ExportError, match=r"the graph is in opset 5 of ai\.onnx\.ml, the servers take up to 3"):
+        entry.export_version(proto)
+    for opsets, version, limit in (({"": 22}, 22, 21), ({"": 18, "ai.onnx.ml": 5}, 5, 3)):
+        proto = affine()
+        ids = [helper.make_opsetid(*opset) for opset in opsets.items()]
+        same = helper.make_node("Identity", ["a"], ["b"])
+        proto.functions.append(helper.make_function("mine", "F", ["a"], ["b"], [same], ids))
+        with pytest.raises(ExportError, match=rf"function 'F' of the graph is in opset {version}.*up to {limit}"):
+            entry.export_version(proto)
+
+
+def test_a_graph_without_inputs_states_its_outputs_once(entry: qv.Entry) -> None:
+    value = numpy_helper.from_array(np.ones(3, np.float32))
+    made = helper.make_graph(
+        [helper.make_node("Constant", [], ["y"], value=value)],
+        "g",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3])],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    for _ in range(3):
+        entry.export_version(model)
+    assert [output.name for output in entry.config.output] == ["y"]

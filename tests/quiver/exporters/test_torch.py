@@ -1,6 +1,8 @@
 """What goes wrong between a torch module and a served graph, case by case (the pitfalls of the seeds)."""
 
+import hashlib
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,12 @@ import torch
 from torch import nn
 
 from gravswell import quiver as qv
-from gravswell.errors import ExportError, InvalidInputError, VerificationError
+from gravswell.errors import ExportError, InvalidInputError, UnsupportedError, VerificationError
+from gravswell.quiver import exporters
 from gravswell.quiver.golden import load_golden
+from gravswell.quiver.manifest import FileRecord
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.verification import verify_version
 
 X = {"x": (None, 4)}
 
@@ -269,6 +275,46 @@ def test_outputs_that_differ_are_not_published(entry: qv.Entry, root: Path) -> N
     nothing_was_published(entry, root)
 
 
+def test_a_wrong_column_beside_a_large_one_is_not_published(
+    entry: qv.Entry, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph answers 0 for a probability, beside a column of millions."""
+    head = module(lambda s, x: torch.cat([x[:, :1] * 1e6, torch.sigmoid(x[:, 1:2])], 1))
+    wrong = module(lambda s, x: torch.cat([x[:, :1] * 1e6, x[:, 1:2] * 0], 1))
+    real = torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", lambda _, *args, **kwargs: real(wrong, *args, **kwargs))
+    with pytest.raises(VerificationError, match="output y: "):
+        entry.export_version(head, input_shapes=X, output_names=["y"])
+    nothing_was_published(entry, root)
+    monkeypatch.undo()
+    entry.export_version(head, input_shapes=X, output_names=["y"])
+
+
+def test_every_output_is_held_to_the_tolerance_of_its_own_type(entry: qv.Entry, root: Path) -> None:
+    """Also when it is verified again: a half-precision output beside it loosens nothing."""
+    model = module(lambda s, x: {"fine": x * 2, "half": x.half()})
+    path = Path(entry.export_version(model, input_shapes=X))
+    record = entry.versions[-1].manifest.verification
+    assert (record.rtol, record.atol) == (None, None)
+    proto = onnx.load(path)
+    proto.graph.output[0].name = "exact"
+    (node,) = (n for n in proto.graph.node if "fine" in n.output)
+    node.output[0] = "exact"
+    proto.graph.node.append(onnx.helper.make_node("Mul", ["exact", "bit"], ["fine"]))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1.005), "bit"))
+    proto.graph.output[0].name = "fine"
+    path.write_bytes(proto.SerializeToString())
+    manifest = entry.versions[-1].manifest
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    files = manifest.files | {"model.onnx": FileRecord(sha256=sha256, size=path.stat().st_size)}
+    forged = manifest.model_copy(update={"files": files})
+    (path.parent / ".manifest.json").write_bytes(forged.to_bytes())
+    with pytest.raises(VerificationError, match="output fine: "):
+        verify_version(RepositoryReader(root), "my-model", 1)
+    entry.export_version(model, rtol=0.01)
+    assert entry.versions[-1].manifest.verification.rtol == 0.01
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_is_left_as_it_was(entry: qv.Entry, fails: bool) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
@@ -384,3 +430,28 @@ def test_a_second_export_may_widen_nothing(entry: qv.Entry) -> None:
         entry.export_version(nn.Linear(4, 3))
     assert entry.versions == [1]
     assert str(entry.config) == before
+
+
+def test_a_buffer_that_forward_puts_in_another_s_place_is_put_back(entry: qv.Entry) -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls = self.calls + 1
+            return x * 2
+
+    model = Counting()
+    own = model.calls
+    entry.export_version(model, input_shapes=X)
+    assert model.calls is own
+    assert float(own) == 0.0
+
+
+def test_what_torch_needs_is_named(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.delitem(sys.modules, "gravswell.quiver.exporters.torch_export", raising=False)
+    monkeypatch.delattr(exporters, "torch_export", raising=False)
+    with pytest.raises(UnsupportedError, match=r"needs onnxscript: pip install 'gravswell\[torch\]'"):
+        entry.export_version(nn.Linear(4, 2), input_shapes=X)

@@ -132,7 +132,7 @@ def _write(exported: Exported, folder: Path) -> tuple[Any, Path]:
     if exported.source is not None and not changed:
         shutil.copyfile(exported.source, folder / MODEL_FILE)
         return proto, folder / MODEL_FILE
-    if exported.source is None and not exported.exporter.startswith("ONNX"):
+    if exported.converted:
         graph.strip_sources(proto)
     return proto, graph.write(proto, folder)
 

@@ -20,7 +20,7 @@ MAX_IR = 10
 """Newest ONNX IR version that ONNX Runtime 1.18 accepts."""
 
 MAX_ML_OPSET = 3
-"""Opset of ``ai.onnx.ml`` that we ask converters for: later ones change the tree operators, which 1.18 lacks."""
+"""Newest opset of ``ai.onnx.ml`` that is asked for and accepted: ONNX Runtime 1.18 lacks later tree operators."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -61,6 +61,8 @@ class Exported:
     """``onnx.ModelProto`` with all its data in memory."""
     source: Path | None
     """A file that already holds exactly ``proto``, to be published byte for byte; None: serialize it."""
+    converted: bool
+    """Made by a converter just now, which leaves notes in it; not somebody's own graph."""
     exporter: str
     framework: str
     """Name and version of whose outputs are the reference."""

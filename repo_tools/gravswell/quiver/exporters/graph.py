@@ -9,7 +9,7 @@ import onnx
 from onnx import ModelProto, TensorProto, external_data_helper
 
 from gravswell.errors import ExportError, InvalidInputError, NotFoundError
-from gravswell.quiver.exporters.base import MAX_IR, MAX_OPSET, described
+from gravswell.quiver.exporters.base import MAX_IR, MAX_ML_OPSET, MAX_OPSET, described
 from gravswell.quiver.manifest import MODEL_FILE
 
 INLINE_LIMIT = 2**31 - 2**24
@@ -26,6 +26,7 @@ def default_opset(proto: ModelProto) -> int:
 def fit_for_serving(proto: ModelProto) -> tuple[ModelProto, bool]:
     """The graph in an opset and IR version that the oldest supported Triton accepts, and whether it was changed."""
     changed = False
+    _check_opsets(proto)
     opset = default_opset(proto)
     if opset > MAX_OPSET:
         try:
@@ -44,6 +45,19 @@ def fit_for_serving(proto: ModelProto) -> tuple[ModelProto, bool]:
         proto.ir_version = MAX_IR  # the proof in ONNX Runtime shows whether anything newer was used
         changed = True
     return proto, changed
+
+
+def _check_opsets(proto: ModelProto) -> None:
+    """Refuse what no converter brings down: newer operators of ``ai.onnx.ml``, and newer ones of any in a function."""
+    imports = [("the graph", o) for o in proto.opset_import if o.domain == "ai.onnx.ml"]
+    imports += [(f"function {f.name!r} of the graph", o) for f in proto.functions for o in f.opset_import]
+    for what, imported in imports:
+        limit = {"": MAX_OPSET, "ai.onnx": MAX_OPSET, "ai.onnx.ml": MAX_ML_OPSET}.get(imported.domain)
+        if limit is not None and imported.version > limit:
+            raise ExportError(
+                f"{what} is in opset {imported.version} of {imported.domain or 'ai.onnx'}, the servers take up to "
+                f"{limit} (Triton 24.08, ONNX Runtime 1.18): export it with opset {limit} or older"
+            )
 
 
 def strip_sources(proto: ModelProto) -> None:

@@ -63,6 +63,7 @@ class OnnxExporter(Exporter):
             yield Exported(
                 proto=proto,
                 source=source,
+                converted=False,
                 exporter="ONNX, as it was given",
                 framework=f"onnxruntime {ort.__version__}",
                 reference=answer,

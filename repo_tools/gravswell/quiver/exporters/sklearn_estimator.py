@@ -85,6 +85,7 @@ class SklearnExporter(Exporter):
             yield Exported(
                 proto=proto,
                 source=None,
+                converted=True,
                 exporter=f"skl2onnx {skl2onnx.__version__}",
                 framework=f"scikit-learn {sklearn.__version__}",
                 reference=lambda inputs: _named(answer(inputs), own, proto),

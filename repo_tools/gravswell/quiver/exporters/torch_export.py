@@ -179,6 +179,7 @@ def _array(tensor: Any) -> Array:
 def undisturbed(model: Any) -> Iterator[None]:
     """The module in eval mode, and afterwards everything as it was: modes, buffers, random states."""
     modes = [(module, module.training) for module in model.modules()]
+    owned = [(module, dict(module._buffers)) for module in model.modules()]  # forward may put others in their place
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     states = random.getstate(), np.random.get_state()  # the global one is what must be given back
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
@@ -189,6 +190,9 @@ def undisturbed(model: Any) -> Iterator[None]:
         finally:
             for module, mode in modes:
                 module.training = mode
+            for module, before in owned:
+                module._buffers.clear()
+                module._buffers.update(before)
             with torch.no_grad():
                 for buffer, before in buffers:
                     if not torch.equal(buffer, before):

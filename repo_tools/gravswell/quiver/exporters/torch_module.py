@@ -31,8 +31,7 @@ class TorchExporter(Exporter):
     @contextmanager
     def answering(self, request: ExportRequest) -> Iterator[Callable[[Inputs], Any]]:
         """See :meth:`Exporter.answering`. A batch gives the module's tensors as named arrays, in order."""
-        from gravswell.quiver.exporters import torch_export as work  # noqa: PLC0415 - imports torch
-
+        work = _work()
         specs = self.inputs(request)
         with work.undisturbed(request.model):
             yield lambda inputs: work.answer(request.model, specs, inputs)
@@ -40,11 +39,7 @@ class TorchExporter(Exporter):
     @contextmanager
     def exporting(self, request: ExportRequest, example: Inputs) -> Iterator[Exported]:
         """See :meth:`Exporter.exporting`."""
-        try:
-            from gravswell.quiver.exporters import torch_export as work  # noqa: PLC0415 - imports torch
-        except ImportError as error:
-            raise UnsupportedError(f"exporting torch needs {error.name}: pip install 'gravswell[torch]'") from None
-
+        work = _work()
         with self.answering(request) as answer:
             own: list[tuple[str, Array]] = answer(example)
             names = list(request.output_names or (name for name, _ in own))
@@ -58,7 +53,22 @@ class TorchExporter(Exporter):
             def reference(inputs: Inputs) -> Outputs:
                 return {name: array for name, (_, array) in zip(names, answer(inputs), strict=True)}
 
-            yield Exported(proto, None, how, work.FRAMEWORK, reference)
+            yield Exported(
+                proto=proto,
+                source=None,
+                converted=True,
+                exporter=how,
+                framework=work.FRAMEWORK,
+                reference=reference,
+            )
+
+
+def _work() -> Any:
+    try:
+        from gravswell.quiver.exporters import torch_export  # noqa: PLC0415 - imports torch
+    except ImportError as error:
+        raise UnsupportedError(f"exporting torch needs {error.name}: pip install 'gravswell[torch]'") from None
+    return torch_export
 
 
 def _floating_type(model: Any) -> str:
