@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 from gravswell import quiver as qv
 from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.stores import LocalStore
 from gravswell.quiver.verification import verify_version
 
 Affine = Callable[..., Any]
@@ -264,3 +267,75 @@ def test_a_full_disk_is_one_message(entry: qv.Entry, affine: Affine, monkeypatch
     with pytest.raises(UnavailableError, match=r"my-model/1: No space left on device; free some space"):
         entry.export_version(affine())
     assert entry.versions == []
+
+
+@pytest.mark.parametrize("version", [None, 1])
+@pytest.mark.parametrize("obstacle", ["file", "link", "folder"])
+@pytest.mark.timeout(60)
+def test_what_is_in_the_way_of_a_number(
+    root: Path, entry: qv.Entry, affine: Affine, obstacle: str, version: int | None
+) -> None:
+    way = root / "my-model/1"
+    {
+        "file": lambda: way.write_text("mine"),
+        "link": lambda: way.symlink_to("nothing"),
+        "folder": way.mkdir,
+    }[obstacle]()
+    if version is None:
+        assert entry.export_version(affine()).endswith("my-model/2/model.onnx")
+    else:
+        with pytest.raises(ConflictError, match="2 or more"):
+            entry.export_version(affine(), version=version)
+    assert os.path.lexists(way)
+
+
+@pytest.mark.timeout(60)
+def test_what_no_listing_shows_ends_the_search_for_a_number(
+    entry: qv.Entry, affine: Affine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: LocalStore, __: Path, folder: str, **___: object) -> None:
+        raise ConflictError(f"{folder} exists already")
+
+    monkeypatch.setattr(LocalStore, "publish", refuse)
+    with pytest.raises(ConflictError, match="my-model/1 exists already"):
+        entry.export_version(affine())
+
+
+def test_once_the_version_is_there_nothing_fails(
+    root: Path, entry: qv.Entry, affine: Affine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise UnavailableError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "write", full)
+        assert entry.export_version(affine()).endswith("my-model/1/model.onnx")
+    assert "no space left" in caplog.text
+    assert "input" not in (root / "my-model/config.pbtxt").read_text()
+    assert list(entry.inputs) == ["x"], "readers heal it"
+    entry.export_version(affine())
+    assert "input" in (root / "my-model/config.pbtxt").read_text()
+
+
+def test_a_config_under_another_name_is_not_published(root: Path, entry: qv.Entry, affine: Affine) -> None:
+    path = root / "my-model/config.pbtxt"
+    path.write_text(path.read_text().replace("my-model", "other"))
+    with pytest.raises(InvalidInputError, match="is named 'other'"):
+        entry.export_version(affine())
+    assert entry.versions == []
+
+
+def test_the_config_s_own_tensors_stand_for_its_batching(entry: qv.Entry, affine: Affine) -> None:
+    entry.config.add_output("y", (None, 4))
+    with pytest.raises(InvalidInputError, match="the tensors of my-model are stated for max_batch_size=0"):
+        entry.export_version(affine(), max_batch_size=4)
+
+
+def test_a_root_that_goes_during_an_export_hides_no_error(root: Path, entry: qv.Entry, affine: Affine) -> None:
+    def fail(stage: str) -> None:
+        shutil.rmtree(root)
+        raise ValueError("the user's own")
+
+    with pytest.raises(ValueError, match="the user's own"):
+        entry.export_version(affine(), on_stage=fail)
+    assert list(root.parent.iterdir()) == [], "the stage and its lock are gone too"

@@ -1,3 +1,5 @@
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -5,7 +7,7 @@ from typing import Any
 import pytest
 
 from gravswell import quiver as qv
-from gravswell.errors import ConflictError, InvalidInputError, NotFoundError
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 
 Affine = Callable[..., Any]
 
@@ -111,3 +113,29 @@ def test_a_thousand_entries(root: Path) -> None:
     assert repo.models["m0999"].platform is qv.Platform.ONNX
     repo.delete()
     assert not root.exists()
+
+
+@pytest.mark.parametrize("fails", ["write_text", "fsync", "rename"])
+def test_a_replacement_that_fails_loses_nothing(
+    root: Path, repo: qv.ModelRepository, entry: qv.Entry, affine: Affine, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    entry.export_version(affine())
+    rename = Path.rename
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse_the_new(self: Path, target: Path) -> Path:
+        return full() if (self / "1").exists() is False and target == root / "my-model" else rename(self, target)  # type: ignore[func-returns-value]
+
+    with monkeypatch.context() as patch:
+        if fails == "rename":
+            patch.setattr(Path, "rename", refuse_the_new)
+        else:
+            patch.setattr(os if fails == "fsync" else Path, fails, full)
+        with pytest.raises(UnavailableError, match="No space left"):
+            repo.add("my-model", force=True)
+    assert entry.versions == [1]
+    assert list(root.parent.iterdir()) == [root]
+    repo.add("my-model", force=True)
+    assert entry.versions == []

@@ -7,15 +7,16 @@ replaced. A writer that dies between the two leaves a version whose own configur
 """
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gravswell import __version__
-from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, VerificationError
+from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, VerificationError
 from gravswell.quiver.config import ConfigText
-from gravswell.quiver.layout import config_key, state_key, version_folder
+from gravswell.quiver.layout import config_key, parse_version, state_key, version_folder
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Manifest, Signature
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.signature import describe, tensors_of
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from gravswell.quiver.exporters import Built
 
 _CHUNK = 1 << 20
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,28 +121,40 @@ class Publication:
             files[VERSION_CONFIG] = _record(stage / VERSION_CONFIG)
             number = self._appear(stage, built, files)
             if text != stored.text:
-                mode = Create() if stored.etag is None else Update(stored.etag)
-                self._store.write(config_key(self._entry), text.encode(), mode)
+                self._write_config(text, stored.etag)
         return number
+
+    def _write_config(self, text: str, etag: str | None) -> None:
+        """The version is there already, and its own configuration stands for one that cannot be written now."""
+        try:
+            self._store.write(config_key(self._entry), text.encode(), Create() if etag is None else Update(etag))
+        except GravswellError as error:
+            _log.warning("the version is published; the next export states its tensors in the entry too: %s", error)
 
     def _config(self) -> StoredConfig:
         stored = stored_config(self._reader, self._entry)
         message, wanted = stored.config.message, self._max_batch_size
+        if message.name not in ("", self._entry):
+            raise InvalidInputError(
+                f"{stored.config.where} is named {message.name!r}, and Triton serves {self._entry} only under the name "
+                f"of its folder: set the name in it to that, or take the line out"
+            )
         if wanted is not None and wanted != message.max_batch_size:
-            if message.input:
+            if message.input or message.output:
                 raise InvalidInputError(
-                    f"{self._entry} was exported with max_batch_size={message.max_batch_size}, and its shapes "
-                    f"are stated for that: leave max_batch_size={wanted} out, or start over with add(…, force=True)"
+                    f"the tensors of {self._entry} are stated for max_batch_size={message.max_batch_size}: leave "
+                    f"max_batch_size={wanted} out, or start over with add(…, force=True)"
                 )
             message.max_batch_size = wanted
         return stored
 
     def _appear(self, stage: Path, built: "Built", files: dict[str, FileRecord]) -> int:
-        """Take a number. A folder that somebody puts there by hand in between only costs the next number."""
+        """Take a number. What somebody puts there by hand in between only costs the next number."""
+        refused = 0
         while True:
             taken = self._reader.numbers(self._entry)  # before the state: a removal writes the state first
             state, _ = self._reader.state(self._entry)
-            free = max(state.next_version, taken[0] + 1 if taken else 1)
+            free = max(state.next_version, self._highest() + 1)
             number = free if self._version is None else self._version
             if number < free:
                 raise ConflictError(
@@ -164,8 +179,16 @@ class Publication:
             try:
                 self._store.publish(stage, version_folder(self._entry, number))
             except ConflictError:
+                if number == refused:  # whatever is there shows in no listing, so the next number would be this again
+                    raise
+                refused = number
                 continue
             return number
+
+    def _highest(self) -> int:
+        """The highest number that any name in the entry has: a file or a dangling link is in a version's way too."""
+        children = self._store.children(self._entry)
+        return max((parse_version(name) or 0 for name in (*children.folders, *children.files)), default=0)
 
     def _latest(self, numbers: list[int]) -> int | None:
         return next((number for number in numbers if self._manifest(number) is not None), None)

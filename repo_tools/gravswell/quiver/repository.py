@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from gravswell.errors import ConflictError, InvalidInputError, NotFoundError
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from gravswell.quiver.entry import Entry, new_config
 from gravswell.quiver.layout import CONFIG, check_name, state_key
 from gravswell.quiver.platform import Platform
@@ -66,12 +66,18 @@ class ModelRepository:
         """
         check_name(name)
         platform = Platform.parse(platform)
-        if force and self._reader.has(name):
-            self.remove(name)
         with self._store.staging() as stage:
-            (stage / CONFIG).write_text(new_config(name, platform))
+            config = new_config(name, platform)
             try:
-                self._store.publish(stage, name)
+                (stage / CONFIG).write_text(config)
+            except OSError as error:
+                raise UnavailableError(f"{stage}: {error.strerror}; free some space and repeat") from error
+            try:
+                with self._store.exclusive():
+                    replace = force and self._reader.has(name)
+                    if replace:
+                        self._remember(name)
+                    self._store.publish(stage, name, replace=replace)
             except ConflictError:
                 raise ConflictError(
                     f"{self._store.location(name)} exists already: take it with repo.models[{name!r}], "
@@ -86,11 +92,14 @@ class ModelRepository:
             known = ", ".join(self._reader.entries()) or "none"
             raise NotFoundError(f"there is no entry {name!r} in {self._store.location('')}; entries: {known}")
         with self._store.exclusive():
-            highest = max(self._reader.numbers(name), default=0)
-            if highest:
-                remember_numbers(self._store, self._reader, name, highest + 1)
+            self._remember(name)
             self._store.remove_folder(name)
         self.refresh()
+
+    def _remember(self, name: str) -> None:
+        highest = max(self._reader.numbers(name), default=0)
+        if highest:
+            remember_numbers(self._store, self._reader, name, highest + 1)
 
     def delete(self) -> None:
         """Remove every entry and what is remembered of them, and the folder itself if nothing else is in it."""

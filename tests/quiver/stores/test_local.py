@@ -158,3 +158,42 @@ def test_a_file_system_that_cannot_lock_folders(root: Path, monkeypatch: pytest.
     store.delete("a")
     assert store.remove_root()
     assert list(root.parent.iterdir()) == []
+
+
+def test_a_root_that_holds_something_keeps_its_lock_file(root: Path) -> None:
+    store = open_store(root, create=True)
+    for name in (".gravswell.lock", "theirs"):
+        (root / name).write_text("")
+    assert not store.remove_root()
+    assert sorted(p.name for p in root.iterdir()) == [".gravswell.lock", "theirs"]
+
+
+def test_a_linked_entry_is_replaced_not_emptied(root: Path, tmp_path: Path) -> None:
+    store = open_store(root, create=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("")
+    (root / "m").symlink_to(outside)
+    with store.staging() as stage:
+        store.publish(stage, "m", replace=True)
+    assert not (root / "m").is_symlink()
+    assert (outside / "precious").exists()
+    assert sorted(tmp_path.iterdir()) == [root, outside]
+
+
+def test_a_stage_that_cannot_be_cleaned_up_hides_no_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(root, create=True)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def fail() -> None:
+        with monkeypatch.context() as patch, store.staging():
+            patch.setattr(fcntl, "flock", refuse)
+            raise ValueError("the first")
+
+    with pytest.raises(ValueError, match="the first"):
+        fail()
+    with store.staging():
+        pass
+    assert list(root.parent.iterdir()) == [root], "the next writer takes what was left"

@@ -123,8 +123,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def publish(self, staged: Path, folder: str) -> None:
-        """Make the staged folder appear as ``folder``. ConflictError if something is there already."""
+    def publish(self, staged: Path, folder: str, *, replace: bool = False) -> None:
+        """Make the staged folder appear as ``folder``. ConflictError if something is there already.
+
+        With ``replace`` it takes the place of what is there, which stays if that fails.
+        """
 
     @abstractmethod
     def exclusive(self) -> AbstractContextManager[None]:

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import threading
@@ -16,6 +17,7 @@ from typing import BinaryIO
 from gravswell.errors import (
     AccessDeniedError,
     ConflictError,
+    GravswellError,
     InvalidInputError,
     NotFoundError,
     UnavailableError,
@@ -23,6 +25,8 @@ from gravswell.errors import (
 )
 from gravswell.quiver.layout import check_key
 from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, PutMode, Store, Update
+
+_log = logging.getLogger(__name__)
 
 LOCK_FILE = ".gravswell.lock"
 """At the root of a repository on a file system that cannot lock a folder."""
@@ -148,13 +152,14 @@ class LocalStore(Store):
             with suppress(FileNotFoundError):
                 target.rename(grave)
                 _sync_folder(target.parent)
-        shutil.rmtree(grave, ignore_errors=True)  # out of sight already; the next sweep takes what is left
-        self._drop_staging_root()
+        self._bury(grave)
 
     def remove_root(self) -> bool:
         """See :meth:`Store.remove_root`."""
         with _translated(str(self._shown)):
             try:
+                if any(item.name != LOCK_FILE for item in self._root.iterdir()):
+                    return False  # with its lock file: whoever waits for that would lock one that is no more
                 (self._root / LOCK_FILE).unlink(missing_ok=True)
                 self._root.rmdir()
             except FileNotFoundError:
@@ -183,13 +188,17 @@ class LocalStore(Store):
         try:
             yield stage
         finally:
-            with self.exclusive():
-                shutil.rmtree(stage, ignore_errors=True)  # gone if published; else the next sweep takes it
-                Path(lock.name).unlink(missing_ok=True)
+            try:
+                with self.exclusive():  # no sweep may meet the half of it
+                    self._unstage(stage, lock.name)
+            except NotFoundError:  # the root went meanwhile, and every sweep needs it
+                self._unstage(stage, lock.name)
+            except GravswellError as error:  # must not hide why the export ended; the next sweep takes the stage
+                _log.warning("%s stays until the next export: %s", stage, error)
+            finally:
                 lock.close()
-                self._drop_staging_root()
 
-    def publish(self, staged: Path, folder: str) -> None:
+    def publish(self, staged: Path, folder: str, *, replace: bool = False) -> None:
         """See :meth:`Store.publish`.
 
         One rename: POSIX refuses it when the target is a folder that is not empty. The files' bytes, then the folder's
@@ -203,10 +212,21 @@ class LocalStore(Store):
                 _sync_folder(Path(parent))
             if not target.parent.is_dir():
                 raise FileNotFoundError
-            if target.exists():  # POSIX would replace an empty folder
-                raise ConflictError(f"{self.location(folder)} exists already")
-            staged.rename(target)
+            grave: Path | None = None
+            if os.path.lexists(target):  # POSIX would replace an empty folder, and refuse a dangling link
+                if not replace:
+                    raise ConflictError(f"{self.location(folder)} exists already")
+                grave = self._staging_root / f"{uuid.uuid4().hex}.removed"
+                target.rename(grave)
+            try:
+                staged.rename(target)
+            except BaseException:
+                if grave is not None:
+                    grave.rename(target)
+                raise
             _sync_folder(target.parent)
+        if grave is not None:
+            self._bury(grave)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -219,6 +239,16 @@ class LocalStore(Store):
             self._lock.release()
 
     # -- inside
+
+    def _unstage(self, stage: Path, lock: str) -> None:
+        _discard(stage)  # gone if it was published
+        _discard(Path(lock))
+        self._drop_staging_root()
+
+    def _bury(self, grave: Path) -> None:
+        """Remove what is out of sight already; the next sweep takes what is left."""
+        _discard(grave)
+        self._drop_staging_root()
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key) if key else self._root
@@ -247,7 +277,7 @@ class LocalStore(Store):
         """Remove what dead writers left. Called with the root's lock held, under which every lock file is made."""
         for item in self._staging_root.iterdir():
             if item.suffix in (".file", ".removed"):  # made under the lock that we hold, and of no use after it
-                item.unlink() if item.is_file() else shutil.rmtree(item, ignore_errors=True)
+                _discard(item)
             elif item.suffix == ".lock":
                 with item.open("r") as lock:
                     try:
@@ -300,6 +330,15 @@ def _flocked(fd: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _discard(path: Path) -> None:
+    """Remove a file, a link or a folder, as far as it goes."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _etag(data: bytes) -> str:
