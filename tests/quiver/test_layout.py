@@ -60,3 +60,9 @@ def test_keys() -> None:
     for key in ("/m", "m/", "m//1", "m/../n", ""):
         with pytest.raises(InvalidInputError):
             check_key(key)
+
+
+def test_names_of_versions_under_proof_are_reserved() -> None:
+    with pytest.raises(InvalidInputError, match=r"gravswell-proof-.*under proof"):
+        check_name("gravswell-proof-abc")
+    assert check_name("gravswell-proof") == "gravswell-proof"

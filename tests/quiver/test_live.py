@@ -140,3 +140,22 @@ def test_a_config_that_does_not_parse(entry: qv.Entry, root: Path) -> None:
     (root / "my-model/config.pbtxt").write_text("name: {")
     with pytest.raises(InvalidInputError, match=r"my-model/config\.pbtxt"):
         _ = entry.config
+
+
+def test_parts_taken_out_of_a_list_or_a_map_are_live_too(entry: qv.Entry, root: Path) -> None:
+    config = entry.config
+    for _ in range(2):
+        config.add_instance_group(count=1)
+    for group in config.instance_group[:]:
+        group.count = 3
+    for k, group in enumerate(reversed(config.instance_group)):
+        group.name = f"g{k}"
+    config.parameters["k"].string_value = "v"
+    for key, value in config.parameters.items():
+        value.string_value = f"{key} edited"
+    for value in config.parameters.values():
+        value.string_value += " twice"
+    written = parse_config(_on_disk(root))
+    assert [(g.count, g.name) for g in written.instance_group] == [(3, "g1"), (3, "g0")]
+    assert written.parameters["k"].string_value == "k edited twice"
+    assert list(config.parameters.keys()) == ["k"]

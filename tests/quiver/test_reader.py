@@ -122,7 +122,7 @@ def test_a_damaged_manifest_is_listed_and_not_fetched(reader: RepositoryReader, 
         reader.fetch("my-model", 1, tmp_path / "1")
 
 
-@pytest.mark.parametrize("path", ["../../../etc/passwd", "/etc/passwd", "a/../../b", "", ".manifest.json", "a\\b"])
+@pytest.mark.parametrize("path", ["../../../etc/passwd", "/etc/passwd", "a/../../b", "", "a\\b", ".", "a//b"])
 def test_a_manifest_cannot_lead_out(reader: RepositoryReader, root: Path, tmp_path: Path, path: str) -> None:
     file = root / "my-model/1/.manifest.json"
     manifest = json.loads(file.read_text())
@@ -168,3 +168,35 @@ def test_verification_finds_what_was_put_in_later(reader: RepositoryReader, root
     (root / "my-model/1/model.plan").write_bytes(b"")
     with pytest.raises(VerificationError, match=r"model\.plan, which was not published"):
         verify_version(reader, "my-model", 1)
+
+
+@pytest.mark.parametrize("path", ["model.onnx/x", ".manifest.json/x"])
+def test_a_manifest_cannot_name_a_file_as_a_folder(
+    reader: RepositoryReader, root: Path, tmp_path: Path, path: str
+) -> None:
+    file = root / "my-model/1/.manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["files"][path] = manifest["files"]["model.onnx"]
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(VerificationError, match="cannot both be files"):
+        reader.fetch("my-model", 1, tmp_path / "1")
+
+
+def test_what_a_newer_release_wrote_is_not_told_as_damage(reader: RepositoryReader, root: Path) -> None:
+    manifest = root / "my-model/1/.manifest.json"
+    manifest.write_text(manifest.read_text().replace("gravswell.dev/manifest/v1", "gravswell.dev/manifest/v2"))
+    assert [v.number for v in reader.versions("my-model")] == [1]
+    with pytest.raises(VerificationError, match=r"manifest/v2, made by a newer gravswell.*upgrade"):
+        reader.manifest("my-model", 1)
+    (root / ".my-model.gravswell.json").write_text('{"schema": "gravswell.dev/entry/v7"}')
+    with pytest.raises(VerificationError, match=r"entry/v7, made by a newer gravswell.*upgrade"):
+        reader.aliases("my-model")
+
+
+def test_a_manifest_of_an_earlier_release_states_its_tolerance(reader: RepositoryReader, root: Path) -> None:
+    file = root / "my-model/1/.manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["verification"] |= {"rtol": 0.01, "atol": 0.001}
+    file.write_text(json.dumps(manifest))
+    assert reader.manifest("my-model", 1)[0].verification.rtol == 0.01
+    assert verify_version(reader, "my-model", 1).samples == 3

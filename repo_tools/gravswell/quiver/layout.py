@@ -13,6 +13,9 @@ CONFIG = "config.pbtxt"
 CLAIM = ".claim.json"
 """Marks a version of an object store whose upload is under way or died; such a version is hidden from readers."""
 
+RESERVED_PREFIX = "gravswell-proof-"
+"""Model names under which an agent proves a version before it is served: it unloads what bears one."""
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
@@ -22,7 +25,7 @@ def check_name(name: str) -> str:
 
     The name becomes a folder, a part of a URL and a Triton model name, so it is one plain path component.
     """
-    if _NAME.fullmatch(name):
+    if _NAME.fullmatch(name) and not name.startswith(RESERVED_PREFIX):
         return name
     if not name:
         fact = "it is empty"
@@ -30,6 +33,8 @@ def check_name(name: str) -> str:
         fact = "it holds a path"
     elif name.startswith("."):
         fact = "it starts with a dot, and hidden folders are no models"
+    elif name.startswith(RESERVED_PREFIX):
+        fact = f"names that start with {RESERVED_PREFIX!r} are for versions under proof"
     elif len(name) > 200:
         fact = f"it is {len(name)} characters long"
     else:

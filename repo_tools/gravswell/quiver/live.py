@@ -4,7 +4,7 @@ A thin shell over Triton's own protobuf messages: every field is an attribute, e
 and after any edit, however deep, ``config.pbtxt`` is replaced, provided that nobody else changed it in between.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Any, cast
 
 from tritonclient.grpc import model_config_pb2
@@ -213,8 +213,14 @@ class Config:
             )
 
     def wrap(self, value: Any) -> Any:
-        """``value``, or where it is a part of the message, a live view of it."""
-        return Live(value, self) if _is_part(value) else value
+        """``value``, or where it is a part of the message, a live view of it; so too inside a list or a map's items."""
+        if _is_part(value):
+            return Live(value, self)
+        if isinstance(value, tuple):
+            return tuple(map(self.wrap, value))
+        if isinstance(value, list | ItemsView | KeysView | ValuesView | Iterator):  # a slice, .items(), reversed()
+            return [self.wrap(item) for item in value]
+        return value
 
     def _take(self, text: ConfigText) -> None:
         self._text = text

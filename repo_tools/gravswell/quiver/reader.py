@@ -8,16 +8,24 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from gravswell.errors import AccessDeniedError, ConflictError, NotFoundError, UnavailableError, VerificationError
+from gravswell.errors import (
+    AccessDeniedError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+    VerificationError,
+)
 from gravswell.quiver.layout import (
     CLAIM,
     CONFIG,
+    check_key,
     check_version,
     config_key,
     is_readable_name,
@@ -136,8 +144,7 @@ class RepositoryReader:
         else:
             manifest, raw = self.manifest(entry, number)
             files = dict(manifest.files)
-        for path in files:
-            self._check_path(folder, path)
+        self._check_paths(folder, files)
         copied = _Counter(progress, info.size)
         with _appearing(destination, staging) as partial:
             for path, record in files.items():
@@ -221,10 +228,18 @@ class RepositoryReader:
         except UnicodeDecodeError:
             raise VerificationError(f"{self.store.location(key)} is not UTF-8 text: restore it") from None
 
-    def _check_path(self, folder: str, path: str) -> None:
-        parts = PurePosixPath(path).parts
-        if not path or path.startswith("/") or "\\" in path or "\0" in path or ".." in parts or path == MANIFEST:
-            raise VerificationError(f"{self.store.location(folder)} names a file {path!r} that lies outside of it")
+    def _check_paths(self, folder: str, paths: Collection[str]) -> None:
+        """They lead to files inside the folder, beside the manifest, and none of them to a folder of another."""
+        where = self.store.location(folder)
+        for path in paths:
+            try:
+                check_key(path)
+            except InvalidInputError:
+                raise VerificationError(f"{where} names a file {path!r} that lies outside of it") from None
+        for path in paths:
+            clash = next((str(parent) for parent in PurePosixPath(path).parents if str(parent) in paths), None)
+            if clash is not None or path == MANIFEST or path.startswith(f"{MANIFEST}/"):
+                raise VerificationError(f"{where} names {path!r} and {clash or MANIFEST!r}, which cannot both be files")
 
     def _copy(self, key: str, record: FileRecord | None, target: Path, copied: "_Counter") -> None:
         where = self.store.location(key)
