@@ -222,7 +222,7 @@ def test_outputs_that_differ(run: Run, tmp_path: Path) -> None:
     result = run("export", "r", "m", "chance.py:model", "--add", "--input-shape", "x=-1,4")
     assert result.code == 5
     assert "does not answer as torch" in result.err
-    assert run("ls", "r", "-o", "json").data == {"m": []}
+    assert run("ls", "r", "-o", "json").data == {}, "no entry is left behind"
 
 
 def test_corruption_is_found(run: Run, repo: str) -> None:
@@ -265,3 +265,54 @@ def test_a_folder_that_is_no_repository(run: Run, tmp_path: Path) -> None:
         result = run(*arguments)
         assert result.code == 2
         assert "no model repository: it holds src" in result.err
+
+
+@pytest.mark.parametrize(
+    ("code", "fact"),
+    [
+        ("def make():\n    raise ValueError('boom')", "ValueError: boom"),
+        ("import sys\nsys.exit(3)", "ended the process (exit 3)"),
+        ("def make():\n    raise SystemExit", "ended the process"),
+    ],
+)
+def test_the_user_s_own_code_fails_in_one_line(run: Run, repo: str, tmp_path: Path, code: str, fact: str) -> None:
+    (tmp_path / "boom.py").write_text(code)
+    result = run("export", repo, "m", "boom.py:make")
+    assert result.code == 2
+    assert fact in result.err
+
+
+def test_a_corrupt_pickle(run: Run, repo: str, tmp_path: Path) -> None:
+    joblib.dump(np.arange(1000.0), tmp_path / "m.joblib", compress=3)
+    data = bytearray((tmp_path / "m.joblib").read_bytes())
+    data[50:] = b"\xff" * len(data[50:])
+    (tmp_path / "m.joblib").write_bytes(data)
+    result = run("export", repo, "m", "m.joblib", "--allow-pickle")
+    assert result.code == 2
+    assert "loading m.joblib failed" in result.err
+
+
+@pytest.mark.parametrize(("answer", "replaced"), [("y\n", True), ("n\n", False), ("", False)])
+def test_replacement_asks(
+    run: Run, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, replaced: bool
+) -> None:
+    assert run("add", repo, "fresh", "--force").code == 0, "nothing to lose, nothing to ask"
+    (tmp_path / "answer").write_text(answer)
+    with (tmp_path / "answer").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        result = run("add", repo, "m", "--force")
+    assert (result.code == 0) is replaced
+    assert "m with its 1 version" in result.err + result.out
+    assert Path(repo, "m/1").exists() is not replaced
+    assert run("add", repo, "m", "--force", "--yes").code == 0
+
+
+def test_names_that_look_like_markup(run: Run, model: Path) -> None:
+    assert "x[/b]" in run("init", "x[/b]").out
+    assert "x[/b]" in run("ls", "x[/b]").out
+    Path("x[/b]", "theirs[b]/1").mkdir(parents=True)
+    Path("x[/b]", "theirs[b]/1/model.onnx").write_bytes(b"")
+    assert "theirs[b]" in run("ls", "x[/b]").out
+    assert run("verify", "x[/b]").code == 0
+    assert run("export", "x[/b]", "m", model.name, "--add").code == 0
+    assert run("show", "x[/b]", "m/1").code == 0

@@ -3,12 +3,13 @@
 import importlib
 import importlib.util
 import inspect
-import pickle
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gravswell.errors import InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.errors import GravswellError, InvalidInputError, NotFoundError, UnsupportedError
 
 _PICKLES = (".pkl", ".pickle", ".joblib")
 
@@ -30,7 +31,11 @@ def load_model(given: str, *, allow_pickle: bool) -> Any:
             f"{given!r} names no model: give a file (model.onnx, model.joblib) or a Python object "
             f"(file.py:attribute, package.module:attribute)"
         )
-    found: Any = _module(module)
+    with _guarded(f"running {module}"):
+        return _attribute(_module(module), module, attribute)
+
+
+def _attribute(found: Any, module: str, attribute: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(found, part):
             names = (
@@ -39,6 +44,21 @@ def load_model(given: str, *, allow_pickle: bool) -> Any:
             raise NotFoundError(f"{module} has no {attribute!r}" + (f"; it has: {names}" if names else ""))
         found = getattr(found, part)
     return found() if inspect.isfunction(found) else found
+
+
+@contextmanager
+def _guarded(what: str) -> Iterator[None]:
+    """Code that is not ours: whatever it raises, or that it ends the process, is told in one line."""
+    try:
+        yield
+    except GravswellError:
+        raise
+    except SystemExit as end:
+        raise InvalidInputError(
+            f"{what} ended the process (exit {end.code}): keep such calls under if __name__ == '__main__'"
+        ) from end
+    except Exception as error:
+        raise InvalidInputError(f"{what} failed: {type(error).__name__}: {error}") from error
 
 
 def _module(name: str) -> Any:
@@ -51,10 +71,6 @@ def _module(name: str) -> Any:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise NotFoundError(f"there is no module {name!r}: name a file.py, or install its package") from None
         raise InvalidInputError(f"{name} needs {error.name!r}, which is not installed") from None
-    except NotFoundError:
-        raise
-    except Exception as error:  # the user's own code
-        raise InvalidInputError(f"running {name} failed: {type(error).__name__}: {error}") from error
 
 
 def _from_file(path: Path) -> Any:
@@ -84,7 +100,5 @@ def _unpickle(path: Path, allowed: bool) -> Any:
         raise UnsupportedError(
             "loading a pickled estimator needs scikit-learn: pip install 'gravswell[sklearn]'"
         ) from None
-    try:
+    with _guarded(f"loading {path}"):
         return joblib.load(path)  # reads plain pickles too
-    except (pickle.UnpicklingError, EOFError, ImportError, AttributeError, ValueError, KeyError, IndexError) as error:
-        raise InvalidInputError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error

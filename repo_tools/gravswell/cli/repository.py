@@ -1,5 +1,7 @@
 """``init``, ``add``, ``export``, ``ls``, ``show``, ``verify``, ``rm``: repositories from the command line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import PurePath
 from typing import Annotated, Any
@@ -38,7 +40,7 @@ def init(repo: Repository, output: OutputOption = Output.TEXT) -> None:
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
 
     repository = qv.ModelRepository(repo)
-    emit(output, {"url": repository.url, "entries": list(repository.models)}, lambda: f"repository {repo}")
+    emit(output, {"url": repository.url, "entries": list(repository.models)}, lambda: Text(f"repository {repo}"))
 
 
 def add(
@@ -46,13 +48,17 @@ def add(
     name: Name,
     platform: Annotated[str, typer.Option(help="The kind of model.")] = "onnx",
     force: Annotated[bool, typer.Option("--force", help="Replace an entry, with all its versions.")] = False,
+    yes: Yes = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Add an entry, still without a version."""
     from gravswell import quiver as qv  # noqa: PLC0415
 
-    entry = qv.ModelRepository.open(repo).add(name, platform, force=force)
-    emit(output, {"name": entry.name, "platform": str(entry.platform)}, lambda: f"added {name}")
+    repository = qv.ModelRepository.open(repo)
+    if force and not yes and name in repository.models:
+        typer.confirm(f"Replace {_with_versions(repository.models[name])} in {repo}?", abort=True, err=True)
+    entry = repository.add(name, platform, force=force)
+    emit(output, {"name": entry.name, "platform": str(entry.platform)}, lambda: Text(f"added {name}"))
 
 
 def export(
@@ -95,20 +101,20 @@ def export(
     with _progress(TimeElapsedColumn()) as progress:
         task = progress.add_task(f"loading {model}", total=None)
         loaded = load_model(model, allow_pickle=allow_pickle)
-        # only now: a model that cannot be loaded leaves no entry behind
-        entry = repository.add(name) if create and name not in repository.models else _entry(repository, name)
-        path = entry.export_version(
-            loaded,
-            shapes,
-            output_name,
-            version=version,
-            input_types=dict(_pairs("--input-type", input_type)) or None,
-            max_batch_size=max_batch_size,
-            opset=opset,
-            rtol=rtol,
-            atol=atol,
-            on_stage=lambda stage: progress.update(task, description=stage),
-        )
+        types = dict(_pairs("--input-type", input_type)) or None
+        with _present(repository, name, create) as entry:
+            path = entry.export_version(
+                loaded,
+                shapes,
+                output_name,
+                version=version,
+                input_types=types,
+                max_batch_size=max_batch_size,
+                opset=opset,
+                rtol=rtol,
+                atol=atol,
+                on_stage=lambda stage: progress.update(task, description=stage),
+            )
     made = entry.version(int(PurePath(path).parent.name))  # not the newest: another writer may be exporting too
     manifest = made.manifest
     proof = manifest.verification
@@ -149,7 +155,7 @@ def ls(
 
     def text() -> RenderableType:
         if not found:
-            return f"{repo} has no entries yet: gravswell add {repo} NAME"
+            return Text(f"{repo} has no entries yet: gravswell add {repo} NAME")
         columns = ("entry", "latest", "versions") if name is None else ("entry", "version")
         table = Table(*columns, "digest", "size", "created", box=None)
         for entry, versions in found.items():
@@ -157,9 +163,9 @@ def ls(
                 numbers = (str(v.number), str(len(versions))) if name is None else (str(v.number),)
                 created = f"{v.created:%Y-%m-%d %H:%M:%S}" if v.created else ""
                 digest = v.digest[:12] if v.digest else "unverified"
-                table.add_row(entry, *numbers, digest, decimal(v.size), created)
+                table.add_row(Text(entry), *numbers, digest, decimal(v.size), created)
             if not versions:
-                table.add_row(entry, "none yet")
+                table.add_row(Text(entry), "none yet")
         return table
 
     emit(output, data, text)
@@ -196,7 +202,7 @@ def show(
     version = entry.version(number)
     if version.digest is None:
         data = {"version": number, "digest": None, "size": version.size}
-        emit(output, data, lambda: f"{target} is unverified: something else wrote it, and recorded nothing of it")
+        emit(output, data, lambda: Text(f"{target} is unverified: something else wrote it, and recorded nothing of it"))
         return
     manifest = version.manifest
     data = {
@@ -223,7 +229,7 @@ def show(
             *((f"file {path}", f"{decimal(record.size)}, sha256 {record.sha256[:12]}…")
               for path, record in manifest.files.items()),
         ):  # fmt: skip
-            table.add_row(key, str(value))
+            table.add_row(Text(key), Text(str(value)))
         return table
 
     emit(output, data, text)
@@ -271,7 +277,8 @@ def verify(
         style = {"verified": "green", "unverified": "yellow", "failed": "red"}
         for row in rows:
             result = Text(row["result"], style=style[row["result"]])
-            table.add_row(f"{row['entry']}/{row['version']}", result, str(row["samples"]), Text(row["message"]))
+            version = Text(f"{row['entry']}/{row['version']}")
+            table.add_row(version, result, str(row["samples"]), Text(row["message"]))
         return table if rows else "nothing to verify: there are no versions yet"
 
     emit(output, rows, text)
@@ -292,18 +299,35 @@ def rm(
     repository = qv.ModelRepository.open(repo)
     name, number = _target(target)
     entry = _entry(repository, name)
-    if number is None:
-        count = len(entry.versions)
-        what = f"{name} with its {count} version{'s' if count != 1 else ''}"
-    else:
-        what = f"{name}/{entry.version(number)}"
+    what = _with_versions(entry) if number is None else f"{name}/{entry.version(number)}"
     if not yes:
         typer.confirm(f"Remove {what} from {repo}?", abort=True, err=True)
     if number is None:
         repository.remove(name)
     else:
         entry.remove_version(number)
-    emit(output, {"removed": target}, lambda: f"removed {what}")
+    emit(output, {"removed": target}, lambda: Text(f"removed {what}"))
+
+
+@contextmanager
+def _present(repository: Any, name: str, create: bool) -> Iterator[Any]:
+    """The entry; one that had to be made for this goes again if this fails, unless somebody else exported to it."""
+    if not create or name in repository.models:
+        yield _entry(repository, name)
+        return
+    entry = repository.add(name)
+    try:
+        yield entry
+    except BaseException:
+        with suppress(GravswellError):  # the error in hand says more
+            if not entry.versions:
+                repository.remove(name)
+        raise
+
+
+def _with_versions(entry: Any) -> str:
+    count = len(entry.versions)
+    return f"{entry.name} with its {count} version{'s' if count != 1 else ''}"
 
 
 def _entry(repository: Any, name: str) -> Any:
@@ -357,7 +381,7 @@ def _progress(*columns: ProgressColumn) -> Progress:
     """A display of what is being done, on stderr, for a person only."""
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         *columns,
         console=stderr,
         transient=True,
