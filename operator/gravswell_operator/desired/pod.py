@@ -140,9 +140,11 @@ def _agent(server: InferenceServer, where: Source, options: Options) -> Manifest
             where.url,
             "--models",
             MODELS_FOLDER,
-            # The kubelet enforces it by evicting the pod; the agent cannot see it from inside.
+            # The kubelet enforces both, by evicting the pod and killing Triton; the agent cannot see them from inside.
             "--storage-limit",
             str(int(parse(server.spec.model_storage))),
+            "--memory-limit",
+            str(int(parse(server.spec.memory))),
             "--desired",
             names.desired_configmap(name),
             "--report",

@@ -59,9 +59,7 @@ def run(
     ] = None,
     memory_limit: Annotated[
         str | None,
-        typer.Option(
-            "--memory-limit", envvar="GRAVSWELL_TRITON_MEMORY", help="Memory that Triton may take, as in a pod: 16Gi."
-        ),
+        typer.Option("--memory-limit", help="Memory that Triton may take, as in a pod: 16Gi."),
     ] = None,
     device: Annotated[
         str, typer.Option("--device", help="auto: as the configs say; cpu: on the CPU whatever they say.")
