@@ -4,13 +4,13 @@ Its sha256 is the version's digest; it names the hash and size of every other fi
 """
 
 import hashlib
-import json
 from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gravswell.errors import VerificationError
+from gravswell.quiver.schema import check_age
 
 MANIFEST = ".manifest.json"
 GOLDEN = ".golden.npz"
@@ -105,18 +105,6 @@ class Manifest(_Part):
                 f"{where} is no manifest ({detail}): the version was damaged or written by something else; "
                 f"restore the file or remove the version"
             ) from None
-
-
-def check_age(data: bytes, kind: type[BaseModel], *, where: str) -> None:
-    """VerificationError when ``data``, which is no ``kind``, says that it is one of another ``schema``."""
-    known = str(kind.model_fields["schema_"].default)
-    try:
-        parsed = json.loads(data)
-    except ValueError:  # UnicodeDecodeError is one too
-        return
-    schema = parsed.get("schema") if isinstance(parsed, dict) else None
-    if isinstance(schema, str) and schema != known and schema.startswith(known.rpartition("/")[0] + "/"):
-        raise VerificationError(f"{where} is {schema}, made by a newer gravswell; this one reads {known}: upgrade it")
 
 
 def digest_of(manifest: bytes) -> str:

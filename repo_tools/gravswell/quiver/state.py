@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gravswell.errors import VerificationError
-from gravswell.quiver.manifest import check_age
+from gravswell.quiver.schema import check_age
 
 
 class EntryState(BaseModel):
