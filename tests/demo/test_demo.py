@@ -18,6 +18,18 @@ BOUND = 400
 """Seconds: the demo takes about one minute on an idle machine."""
 
 
+def run_demo(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*DEMO, *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=BOUND,
+    )
+
+
 def wait_for(words: str, demo: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + BOUND
     while words not in log.read_text():
@@ -31,9 +43,7 @@ def test_the_readme_shows_the_demo_that_is_tested() -> None:
 
 
 def test_the_whole_way(mark: dict[str, str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        DEMO, env=mark, capture_output=True, text=True, check=False, timeout=BOUND, stdin=subprocess.DEVNULL
-    )
+    done = run_demo(mark)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for words in (
         "version 1, verified in ONNX Runtime against scikit-learn",
@@ -55,14 +65,7 @@ def test_the_whole_way(mark: dict[str, str], tmp_path: Path) -> None:
 
 def test_without_a_cluster_pytorch_does_the_same(mark: dict[str, str], tmp_path: Path) -> None:
     repository = tmp_path / "kept"
-    done = subprocess.run(
-        [*DEMO, "--no-cluster", "--framework", "torch", "--directory", str(repository)],
-        env=mark,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=BOUND,
-    )
+    done = run_demo(mark, "--no-cluster", "--framework", "torch", "--directory", str(repository))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "verified in ONNX Runtime against torch" in done.stdout
     assert "equal to the framework's" in done.stdout
@@ -83,14 +86,7 @@ def test_interrupted_it_cleans_up(mark: dict[str, str], tmp_path: Path) -> None:
 
 def test_a_folder_with_something_in_it_is_left_alone(mark: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    done = subprocess.run(
-        [*DEMO, "--no-cluster", "--directory", str(tmp_path)],
-        env=mark,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=BOUND,
-    )
+    done = run_demo(mark, "--no-cluster", "--directory", str(tmp_path))
     assert done.returncode == 4
     assert "no empty folder" in done.stderr
     assert "Traceback" not in done.stderr
@@ -111,14 +107,7 @@ def test_kept_up_it_waits_for_ctrl_c(mark: dict[str, str], tmp_path: Path) -> No
 
 def test_on_a_cluster_of_the_users_it_leaves_nothing_there(mark: dict[str, str]) -> None:
     with DevCluster() as cluster:
-        done = subprocess.run(
-            [*DEMO, "--context", "gravswell-dev", "--kubeconfig", str(cluster.kubeconfig)],
-            env=mark,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=BOUND,
-        )
+        done = run_demo(mark, "--context", "gravswell-dev", "--kubeconfig", str(cluster.kubeconfig))
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert "nothing is left" in done.stdout
         assert "gravswell" not in cluster.kubectl("get", "customresourcedefinitions", "--output=name")
@@ -127,14 +116,7 @@ def test_on_a_cluster_of_the_users_it_leaves_nothing_there(mark: dict[str, str])
 def test_a_cluster_that_cannot_see_the_folder_is_refused_at_once(mark: dict[str, str], tmp_path: Path) -> None:
     with ControlPlane(tmp_path / "plane") as plane:
         context = yaml.safe_load(plane.kubeconfig.read_text())["current-context"]
-        done = subprocess.run(
-            [*DEMO, "--context", context, "--kubeconfig", str(plane.kubeconfig)],
-            env=mark,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=BOUND,
-        )
+        done = run_demo(mark, "--context", context, "--kubeconfig", str(plane.kubeconfig))
     assert done.returncode == 2, done.stdout[-3000:] + done.stderr[-3000:]
     assert "--repository-url pvc://CLAIM/PATH" in done.stderr
     assert "train for" not in done.stdout
@@ -147,14 +129,7 @@ def test_without_go_everything_that_needs_none_is_shown(mark: dict[str, str], tm
     (cache / "triton").symlink_to(cache_dir() / "triton")
     for tool in ("bash", "sh"):  # Triton's python backend starts its processes through a shell
         (tools / tool).symlink_to(f"/bin/{tool}")
-    done = subprocess.run(
-        DEMO,
-        env=mark | {"GRAVSWELL_CACHE": str(cache), "PATH": str(tools)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=BOUND,
-    )
+    done = run_demo(mark | {"GRAVSWELL_CACHE": str(cache), "PATH": str(tools)})
     assert done.returncode == 9, done.stdout[-3000:] + done.stderr[-3000:]
     assert "equal to the framework's" in done.stdout
     assert "there is no `go` here" in done.stderr
