@@ -125,6 +125,13 @@ def _node(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane of these tests' own: their nodes would take the pods that others mean for the local node."""
+    with ControlPlane(tmp_path_factory.mktemp("reconciling")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def nodes(cluster: ControlPlane) -> Iterator[None]:
     """Two tainted kwok nodes, and one that takes every pod, also those of ``file://`` repositories."""
     with KwokNodes(cluster, count=2, gpus=GPUS):
