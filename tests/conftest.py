@@ -1,12 +1,17 @@
 """Fixtures that more than one area uses."""
 
 import copy
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+# Where a runner was started in the background SIGINT is ignored, and every program that a test interrupts would inherit
+# that; a handler of our own is reset to the default in them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MANIFESTS = Path(__file__).parent / "api/manifests.yaml"
 
