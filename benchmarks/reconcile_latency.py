@@ -28,8 +28,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gravswell_operator.cluster import credentials, resources
-from gravswell_operator.cluster.client import Client
+from gravswell.kube import credentials
+from gravswell.kube.client import Client
+from gravswell.kube.resources import Selection
+from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.resources import ResourceType
 from gravswell_operator.devcluster import ControlPlane
 from gravswell_operator.devcluster.kwok import KwokNodes
@@ -94,8 +96,6 @@ def ready(body: dict[str, Any]) -> bool:
 
 async def measure(
     client: Client,
-    session: Any,
-    host: str,
     kind: ResourceType,
     made: dict[str, list[dict[str, Any]]],
     done: Callable[[dict[str, Any]], bool],
@@ -106,20 +106,17 @@ async def measure(
     complete = asyncio.Event()
 
     async def watch() -> None:
-        query = {"watch": "true", "resourceVersion": "0"}
-        async with session.get(host + kind.path(NAMESPACE), params=query, timeout=None) as stream:
-            async for line in stream.content:
-                body = json.loads(line)["object"]
-                name = body["metadata"]["name"]
-                if name in made and name not in finished and done(body):
-                    finished[name] = time.perf_counter()
-                    if len(finished) == len(made):
-                        complete.set()
+        async for change in client.watch(Selection(kind, NAMESPACE), "0", seconds=2 * WAIT_SECONDS):
+            name = change.object["metadata"].get("name")  # a bookmark has none
+            if name in made and name not in finished and done(change.object):
+                finished[name] = time.perf_counter()
+                if len(finished) == len(made):
+                    complete.set()
 
     async def apply(name: str) -> None:
         for manifest in made[name]:
             of = next(k for k in (*resources.OWN, *resources.CHILDREN) if k.kind == manifest["kind"])
-            await client.apply(of, manifest, manager="benchmark")
+            await client.apply(of, manifest)
         applied[name] = time.perf_counter()
 
     watching = asyncio.create_task(watch())
@@ -156,13 +153,10 @@ def process_costs(pid: int, address: str) -> dict[str, float]:
 
 async def run(cluster: ControlPlane, operator: Child, address: str, count: int) -> dict[str, Any]:
     """Both measurements, one after the other."""
-    configuration = await credentials.load(cluster.kubeconfig, None)
-    session = await credentials.open_session(configuration, connections=0)
-    async with Client(configuration) as client, session:
+    configuration = await credentials.from_kubeconfig(cluster.kubeconfig)
+    async with Client(configuration, name="benchmark") as client:
         limit = await measure(
             client,
-            session,
-            configuration.host,
             resources.DEPLOYMENT,
             {f"plain-{i:04}": plain(f"plain-{i:04}") for i in range(count)},
             available,
@@ -170,8 +164,6 @@ async def run(cluster: ControlPlane, operator: Child, address: str, count: int) 
         before = process_costs(operator.process.pid, address)
         servers = await measure(
             client,
-            session,
-            configuration.host,
             resources.INFERENCE_SERVER,
             {f"server-{i:04}": server(f"server-{i:04}") for i in range(count)},
             ready,

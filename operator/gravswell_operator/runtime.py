@@ -18,15 +18,18 @@ from kubernetes.aio.client import Configuration
 
 from gravswell import __version__
 from gravswell.errors import NotFoundError, UnavailableError
-from gravswell_operator import errors, health
-from gravswell_operator.cluster import credentials
+from gravswell.kube import credentials
+from gravswell.kube.client import Client
+from gravswell.kube.errors import ApiNotFoundError, ApiUnavailableError
+from gravswell.kube.resources import Selection
+from gravswell_operator import health, names
 from gravswell_operator.cluster.cache import Cache, Key
-from gravswell_operator.cluster.client import Client
 from gravswell_operator.cluster.events import Recorder
 from gravswell_operator.cluster.lease import LEASE_NAME, Elector
 from gravswell_operator.cluster.queue import WorkQueue, work
 from gravswell_operator.cluster.resources import OWN, WATCHED, ResourceType
 from gravswell_operator.desired.objects import Options
+from gravswell_operator.errors import LeaseLostError
 from gravswell_operator.handlers import watch
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.engine import Engine
@@ -126,7 +129,7 @@ class Operator:
         holding = asyncio.create_task(elector.hold(), name="lease")
         try:
             await self._reconcile_until([stopped, holding])
-        except errors.LeaseLostError:
+        except LeaseLostError:
             raise  # somebody else's by now
         except BaseException:
             await elector.release()
@@ -184,8 +187,8 @@ class Operator:
         """
         for resource in WATCHED:
             try:
-                items, version = await self._client.list_all(resource)
-            except errors.ApiNotFoundError:
+                items, version = await self._client.list_all(Selection(resource, labels=resource.selector))
+            except ApiNotFoundError:
                 raise NotFoundError(
                     f"the API server {self._configuration.host} does not know {resource.plural}.{resource.group}; "
                     "install the definitions first: kubectl apply --server-side -f crds/"
@@ -196,7 +199,7 @@ class Operator:
         while True:
             try:
                 await self.look()
-            except errors.ApiUnavailableError as error:
+            except ApiUnavailableError as error:
                 log.warning("cannot look at the cluster yet: %s", error)
                 await asyncio.sleep(LOOK_RETRY_SECONDS)
             else:
@@ -209,7 +212,7 @@ class Operator:
             wait = RESYNC_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311  a spread, not a secret
             try:
                 await self.look()
-            except errors.ApiUnavailableError as error:
+            except ApiUnavailableError as error:
                 log.warning("the complete look is put off: %s", error)
 
 
@@ -250,7 +253,7 @@ async def run_operator(config: Config, stop: asyncio.Event, started: Callable[[]
     Raises :class:`gravswell.errors.GravswellError` for whatever the user or the cluster must mend.
     """
     configuration = await credentials.load(config.kubeconfig, config.context)
-    async with Client(configuration) as client:
+    async with Client(configuration, name=names.FIELD_MANAGER) as client:
         operator = Operator(config, configuration, client, started)
         async with health.serve(config.listen, lambda: operator.ready, operator.metrics) as address:
             log.info(

@@ -5,9 +5,10 @@ import copy
 
 import pytest
 
+from gravswell.kube.errors import ApiConflictError, ApiNotFoundError, ApiUnavailableError
 from gravswell_operator.cluster import lease as module
 from gravswell_operator.cluster.lease import LEASE_SECONDS, RENEW_SECONDS, Elector
-from gravswell_operator.errors import ApiConflictError, ApiNotFoundError, ApiUnavailableError, LeaseLostError
+from gravswell_operator.errors import LeaseLostError
 
 
 class Server:

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from gravswell.errors import AccessDeniedError, NotFoundError
+from gravswell.kube import credentials
+from gravswell.kube.client import Client
 from gravswell.quiver.manifest import digest_of
-from gravswell.serving import incluster
 from gravswell.serving.agent import configmaps, reporting
-from gravswell.serving.agent.configmaps import ConfigMap, api_client
+from gravswell.serving.agent.configmaps import ConfigMap
 from gravswell.serving.agent.lister import Lister
-from gravswell.serving.agent.program import AgentOptions, running_agent
+from gravswell.serving.agent.program import AGENT, AgentOptions, running_agent
 from gravswell.serving.agent.work import Pace
 from gravswell.serving.contracts import DESIRED_KEY, LISTING_KEY, Desired, DesiredModel, Listing, ModelState, Report
 from gravswell.serving.triton import EmbeddedTriton
@@ -104,7 +105,7 @@ def rights(cluster, kubectl, namespace: str, tmp_path: Path, monkeypatch: pytest
     (folder / "ca.crt").write_bytes((cluster.pki / "ca.crt").read_bytes())
     (folder / "namespace").write_text(namespace)
     host, port = cluster.server_url.removeprefix("https://").split(":")
-    monkeypatch.setenv(incluster.FOLDER_ENV, str(folder))
+    monkeypatch.setenv(credentials.FOLDER_ENV, str(folder))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
     monkeypatch.delenv("POD_NAMESPACE", raising=False)
@@ -205,7 +206,7 @@ async def test_a_report_that_somebody_removed_is_written_again(rights, repositor
 
 
 async def test_credentials_that_are_refused_are_tried_again(rights, repository, tmp_path, monkeypatch):
-    monkeypatch.setattr(incluster, "RELOAD_SECONDS", 0.0)
+    monkeypatch.setattr(credentials, "RELOAD_SECONDS", 0.0)
     token = tmp_path / "serviceaccount/token"
     good = token.read_text()
     token.write_text("not a token")
@@ -217,7 +218,7 @@ async def test_credentials_that_are_refused_are_tried_again(rights, repository, 
 
 
 async def test_the_role_allows_two_configmaps_and_nothing_else(rights):
-    async with api_client() as client:
+    async with Client(credentials.in_cluster(), name=AGENT) as client:
         for name in ("digits-desired", "digits-report", "zoo-listing"):
             assert (await ConfigMap(client, rights.namespace, name).read()).data == {}
         with pytest.raises(AccessDeniedError, match="refuses this ServiceAccount"):
@@ -234,7 +235,7 @@ async def test_the_role_allows_two_configmaps_and_nothing_else(rights):
 
 async def test_a_watch_sees_changes_and_its_end(rights, monkeypatch):
     monkeypatch.setattr(configmaps, "WATCH_SECONDS", 3)
-    async with api_client() as client:
+    async with Client(credentials.in_cluster(), name=AGENT) as client:
         desired = ConfigMap(client, rights.namespace, "digits-desired")
         start = await desired.read()
         rights.desire(Desired(repository="r"))
@@ -244,7 +245,7 @@ async def test_a_watch_sees_changes_and_its_end(rights, monkeypatch):
 
 async def test_the_lister_writes_what_changes(rights, repository):
     first = publish(repository, "scale", 1, 1.0)
-    async with api_client() as client:
+    async with Client(credentials.in_cluster(), name=AGENT) as client:
         lister = Lister(str(repository), ConfigMap(client, rights.namespace, "zoo-listing"), 0.2)
         task = asyncio.create_task(lister.run())
         try:

@@ -158,12 +158,11 @@ def test_a_short_lived_token_is_renewed(pods):
 def test_the_agents_own_credentials_reach_the_api_server(pods, kubectl, namespace):
     script = (
         "import asyncio\n"
-        "from kubernetes.aio import client\n"
-        "from gravswell.serving.incluster import load, namespace\n"
+        "from gravswell.kube import client, credentials, resources\n"
         "async def main():\n"
-        "    async with client.ApiClient(load()) as api:\n"
-        "        found = await client.CoreV1Api(api).read_namespaced_config_map('mine', namespace())\n"
-        "        print(found.data['key'])\n"
+        "    async with client.Client(credentials.in_cluster(), name='test') as api:\n"
+        "        found = await api.get(resources.CONFIG_MAP, credentials.pod_namespace(), 'mine')\n"
+        "        print(found['data']['key'])\n"
         "asyncio.run(main())\n"
     )
     pods.apply(config_map("mine", key="reached"))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from gravswell.kube import errors
 from gravswell.serving.contracts import DESIRED_KEY, LISTING_KEY, Desired, ListedEntry, ListedVersion, Listing
-from gravswell_operator import errors
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Cache, Key
 from gravswell_operator.cluster.queue import WorkQueue
@@ -22,7 +22,7 @@ from gravswell_operator.reconcile.index import Index
 
 
 class Api:
-    """The verbs of :class:`gravswell_operator.cluster.client.Client`, on a dictionary."""
+    """The verbs of :class:`gravswell.kube.client.Client`, on a dictionary."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}

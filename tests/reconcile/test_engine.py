@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from gravswell_operator import errors
+from gravswell.kube import errors
 from gravswell_operator.cluster import resources
 from gravswell_operator.reconcile import apply
 

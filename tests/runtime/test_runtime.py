@@ -7,9 +7,10 @@ from collections import Counter
 import pytest
 from kubernetes.aio.client import Configuration
 
+from gravswell.kube.errors import ApiForbiddenError, ApiNotFoundError, ApiUnavailableError
 from gravswell_operator import runtime
 from gravswell_operator.cluster import lease
-from gravswell_operator.errors import ApiForbiddenError, ApiNotFoundError, ApiUnavailableError, LeaseLostError
+from gravswell_operator.errors import LeaseLostError
 from gravswell_operator.runtime import Config, Operator
 
 WAIT_SECONDS = 60

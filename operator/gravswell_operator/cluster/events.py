@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from gravswell.errors import GravswellError
-from gravswell_operator.cluster.client import Client
+from gravswell.kube.client import Client
 from gravswell_operator.cluster.resources import EVENT
 from gravswell_operator.conditions import Transition
 

@@ -15,14 +15,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from gravswell_operator.cluster.client import Body, Client
-from gravswell_operator.cluster.resources import LEASE
-from gravswell_operator.errors import (
-    ApiConflictError,
-    ApiNotFoundError,
-    ApiUnavailableError,
-    LeaseLostError,
-)
+from gravswell.kube.client import Client
+from gravswell.kube.errors import ApiConflictError, ApiNotFoundError, ApiUnavailableError
+from gravswell.kube.resources import LEASE
+from gravswell.kube.watch import Body
+from gravswell_operator.errors import LeaseLostError
 
 LEASE_NAMESPACE = "kube-system"
 LEASE_NAME = "gravswell-operator"

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
+from gravswell.kube import resources as kube
 from gravswell_operator import api, names, state
 from gravswell_operator.api.common import GROUP, VERSION, Resource
 
@@ -12,44 +12,18 @@ MANAGED_SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 
 
 @dataclass(frozen=True)
-class ResourceType:
-    """One kind of the API.
+class ResourceType(kube.Resource):
+    """A kind that is watched.
 
     ``view`` makes the typed state that is kept of an object; ``raw`` keeps its own words beside it, for drift.
     ``selector`` limits what is watched, by label.
     """
 
-    kind: str
-    plural: str
-    group: str = ""
-    version: str = "v1"
-    namespaced: bool = True
     selector: str = ""
     raw: bool = False
     view: Callable[[Mapping[str, Any]], Any] | None = None
 
-    @property
-    def api_version(self) -> str:
-        """``apiVersion`` of its objects."""
-        return f"{self.group}/{self.version}" if self.group else self.version
-
-    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
-        """Path of the collection, of one object, or of an object's subresource."""
-        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
-        if self.namespaced and namespace:
-            parts += ["namespaces", quote(namespace, safe="")]
-        parts.append(self.plural)
-        if name is not None:
-            parts.append(quote(name, safe=""))
-        if subresource is not None:
-            parts.append(subresource)
-        return "/".join(parts)
-
-    def __str__(self) -> str:
-        return self.kind
-
-    def __hash__(self) -> int:
-        return hash((self.group, self.plural))
+    __hash__ = kube.Resource.__hash__
 
 
 def _own(model: type[Resource]) -> ResourceType:
@@ -104,8 +78,7 @@ CHILDREN = (
 )
 WATCHED = (*OWN, NODE, POD, *CHILDREN)
 
-EVENT = ResourceType("Event", "events", "events.k8s.io")
-LEASE = ResourceType("Lease", "leases", "coordination.k8s.io")
+EVENT = kube.Resource("Event", "events", "events.k8s.io")
 
 _BY_KIND = {kind.kind: kind for kind in WATCHED}
 

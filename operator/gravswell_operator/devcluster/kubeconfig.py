@@ -17,14 +17,17 @@ def write_token_kubeconfig(path: Path, *, server: str, authority: Path, token: s
 
 
 def write_certificate_kubeconfig(path: Path, *, server: str, authority: Path, client: Path) -> None:
-    """Write a kubeconfig whose credential is the pair ``<client>.crt`` and ``<client>.key``, embedded."""
+    """Write a kubeconfig whose credential is the pair ``<client>.crt`` and ``<client>.key``, by their paths.
+
+    The Python client would write an embedded key into a temporary file.
+    """
     _write(
         path,
         server,
         authority,
         {
-            "client-certificate-data": _embedded(client.with_name(f"{client.name}.crt")),
-            "client-key-data": _embedded(client.with_name(f"{client.name}.key")),
+            "client-certificate": str(client.with_name(f"{client.name}.crt").absolute()),
+            "client-key": str(client.with_name(f"{client.name}.key").absolute()),
         },
     )
 

@@ -4,8 +4,11 @@ import asyncio
 from pathlib import Path
 from typing import Any, Self
 
-from gravswell.errors import ConflictError, InvalidInputError
-from gravswell_operator.devcluster.api import Api
+from gravswell.errors import InvalidInputError
+from gravswell.kube import credentials
+from gravswell.kube.client import Client
+from gravswell.kube.errors import ApiConflictError
+from gravswell.kube.resources import NODE
 from gravswell_operator.devcluster.binaries import ensure_binaries
 from gravswell_operator.devcluster.controlplane import HOST, ControlPlane
 from gravswell_operator.devcluster.node.registration import GPU, GPU_PRODUCT, SIMULATED
@@ -79,11 +82,12 @@ class KwokNodes:
         async def create(index: int) -> None:
             async with free:
                 try:
-                    await api.create("/api/v1/nodes", node_document(f"kwok-{index:04d}", self._gpus, self._product))
-                except ConflictError:
+                    await client.create(NODE, node_document(f"kwok-{index:04d}", self._gpus, self._product))
+                except ApiConflictError:
                     return  # from an earlier start
 
-        async with Api(self._control_plane.kubeconfig) as api, asyncio.TaskGroup() as group:
+        configuration = await credentials.from_kubeconfig(self._control_plane.kubeconfig)
+        async with Client(configuration, name="gravswell-kwok") as client, asyncio.TaskGroup() as group:
             for index in range(self._count):
                 group.create_task(create(index))
 

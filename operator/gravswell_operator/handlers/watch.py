@@ -7,7 +7,8 @@ from typing import Any
 import kopf
 from kubernetes.aio.client import Configuration
 
-from gravswell_operator.cluster import credentials
+from gravswell.kube import credentials
+from gravswell_operator import names
 from gravswell_operator.cluster.resources import WATCHED, ResourceType
 
 Observer = Callable[[ResourceType, Mapping[str, Any], bool], None]
@@ -52,7 +53,7 @@ def registry(configuration: Configuration, observe: Observer) -> kopf.OperatorRe
 
     @kopf.on.login(registry=made, id="login", errors=kopf.ErrorsMode.TEMPORARY)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        session = await credentials.open_session(configuration, connections=0)
+        session = await credentials.open_session(configuration, program=names.FIELD_MANAGER)
         return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
 
     for resource in WATCHED:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from gravswell.errors import GravswellError
-from gravswell_operator import errors, names
+from gravswell.kube import errors
+from gravswell_operator import names
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record, version_of
 from gravswell_operator.conditions import Reason

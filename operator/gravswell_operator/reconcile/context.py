@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from gravswell.kube.client import Client
 from gravswell_operator.api import Model
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Cache, Change, Key, Record
-from gravswell_operator.cluster.client import Client
 from gravswell_operator.cluster.events import Recorder
 from gravswell_operator.cluster.queue import WorkQueue
 from gravswell_operator.cluster.resources import ResourceType

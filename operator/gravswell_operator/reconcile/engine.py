@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from gravswell.errors import GravswellError
-from gravswell_operator import errors
+from gravswell.kube import errors
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.cluster.resources import ResourceType

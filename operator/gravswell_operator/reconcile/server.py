@@ -3,7 +3,8 @@
 import logging
 
 from gravswell.errors import GravswellError
-from gravswell_operator import errors, names, state
+from gravswell.kube import errors
+from gravswell_operator import names, state
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record

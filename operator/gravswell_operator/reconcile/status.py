@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gravswell_operator import conditions, errors
+from gravswell.kube import errors
+from gravswell_operator import conditions
 from gravswell_operator.api import Condition, GPUNodePool, InferenceServer, Model, ModelRepository
 from gravswell_operator.api.common import Status
 from gravswell_operator.cluster.cache import Record

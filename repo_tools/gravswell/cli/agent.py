@@ -7,7 +7,6 @@ import re
 import socket
 import sys
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -144,9 +143,10 @@ def parse_bytes(text: str) -> int:
 
 
 def _need_extra() -> None:
-    missing = [name for name in ("aiohttp", "kubernetes") if find_spec(name) is None]
-    if missing:
-        raise UnsupportedError(f"{' and '.join(missing)} is not installed; run: pip install 'gravswell[agent]'")
+    try:
+        import gravswell.kube  # noqa: F401, PLC0415  it says what is missing
+    except ModuleNotFoundError as error:
+        raise UnsupportedError(str(error)) from None
 
 
 def _log() -> None:

@@ -1,4 +1,4 @@
-"""The agent's small parts: key, state, back-off, endpoint, golden batches."""
+"""The agent's small parts: key, state, endpoint, golden batches."""
 
 import stat
 from pathlib import Path
@@ -9,7 +9,6 @@ import pytest
 from gravswell.errors import InvalidInputError, NotFoundError, UnavailableError
 from gravswell.quiver.config import parse_config
 from gravswell.quiver.golden import Sample
-from gravswell.serving.agent.backoff import Backoff
 from gravswell.serving.agent.key import make_key, read_key
 from gravswell.serving.agent.prove import Golden, prove, read_golden
 from gravswell.serving.agent.server import Endpoint, metrics, parse_address
@@ -58,16 +57,6 @@ def test_the_state_survives_and_damage_begins_it_anew(tmp_path: Path):
     assert found.verified_by("2.51.0") == set()
     path.write_text("{")
     assert AgentState.read(path) == AgentState()
-
-
-def test_back_off_grows_to_its_limit_and_begins_again():
-    backoff = Backoff(first=1.0, longest=10.0)
-    waits = [backoff.failed() for _ in range(40)]
-    for wait, nominal in zip(waits, [1, 2, 4, 8, 10, 10], strict=False):
-        assert 0.75 * nominal <= wait <= nominal
-    assert max(waits) <= 10
-    backoff.succeeded()
-    assert backoff.failed() <= 1
 
 
 @pytest.mark.parametrize("text", ["", "8090", "host:", ":1", "host:x", "host:70000"])

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gravswell_operator.devcluster.api import Api
+from gravswell.kube import credentials
+from gravswell.kube.client import Client
+from gravswell.kube.resources import POD, Selection
+from gravswell.kube.watch import DELETED, Listed
 from gravswell_operator.devcluster.controlplane import HOST, NODE_NAME
 from gravswell_operator.devcluster.node.addresses import Addresses
-from gravswell_operator.devcluster.node.events import Events
+from gravswell_operator.devcluster.node.events import COMPONENT, Events
 from gravswell_operator.devcluster.node.kubelet import LogServer
 from gravswell_operator.devcluster.node.pod import Pod, Services
 from gravswell_operator.devcluster.node.process import end_strays
@@ -62,12 +65,13 @@ class NodeAgent:
         logs = LogServer(folder, options.pki, self._is_running)
         port = await logs.start(HOST)
         try:
-            async with Api(options.kubeconfig) as api:
-                server = urlsplit(api.server)
+            configuration = await credentials.from_kubeconfig(options.kubeconfig)
+            server = urlsplit(configuration.host)
+            async with Client(configuration, name=COMPONENT) as client:
                 resources = options.capacity.resources(folder)
-                events = Events(api, options.name)
+                events = Events(client, options.name)
                 services = Services(
-                    api=api,
+                    client=client,
                     events=events,
                     addresses=Addresses(),
                     triton=TritonFolder(),
@@ -77,16 +81,16 @@ class NodeAgent:
                     server=(str(server.hostname), str(server.port)),
                     allocatable=resources,
                 )
-                node = await register(api, node_document(options.name, resources, HOST, port))
-                await self._serve(api, node, services, ready)
+                node = await register(client, node_document(options.name, resources, HOST, port))
+                await self._serve(client, node, services, ready)
         finally:
             await logs.stop()
 
-    async def _serve(self, api: Api, node: Document, services: Services, ready: Callable[[], None]) -> None:
+    async def _serve(self, client: Client, node: Document, services: Services, ready: Callable[[], None]) -> None:
         background = [
-            asyncio.create_task(heartbeat(api, node)),
+            asyncio.create_task(heartbeat(client, node)),
             asyncio.create_task(services.events.run()),
-            asyncio.create_task(self._watch(api, services, ready)),
+            asyncio.create_task(self._watch(client, services, ready)),
         ]
         stopping: asyncio.Task[bool] = asyncio.create_task(self._stopping.wait())
         try:
@@ -100,22 +104,22 @@ class NodeAgent:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, stopping, return_exceptions=True)
-            await leave(api, self._options.name)
+            await leave(client, self._options.name)
 
-    async def _watch(self, api: Api, services: Services, ready: Callable[[], None]) -> None:
-        mine = f"spec.nodeName={self._options.name}"
-        async for kind, thing in api.follow("/api/v1/pods", fieldSelector=mine):
-            if kind == "SYNC":
+    async def _watch(self, client: Client, services: Services, ready: Callable[[], None]) -> None:
+        mine = Selection(POD, fields=f"spec.nodeName={self._options.name}")
+        async for seen in client.follow(mine):
+            if isinstance(seen, Listed):
                 self._removed.clear()
-                for pod in thing["items"]:
+                for pod in seen.items:
                     self._take(pod, services)
-                self._drop_others({pod["metadata"]["uid"] for pod in thing["items"]}, services)
+                self._drop_others({pod["metadata"]["uid"] for pod in seen.items}, services)
                 ready()
-            elif kind == "DELETED":
-                self._removed.discard(thing["metadata"]["uid"])
-                self._vanish(thing["metadata"]["uid"])
+            elif seen.type == DELETED:
+                self._removed.discard(seen.object["metadata"]["uid"])
+                self._vanish(seen.object["metadata"]["uid"])
             else:
-                self._take(thing, services)
+                self._take(seen.object, services)
 
     def _take(self, document: Document, services: Services) -> None:
         uid = document["metadata"]["uid"]

@@ -6,21 +6,25 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from gravswell.errors import GravswellError, NotFoundError
-from gravswell_operator.devcluster.api import Api
+from gravswell.errors import GravswellError
+from gravswell.kube.client import Client
+from gravswell.kube.errors import ApiNotFoundError
+from gravswell.kube.resources import Resource
 
 log = logging.getLogger(__name__)
 
 Document = dict[str, Any]
 
 COMPONENT = "gravswell-local-node"
+EVENT = Resource("Event", "events")
+"""The older of the two kinds: of its series ``kubectl`` shows the count."""
 
 
 class Events:
     """Writes events in the background; a lost event is logged and costs nothing else."""
 
-    def __init__(self, api: Api, host: str) -> None:
-        self._api = api
+    def __init__(self, client: Client, host: str) -> None:
+        self._client = client
         self._host = host
         self._known: dict[tuple[str, str, str], tuple[str, int]] = {}
         self._queue: asyncio.Queue[tuple[Document, str, str, str]] = asyncio.Queue()
@@ -46,23 +50,23 @@ class Events:
     async def _write(self, pod: Document, reason: str, message: str, kind: str) -> None:
         metadata = pod["metadata"]
         key = (metadata["uid"], reason, message)
-        collection = f"/api/v1/namespaces/{metadata['namespace']}/events"
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if key in self._known:
             name, count = self._known[key]
             try:
-                await self._api.patch(f"{collection}/{name}", {"count": count + 1, "lastTimestamp": now})
-            except NotFoundError:  # events expire after an hour
+                change = {"count": count + 1, "lastTimestamp": now}
+                await self._client.merge(EVENT, metadata["namespace"], name, change)
+            except ApiNotFoundError:  # events expire after an hour
                 del self._known[key]
             else:
                 self._known[key] = (name, count + 1)
                 return
         name = f"{metadata['name']}.{secrets.token_hex(8)}"
-        await self._api.create(
-            collection,
+        await self._client.create(
+            EVENT,
             {
-                "apiVersion": "v1",
-                "kind": "Event",
+                "apiVersion": EVENT.api_version,
+                "kind": EVENT.kind,
                 "metadata": {"name": name, "namespace": metadata["namespace"]},
                 "involvedObject": {
                     "apiVersion": "v1",

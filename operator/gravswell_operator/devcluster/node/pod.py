@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gravswell.errors import ConflictError, GravswellError, NotFoundError, UnavailableError
-from gravswell_operator.devcluster.api import STRATEGIC, Api
+from gravswell.errors import GravswellError, UnavailableError
+from gravswell.kube.client import Client
+from gravswell.kube.errors import ApiConflictError, ApiNotFoundError
+from gravswell.kube.resources import CONFIG_MAP, POD, SECRET, Resource
 from gravswell_operator.devcluster.node.addresses import Addresses
 from gravswell_operator.devcluster.node.container import Container, Surroundings
 from gravswell_operator.devcluster.node.environment import Sources, expand, referenced, variables
@@ -35,7 +37,7 @@ _RETRY_SECONDS = 1.0
 class Services:
     """What the pods of a node share. ``pods`` is the folder that holds every pod's own."""
 
-    api: Api
+    client: Client
     events: Events
     addresses: Addresses
     triton: TritonFolder
@@ -60,7 +62,7 @@ class Pod:
         metadata = document["metadata"]
         self.uid: str = metadata["uid"]
         self.folder = folder_of(services.pods, metadata["namespace"], metadata["name"])
-        self._path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        self._namespace, self._name = str(metadata["namespace"]), str(metadata["name"])
         self._mark = f"{services.mark}#{self.uid}"
         self._address = ""
         self._since = (document.get("status") or {}).get("startTime") or timestamp()
@@ -72,11 +74,14 @@ class Pod:
         """Set at the end of :meth:`run` if the object is gone or going."""
         self._changed = asyncio.Event()
         self._reported: Document | None = None
-        self._volumes = Volumes(services.api, self.folder / "volumes", lambda: self.document, self._complain)
+        self._volumes = Volumes(services.client, self.folder / "volumes", lambda: self.document, self._complain)
         self._initializers: list[Container] = []
         self._sidecars: list[Container] = []
         self._containers: list[Container] = []
         self._tasks: list[asyncio.Task[int]] = []
+
+    def __str__(self) -> str:
+        return f"Pod {self._namespace}/{self._name}"
 
     def update(self, document: Document) -> None:
         """Take a newer version of the object: changed metadata, or the wish to delete it."""
@@ -122,7 +127,7 @@ class Pod:
             self._services.addresses.release(self._address)
         for outcome in outcomes:
             if isinstance(outcome, Exception):
-                log.error("pod %s: %r", self._path, outcome, exc_info=outcome)
+                log.error("%s: %r", self, outcome, exc_info=outcome)
         await self._finish()
 
     def _prepare_folder(self) -> None:
@@ -192,14 +197,13 @@ class Pod:
         image = resolve(container["image"])
         _require_free_ports(container, self._address)
         triton = await self._services.triton.get() if image.needs_triton else None
-        api, namespace = self._services.api, self.document["metadata"]["namespace"]
         maps, secrets = referenced(container)
         pod = {**self.document, "status": {"podIP": self._address, "hostIP": self._services.host}}
         sources = Sources(
             pod=pod,
             container=container,
-            config_maps=await _read_all(api, f"/api/v1/namespaces/{namespace}/configmaps", maps, "ConfigMap"),
-            secrets=await _read_all(api, f"/api/v1/namespaces/{namespace}/secrets", secrets, "Secret"),
+            config_maps=await self._read_all(CONFIG_MAP, maps),
+            secrets=await self._read_all(SECRET, secrets),
             allocatable=self._services.allocatable,
         )
         own = variables(sources, {})
@@ -225,10 +229,10 @@ class Pod:
         if not self._gone:
             try:
                 await self._report()
-            except (NotFoundError, ConflictError):
+            except (ApiNotFoundError, ApiConflictError):
                 self._gone = True  # somebody was faster; another pod may have the name already
             except GravswellError as error:
-                log.warning("the end of %s could not be reported: %s", self._path, error)
+                log.warning("the end of %s could not be reported: %s", self, error)
         if deleting or self._gone:
             self._services.events.forget(self.uid)
             # In a thread, for the gigabytes of an emptyDir; what a dying process still writes goes with it.
@@ -238,14 +242,11 @@ class Pod:
         self.removed = deleting or self._gone
 
     async def _remove_object(self) -> None:
-        options = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
         while True:
             try:
-                await self._services.api.delete(self._path, options)
-            except ConflictError:
-                return  # the name belongs to another pod
+                await self._services.client.delete(POD, self._namespace, self._name, self.uid, grace_seconds=0)
             except GravswellError as error:
-                log.warning("%s could not be removed yet: %s", self._path, error)
+                log.warning("%s could not be removed yet: %s", self, error)
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 return
@@ -257,10 +258,10 @@ class Pod:
             await asyncio.sleep(_SETTLE_SECONDS)
             try:
                 await self._report()
-            except (NotFoundError, ConflictError):
+            except (ApiNotFoundError, ApiConflictError):
                 return  # the object is gone; the watch says so too
             except GravswellError as error:
-                log.warning("status of %s: %s", self._path, error)
+                log.warning("status of %s: %s", self, error)
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._changed.set()
 
@@ -282,26 +283,27 @@ class Pod:
         # Strategic merge would add to the addresses of an earlier run.
         whole = {key: [{"$patch": "replace"}, *new[key]] for key in ("hostIPs", "podIPs") if key in new}
         body = {"metadata": {"uid": self.uid}, "status": new | whole}
-        answer = await self._services.api.patch(f"{self._path}/status", body, kind=STRATEGIC)
+        answer = await self._services.client.merge_strategically(
+            POD, self._namespace, self._name, body, subresource="status"
+        )
         self._reported = new
         self.document = {**self.document, "status": answer["status"]}
+
+    async def _read_all(self, resource: Resource, names: set[str]) -> dict[str, Document]:
+        """Return the objects that are there; which of them may be missing is for the reader to judge."""
+        found = {}
+        for name in sorted(names):
+            try:
+                found[name] = await settled(partial(self._services.client.get, resource, self._namespace, name))
+            except ApiNotFoundError:
+                continue
+        return found
 
     def _complain(self, message: str) -> None:
         self._tell("FailedMount", message, True)
 
     def _tell(self, reason: str, message: str, warning: bool) -> None:
         self._services.events.tell(self.document, reason, message, warning=warning)
-
-
-async def _read_all(api: Api, collection: str, names: set[str], kind: str) -> dict[str, Document]:
-    """Return the objects that are there; which of them may be missing is for the reader to judge."""
-    found = {}
-    for name in sorted(names):
-        try:
-            found[name] = {**await settled(partial(api.get, f"{collection}/{name}")), "kind": kind}
-        except NotFoundError:
-            continue
-    return found
 
 
 def _require_free_ports(container: Document, address: str) -> None:

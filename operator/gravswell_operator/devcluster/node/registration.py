@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gravswell import __version__
-from gravswell.errors import ConflictError, GravswellError, NotFoundError
-from gravswell_operator.devcluster.api import STRATEGIC, Api
+from gravswell.errors import GravswellError
+from gravswell.kube.client import Client
+from gravswell.kube.errors import ApiConflictError, ApiNotFoundError
+from gravswell.kube.resources import LEASE, NODE
 from gravswell_operator.devcluster.node.states import timestamp
 
 log = logging.getLogger(__name__)
@@ -24,7 +26,7 @@ GPU_PRODUCT = "Simulated-GPU"
 SIMULATED = "gravswell.dev/simulated"
 """Annotation of nodes: what of their capacity is not there."""
 
-_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+_LEASE_NAMESPACE = "kube-node-lease"
 _LEASE_SECONDS = 40
 _RENEW_SECONDS = 10
 
@@ -117,28 +119,28 @@ def conditions(*, ready: bool) -> list[Document]:
     ]
 
 
-async def register(api: Api, node: Document) -> Document:
+async def register(client: Client, node: Document) -> Document:
     """Create the Node, or bring an existing one up to date; return it."""
-    path = f"/api/v1/nodes/{node['metadata']['name']}"
+    name = node["metadata"]["name"]
     try:
-        return await api.create("/api/v1/nodes", node)
-    except ConflictError:
+        return await client.create(NODE, node)
+    except ApiConflictError:
         labels = {"metadata": {key: node["metadata"][key] for key in ("labels", "annotations")}}
-        await api.patch(path, labels)
-        return await api.patch(f"{path}/status", {"status": node["status"]}, kind=STRATEGIC)
+        await client.merge(NODE, None, name, labels)
+        status = {"status": node["status"]}
+        return await client.merge_strategically(NODE, None, name, status, subresource="status")
 
 
-async def leave(api: Api, name: str) -> None:
+async def leave(client: Client, name: str) -> None:
     """Say that the node is not ready, so that nothing waits for it; an API server that is gone needs no telling."""
     try:
-        await api.patch(
-            f"/api/v1/nodes/{name}/status", {"status": {"conditions": conditions(ready=False)}}, kind=STRATEGIC
-        )
+        status = {"status": {"conditions": conditions(ready=False)}}
+        await client.merge_strategically(NODE, None, name, status, subresource="status")
     except GravswellError as error:
         log.info("node %s could not be marked as stopped: %s", name, error)
 
 
-async def heartbeat(api: Api, node: Document) -> None:
+async def heartbeat(client: Client, node: Document) -> None:
     """Renew the node's Lease, for ever."""
     name = node["metadata"]["name"]
     owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"]["uid"]}
@@ -150,10 +152,10 @@ async def heartbeat(api: Api, node: Document) -> None:
         }
         try:
             try:
-                await api.patch(f"{_LEASES}/{name}", {"spec": spec})
-            except NotFoundError:
-                lease = {"metadata": {"name": name, "ownerReferences": [owner]}, "spec": spec}
-                await api.create(_LEASES, lease)
+                await client.merge(LEASE, _LEASE_NAMESPACE, name, {"spec": spec})
+            except ApiNotFoundError:
+                metadata = {"name": name, "namespace": _LEASE_NAMESPACE, "ownerReferences": [owner]}
+                await client.create(LEASE, {"metadata": metadata, "spec": spec})
         except GravswellError as error:
             log.warning("lease not renewed: %s", error)
             await asyncio.sleep(1)

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError, UnavailableError
-from gravswell_operator.devcluster.api import Api
+from gravswell.kube.client import Client
+from gravswell.kube.resources import (
+    CONFIG_MAP,
+    PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM,
+    SECRET,
+    SERVICE_ACCOUNT,
+    Resource,
+    Selection,
+)
+from gravswell.kube.watch import DELETED, Listed
 from gravswell_operator.devcluster.node.environment import Sources, data_of, field_of, resource_of
 from gravswell_operator.devcluster.node.files import Projected, project
 from gravswell_operator.devcluster.node.settling import PAUSE_SECONDS, is_settling, settled
@@ -34,15 +44,15 @@ class Volumes:
     """
 
     def __init__(
-        self, api: Api, folder: Path, current: Callable[[], Document], complain: Callable[[str], None]
+        self, client: Client, folder: Path, current: Callable[[], Document], complain: Callable[[str], None]
     ) -> None:
-        self._api = api
+        self._client = client
         self._folder = folder
         self._current = current
         self._complain = complain
         self._said = ""
         self._paths: dict[str, Path] = {}
-        self._objects: dict[tuple[str, str], Document | None] = {}
+        self._objects: dict[tuple[Resource, str], Document | None] = {}
         self._tokens: dict[tuple[str, str], tuple[bytes, float]] = {}
         self._followers: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
@@ -50,8 +60,8 @@ class Volumes:
     async def set_up(self) -> None:
         """Make every volume; waits, telling why, for as long as something that it needs is missing."""
         pod = self._current()
-        for kind, name in sorted(_objects(pod)):
-            self._followers.append(asyncio.create_task(self._follow(kind, name)))
+        for resource, name in _objects(pod):
+            self._followers.append(asyncio.create_task(self._follow(resource, name)))
         while True:
             try:
                 await self._write_all()
@@ -117,25 +127,22 @@ class Volumes:
             return None
         return max(1.0, min(due for _, due in self._tokens.values()) - asyncio.get_running_loop().time())
 
-    async def _follow(self, kind: str, name: str) -> None:
-        namespace = self._current()["metadata"]["namespace"]
-        path = f"/api/v1/namespaces/{namespace}/{kind}"
+    async def _follow(self, resource: Resource, name: str) -> None:
+        wanted = Selection(resource, self._current()["metadata"]["namespace"], name=name)
         while True:
             try:
-                async for event, thing in self._api.follow(path, fieldSelector=f"metadata.name={name}"):
-                    if event == "SYNC":
-                        found = next(iter(thing["items"]), None)
+                async for seen in self._client.follow(wanted):
+                    if isinstance(seen, Listed):
+                        found = next(iter(seen.items), None)
                     else:
-                        found = None if event == "DELETED" else thing
-                    if found is not None:
-                        found["kind"] = "Secret" if kind == "secrets" else "ConfigMap"
-                    self._objects[kind, name] = found
+                        found = None if seen.type == DELETED else seen.object
+                    self._objects[resource, name] = found
                     self._changed.set()
             except GravswellError as error:
                 if is_settling(error):
                     await asyncio.sleep(PAUSE_SECONDS)
                     continue
-                log.info("following %s %s/%s: %s", kind, namespace, name, error)
+                log.info("following %s: %s", wanted, error)
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _write_all(self) -> None:
@@ -173,18 +180,18 @@ class Volumes:
                 item["path"]: Projected(_downward(item, pod), item.get("mode", mode))
                 for item in part["downwardAPI"].get("items") or ()
             }
-        for kind, plural, name in (("configMap", "configmaps", "name"), ("secret", "secrets", None)):
+        for kind, resource, name in (("configMap", CONFIG_MAP, "name"), ("secret", SECRET, None)):
             if kind in part:
                 source = part[kind]
                 named = source[name] if name else source.get("secretName") or source["name"]
-                return self._keys(plural, named, source, mode)
+                return self._keys(resource, named, source, mode)
         raise InvalidInputError(f"a projection from {', '.join(part)} is not offered by the local node")
 
-    def _keys(self, kind: str, name: str, source: Document, mode: int) -> dict[str, Projected]:
-        label = f'{kind.removesuffix("s")} "{name}"'
-        if (kind, name) not in self._objects:
+    def _keys(self, resource: Resource, name: str, source: Document, mode: int) -> dict[str, Projected]:
+        label = f'{resource.kind.lower()} "{name}"'
+        if (resource, name) not in self._objects:
             raise _NotReadYetError(f"{label} was not read yet")
-        found = self._objects[kind, name]
+        found = self._objects[resource, name]
         if found is None:
             if source.get("optional"):
                 return {}
@@ -213,8 +220,11 @@ class Volumes:
         spec: Document = {"expirationSeconds": source.get("expirationSeconds", 3600), "boundObjectRef": reference}
         spec["audiences"] = [audience] if audience else []
         answer = await settled(
-            lambda: self._api.create(
-                f"/api/v1/namespaces/{metadata['namespace']}/serviceaccounts/{account}/token",
+            lambda: self._client.create_under(
+                SERVICE_ACCOUNT,
+                metadata["namespace"],
+                account,
+                "token",
                 {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec},
             )
         )
@@ -226,12 +236,11 @@ class Volumes:
 
     async def _claim(self, volume: str, claim: str, pod: Document) -> Path:
         namespace = pod["metadata"]["namespace"]
-        path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}"
-        found = await settled(lambda: self._api.get(path))
+        found = await settled(lambda: self._client.get(PERSISTENT_VOLUME_CLAIM, namespace, claim))
         bound = found["spec"].get("volumeName")
         if not bound:
             raise UnavailableError(f"persistentvolumeclaim {claim!r} is not bound yet")
-        spec = (await settled(lambda: self._api.get(f"/api/v1/persistentvolumes/{bound}")))["spec"]
+        spec = (await settled(lambda: self._client.get(PERSISTENT_VOLUME, None, bound)))["spec"]
         source: Mapping[str, str] | None = spec.get("hostPath") or spec.get("local")
         if source is None:
             raise InvalidInputError(
@@ -253,14 +262,14 @@ def _downward(item: Document, pod: Document) -> bytes:
     return resource_of(item["resourceFieldRef"], Sources(pod=pod, container={})).encode()
 
 
-def _objects(pod: Document) -> set[tuple[str, str]]:
-    """Return the ConfigMaps and Secrets, as (plural, name), that the pod's volumes show."""
+def _objects(pod: Document) -> set[tuple[Resource, str]]:
+    """Return the ConfigMaps and Secrets that the pod's volumes show, by kind and name."""
     found = set()
     for volume in pod["spec"].get("volumes") or ():
         parts = [volume, *((volume.get("projected") or {}).get("sources") or ())]
         for part in parts:
             if "configMap" in part:
-                found.add(("configmaps", part["configMap"]["name"]))
+                found.add((CONFIG_MAP, part["configMap"]["name"]))
             if "secret" in part:
-                found.add(("secrets", part["secret"].get("secretName") or part["secret"]["name"]))
+                found.add((SECRET, part["secret"].get("secretName") or part["secret"]["name"]))
     return found

@@ -9,8 +9,8 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from gravswell.errors import GravswellError, InvalidInputError
+from gravswell.kube.backoff import Backoff
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.serving.agent.backoff import Backoff
 from gravswell.serving.agent.configmaps import ConfigMap, Snapshot
 from gravswell.serving.contracts import DESIRED_KEY, PRIVATE_PREFIX, Desired, DesiredModel, Verification
 
@@ -47,7 +47,7 @@ class ConfigMapSource:
             except GravswellError as error:
                 if backoff.failures in (0, 5):  # once when it begins, once when it lasts
                     log.warning("%s; what is served stays as it is", error)
-                pause = backoff.failed()
+                pause = backoff.failed(error)
             await asyncio.sleep(pause)
 
     def _take(self, snapshot: Snapshot, accept: Accept) -> None:

@@ -20,8 +20,8 @@ from gravswell.errors import (
     UnsupportedError,
     VerificationError,
 )
+from gravswell.kube.backoff import Backoff
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.serving.agent.backoff import Backoff
 from gravswell.serving.agent.configmaps import ConfigMap
 from gravswell.serving.contracts import LISTING_KEY, PRIVATE_PREFIX, ListedEntry, ListedVersion, Listing, Reason
 
@@ -156,7 +156,7 @@ class Lister:
             except GravswellError as error:
                 if backoff.failures in (0, 5):
                     log.warning("the listing waits: %s", error)
-                pause = min(backoff.failed(), self._interval)
+                pause = min(backoff.failed(error), self._interval)
                 written = None
             await asyncio.sleep(pause)
 

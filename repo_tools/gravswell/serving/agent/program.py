@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from gravswell.errors import InvalidInputError
-from gravswell.serving import incluster
-from gravswell.serving.agent.configmaps import ConfigMap, api_client
+from gravswell.kube import credentials
+from gravswell.kube.client import Client
+from gravswell.serving.agent.configmaps import ConfigMap
 from gravswell.serving.agent.desired import ConfigMapSource, DesiredSource, FileSource, LatestSource
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.key import read_key
@@ -25,10 +25,10 @@ from gravswell.serving.agent.steps import Steps
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.agent.work import Pace
 
-if TYPE_CHECKING:
-    from kubernetes.aio.client import ApiClient
-
 log = logging.getLogger(__name__)
+
+AGENT, LISTER = "gravswell-agent", "gravswell-lister"
+"""The programs' names: of the fields that they write, and in the audit log."""
 
 SIMULATED_GPUS_ENV = "GRAVSWELL_SIMULATED_GPUS"
 """Set to 1 by a development node, whose GPUs are only counted: models run on the CPU there."""
@@ -93,7 +93,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
         )
         client = None
         if options.desired_configmap or options.report_configmap:
-            client = await stack.enter_async_context(api_client())
+            client = await stack.enter_async_context(Client(credentials.in_cluster(), name=AGENT))
         jobs = [reconciler.run(), _source(options, client).follow(reconciler.accept)]
         if options.report_configmap and client is not None:
             writer = ReportWriter(
@@ -122,8 +122,8 @@ async def run_lister(
 ) -> None:
     """Keep the ConfigMap ``listing`` true to ``repository`` until SIGTERM or SIGINT."""
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(api_client())
-        lister = Lister(repository, ConfigMap(client, namespace or incluster.namespace(), listing), interval)
+        client = await stack.enter_async_context(Client(credentials.in_cluster(), name=LISTER))
+        lister = Lister(repository, ConfigMap(client, namespace or credentials.pod_namespace(), listing), interval)
         if listen is not None:
             endpoint = Endpoint(listen, {"/livez": _fine, "/readyz": _fine})
             await stack.enter_async_context(endpoint)
@@ -150,7 +150,7 @@ async def _fine(_: web.Request) -> web.Response:
     return web.Response(text="ok\n")
 
 
-def _source(options: AgentOptions, client: "ApiClient | None") -> DesiredSource:
+def _source(options: AgentOptions, client: Client | None) -> DesiredSource:
     if options.desired_configmap and client is not None:
         return ConfigMapSource(_configmap(options, client, options.desired_configmap))
     if options.desired_file is not None:
@@ -158,8 +158,8 @@ def _source(options: AgentOptions, client: "ApiClient | None") -> DesiredSource:
     return LatestSource(options.repository, options.interval)
 
 
-def _configmap(options: AgentOptions, client: "ApiClient", name: str) -> ConfigMap:
-    return ConfigMap(client, options.namespace or incluster.namespace(), name)
+def _configmap(options: AgentOptions, client: Client, name: str) -> ConfigMap:
+    return ConfigMap(client, options.namespace or credentials.pod_namespace(), name)
 
 
 async def _first_end(tasks: list["asyncio.Task[None]"]) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from gravswell.errors import GravswellError
-from gravswell.serving.agent.backoff import Backoff
+from gravswell.kube.backoff import Backoff
 from gravswell.serving.agent.configmaps import ConfigMap
 from gravswell.serving.agent.reconciler import Reconciler
 from gravswell.serving.agent.work import Work
@@ -83,7 +83,7 @@ class ReportWriter:
             except GravswellError as error:
                 if backoff.failures in (0, 5):
                     log.warning("the report waits: %s", error)
-                await asyncio.sleep(backoff.failed())
+                await asyncio.sleep(backoff.failed(error))
                 written = None
                 continue
             try:

@@ -1,0 +1,22 @@
+"""The Kubernetes API server, as every part of gravswell talks to it: the agent, the operator, the local node.
+
+Its law: mechanism only, and one of each. Nothing here knows what the objects mean; who we are, what an answer's status
+means, how a watch goes on after a fault and when to come back are decided here once, for all callers.
+
+=====================  ================================================================
+:mod:`.credentials`    where the API server is and who we are; tokens that rotate
+:mod:`.resources`      kinds, and where their objects are in the API
+:mod:`.client`         the verbs, on plain documents
+:mod:`.watch`          what a list and a watch say
+:mod:`.errors`         what an answer's status means
+:mod:`.backoff`        waits between attempts
+=====================  ================================================================
+"""
+
+from importlib.util import find_spec
+
+_missing = [name for name in ("aiohttp", "kubernetes") if find_spec(name) is None]
+if _missing:
+    raise ModuleNotFoundError(
+        f"{' and '.join(_missing)} is not installed; run: pip install 'gravswell[agent]'", name=_missing[0]
+    )

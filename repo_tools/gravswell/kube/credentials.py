@@ -1,0 +1,172 @@
+"""Where the API server is and who we are: the pod's own ServiceAccount, or a kubeconfig.
+
+Credentials rotate. :func:`open_session` asks for them at every request, and what is loaded here knows how to read
+itself anew; when that fails the last ones go on, and the API server judges them.
+"""
+
+import asyncio
+import logging
+import os
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.config import ConfigException, load_kube_config
+from yaml import YAMLError
+
+from gravswell import __version__
+from gravswell.errors import GravswellError, InvalidInputError, NotFoundError
+
+FOLDER_ENV = "GRAVSWELL_SERVICEACCOUNT"
+"""Names the folder of the pod's token where it cannot be the well-known one: a development node has no mount
+namespaces, so that each pod's is at a place of its own."""
+WELL_KNOWN_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+RELOAD_SECONDS = 10.0
+"""How long a pod's token is used before its file is read again; the kubelet rotates it minutes before it expires."""
+RENEW_SECONDS = 60.0
+"""How long a kubeconfig's user is used before the loader is asked for a fresh one: it reads a token file again, and
+calls a plugin whose credential is about to expire."""
+
+log = logging.getLogger(__name__)
+
+
+def account_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder with the pod's ``token``, ``ca.crt`` and ``namespace``."""
+    return Path(environ.get(FOLDER_ENV) or WELL_KNOWN_FOLDER)
+
+
+def pod_namespace(environ: Mapping[str, str] = os.environ) -> str:
+    """The pod's namespace: ``POD_NAMESPACE`` when the pod sets it, else what is projected beside the token.
+
+    Raises :class:`NotFoundError` outside a pod.
+    """
+    return environ.get("POD_NAMESPACE") or _read(account_folder(environ) / "namespace")
+
+
+def in_cluster(environ: Mapping[str, str] = os.environ) -> Configuration:
+    """The API server of the cluster that this process runs in, by the pod's own ServiceAccount.
+
+    Raises :class:`NotFoundError` outside a pod (no token, or no ``KUBERNETES_SERVICE_HOST``).
+    """
+    host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        raise NotFoundError(
+            "KUBERNETES_SERVICE_HOST is not set, so this process runs in no pod; "
+            "outside a cluster, use the options that need no API server"
+        )
+    folder = account_folder(environ)
+    _read(folder / "ca.crt")
+    configuration = Configuration(host=f"https://{f'[{host}]' if ':' in host else host}:{port}")
+    configuration.ssl_ca_cert = str(folder / "ca.crt")
+
+    async def renew(current: Configuration) -> None:
+        current.api_key["BearerToken"] = f"Bearer {_read(folder / 'token')}"
+
+    configuration.api_key["BearerToken"] = f"Bearer {_read(folder / 'token')}"
+    _keep_fresh(configuration, renew, RELOAD_SECONDS)
+    return configuration
+
+
+async def from_kubeconfig(path: Path | None = None, context: str | None = None) -> Configuration:
+    """The API server and user of a kubeconfig: of ``path``, else of ``KUBECONFIG``, else of ``~/.kube/config``.
+
+    ``context`` is one of its contexts; None: the current one. Raises :class:`InvalidInputError` for a kubeconfig or
+    context that cannot be used, and :class:`NotFoundError` where there is no file ``path``.
+    """
+    if path is not None and not await asyncio.to_thread(path.exists):
+        raise NotFoundError(f"there is no kubeconfig {path}; gravswell cluster up makes one")
+    configuration = Configuration()
+    try:
+        loader: Any = await load_kube_config(  # type: ignore[no-untyped-call]  # the client's config module has no types
+            config_file=str(path) if path is not None else None, context=context, client_configuration=configuration
+        )
+    except (ConfigException, YAMLError) as error:
+        raise InvalidInputError(
+            f"no usable kubeconfig: {error}; name one with --kubeconfig, or make a cluster with gravswell cluster up"
+        ) from None
+    _keep_fresh(configuration, loader.load_and_set, RENEW_SECONDS)
+    return configuration
+
+
+async def load(kubeconfig: Path | None = None, context: str | None = None) -> Configuration:
+    """With neither argument: the pod's own account inside a cluster, and outside of one the user's kubeconfig.
+
+    Raises as :func:`from_kubeconfig`.
+    """
+    if kubeconfig is None and context is None:
+        try:
+            return in_cluster()
+        except NotFoundError:
+            pass  # not in a pod: a person's machine
+    return await from_kubeconfig(kubeconfig, context)
+
+
+async def open_session(configuration: Configuration, *, program: str) -> aiohttp.ClientSession:
+    """An HTTP session that proves who we are with every request. ``program`` is what the audit log calls us."""
+
+    async def authenticate(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        setting = (await configuration.auth_settings()).get("BearerToken")
+        if setting is not None and setting["value"]:
+            request.headers["Authorization"] = setting["value"]
+        if configuration.tls_server_name:
+            request.server_hostname = configuration.tls_server_name
+        return await send(request)
+
+    context = await asyncio.to_thread(_ssl_context, configuration)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=context),  # every watch holds one
+        headers={"User-Agent": f"{program}/{__version__}", "Accept": "application/json"},
+        middlewares=(authenticate,),
+        proxy=configuration.proxy,
+        read_bufsize=2**21,  # a page of a list, or one object of a watch, in few pieces
+    )
+
+
+def _keep_fresh(
+    configuration: Configuration, renew: Callable[[Configuration], Awaitable[None]], seconds: float
+) -> None:
+    """Call ``renew`` before a request when the last time is ``seconds`` ago, whatever becomes of it."""
+    renewed = time.monotonic()
+
+    async def refresh(current: Configuration) -> None:
+        nonlocal renewed
+        now = time.monotonic()
+        if now - renewed < seconds:
+            return
+        renewed = now  # before the wait: requests meanwhile go on with what there is
+        try:
+            await renew(current)
+        except (GravswellError, ConfigException, aiohttp.ClientError, OSError, ValueError) as error:
+            log.warning("the credentials for %s could not be renewed: %s", current.host, error)
+
+    configuration.refresh_api_key_hook = refresh  # type: ignore[assignment]  # the client declares it as None
+
+
+def _ssl_context(configuration: Configuration) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert, cadata=configuration.ca_cert_data)
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _read(path: Path) -> str:
+    try:
+        content = path.read_text().strip()
+    except OSError as error:
+        raise NotFoundError(
+            f"{path} cannot be read ({error.strerror}): this process runs in no pod, or its pod projects no "
+            f"ServiceAccount token into this container; {FOLDER_ENV} names another folder"
+        ) from None
+    if not content:
+        raise InvalidInputError(
+            f"{path} is empty: the pod's projected ServiceAccount volume is broken; recreate the pod"
+        )
+    return content

@@ -1,0 +1,209 @@
+"""The verbs against an HTTP server: what is sent, lists in pages, and what an answer's status means."""
+
+import asyncio
+import json
+
+import pytest
+from aiohttp import web
+from kubernetes.aio.client import Configuration
+
+from gravswell.errors import AccessDeniedError, ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from gravswell.kube import client as module
+from gravswell.kube import errors
+from gravswell.kube.client import LIST_ATTEMPTS, REQUESTS, Client
+from gravswell.kube.resources import LEASE, NODE, POD, SERVICE_ACCOUNT, Resource, Selection
+
+from .conftest import item, page, status
+
+WAIT_SECONDS = 60
+
+
+def names(items):
+    return "".join(thing["metadata"]["name"] for thing in items)
+
+
+async def test_a_list_is_all_of_its_pages(server, api):
+    pages = {None: page(item("a"), item("b"), more="next"), "next": page(item("c"), version=9)}
+    server.handler = lambda request: pages[request.query.get("continue")]
+    items, version = await api.list_all(Selection(POD))
+    assert [(thing["kind"], thing["apiVersion"]) for thing in items] == [("Pod", "v1")] * 3
+    assert (names(items), version) == ("abc", "7")
+
+
+async def test_what_is_selected(server, api):
+    server.handler = lambda _: page()
+    await api.list_all(Selection(POD, "ns", name="a", labels="x=y", fields="spec.nodeName=n"))
+    await api.list_all(Selection(NODE))
+    assert [request.path for request in server.asked] == ["/api/v1/namespaces/ns/pods", "/api/v1/nodes"]
+    selectors = server.queries("labelSelector", "fieldSelector")
+    assert selectors == [("x=y", "metadata.name=a,spec.nodeName=n"), (None, None)]
+
+
+async def test_a_list_whose_pages_expire_begins_anew(server, api):
+    server.answers = [page(item("a"), more="old"), status(410), page(item("x"), more="new"), page(item("z"))]
+    items, _ = await api.list_all(Selection(POD))
+    assert names(items) == "xz"
+    assert server.queries("continue") == [(None,), ("old",), (None,), ("new",)]
+
+
+async def test_a_list_that_always_expires_is_to_be_tried_later(server, api):
+    server.handler = lambda request: status(410) if "continue" in request.query else page(item("a"), more="old")
+    with pytest.raises(errors.ApiUnavailableError, match=r"Pod \(all\): the API server's own words"):
+        await api.list_all(Selection(POD))
+    assert api.requests == 2 * LIST_ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "base"),
+    [
+        (302, errors.ApiUnavailableError, UnavailableError),
+        (400, errors.ApiRejectedError, InvalidInputError),
+        (401, errors.ApiForbiddenError, AccessDeniedError),
+        (403, errors.ApiForbiddenError, AccessDeniedError),
+        (404, errors.ApiNotFoundError, NotFoundError),
+        (405, errors.ApiRejectedError, InvalidInputError),
+        (409, errors.ApiConflictError, ConflictError),
+        (410, errors.ApiExpiredError, UnavailableError),
+        (412, errors.ApiConflictError, ConflictError),
+        (422, errors.ApiRejectedError, InvalidInputError),
+        (429, errors.ApiUnavailableError, UnavailableError),
+        (500, errors.ApiUnavailableError, UnavailableError),
+        (503, errors.ApiUnavailableError, UnavailableError),
+        (504, errors.ApiUnavailableError, UnavailableError),
+    ],
+)
+async def test_a_status_is_an_error_that_names_the_object(server, api, code, error, base):
+    server.handler = lambda _: status(code)
+    with pytest.raises(base, match="Pod ns/name: the API server's own words") as caught:
+        await api.get(POD, "ns", "name")
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds"),
+    [
+        (lambda: status(429, Retry_After="5"), 5),
+        (lambda: status(503, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), None),
+        (lambda: web.json_response({"details": {"retryAfterSeconds": 3}}, status=504), 3),
+        (lambda: web.Response(text="<html>busy</html>", status=502), None),
+        (lambda: web.json_response(["odd"], status=500), None),
+    ],
+)
+async def test_when_to_come_back_is_the_servers_to_say(server, api, answer, seconds):
+    server.handler = lambda _: answer()
+    with pytest.raises(errors.ApiUnavailableError) as caught:
+        await api.get(POD, "ns", "name")
+    assert caught.value.retry_after == seconds
+
+
+async def test_an_answer_that_is_not_the_api_servers(server, api):
+    server.handler = lambda _: web.Response(text="<html>log in first</html>", content_type="text/html")
+    with pytest.raises(errors.ApiUnavailableError, match=r"Pod ns/name: .* as no API server: <html>log in first"):
+        await api.get(POD, "ns", "name")
+
+
+async def test_a_redirect_gets_no_credentials(server, api):
+    server.handler = lambda _: web.Response(status=302, headers={"Location": "/elsewhere"})
+    with pytest.raises(errors.ApiUnavailableError):
+        await api.get(POD, "ns", "name")
+    assert [request.path for request in server.asked] == ["/api/v1/namespaces/ns/pods/name"]
+
+
+async def test_nobody_answers(unused_tcp_port):
+    async with Client(Configuration(host=f"http://127.0.0.1:{unused_tcp_port}"), name="tester") as api:
+        with pytest.raises(errors.ApiUnavailableError, match=f"Pod ns/name: no answer .*{unused_tcp_port}"):
+            await api.get(POD, "ns", "name")
+
+
+async def test_what_each_verb_sends(server, api):
+    sent = []
+
+    async def handler(request):
+        text = await request.text()
+        sent.append(
+            (request.method, request.path_qs, request.headers.get("Content-Type"), json.loads(text) if text else None)
+        )
+        return web.json_response({})
+
+    server.handler = handler
+    manifest = {"metadata": {"namespace": "ns", "name": "a"}}
+    change = {"spec": {"x": 1}}
+    await api.apply(POD, manifest)
+    await api.apply(POD, manifest, manager="other")
+    await api.apply_status(POD, manifest)
+    await api.merge(POD, "ns", "a", change)
+    await api.merge_strategically(NODE, None, "n", change, subresource="status")
+    await api.create(LEASE, manifest)
+    await api.create_under(SERVICE_ACCOUNT, "ns", "a", "token", change)
+    await api.replace(POD, manifest)
+    pod, lease = "/api/v1/namespaces/ns/pods", "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
+    assert sent == [
+        ("PATCH", f"{pod}/a?fieldManager=tester&force=true", module.APPLY, manifest),
+        ("PATCH", f"{pod}/a?fieldManager=other&force=true", module.APPLY, manifest),
+        ("PATCH", f"{pod}/a/status?fieldManager=tester&force=true", module.APPLY, manifest),
+        ("PATCH", f"{pod}/a?fieldManager=tester", module.MERGE, change),
+        ("PATCH", "/api/v1/nodes/n/status?fieldManager=tester", module.STRATEGIC, change),
+        ("POST", lease, "application/json", manifest),
+        ("POST", "/api/v1/namespaces/ns/serviceaccounts/a/token", "application/json", change),
+        ("PUT", f"{pod}/a", "application/json", manifest),
+    ]
+    assert server.asked[0].headers["User-Agent"].startswith("tester/")
+    assert api.requests == 8
+    assert api.writes == {"Pod": 5, "Node": 1, "Lease": 1, "ServiceAccount": 1}
+
+
+async def test_deleting_exactly_one_object(server, api):
+    bodies = []
+
+    async def handler(request):
+        bodies.append(await request.json())
+        return answers.pop(0)
+
+    server.handler = handler
+    answers = [web.json_response({}), status(404), status(409)]
+    await api.delete(POD, "ns", "a", "uid-1", grace_seconds=0)
+    await api.delete(POD, "ns", "a")
+    await api.delete(POD, "ns", "a", "uid-1")  # another pod has the name by now
+    common = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+    ours = common | {"preconditions": {"uid": "uid-1"}}
+    assert bodies == [ours | {"gracePeriodSeconds": 0}, common, ours]
+    answers = [status(409)]
+    with pytest.raises(errors.ApiConflictError):
+        await api.delete(POD, "ns", "a")
+
+
+async def test_watches_leave_room_for_requests(server, api):
+    """However many there are: each holds a connection for as long as it lasts."""
+    hold = asyncio.Event()
+
+    async def handler(request):
+        if "watch" not in request.query:
+            return web.json_response(item("a"))
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await hold.wait()
+        return response
+
+    server.handler = handler
+
+    async def drain():
+        async for _ in api.watch(Selection(POD), "1"):
+            raise AssertionError("nothing was sent")
+
+    watches = [asyncio.create_task(drain()) for _ in range(2 * REQUESTS)]
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while len(server.asked) < len(watches):  # noqa: ASYNC110  what the server has got, it does not signal
+                await asyncio.sleep(0.01)
+            assert (await api.get(POD, "ns", "a"))["metadata"]["name"] == "a"
+    finally:
+        hold.set()
+        await asyncio.gather(*watches)
+
+
+def test_paths():
+    custom = Resource("Model", "models", "gravswell.dev", "v1alpha1")
+    assert custom.api_version == "gravswell.dev/v1alpha1"
+    assert custom.path("ns", "a/b", "status") == "/apis/gravswell.dev/v1alpha1/namespaces/ns/models/a%2Fb/status"
+    assert NODE.path("ignored", "n") == "/api/v1/nodes/n"
+    assert POD.path() == "/api/v1/pods"
