@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field
 
 from gravswell_operator.api import KINDS, generate
-from gravswell_operator.api.common import ApiModel, Column, Names, Resource, seconds
+from gravswell_operator.api.common import ApiModel, Column, Names, Resource
 from gravswell_operator.api.crd import crd, crds, schema
 from gravswell_operator.api.rules import Rule, matching
 
@@ -238,11 +238,6 @@ def test_columns_point_at_fields_that_exist():
         for column in kind.NAMES.columns:
             field = column.path.partition("[")[0]
             assert field == ".metadata.creationTimestamp" or kind.NAMES.kind + field in paths, column
-
-
-@pytest.mark.parametrize(("text", "length"), [("45s", 45), ("1h30m", 5400), ("2h3m4s", 7384)])
-def test_durations_in_seconds(text, length):
-    assert seconds(text) == length
 
 
 def test_the_files_in_the_checkout_are_up_to_date():

@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from gravswell import durations
 from gravswell_operator.api.rules import EXTENSION, Rule, matching
 
 GROUP = "gravswell.dev"
@@ -120,15 +121,8 @@ Quantity = Annotated[
 ]
 """A positive Kubernetes quantity, such as ``500m`` or ``8Gi``; a plain integer in a manifest is one too."""
 
-Duration = Annotated[str, Field(pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$", min_length=2, max_length=16)]
-"""Hours, minutes and seconds, such as ``1h30m`` or ``45s``; :func:`seconds` reads it."""
-
-
-def seconds(duration: str) -> int:
-    """The length of a :data:`Duration` in seconds."""
-    scale = {"h": 3600, "m": 60, "s": 1}
-    return sum(int(number) * scale[unit] for number, unit in re.findall(r"([0-9]+)([hms])", duration))
-
+Duration = Annotated[str, Field(pattern=durations.PATTERN, min_length=2, max_length=16)]
+"""Hours, minutes and seconds, such as ``1h30m`` or ``45s``; :func:`gravswell.durations.seconds` reads it."""
 
 MAX_NAME = 50
 """Longest name of an object after which others are named: a Service takes 63 characters, and ours add an ending."""

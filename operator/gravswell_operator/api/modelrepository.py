@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from gravswell.durations import seconds
 from gravswell_operator.api.common import (
     ApiModel,
     Column,
@@ -14,7 +15,6 @@ from gravswell_operator.api.common import (
     Resource,
     Status,
     name_rule,
-    seconds,
 )
 from gravswell_operator.api.rules import Rule, matching
 

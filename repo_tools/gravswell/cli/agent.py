@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from gravswell.cli.output import Output, OutputOption, emit
+from gravswell.durations import seconds
 from gravswell.errors import InvalidInputError, UnsupportedError
 
 app = typer.Typer(
@@ -119,7 +120,7 @@ def list_(
 ) -> None:
     """List a repository for the operator, again and again, until SIGTERM."""
     _need_extra()
-    from gravswell.serving.agent.lister import list_repository, parse_interval, render  # noqa: PLC0415  late: heavy
+    from gravswell.serving.agent.lister import list_repository, render  # noqa: PLC0415  late: heavy
     from gravswell.serving.agent.program import run_lister  # noqa: PLC0415  late: heavy
 
     if once:
@@ -129,7 +130,7 @@ def list_(
     if listing is None:
         raise InvalidInputError("--listing names the ConfigMap to write; --once prints instead")
     _log()
-    asyncio.run(run_lister(repository, listing, parse_interval(interval), namespace=namespace, listen=listen))
+    asyncio.run(run_lister(repository, listing, seconds(interval, at_least=1), namespace=namespace, listen=listen))
 
 
 def parse_bytes(text: str) -> int:

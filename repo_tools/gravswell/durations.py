@@ -1,0 +1,26 @@
+"""Durations as a user writes them, in custom resources and on the command line: one grammar, and its one reader.
+
+Its law: only the standard library, for the operator's API stands on it too.
+"""
+
+import re
+
+from gravswell.errors import InvalidInputError
+
+PATTERN = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
+"""Hours, minutes and seconds, such as ``1h30m`` or ``45s``. It takes an empty text too, which is no duration."""
+
+_UNITS = {"h": 3600, "m": 60, "s": 1}
+
+
+def seconds(duration: str, *, at_least: int = 0) -> int:
+    """The length of ``duration`` in seconds.
+
+    Raises :class:`InvalidInputError` for a text that is none, or one of less than ``at_least`` seconds.
+    """
+    length = None
+    if duration and re.fullmatch(PATTERN, duration):
+        length = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9]+)([hms])", duration))
+    if length is None or length < at_least:
+        raise InvalidInputError(f"{duration!r} is no interval: write 30s, 5m or 1h30m")
+    return length
