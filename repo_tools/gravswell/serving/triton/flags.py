@@ -1,6 +1,10 @@
 """How a Triton is started: one argument list, for the pod that the operator makes and for the embedded server.
 
 Its law: data in, strings out, and only the standard library, so that anything may import it.
+
+Triton takes the key of its closed APIs from its command line and from nowhere else, so every process in its PID
+namespace reads the key in ``/proc/PID/cmdline``, whatever user it runs as: its own Python models, a debug container
+that targets it, and with ``shareProcessNamespace``, which gravswell never sets, every container of the pod.
 """
 
 import shlex

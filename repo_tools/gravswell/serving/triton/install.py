@@ -22,7 +22,7 @@ from typing import Final
 from gravswell.cache import cache_dir, locked, require_free_space
 from gravswell.errors import UnavailableError
 from gravswell.serving.triton.packages import Progress, install_packages, require_libraries, run_checked
-from gravswell.serving.triton.support import Machine, require_support
+from gravswell.serving.triton.support import Machine, require_plain_path, require_support
 
 TRITON_VERSION: Final = "2.51.0"
 WHEEL: Final = "nvidia-pytriton==0.7.0"
@@ -82,12 +82,14 @@ def ensure_triton(progress: Progress | None = None) -> TritonInstallation:
     call this at once: one installs, the others wait for it. An interrupted installation is taken up again where it
     left off, package by package.
 
-    Raises :class:`UnsupportedError` on a platform without it, and :class:`UnavailableError` when the packages cannot
-    be had, the disk is full, or the system lacks a shared library.
+    Raises :class:`UnsupportedError` on a platform without it, :class:`InvalidInputError` for a cache in a path that it
+    cannot work in, and :class:`UnavailableError` when the packages cannot be had, the disk is full, or the system lacks
+    a shared library.
     """
     require_support(Machine.this())
     report = progress or (lambda _step, _done, _total: None)
     root = cache_dir() / "triton"
+    require_plain_path(root, "let GRAVSWELL_CACHE name another folder")
     wheel = root / f"wheel-{WHEEL.rpartition('==')[2]}"
     stub = root / f"stub-{_digest(sys.version, sys.base_prefix, *STUB_PACKAGES)}"
     server = root / f"server-{_digest(str(wheel), str(stub), SHIM, *_library_folders(wheel), *_sources())}"

@@ -4,19 +4,20 @@ Nothing is written into the repository. Versions are links, so nothing is copied
 that asks for a GPU fails the load where there is none. Uploads that are not published yet are left out.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tritonclient.grpc import model_config_pb2
 
-from gravswell.errors import NotFoundError
+from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.quiver.config import ConfigText
 from gravswell.quiver.layout import CONFIG, parse_version
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import open_store
+from gravswell.serving.triton.modelnames import why_unservable
 
 _Group = model_config_pb2.ModelInstanceGroup
 
@@ -51,34 +52,52 @@ class Overlay:
     """Names, sorted."""
     complete: bool
     """Every config says all that Triton could fill in, so Triton need not start a process for each model to ask."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Folders with versions that are left out, and why: Triton cannot serve a model of such a name."""
 
 
 def build_overlay(repository: str | Path, target: Path, models: Iterable[str] | None = None) -> Overlay:
     """Fill the folder ``target`` for a server of ``repository`` and describe what is in it.
 
     ``models`` limits it to these and to what their ensembles are made of; None takes every entry that has a version.
-    Raises :class:`NotFoundError` for a repository or model that is not there, or a repository with nothing to serve.
+    Raises :class:`NotFoundError` for a repository or model that is not there, or a repository with nothing to serve,
+    :class:`InvalidInputError` where the only ones have names that cannot be served.
     """
     reader = RepositoryReader(repository)
     root = repository_folder(repository)
     known = reader.entries()
     wanted = list(known if models is None else models)
     built: dict[str, Any] = {}
+    refused: dict[str, str] = {}
     while wanted:
         name = wanted.pop()
-        if name in built:
+        if name in built or name in refused:
+            continue
+        unservable = why_unservable(name)
+        if unservable is not None and models is not None:
+            refused[name] = unservable
             continue
         if name not in known:
             raise NotFoundError(f"there is no model '{name}' in {root}; it has {', '.join(known) or 'none'}")
         numbers = {version.number for version in reader.versions(name)}
-        if numbers:
+        if numbers and unservable is not None:
+            refused[name] = unservable
+        elif numbers:
             built[name] = _link(reader, name, numbers, root / name, target / name)
             wanted += [step.model_name for step in built[name].ensemble_scheduling.step]
         elif models is not None:
             raise NotFoundError(f"model '{name}' in {root} has no version; export one first")
+    if not built and refused:
+        raise unservable_names(root, refused)
     if not built:
         raise NotFoundError(f"{root} has no model with a version, so there is nothing to serve; export one first")
-    return Overlay(sorted(built), all(map(_is_complete, built.values())))
+    return Overlay(sorted(built), all(map(_is_complete, built.values())), refused)
+
+
+def unservable_names(root: Path, refused: Mapping[str, str]) -> InvalidInputError:
+    """What to tell of an overlay's ``refused``; names are shown in ASCII, for they may be no text."""
+    told = "; ".join(f"folder {name!a} in {root} cannot be served: {why}" for name, why in sorted(refused.items()))
+    return InvalidInputError(f"{told}; rename it, or name the models to serve (--model)")
 
 
 def _link(reader: RepositoryReader, name: str, numbers: set[int], source: Path, target: Path) -> Any:

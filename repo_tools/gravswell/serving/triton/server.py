@@ -21,7 +21,8 @@ from gravswell.quiver.layout import CONFIG
 from gravswell.serving.triton.control import ControlAPI, tidy_reason
 from gravswell.serving.triton.flags import ModelControl, key_headers, server_flags
 from gravswell.serving.triton.install import ensure_triton
-from gravswell.serving.triton.overlay import build_overlay, repository_folder, run_on_cpu
+from gravswell.serving.triton.modelnames import why_unservable
+from gravswell.serving.triton.overlay import Overlay, build_overlay, repository_folder, run_on_cpu, unservable_names
 from gravswell.serving.triton.packages import Progress
 from gravswell.serving.triton.process import ServerProcess
 from gravswell.serving.triton.workspace import Workspace
@@ -159,6 +160,8 @@ class EmbeddedTriton:
 
         Raises :class:`InvalidInputError` with Triton's reason when it does not load; what was loaded before stays.
         """
+        if unservable := why_unservable(model):
+            raise unservable_names(self._root, {model: unservable})
         path = self._root / model / CONFIG
         config = None
         if path.is_file():
@@ -181,15 +184,17 @@ class EmbeddedTriton:
             undo.callback(self.stop)
             folder = self._workspace.path
             extra = list(self._extra)
+            self._served_folder = folder / "models"
+            overlay = Overlay([], complete=False)
             if self._model_control == "none":
-                overlay = build_overlay(self._root, folder / "models", self._models)
-                expected = overlay.models
+                overlay = build_overlay(self._root, self._served_folder, self._models)
+                if overlay.refused and not self._allow_failures:
+                    raise unservable_names(self._root, overlay.refused)
                 if overlay.complete:
                     extra.insert(0, "--disable-auto-complete-config")
-                self._served_folder = folder / "models"
             else:
-                expected = []
-                self._served_folder = self._root
+                # Under a path of ours, because the Python backend hands paths to a shell: yours may hold a space.
+                self._served_folder.symlink_to(self._root, target_is_directory=True)
             for attempt in range(PORT_ATTEMPTS):
                 self._ports = _choose_ports(self.host, self._wanted_ports)
                 try:
@@ -198,7 +203,7 @@ class EmbeddedTriton:
                 except ConflictError:
                     if attempt + 1 == PORT_ATTEMPTS or 0 not in vars(self._wanted_ports).values():
                         raise
-            self._judge(expected)
+            self._judge(overlay)
             undo.pop_all()
         return self
 
@@ -268,18 +273,19 @@ class EmbeddedTriton:
             return ConflictError(f"Triton cannot listen on {taken[1]}: another program does; choose another port")
         return UnavailableError(f"Triton ended while it started: {_last_words(process)}; {self._keep(process.log)}")
 
-    def _judge(self, expected: list[str]) -> None:
+    def _judge(self, overlay: Overlay) -> None:
         statuses = self.control.index()
         ready = {status.name for status in statuses if status.state == "READY"}
         reasons = {status.name: status.reason for status in statuses if status.reason and status.state != "READY"}
         log = self.process.log
-        # In the user's own paths, not the overlay's.
-        overlay, root = str(self._served_folder), str(self._root)
+        # In the user's own paths, not ours.
+        shown, root = str(self._served_folder), str(self._root)
         self.failures = {
-            name: (reasons.get(name) or _poll_failure(self.process, name)).replace(overlay, root)
-            for name in expected
+            name: (reasons.get(name) or _poll_failure(self.process, name)).replace(shown, root)
+            for name in overlay.models
             if name not in ready
         }
+        self.failures |= {ascii(name)[1:-1]: why for name, why in overlay.refused.items()}  # it may be no text
         if self.failures and not self._allow_failures:
             told = "; ".join(f"model '{name}' does not load: {reason}" for name, reason in self.failures.items())
             raise UnavailableError(f"{told}; {self._keep(log)}")

@@ -1,11 +1,13 @@
-"""Where the embedded Triton exists: decided from plain facts, so that every platform is tested on any."""
+"""Where the embedded Triton can run: decided from plain facts, so that every platform is tested on any."""
 
 import platform
+import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Self
 
-from gravswell.errors import UnsupportedError
+from gravswell.errors import InvalidInputError, UnsupportedError
 
 PYTHONS: Final = ((3, 11), (3, 12))
 """Interpreters whose stub is in the wheel and takes numpy < 2."""
@@ -55,6 +57,17 @@ def require_support(machine: Machine) -> None:
         obstacle = f"its Python backend takes Python 3.11 or 3.12, and this is {_dotted(machine.python)}"
     if obstacle:
         raise UnsupportedError(f"the embedded Triton cannot run here: {obstacle}; {WAY_OUT}")
+
+
+def require_plain_path(path: Path, way_out: str) -> None:
+    """Raise :class:`InvalidInputError` for a path that Triton's Python backend cannot hand to its shell.
+
+    It quotes nothing, so a space there makes every load hang, and it reads other than ASCII letters wrongly.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.,:=@%+~/-]+", str(path)):
+        raise InvalidInputError(
+            f"the embedded Triton cannot work in {path}: the path holds a space or the like; {way_out}"
+        )
 
 
 def _dotted(version: tuple[int, int]) -> str:

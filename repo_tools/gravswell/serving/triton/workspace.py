@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from gravswell.serving.triton.support import require_plain_path
+
 PREFIX: Final = "gravswell-triton-"
 
 
@@ -21,6 +23,7 @@ class Workspace:
     @classmethod
     def create(cls) -> Self:
         """Sweep what dead owners left, and make a new one in the system's temporary folder."""
+        require_plain_path(Path(tempfile.gettempdir()), "let TMPDIR name another folder")
         for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/"):
             _remove_if_left(left)
         while True:
