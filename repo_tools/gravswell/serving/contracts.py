@@ -16,14 +16,25 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
+from gravswell.names import PROOF_PREFIX
+
 DESIRED_KEY = "desired.json"
 LISTING_KEY = "listing.json"
 
-PRIVATE_PREFIX = "gravswell-proof-"
+PRIVATE_PREFIX = PROOF_PREFIX
 """Names of the private models under which golden proofs run: no desired model may have such a name."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """Hexadecimal sha256. The digest of a version is that of its ``.manifest.json``, byte for byte."""
+
+
+def is_text(name: str) -> bool:
+    """Whether a document can carry ``name``: a folder's name can be any bytes, JSON is UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Document(BaseModel):

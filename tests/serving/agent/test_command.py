@@ -9,7 +9,7 @@ from gravswell.cli import agent as command
 from gravswell.cli.app import app
 from gravswell.errors import InvalidInputError, UnsupportedError
 
-from .conftest import MakeAgent, until
+from .running import MakeAgent, until
 
 
 def invoke(*arguments: str) -> Exception:
@@ -61,5 +61,5 @@ async def test_a_wrong_key_is_told_where_one_looks(agent: MakeAgent, tmp_path: P
     wrong.write_text("guessed")
     async with agent(key_file=wrong) as running:
         running.desire()
-        await until(lambda: "restricted" in running.reconciler.triton_problem, "the refusal is known")
-        assert not running.reconciler.ready
+        await until(lambda: "restricted" in running.ledger.triton_problem, "the refusal is known")
+        assert not running.ledger.ready

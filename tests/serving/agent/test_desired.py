@@ -11,7 +11,7 @@ from gravswell.serving.agent.desired import DesiredSource, FileSource, LatestSou
 from gravswell.serving.agent.program import AgentOptions
 from gravswell.serving.contracts import Desired, DesiredModel, Verification
 
-from .conftest import until
+from .running import until
 from .versions import publish
 
 

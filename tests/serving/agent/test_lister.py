@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from gravswell.cli.app import app
-from gravswell.errors import AccessDeniedError, InvalidInputError
+from gravswell.errors import AccessDeniedError
 from gravswell.quiver.stores import Children
 from gravswell.quiver.stores.local import LocalStore
 from gravswell.serving.agent.lister import (
@@ -19,7 +19,6 @@ from gravswell.serving.agent.lister import (
     list_repository,
     merged,
     must_write,
-    parse_interval,
     trimmed,
 )
 from gravswell.serving.contracts import ListedEntry, ListedVersion, Listing, Reason
@@ -147,17 +146,6 @@ def test_a_listing_stays_below_its_limit_and_keeps_what_matters(counts: list[int
         len(after.versions) == len({after.versions[0].number, *after.aliases.values()}) for after in found.entries
     )
     assert fits or smallest
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("5m", 300), ("1h30m", 5400), ("1h0m1s", 3601)])
-def test_intervals(text: str, seconds: int):
-    assert parse_interval(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "30", "0s", "1d", "-5s", "5m ", "s"])
-def test_what_is_no_interval(text: str):
-    with pytest.raises(InvalidInputError, match="write 30s"):
-        parse_interval(text)
 
 
 def test_once_prints_the_document(repository: Path):

@@ -18,7 +18,7 @@ from gravswell.serving.agent import steps
 from gravswell.serving.contracts import DesiredModel, ModelState, Reason
 from gravswell.serving.triton import EmbeddedTriton, Ports
 
-from .conftest import KEY, MakeAgent, Running, start_triton, until
+from .running import KEY, MakeAgent, Running, start_triton, until
 from .traffic import Traffic
 from .versions import WIDTH, config_text, publish
 
@@ -62,9 +62,9 @@ async def test_an_agent_that_restarts_adopts_what_is_loaded(agent: MakeAgent, tr
         running.desired_file.unlink()  # its source does not answer: it goes on with what it saw last
         async with agent() as again:
             again.revision = running.revision
-            assert not again.reconciler.ready
+            assert not again.ledger.ready
             report = await again.serves("scale", 1)
-            await until(lambda: again.reconciler.ready, "the adopted model is proven")
+            await until(lambda: again.ledger.ready, "the adopted model is proven")
             assert report.loaded_digest == digest
             assert loads(triton) == 1
             assert not report.seconds, "nothing was fetched, verified or loaded"
@@ -80,7 +80,7 @@ async def test_what_changed_while_the_agent_was_away_is_caught_up(agent: MakeAge
     leftover = models / name / "1"
     shutil.copytree(models / "scale/1", leftover)
     (leftover.parent / "config.pbtxt").write_text(config_text(name, kind="KIND_CPU"))
-    triton.load(name)  # an agent was killed amid a golden proof
+    triton.control.load(name, None, 60)  # an agent was killed amid a golden proof
     running.desire(model(2, second))
     async with agent() as again:
         again.revision = running.revision
@@ -103,13 +103,13 @@ async def test_a_triton_that_restarts_is_filled_again(agent: MakeAgent, reposito
             assert (await running.settled("scale", 2)).reason == Reason.GOLDEN_MISMATCH
 
             old.stop()
-            await until(lambda: not running.reconciler.ready, "the pod is unready without Triton")
+            await until(lambda: not running.ledger.ready, "the pod is unready without Triton")
             report = running.server.report()
             assert report.triton == ""
             assert report.models[0].loaded_version is None
             repository.rename(repository.with_name("away"))  # a restart needs no repository
             with start_triton(models, ports=ports) as new:
-                await until(lambda: running.reconciler.ready, "the last good version serves again")
+                await until(lambda: running.ledger.ready, "the last good version serves again")
                 assert answer(new) == 1.0
                 found = running.report_of("scale")
                 assert (found.loaded_version, found.loaded_digest) == (1, first)
@@ -129,7 +129,7 @@ async def test_a_dead_backend_process_is_replaced(agent: MakeAgent, triton, repo
         os.kill(processes[0], signal.SIGKILL)
         assert [served.name for served in triton.served()] == ["scale"], "Triton still says ready"
         await until(lambda: loads(triton) == 2, "the model is loaded again")
-        await until(lambda: running.reconciler.ready, "the model is proven again")
+        await until(lambda: running.ledger.ready, "the model is proven again")
         assert [answer(triton) for _ in range(6)] == [1.0] * 6
         await running.serves("scale", 1)
 
@@ -142,7 +142,7 @@ async def test_a_slow_model_is_left_alone(agent: MakeAgent, triton, repository, 
         processes = stubs(triton)
         monkeypatch.setattr(steps, "PROBE_SECONDS", 1e-4)  # no answer comes so soon
         await _looked_after(running, 5)
-        assert running.reconciler.ready
+        assert running.ledger.ready
         assert running.report_of("scale").state is ModelState.SERVING
         assert stubs(triton) == processes
         assert loads(triton) == 1
@@ -166,8 +166,8 @@ async def test_a_busy_model_is_not_probed(agent: MakeAgent, triton, repository, 
 
 async def _looked_after(running: Running, times: int) -> None:
     for _ in range(times):
-        seen = running.reconciler.serving["scale"].probed_at
-        await until(lambda: running.reconciler.serving["scale"].probed_at > seen, "it is looked after")  # noqa: B023
+        seen = running.ledger.serving["scale"].probed_at
+        await until(lambda: running.ledger.serving["scale"].probed_at > seen, "it is looked after")  # noqa: B023
 
 
 def test_the_command_serves_the_latest_and_ends_on_sigterm(triton, repository, models, tmp_path: Path):

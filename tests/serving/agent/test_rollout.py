@@ -7,12 +7,12 @@ import errno
 import aiohttp
 import pytest
 
-from gravswell.serving.agent import steps
+from gravswell.serving.agent import private, steps
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.contracts import DesiredModel, ModelState, Reason, Verification
 
-from .conftest import until
+from .running import until
 from .traffic import Traffic
 from .versions import endless_graph, failing_graph, flip_a_bit, publish, scaling_graph
 
@@ -67,7 +67,7 @@ async def test_versions_switch_and_broken_ones_do_not_and_no_request_fails(agent
                 assert (report.state, report.reason) == (ModelState.FAILED, reason), report.message
                 assert words in report.message
                 assert (report.loaded_version, report.loaded_digest) == (1, first)
-                assert running.reconciler.ready, "a broken version must not make the pod unready"
+                assert running.ledger.ready, "a broken version must not make the pod unready"
                 await until(lambda seen=answered: len(traffic.answers) > seen + 20, "answers flow on")
                 assert set(traffic.answers[answered + 2 :]) == {1.0}
 
@@ -120,7 +120,7 @@ async def test_a_fault_in_house_keeping_ends_nothing(agent, repository, monkeypa
         await until(lambda: "the look at Triton failed" in caplog.text, "it is told")
         beat = running.reconciler.beat
         await until(lambda: running.reconciler.beat > beat, "the loop goes round")
-        assert running.reconciler.ready
+        assert running.ledger.ready
 
 
 async def _readiness(address: str, seen: set[int]) -> None:
@@ -164,12 +164,12 @@ async def test_a_new_version_that_answers_wrongly_costs_the_trust_it_inherited(a
         running.desire(model(2, broken, verification=Verification.HASHES))
         report = await running.settled("scale", 2)
         assert (report.reason, report.loaded_version) == (Reason.INFERENCE_FAILED, 2)
-        assert not running.reconciler.ready
+        assert not running.ledger.ready
 
 
 async def test_a_proof_without_an_answer_is_told_once_and_blocks_nothing(agent, triton, repository, monkeypatch):
-    monkeypatch.setattr(steps, "PROOF_SECONDS", 5.0)
-    monkeypatch.setattr(steps, "END_SECONDS", 1.0)
+    monkeypatch.setattr(private, "PROOF_SECONDS", 5.0)
+    monkeypatch.setattr(private, "END_SECONDS", 1.0)
     endless = publish(repository, "endless", 1, 1.0, graph=endless_graph())
     sound = publish(repository, "scale", 1, 1.0)
     async with agent() as running:
@@ -178,12 +178,12 @@ async def test_a_proof_without_an_answer_is_told_once_and_blocks_nothing(agent, 
         assert (report.state, report.reason) == (ModelState.FAILED, Reason.NO_ANSWER)
         assert "no answer to its golden inputs within 5 s" in report.message
         await running.serves("scale", 1)
-        assert running.reconciler.ready
+        assert running.ledger.ready
         await until(
             lambda: "earlier golden proof" in running.report_of("endless").message, "no second proof beside the first"
         )
-        assert running.reconciler.triton_version, "what never ends is no sign that Triton is gone"
-        assert running.reconciler.ready
+        assert running.ledger.triton_version, "what never ends is no sign that Triton is gone"
+        assert running.ledger.ready
     log = triton.process.log.read_text()
     assert log.count("successfully loaded 'gravswell-proof-" + endless[:16]) == 1
 
@@ -197,10 +197,10 @@ async def test_a_version_that_heals_is_taken(agent, repository):
         running.desire(model(1, digest))
         report = await running.settled("scale", 1)
         assert report.reason == Reason.HASH_MISMATCH
-        assert not running.reconciler.ready
+        assert not running.ledger.ready
         path.write_bytes(sound)
         await until(lambda: running.report_of("scale").state is ModelState.SERVING, "the healed version serves")
-        assert running.reconciler.ready
+        assert running.ledger.ready
 
 
 async def test_models_come_and_go(agent, triton, repository, models):
@@ -214,7 +214,7 @@ async def test_models_come_and_go(agent, triton, repository, models):
         async with client.get(f"{url}/readyz") as answer:
             assert answer.status == 503
         running.desire()
-        await until(lambda: running.reconciler.ready, "nothing desired, Triton answers: ready")
+        await until(lambda: running.ledger.ready, "nothing desired, Triton answers: ready")
 
         running.desire(desired("a"), desired("b"))
         await running.serves("a", 1)
@@ -257,7 +257,7 @@ async def test_verification_is_what_the_model_demands(agent, repository):
         running.desire(model(3, None, verification=Verification.NONE))
         report = await running.serves("scale", 3)
         assert report.loaded_digest is None
-        assert running.reconciler.ready
+        assert running.ledger.ready
 
 
 async def test_instances_change_without_a_new_version(agent, triton, repository):
@@ -269,10 +269,10 @@ async def test_instances_change_without_a_new_version(agent, triton, repository)
             running.desire(model(1, digest, instances=2))
 
             def counted() -> bool:
-                loaded = running.reconciler.serving.get("scale")
+                loaded = running.ledger.serving.get("scale")
                 return loaded is not None and loaded.proven and loaded.loaded.key != before
 
-            before = running.reconciler.serving["scale"].loaded.key
+            before = running.ledger.serving["scale"].loaded.key
             await until(counted, "the model is loaded with two instances")
             await until(lambda: len(traffic.answers) > 20, "answers flow")
         assert traffic.errors == []
@@ -288,7 +288,7 @@ async def test_the_repository_does_not_matter_after_the_start(agent, triton, rep
         running.desire(model(1, digest), DesiredModel(name="other", version=1, digest="0" * 64))
         report = await running.settled("other", 1)
         assert report.reason == Reason.REPOSITORY_NOT_FOUND
-        assert running.reconciler.ready
+        assert running.ledger.ready
         away.rename(repository)
         publish(repository, "other", 2, 2.0)
         await until(

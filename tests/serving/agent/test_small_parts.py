@@ -113,7 +113,7 @@ async def test_samples_travel_as_the_config_declares(config: str, shape: tuple[i
     )
     x = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
     triton = EchoTriton()
-    await prove(triton, message, "m", 1, Golden([Sample({"x": x}, {"y": x})], None, None), limit=1.0)
+    await prove(triton, message, "m", 1, Golden([Sample({"x": x}, {"y": x})], None, None, {}), limit=1.0)
     assert triton.asked == asked
 
 

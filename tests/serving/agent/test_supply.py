@@ -10,11 +10,10 @@ import pytest
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.serving.agent import memory
 from gravswell.serving.agent.decide import identity
+from gravswell.serving.agent.failures import ModelFailure, SupersededError
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.supply import (
     SPARE_BYTES,
-    ModelFailure,
-    SupersededError,
     fetch,
     is_damaged,
     published_config,

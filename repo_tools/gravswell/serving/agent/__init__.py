@@ -14,8 +14,12 @@ again. Decisions (:mod:`.decide`, :mod:`.loadconfig`, :mod:`.health`) are pure; 
 :mod:`.prove`      golden tensors, reproduced by the Triton that will serve them
 :mod:`.health`     when a failed probe is proof of a dead backend process
 :mod:`.view`       what one Triton says of itself
+:mod:`.failures`   the errors of disk, repository and Triton as reasons of the report
+:mod:`.private`    golden proofs under private names, before any traffic
 :mod:`.steps`      fetch, verify, load, infer: each whole or not at all
-:mod:`.reconciler` one worker for each model that carries out the steps
+:mod:`.ledger`     what is noted of each model, and the pod's readiness
+:mod:`.worker`     look, decide, do one step, look again: for one model
+:mod:`.reconciler` the loop: a look at Triton, and a worker for each model that needs one
 :mod:`.reporting`  the report, and its way into the ConfigMap
 :mod:`.server`     ``/readyz``, ``/livez``, ``/report``, ``/metrics``
 :mod:`.lister`     the other program of the same image: what a repository holds, for the operator

@@ -12,7 +12,7 @@ from gravswell.errors import GravswellError, InvalidInputError
 from gravswell.kube.backoff import Backoff
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.agent.configmaps import ConfigMap, Snapshot
-from gravswell.serving.contracts import DESIRED_KEY, PRIVATE_PREFIX, Desired, DesiredModel, Verification
+from gravswell.serving.contracts import DESIRED_KEY, PRIVATE_PREFIX, Desired, DesiredModel, Verification, is_text
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,8 @@ class FileSource:
 class LatestSource:
     """Every entry of the repository at its latest version, listed every ``interval`` seconds.
 
-    A version without a manifest is served as it is: nothing of it can be verified.
+    A version without a manifest is served as it is: nothing of it can be verified. Entries whose names no desired model
+    can have are passed over.
     """
 
     def __init__(self, repository: str, interval: float, verification: Verification = Verification.GOLDEN) -> None:
@@ -111,7 +112,7 @@ class LatestSource:
         reader = RepositoryReader(self._repository)
         models = []
         for entry in reader.entries():
-            if entry.startswith(PRIVATE_PREFIX):
+            if entry.startswith(PRIVATE_PREFIX) or not is_text(entry):
                 continue
             newest = next(iter(reader.versions(entry)), None)
             if newest is not None:

@@ -17,6 +17,7 @@ import logging
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from gravswell.errors import InvalidInputError, UnavailableError
@@ -113,9 +114,10 @@ class ModelFolder:
         if self.placed.get(model.name, {}).get(model.version) == name:
             return target
         target.parent.mkdir(exist_ok=True)
+        self._show_config(self.staged_path(name), target.parent)
         if target.exists():
             self._discard(target)
-        self._show_config(self.staged_path(name), target.parent)
+            self.placed.get(model.name, {}).pop(model.version, None)
         self.staged_path(name).rename(target)
         self.staged.discard(name)
         self.placed.setdefault(model.name, {})[model.version] = name
@@ -166,8 +168,9 @@ class ModelFolder:
         seen: dict[int, int] = {}  # by inode: a version under proof has two names and is there once
         for folder, _, names in os.walk(self.root):
             for name in names:
-                info = Path(folder, name).stat()
-                seen[info.st_ino] = info.st_size
+                with suppress(FileNotFoundError):  # another model's step may remove it while we look
+                    info = Path(folder, name).stat()
+                    seen[info.st_ino] = info.st_size
         return sum(seen.values())
 
     def _show_config(self, version: Path, model: Path) -> None:
@@ -178,7 +181,8 @@ class ModelFolder:
         """
         published, shown = version / VERSION_CONFIG, model / CONFIG
         if published.exists() and not shown.exists():
-            shutil.copyfile(published, shown)
+            with tempfile.TemporaryDirectory(dir=self.incoming) as scratch:  # a full disk must leave no half of it
+                shutil.copyfile(published, Path(scratch) / CONFIG).rename(shown)
 
     def _discard(self, path: Path) -> None:
         """Rename away, then remove: half a version is never visible."""

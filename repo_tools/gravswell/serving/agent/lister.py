@@ -5,7 +5,7 @@ The operator holds no credentials for repositories; this small program has those
 
 import asyncio
 import logging
-import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -23,7 +23,15 @@ from gravswell.errors import (
 from gravswell.kube.backoff import Backoff
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.agent.configmaps import ConfigMap
-from gravswell.serving.contracts import LISTING_KEY, PRIVATE_PREFIX, ListedEntry, ListedVersion, Listing, Reason
+from gravswell.serving.contracts import (
+    LISTING_KEY,
+    PRIVATE_PREFIX,
+    ListedEntry,
+    ListedVersion,
+    Listing,
+    Reason,
+    is_text,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +40,14 @@ LARGEST_BYTES = 900_000
 
 HEARTBEAT = timedelta(minutes=5)
 """How old ``observedAt`` may become while nothing changes: every write wakes the operator."""
+
+STUCK_INTERVALS = 3
+STUCK_SECONDS = 120.0
+"""A loop that has not turned for so many intervals, and for so long, is stuck: its waits for the API server are
+shorter, and while it waits for the repository its heart beats on."""
+
+BEAT_SECONDS = 5.0
+"""Between two heartbeats while the repository is being read."""
 
 
 def list_repository(url: str, now: datetime, last: Listing | None = None) -> Listing:
@@ -48,6 +64,9 @@ def list_repository(url: str, now: datetime, last: Listing | None = None) -> Lis
         for name in sorted({*reader.entries(), *known}):
             if name.startswith(PRIVATE_PREFIX):
                 continue  # nothing is served under such a name
+            if not is_text(name):
+                problems.append(f"folder {name!a}: its name is not UTF-8, so no document can carry it; rename it")
+                continue
             try:
                 entries.append(_entry(reader, name))
             except NotFoundError:
@@ -61,17 +80,6 @@ def list_repository(url: str, now: datetime, last: Listing | None = None) -> Lis
         )
     message = "; ".join(problems)[:1000]
     return trimmed(Listing(repository=url, observed_at=now, accessible=True, message=message, entries=tuple(entries)))
-
-
-def parse_interval(text: str) -> float:
-    """Seconds in ``30s``, ``5m``, ``1h`` or combinations of them, as in the specs of custom resources."""
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
-    seconds = (
-        sum(int(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
-    )
-    if seconds < 1:
-        raise InvalidInputError(f"{text!r} is no interval: write 30s, 5m or 1h30m")
-    return float(seconds)
 
 
 def render(listing: Listing) -> RenderableType:
@@ -102,7 +110,8 @@ def must_write(written: Listing | None, new: Listing) -> bool:
     if written is None:
         return True
     unchanged = written.model_copy(update={"observed_at": new.observed_at}) == new
-    return not unchanged or new.observed_at - written.observed_at >= HEARTBEAT
+    # A clock that was set back must not end the heartbeat until it has caught up.
+    return not unchanged or abs(new.observed_at - written.observed_at) >= HEARTBEAT
 
 
 def trimmed(listing: Listing, limit: int = LARGEST_BYTES) -> Listing:
@@ -125,7 +134,10 @@ def trimmed(listing: Listing, limit: int = LARGEST_BYTES) -> Listing:
 
 
 class Lister:
-    """Lists one repository again and again and writes what changed."""
+    """Lists one repository again and again and keeps the ConfigMap true to it.
+
+    The ConfigMap is read before each listing: what somebody removed from it or wrote over is mended with the next one.
+    """
 
     def __init__(self, url: str, configmap: ConfigMap, interval: float) -> None:
         self._url = url
@@ -133,32 +145,53 @@ class Lister:
         self._interval = interval
         self.last: Listing | None = None
         """What was seen last."""
+        self.has_listed = False
+        """A listing was made and stored. It may say that the repository cannot be read."""
+        self._beat = time.monotonic()
+
+    @property
+    def stuck_for(self) -> float | None:
+        """Seconds for which the loop has not turned, once that proves it stuck; a slow repository does not."""
+        silent = time.monotonic() - self._beat
+        return silent if silent > max(STUCK_SECONDS, STUCK_INTERVALS * self._interval) else None
 
     async def run(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         """List every ``interval`` seconds until cancelled."""
-        written: Listing | None = None
         backoff = Backoff()
         while True:
+            self._beat = time.monotonic()
             pause = self._interval
             try:
-                if written is None:
-                    written = await self._read()
-                    self.last = self.last or written
-                new = merged(self.last, await asyncio.to_thread(list_repository, self._url, now(), self.last))
-                if new.message and (self.last is None or self.last.message != new.message):
-                    log.warning("%s: %s", new.reason or "not all entries can be read", new.message)
-                self.last = new
-                if must_write(written, new):
-                    await self._configmap.merge({LISTING_KEY: new.to_json()})
-                    written = new
-                    log.info("%d entries, digest %s", len(new.entries), new.digest)
+                await self._turn(now())
                 backoff.succeeded()
             except GravswellError as error:
                 if backoff.failures in (0, 5):
                     log.warning("the listing waits: %s", error)
                 pause = min(backoff.failed(error), self._interval)
-                written = None
             await asyncio.sleep(pause)
+
+    async def _turn(self, now: datetime) -> None:
+        written = await self._read()
+        self.last = self.last or written
+        new = merged(self.last, await self._list(now))
+        if new.message and (self.last is None or self.last.message != new.message):
+            log.warning("%s: %s", new.reason or "not all entries can be read", new.message)
+        self.last = new
+        if must_write(written, new):
+            await self._configmap.merge({LISTING_KEY: new.to_json()})
+            log.info("%d entries, digest %s", len(new.entries), new.digest)
+        self.has_listed = True
+
+    async def _list(self, now: datetime) -> Listing:
+        """What the repository holds. Its store may be slow or away for long: that is no fault of this loop."""
+        listing = asyncio.ensure_future(asyncio.to_thread(list_repository, self._url, now, self.last))
+        try:
+            while not listing.done():
+                self._beat = time.monotonic()
+                await asyncio.wait({listing}, timeout=BEAT_SECONDS)
+            return listing.result()
+        finally:
+            listing.cancel()
 
     async def _read(self) -> Listing | None:
         """What an earlier lister wrote: its entries stand while the repository cannot be read."""

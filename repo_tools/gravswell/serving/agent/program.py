@@ -8,8 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aiohttp import web
-
 from gravswell.errors import InvalidInputError
 from gravswell.kube import credentials
 from gravswell.kube.client import Client
@@ -20,7 +18,7 @@ from gravswell.serving.agent.key import read_key
 from gravswell.serving.agent.lister import Lister
 from gravswell.serving.agent.reconciler import Reconciler
 from gravswell.serving.agent.reporting import ReportWriter
-from gravswell.serving.agent.server import AgentServer, Endpoint
+from gravswell.serving.agent.server import AgentServer, ListerServer
 from gravswell.serving.agent.steps import Steps
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.agent.work import Pace
@@ -98,11 +96,11 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
         if options.report_configmap and client is not None:
             writer = ReportWriter(
                 _configmap(options, client, options.report_configmap),
-                reconciler,
+                reconciler.ledger,
                 pod=options.pod,
                 simulated_gpus=options.simulated_gpus,
             )
-            reconciler.changed = writer.changed
+            reconciler.ledger.changed = writer.changed
             jobs.append(writer.run())
         tasks = [asyncio.create_task(job) for job in jobs]
         stack.push_async_callback(_cancelled, tasks)
@@ -125,8 +123,7 @@ async def run_lister(
         client = await stack.enter_async_context(Client(credentials.in_cluster(), name=LISTER))
         lister = Lister(repository, ConfigMap(client, namespace or credentials.pod_namespace(), listing), interval)
         if listen is not None:
-            endpoint = Endpoint(listen, {"/livez": _fine, "/readyz": _fine})
-            await stack.enter_async_context(endpoint)
+            await stack.enter_async_context(ListerServer(lister, listen))
         task = asyncio.create_task(lister.run())
         stack.push_async_callback(_cancelled, [task])
         await until_stopped(_first_end([task]))
@@ -144,10 +141,6 @@ async def until_stopped(failed: Awaitable[None]) -> None:
         wait.cancel()
     for wait in done:
         wait.result()
-
-
-async def _fine(_: web.Request) -> web.Response:
-    return web.Response(text="ok\n")
 
 
 def _source(options: AgentOptions, client: Client | None) -> DesiredSource:

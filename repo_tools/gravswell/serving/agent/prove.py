@@ -11,7 +11,9 @@ from tritonclient.grpc import model_config_pb2
 from gravswell.errors import VerificationError
 from gravswell.quiver.golden import Sample, column_scales, compare, load_golden
 from gravswell.quiver.manifest import GOLDEN, MANIFEST, Manifest
+from gravswell.serving.agent.failures import ModelFailure
 from gravswell.serving.agent.triton import TritonControl
+from gravswell.serving.contracts import DesiredModel, Reason
 
 DataType: Any = model_config_pb2.DataType
 Array = NDArray[Any]
@@ -23,6 +25,8 @@ class Golden(NamedTuple):
     samples: Sequence[Sample]
     rtol: float | None
     atol: float | None
+    scales: Mapping[str, Array]
+    """The :func:`~gravswell.quiver.golden.column_scales` of all the version's samples."""
 
     def smallest(self) -> "Golden":
         """The cheapest sample alone, for probing."""
@@ -37,10 +41,19 @@ def read_golden(folder: Path) -> Golden | None:
     samples = load_golden(folder / GOLDEN)
     if not samples:
         return None
+    scales = column_scales([sample.outputs for sample in samples])
     if not (folder / MANIFEST).is_file():
-        return Golden(samples, None, None)
+        return Golden(samples, None, None, scales)
     verification = Manifest.from_bytes((folder / MANIFEST).read_bytes(), where=str(folder / MANIFEST)).verification
-    return Golden(samples, verification.rtol, verification.atol)
+    return Golden(samples, verification.rtol, verification.atol, scales)
+
+
+def golden_of(model: DesiredModel, folder: Path) -> Golden | None:
+    """:func:`read_golden` for ``model``, whose version lies in ``folder``; :class:`ModelFailure` for damaged ones."""
+    try:
+        return read_golden(folder)
+    except VerificationError as error:
+        raise ModelFailure(Reason.HASH_MISMATCH, f"version {model.version} of '{model.name}': {error}") from None
 
 
 async def prove(
@@ -61,7 +74,6 @@ async def prove(
     """
     types = {tensor.name: DataType.Name(tensor.data_type).removeprefix("TYPE_") for tensor in config.input}
     ranks = {tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input}
-    scales = column_scales([sample.outputs for sample in golden.samples])
     for number, sample in enumerate(golden.samples):
         parts = []
         for inputs in _batches(sample.inputs, config.max_batch_size):
@@ -69,7 +81,7 @@ async def prove(
             parts.append(await triton.infer(model, version, wire, list(sample.outputs), types=types, limit=limit))
         if exact:
             try:
-                compare(sample.outputs, _joined(parts, sample.outputs), golden.rtol, golden.atol, scales)
+                compare(sample.outputs, _joined(parts, sample.outputs), golden.rtol, golden.atol, golden.scales)
             except VerificationError as error:
                 raise VerificationError(f"golden sample {number}: {error}") from None
 

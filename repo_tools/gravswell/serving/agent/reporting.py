@@ -6,7 +6,7 @@ import logging
 from gravswell.errors import GravswellError
 from gravswell.kube.backoff import Backoff
 from gravswell.serving.agent.configmaps import ConfigMap
-from gravswell.serving.agent.reconciler import Reconciler
+from gravswell.serving.agent.ledger import Ledger
 from gravswell.serving.agent.work import Work
 from gravswell.serving.contracts import ModelReport, Report
 
@@ -22,20 +22,20 @@ LONGEST_MESSAGE = 500
 """Characters of a message: a ConfigMap has 1 MiB for all replicas."""
 
 
-def build_report(reconciler: Reconciler, *, pod: str, simulated_gpus: bool) -> Report:
+def build_report(ledger: Ledger, *, pod: str, simulated_gpus: bool) -> Report:
     """The report of this moment."""
     return Report(
         pod=pod,
-        revision=reconciler.desired.revision if reconciler.desired is not None else "",
-        ready=reconciler.ready,
-        triton=reconciler.triton_version,
+        revision=ledger.desired.revision if ledger.desired is not None else "",
+        ready=ledger.ready,
+        triton=ledger.triton_version,
         simulated_gpus=simulated_gpus,
-        models=tuple(_model_report(reconciler, work) for work in reconciler.works.values()),
+        models=tuple(_model_report(ledger, work) for work in ledger.works.values()),
     )
 
 
-def _model_report(reconciler: Reconciler, work: Work) -> ModelReport:
-    serving = reconciler.serving.get(work.model.name)
+def _model_report(ledger: Ledger, work: Work) -> ModelReport:
+    serving = ledger.serving.get(work.model.name)
     message = work.message if len(work.message) <= LONGEST_MESSAGE else work.message[: LONGEST_MESSAGE - 1] + "…"
     return ModelReport(
         name=work.model.name,
@@ -54,9 +54,9 @@ def _model_report(reconciler: Reconciler, work: Work) -> ModelReport:
 class ReportWriter:
     """Keeps this pod's key in the report ConfigMap equal to what is true, as soon as it can."""
 
-    def __init__(self, configmap: ConfigMap, reconciler: Reconciler, *, pod: str, simulated_gpus: bool) -> None:
+    def __init__(self, configmap: ConfigMap, ledger: Ledger, *, pod: str, simulated_gpus: bool) -> None:
         self._configmap = configmap
-        self._reconciler = reconciler
+        self._ledger = ledger
         self._pod = pod
         self._simulated_gpus = simulated_gpus
         self._changed = asyncio.Event()
@@ -71,7 +71,7 @@ class ReportWriter:
         backoff = Backoff()
         while True:
             self._changed.clear()  # before reading the state: a change from here on makes another round
-            text = build_report(self._reconciler, pod=self._pod, simulated_gpus=self._simulated_gpus).to_json()
+            text = build_report(self._ledger, pod=self._pod, simulated_gpus=self._simulated_gpus).to_json()
             try:
                 if text != written:
                     await self._configmap.merge({self._pod: text})

@@ -1,4 +1,4 @@
-"""The agent's own HTTP endpoint: ``/readyz``, ``/livez``, ``/report`` and ``/metrics``."""
+"""The HTTP endpoints of the agent (``/readyz``, ``/livez``, ``/report``, ``/metrics``) and of the lister (two)."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -7,6 +7,8 @@ from typing import Self
 from aiohttp import web
 
 from gravswell.errors import InvalidInputError, UnavailableError
+from gravswell.serving.agent.ledger import Ledger
+from gravswell.serving.agent.lister import Lister
 from gravswell.serving.agent.reconciler import Reconciler
 from gravswell.serving.agent.reporting import build_report
 from gravswell.serving.contracts import ModelState, Report
@@ -53,6 +55,7 @@ class AgentServer(Endpoint):
 
     def __init__(self, reconciler: Reconciler, listen: str, *, pod: str, simulated_gpus: bool) -> None:
         self._reconciler = reconciler
+        self._ledger = reconciler.ledger
         self._pod = pod
         self._simulated_gpus = simulated_gpus
         routes = {
@@ -65,24 +68,44 @@ class AgentServer(Endpoint):
 
     def report(self) -> Report:
         """The report of this moment."""
-        return build_report(self._reconciler, pod=self._pod, simulated_gpus=self._simulated_gpus)
+        return build_report(self._ledger, pod=self._pod, simulated_gpus=self._simulated_gpus)
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        if self._reconciler.ready:
+        if self._ledger.ready:
             return web.Response(text="ready\n")
-        return web.Response(status=503, text=_why_not(self._reconciler) + "\n")
+        return web.Response(status=503, text=_why_not(self._ledger) + "\n")
 
     async def _livez(self, _: web.Request) -> web.Response:
         silent = time.monotonic() - self._reconciler.beat
-        if silent < STUCK_SECONDS:
-            return web.Response(text="live\n")
-        return web.Response(status=503, text=f"the agent's loop has not come round for {silent:.0f} s\n")
+        return _live("the agent's loop", silent if silent > STUCK_SECONDS else None)
 
     async def _report(self, _: web.Request) -> web.Response:
         return web.Response(text=self.report().to_json(), content_type="application/json")
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(text=metrics(self.report()), content_type="text/plain")
+
+
+class ListerServer(Endpoint):
+    """Serves the state of one lister: ``/readyz`` once it has listed, ``/livez`` while its loop turns."""
+
+    def __init__(self, lister: Lister, listen: str) -> None:
+        self._lister = lister
+        super().__init__(listen, {"/readyz": self._readyz, "/livez": self._livez})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        if self._lister.has_listed:
+            return web.Response(text="ready\n")
+        return web.Response(status=503, text="no listing was made and stored yet\n")
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        return _live("the listing loop", self._lister.stuck_for)
+
+
+def _live(loop: str, stuck_for: float | None) -> web.Response:
+    if stuck_for is None:
+        return web.Response(text="live\n")
+    return web.Response(status=503, text=f"{loop} has not come round for {stuck_for:.0f} s\n")
 
 
 def parse_address(listen: str) -> tuple[str, int]:
@@ -135,11 +158,11 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _why_not(reconciler: Reconciler) -> str:
-    if not reconciler.triton_version:
-        return reconciler.triton_problem
-    if reconciler.desired is None:
+def _why_not(ledger: Ledger) -> str:
+    if not ledger.triton_version:
+        return ledger.triton_problem
+    if ledger.desired is None:
         return "no desired state has been seen yet"
-    if not reconciler.was_attempted:
+    if not ledger.was_attempted:
         return "the first load is under way"
     return "no desired model serves"

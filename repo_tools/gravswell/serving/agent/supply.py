@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from gravswell.errors import (
-    AccessDeniedError,
     GravswellError,
     InvalidInputError,
     NotFoundError,
@@ -21,26 +20,16 @@ from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, digest
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.agent import memory
 from gravswell.serving.agent.decide import identity
+from gravswell.serving.agent.failures import ModelFailure, SupersededError, full_disk_told, repository_failure
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel, Reason, Verification
+from gravswell.serving.triton.modelnames import why_unservable
 
 SOURCE = ".gravswell-source.json"
 """Beside the files of a version of others: what the repository showed of it before it was copied."""
 
 SPARE_BYTES = 16 << 20
 """Room that a download leaves free."""
-
-
-class ModelFailure(GravswellError):  # noqa: N818  it is a fact of a report, and it is named like one there
-    """One step of one model failed; what was loaded before still serves."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class SupersededError(GravswellError):
-    """The version is no longer desired, or the agent stops: a download under way is given up."""
 
 
 def fetch(
@@ -57,6 +46,8 @@ def fetch(
     """
     if not is_readable_name(model.name) or model.name.startswith(PRIVATE_PREFIX):
         raise ModelFailure(Reason.VERSION_NOT_FOUND, f"{model.name!r} cannot be the name of an entry")
+    if unservable := why_unservable(model.name):
+        raise ModelFailure(Reason.LOAD_FAILED, f"{model.name!r} cannot be served: {unservable}; rename the entry")
     try:
         reader = RepositoryReader(repository)
     except (InvalidInputError, UnsupportedError) as error:
@@ -64,7 +55,7 @@ def fetch(
     except NotFoundError as error:
         raise ModelFailure(Reason.REPOSITORY_NOT_FOUND, str(error)) from None
     except UnavailableError as error:
-        raise ModelFailure(_why(error), str(error)) from None
+        raise repository_failure(error, model) from None
     _check_room(model, _check_version(reader, model), folder, memory_limit)
 
     def progress(_done: int, _total: int) -> None:
@@ -76,16 +67,17 @@ def fetch(
     folder.drop_stage(name)  # what is staged and not in the inventory was never finished
     try:
         source = None if model.digest is not None else _source(reader, model)
-        reader.fetch(model.name, model.version, target, progress=progress, staging=folder.incoming)
-        if source is not None:
-            _complete(reader, model, target, source)
+        with full_disk_told(model):
+            reader.fetch(model.name, model.version, target, progress=progress, staging=folder.incoming)
+            if source is not None:
+                _complete(reader, model, target, source)
         folder.adopt_stage(model)
     except VerificationError as error:
         raise ModelFailure(Reason.HASH_MISMATCH, str(error)) from None
     except NotFoundError as error:
         raise ModelFailure(Reason.VERSION_NOT_FOUND, str(error)) from None
     except UnavailableError as error:
-        raise ModelFailure(_why(error), str(error)) from None
+        raise repository_failure(error, model) from None
     finally:
         if name not in folder.staged:
             folder.drop_stage(name)
@@ -157,7 +149,7 @@ def _check_version(reader: RepositoryReader, model: DesiredModel) -> int:
     except VerificationError as error:
         raise ModelFailure(Reason.MANIFEST_INVALID, str(error)) from None
     except UnavailableError as error:
-        raise ModelFailure(_why(error), str(error)) from None
+        raise repository_failure(error, model) from None
     if digest_of(raw) != model.digest:
         raise ModelFailure(
             Reason.DIGEST_MISMATCH,
@@ -182,10 +174,6 @@ def _check_room(model: DesiredModel, size: int, folder: ModelFolder, memory_limi
             f"version {model.version} of '{model.name}' has {size / 1e6:,.0f} MB and Triton can get "
             f"{most / 1e6:,.0f} MB of memory; give the server more, or take other models off its node",
         )
-
-
-def _why(error: UnavailableError) -> Reason:
-    return Reason.ACCESS_DENIED if isinstance(error, AccessDeniedError) else Reason.REPOSITORY_UNAVAILABLE
 
 
 def _known(reader: RepositoryReader, entry: str) -> str:

@@ -1,5 +1,6 @@
 """What the reconciler knows: of each desired model, and of each load in Triton. Plain data."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ class Work:
     """Not before this time of the monotonic clock."""
     attempted: bool = False
     """It was tried once, with whatever result."""
+    unwanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is no longer desired, or the agent stops: what is under way for it is given up."""
     seconds: dict[str, float] = field(default_factory=dict)
     """How long each stage took, the last time that it succeeded."""
 

@@ -1,0 +1,61 @@
+"""Why a step of one model failed: the errors of the disk, the repository and Triton as reasons of the report."""
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gravswell.errors import AccessDeniedError, GravswellError, UnavailableError
+from gravswell.serving.agent.triton import TritonRefusedError
+from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel, Reason
+from gravswell.serving.triton.control import tidy_reason
+
+
+class ModelFailure(GravswellError):  # noqa: N818  it is a fact of a report, and it is named like one there
+    """One step of one model failed; what was loaded before still serves."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class SupersededError(GravswellError):
+    """The version is no longer desired, or the agent stops: what is under way for it is given up."""
+
+
+@contextmanager
+def full_disk_told(model: DesiredModel) -> Iterator[None]:
+    """Raise :class:`ModelFailure` for a models folder that got full in the block, whoever met it first."""
+    try:
+        yield
+    except OSError as error:
+        if not _is_full(error):
+            raise
+        raise _no_space(model) from error
+
+
+def repository_failure(error: UnavailableError, model: DesiredModel) -> ModelFailure:
+    """What a copy from the repository failed with: the repository's fault, or a full disk here."""
+    if _is_full(error.__cause__):
+        return _no_space(model)
+    denied = isinstance(error, AccessDeniedError)
+    return ModelFailure(Reason.ACCESS_DENIED if denied else Reason.REPOSITORY_UNAVAILABLE, str(error))
+
+
+def load_failure(error: TritonRefusedError, model: DesiredModel) -> ModelFailure:
+    """Triton's reason in the user's terms: without its own preamble, and without the private name's folder."""
+    words = re.sub(r"^load failed for model '[^']*': (?:version \d+ is at \w+ state: )?", "", str(error))
+    words = re.sub(rf"\S*/{PRIVATE_PREFIX}\w+/", f"{model.name}/", tidy_reason(words)).strip(" ;\n")
+    return ModelFailure(Reason.LOAD_FAILED, words)
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _no_space(model: DesiredModel) -> ModelFailure:
+    return ModelFailure(
+        Reason.NO_SPACE,
+        f"the models folder got full with version {model.version} of '{model.name}'; "
+        f"give the server more model storage",
+    )

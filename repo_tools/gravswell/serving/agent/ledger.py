@@ -1,0 +1,188 @@
+"""What the agent has noted of each desired model, and what follows: facts for decisions, the pod's readiness."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from gravswell.serving.agent.decide import Facts, identity
+from gravswell.serving.agent.folder import ModelFolder
+from gravswell.serving.agent.loadconfig import Loaded, load_key
+from gravswell.serving.agent.state import AgentState
+from gravswell.serving.agent.view import View
+from gravswell.serving.agent.work import Pace, Serving, Work
+from gravswell.serving.contracts import Desired, DesiredModel, ModelState, Reason
+
+log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """One agent's notes. ``changed`` is called whenever the report may differ."""
+
+    def __init__(self, view: View, folder: ModelFolder, pace: Pace, *, cpu_only: bool) -> None:
+        self.changed: Callable[[], None] = lambda: None
+        self.desired: Desired | None = None
+        self.works: dict[str, Work] = {}
+        """What is desired, by name."""
+        self.was_attempted = False
+        """Every model of a desired state was tried: latched."""
+        self.unrestorable: set[str] = set()
+        """Names under which this Triton did not load again what served last."""
+        self._remembered = AgentState()
+        self._view = view
+        self._folder = folder
+        self._pace = pace
+        self._cpu_only = cpu_only
+
+    # -- what is known
+
+    @property
+    def serving(self) -> Mapping[str, Serving]:
+        """What Triton serves, by name."""
+        return self._view.serving
+
+    @property
+    def triton_version(self) -> str:
+        """Empty while Triton does not answer."""
+        return self._view.version
+
+    @property
+    def triton_problem(self) -> str:
+        """Why Triton does not answer; empty while it does."""
+        return self._view.problem
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients may be sent here.
+
+        Every model was tried once, Triton answers, and at least one desired model answers rightly (or none is desired).
+        A version that cannot be had makes nothing unready, nor does one whose proof takes long, nor a repository that
+        does not answer.
+        """
+        if not self.triton_version or not self.was_attempted:
+            return False
+        return not self.works or any(name in self.serving and self.serving[name].good for name in self.works)
+
+    def key(self, model: DesiredModel) -> str:
+        """:func:`~.loadconfig.load_key` on this machine."""
+        return load_key(model, cpu_only=self._cpu_only)
+
+    def is_loaded(self, model: DesiredModel) -> bool:
+        """Whether Triton has exactly this version loaded, in this way."""
+        serving = self.serving.get(model.name)
+        return serving is not None and serving.loaded.key == self.key(model)
+
+    def was_verified(self, model: DesiredModel) -> bool:
+        """Whether a Triton of this version has reproduced the golden tensors of ``model``."""
+        return identity(model) in self._remembered.verified_by(self.triton_version)
+
+    def recent(self, name: str) -> list[DesiredModel]:
+        """What was served under ``name`` with success, newest first."""
+        return self._remembered.recent.get(name, [])
+
+    def facts(self, model: DesiredModel, loaded: Loaded | None) -> Facts:
+        """What decides the next step of ``model``, under whose name ``loaded`` serves."""
+        recent = self.recent(model.name)
+        serving = self.serving.get(model.name)
+        return Facts(
+            loaded=loaded,
+            placed=self._folder.placed.get(model.name, {}),
+            staged=self._folder.staged,
+            verified=self._remembered.verified_by(self.triton_version),
+            proven=serving is not None and serving.proven,
+            proof_tried=serving is not None and serving.tried,
+            last_good=recent[0] if recent else None,
+            restorable=model.name not in self.unrestorable,
+            cpu_only=self._cpu_only,
+        )
+
+    # -- what is noted
+
+    async def open(self) -> None:
+        """Remember what an earlier agent noted on this machine, and go on with its desired state."""
+        self._remembered = await asyncio.to_thread(AgentState.read, self._folder.state_file)
+        if self._remembered.desired is not None:
+            self.accept(self._remembered.desired)
+
+    def accept(self, desired: Desired) -> None:
+        """Take a desired state; models that did not change go on undisturbed, what is no longer wanted is given up."""
+        if desired == self.desired:
+            return
+        log.info("desired state %s: %s", desired.revision, _summary(desired))
+        self.desired = self._remembered.desired = desired
+        self._save()
+        before, self.works = self.works, {}
+        for model in desired.models:
+            known = before.get(model.name)
+            self.works[model.name] = known if known is not None and known.model == model else Work(model)
+        for name, work in before.items():
+            if self.works.get(name) is not work:
+                work.unwanted.set()
+        self._latch()
+        self.changed()
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        for work in self.works.values():
+            work.unwanted.set()
+
+    def verified(self, model: DesiredModel) -> None:
+        """The golden tensors of ``model`` were reproduced by this Triton."""
+        self._remembered.verify(model, self.triton_version)
+        self._save()
+
+    def serves(self, work: Work) -> None:
+        """The model serves as desired."""
+        work.attempts = 0
+        if work.state is not ModelState.SERVING:
+            log.info("%s: version %s serves", work.model.name, work.model.version)
+            self._remembered.served(work.model)
+            self._save()
+        self._set(work, ModelState.SERVING)
+
+    def progress(self, work: Work, state: ModelState) -> None:
+        """Show a stage; a model that failed stays Failed until it serves, so that retries do not flap."""
+        if work.state is not ModelState.FAILED:
+            self._set(work, state)
+
+    def waits(self, work: Work, reason: Reason, message: str) -> None:
+        """Something that is no fault of the model holds it up."""
+        self._set(work, ModelState.WAITING, reason, message)
+
+    def overdue(self, work: Work) -> None:
+        """The model takes so long that the pod's readiness shall not wait for it."""
+        log.warning("%s: version %s: its golden inputs get no answer yet", work.model.name, work.model.version)
+        work.attempted = True
+        self._latch()
+
+    def fail(self, work: Work, reason: Reason, message: str) -> None:
+        """The model failed and is tried again, later each time."""
+        work.attempts += 1
+        work.retry_at = time.monotonic() + self._pace.retry(work.attempts)
+        if (work.reason, work.message) != (reason, message):
+            log.warning("%s: version %s: %s: %s", work.model.name, work.model.version, reason, message)
+        self._set(work, ModelState.FAILED, reason, message)
+
+    def _set(self, work: Work, state: ModelState, reason: Reason | None = None, message: str = "") -> None:
+        work.attempted = work.attempted or state in (ModelState.SERVING, ModelState.FAILED)
+        if (work.state, work.reason, work.message) != (state, reason, message):
+            work.state, work.reason, work.message = state, reason, message
+            self.changed()
+        self._latch()
+
+    def _latch(self) -> None:
+        if not self.was_attempted and self.desired is not None and all(work.attempted for work in self.works.values()):
+            self.was_attempted = True
+            self.changed()
+
+    def _save(self) -> None:
+        here = self._folder.staged.union(*(versions.values() for versions in self._folder.placed.values()))
+        self._remembered.forget_verified(keep=here)
+        try:
+            self._remembered.write(self._folder.state_file)
+        except OSError as error:  # it spares work, nothing more
+            log.warning("%s cannot be written: %s", self._folder.state_file, error)
+
+
+def _summary(desired: Desired) -> str:
+    return ", ".join(f"{model.name} {model.version}" for model in desired.models) or "no models"

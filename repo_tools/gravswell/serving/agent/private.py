@@ -1,0 +1,182 @@
+"""Golden proofs before any traffic: a version is loaded under a private name, asked, and unloaded.
+
+A graph may never answer. Its proof then costs the others nothing: after :data:`OVERDUE_SECONDS` it goes on without one
+of the few places, it is given up when its version is no longer desired, and it is never begun again beside itself.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from gravswell.errors import VerificationError
+from gravswell.serving.agent import supply
+from gravswell.serving.agent.decide import identity
+from gravswell.serving.agent.failures import ModelFailure, SupersededError, full_disk_told, load_failure
+from gravswell.serving.agent.folder import ModelFolder
+from gravswell.serving.agent.loadconfig import for_proof
+from gravswell.serving.agent.prove import Golden, golden_of, prove
+from gravswell.serving.agent.triton import (
+    TritonBusyError,
+    TritonControl,
+    TritonRefusedError,
+    TritonSilentError,
+    TritonUnavailableError,
+)
+from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel, Reason
+
+log = logging.getLogger(__name__)
+
+PARALLEL_PROOFS = 2
+"""Each holds a second copy of its model in memory."""
+
+OVERDUE_SECONDS = 10.0
+"""After which golden inferences no longer hold up other models, nor the pod's readiness."""
+
+PROOF_SECONDS = 300.0
+"""For one golden inference before traffic: the first on a device may compile kernels."""
+
+END_SECONDS = 10.0
+"""For a private model to go after its proof; one whose inference never ends is left behind, and seen later."""
+
+
+class PrivateProofs:
+    """The proofs on one Triton, of versions in one models folder."""
+
+    def __init__(self, triton: TritonControl, folder: ModelFolder, *, cpu_only: bool) -> None:
+        self.under_way: set[str] = set()
+        """Private names in use."""
+        self._triton = triton
+        self._folder = folder
+        self._cpu_only = cpu_only
+        self._free_places = asyncio.Semaphore(PARALLEL_PROOFS)
+
+    async def verify(self, model: DesiredModel, *, unwanted: asyncio.Event, overdue: Callable[[], None]) -> None:
+        """Reproduce the golden tensors of ``model``, which is placed or staged, under a private name.
+
+        ``overdue`` is called once if the answers take long, and ``unwanted``, when it is set, ends the wait for them
+        with :class:`SupersededError`. Raises :class:`ModelFailure` for a version that fails its proof.
+        """
+        source = self._folder.find(model)
+        if source is None:
+            raise RuntimeError(f"{model.name}/{model.version} is to be verified and is not here")
+        golden = await asyncio.to_thread(golden_of, model, source)
+        if golden is None:
+            raise ModelFailure(
+                Reason.UNVERIFIED,
+                f"version {model.version} of '{model.name}' has no golden tensors and the model demands verification "
+                f"Golden; export it with gravswell, or set verification to Hashes",
+            )
+        config = supply.servable_config(source, model.name)
+        private = PRIVATE_PREFIX + identity(model)[:16]
+        place = await _Place.taken(self._free_places)
+
+        def too_slow() -> None:
+            place.give_up()
+            overdue()
+
+        try:
+            if not await self._is_free(private):
+                raise ModelFailure(
+                    Reason.NO_ANSWER,
+                    f"an earlier golden proof of version {model.version} is still at work in Triton and is not "
+                    f"repeated before it ends; if its graph never ends, publish another version and restart the pod",
+                )
+            self.under_way.add(private)
+            try:
+                await self._load(private, model, source, config)
+                timer = asyncio.get_running_loop().call_later(OVERDUE_SECONDS, too_slow)
+                try:
+                    await _unless(unwanted, self._ask(private, model, config, golden), model)
+                finally:
+                    timer.cancel()
+            finally:
+                await self._end(private)
+        finally:
+            place.give_up()
+
+    async def clear_leftovers(self) -> None:
+        """Withdraw what ended proofs had exposed and Triton has let go of by now."""
+        for private in sorted(self._folder.exposed - self.under_way):
+            if not await self._triton.is_there(private):
+                await asyncio.to_thread(self._folder.withdraw, private)
+
+    async def _load(self, private: str, model: DesiredModel, source: Path, config: Any) -> None:
+        with full_disk_told(model):
+            await asyncio.to_thread(self._folder.expose, source, private, model.version)
+        try:
+            await self._triton.load(private, for_proof(config, private, model.version, cpu_only=self._cpu_only))
+        except TritonRefusedError as error:
+            raise load_failure(error, model) from None
+        except (TritonBusyError, TritonSilentError) as error:
+            raise ModelFailure(Reason.NO_ANSWER, f"version {model.version} was not loaded: {error}") from None
+
+    async def _ask(self, private: str, model: DesiredModel, config: Any, golden: Golden) -> None:
+        try:
+            await prove(self._triton, config, private, model.version, golden, limit=PROOF_SECONDS)
+        except VerificationError as error:
+            raise ModelFailure(Reason.GOLDEN_MISMATCH, str(error)) from None
+        except TritonRefusedError as error:
+            raise ModelFailure(Reason.INFERENCE_FAILED, str(error)) from None
+        except TritonBusyError:
+            raise ModelFailure(
+                Reason.NO_ANSWER,
+                f"version {model.version} gave no answer to its golden inputs within {PROOF_SECONDS:g} s: its graph "
+                f"never ends, or Triton is too busy",
+            ) from None
+
+    async def _end(self, private: str) -> None:
+        try:
+            await self._triton.unload(private, limit=END_SECONDS)
+        except TritonRefusedError as error:
+            log.debug("the private model %s was not loaded: %s", private, error)
+        except (TritonUnavailableError, TritonBusyError) as error:
+            # Its folder stays: Triton's index does not show what runs and has none.
+            log.info("the private model %s is left to a later look: %s", private, error)
+            return
+        finally:
+            self.under_way.discard(private)
+        await asyncio.to_thread(self._folder.withdraw, private)
+
+    async def _is_free(self, private: str) -> bool:
+        """Whether nothing is left of an earlier proof, which may be at work for ever: there are never two."""
+        if await self._triton.is_there(private):
+            try:
+                await self._triton.unload(private, limit=END_SECONDS)
+            except (TritonBusyError, TritonRefusedError):
+                return False
+        return True
+
+
+class _Place:
+    """One of a few places, given up once: at the end, or early by who takes too long."""
+
+    def __init__(self, free: asyncio.Semaphore) -> None:
+        self._free: asyncio.Semaphore | None = free
+
+    @classmethod
+    async def taken(cls, free: asyncio.Semaphore) -> "_Place":
+        await free.acquire()
+        return cls(free)
+
+    def give_up(self) -> None:
+        if self._free is not None:
+            self._free.release()
+            self._free = None
+
+
+async def _unless(unwanted: asyncio.Event, work: Awaitable[None], model: DesiredModel) -> None:
+    """Await ``work``, but no longer than it is wanted."""
+    waits = asking, leaving = asyncio.ensure_future(work), asyncio.ensure_future(unwanted.wait())
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            raise SupersededError(
+                f"version {model.version} of '{model.name}' is no longer wanted: its proof is given up"
+            )
+        asking.result()
+    finally:
+        for wait in (asking, leaving):
+            wait.cancel()
+        await asyncio.gather(asking, leaving, return_exceptions=True)

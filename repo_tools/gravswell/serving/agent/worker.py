@@ -1,0 +1,224 @@
+"""Brings one model as far as it goes: look, decide (:func:`~.decide.next_step`), do that one step, look again.
+
+So a desired state that changes in the middle, a Triton that restarts and an agent that restarts need no code of their
+own.
+"""
+
+import logging
+import time
+
+from gravswell.serving.agent.decide import Step, can_restore, next_step
+from gravswell.serving.agent.failures import ModelFailure, SupersededError
+from gravswell.serving.agent.ledger import Ledger
+from gravswell.serving.agent.steps import Steps
+from gravswell.serving.agent.triton import TritonBusyError, TritonRefusedError, TritonUnavailableError
+from gravswell.serving.agent.view import View
+from gravswell.serving.agent.work import Pace, Serving, Work
+from gravswell.serving.contracts import DesiredModel, ModelState, Reason
+
+log = logging.getLogger(__name__)
+
+DAMAGE_SHOWS_AS = frozenset({Reason.HASH_MISMATCH, Reason.LOAD_FAILED, Reason.GOLDEN_MISMATCH, Reason.INFERENCE_FAILED})
+"""Failures that files damaged after they were fetched explain as well as a bad version does."""
+
+
+class Worker:
+    """Works on one name at a time, or on several at once: whoever calls it sees to it that no name is in two hands."""
+
+    def __init__(self, steps: Steps, view: View, ledger: Ledger, pace: Pace) -> None:
+        self._steps = steps
+        self._view = view
+        self._ledger = ledger
+        self._pace = pace
+
+    def is_due(self, name: str) -> bool:
+        """Whether there is something to do for the desired model ``name``: a probe, or a step."""
+        work, serving = self._ledger.works[name], self._view.serving.get(name)
+        if serving is not None and serving.proven and serving.probe_due(self._pace):
+            return True
+        if time.monotonic() < work.retry_at:
+            return False
+        if work.state is not ModelState.SERVING or serving is None or not serving.proven:
+            return True
+        return not self._ledger.is_loaded(work.model)
+
+    async def advance(self, name: str) -> None:
+        """Bring the desired model ``name`` as far as it goes; what stops it is noted in the ledger."""
+        while (work := self._ledger.works.get(name)) is not None:
+            try:
+                if not await self._step(work):
+                    return
+            except SupersededError as error:
+                log.info("%s", error)
+                if self._ledger.works.get(name) is work:  # by no other desired state: the agent stops
+                    return
+            except TritonUnavailableError as error:
+                self._ledger.waits(work, Reason.TRITON_UNAVAILABLE, str(error))
+                return
+            except TritonBusyError as error:  # proves nothing: look again later
+                log.info("%s", error)
+                work.retry_at = time.monotonic() + self._pace.first_retry
+                return
+            except ModelFailure as failure:
+                self._ledger.fail(work, failure.reason, await self._explained(work.model, failure))
+                return
+            except Exception as error:  # a fault of ours in one model must not stop the others
+                log.exception("%s: version %s", name, work.model.version)
+                self._ledger.fail(work, Reason.AGENT_ERROR, f"{type(error).__name__}: {error}")
+                return
+
+    async def retire(self, name: str) -> None:
+        """Unload what nobody desires."""
+        log.info("%s: unloading", name)
+        try:
+            await self._steps.triton.unload(name)
+        except TritonRefusedError as error:
+            log.warning("%s cannot be unloaded: %s", name, error)
+        except (TritonUnavailableError, TritonBusyError) as error:
+            log.info("%s: %s", name, error)  # the next round sees whether it is still there
+            return
+        self._view.serving.pop(name, None)
+        self._ledger.changed()
+
+    async def _step(self, work: Work) -> bool:
+        """Do what ``work`` needs next; False when nothing is left."""
+        model, name = work.model, work.model.name
+        if not self._view.version:
+            # A cold start: bring the files while Triton starts, unless something older could serve first.
+            if self._steps.folder.find(model) is None and not can_restore(model, self._ledger.facts(model, None)):
+                await self._fetch(work)
+            raise TritonUnavailableError(self._view.problem)
+        loaded = await self._view.observe(name)
+        if loaded is not None:
+            serving = self._view.serving[name]
+            await self._look_after(work, serving)
+            if serving.dead:
+                if await self._revive(work, serving):
+                    return True
+                loaded = None  # what cannot answer is as good as not there
+        if time.monotonic() < work.retry_at:
+            return False
+        match next_step(model, self._ledger.facts(model, loaded)):
+            case Step.NONE:
+                self._ledger.serves(work)
+                return False
+            case Step.FETCH:
+                await self._fetch(work)
+            case Step.VERIFY:
+                await self._verify(work)
+            case Step.RESTORE:
+                await self._restore(model)
+            case Step.LOAD:
+                self._ledger.progress(work, ModelState.LOADING)
+                with work.timed("load"):
+                    await self._load(model)
+            case Step.PROVE:
+                await self._prove(work)
+        return True
+
+    async def _fetch(self, work: Work) -> None:
+        self._ledger.progress(work, ModelState.DOWNLOADING)
+        with work.timed("download"):
+            await self._steps.fetch(work.model, work.unwanted)
+
+    async def _verify(self, work: Work) -> None:
+        self._ledger.progress(work, ModelState.VERIFYING)
+        with work.timed("verify"):
+            await self._steps.verify(work.model, unwanted=work.unwanted, overdue=lambda: self._ledger.overdue(work))
+        self._ledger.verified(work.model)
+
+    async def _load(self, model: DesiredModel) -> None:
+        serving = self._view.serving.get(model.name)
+        is_dead = serving is not None and serving.dead
+        await self._steps.load(model, again=is_dead)
+        if is_dead:
+            self._view.serving.pop(model.name, None)  # another load, that looks the same: nothing is known of it yet
+
+    async def _restore(self, model: DesiredModel) -> None:
+        """Load what served last, while the desired version is not at hand."""
+        good = self._ledger.recent(model.name)[0]
+        log.info("%s: version %s serves until version %s can", model.name, good.version, model.version)
+        await self._load_earlier(good)
+
+    async def _load_earlier(self, good: DesiredModel) -> bool:
+        try:
+            await self._load(good)
+        except ModelFailure as failure:
+            words = await self._explained(good, failure)
+            log.warning("%s: version %s cannot be restored: %s", good.name, good.version, words)
+            self._ledger.unrestorable.add(good.name)
+            return False
+        return True
+
+    async def _revive(self, work: Work, serving: Serving) -> bool:
+        """Load again what a dead backend served; False where that cannot be, and others must take its place."""
+        name = work.model.name
+        known = [work.model, *self._ledger.recent(name)]
+        model = next((model for model in known if self._ledger.key(model) == serving.loaded.key), None)
+        if model is None or self._steps.folder.find(model) is None:
+            return False
+        log.warning("%s: loading version %s again, for its backend is dead", name, model.version)
+        if model == work.model:
+            await self._load(model)
+            return True
+        return name not in self._ledger.unrestorable and await self._load_earlier(model)
+
+    async def _prove(self, work: Work) -> None:
+        """See that what is loaded answers rightly under its own name; it may still be an earlier version."""
+        serving = self._view.serving[work.model.name]
+        serving.tried = True
+        try:
+            await self._infer(work, serving)
+        except TritonBusyError as error:
+            if not self._ledger.is_loaded(work.model):
+                raise
+            if not self._ledger.was_verified(work.model):
+                message = f"version {work.model.version} is loaded and was not seen to answer: {error}"
+                raise ModelFailure(Reason.NO_ANSWER, message) from None
+            serving.trusted = True  # it answered rightly under its private name, and slow is not dead
+            self._ledger.serves(work)
+            raise
+        except ModelFailure as failure:
+            if self._ledger.is_loaded(work.model):
+                raise
+            log.warning("%s: %s", work.model.name, failure)  # its successor is on the way
+            return
+        serving.proven = True
+        self._ledger.changed()
+
+    async def _look_after(self, work: Work, serving: Serving) -> None:
+        """See that what serves still does, whether or not it is what is desired.
+
+        Where others get answers nobody needs to ask, and a single failure is no news yet.
+        """
+        if not (serving.proven and serving.probe_due(self._pace)):
+            return
+        name = work.model.name
+        serving.probed_at = time.monotonic()
+        try:
+            if not serving.health.in_good_use(await self._steps.triton.counts(name, serving.loaded.version)):
+                await self._infer(work, serving)
+        except ModelFailure as failure:
+            log.warning("%s: probe: %s", name, failure)
+        except TritonBusyError as error:
+            log.info("%s: probe: %s", name, error)  # slow is not dead
+
+    async def _infer(self, work: Work, serving: Serving) -> None:
+        serving.probed_at = time.monotonic()
+        try:
+            await self._steps.infer(work.model, serving)
+        except ModelFailure:
+            if serving.health.failed():
+                serving.dead = True
+                serving.proven = False
+            serving.trusted = False
+            self._ledger.changed()
+            raise
+
+    async def _explained(self, model: DesiredModel, failure: ModelFailure) -> str:
+        """The failure's message. A copy that went bad on this machine is given up: the next attempt fetches another."""
+        serving = self._view.serving.get(model.name)
+        in_use = serving is not None and not serving.dead and self._ledger.is_loaded(model)
+        if failure.reason not in DAMAGE_SHOWS_AS or in_use or not await self._steps.drop_if_damaged(model):
+            return str(failure)
+        return f"{failure} (its files on this machine are damaged or outdated and will be fetched again)"
