@@ -6,15 +6,13 @@ Keys are paths relative to the repository's root, with ``/`` on every platform a
 import re
 
 from gravswell.errors import InvalidInputError
+from gravswell.names import PROOF_PREFIX
 
 CONFIG = "config.pbtxt"
 """The entry's working copy of its configuration, in the model's folder."""
 
 CLAIM = ".claim.json"
 """Marks a version of an object store whose upload is under way or died; such a version is hidden from readers."""
-
-RESERVED_PREFIX = "gravswell-proof-"
-"""Model names under which an agent proves a version before it is served: it unloads what bears one."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
@@ -25,7 +23,7 @@ def check_name(name: str) -> str:
 
     The name becomes a folder, a part of a URL and a Triton model name, so it is one plain path component.
     """
-    if _NAME.fullmatch(name) and not name.startswith(RESERVED_PREFIX):
+    if _NAME.fullmatch(name) and not name.startswith(PROOF_PREFIX):
         return name
     if not name:
         fact = "it is empty"
@@ -33,8 +31,8 @@ def check_name(name: str) -> str:
         fact = "it holds a path"
     elif name.startswith("."):
         fact = "it starts with a dot, and hidden folders are no models"
-    elif name.startswith(RESERVED_PREFIX):
-        fact = f"names that start with {RESERVED_PREFIX!r} are for versions under proof"
+    elif name.startswith(PROOF_PREFIX):
+        fact = f"names that start with {PROOF_PREFIX!r} are for versions under proof"
     elif len(name) > 200:
         fact = f"it is {len(name)} characters long"
     else:
