@@ -339,3 +339,23 @@ def test_a_root_that_goes_during_an_export_hides_no_error(root: Path, entry: qv.
     with pytest.raises(ValueError, match="the user's own"):
         entry.export_version(affine(), on_stage=fail)
     assert list(root.parent.iterdir()) == [], "the stage and its lock are gone too"
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_an_entry_that_goes_during_an_export(
+    root: Path, repo: qv.ModelRepository, entry: qv.Entry, affine: Affine, again: bool
+) -> None:
+    """The export took its signature from the entry that was; what has taken its place may have another."""
+    entry.export_version(affine())
+
+    def act(stage: str) -> None:
+        if stage == "publishing":
+            repo.remove("my-model")
+            if again:
+                repo.add("my-model")
+
+    error, words = (ConflictError, "was replaced while") if again else (NotFoundError, "there is no entry 'my-model'")
+    with pytest.raises(error, match=words):
+        entry.export_version(affine(), on_stage=act)
+    assert [p.name for p in root.glob("my-model/*")] == ["config.pbtxt"] * again
+    assert list(root.parent.iterdir()) == [root]

@@ -200,3 +200,24 @@ def test_a_manifest_of_an_earlier_release_states_its_tolerance(reader: Repositor
     file.write_text(json.dumps(manifest))
     assert reader.manifest("my-model", 1)[0].verification.rtol == 0.01
     assert verify_version(reader, "my-model", 1).samples == 3
+
+
+def test_a_removal_during_a_copy_is_no_damage(reader: RepositoryReader, entry: qv.Entry, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="my-model/1 was removed while it was read"):
+        reader.fetch("my-model", 1, tmp_path / "1", progress=lambda *_: entry.remove_version(1))
+    assert not (tmp_path / "1").exists()
+
+
+def test_a_version_that_appears_while_it_is_looked_for(
+    reader: RepositoryReader, entry: qv.Entry, affine: Affine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not there when its manifest was read, and is when its folder is walked: not somebody else's for that."""
+    walk = reader.store.walk
+
+    def published_before(folder: str) -> Any:
+        if folder == "my-model/2":
+            entry.export_version(affine())
+        return walk(folder)
+
+    monkeypatch.setattr(reader.store, "walk", published_before)
+    assert reader.version("my-model", 2).digest is not None

@@ -1,5 +1,7 @@
 import errno
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 
 from gravswell import quiver as qv
-from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError, VerificationError
 
 Affine = Callable[..., Any]
 
@@ -139,3 +141,59 @@ def test_a_replacement_that_fails_loses_nothing(
     assert list(root.parent.iterdir()) == [root]
     repo.add("my-model", force=True)
     assert entry.versions == []
+
+
+def test_a_removed_entry_leaves_its_numbers_and_takes_its_aliases(
+    root: Path, repo: qv.ModelRepository, entry: qv.Entry, affine: Affine
+) -> None:
+    state = root / ".my-model.gravswell.json"
+    for make_anew in (
+        lambda: repo.add("my-model", force=True),
+        lambda: (repo.remove("my-model"), repo.add("my-model")),
+    ):
+        number = int(Path(entry.export_version(affine())).parent.name)
+        state.write_text(json.dumps({"aliases": {"champion": number}, "nextVersion": number}))
+        make_anew()
+        assert json.loads(state.read_text()) == {
+            "schema": "gravswell.dev/entry/v1",
+            "nextVersion": number + 1,
+            "aliases": {},
+        }
+
+
+def test_damaged_memory_is_told_before_anything_is_changed(
+    root: Path, repo: qv.ModelRepository, entry: qv.Entry, affine: Affine
+) -> None:
+    entry.export_version(affine())
+    (root / ".my-model.gravswell.json").write_text("{")
+    for act in (lambda: repo.add("my-model", force=True), lambda: repo.remove("my-model")):
+        with pytest.raises(VerificationError, match="is damaged"):
+            act()
+    assert entry.versions == [1]
+    repo.delete()
+    assert not root.exists(), "a deletion always ends"
+
+
+def test_only_an_empty_entry(repo: qv.ModelRepository, entry: qv.Entry, affine: Affine) -> None:
+    entry.export_version(affine())
+    with pytest.raises(ConflictError, match="has versions"):
+        repo.remove("my-model", only_empty=True)
+    repo.add("other")
+    repo.remove("other", only_empty=True)
+    assert list(repo.models) == ["my-model"]
+
+
+def test_an_entry_that_another_removes_at_once(
+    root: Path, repo: qv.ModelRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh = qv.ModelRepository.refresh
+
+    def removed_before(self: qv.ModelRepository) -> None:
+        shutil.rmtree(root / "m")
+        refresh(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(qv.ModelRepository, "refresh", removed_before)
+        entry = repo.add("m")
+    with pytest.raises(NotFoundError, match="was removed"):
+        _ = entry.config

@@ -144,6 +144,8 @@ class Entry:
         :raises ExportError: the model cannot become ONNX, or a size is hard-coded in it.
         :raises VerificationError: the exported graph answers otherwise than the framework.
         :raises InvalidInputError: wrong arguments, or a signature other than the earlier versions'. Also a ValueError.
+        :raises NotFoundError: the entry was removed meanwhile.
+        :raises ConflictError: ``version`` is or was in use, or the entry was replaced meanwhile.
         """
         from gravswell.quiver.exporters import ExportRequest, InputSpec, build  # noqa: PLC0415 - imports ONNX
 
@@ -194,11 +196,12 @@ class Entry:
 
     def remove_version(self, number: int) -> None:
         """Remove a version. Its number is never used again. ConflictError while an alias points at it."""
-        self._reader.version(self.name, number)
-        aliases = [alias for alias, target in self._reader.aliases(self.name).items() if target == number]
-        if aliases:
-            raise ConflictError(f"{', '.join(aliases)} points at {self.name}/{number}: move the alias first")
-        forget_version(self._store, self._reader, self.name, number)
+        with self._store.exclusive():
+            self._reader.version(self.name, number)
+            aliases = [alias for alias, target in self._reader.aliases(self.name).items() if target == number]
+            if aliases:
+                raise ConflictError(f"{', '.join(aliases)} points at {self.name}/{number}: move the alias first")
+            forget_version(self._store, self._reader, self.name, number)
 
     def _read_config(self) -> ConfigText:
         try:

@@ -86,6 +86,7 @@ class Publication:
         self._entry = entry
         self._max_batch_size = max_batch_size
         self._version = version
+        self._began_with: Signature | None = None
 
     def config(self) -> ConfigText:
         """The configuration as it is now, with this export's ``max_batch_size``."""
@@ -96,7 +97,14 @@ class Publication:
         return bool(self.config().message.max_batch_size > 0)
 
     def earlier(self) -> Signature | None:
-        """What the newest version takes and gives; before the first one, what the configuration states; else None."""
+        """What the newest version takes and gives; before the first one, what the configuration states; else None.
+
+        What is published stands on it: :meth:`publish` refuses if nothing of the kind is stated any more by then.
+        """
+        self._began_with = self._stated()
+        return self._began_with
+
+    def _stated(self) -> Signature | None:
         for number in self._reader.numbers(self._entry):
             manifest = self._manifest(number)
             if manifest is not None:
@@ -107,13 +115,18 @@ class Publication:
         """Complete the staged version, make it appear, and return its number.
 
         InvalidInputError if it does not fit the entry's configuration as it is by now; ConflictError if the number that
-        was asked for is taken.
+        was asked for is taken, or if the entry was made anew meanwhile; NotFoundError if it was removed.
         """
         files = {
             path.relative_to(stage).as_posix(): _record(path) for path in sorted(stage.rglob("*")) if path.is_file()
         }
         with self._store.exclusive():
             stored = self._config()
+            if self._began_with is not None and self._stated() is None:
+                raise ConflictError(
+                    f"{self._entry} was replaced while this version was exported, and nothing was published: "
+                    f"export it again, with its shapes"
+                )
             config = stored.config
             describe(config.message, built.signature, batchable=built.proof.batchable)
             text = config.render()
@@ -214,6 +227,13 @@ def remember_numbers(store: Store, reader: RepositoryReader, entry: str, next_ve
     if state.next_version < next_version:
         data = state.model_copy(update={"next_version": next_version}).to_bytes()
         store.write(state_key(entry), data, Create() if etag is None else Update(etag))
+
+
+def forget_aliases(store: Store, reader: RepositoryReader, entry: str) -> None:
+    """Forget the names of versions that are gone; what else is remembered of ``entry`` stays."""
+    state, etag = reader.state(entry)
+    if state.aliases and etag is not None:
+        store.write(state_key(entry), state.model_copy(update={"aliases": {}}).to_bytes(), Update(etag))
 
 
 def _record(path: Path) -> FileRecord:

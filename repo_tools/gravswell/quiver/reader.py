@@ -4,28 +4,15 @@ What exists for a reader: a version folder with a manifest; and one that somebod
 as *unverified*. A claim without a manifest is an upload under way, or dead, and stays hidden.
 """
 
-import hashlib
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from pathlib import Path
 
-from gravswell.errors import (
-    AccessDeniedError,
-    ConflictError,
-    InvalidInputError,
-    NotFoundError,
-    UnavailableError,
-    VerificationError,
-)
+from gravswell.errors import AccessDeniedError, NotFoundError, VerificationError
+from gravswell.quiver.fetching import Progress, copy_version
 from gravswell.quiver.layout import (
     CLAIM,
     CONFIG,
-    check_key,
     check_version,
     config_key,
     is_readable_name,
@@ -33,14 +20,9 @@ from gravswell.quiver.layout import (
     state_key,
     version_folder,
 )
-from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Manifest, digest_of
+from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, digest_of
 from gravswell.quiver.state import EntryState
 from gravswell.quiver.stores import Content, Store, open_store
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes done and the bytes in all."""
-
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,27 +115,16 @@ class RepositoryReader:
 
         Hashes are checked while copying, and ``destination`` appears by one rename: complete or not at all. Until then
         the copy grows in a hidden folder inside ``staging`` (``destination``'s parent by default), which must be on the
-        same file system. VerificationError names the file that is missing, cut short or changed.
+        same file system. VerificationError names the file that is missing, cut short or changed; NotFoundError when
+        the version was removed meanwhile.
         """
         info = self.version(entry, number)
         folder = version_folder(entry, number)
-        manifest: Manifest | None = None
-        raw = b""
         if info.digest is None:
-            files: dict[str, FileRecord | None] = {f.path: None for f in self.store.walk(folder)}
-        else:
-            manifest, raw = self.manifest(entry, number)
-            files = dict(manifest.files)
-        self._check_paths(folder, files)
-        copied = _Counter(progress, info.size)
-        with _appearing(destination, staging) as partial:
-            for path, record in files.items():
-                target = partial / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                self._copy(f"{folder}/{path}", record, target, copied)
-            if manifest is not None:
-                _write(partial / MANIFEST, raw)
-                copied.add(len(raw))
+            copy_version(self.store, folder, None, destination, staging, progress=progress)
+            return None
+        manifest, raw = self.manifest(entry, number)
+        copy_version(self.store, folder, (manifest, raw), destination, staging, progress=progress)
         return manifest
 
     # -- inside
@@ -188,13 +159,16 @@ class RepositoryReader:
 
     def _version(self, entry: str, number: int) -> VersionInfo | None:
         folder = version_folder(entry, number)
-        content = self._read(f"{folder}/{MANIFEST}")
         try:
+            content = self._read(f"{folder}/{MANIFEST}")
             if content is None:
                 files = self.store.walk(folder)
-                if not files or any(f.path == CLAIM for f in files):
+                names = {f.path for f in files}
+                if not files or CLAIM in names:
                     return None
-                return VersionInfo(number, None, sum(f.size for f in files), max(f.modified for f in files))
+                if MANIFEST not in names:
+                    return VersionInfo(number, None, sum(f.size for f in files), max(f.modified for f in files))
+                content = self.store.read(f"{folder}/{MANIFEST}")  # it was published while we looked
             digest = digest_of(content.data)
             try:
                 manifest = self._parse(entry, number, content.data)
@@ -227,117 +201,3 @@ class RepositoryReader:
             return content.data.decode()
         except UnicodeDecodeError:
             raise VerificationError(f"{self.store.location(key)} is not UTF-8 text: restore it") from None
-
-    def _check_paths(self, folder: str, paths: Collection[str]) -> None:
-        """They lead to files inside the folder, beside the manifest, and none of them to a folder of another."""
-        where = self.store.location(folder)
-        for path in paths:
-            try:
-                check_key(path)
-            except InvalidInputError:
-                raise VerificationError(f"{where} names a file {path!r} that lies outside of it") from None
-        for path in paths:
-            clash = next((str(parent) for parent in PurePosixPath(path).parents if str(parent) in paths), None)
-            if clash is not None or path == MANIFEST or path.startswith(f"{MANIFEST}/"):
-                raise VerificationError(f"{where} names {path!r} and {clash or MANIFEST!r}, which cannot both be files")
-
-    def _copy(self, key: str, record: FileRecord | None, target: Path, copied: "_Counter") -> None:
-        where = self.store.location(key)
-        limit = None if record is None else record.size
-        try:
-            with self.store.open(key) as source, target.open("xb") as sink:
-                size, sha256 = _pump(source, sink, copied, limit)
-                sink.flush()
-                os.fsync(sink.fileno())
-        except NotFoundError:
-            if record is None:
-                raise
-            raise VerificationError(
-                f"{where} is missing, though the manifest names it: the version is damaged"
-            ) from None
-        except OSError as error:
-            raise UnavailableError(f"copying {where} to {target}: {error.strerror or error}") from error
-        if record is not None and size != record.size:
-            more = "more than" if size > record.size else f"{size} of"
-            raise VerificationError(
-                f"{where} has {more} the {record.size} bytes in the manifest: the version is damaged"
-            )
-        if record is not None and sha256 != record.sha256:
-            raise VerificationError(
-                f"{where} has sha256 {sha256[:12]}…, the manifest says {record.sha256[:12]}…: "
-                f"it was changed after publication; restore it or remove the version"
-            )
-
-
-class _Counter:
-    def __init__(self, report: Progress | None, total: int) -> None:
-        self._report, self._total, self._done = report, total, 0
-
-    def add(self, count: int) -> None:
-        self._done += count
-        if self._report is not None:
-            self._report(self._done, self._total)
-
-
-class _appearing:  # noqa: N801 - used as a with-statement's verb
-    """A folder that is filled out of sight and then renamed to ``destination``."""
-
-    def __init__(self, destination: Path, staging: Path | None) -> None:
-        self._destination = destination
-        self._parent = staging or destination.parent
-
-    def __enter__(self) -> Path:
-        if self._destination.exists():
-            raise ConflictError(f"{self._destination} exists already: a version is fetched into a folder of its own")
-        try:
-            self._parent.mkdir(parents=True, exist_ok=True)
-            self._partial = Path(tempfile.mkdtemp(dir=self._parent, prefix=f".{self._destination.name}.partial-"))
-        except OSError as error:
-            raise UnavailableError(f"{self._parent}: {error.strerror}; free some space or check its mode") from error
-        return self._partial
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._partial.chmod(0o755)
-                self._destination.parent.mkdir(parents=True, exist_ok=True)
-                # The rename is the commit: all that it makes visible must be on the disk before it, and it soon after.
-                for folder, _folders, _files in os.walk(self._partial):
-                    _sync_folder(Path(folder))
-                self._partial.rename(self._destination)
-                _sync_folder(self._destination.parent)
-        except OSError as error:
-            raise UnavailableError(f"{self._destination} cannot be put in place: {error.strerror}") from error
-        finally:
-            shutil.rmtree(self._partial, ignore_errors=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        with path.open("xb") as sink:
-            sink.write(data)
-            sink.flush()
-            os.fsync(sink.fileno())
-    except OSError as error:
-        raise UnavailableError(f"{path}: {error.strerror}; free some space or check its mode") from error
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _pump(source: BinaryIO, sink: BinaryIO, copied: _Counter, limit: int | None) -> tuple[int, str]:
-    """Copy and hash; stop soon after ``limit``, so a file that grew cannot fill the disk. Returns size and sha256."""
-    size, sha256 = 0, hashlib.sha256()
-    while chunk := source.read(_CHUNK):
-        sink.write(chunk)
-        sha256.update(chunk)
-        size += len(chunk)
-        copied.add(len(chunk))
-        if limit is not None and size > limit:
-            break
-    return size, sha256.hexdigest()

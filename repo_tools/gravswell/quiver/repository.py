@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError, VerificationError
 from gravswell.quiver.entry import Entry, new_config
 from gravswell.quiver.layout import CONFIG, check_name, state_key
 from gravswell.quiver.platform import Platform
-from gravswell.quiver.publication import remember_numbers
+from gravswell.quiver.publication import forget_aliases, remember_numbers
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import Store, open_store
 
@@ -35,12 +36,20 @@ class ModelRepository:
         self._store = store
         self._reader = RepositoryReader(store)
         self._models = _Models(store, self._reader.entries())
-        strangers = [name for name in store.children().folders if not name.startswith(".")]
-        if strangers and not self._models:
-            raise InvalidInputError(
-                f"{store.location('')} is no model repository: it holds {', '.join(strangers[:3])}"
-                f"{'…' if len(strangers) > 3 else ''} and no entry with a {CONFIG} or a version; name another folder"
-            )
+        if not self._models and self._strangers():
+            with store.exclusive():  # in which no entry comes or goes while we look again
+                strangers = self._strangers()
+            if strangers:
+                held = ", ".join(strangers[:3]) + ("…" if len(strangers) > 3 else "")
+                raise InvalidInputError(
+                    f"{store.location('')} is no model repository: it holds {held} and no entry with a {CONFIG} "
+                    f"or a version; name another folder"
+                )
+            self.refresh()
+
+    def _strangers(self) -> list[str]:
+        folders = [name for name in self._store.children().folders if not name.startswith(".")]
+        return folders if folders and not any(map(self._reader.has, folders)) else []
 
     def __repr__(self) -> str:
         return f"ModelRepository({self._store.location('')!r})"
@@ -62,7 +71,8 @@ class ModelRepository:
     def add(self, name: str, platform: Platform | str = Platform.ONNX, force: bool = False) -> Entry:
         """Make an entry. ConflictError if there is one, unless ``force`` replaces it and all its versions.
 
-        The new entry goes on counting versions where the replaced one ended.
+        The new entry goes on counting versions where the replaced one ended, and has none of its aliases. An export
+        that is under way is published in the new entry only if it took nothing from the old one.
         """
         check_name(name)
         platform = Platform.parse(platform)
@@ -74,26 +84,37 @@ class ModelRepository:
                 raise UnavailableError(f"{stage}: {error.strerror}; free some space and repeat") from error
             try:
                 with self._store.exclusive():
+                    self._reader.state(name)  # one that is damaged is told before anything is changed
                     replace = force and self._reader.has(name)
                     if replace:
                         self._remember(name)
                     self._store.publish(stage, name, replace=replace)
+                    forget_aliases(self._store, self._reader, name)  # last: they may name versions until these are gone
             except ConflictError:
                 raise ConflictError(
                     f"{self._store.location(name)} exists already: take it with repo.models[{name!r}], "
                     f"or replace it with force"
                 ) from None
         self.refresh()
-        return self._models[name]
+        return self._models.get(name) or Entry(self._store, name)  # somebody may have removed it by now
 
-    def remove(self, name: str) -> None:
-        """Remove an entry with all its versions. Their numbers are never used again under this name."""
-        if not self._reader.has(name):
-            known = ", ".join(self._reader.entries()) or "none"
-            raise NotFoundError(f"there is no entry {name!r} in {self._store.location('')}; entries: {known}")
+    def remove(self, name: str, *, only_empty: bool = False) -> None:
+        """Remove an entry with all its versions, for every reader at once.
+
+        Their numbers are never used again under this name: the file that remembers them stays, without the aliases. An
+        export that is under way then fails with a NotFoundError. NotFoundError if there is no such entry.
+
+        :param only_empty: ConflictError if it has a version, also one that somebody published a moment ago.
+        """
         with self._store.exclusive():
+            if not self._reader.has(name):
+                known = ", ".join(self._reader.entries()) or "none"
+                raise NotFoundError(f"there is no entry {name!r} in {self._store.location('')}; entries: {known}")
+            if only_empty and self._reader.numbers(name):
+                raise ConflictError(f"{self._store.location(name)} has versions: remove it with them, or leave it")
             self._remember(name)
             self._store.remove_folder(name)
+            forget_aliases(self._store, self._reader, name)
         self.refresh()
 
     def _remember(self, name: str) -> None:
@@ -102,9 +123,14 @@ class ModelRepository:
             remember_numbers(self._store, self._reader, name, highest + 1)
 
     def delete(self) -> None:
-        """Remove every entry and what is remembered of them, and the folder itself if nothing else is in it."""
+        """Remove every entry and what is remembered of them, and the folder itself if nothing else is in it.
+
+        Numbers are forgotten with the repository, and not before: where this is interrupted they are still remembered.
+        """
         with self._store.exclusive():
             for name in self._reader.entries():
+                with suppress(VerificationError):  # what is remembered is damaged, and goes too
+                    self._remember(name)
                 self._store.remove_folder(name)
             for name in self._store.children().files:
                 if name.startswith(".") and name == state_key(name[1:].removesuffix(".gravswell.json")):

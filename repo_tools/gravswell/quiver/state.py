@@ -1,4 +1,8 @@
-"""``.<entry>.gravswell.json``: what must be remembered of an entry and its folder cannot say."""
+"""``.<entry>.gravswell.json``: what must be remembered of an entry and its folder cannot say.
+
+It outlives the entry: an entry that is removed and added again goes on counting where it ended. Only the aliases go,
+whose versions are gone. Deleting the whole repository removes it.
+"""
 
 from typing import Annotated, Literal
 

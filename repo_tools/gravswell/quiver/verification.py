@@ -6,10 +6,11 @@ from pathlib import Path
 
 from gravswell.errors import GravswellError, VerificationError
 from gravswell.quiver.config import parse_config
+from gravswell.quiver.fetching import Progress
 from gravswell.quiver.golden import column_scales, compare, load_golden
 from gravswell.quiver.layout import version_folder
 from gravswell.quiver.manifest import GOLDEN, MANIFEST, MODEL_FILE, VERSION_CONFIG, Manifest
-from gravswell.quiver.reader import Progress, RepositoryReader
+from gravswell.quiver.reader import RepositoryReader
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,9 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -197,3 +200,63 @@ def test_a_stage_that_cannot_be_cleaned_up_hides_no_error(root: Path, monkeypatc
     with store.staging():
         pass
     assert list(root.parent.iterdir()) == [root], "the next writer takes what was left"
+
+
+def test_a_lock_on_a_root_that_was_made_anew_keeps_out(root: Path) -> None:
+    """Whoever waited for the lock of a root that was removed meanwhile has to wait for that of the new one."""
+    old, waiting = (LocalStore(root, create=True) for _ in range(2))
+    order: list[str] = []
+
+    def wait() -> None:
+        while not order or order[-1] != "waited":
+            with suppress(NotFoundError), waiting.exclusive():  # it may look when there is no root
+                order.append("waited")
+
+    thread = threading.Thread(target=wait)
+    with old.exclusive():
+        thread.start()
+        time.sleep(0.2)  # it most likely waits by now; where it does not the test is only weaker
+        assert old.remove_root()
+        new = LocalStore(root, create=True)
+        new_lock = new.exclusive()
+        new_lock.__enter__()
+    time.sleep(0.2)
+    order.append("new")
+    new_lock.__exit__(None, None, None)
+    thread.join(60)
+    assert order == ["new", "waited"]
+
+
+_DIE_REPLACING = """
+import os, signal, sys
+from pathlib import Path
+from gravswell.quiver.stores import open_store
+
+store, point, rename, done = open_store(sys.argv[1]), int(sys.argv[2]), Path.rename, []
+def counted(self, target):
+    if len(done) == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(target)
+    return rename(self, target)
+Path.rename = counted
+with store.staging() as stage:
+    (stage / "new").write_bytes(b"")
+    store.publish(stage, "m", replace=True)
+"""
+
+
+@pytest.mark.parametrize(("renames", "found"), [(0, "old"), (1, "old"), (2, "new")])
+def test_a_replacement_that_dies_leaves_the_old_or_the_new(root: Path, renames: int, found: str) -> None:
+    store = LocalStore(root, create=True)
+    with store.staging() as stage:
+        (stage / "old").write_bytes(b"")
+        store.publish(stage, "m")
+    killed = subprocess.run([sys.executable, "-c", _DIE_REPLACING, str(root), str(renames)], timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with store.exclusive():  # whatever the next writer does
+        assert store.children("m").files == (found,)
+    store.remove_folder("m")
+    with store.staging():
+        pass
+    assert list(root.parent.iterdir()) == [root]
+    assert list(root.iterdir()) == [], "what was removed after it does not come back"

@@ -6,6 +6,10 @@ which file makes it exist and what is in it are decided above. What it guarantee
 - a reader sees a file whole, in its old or in its new form, never a mixture;
 - :class:`Create` and :class:`Update` let exactly one of several concurrent writers win;
 - :meth:`Store.publish` makes a folder appear complete or not at all, and never over another one.
+
+A folder of a disk does the last by a rename, and can lock; a bucket has neither, and does it by conditional writes alone
+(:mod:`gravswell.quiver.stores.bucket`). What must be right on every store is therefore written so that it is right
+without :meth:`Store.exclusive`.
 """
 
 from abc import ABC, abstractmethod
@@ -13,7 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,16 @@ class Children:
     files: tuple[str, ...]
 
 
+class View(Protocol):
+    """What lay in a store at one moment, for several questions in a row. See :meth:`Store.view`."""
+
+    def children(self, folder: str = "") -> Children:
+        """See :meth:`Store.children`."""
+
+    def walk(self, folder: str) -> list[FileInfo]:
+        """See :meth:`Store.walk`."""
+
+
 class Store(ABC):
     """Files under keys, at one root.
 
@@ -85,6 +99,13 @@ class Store(ABC):
     def walk(self, folder: str) -> list[FileInfo]:
         """Every file under ``folder``, hidden ones too, sorted by path. NotFoundError if there is no such folder."""
 
+    def view(self, folder: str = "") -> View:
+        """What lies in ``folder`` and below it, to be asked several things; nothing is known of the rest.
+
+        A bucket lists it once, a thousand objects a call. Not to be kept: it grows stale.
+        """
+        return self
+
     @abstractmethod
     def read(self, key: str) -> Content:
         """A small file, whole. NotFoundError if it is not there."""
@@ -108,7 +129,8 @@ class Store(ABC):
     def remove_folder(self, folder: str) -> None:
         """Remove a folder and all in it; one that is not there counts as removed.
 
-        It vanishes for readers at once where the store can do that, else last file first written.
+        A version vanishes for readers at once. An entry does where the store can rename; on a bucket its versions
+        vanish one by one, the newest last, and no export that is under way can bring it back.
         """
 
     @abstractmethod
@@ -119,16 +141,20 @@ class Store(ABC):
     def staging(self) -> AbstractContextManager[Path]:
         """An empty local folder in which a version is built; gone afterwards unless it was published.
 
-        Entering also cleans up what writers that died have left.
+        On a disk, entering also cleans up what writers that died have left; on a bucket :meth:`publish` does.
         """
 
     @abstractmethod
     def publish(self, staged: Path, folder: str, *, replace: bool = False) -> None:
         """Make the staged folder appear as ``folder``. ConflictError if something is there already.
 
-        With ``replace`` it takes the place of what is there, which stays if that fails.
+        With ``replace`` it takes the place of what is there, which stays if that fails; on a bucket, as far as it was
+        not yet replaced. There a folder of more than one file needs a ``.manifest.json``, which is what makes it appear.
         """
 
     @abstractmethod
     def exclusive(self) -> AbstractContextManager[None]:
-        """Keep out other writers of this repository, for a few quick writes that belong together. Re-entrant."""
+        """Keep out other writers of this repository, for a few quick writes that belong together. Re-entrant.
+
+        A bucket cannot, and does not: there it is for conditional writes to find out that another writer was faster.
+        """

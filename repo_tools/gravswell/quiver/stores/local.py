@@ -1,13 +1,9 @@
 """A repository in a folder of this machine, or of a mounted volume (POSIX)."""
 
 import errno
-import fcntl
 import hashlib
-import logging
 import os
-import shutil
-import threading
-import uuid
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -21,15 +17,11 @@ from gravswell.errors import (
     InvalidInputError,
     NotFoundError,
     UnavailableError,
-    UnsupportedError,
 )
 from gravswell.quiver.layout import check_key
 from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, PutMode, Store, Update
-
-_log = logging.getLogger(__name__)
-
-LOCK_FILE = ".gravswell.lock"
-"""At the root of a repository on a file system that cannot lock a folder."""
+from gravswell.quiver.stores.locking import LOCK_FILE, FolderLock
+from gravswell.quiver.stores.staging import StagingFolder, discard
 
 
 class LocalStore(Store):
@@ -43,17 +35,11 @@ class LocalStore(Store):
         self._shown = root
         self._root = root.absolute()  # a later chdir must not move the repository
         if create:
-            with _translated(str(root)):
-                try:
-                    self._root.mkdir(parents=True, exist_ok=True)
-                except (FileExistsError, NotADirectoryError):
-                    raise InvalidInputError(f"{root} is no repository: it is, or lies under, a file") from None
-        elif not self._root.is_dir():
-            if self._root.exists():
-                raise InvalidInputError(f"{root} is no repository: it is a file")
-            raise NotFoundError(f"there is no repository at {root}: `gravswell init {root}` makes one")
-        self._staging_root = self._root.parent / f".{self._root.name}.gravswell-staging"
-        self._lock = _FolderLock(self._root)
+            self._make_root()
+        else:
+            self._check_root()
+        self._staging = StagingFolder(self._root)
+        self._lock = FolderLock(self._root)
 
     @property
     def url(self) -> str:
@@ -122,16 +108,16 @@ class LocalStore(Store):
                 raise ConflictError(f"{self.location(key)} was changed by another writer: read it again and repeat")
             if not target.parent.is_dir():
                 raise FileNotFoundError
-            with self._staging_folder():
-                temporary = self._staging_root / f"{uuid.uuid4().hex}.file"
-                try:
-                    with temporary.open("xb") as stream:
-                        stream.write(data)
-                        stream.flush()
-                        os.fsync(stream.fileno())
-                    temporary.replace(target)
-                finally:
-                    temporary.unlink(missing_ok=True)
+            temporary = self._staging.file()
+            try:
+                with temporary.open("xb") as stream:
+                    stream.write(data)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                temporary.replace(target)
+            finally:
+                discard(temporary)
+                self._staging.drop()
             _sync_folder(target.parent)
         return _etag(data)
 
@@ -147,56 +133,40 @@ class LocalStore(Store):
             if target.is_symlink():
                 target.unlink()  # what it points at is not ours
                 return
-            self._make_staging_root()
-            grave = self._staging_root / f"{uuid.uuid4().hex}.removed"
+            grave = self._staging.grave()
             with suppress(FileNotFoundError):
                 target.rename(grave)
                 _sync_folder(target.parent)
-        self._bury(grave)
+        self._tidy(grave)
 
     def remove_root(self) -> bool:
         """See :meth:`Store.remove_root`."""
-        with _translated(str(self._shown)):
-            try:
+        try:
+            with self.exclusive(), _translated(str(self._shown)):
                 if any(item.name != LOCK_FILE for item in self._root.iterdir()):
                     return False  # with its lock file: whoever waits for that would lock one that is no more
                 (self._root / LOCK_FILE).unlink(missing_ok=True)
-                self._root.rmdir()
-            except FileNotFoundError:
-                return True
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                return False
+                try:
+                    self._root.rmdir()
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    return False
+        except NotFoundError:
+            return True
         return True
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """See :meth:`Store.staging`.
-
-        A stage belongs to whoever holds ``flock`` on the ``.lock`` file beside it. The kernel drops that lock when its
-        process ends in any way, so there is no pid to be reused and no clock to disagree on.
-        """
-        name = uuid.uuid4().hex
-        with self.exclusive(), _translated(str(self._staging_root)):
-            self._make_staging_root()
-            self._sweep()
-            lock = (self._staging_root / f"{name}.lock").open("x")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            stage = self._staging_root / name
-            stage.mkdir()
-        try:
-            yield stage
-        finally:
+        """See :meth:`Store.staging`."""
+        with self.exclusive(), _translated(str(self._staging.path)):
+            stage, lock = self._staging.begin()
+            self._staging.sweep()
+        with lock:
             try:
-                with self.exclusive():  # no sweep may meet the half of it
-                    self._unstage(stage, lock.name)
-            except NotFoundError:  # the root went meanwhile, and every sweep needs it
-                self._unstage(stage, lock.name)
-            except GravswellError as error:  # must not hide why the export ended; the next sweep takes the stage
-                _log.warning("%s stays until the next export: %s", stage, error)
+                yield stage
             finally:
-                lock.close()
+                self._tidy(stage, Path(lock.name))  # the stage is gone if it was published
 
     def publish(self, staged: Path, folder: str, *, replace: bool = False) -> None:
         """See :meth:`Store.publish`.
@@ -213,132 +183,72 @@ class LocalStore(Store):
             if not target.parent.is_dir():
                 raise FileNotFoundError
             grave: Path | None = None
-            if os.path.lexists(target):  # POSIX would replace an empty folder, and refuse a dangling link
-                if not replace:
-                    raise ConflictError(f"{self.location(folder)} exists already")
-                grave = self._staging_root / f"{uuid.uuid4().hex}.removed"
-                target.rename(grave)
-            try:
+            if not os.path.lexists(target):  # POSIX would replace an empty folder, and refuse a dangling link
                 staged.rename(target)
-            except BaseException:
-                if grave is not None:
-                    grave.rename(target)
-                raise
+            elif replace:
+                grave = self._staging.replace(staged, target)
+            else:
+                raise ConflictError(f"{self.location(folder)} exists already")
             _sync_folder(target.parent)
         if grave is not None:
-            self._bury(grave)
+            self._tidy(grave)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """See :meth:`Store.exclusive`."""
         with _translated(str(self._shown)):
-            self._lock.acquire()
+            outermost = self._lock.acquire()
         try:
+            if outermost:
+                with _translated(str(self._staging.path)):
+                    self._staging.recover()
             yield
         finally:
             self._lock.release()
 
     # -- inside
 
-    def _unstage(self, stage: Path, lock: str) -> None:
-        _discard(stage)  # gone if it was published
-        _discard(Path(lock))
-        self._drop_staging_root()
+    # Another process may make the root, or remove it, at any moment: each of these looks once and goes by that.
 
-    def _bury(self, grave: Path) -> None:
-        """Remove what is out of sight already; the next sweep takes what is left."""
-        _discard(grave)
-        self._drop_staging_root()
+    def _make_root(self) -> None:
+        refused = f"{self._shown} is no repository: it is, or lies under, a file"
+        with _translated(str(self._shown)):
+            while True:
+                try:
+                    self._root.mkdir(parents=True, exist_ok=True)
+                except NotADirectoryError:
+                    raise InvalidInputError(refused) from None
+                except FileExistsError:
+                    if self._root.is_dir() or not os.path.lexists(self._root):
+                        continue  # it was a folder, and went, or is one again
+                    raise InvalidInputError(refused) from None
+                return
+
+    def _check_root(self) -> None:
+        with _translated(str(self._shown)):
+            try:
+                mode = self._root.stat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                raise NotFoundError(
+                    f"there is no repository at {self._shown}: `gravswell init {self._shown}` makes one"
+                ) from None
+        if not stat.S_ISDIR(mode):
+            raise InvalidInputError(f"{self._shown} is no repository: it is a file")
+
+    def _tidy(self, *rubbish: Path) -> None:
+        """Remove what is out of sight already. Hides no error, and fails for none: the next writer does the rest."""
+        for path in rubbish:
+            discard(path)
+        try:
+            with self.exclusive():  # so that nobody is about to stage there
+                self._staging.drop()
+        except NotFoundError:
+            self._staging.drop()  # the root went meanwhile, and with it all who need the folder
+        except GravswellError:
+            pass
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key) if key else self._root
-
-    def _make_staging_root(self) -> None:
-        if self._root.stat().st_dev != self._root.parent.stat().st_dev:
-            raise UnsupportedError(
-                f"{self._shown} is the root of a file system, and nothing can be staged beside it: "
-                f"use a folder inside it as the repository"
-            )
-        self._staging_root.mkdir(exist_ok=True)
-
-    @contextmanager
-    def _staging_folder(self) -> Iterator[None]:
-        self._make_staging_root()
-        try:
-            yield
-        finally:
-            self._drop_staging_root()
-
-    def _drop_staging_root(self) -> None:
-        with suppress(OSError):  # others still stage there
-            self._staging_root.rmdir()
-
-    def _sweep(self) -> None:
-        """Remove what dead writers left. Called with the root's lock held, under which every lock file is made."""
-        for item in self._staging_root.iterdir():
-            if item.suffix in (".file", ".removed"):  # made under the lock that we hold, and of no use after it
-                _discard(item)
-            elif item.suffix == ".lock":
-                with item.open("r") as lock:
-                    try:
-                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError:
-                        continue  # its writer lives
-                    shutil.rmtree(item.with_suffix(""), ignore_errors=True)
-                    item.unlink()
-
-
-class _FolderLock:
-    """``flock`` on a folder, re-entrant within a thread and exclusive between threads and processes."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._thread = threading.RLock()
-        self._depth = 0
-        self._fd = -1
-
-    def acquire(self) -> None:
-        self._thread.acquire()
-        try:
-            if self._depth == 0:
-                self._fd = self._locked()
-            self._depth += 1
-        except BaseException:
-            self._thread.release()
-            raise
-
-    def _locked(self) -> int:
-        try:
-            return _flocked(os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY))
-        except OSError as error:
-            if error.errno != errno.EBADF:
-                raise
-        # NFS locks only what is open for writing, which a folder cannot be: a hidden file in it then
-        return _flocked(os.open(self._folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666))
-
-    def release(self) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            os.close(self._fd)
-        self._thread.release()
-
-
-def _flocked(fd: int) -> int:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _discard(path: Path) -> None:
-    """Remove a file, a link or a folder, as far as it goes."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
 
 
 def _etag(data: bytes) -> str:

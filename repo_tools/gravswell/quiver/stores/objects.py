@@ -1,0 +1,119 @@
+"""What a library for object stores must do for us, and no more; one implementation for each library.
+
+Keys are whole: a bucket's prefix is the affair of :class:`~gravswell.quiver.stores.bucket.BucketStore`. Errors come as
+gravswell's own and name the URL; every call has been repeated, with growing pauses, for up to :data:`PATIENCE` before it
+gives up.
+"""
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from gravswell.errors import AccessDeniedError, ConflictError, NotFoundError, UnavailableError
+from gravswell.quiver.stores.base import Content, Overwrite, PutMode
+
+PATIENCE = timedelta(seconds=60)
+"""How long a request that meets a cut connection, 429 or 5xx is repeated."""
+
+STAMP = "gravswellwrite"
+"""The metadata key under which every conditional write bears a number of its own; Azure allows no dash in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object: its key, size in bytes, last modification by the store's own clock, and etag.
+
+    ``stamp`` says which write made it; None where it was listed, or not written conditionally.
+    """
+
+    key: str
+    size: int
+    modified: datetime
+    etag: str
+    stamp: str | None = None
+
+
+class Objects(ABC):
+    """The objects of one bucket. ``url`` is the bucket's, without a slash at its end."""
+
+    url: str
+    way_to_make: str
+    """The command that makes a bucket of this kind; we never make one, as that takes a region, rights and a payer."""
+    way_to_log_in: str
+    """How this kind of store gets its credentials."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        """Every object whose key starts with ``prefix``, which ends in ``/`` or is empty."""
+
+    @abstractmethod
+    def get(self, key: str) -> Content:
+        """An object, whole. NotFoundError if it is not there."""
+
+    @abstractmethod
+    def stat(self, key: str) -> ObjectInfo:
+        """What is known of an object, with its ``stamp``. NotFoundError if it is not there."""
+
+    @abstractmethod
+    def get_range(self, key: str, start: int, stop: int, etag: str) -> bytes:
+        """Bytes from ``start`` up to ``stop``. ConflictError if it is no longer the object of that etag."""
+
+    def put(self, key: str, data: bytes, mode: PutMode) -> str:
+        """Write an object in one request and return its etag. ConflictError if the condition of ``mode`` fails.
+
+        A request whose answer is lost is sent again, and would then fail on its own first success: the stamp tells.
+        """
+        stamp = uuid.uuid4().hex
+        try:
+            return self._put(key, data, mode, stamp)
+        except ConflictError:
+            try:
+                found = self.stat(key)
+            except NotFoundError:
+                found = None
+            if found is None or found.stamp != stamp or isinstance(mode, Overwrite):
+                raise
+            return found.etag
+
+    @abstractmethod
+    def _put(self, key: str, data: bytes, mode: PutMode, stamp: str) -> str: ...
+
+    @abstractmethod
+    def put_file(self, key: str, path: Path) -> None:
+        """Upload a file of any size, in bounded memory and whatever was there; it appears when it is complete."""
+
+    @abstractmethod
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects, in no order; those that are not there count as removed."""
+
+    # -- the errors that all kinds of store have in common
+
+    def at(self, key: str) -> str:
+        """The URL of an object."""
+        return f"{self.url}/{key}" if key else self.url
+
+    def _missing(self, key: str) -> NotFoundError:
+        return NotFoundError(f"{self.at(key)} is not there")
+
+    def _no_bucket(self) -> NotFoundError:
+        return NotFoundError(f"there is no bucket {self.url}: check the name, or make it with `{self.way_to_make}`")
+
+    def _conflict(self, key: str, mode: PutMode | None = None) -> ConflictError:
+        if mode is not None and not hasattr(mode, "etag"):
+            return ConflictError(f"{self.at(key)} exists already")
+        return ConflictError(f"{self.at(key)} was changed by another writer: read it again and repeat")
+
+    def _denied(self, key: str, detail: object) -> AccessDeniedError:
+        return AccessDeniedError(f"{self.at(key)} was refused to these credentials ({detail}); {self.way_to_log_in}")
+
+    def _no_credentials(self, detail: object) -> AccessDeniedError:
+        return AccessDeniedError(f"no credentials for {self.url} were found ({detail}); {self.way_to_log_in}")
+
+    def _unavailable(self, key: str, detail: object) -> UnavailableError:
+        return UnavailableError(
+            f"{self.at(key)} cannot be reached ({detail}): check the network and the endpoint, and repeat; "
+            f"what was published before stays as it is"
+        )
