@@ -19,6 +19,7 @@ from kubernetes.aio.client import Configuration
 from gravswell import __version__
 from gravswell.errors import NotFoundError, UnavailableError
 from gravswell.kube import credentials
+from gravswell.kube.backoff import Backoff
 from gravswell.kube.client import Client
 from gravswell.kube.errors import ApiNotFoundError, ApiUnavailableError
 from gravswell.kube.resources import Selection
@@ -196,12 +197,13 @@ class Operator:
             self._context.wake(self._context.cache.reconcile_list(resource, items, version))
 
     async def _first_look(self) -> None:
+        backoff = Backoff(first=LOOK_RETRY_SECONDS)
         while True:
             try:
                 await self.look()
             except ApiUnavailableError as error:
                 log.warning("cannot look at the cluster yet: %s", error)
-                await asyncio.sleep(LOOK_RETRY_SECONDS)
+                await asyncio.sleep(backoff.failed(error))
             else:
                 return
 

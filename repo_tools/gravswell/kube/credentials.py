@@ -107,7 +107,10 @@ async def load(kubeconfig: Path | None = None, context: str | None = None) -> Co
 
 
 async def open_session(configuration: Configuration, *, program: str) -> aiohttp.ClientSession:
-    """An HTTP session that proves who we are with every request. ``program`` is what the audit log calls us."""
+    """An HTTP session that proves who we are with every request. ``program`` is what the audit log calls us.
+
+    A token may rotate meanwhile; a client certificate is read once.
+    """
 
     async def authenticate(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         setting = (await configuration.auth_settings()).get("BearerToken")
