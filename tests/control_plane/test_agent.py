@@ -1,10 +1,11 @@
 """The agent and the lister against a real API server, with the rights of their Roles and no more."""
 
+# ruff: noqa: F811  fixtures that are imported are asked for by name
+
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ from gravswell.quiver.manifest import digest_of
 from gravswell.serving.agent import configmaps, reporting
 from gravswell.serving.agent.configmaps import ConfigMap
 from gravswell.serving.agent.lister import Lister
-from gravswell.serving.agent.program import AGENT, AgentOptions, running_agent
+from gravswell.serving.agent.program import AGENT, AgentOptions
 from gravswell.serving.agent.work import Pace
 from gravswell.serving.contracts import DESIRED_KEY, LISTING_KEY, Desired, DesiredModel, Listing, ModelState, Report
-from gravswell.serving.triton import EmbeddedTriton
 
+from ..serving.agent.conftest import models, repository, triton  # noqa: F401  fixtures
+from ..serving.agent.running import KEY, running, until
 from ..serving.agent.versions import publish
 
 POD = "digits-6c5f7d-abcde"
@@ -80,6 +82,10 @@ class Rights:
     def _merge(self, name: str, data: dict[str, str | None]) -> None:
         self("patch", "configmap", name, "--type=merge", "-p", json.dumps({"data": data}))
 
+    def list_as(self, text: str | None) -> None:
+        """Write over the listing, or remove it."""
+        self._merge("zoo-listing", {LISTING_KEY: text})
+
     def forget_report(self) -> None:
         self._merge("digits-report", {POD: None})
 
@@ -112,31 +118,10 @@ def rights(cluster, kubectl, namespace: str, tmp_path: Path, monkeypatch: pytest
     return made
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    path = tmp_path / "repository"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def triton(tmp_path: Path) -> Iterator[EmbeddedTriton]:
-    models = tmp_path / "models"
-    models.mkdir()
-    with EmbeddedTriton(models, model_control="explicit", exit_timeout=5) as server:
-        yield server
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait; ``condition`` may block, so it runs in a thread."""
-    deadline = time.monotonic() + 90
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() < deadline, f"{what}: not within 90 s"
-        await asyncio.sleep(0.1)
-
-
-@asynccontextmanager
-async def agent(repository: Path, models: Path, triton_http: str) -> AsyncIterator[None]:
+def agent(repository: Path, models: Path, triton_http: str) -> AbstractAsyncContextManager[object]:
+    """An agent with the rights of its Role, in the pod :data:`POD`."""
+    key_file = models.with_name("key")
+    key_file.write_text(KEY)
     options = AgentOptions(
         repository=str(repository),
         models=models,
@@ -145,18 +130,20 @@ async def agent(repository: Path, models: Path, triton_http: str) -> AsyncIterat
         desired_configmap="digits-desired",
         report_configmap="digits-report",
         pod=POD,
+        key_file=key_file,
         cpu_only=True,
         simulated_gpus=True,
         pace=Pace(tick=0.5, first_retry=0.5),
     )
-    async with running_agent(options) as (_, _, failed):
-        watch = asyncio.ensure_future(failed)
-        yield
-        assert not watch.done(), f"a part of the agent ended: {watch}"
-        watch.cancel()
+    return running(options)
 
 
-async def test_desired_is_watched_and_what_serves_is_reported(rights, repository, triton, tmp_path):
+async def told(condition: Callable[[], object], what: str) -> None:
+    """Wait until ``condition``, which asks the API server, holds."""
+    await until(condition, what, in_thread=True)
+
+
+async def test_desired_is_watched_and_what_serves_is_reported(rights, repository, triton, models):
     first, second = publish(repository, "scale", 1, 1.0), publish(repository, "scale", 2, 2.0)
 
     def serves(desired: Desired) -> Callable[[], bool]:
@@ -172,8 +159,8 @@ async def test_desired_is_watched_and_what_serves_is_reported(rights, repository
 
         return check
 
-    async with agent(repository, tmp_path / "models", triton.http_address):
-        await until(rights.report, "a first report, before anything is desired")
+    async with agent(repository, models, triton.http_address):
+        await told(rights.report, "a first report, before anything is desired")
         report = rights.report()
         assert (report.revision, report.ready, report.pod, report.simulated_gpus) == ("", False, POD, True)
 
@@ -181,7 +168,7 @@ async def test_desired_is_watched_and_what_serves_is_reported(rights, repository
             model = DesiredModel(name="scale", version=version, digest=digest)
             desired = Desired(repository="file:///repository", models=(model,))
             rights.desire(desired)
-            await until(serves(desired), f"version {version} is reported")
+            await told(serves(desired), f"version {version} is reported")
         rights("patch", "configmap", "digits-desired", "--type=merge", "-p", '{"data": {"desired.json": "{"}}')
         rights("delete", "configmap", "digits-desired")
         await asyncio.sleep(2.0)
@@ -189,20 +176,24 @@ async def test_desired_is_watched_and_what_serves_is_reported(rights, repository
         rights("apply", "-f", "-", stdin=RIGHTS)
         empty = Desired(repository="file:///repository")
         rights.desire(empty)
-        await until(serves(empty), "an empty desired state is obeyed")
-        assert triton.served() == []
+        await told(serves(empty), "an empty desired state is obeyed")
+        await told(lambda: triton.served() == [], "what is no longer desired is unloaded")
 
 
 async def test_a_report_that_somebody_removed_is_written_again(rights, repository, tmp_path, monkeypatch):
     monkeypatch.setattr(reporting, "CHECK_SECONDS", 0.5)
     async with agent(repository, tmp_path / "models", "127.0.0.1:1"):
-        await until(rights.report, "a first report")
+        await told(rights.report, "a first report")
         rights.desire(
             Desired(repository="r", models=(DesiredModel(name="scale", version=1, digest=digest_of(b"none")),))
         )
-        await until(lambda: (report := rights.report()) and report.models, "the model is reported")
+        await told(lambda: (report := rights.report()) and report.models, "the model is reported")
         rights.forget_report()
-        await until(rights.report, "the report is there again")
+        await told(rights.report, "the report is there again")
+        rights("delete", "configmap", "digits-report")
+        await asyncio.sleep(1.0)  # it is missed, and nobody but the operator may make it
+        rights("apply", "-f", "-", stdin=RIGHTS)
+        await told(rights.report, "the report is in the new ConfigMap")
 
 
 async def test_credentials_that_are_refused_are_tried_again(rights, repository, tmp_path, monkeypatch):
@@ -214,7 +205,7 @@ async def test_credentials_that_are_refused_are_tried_again(rights, repository, 
         await asyncio.sleep(1.0)
         assert rights.report() is None
         token.write_text(good)
-        await until(rights.report, "a report, once the token is good")
+        await told(rights.report, "a report, once the token is good")
 
 
 async def test_the_role_allows_two_configmaps_and_nothing_else(rights):
@@ -249,22 +240,27 @@ async def test_the_lister_writes_what_changes(rights, repository):
         lister = Lister(str(repository), ConfigMap(client, rights.namespace, "zoo-listing"), 0.2)
         task = asyncio.create_task(lister.run())
         try:
-            await until(rights.listing, "a listing")
+            await told(rights.listing, "a listing")
             assert [version.digest for version in rights.listing().entries[0].versions] == [first]
             written = rights("get", "configmap", "zoo-listing", "-o", "jsonpath={.metadata.resourceVersion}")
             await asyncio.sleep(1.0)
             assert rights("get", "configmap", "zoo-listing", "-o", "jsonpath={.metadata.resourceVersion}") == written
 
+            for damaged in (None, "{", '{"repository": "other"}'):
+                rights.list_as(damaged)
+                await told(lambda: rights.data("zoo-listing").get(LISTING_KEY) != damaged, "it is mended")  # noqa: B023
+                assert [version.digest for version in rights.listing().entries[0].versions] == [first]
+
             second = publish(repository, "scale", 2, 2.0)
-            await until(lambda: len(rights.listing().entries[0].versions) == 2, "the new version")
+            await told(lambda: len(rights.listing().entries[0].versions) == 2, "the new version")
             assert rights.listing().entries[0].versions[0].digest == second
 
             away = repository.rename(repository.with_name("away"))
-            await until(lambda: not rights.listing().accessible, "the repository is away")
+            await told(lambda: not rights.listing().accessible, "the repository is away")
             assert rights.listing().reason == "RepositoryNotFound"
             assert len(rights.listing().entries[0].versions) == 2, "the last that was seen"
             away.rename(repository)
-            await until(lambda: rights.listing().accessible, "the repository is back")
+            await told(lambda: rights.listing().accessible, "the repository is back")
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

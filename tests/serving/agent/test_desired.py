@@ -1,6 +1,7 @@
 """Where the desired state comes from, outside a cluster."""
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 
@@ -57,7 +58,7 @@ async def test_a_file_that_changes_breaks_and_heals(tmp_path: Path):
 
 async def test_the_latest_of_every_entry(repository: Path):
     first = publish(repository, "a", 1, 1.0)
-    for theirs in ("b/3", "gravswell-proof-x/1"):
+    for theirs in ("b/3", "gravswell-proof-x/1", os.fsdecode(b"bad\xff/1")):
         shutil.copytree(repository / "a/1", repository / theirs, ignore=shutil.ignore_patterns(".*"))
     async with Follower(LatestSource(str(repository), 0.02)) as follower:
         await until(lambda: len(follower.seen) == 1, "the first state")

@@ -111,6 +111,30 @@ def test_a_full_disk_does_not_hinder_what_frees_it(
     assert list(folder.incoming.iterdir()) == []
 
 
+def test_a_full_disk_leaves_no_half_of_a_config_and_takes_nothing_away(
+    folder: ModelFolder, repository: Path, monkeypatch: pytest.MonkeyPatch
+):
+    old = staged(folder, repository, 1)
+    folder.place(old)
+    (folder.root / "m/config.pbtxt").unlink()
+    (repository / "m/1").rename(repository / "old")
+    new = DesiredModel(name="m", version=1, digest=publish(repository, "m", 1, 9.0))
+    fetch(str(repository), new, folder, wanted=lambda: True)
+
+    def half(_: Path, target: Path) -> None:
+        target.write_text("name")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", half)
+        with pytest.raises(OSError, match="No space"):
+            folder.place(new)
+    assert not (folder.root / "m/config.pbtxt").exists()
+    assert folder.find(old) == folder.root / "m/1"
+    folder.place(new)
+    assert (folder.find(old), folder.find(new)) == (None, folder.root / "m/1")
+
+
 def test_what_cannot_be_removed_is_out_of_sight(folder: ModelFolder, repository: Path, monkeypatch: pytest.MonkeyPatch):
     model = staged(folder, repository, 1)
     folder.place(model)

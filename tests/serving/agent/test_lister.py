@@ -1,10 +1,16 @@
 """The lister: what it says of a repository, and when."""
 
+import asyncio
 import json
+import os
 import shutil
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import aiohttp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,14 +20,18 @@ from gravswell.cli.app import app
 from gravswell.errors import AccessDeniedError
 from gravswell.quiver.stores import Children
 from gravswell.quiver.stores.local import LocalStore
+from gravswell.serving.agent import lister
+from gravswell.serving.agent.configmaps import Snapshot
 from gravswell.serving.agent.lister import (
     HEARTBEAT,
+    Lister,
     list_repository,
     merged,
     must_write,
     trimmed,
 )
-from gravswell.serving.contracts import ListedEntry, ListedVersion, Listing, Reason
+from gravswell.serving.agent.server import ListerServer
+from gravswell.serving.contracts import LISTING_KEY, ListedEntry, ListedVersion, Listing, Reason
 
 from .versions import publish
 
@@ -114,8 +124,98 @@ def test_writes_are_rare(repository: Path):
     assert must_write(None, seen)
     assert not must_write(seen, seen.model_copy(update={"observed_at": NOW + HEARTBEAT / 2}))
     assert must_write(seen, seen.model_copy(update={"observed_at": NOW + HEARTBEAT}))
+    assert must_write(seen, seen.model_copy(update={"observed_at": NOW - HEARTBEAT})), "a clock was set back"
     publish(repository, "m", 2, 2.0)
     assert must_write(seen, list_repository(str(repository), NOW))
+
+
+def test_a_name_that_is_no_text_hides_no_other(repository: Path):
+    digest = publish(repository, "m", 1, 1.0)
+    shutil.copytree(repository / "m", repository / os.fsdecode(b"bad\xff"))
+    listing = list_repository(str(repository), NOW)
+    assert [entry.name for entry in listing.entries] == ["m"]
+    assert listing.entries[0].versions[0].digest == digest
+    assert listing.message == r"folder 'bad\udcff': its name is not UTF-8, so no document can carry it; rename it"
+    assert Listing.model_validate_json(listing.to_json()) == listing
+
+
+class MemoryConfigMap:
+    """Holds what is merged into it; ``away`` keeps it from answering."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, str] = {}
+        self.away = asyncio.Event()
+
+    async def read(self) -> Snapshot:
+        if self.away.is_set():
+            await asyncio.Event().wait()
+        return Snapshot(dict(self.data), "1")
+
+    async def merge(self, data: dict[str, str]) -> Snapshot:
+        self.data |= data
+        return await self.read()
+
+
+@asynccontextmanager
+async def listing(repository: Path, configmap: MemoryConfigMap) -> AsyncIterator[Callable[[str], Awaitable[int]]]:
+    """A running lister; ``await ask("/livez")`` is the status of its endpoint."""
+    running = Lister(str(repository), configmap, 0.05)  # type: ignore[arg-type]
+    async with ListerServer(running, "127.0.0.1:0") as server, aiohttp.ClientSession() as client:
+
+        async def ask(path: str) -> int:
+            async with client.get(f"http://{server.address}{path}") as answer:
+                return answer.status
+
+        task = asyncio.create_task(running.run())
+        yield ask
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def status_becomes(ask: Callable[[str], Awaitable[int]], path: str, status: int) -> None:
+    async with asyncio.timeout(60):
+        while await ask(path) != status:  # noqa: ASYNC110  it is another program, to all intents
+            await asyncio.sleep(0.02)
+
+
+async def test_a_slow_repository_delays_readiness_and_never_costs_life(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+):
+    answers = threading.Event()
+
+    def slow(*given: object) -> Listing:
+        answers.wait(60)
+        return list_repository(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lister, "list_repository", slow)
+    monkeypatch.setattr(lister, "STUCK_SECONDS", 1.0)
+    monkeypatch.setattr(lister, "BEAT_SECONDS", 0.1)
+    async with listing(repository, MemoryConfigMap()) as ask:
+        for _ in range(30):
+            assert (await ask("/livez"), await ask("/readyz")) == (200, 503)
+            await asyncio.sleep(0.1)
+        answers.set()
+        await status_becomes(ask, "/readyz", 200)
+
+
+async def test_a_repository_that_is_away_is_listed_as_such(repository: Path):
+    configmap = MemoryConfigMap()
+    repository.rmdir()  # noqa: ASYNC240  it waits for nothing
+    async with listing(repository, configmap) as ask:
+        await status_becomes(ask, "/readyz", 200)
+        assert not Listing.model_validate_json(configmap.data[LISTING_KEY]).accessible
+
+
+async def test_a_loop_that_does_not_turn_is_dead(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lister, "STUCK_SECONDS", 0.5)
+    configmap = MemoryConfigMap()
+    async with listing(repository, configmap) as ask:
+        await status_becomes(ask, "/readyz", 200)
+        assert await ask("/livez") == 200
+        configmap.away.set()
+        await status_becomes(ask, "/livez", 503)
+        assert await ask("/readyz") == 200, "it has listed"
 
 
 @settings(max_examples=30, deadline=None)

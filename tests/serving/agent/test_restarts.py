@@ -1,5 +1,6 @@
 """Agents, Tritons and backend processes that end while models serve. On the real Triton."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -15,7 +16,8 @@ import tritonclient.http as http
 from tritonclient.utils import InferenceServerException
 
 from gravswell.serving.agent import steps
-from gravswell.serving.contracts import DesiredModel, ModelState, Reason
+from gravswell.serving.agent.triton import TritonControl
+from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel, ModelState, Reason
 from gravswell.serving.triton import EmbeddedTriton, Ports
 
 from .running import KEY, MakeAgent, Running, start_triton, until
@@ -132,6 +134,64 @@ async def test_a_dead_backend_process_is_replaced(agent: MakeAgent, triton, repo
         await until(lambda: running.ledger.ready, "the model is proven again")
         assert [answer(triton) for _ in range(6)] == [1.0] * 6
         await running.serves("scale", 1)
+
+
+async def test_a_dead_backend_whose_files_went_bad_gets_others(agent: MakeAgent, triton, repository, models):
+    digest = publish(repository, "scale", 1, 1.0)
+    async with agent() as running:
+        running.desire(model(1, digest))
+        await running.serves("scale", 1)
+        (models / "scale/1/model.onnx").write_bytes(b"a bad sector")
+        os.kill(stubs(triton)[0], signal.SIGKILL)
+        await until(lambda: running.report_of("scale").state is ModelState.FAILED, "it does not load again")
+        assert "fetched again" in running.report_of("scale").message
+        await until(lambda: running.report_of("scale").state is ModelState.SERVING, "the sound copy serves")
+        assert running.ledger.ready
+        assert await asyncio.to_thread(answer, triton) == 1.0
+
+
+async def test_a_dead_backend_of_an_unknown_load_holds_up_no_version(agent: MakeAgent, triton, repository, models):
+    """Its agent lost its memory, and the version that died is not known any more."""
+    first, second = publish(repository, "scale", 1, 1.0), publish(repository, "scale", 2, 2.0)
+    async with agent() as running:
+        running.desire(model(1, first))
+        await running.serves("scale", 1)
+    (models / ".gravswell/state.json").unlink()
+    os.kill(stubs(triton)[0], signal.SIGKILL)
+    away = repository.rename(repository.with_name("away"))
+    running.desire(model(2, second))
+    async with agent() as again:
+        again.revision = running.revision
+        assert (await again.settled("scale", 2)).reason == Reason.REPOSITORY_NOT_FOUND
+        away.rename(repository)
+        await until(lambda: again.report_of("scale").state is ModelState.SERVING, "the second version serves")
+        assert await asyncio.to_thread(answer, triton) == 2.0
+
+
+@pytest.mark.parametrize("stage", [ModelState.VERIFYING, ModelState.LOADING])
+async def test_a_triton_that_is_killed_amid_a_load(agent: MakeAgent, repository, models, monkeypatch, stage):
+    digest = publish(repository, "scale", 1, 1.0)
+    with start_triton(models) as old:
+        addresses = old.http_address, old.grpc_address
+        ports = Ports(*(int(address.rpartition(":")[2]) for address in (*addresses, old.metrics_address)))
+        load, killed = TritonControl.load, []
+
+        async def loaded(control: TritonControl, name: str, config: str) -> None:
+            if name.startswith(PRIVATE_PREFIX) is (stage is ModelState.VERIFYING) and not killed:
+                killed.append(name)
+                asyncio.get_running_loop().call_later(0.2, os.killpg, old.process.pid, signal.SIGKILL)
+            await load(control, name, config)
+
+        monkeypatch.setattr(TritonControl, "load", loaded)
+        async with agent(triton_http=addresses[0], triton_grpc=addresses[1]) as running:
+            running.desire(model(1, digest))
+            await until(lambda: bool(killed), "it is killed")
+            await until(lambda: running.report_of("scale").reason == Reason.TRITON_UNAVAILABLE, "that is told")
+            assert not running.ledger.ready
+            with start_triton(models, ports=ports) as new:
+                await running.serves("scale", 1)
+                assert await asyncio.to_thread(answer, new) == 1.0
+                await until(lambda: not list(models.glob(f"{PRIVATE_PREFIX}*")), "the broken proof leaves nothing")
 
 
 async def test_a_slow_model_is_left_alone(agent: MakeAgent, triton, repository, monkeypatch):

@@ -188,6 +188,45 @@ async def test_a_proof_without_an_answer_is_told_once_and_blocks_nothing(agent, 
     assert log.count("successfully loaded 'gravswell-proof-" + endless[:16]) == 1
 
 
+async def test_proofs_that_hang_hold_up_neither_other_models_nor_their_successors(agent, repository, monkeypatch):
+    monkeypatch.setattr(private, "OVERDUE_SECONDS", 2.0)
+    monkeypatch.setattr(private, "END_SECONDS", 1.0)
+    stuck = [
+        DesiredModel(name=name, version=1, digest=publish(repository, name, 1, 1.0, graph=endless_graph()))
+        for name in ("a-stuck", "b-stuck")  # as many as there are places, and the first to come
+    ]
+    assert len(stuck) >= private.PARALLEL_PROOFS
+    sound = publish(repository, "scale", 1, 1.0)
+    async with agent() as running:
+        running.desire(*stuck, model(1, sound))
+        assert (await running.serves("scale", 1)).verified
+        await until(lambda: running.ledger.ready, "the pod is ready")
+        for one in stuck:
+            assert running.report_of(one.name).state is ModelState.VERIFYING, "they are at it still, for five minutes"
+        mended = stuck[0].model_copy(update={"version": 2, "digest": publish(repository, "a-stuck", 2, 2.0)})
+        running.desire(mended, stuck[1], model(1, sound))
+        await running.serves("a-stuck", 2)
+        running.desire(model(1, sound))
+        await until(lambda: [one.name for one in running.server.report().models] == ["scale"], "the others are gone")
+        assert running.ledger.ready
+
+
+async def test_a_pod_waits_for_a_proof_that_is_not_overdue(agent, repository, monkeypatch):
+    """Else clients of the second model would be sent to a pod that is about to serve it."""
+    monkeypatch.setattr(private, "OVERDUE_SECONDS", 60.0)
+    monkeypatch.setattr(private, "PROOF_SECONDS", 8.0)
+    monkeypatch.setattr(private, "END_SECONDS", 1.0)
+    stuck = publish(repository, "stuck", 1, 1.0, graph=endless_graph())
+    sound = publish(repository, "scale", 1, 1.0)
+    async with agent() as running:
+        running.desire(model(1, sound), DesiredModel(name="stuck", version=1, digest=stuck))
+        await running.serves("scale", 1)
+        while running.report_of("stuck").state is not ModelState.FAILED:
+            assert not running.ledger.ready
+            await asyncio.sleep(0.1)
+        assert running.ledger.ready
+
+
 async def test_a_version_that_heals_is_taken(agent, repository):
     digest = publish(repository, "scale", 1, 1.0)
     path = repository / "scale/1/model.onnx"
@@ -294,6 +333,24 @@ async def test_the_repository_does_not_matter_after_the_start(agent, triton, rep
         await until(
             lambda: running.report_of("other").reason == Reason.VERSION_NOT_FOUND, "the repository is asked again"
         )
+
+
+@pytest.mark.parametrize("action", ["expose", "place"])
+async def test_a_disk_that_gets_full_is_told_and_the_version_served_once_there_is_room(
+    agent, repository, monkeypatch, action
+):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    digest = publish(repository, "scale", 1, 1.0)
+    async with agent() as running:
+        with monkeypatch.context() as patch:
+            patch.setattr(ModelFolder, action, full)
+            running.desire(model(1, digest))
+            report = await running.settled("scale", 1)
+            assert (report.state, report.reason) == (ModelState.FAILED, Reason.NO_SPACE)
+            assert "give the server more model storage" in report.message
+        await until(lambda: running.report_of("scale").state is ModelState.SERVING, "there is room")
 
 
 async def test_no_room_is_said_before_a_download(agent, repository, monkeypatch):

@@ -1,5 +1,6 @@
 """From the repository into the models folder: each way in which it fails has its reason."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -211,6 +212,34 @@ def test_names_that_leave_the_folder_are_no_entries(folder: ModelFolder, reposit
     model = DesiredModel.model_construct(name=name, version=1, digest="0" * 64)
     with pytest.raises(ModelFailure, match="cannot be the name"):
         fetch(str(repository), model, folder, wanted=lambda: True)
+
+
+@pytest.mark.parametrize("name", ["my model", "größe", "a;b"])
+def test_names_that_triton_does_not_serve_are_told_before_a_download(folder: ModelFolder, repository: Path, name: str):
+    model = DesiredModel(name=name, version=1, digest=publish(repository, name, 1, 1.0))
+    with pytest.raises(ModelFailure, match=r"cannot be served: Triton serves names of .*; rename") as caught:
+        fetch(str(repository), model, folder, wanted=lambda: True)
+    assert caught.value.reason is Reason.LOAD_FAILED
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "call", [(os, "fsync"), (os, "mkdir"), (Path, "write_text")], ids=["copy", "stage", "complete"]
+)
+def test_a_disk_that_gets_full_is_no_fault_of_the_repository(
+    folder: ModelFolder, repository: Path, monkeypatch: pytest.MonkeyPatch, call: tuple[object, str]
+):
+    model = of_others(repository)
+    with monkeypatch.context() as patch:
+        patch.setattr(*call, full)
+        with pytest.raises(ModelFailure, match="give the server more model storage") as caught:
+            fetch(str(repository), model, folder, wanted=lambda: True)
+    assert caught.value.reason is Reason.NO_SPACE
+    assert folder.staged == set()
+    fetch(str(repository), model, folder, wanted=lambda: True)
 
 
 def test_the_volume_s_limit_counts_what_is_there_once(models: Path, repository: Path):

@@ -1,3 +1,5 @@
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,3 +100,42 @@ def test_what_is_not_there_is_named(tmp_path: Path, put_entry: Callable[..., Pat
     put_entry(root, "broken", b"", "platform: [")
     with pytest.raises(InvalidInputError, match=r"broken/config\.pbtxt"):
         build_overlay(root, tmp_path / "e")
+
+
+BAD_NAMES = {
+    "my model": "letters",
+    "größe": "letters",
+    "a+b": "letters",
+    "a;b": "letters",
+    "gravswell-proof-x": "under proof",
+    os.fsdecode(b"bad\xff"): "letters",
+}
+
+
+@pytest.mark.parametrize(("name", "why"), BAD_NAMES.items(), ids=map(ascii, BAD_NAMES))
+def test_a_name_that_triton_cannot_serve_is_left_out_with_the_reason(
+    name: str, why: str, tmp_path: Path, put_entry: Callable[..., Path], scale_config: str
+) -> None:
+    root = tmp_path / "repo"
+    (put_entry(root, "m", b"", scale_config).parent / "labels.txt").write_text("")
+    shutil.copytree(root / "m", root / name)
+    overlay = build_overlay(root, tmp_path / "overlay")
+    assert overlay.models == ["m"]
+    assert [name] == list(overlay.refused)
+    assert why in overlay.refused[name]
+    assert [path.name for path in (tmp_path / "overlay").iterdir()] == ["m"]
+    with pytest.raises(InvalidInputError) as caught:
+        build_overlay(root, tmp_path / "asked", [name])
+    told = str(caught.value)
+    assert told.startswith(f"folder {name!a} in {root} cannot be served: ")
+    assert told.isascii()
+    assert told.endswith("rename it, or name the models to serve (--model)")
+
+
+def test_a_hidden_folder_is_no_model(tmp_path: Path, put_entry: Callable[..., Path], scale_config: str) -> None:
+    put_entry(tmp_path / "repo", "m", b"", scale_config)
+    put_entry(tmp_path / "repo", ".hidden", b"", scale_config)
+    (tmp_path / "repo/no version").mkdir()
+    assert build_overlay(tmp_path / "repo", tmp_path / "a") == Overlay(["m"], complete=True)
+    with pytest.raises(InvalidInputError, match=r"folder '\.hidden' .* hidden folders are no models"):
+        build_overlay(tmp_path / "repo", tmp_path / "b", [".hidden"])

@@ -17,6 +17,7 @@ import onnx
 import pytest
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.http import InferenceServerClient as HttpClient
+from tritonclient.http import InferInput as HttpInput
 from tritonclient.utils import InferenceServerException
 
 from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
@@ -79,7 +80,7 @@ def test_an_entry_for_a_gpu_is_served_here_and_a_clean_stop_leaves_nothing(
         assert len(segments(pid)) == 2
         assert len(group(pid)) == 3  # the server and a process for each instance
     assert (repository / "m" / "config.pbtxt").read_bytes() == before
-    assert group(pid) == set()
+    assert wait_until(lambda: not group(pid)), "a backend process ends a moment after its server"
     assert segments(pid) == []
     assert not folder.exists()
     with pytest.raises(UnavailableError, match="not running"):
@@ -109,6 +110,54 @@ def test_the_others_serve_when_asked(
         assert infer(server.grpc_address, "m", x=rows)["y"].shape == (2, 4)
     with EmbeddedTriton(repository, models=["m"]) as server:
         assert server.failures == {}
+
+
+NAMES = ["a~b", "-a", "_a", "1", "a.b", "A-9", "x" * 200]
+
+
+def test_names_are_refused_at_once_or_reached_by_every_client(
+    tmp_path: Path, put_entry: Put, onnx_scale: Scale, scale_config: str, rows: np.ndarray[Any, Any], infer: Infer
+) -> None:
+    root = tmp_path / "a folder with spaces"
+    for name in (*NAMES, "my model"):
+        put_entry(root, name, onnx_scale(), scale_config)
+    with pytest.raises(InvalidInputError, match=r"folder 'my model' in .* cannot be served: .*rename it"):
+        EmbeddedTriton(root).start()
+    with EmbeddedTriton(root, allow_failures=True) as server:
+        assert list(server.failures) == ["my model"]
+        assert {model.name for model in server.served()} == set(NAMES)
+        with HttpClient(server.http_address) as http:
+            for name in NAMES:
+                assert infer(server.grpc_address, name, x=rows)["y"].shape == (2, 4)
+                tensor = HttpInput("x", list(rows.shape), "FP32")
+                tensor.set_data_from_numpy(rows)
+                assert http.infer(name, [tensor]).as_numpy("y").shape == (2, 4)
+
+
+def test_a_repository_in_a_folder_with_spaces_loads_on_request(
+    tmp_path: Path, put_entry: Put, onnx_scale: Scale, scale_config: str
+) -> None:
+    root = tmp_path / "a folder; with $things"
+    put_entry(root, "m", onnx_scale(), scale_config)
+    with EmbeddedTriton(root, model_control="explicit") as server:
+        server.load("m")
+        assert [model.name for model in server.served()] == ["m"]
+        with pytest.raises(InvalidInputError, match="folder 'my model' in"):
+            server.load("my model")
+
+
+def test_a_folder_of_ours_that_the_backend_cannot_take_is_refused_at_once(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "with space"
+    odd.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(odd))
+        with pytest.raises(InvalidInputError, match=r"cannot work in .*with space: .* let TMPDIR name another folder"):
+            EmbeddedTriton(repository).start()
+    monkeypatch.setenv("GRAVSWELL_CACHE", str(odd))
+    with pytest.raises(InvalidInputError, match="let GRAVSWELL_CACHE name another folder"):
+        EmbeddedTriton(repository).start()
 
 
 def test_control_apis_are_closed_without_the_key(repository: Path, infer: Infer, rows: np.ndarray[Any, Any]) -> None:
