@@ -1,18 +1,15 @@
 """How the demo reaches replicas. The port-forward is played by a script: no cluster here has pods to forward to."""
 
-import io
 import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from gravswell.errors import UnavailableError
-from gravswell_operator.demo.kubectl import Kubectl
 from gravswell_operator.demo.reach import replicas
-from gravswell_operator.demo.view import Story
+from gravswell_operator.devcluster.kubectl import Kubectl
 
 
 def pod(name: str, address: str, *, ready: bool = True, **metadata: Any) -> dict[str, Any]:
@@ -32,7 +29,7 @@ esac
 """
     )
     script.chmod(0o755)
-    return Kubectl(script, Story(Console(file=io.StringIO())))
+    return Kubectl(script)
 
 
 def test_loopback_addresses_are_dialled_and_others_forwarded(tmp_path: Path) -> None:

@@ -1,20 +1,20 @@
 """The demo's second half: the operator serves the same repository on a real control plane, and all goes again."""
 
 import asyncio
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
+from rich.markup import escape
 from rich.table import Table
 
-from gravswell.errors import ConflictError, UnavailableError
+from gravswell.errors import ConflictError, GravswellError, UnavailableError
 from gravswell_operator.api import crd
-from gravswell_operator.demo.kubectl import Kubectl
 from gravswell_operator.demo.local import ENTRY, Lab, classify, publish
 from gravswell_operator.demo.objects import (
     NAMESPACE,
@@ -29,74 +29,107 @@ from gravswell_operator.demo.objects import (
 from gravswell_operator.demo.reach import SERVER, replicas
 from gravswell_operator.demo.traffic import traffic
 from gravswell_operator.demo.view import Story
+from gravswell_operator.devcluster.kubectl import Kubectl
+from gravswell_operator.devcluster.processes import Child
 
 INSTALLED_OPERATOR = "app.kubernetes.io/name=gravswell,app.kubernetes.io/component=operator"
 ARRIVAL_TIMEOUT = 120.0
 """Seconds for a published version to answer on the cluster: the repository is listed every few seconds."""
 
-
-class Operator:
-    """The operator as a process of its own, as ``gravswell operator run`` starts it."""
-
-    def __init__(self, kubectl: Kubectl, log: Path) -> None:
-        command = [sys.executable, "-m", "gravswell", "operator", "run"]
-        command += ["--kubeconfig", str(kubectl.kubeconfig)] if kubectl.kubeconfig else []
-        command += ["--context", kubectl.context] if kubectl.context else []
-        self.log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
-
-    def require_running(self) -> None:
-        """Raise :class:`UnavailableError` with the end of its log if it has ended."""
-        if self.process.poll() is not None:
-            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-8:])
-            raise UnavailableError(f"the operator ended with status {self.process.returncode}:\n{tail}")
-
-    def stop(self) -> None:
-        """End it, by force after ten seconds."""
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+DISCOVERY_TIMEOUT = 30.0
 
 
 @contextmanager
 def custom_resources(story: Story, kubectl: Kubectl) -> Iterator[None]:
-    """The custom resource definitions, installed; ones that were there before stay."""
-    documents = crd.crds()
-    names = {f"customresourcedefinition.apiextensions.k8s.io/{document['metadata']['name']}" for document in documents}
-    missing = sorted(names - set(kubectl.run("get", "customresourcedefinitions", "--output=name").split()))
-    with story.step("install the custom resources"):
-        manifests = yaml.safe_dump_all(documents, sort_keys=False)
-        kubectl.show("apply", "--server-side", "--filename=-", shown="apply --server-side -f crds/", stdin=manifests)
-        kubectl.run("wait", "--for=condition=Established", "--timeout=60s", *sorted(names))
+    """The custom resource definitions: those that the cluster lacks are installed, and go again at the end.
+
+    They stay where somebody has made objects of their kinds meanwhile: those would go with them.
+    """
+    present = _definitions(kubectl)
+    missing = [document for document in crd.crds() if document["metadata"]["name"] not in present]
+    try:
+        if missing:
+            with story.step("install the custom resources"):
+                manifests = yaml.safe_dump_all(missing, sort_keys=False)
+                shown = "apply --server-side -f crds/"
+                story.command(kubectl, "apply", "--server-side", "--filename=-", shown=shown, stdin=manifests)
+                kubectl("wait", "--for=condition=Established", "--timeout=60s", "--filename=-", stdin=manifests)
+                _until_discovered(kubectl)
+        else:
+            story.say("[dim]the custom resources of this cluster are used as they are[/]")
+        yield
+    except BaseException:
+        with _first_error_counts(story, "custom resource definitions"):
+            _remove_definitions(story, kubectl, missing)
+        raise
+    _remove_definitions(story, kubectl, missing)
+
+
+def _until_discovered(kubectl: Kubectl) -> None:
+    """Wait until the API server lists the new kinds, which it does a moment after they are established."""
+    deadline = time.monotonic() + DISCOVERY_TIMEOUT
+    while True:
+        try:
+            applied(kubectl)
+        except GravswellError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _definitions(kubectl: Kubectl) -> set[str]:
+    """Names of the custom resource definitions that the cluster has."""
+    listed = kubectl("get", "customresourcedefinitions", "--output=name").split()
+    return {line.partition("/")[2] for line in listed}
+
+
+def _remove_definitions(story: Story, kubectl: Kubectl, documents: list[dict[str, Any]]) -> None:
+    present = _definitions(kubectl) if documents else set()
+    kinds = {d["metadata"]["name"]: d["spec"]["names"]["kind"] for d in documents if d["metadata"]["name"] in present}
+    if not kinds:
+        return
+    with story.step("remove the custom resources") as step:
+        used = {item["kind"] for item in kubectl.items(",".join(kinds), "--all-namespaces")}
+        unused = [name for name, kind in kinds.items() if kind not in used]
+        if unused:
+            kubectl("delete", "--ignore-not-found", "customresourcedefinitions", *unused)
+        if used:
+            step.note = f"but for {', '.join(sorted(used))}, of which the cluster has other objects"
+
+
+@contextmanager
+def _first_error_counts(story: Story, what: str) -> Iterator[None]:
+    """Around a clean-up after an error: when it fails too, say what it leaves, and let the first error be told."""
     try:
         yield
-    finally:
-        if missing:
-            kubectl.run("delete", "--ignore-not-found", *missing)
+    except GravswellError as error:
+        story.say(f"[yellow]Left in the cluster:[/] {escape(f'{what} ({error})')}")
 
 
 @contextmanager
 def running_operator(story: Story, kubectl: Kubectl, log: Path) -> Iterator[Callable[[], None]]:
-    """The operator, running: the cluster's own where one is installed, else one of ours. Yields a check that it is."""
+    """The operator, running: the cluster's own where one is installed, else one of ours. Yields a check that it is.
+
+    Ours is a process of its own, as ``gravswell operator run`` starts it.
+    """
     installed = kubectl.items("deployments", "--all-namespaces", f"--selector={INSTALLED_OPERATOR}")
     if installed:
         metadata = installed[0]["metadata"]
         story.say(f"[dim]the operator {metadata['namespace']}/{metadata['name']} of this cluster does the work[/]")
         yield lambda: None
         return
+    command = [sys.executable, "-m", "gravswell", "operator", "run"]
+    command += ["--kubeconfig", str(kubectl.kubeconfig)] if kubectl.kubeconfig else []
+    command += ["--context", kubectl.context] if kubectl.context else []
     with story.step("start the operator") as step:
-        operator = Operator(kubectl, log)
-        step.note = f"process {operator.process.pid}, log in {log}"
+        operator = Child("the operator", command, log=log)
+        step.note = f"process {operator.pid}, log in {log}"
     try:
         yield operator.require_running
     finally:
-        operator.stop()
+        operator.stop(timeout=10)
 
 
 def _require_free_names(kubectl: Kubectl) -> None:
@@ -116,7 +149,8 @@ def apply_examples(story: Story, kubectl: Kubectl, url: str, still_well: Callabl
     manifests = with_repository(examples(), url, ENTRY)
     story.say(f"[dim]examples/ with the repository's url set to {url}[/]")
     watch = Watch(kubectl, [Watched(m["kind"], m["metadata"]["name"]) for m in manifests])
-    kubectl.show("apply", "--filename=-", shown="apply -f examples/", stdin=yaml.safe_dump_all(manifests))
+    shown = "apply -f examples/"
+    story.command(kubectl, "apply", "--filename=-", shown=shown, stdin=yaml.safe_dump_all(manifests))
     with story.step("everything is Ready", spinner=False) as step:
         watch.until_ready(story, still_well=still_well)
         step.note = f"slowest: {max(watch.objects, key=lambda w: w.seconds or 0).kind}"
@@ -160,7 +194,7 @@ async def _roll(story: Story, lab: Lab, address: str, *, epochs: int) -> None:
 
 def scale(story: Story, kubectl: Kubectl, still_well: Callable[[], None], replicas: int) -> None:
     """Scale the server through ``/scale`` and wait until every replica answers."""
-    kubectl.show("scale", f"isrv/{SERVER}", f"--replicas={replicas}", f"--namespace={NAMESPACE}")
+    story.command(kubectl, "scale", f"isrv/{SERVER}", f"--replicas={replicas}", f"--namespace={NAMESPACE}")
     with story.step(f"{replicas} replicas are ready") as step:
         deadline = time.monotonic() + ARRIVAL_TIMEOUT
         while True:
@@ -188,7 +222,7 @@ def infer(story: Story, lab: Lab, kubectl: Kubectl, *, title: str) -> None:
 def delete(story: Story, kubectl: Kubectl) -> None:
     """Delete what was applied, and show that nothing of the operator's is left."""
     with story.step("delete everything") as step:
-        kubectl.show("delete", "--filename=-", shown="delete -f examples/", stdin=_references())
+        story.command(kubectl, "delete", "--filename=-", shown="delete -f examples/", stdin=_references())
         until_gone(kubectl)
         step.note = "nothing is left: no object, no pod, no process"
 
@@ -203,8 +237,8 @@ def _swept(story: Story, kubectl: Kubectl) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with story.step("clean up"):
-            kubectl.run("delete", "--ignore-not-found", "--filename=-", stdin=_references())
+        with _first_error_counts(story, "what examples/ describes"), story.step("clean up"):
+            kubectl("delete", "--ignore-not-found", "--filename=-", stdin=_references())
         raise
 
 

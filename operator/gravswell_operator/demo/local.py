@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gravswell import quiver as qv
 from gravswell.errors import VerificationError
@@ -71,25 +70,17 @@ async def classify(story: Story, lab: Lab, addresses: list[str], *, title: str) 
     Raises :class:`VerificationError` when an output differs.
     """
     images = lab.data.test_images
-    with (
-        story.step(title, spinner=False) as step,
-        Progress(
-            TextColumn("  {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=story.console,
-            transient=True,
-        ) as progress,
-    ):
-        task = progress.add_task("images", total=len(images))
-        outputs = await infer_batches(
-            addresses,
-            ENTRY,
-            {lab.input_name: images},
-            batch_size=8,
-            on_rows=lambda rows: progress.update(task, advance=rows),
-        )
+    done = 0
+
+    with story.step(title, spinner=False) as step:
+        with story.progress() as show:
+
+            def arrived(rows: int) -> None:
+                nonlocal done
+                done += rows
+                show("images", done, len(images))
+
+            outputs = await infer_batches(addresses, ENTRY, {lab.input_name: images}, batch_size=8, on_rows=arrived)
         served = next(o for o in outputs.values() if o.shape == (len(images), CLASSES))
         worst = float(np.abs(served - lab.expected).max())
         if not np.allclose(served, lab.expected, rtol=1e-3, atol=1e-4):

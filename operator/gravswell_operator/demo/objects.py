@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.live import Live
 from rich.table import Table
 
 from gravswell.errors import NotFoundError, UnavailableError
-from gravswell_operator.demo.kubectl import Kubectl
+from gravswell_operator.api.crd import crds
 from gravswell_operator.demo.view import Story
+from gravswell_operator.devcluster.kubectl import Kubectl
 from gravswell_operator.names import OWNER_LABELS
 
 NAMESPACE = "default"
@@ -99,7 +99,7 @@ class Watch:
         """The objects as they are now."""
         table = Table(show_edge=False, pad_edge=False)
         for column in ("kind", "name", "Ready", "reason"):
-            table.add_column(column)
+            table.add_column(column, no_wrap=column != "reason")  # on a narrow terminal the reason takes more lines
         table.add_column("seconds", justify="right")
         for watched in self.objects:
             mark = "[green]True[/]" if watched.ready else "[yellow]False[/]"
@@ -114,9 +114,9 @@ class Watch:
         ``still_well`` is called between looks and raises if what they wait for has died. Raises
         :class:`UnavailableError` that names what is not Ready, and why, after :data:`READY_TIMEOUT`.
         """
-        with Live(self.table(), console=story.console, auto_refresh=False) as live:
+        with story.live(self.table) as refresh:
             while not self.poll():
-                live.update(self.table(), refresh=True)
+                refresh()
                 still_well()
                 if time.monotonic() - self.started > READY_TIMEOUT:
                     late = next(w for w in self.objects if not w.ready)
@@ -125,14 +125,13 @@ class Watch:
                         f"{late.reason}: {late.message}"
                     )
                 time.sleep(_POLL)
-            live.update(self.table(), refresh=True)
-        if not story.console.is_terminal:
-            story.say("")  # a live table that is not on a terminal ends without a new line
+            refresh()
 
 
 def applied(kubectl: Kubectl) -> list[dict[str, Any]]:
     """Every object of our kinds in the examples' namespace, and the cluster-scoped ones."""
-    items = kubectl.items("gravswell", "--all-namespaces")
+    # By their names: for the category kubectl believes what it has cached, which may be older than the definitions.
+    items = kubectl.items(",".join(document["metadata"]["name"] for document in crds()), "--all-namespaces")
     return [item for item in items if item["metadata"].get("namespace", NAMESPACE) == NAMESPACE]
 
 

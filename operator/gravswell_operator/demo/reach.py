@@ -3,12 +3,12 @@
 import re
 from contextlib import ExitStack
 from ipaddress import ip_address
-from subprocess import Popen
+from subprocess import DEVNULL, PIPE, STDOUT, Popen
 from typing import Any
 
 from gravswell.errors import UnavailableError
-from gravswell_operator.demo.kubectl import Kubectl
 from gravswell_operator.demo.objects import NAMESPACE
+from gravswell_operator.devcluster.kubectl import Kubectl
 
 SERVER = "digits"
 GRPC_PORT = 8001
@@ -38,7 +38,14 @@ def _address(kubectl: Kubectl, stack: ExitStack, pod: dict[str, Any]) -> str:
     if ip_address(address).is_loopback:
         return f"{address}:{GRPC_PORT}"
     name = pod["metadata"]["name"]
-    forward = kubectl.popen("port-forward", f"--namespace={NAMESPACE}", f"pod/{name}", f":{GRPC_PORT}")
+    forward = Popen(
+        kubectl.command("port-forward", f"--namespace={NAMESPACE}", f"pod/{name}", f":{GRPC_PORT}"),
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=STDOUT,
+        text=True,
+        start_new_session=True,  # Ctrl-C on the terminal is ours to handle
+    )
     stack.callback(_stop, forward)
     assert forward.stdout is not None
     said = forward.stdout.readline()  # one line when it listens; the end of the output when it cannot

@@ -1,6 +1,8 @@
 """The demo from its first line to its last, and what happens when a part of it cannot be had."""
 
 import asyncio
+import shlex
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -8,17 +10,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.markup import escape
 
 from gravswell import quiver as qv
 from gravswell.errors import ConflictError, InvalidInputError, UnsupportedError
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
 from gravswell_operator.demo.cluster import serve_on_cluster
 from gravswell_operator.demo.digits import load_digits, trainer
-from gravswell_operator.demo.kubectl import Kubectl
+from gravswell_operator.demo.interruption import full_disk_told, interruptible, wait_for_interrupt
 from gravswell_operator.demo.local import ENTRY, Lab, classify, publish, show_repository
 from gravswell_operator.demo.view import Story
-from gravswell_operator.devcluster import BackgroundBuild, DevCluster, ensure_binaries
+from gravswell_operator.devcluster import BackgroundBuild, Binaries, DevCluster
+from gravswell_operator.devcluster.binaries import Progress as BuildProgress
+from gravswell_operator.devcluster.binaries import ensure_binaries
+from gravswell_operator.devcluster.kubectl import Kubectl
 from gravswell_operator.names import LABEL_LOCAL_NODE
 
 
@@ -36,23 +41,25 @@ class Options:
 
 
 def tell(story: Story, options: Options) -> None:
-    """Run the demo. Everything that it starts ends with it, however it ends."""
+    """Run the demo. Everything that it starts ends with it, however it ends.
+
+    Raises:
+        UnsupportedError: a part does not exist here; what comes before it was shown.
+        UnavailableError: the disk is full, a part did not start, or a request failed.
+        ConflictError: the cluster or the folder has something by the demo's names.
+    """
     started = time.monotonic()
-    with ExitStack() as stack:
+    with interruptible(story), full_disk_told(), ExitStack() as stack:
         folder = stack.enter_context(_repository_folder(options))
         users = _users_cluster(story, options.context, options) if options.context is not None else None
         build = stack.enter_context(BackgroundBuild()) if options.cluster and users is None else None
 
         lab = _train_and_publish(story, options, folder)
-        unsupported = _serve(story, lab)
-        if unsupported is not None and users is None:
-            raise unsupported  # the development cluster's pods need it too
+        _serve(story, lab, required=users is None, hold=options.keep and not options.cluster)
         if build is not None:
             _serve_on_own_cluster(story, lab, build, keep=options.keep)
         elif users is not None:
             _serve_on_users_cluster(story, lab, users, options)
-        elif options.keep:
-            _wait_for_interrupt(story, f"The repository is in {folder}.")
     story.say("")
     story.console.print(story.ledger(time.monotonic() - started))
 
@@ -72,58 +79,68 @@ def _train_and_publish(story: Story, options: Options, folder: Path) -> Lab:
     return lab
 
 
-def _serve(story: Story, lab: Lab) -> UnsupportedError | None:
-    """Serve with the embedded Triton; where it does not exist, say so and return that."""
+def _serve(story: Story, lab: Lab, *, required: bool, hold: bool) -> None:
+    """Serve with the embedded Triton; where it does not exist and is not ``required``, say so."""
     story.chapter("2. Served by the real Triton, on this machine's CPU")
     try:
-        with story.step("have Triton", spinner=False) as step, _bar(story) as bar:
-            task = bar.add_task("", total=None)
-            ensure_triton(
-                progress=lambda doing, done, total: bar.update(task, description=doing, completed=done, total=total)
-            )
+        with story.step("have Triton", spinner=False) as step, story.progress() as show:
+            ensure_triton(progress=show)
             step.note = "NVIDIA's server from its Python wheel, in the user's cache"
     except UnsupportedError as error:
-        story.say(f"[yellow]Skipped:[/] {error}")
-        return error
+        if required:  # the development cluster's pods are served by it too
+            raise
+        story.say(f"[yellow]Skipped:[/] {escape(str(error))}")
+        return
     with ExitStack() as stack:
         with story.step("start it on the repository") as step:
             server = stack.enter_context(EmbeddedTriton(lab.directory))
             step.note = f"gRPC {server.grpc_address}, HTTP {server.http_address}"
         asyncio.run(classify(story, lab, [server.grpc_address], title="the test set, eight images a request"))
-    return None
+        if hold:
+            where = (f"gRPC {server.grpc_address}", f"HTTP {server.http_address}", f"repository {lab.directory}")
+            wait_for_interrupt(story, "Kept up:", *where)
 
 
 def _serve_on_own_cluster(story: Story, lab: Lab, build: BackgroundBuild, *, keep: bool) -> None:
     story.chapter("3. Served by Kubernetes: a real control plane, on this machine")
     if not build.done:
-        with story.step("build the control plane (once)", spinner=False), _bar(story) as bar:
-            task = bar.add_task("", total=None)
+        with story.step("build the control plane (once)", spinner=False), story.progress() as show:
             while not build.done:
-                if (at := build.latest) is not None:
-                    words = f"{at.action} {at.program} ({at.index} of {at.total})"
-                    bar.update(task, description=words, completed=at.index - 1, total=at.total)
+                if build.latest is not None:
+                    show(*_in_words(build.latest))
                 time.sleep(0.2)
     binaries = build.wait()
-    with ExitStack() as stack:
-        with story.step("start etcd, kube-apiserver, controllers, scheduler and the local node"):
-            cluster = stack.enter_context(DevCluster(binaries=binaries))
+    with _development_cluster(story, binaries) as cluster:
         story.say(
             "[yellow]Simulated here:[/] the GPUs. They are counted and scheduled, and the models run on the CPU. "
             "Pods are real processes of this machine, on addresses of their own."
         )
-        kubectl = Kubectl(binaries["kubectl"], story, kubeconfig=cluster.kubeconfig)
 
         def hold() -> None:
-            _wait_for_interrupt(story, f"Kept up. In another terminal: export KUBECONFIG={cluster.kubeconfig}")
+            kubectl = "kubectl" if shutil.which("kubectl") else shlex.quote(str(cluster.kubectl.path))
+            export = f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}"
+            wait_for_interrupt(story, "Kept up. In another terminal:", export, f"{kubectl} get gravswell,pods")
 
-        serve_on_cluster(story, lab, kubectl, lab.directory.as_uri(), hold=hold if keep else None)
+        serve_on_cluster(story, lab, cluster.kubectl, lab.directory.as_uri(), hold=hold if keep else None)
+
+
+@contextmanager
+def _development_cluster(story: Story, binaries: Binaries) -> Iterator[DevCluster]:
+    cluster = DevCluster(binaries=binaries)
+    with story.step("start etcd, kube-apiserver, controllers, scheduler and the local node"):
+        cluster.start()
+    try:
+        yield cluster
+    finally:
+        with story.step("stop them"):
+            cluster.stop()
 
 
 def _users_cluster(story: Story, context: str, options: Options) -> Kubectl:
     """The user's own cluster, asked for an answer before anything else is begun."""
-    kubectl = Kubectl(ensure_binaries(names=["kubectl"])["kubectl"], story, options.kubeconfig, context)
+    kubectl = Kubectl(_users_kubectl(story), options.kubeconfig, context)
     with story.step(f"reach the cluster of the context {context}"):
-        kubectl.run("get", "--raw=/readyz")
+        kubectl("get", "--raw=/readyz")
     if not options.repository_url and not kubectl.items("nodes", f"--selector={LABEL_LOCAL_NODE}=true"):
         raise InvalidInputError(
             f"no node of the context {context} can read folders of this machine: put the demo's repository into a "
@@ -133,12 +150,25 @@ def _users_cluster(story: Story, context: str, options: Options) -> Kubectl:
     return kubectl
 
 
+def _users_kubectl(story: Story) -> Path:
+    """The user's own kubectl, which is of their cluster's age and has its credential plugins; else one is built."""
+    found = shutil.which("kubectl")
+    if found is not None:
+        return Path(found)
+    with story.step("have kubectl", spinner=False), story.progress() as show:
+        return ensure_binaries(names=["kubectl"], progress=lambda at: show(*_in_words(at)))["kubectl"]
+
+
+def _in_words(at: BuildProgress) -> tuple[str, int, int]:
+    return f"{at.action} {at.program} ({at.index} of {at.total})", at.index - 1, at.total
+
+
 def _serve_on_users_cluster(story: Story, lab: Lab, kubectl: Kubectl, options: Options) -> None:
     story.chapter(f"3. Served by Kubernetes: the cluster of the context {options.context}")
     url = options.repository_url or lab.directory.as_uri()
 
     def hold() -> None:
-        _wait_for_interrupt(story, f"Kept up in the context {options.context}.")
+        wait_for_interrupt(story, f"Kept up in the context {options.context}.")
 
     serve_on_cluster(story, lab, kubectl, url, hold=hold if options.keep else None)
 
@@ -156,19 +186,3 @@ def _repository_folder(options: Options) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="gravswell-demo-") as scratch:
         yield Path(scratch) / "models"
-
-
-@contextmanager
-def _bar(story: Story) -> Iterator[Progress]:
-    columns = (TextColumn("  {task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=story.console, transient=True) as progress:
-        yield progress
-
-
-def _wait_for_interrupt(story: Story, words: str) -> None:
-    story.say(f"\n[bold]{words}[/]\nCtrl-C ends it and cleans up.")
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        story.say("")

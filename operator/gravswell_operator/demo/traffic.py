@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import tritonclient.grpc as triton
-import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from gravswell.serving.client import connect
 from gravswell_operator.demo.digits import Floats
 
 PAUSE = 0.005
@@ -60,7 +60,7 @@ async def traffic(address: str, model: str, input_name: str, images: Floats) -> 
 
 async def _send(seen: Traffic, address: str, model: str, input_name: str, images: Floats) -> None:
     tensor = triton.InferInput(input_name, [8, images.shape[1]], "FP32")
-    async with triton_aio.InferenceServerClient(address) as client:
+    async with connect(address) as client:
         start = 0
         while True:
             tensor.set_data_from_numpy(images[start : start + 8])

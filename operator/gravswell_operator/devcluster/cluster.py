@@ -22,6 +22,7 @@ from gravswell.errors import (
     UnsupportedError,
 )
 from gravswell_operator.devcluster.binaries import CONTROL_PLANE, Binaries, ProgressCallback, ensure_binaries
+from gravswell_operator.devcluster.kubectl import Kubectl
 from gravswell_operator.devcluster.node.process import end_strays
 from gravswell_operator.devcluster.processes import Child, tail
 from gravswell_operator.devcluster.state import NODE_FOLDER, ClusterState, Phase, Shape, is_supervised
@@ -95,6 +96,11 @@ class DevCluster:
         return Path(self.state.pods)
 
     @property
+    def kubectl(self) -> Kubectl:
+        """The real kubectl, as administrator: ``cluster.kubectl("get", "nodes")``."""
+        return Kubectl.administrator(Path(self.state.kubectl), self.kubeconfig)
+
+    @property
     def state(self) -> ClusterState:
         """What the supervisor says of the cluster."""
         if self._state is None:
@@ -127,35 +133,19 @@ class DevCluster:
         if self._pipe >= 0:
             os.close(self._pipe)  # what the supervisor waits for
             self._pipe = -1
-        if self._child is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self._child.process.wait(_STOP_TIMEOUT)
-            self._child.stop()
-            self._child = None
-        if self._directory is not None:
-            end_strays(self._directory / NODE_FOLDER)  # of a supervisor that had no chance to end them
-        self._state = None
-        if self._given is None and self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        child, self._child, self._state = self._child, None, None
+        try:
+            if child is not None:
+                with suppress(subprocess.TimeoutExpired):
+                    child.process.wait(_STOP_TIMEOUT)
+        finally:  # also when the wait is interrupted
+            if child is not None:
+                child.stop()
+            if self._directory is not None:
+                end_strays(self._directory / NODE_FOLDER)  # of a supervisor that had no chance to end them
+            if self._directory is not None and self._given is None:
+                shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
-
-    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120.0) -> str:
-        """Run the real kubectl as administrator and return what it printed.
-
-        Raises:
-            GravswellError: with kubectl's own words, if it failed and ``check`` is set.
-        """
-        done = subprocess.run(
-            [self.state.kubectl, "--kubeconfig", self.state.kubeconfig, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
-        if check and done.returncode != 0:
-            raise GravswellError(f"kubectl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
 
 
 def ensure(shape: Shape, progress: ProgressCallback | None = None) -> None:

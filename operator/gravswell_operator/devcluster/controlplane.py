@@ -3,33 +3,30 @@
 import secrets
 import socket
 import ssl
-import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
-from gravswell.errors import GravswellError, UnavailableError
+from gravswell.errors import UnavailableError
 from gravswell_operator.devcluster.binaries import CONTROL_PLANE, Binaries, ensure_binaries
 from gravswell_operator.devcluster.certificates import Authority, write_key_pair
 from gravswell_operator.devcluster.kubeconfig import write_certificate_kubeconfig, write_token_kubeconfig
-from gravswell_operator.devcluster.processes import Child, tail, wait_until
+from gravswell_operator.devcluster.kubectl import Kubectl
+from gravswell_operator.devcluster.processes import Child, Servers
 
 HOST = "127.0.0.1"
 NODE_NAME = "gravswell-local"
 """The name of the local node; its certificate is issued with the control plane's."""
 
 _ATTEMPTS = 3  # another program may take a free port between our look and the server's bind
-_READY_TIMEOUT = 120.0  # seconds; three are usual, a machine that compiles at the same time needs many more
 _CLIENT_LIMITS = ("--kube-api-qps=1000", "--kube-api-burst=2000")  # the defaults, 20 to 50/s, would be the bottleneck
 
 
-class ControlPlane:
+class ControlPlane(Servers):
     """The four servers, their certificates and an administrator's kubeconfig, all in ``directory``.
 
     ``start`` returns when the API server is ready and the controllers have made the default ServiceAccount, so that a
-    pod can be created at once. Start and stop it from a thread that outlives it: the servers end with that thread.
+    pod can be created at once. ``stop`` ends the API server before its etcd.
 
     Args:
         directory: an empty or absent folder; etcd's data, certificates, kubeconfigs and ``logs/`` go there.
@@ -37,9 +34,10 @@ class ControlPlane:
     """
 
     def __init__(self, directory: Path, *, binaries: Binaries | None = None) -> None:
+        # Three seconds are usual; a machine that compiles at the same time needs many more.
+        super().__init__(directory / "logs", ready_timeout=120.0)
         self.directory = directory
         self._binaries = binaries
-        self._children: list[Child] = []
         self._port = 0
         self._token = secrets.token_urlsafe(32)
 
@@ -59,74 +57,31 @@ class ControlPlane:
         return self.directory / "pki"
 
     @property
-    def logs(self) -> Path:
-        """Folder with one log file for each server."""
-        return self.directory / "logs"
-
-    @property
     def server_url(self) -> str:
         """The API server's address, ``https://127.0.0.1:PORT``."""
         return f"https://{HOST}:{self._port}"
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
+    @property
+    def kubectl(self) -> Kubectl:
+        """The real kubectl, as administrator: ``control_plane.kubectl("get", "nodes")``."""
+        assert self._binaries is not None, "the control plane was not started"
+        return Kubectl.administrator(self._binaries["kubectl"], self.kubeconfig)
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Start the servers and wait until they are ready.
-
-        Raises:
-            UnavailableError: one of them ended or did not become ready; with the end of its log.
-        """
+    def _start(self) -> None:
         self._binaries = self._binaries or ensure_binaries()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                self._start()
+                self._start_on(*_free_ports(3))
             except UnavailableError as error:
                 self.stop()
                 if "address already in use" not in str(error) or attempt == _ATTEMPTS:
                     raise
-            except BaseException:
-                self.stop()
-                raise
             else:
                 return
 
-    def stop(self) -> None:
-        """Stop the servers, the API server before its etcd. Bounded, idempotent."""
-        while self._children:
-            self._children.pop().stop(timeout=10)
-
-    def require_running(self) -> None:
-        """Raise :class:`UnavailableError` with a log's end if one of the servers has ended."""
-        for child in self._children:
-            child.require_running()
-
-    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120.0) -> str:
-        """Run the real kubectl as administrator and return what it printed.
-
-        Raises:
-            GravswellError: with kubectl's own words, if it failed and ``check`` is set.
-        """
-        assert self._binaries is not None, "the control plane was not started"
-        done = subprocess.run(
-            [self._binaries["kubectl"], "--kubeconfig", str(self.kubeconfig), *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
-        if check and done.returncode != 0:
-            raise GravswellError(f"kubectl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
-
-    def _start(self) -> None:
-        etcd_port, etcd_peer_port, self._port = _free_ports(3)
+    def _start_on(self, etcd_port: int, etcd_peer_port: int, port: int) -> None:
+        self._port = port
         self._write_credentials()
         self._start_etcd(etcd_port, etcd_peer_port)
         self._start_api_server(etcd_port)
@@ -161,19 +116,15 @@ class ControlPlane:
             self.kubeconfig, server=self.server_url, authority=authority.certificate, token=self._token
         )
 
-    def _spawn(self, program: str, *flags: str) -> Child:
+    def _run(self, program: str, *flags: str) -> Child:
         assert self._binaries is not None
-        log = self.logs / f"{program}.log"
-        log.unlink(missing_ok=True)
-        child = Child(program, [self._binaries[program], *flags], log=log)
-        self._children.append(child)
-        return child
+        return self._spawn(program, [self._binaries[program], *flags], log=f"{program}.log")
 
     def _start_etcd(self, port: int, peer_port: int) -> None:
         peer = f"https://{HOST}:{peer_port}"
         url = f"https://{HOST}:{port}"
         pki = self.pki
-        child = self._spawn(
+        child = self._run(
             "etcd",
             f"--data-dir={self.directory / 'etcd'}",
             "--name=default",
@@ -194,7 +145,6 @@ class ControlPlane:
         )
 
         def answers() -> bool:
-            child.require_running()
             with socket.socket() as probe:
                 return probe.connect_ex((HOST, port)) == 0
 
@@ -202,7 +152,7 @@ class ControlPlane:
 
     def _start_api_server(self, etcd_port: int) -> None:
         pki = self.pki
-        child = self._spawn(
+        child = self._run(
             "kube-apiserver",
             f"--etcd-servers=https://{HOST}:{etcd_port}",
             f"--etcd-cafile={pki / 'ca.crt'}",
@@ -229,14 +179,10 @@ class ControlPlane:
         )
         context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
 
-        def ready() -> bool:
-            child.require_running()
-            return self._get("/readyz", context) == 200
-
-        self._wait(child, ready)
+        self._wait(child, lambda: self._get("/readyz", context) == 200)
 
     def _start_controllers(self) -> None:
-        manager = self._spawn(
+        manager = self._run(
             "kube-controller-manager",
             f"--kubeconfig={self.directory / 'kube-controller-manager.kubeconfig'}",
             "--leader-elect=false",
@@ -246,7 +192,7 @@ class ControlPlane:
             f"--root-ca-file={self.pki / 'ca.crt'}",
             *_CLIENT_LIMITS,
         )
-        scheduler = self._spawn(
+        self._run(
             "kube-scheduler",
             f"--kubeconfig={self.directory / 'kube-scheduler.kubeconfig'}",
             "--leader-elect=false",
@@ -256,8 +202,6 @@ class ControlPlane:
         context = ssl.create_default_context(cafile=str(self.pki / "ca.crt"))
 
         def made_the_default_account() -> bool:
-            manager.require_running()
-            scheduler.require_running()
             return all(
                 self._get(f"/api/v1/namespaces/default/{path}", context) == 200
                 for path in ("serviceaccounts/default", "configmaps/kube-root-ca.crt")
@@ -265,21 +209,17 @@ class ControlPlane:
 
         self._wait(manager, made_the_default_account)
 
-    def _wait(self, child: Child, ready: Callable[[], bool]) -> None:
-        try:
-            wait_until(ready, what=child.name, timeout=_READY_TIMEOUT)
-        except UnavailableError as error:
-            if child.running:
-                raise UnavailableError(f"{error}; {tail(child.log)}") from error
-            raise
-
     def _get(self, path: str, context: ssl.SSLContext) -> int:
         """Return the status of a GET as administrator; 0 while nothing answers."""
         request = urllib.request.Request(  # noqa: S310  our own https address
             self.server_url + path, headers={"Authorization": f"Bearer {self._token}"}
         )
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}),  # loopback is not behind the proxy that the user's environment may name
+            urllib.request.HTTPSHandler(context=context),
+        )
         try:
-            with urllib.request.urlopen(request, timeout=5, context=context) as answer:  # noqa: S310  as above
+            with opener.open(request, timeout=5) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from gravswell.errors import InvalidInputError
 from gravswell.kube import credentials
@@ -13,7 +13,7 @@ from gravswell_operator.devcluster.binaries import ensure_binaries
 from gravswell_operator.devcluster.controlplane import HOST, ControlPlane
 from gravswell_operator.devcluster.node.registration import GPU, GPU_PRODUCT, SIMULATED
 from gravswell_operator.devcluster.node.states import timestamp
-from gravswell_operator.devcluster.processes import Child
+from gravswell_operator.devcluster.processes import Servers
 
 STAGES = Path(__file__).with_name("stages.yaml")
 TAINT = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
@@ -22,11 +22,11 @@ SELECTOR = "type=kwok"
 _PARALLEL = 50  # nodes created at a time
 
 
-class KwokNodes:
-    """``count`` simulated nodes ``kwok-0000``... with ``gpus`` simulated GPUs each; a context manager.
+class KwokNodes(Servers):
+    """``count`` simulated nodes ``kwok-0000``... with ``gpus`` simulated GPUs each, and kwok, which keeps them alive.
 
     Pods come to them only if they tolerate the taint ``kwok.x-k8s.io/node=fake:NoSchedule``; their label is
-    ``type=kwok``. Start it from a thread that outlives it, as :class:`ControlPlane`.
+    ``type=kwok``. ``start`` creates the nodes, ready; after ``stop`` they stay as objects and turn not ready.
     """
 
     def __init__(
@@ -34,24 +34,16 @@ class KwokNodes:
     ) -> None:
         if count < 1:
             raise InvalidInputError(f"{count} kwok nodes cannot be; give at least one")
+        super().__init__(control_plane.logs, stop_timeout=5.0)
         self._control_plane = control_plane
         self._count = count
         self._gpus = gpus
         self._product = gpu_product
-        self._child: Child | None = None
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Create the nodes, ready, and start kwok for them."""
+    def _start(self) -> None:
         binary = ensure_binaries(names=["kwok"])["kwok"]
         asyncio.run(self._create())
-        self._child = Child(
+        self._spawn(
             "kwok",
             [
                 binary,
@@ -62,19 +54,8 @@ class KwokNodes:
                 "--cidr=10.128.0.0/9",
                 "--v=WARN",
             ],
-            log=self._control_plane.logs / "kwok.log",
+            log="kwok.log",
         )
-
-    def require_running(self) -> None:
-        """Raise :class:`UnavailableError` with the log's end if kwok has ended."""
-        if self._child is not None:
-            self._child.require_running()
-
-    def stop(self) -> None:
-        """Stop kwok; its nodes stay as objects and turn not ready. Idempotent."""
-        if self._child is not None:
-            self._child.stop(5)
-            self._child = None
 
     async def _create(self) -> None:
         free = asyncio.Semaphore(_PARALLEL)

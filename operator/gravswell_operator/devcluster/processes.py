@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from gravswell.errors import UnavailableError
 
@@ -103,10 +105,85 @@ class Child:
         if not self.running:
             return
         self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout)
-        kill_group(self.pid)
-        self.process.wait()
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout)
+        finally:  # also when the wait is interrupted
+            kill_group(self.pid)
+            self.process.wait()
+
+
+class Servers(ABC):
+    """What one or more children do together, from start to stop: a context manager.
+
+    Start and stop it from a thread that outlives it: the children end with that thread.
+
+    Args:
+        logs: the folder of their log files.
+        ready_timeout: seconds that each may take to become ready.
+        stop_timeout: seconds that each may take to end.
+    """
+
+    def __init__(self, logs: Path, *, ready_timeout: float = 120.0, stop_timeout: float = 10.0) -> None:
+        self.logs = logs
+        self._ready_timeout = ready_timeout
+        self._stop_timeout = stop_timeout
+        self._children: list[Child] = []
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Spawn the children and wait until they are ready."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start and return when all is ready; a start that fails or is interrupted leaves nothing running.
+
+        Raises:
+            UnavailableError: a child ended or was not ready in time; with the end of its log.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the children, the last one first. Bounded, idempotent."""
+        while self._children:
+            self._children.pop().stop(self._stop_timeout)
+
+    def require_running(self) -> None:
+        """Raise :class:`UnavailableError` with a log's end if a child has ended."""
+        for child in self._children:
+            child.require_running()
+
+    def _spawn(self, name: str, argv: Sequence[str | Path], log: str) -> Child:
+        """Start one more; its log is a file of that name, emptied."""
+        path = self.logs / log
+        path.unlink(missing_ok=True)
+        child = Child(name, argv, log=path)
+        self._children.append(child)
+        return child
+
+    def _wait(self, child: Child, ready: Callable[[], bool]) -> None:
+        """Wait until ``child`` is ready, as long as all of them run."""
+
+        def holds() -> bool:
+            self.require_running()
+            return ready()
+
+        try:
+            wait_until(holds, what=child.name, timeout=self._ready_timeout)
+        except UnavailableError as error:
+            if child.running:
+                raise UnavailableError(f"{error}; {tail(child.log)}") from error
+            raise
 
 
 def _prepare(first: Callable[[], None] | None, niceness: int) -> Callable[[], None] | None:

@@ -19,6 +19,7 @@ from gravswell_operator.devcluster.binaries import ensure_binaries
 from gravswell_operator.devcluster.controlplane import ControlPlane
 from gravswell_operator.devcluster.kwok import KwokNodes
 from gravswell_operator.devcluster.localnode import LocalNode
+from gravswell_operator.devcluster.processes import Servers
 from gravswell_operator.devcluster.state import NODE_FOLDER, ClusterState, Phase, Shape, supervising
 
 _CHECK_SECONDS = 0.5
@@ -65,7 +66,7 @@ def _supervise(directory: Path, shape: Shape) -> int:
 def _run(directory: Path, shape: Shape, state: ClusterState, stack: ExitStack) -> None:
     binaries = ensure_binaries()
     plane = stack.enter_context(ControlPlane(directory / "control-plane", binaries=binaries))
-    parts: list[ControlPlane | LocalNode | KwokNodes] = [plane]
+    parts: list[Servers] = [plane]
     if shape.local_node:
         parts.append(stack.enter_context(LocalNode(plane, directory / NODE_FOLDER, gpus=shape.gpus)))
     if shape.kwok_nodes:

@@ -1,0 +1,64 @@
+"""What every group of servers does alike, shown with shell scripts: start, fail, be watched, end."""
+
+from pathlib import Path
+
+import pytest
+
+from gravswell.errors import UnavailableError
+from gravswell_operator.devcluster.processes import Child, Servers
+
+
+class Scripts(Servers):
+    """Runs scripts one after the other; each is ready when it has made the file that is named as it is."""
+
+    def __init__(self, folder: Path, *scripts: str, ready_timeout: float = 60.0) -> None:
+        super().__init__(folder / "logs", ready_timeout=ready_timeout)
+        self.folder = folder
+        self.scripts = scripts
+        self.started: list[Child] = []
+
+    def _start(self) -> None:
+        for number, script in enumerate(self.scripts):
+            ready = self.folder / str(number)
+            child = self._spawn(f"script {number}", ["sh", "-c", script.format(ready=ready)], log=f"{number}.log")
+            self.started.append(child)
+            self._wait(child, ready.exists)
+
+
+SERVES = "touch {ready}; exec sleep 600"
+
+
+def test_they_run_as_long_as_the_block(tmp_path):
+    with Scripts(tmp_path, SERVES, SERVES) as servers:
+        servers.require_running()
+        assert all(child.running for child in servers.started)
+    assert not any(child.running for child in servers.started)
+    servers.stop()
+
+
+def test_one_that_ends_is_told_with_its_log_and_takes_the_others_along(tmp_path):
+    servers = Scripts(tmp_path, SERVES, "echo port taken; exit 3")
+    with pytest.raises(UnavailableError, match=r"script 1 ended with status 3(.|\n)*port taken"):
+        servers.start()
+    assert not any(child.running for child in servers.started)
+
+
+def test_one_that_dies_later_is_noticed_by_who_waits_for_another(tmp_path):
+    servers = Scripts(tmp_path, "touch {ready}; sleep 0.3; exit 4", "exec sleep 600")
+    with pytest.raises(UnavailableError, match="script 0 ended with status 4"):
+        servers.start()
+    assert not any(child.running for child in servers.started)
+
+
+def test_one_that_is_never_ready_is_told_with_its_log(tmp_path):
+    servers = Scripts(tmp_path, "echo looking for etcd; exec sleep 600", ready_timeout=1.0)
+    with pytest.raises(UnavailableError, match=r"script 0 was not ready after 1 s(.|\n)*looking for etcd"):
+        servers.start()
+
+
+def test_a_second_start_begins_with_empty_logs(tmp_path):
+    servers = Scripts(tmp_path, "echo said; " + SERVES)
+    for _ in range(2):
+        with servers:
+            pass
+    assert (tmp_path / "logs/0.log").read_text() == "said\n"
