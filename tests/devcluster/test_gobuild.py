@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from gravswell.cache import cache_dir
 from gravswell.errors import UnavailableError, UnsupportedError
 from gravswell_operator.devcluster.gobuild import BuildCancelledError, build
 
@@ -53,6 +54,7 @@ def test_a_cancelled_build_leaves_nothing_half_made_and_can_be_resumed(publish):
     with pytest.raises(BuildCancelledError):
         build(program, cancelled=cancelled, tick=quietly)
     assert [p.name for p in program.path.parent.iterdir()] == [f".{program.name}.lock"]
+    assert not list(cache_dir().glob("build/*/.*.tmp")), "go's own scratch folder stayed"
     assert build(program, cancelled=NEVER, tick=quietly).exists()
 
 

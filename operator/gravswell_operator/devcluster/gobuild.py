@@ -124,11 +124,14 @@ def _compile(
         staged,
         program.package,
     ]
+    scratch = work / f".{program.name}.tmp"  # on the cache's disk, whose room was checked; go that is killed leaves it
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     child = Child(
         f"the build of {program.name}",
         argv,
         log=log,
-        environment=_environment(),
+        environment=_environment() | {"GOTMPDIR": str(scratch)},
         directory=work,
         niceness=niceness,
     )
@@ -142,6 +145,7 @@ def _compile(
     finally:
         kill_group(child.pid)  # go's own compilers too, when we leave early
         child.process.wait()
+        shutil.rmtree(scratch, ignore_errors=True)
     if child.process.returncode != 0:
         raise _failure(program, log)
 
