@@ -5,6 +5,7 @@ import itertools
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from ipaddress import ip_address
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ async def infer_batches(
     async with AsyncExitStack() as stack:
         found = await asyncio.gather(*map(_resolved, replicas))
         targets = dict.fromkeys(itertools.chain.from_iterable(found))  # each once, in their order
-        clients = [await stack.enter_async_context(InferenceServerClient(target)) for target in targets]
+        clients = [await stack.enter_async_context(connect(target)) for target in targets]
         try:
             async with asyncio.TaskGroup() as workers:
                 for _ in range(min(in_flight, -(-rows // batch_size))):
@@ -90,6 +91,23 @@ async def infer_batches(
         except* GravswellError as failures:
             raise next(_leaves(failures)) from None
     return outputs
+
+
+def connect(target: str) -> InferenceServerClient:
+    """A client of the server at ``target`` (``host:port``), directly where it is on this machine.
+
+    gRPC sends everything through the proxy that the environment names (``https_proxy``), loopback too; no proxy on
+    another machine can reach that.
+    """
+    host = target.rpartition(":")[0].strip("[]")
+    try:
+        direct = ip_address(host).is_loopback
+    except ValueError:
+        direct = host == "localhost"
+    if not direct:
+        return InferenceServerClient(target)
+    unlimited = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
+    return InferenceServerClient(target, channel_args=[("grpc.enable_http_proxy", 0), *unlimited])
 
 
 async def _resolved(address: str) -> list[str]:

@@ -44,6 +44,13 @@ async def test_every_row_comes_back_in_its_place_and_is_counted(scaled: str) -> 
     assert (len(counted), sum(counted)) == (13, 101)  # twelve of 8 and one of 5
 
 
+async def test_a_server_on_this_machine_is_not_behind_the_proxy(scaled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("grpc_proxy", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(variable, f"http://{DEAD}")
+    outputs = await infer_batches(scaled, "client", {"x": X}, batch_size=8)
+    np.testing.assert_array_equal(outputs["y"], 2 * X, strict=True)
+
+
 async def test_text_goes_and_comes_as_text(
     triton: EmbeddedTriton,
     open_repository: Path,
