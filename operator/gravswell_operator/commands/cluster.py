@@ -8,11 +8,9 @@ import typer
 from rich.table import Table
 
 from gravswell.cli.output import Output, OutputOption, emit, stderr
-from gravswell.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
 
     from gravswell_operator.devcluster.binaries import Progress, ProgressCallback
     from gravswell_operator.devcluster.state import ClusterState
@@ -39,11 +37,11 @@ def up(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Start it, or say that it is up; the first start builds Kubernetes from its Go modules (about five minutes)."""
-    cluster = _backend()
+    from gravswell_operator.devcluster import cluster  # noqa: PLC0415  heavy, and only an extra installs its parts
+    from gravswell_operator.devcluster.state import Shape  # noqa: PLC0415
+
     with _shown() as progress:
-        state, started = cluster.up(
-            cluster.Shape(local_node=local_node, kwok_nodes=kwok_nodes, gpus=gpus), progress=progress
-        )
+        state, started = cluster.up(Shape(local_node=local_node, kwok_nodes=kwok_nodes, gpus=gpus), progress=progress)
     stderr.print("The development cluster is up." if started else "The development cluster was up already.")
     stderr.print(f"It has {cluster.describe(state.shape)}. {SIMULATED}", highlight=False)
     if output is Output.TEXT:
@@ -55,21 +53,27 @@ def up(
 @topic.command()
 def status(output: OutputOption = Output.TEXT) -> None:
     """Say whether it runs and where its parts are; exit code 3 if it does not, 7 while it starts."""
-    state = _backend().require()
+    from gravswell_operator.devcluster import cluster  # noqa: PLC0415  heavy
+
+    state = cluster.require()
     emit(output, _facts(state), lambda: _table(state))
 
 
 @topic.command()
 def down() -> None:
     """Stop it and remove everything of it, its objects included."""
-    stopped = _backend().down()
+    from gravswell_operator.devcluster import cluster  # noqa: PLC0415  heavy
+
+    stopped = cluster.down()
     stderr.print("The development cluster is down." if stopped else "No development cluster was up.")
 
 
 @topic.command()
 def kubeconfig(output: OutputOption = Output.TEXT) -> None:
     """Print the path of its kubeconfig: ``export KUBECONFIG=$(gravswell cluster kubeconfig)``."""
-    path = _backend().require().kubeconfig
+    from gravswell_operator.devcluster import cluster  # noqa: PLC0415  heavy
+
+    path = cluster.require().kubeconfig
     if output is Output.TEXT:
         typer.echo(path)  # unwrapped: a shell reads it
     else:
@@ -86,21 +90,11 @@ def logs(
     previous: Annotated[bool, typer.Option("--previous", "-p", help="Those of the run before the restart.")] = False,
 ) -> None:
     """Print a container's log from its file; ``kubectl logs`` works too."""
-    state = _backend().require()
-    from gravswell_operator.devcluster import logs  # noqa: PLC0415  heavy: after the check that it is installed
+    from gravswell_operator.devcluster import cluster, logs  # noqa: PLC0415  heavy
 
+    state = cluster.require()
     path = logs.find(state, namespace, pod, container, previous=previous)
     logs.write(path, typer.get_binary_stream("stdout"), follow=follow, lines=tail)
-
-
-def _backend() -> "ModuleType":
-    try:
-        from gravswell_operator.devcluster import cluster  # noqa: PLC0415  heavy, and only an extra installs its parts
-    except ModuleNotFoundError as error:
-        raise UnsupportedError(
-            f"the development cluster needs {error.name}, which is not installed: pip install 'gravswell[operator]'"
-        ) from error
-    return cluster
 
 
 def _facts(state: "ClusterState") -> dict[str, Any]:

@@ -14,7 +14,7 @@ import typer
 
 from gravswell.cli.output import Output, OutputOption, emit
 from gravswell.durations import seconds
-from gravswell.errors import InvalidInputError, UnsupportedError
+from gravswell.errors import InvalidInputError
 
 app = typer.Typer(
     name="agent", help="Programs that run in pods: the agent beside a Triton, the lister.", no_args_is_help=True
@@ -66,7 +66,6 @@ def run(
     ] = "auto",
 ) -> None:
     """Make one Triton serve what is desired, verified version by version, until SIGTERM."""
-    _need_extra()
     from gravswell.serving.agent.program import SIMULATED_GPUS_ENV, AgentOptions, run_agent  # noqa: PLC0415  late: heavy
 
     if device not in ("auto", "cpu"):
@@ -119,7 +118,6 @@ def list_(
     output: OutputOption = Output.JSON,
 ) -> None:
     """List a repository for the operator, again and again, until SIGTERM."""
-    _need_extra()
     from gravswell.serving.agent.lister import list_repository, render  # noqa: PLC0415  late: heavy
     from gravswell.serving.agent.program import run_lister  # noqa: PLC0415  late: heavy
 
@@ -141,13 +139,6 @@ def parse_bytes(text: str) -> int:
     number, prefix, binary = match.groups()
     power = "KMGT".index(prefix) + 1 if prefix else int(text.endswith("k"))
     return int(float(number) * (1024 if binary else 1000) ** power)
-
-
-def _need_extra() -> None:
-    try:
-        import gravswell.kube  # noqa: F401, PLC0415  it says what is missing
-    except ModuleNotFoundError as error:
-        raise UnsupportedError(str(error)) from None
 
 
 def _log() -> None:

@@ -2,10 +2,11 @@
 
 import sys
 from importlib.metadata import entry_points
-from typing import Annotated, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from gravswell import __version__
 from gravswell.cli import repository
@@ -17,11 +18,32 @@ from gravswell.errors import GravswellError, UnsupportedError
 PLUGIN_GROUP = "gravswell.commands"
 """Entry-point group: each entry is a function ``register(app: typer.Typer) -> None`` that adds commands."""
 
-OPERATOR_MODULES = frozenset({"aiohttp", "cryptography", "kopf", "kubernetes", "yaml"})
-"""What the ``operator`` extra brings."""
+EXTRA_MODULES = frozenset({"aiohttp", "cryptography", "kopf", "kubernetes", "yaml"})
+"""What only extras bring. A command imports what it needs of them when it runs."""
+
+EXTRAS = {"agent": "agent", "demo": "demo"}
+"""The extra that a command needs; ``operator`` for all others that need one."""
+
+
+class _Commands(TyperGroup):
+    """The sub-commands; a missing extra is told by the name of the one that the command needs."""
+
+    def invoke(self, ctx: Any) -> Any:  # of click, which typer ships or requires, by its release
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] not in EXTRA_MODULES:
+                raise  # a fault of ours, not of the installation
+            command = ctx.invoked_subcommand or ""
+            extra = EXTRAS.get(command, "operator")
+            raise UnsupportedError(
+                f"`gravswell {command}` needs {error.name}, which is not installed: pip install 'gravswell[{extra}]'"
+            ) from None
+
 
 app = typer.Typer(
     name="gravswell",
+    cls=_Commands,
     help="From a trained model to a scaled, verified Triton Inference Server on Kubernetes.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -55,21 +77,10 @@ def _assemble() -> None:
 
 
 def main() -> None:
-    """Run the command line; a :class:`GravswellError` becomes one message on stderr and its exit code.
-
-    So does a command whose extra is not installed: commands import what only an extra brings when they run.
-    """
+    """Run the command line; a :class:`GravswellError` becomes one message on stderr and its exit code."""
     _assemble()
     try:
         app()  # usage errors, aborts and typer.Exit are typer's own to render
     except GravswellError as error:
-        _fail(error)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in OPERATOR_MODULES:
-            raise  # a fault of ours, not of the installation
-        _fail(UnsupportedError(f"this command needs {error.name}, of an extra: pip install 'gravswell[operator]'"))
-
-
-def _fail(error: GravswellError) -> NoReturn:
-    stderr.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-    sys.exit(error.exit_code)
+        stderr.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)

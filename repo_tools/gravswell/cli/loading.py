@@ -1,13 +1,18 @@
-"""From what a user types for a model to the model: a file, or a Python object."""
+"""From what a user types to what an export takes: a model, from a file or a Python object; its sample inputs."""
 
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError, UnsupportedError
 
@@ -102,3 +107,31 @@ def _unpickle(path: Path, allowed: bool) -> Any:
         ) from None
     with _guarded(f"loading {path}"):
         return joblib.load(path)  # reads plain pickles too
+
+
+def load_samples(paths: Sequence[Path]) -> list[dict[str, NDArray[Any]]]:
+    """One batch from each ``.npz``: its arrays, by the names they have in it. Nothing is ever unpickled."""
+    return [_sample(path) for path in paths]
+
+
+def _sample(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path}")
+    if not zipfile.is_zipfile(path):
+        raise InvalidInputError(f"{path} is no .npz: write it with numpy.savez(file, x=array, …)")
+    sample: dict[str, NDArray[Any]] = {}
+    with np.load(path, allow_pickle=False) as stored:
+        for name in stored.files:
+            try:
+                array = stored[name]
+            except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+                raise InvalidInputError(
+                    f"{path}: {name!r} cannot be read ({error}): only plain arrays are taken, never pickled objects; "
+                    f"for text, an array of fixed-width strings"
+                ) from None
+            if not isinstance(array, np.ndarray):
+                raise InvalidInputError(f"{path}: {name!r} is no array, which numpy.savez would have written")
+            sample[name] = array
+    if not sample:
+        raise InvalidInputError(f"{path} holds no array: write one for each input, under its name")
+    return sample

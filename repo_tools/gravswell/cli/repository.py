@@ -1,32 +1,23 @@
-"""``init``, ``add``, ``export``, ``ls``, ``show``, ``verify``, ``rm``: repositories from the command line."""
+"""``init``, ``add``, ``ls``, ``show``, ``verify``, ``rm``: repositories from the command line."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
-from pathlib import PurePath
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
 from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, DownloadColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from gravswell.cli.output import Output, OutputOption, emit, stderr
-from gravswell.errors import GravswellError, InvalidInputError, VerificationError
+from gravswell.cli.exporting import export
+from gravswell.cli.output import Output, OutputOption, emit
+from gravswell.cli.shared import Name, Repository, Yes, existing_entry, parse_target, work_display
+from gravswell.errors import GravswellError, NotFoundError, VerificationError
 
-Repository = Annotated[str, typer.Argument(metavar="REPO", help="The repository: a path or file:// URL.")]
-Name = Annotated[str, typer.Argument(metavar="ENTRY", help="The entry's name.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+if TYPE_CHECKING:
+    from gravswell.quiver.reader import RepositoryReader, VersionInfo
 
 
 def register(app: typer.Typer) -> None:
@@ -61,77 +52,6 @@ def add(
     emit(output, {"name": entry.name, "platform": str(entry.platform)}, lambda: Text(f"added {name}"))
 
 
-def export(
-    repo: Repository,
-    name: Name,
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="model.onnx; file.py:object or module:object, a model or a function that returns one; "
-            "or a pickled scikit-learn estimator (.joblib, .pkl) with --allow-pickle.",
-        ),
-    ],
-    input_shape: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=DIMS", help="Shape of an input, -1 for any size: x=-1,64.")
-    ] = None,
-    input_type: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=TYPE", help="Type of an input: ids=int64.")
-    ] = None,
-    output_name: Annotated[list[str] | None, typer.Option(help="Name of each output, in order.")] = None,
-    version: Annotated[int | None, typer.Option(min=1, help="The version's number. Default: the next.")] = None,
-    max_batch_size: Annotated[
-        int | None, typer.Option(min=0, help="Let the server form batches of up to so many rows.")
-    ] = None,
-    opset: Annotated[int | None, typer.Option(min=1, help="The ONNX opset to export to.")] = None,
-    rtol: Annotated[float | None, typer.Option(min=0, help="Relative tolerance of the proof.")] = None,
-    atol: Annotated[float | None, typer.Option(min=0, help="Absolute tolerance of the proof.")] = None,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Load a pickle. This runs the code in it: only files that you trust.")
-    ] = False,
-    create: Annotated[bool, typer.Option("--add", help="Add the entry first if there is none.")] = False,
-    output: OutputOption = Output.TEXT,
-) -> None:
-    """Export a model as the next version: proved in ONNX Runtime first, then published all at once."""
-    from gravswell import quiver as qv  # noqa: PLC0415
-    from gravswell.cli.loading import load_model  # noqa: PLC0415
-
-    repository = qv.ModelRepository.open(repo)
-    shapes = {key: _dims(key, dims) for key, dims in _pairs("--input-shape", input_shape)} or None
-    with _progress(TimeElapsedColumn()) as progress:
-        task = progress.add_task(f"loading {model}", total=None)
-        loaded = load_model(model, allow_pickle=allow_pickle)
-        types = dict(_pairs("--input-type", input_type)) or None
-        with _present(repository, name, create) as entry:
-            path = entry.export_version(
-                loaded,
-                shapes,
-                output_name,
-                version=version,
-                input_types=types,
-                max_batch_size=max_batch_size,
-                opset=opset,
-                rtol=rtol,
-                atol=atol,
-                on_stage=lambda stage: progress.update(task, description=stage),
-            )
-    made = entry.version(int(PurePath(path).parent.name))  # not the newest: another writer may be exporting too
-    manifest = made.manifest
-    proof = manifest.verification
-    sizes = f" of {', '.join(map(str, proof.batch_sizes))} rows" if proof.batch_sizes else ""
-    apart = max((error.max_abs for error in proof.errors.values()), default=0.0)
-    emit(
-        output,
-        {"path": path, "version": int(made), "digest": made.digest, "manifest": manifest.model_dump(mode="json")},
-        lambda: Group(
-            Text(path, style="bold"),
-            f"  equals {proof.reference} on {proof.samples} batches{sizes}",
-            f"  differences up to {apart:.2g}",
-            f"  digest {made.digest}",
-        ),
-    )
-
-
 def ls(
     repo: Repository,
     name: Annotated[str | None, typer.Argument(metavar="[ENTRY]", help="Show this entry's versions.")] = None,
@@ -142,9 +62,7 @@ def ls(
     from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
 
     repository = qv.ModelRepository.open(repo)
-    reader = RepositoryReader(repo)
-    names = list(repository.models) if name is None else [_entry(repository, name).name]
-    found = {entry: reader.versions(entry) for entry in names}
+    found = _versions(RepositoryReader(repo), repository, name)
     data = {
         entry: [
             {"version": v.number, "digest": v.digest, "size": v.size, "created": v.created and v.created.isoformat()}
@@ -179,8 +97,8 @@ def show(
     """Show an entry's configuration and versions, or all that is known of one version."""
     from gravswell import quiver as qv  # noqa: PLC0415
 
-    name, number = _target(target)
-    entry = _entry(qv.ModelRepository.open(repo), name)
+    name, number = parse_target(target)
+    entry = existing_entry(qv.ModelRepository.open(repo), name)
     if number is None:
         versions = entry.versions
         data: Any = {
@@ -249,24 +167,27 @@ def verify(
 
     repository = qv.ModelRepository.open(repo)
     reader = RepositoryReader(repo)
-    name, number = _target(target) if target else (None, None)
-    names = list(repository.models) if name is None else [_entry(repository, name).name]
-    wanted = [(e, v.number) for e in names for v in reader.versions(e) if number in (None, v.number)]
-    if number is not None and not wanted:
-        reader.version(names[0], number)  # says which there are
+    name, number = parse_target(target) if target else (None, None)
+    found = _versions(reader, repository, name)
+    wanted = [(entry, v.number) for entry, versions in found.items() for v in versions if number in (None, v.number)]
+    if name is not None and number is not None and not wanted:
+        reader.version(name, number)  # says which there are
     rows: list[dict[str, Any]] = []
-    with _progress(BarColumn(), DownloadColumn()) as progress:
+    with work_display(BarColumn(), DownloadColumn()) as progress:
         for entry, version in wanted:
             task = progress.add_task(f"{entry}/{version}", total=None)
             row: dict[str, Any] = {"entry": entry, "version": version}
             try:
-                found = verify_version(
+                result = verify_version(
                     reader,
                     entry,
                     version,
                     progress=lambda done, total, task=task: progress.update(task, completed=done, total=total),  # type: ignore[misc]
                 )
-                row |= {"result": "verified" if found.files else "unverified", "samples": found.samples, "message": ""}
+                word = "verified" if result.files else "unverified"
+                row |= {"result": word, "samples": result.samples, "message": ""}
+            except NotFoundError as error:  # by somebody else, since it was listed
+                row |= {"result": "removed", "samples": 0, "message": str(error)}
             except GravswellError as error:
                 row |= {"result": "failed", "samples": 0, "message": str(error)}
             rows.append(row)
@@ -274,11 +195,11 @@ def verify(
 
     def text() -> RenderableType:
         table = Table("version", "result", "golden samples", "", box=None)
-        style = {"verified": "green", "unverified": "yellow", "failed": "red"}
+        style = {"verified": "green", "unverified": "yellow", "removed": "yellow", "failed": "red"}
         for row in rows:
-            result = Text(row["result"], style=style[row["result"]])
+            word = Text(row["result"], style=style[row["result"]])
             version = Text(f"{row['entry']}/{row['version']}")
-            table.add_row(version, result, str(row["samples"]), Text(row["message"]))
+            table.add_row(version, word, str(row["samples"]), Text(row["message"]))
         return table if rows else "nothing to verify: there are no versions yet"
 
     emit(output, rows, text)
@@ -297,8 +218,8 @@ def rm(
     from gravswell import quiver as qv  # noqa: PLC0415
 
     repository = qv.ModelRepository.open(repo)
-    name, number = _target(target)
-    entry = _entry(repository, name)
+    name, number = parse_target(target)
+    entry = existing_entry(repository, name)
     what = _with_versions(entry) if number is None else f"{name}/{entry.version(number)}"
     if not yes:
         typer.confirm(f"Remove {what} from {repo}?", abort=True, err=True)
@@ -309,20 +230,15 @@ def rm(
     emit(output, {"removed": target}, lambda: Text(f"removed {what}"))
 
 
-@contextmanager
-def _present(repository: Any, name: str, create: bool) -> Iterator[Any]:
-    """The entry; one that had to be made for this goes again if this fails, unless somebody else exported to it."""
-    if not create or name in repository.models:
-        yield _entry(repository, name)
-        return
-    entry = repository.add(name)
-    try:
-        yield entry
-    except BaseException:
-        with suppress(GravswellError):  # the error in hand says more
-            if not entry.versions:
-                repository.remove(name)
-        raise
+def _versions(reader: "RepositoryReader", repository: Any, name: str | None) -> "dict[str, list[VersionInfo]]":
+    """The versions of every entry, or of the one named. An entry that somebody removes meanwhile hides no other."""
+    if name is not None:
+        return {name: reader.versions(existing_entry(repository, name).name)}
+    found = {}
+    for entry in repository.models:
+        with suppress(NotFoundError):
+            found[entry] = reader.versions(entry)
+    return found
 
 
 def _with_versions(entry: Any) -> str:
@@ -330,60 +246,5 @@ def _with_versions(entry: Any) -> str:
     return f"{entry.name} with its {count} version{'s' if count != 1 else ''}"
 
 
-def _entry(repository: Any, name: str) -> Any:
-    from gravswell.errors import NotFoundError  # noqa: PLC0415
-    from gravswell.quiver.layout import check_name  # noqa: PLC0415
-
-    if name not in repository.models:
-        check_name(name)
-        known = ", ".join(repository.models) or "none"
-        raise NotFoundError(
-            f"there is no entry {name!r} in {repository.url}; entries: {known}; `gravswell add` makes one"
-        )
-    return repository.models[name]
-
-
-def _target(target: str) -> tuple[str, int | None]:
-    from gravswell.quiver.layout import parse_version  # noqa: PLC0415
-
-    name, slash, version = target.partition("/")
-    if not slash:
-        return name, None
-    number = parse_version(version)
-    if number is None:
-        raise InvalidInputError(f"{target!r}: {version!r} is no version; write ENTRY/NUMBER, with a number from 1 on")
-    return name, number
-
-
-def _pairs(option: str, values: list[str] | None) -> list[tuple[str, str]]:
-    pairs = []
-    for value in values or []:
-        key, equals, rest = value.partition("=")
-        if not equals or not key or not rest:
-            raise InvalidInputError(f"{option} {value!r}: write NAME=VALUE")
-        pairs.append((key, rest))
-    return pairs
-
-
-def _dims(name: str, dims: str) -> tuple[int | None, ...]:
-    try:
-        numbers = [int(dim) for dim in dims.split(",")]
-    except ValueError:
-        raise InvalidInputError(f"--input-shape {name}={dims}: write sizes with commas, -1 for any: x=-1,64") from None
-    return tuple(None if n == -1 else n for n in numbers)
-
-
 def _when(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else ""
-
-
-def _progress(*columns: ProgressColumn) -> Progress:
-    """A display of what is being done, on stderr, for a person only."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        *columns,
-        console=stderr,
-        transient=True,
-        disable=not stderr.is_terminal,
-    )

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from gravswell.cli import agent as command
 from gravswell.cli.app import app
-from gravswell.errors import InvalidInputError, UnsupportedError
+from gravswell.errors import InvalidInputError
 
 from .running import MakeAgent, until
 
@@ -16,13 +16,6 @@ def invoke(*arguments: str) -> Exception:
     found = CliRunner().invoke(app, ["agent", *arguments])
     assert isinstance(found.exception, Exception), found.output
     return found.exception
-
-
-def test_a_missing_extra_is_one_clear_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "aiohttp" else True)
-    error = invoke("run", "--repository", "r", "--models", str(tmp_path), "--follow-latest")
-    assert isinstance(error, UnsupportedError)
-    assert str(error) == "aiohttp is not installed; run: pip install 'gravswell[agent]'"
 
 
 @pytest.mark.parametrize(

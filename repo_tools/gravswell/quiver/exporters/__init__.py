@@ -123,7 +123,8 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
     shapes = ", ".join(f"{s.name} {s.data_type} {[-1 if d is None else d for d in s.shape]}" for s in specs)
     raise ExportError(
         f"the model itself fails on random inputs of {shapes} ({described(first or ValueError())}): "
-        f"declare the shapes that it takes (a fixed batch as a number), or give batches as sample_inputs"
+        f"declare the shapes that it takes (a fixed batch as a number), or give batches as sample_inputs "
+        f"(--sample-inputs FILE.npz)"
     ) from first
 
 

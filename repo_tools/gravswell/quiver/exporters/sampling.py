@@ -78,8 +78,27 @@ def _checked(inputs: Sequence[InputSpec], sample: Mapping[str, Any], k: int) -> 
         if not fits or 0 in array.shape:
             shape = [-1 if dim is None else dim for dim in spec.shape]
             raise InvalidInputError(f"sample {k}: {spec.name} has shape {list(array.shape)}, which is no {shape}")
-        batch[spec.name] = array.astype(numpy_type(spec.data_type or "TYPE_FP32"))
+        converted = _converted(array, numpy_type(spec.data_type or "TYPE_FP32"))
+        if converted is None:
+            raise InvalidInputError(
+                f"sample {k}: {spec.name} holds {array.dtype} values that are no {spec.data_type}: "
+                f"give them in that type, or declare the input's own as its type"
+            )
+        batch[spec.name] = converted
     return batch
+
+
+def _converted(array: Array, dtype: np.dtype[Any]) -> Array | None:
+    """``array`` in that type; None where that would change what it says, beyond the rounding of floats."""
+    if dtype.kind == "U":
+        texts = [x.decode(errors="replace") if isinstance(x, bytes) else x for x in array.ravel().tolist()]
+        return np.array(texts, np.str_).reshape(array.shape) if all(isinstance(x, str) for x in texts) else None
+    if array.dtype.kind not in {"f": "fiub", "b": "b"}.get(dtype.kind, "iub"):
+        return None
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    exact = dtype.kind == "f" or np.array_equal(converted, array)
+    return converted if exact and np.array_equal(np.isfinite(converted), np.isfinite(array)) else None
 
 
 def _resized(batch: Inputs) -> Iterator[Inputs]:

@@ -1,0 +1,132 @@
+"""``gravswell export``: from what a user types for a model to a published version of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.progress import TimeElapsedColumn
+from rich.text import Text
+
+from gravswell.cli.output import Output, OutputOption, emit
+from gravswell.cli.shared import Name, Repository, existing_entry, work_display
+from gravswell.errors import GravswellError, InvalidInputError, NotFoundError
+
+
+def export(
+    repo: Repository,
+    name: Name,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="model.onnx; file.py:object or module:object, a model or a function that returns one; "
+            "or a pickled scikit-learn estimator (.joblib, .pkl) with --allow-pickle.",
+        ),
+    ],
+    input_shape: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=DIMS", help="Shape of an input, -1 for any size: x=-1,64.")
+    ] = None,
+    input_type: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=TYPE", help="Type of an input: ids=int64.")
+    ] = None,
+    output_name: Annotated[list[str] | None, typer.Option(help="Name of each output, in order.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="The version's number. Default: the next.")] = None,
+    max_batch_size: Annotated[
+        int | None, typer.Option(min=0, help="Let the server form batches of up to so many rows.")
+    ] = None,
+    opset: Annotated[int | None, typer.Option(min=1, help="The ONNX opset to export to.")] = None,
+    rtol: Annotated[float | None, typer.Option(min=0, help="Relative tolerance of the proof.")] = None,
+    atol: Annotated[float | None, typer.Option(min=0, help="Absolute tolerance of the proof.")] = None,
+    sample_inputs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Prove it with this batch in place of random ones: an array for each input, under its name. "
+            "Repeat it for several batches.",
+        ),
+    ] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load a pickle. This runs the code in it: only files that you trust.")
+    ] = False,
+    create: Annotated[bool, typer.Option("--add", help="Add the entry first if there is none.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Export a model as the next version: proved in ONNX Runtime first, then published all at once."""
+    from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
+    from gravswell.cli.loading import load_model, load_samples  # noqa: PLC0415
+
+    repository = qv.ModelRepository.open(repo)
+    shapes = {key: _dims(key, dims) for key, dims in _pairs("--input-shape", input_shape)} or None
+    samples = load_samples(sample_inputs or [])
+    with work_display(TimeElapsedColumn()) as progress:
+        task = progress.add_task(f"loading {model}", total=None)
+        loaded = load_model(model, allow_pickle=allow_pickle)
+        types = dict(_pairs("--input-type", input_type)) or None
+        with _present(repository, name, create) as entry:
+            path = entry.export_version(
+                loaded,
+                shapes,
+                output_name,
+                version=version,
+                input_types=types,
+                sample_inputs=samples or None,
+                max_batch_size=max_batch_size,
+                opset=opset,
+                rtol=rtol,
+                atol=atol,
+                on_stage=lambda stage: progress.update(task, description=stage),
+            )
+    try:
+        made = entry.version(int(PurePath(path).parent.name))  # not the newest: another writer may be exporting too
+        manifest = made.manifest
+    except NotFoundError:
+        raise NotFoundError(f"{path} was published, and somebody has removed it since") from None
+    proof = manifest.verification
+    sizes = f" of {', '.join(map(str, proof.batch_sizes))} rows" if proof.batch_sizes else ""
+    apart = max((error.max_abs for error in proof.errors.values()), default=0.0)
+    emit(
+        output,
+        {"path": path, "version": int(made), "digest": made.digest, "manifest": manifest.model_dump(mode="json")},
+        lambda: Group(
+            Text(path, style="bold"),
+            f"  equals {proof.reference} on {proof.samples} batches{sizes}",
+            f"  differences up to {apart:.2g}",
+            f"  digest {made.digest}",
+        ),
+    )
+
+
+@contextmanager
+def _present(repository: Any, name: str, create: bool) -> Iterator[Any]:
+    """The entry; one that had to be made for this goes again if this fails, unless somebody else exported to it."""
+    if not create or name in repository.models:
+        yield existing_entry(repository, name)
+        return
+    entry = repository.add(name)
+    try:
+        yield entry
+    except BaseException:
+        with suppress(GravswellError):  # the error in hand says more
+            repository.remove(name, only_empty=True)
+        raise
+
+
+def _pairs(option: str, values: list[str] | None) -> list[tuple[str, str]]:
+    pairs = []
+    for value in values or []:
+        key, equals, rest = value.partition("=")
+        if not equals or not key or not rest:
+            raise InvalidInputError(f"{option} {value!r}: write NAME=VALUE")
+        pairs.append((key, rest))
+    return pairs
+
+
+def _dims(name: str, dims: str) -> tuple[int | None, ...]:
+    try:
+        numbers = [int(dim) for dim in dims.split(",")]
+    except ValueError:
+        raise InvalidInputError(f"--input-shape {name}={dims}: write sizes with commas, -1 for any: x=-1,64") from None
+    return tuple(None if n == -1 else n for n in numbers)

@@ -1,0 +1,51 @@
+"""What the commands on a repository share: their arguments, how a target is read, and how work under way is shown."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn
+
+from gravswell.cli.output import stderr
+from gravswell.errors import InvalidInputError, NotFoundError
+
+Repository = Annotated[str, typer.Argument(metavar="REPO", help="The repository: a path or file:// URL.")]
+Name = Annotated[str, typer.Argument(metavar="ENTRY", help="The entry's name.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def existing_entry(repository: Any, name: str) -> Any:
+    """The entry; NotFoundError, naming those that exist, if there is none."""
+    from gravswell.quiver.layout import check_name  # noqa: PLC0415 - keeps --help fast, here and below
+
+    if name not in repository.models:
+        check_name(name)
+        known = ", ".join(repository.models) or "none"
+        raise NotFoundError(
+            f"there is no entry {name!r} in {repository.url}; entries: {known}; `gravswell add` makes one"
+        )
+    return repository.models[name]
+
+
+def parse_target(target: str) -> tuple[str, int | None]:
+    """The entry's name, and the version's number where ``target`` names one."""
+    from gravswell.quiver.layout import parse_version  # noqa: PLC0415
+
+    name, slash, version = target.partition("/")
+    if not slash:
+        return name, None
+    number = parse_version(version)
+    if number is None:
+        raise InvalidInputError(f"{target!r}: {version!r} is no version; write ENTRY/NUMBER, with a number from 1 on")
+    return name, number
+
+
+def work_display(*columns: ProgressColumn) -> Progress:
+    """A display of what is being done, on stderr, for a person only."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        *columns,
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    )
