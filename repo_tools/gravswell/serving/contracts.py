@@ -10,6 +10,7 @@ ignored on reading, and ``schema`` names the version of the document.
 
 import enum
 import hashlib
+from collections import Counter
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -58,11 +59,15 @@ class Verification(enum.StrEnum):
     """Nothing: also versions that others wrote, without a manifest."""
 
 
+Version = Annotated[int, Field(ge=1, lt=10**18)]
+"""Number of a version, within what Triton's 64 bits and a folder's name hold."""
+
+
 class DesiredModel(Document):
     """One entry that the servers shall serve, resolved to a number and a digest."""
 
     name: str
-    version: int = Field(ge=1)
+    version: Version
     digest: Digest | None = None
     """None: a version without a manifest, served as ``unverified``."""
     verification: Verification = Verification.GOLDEN
@@ -84,6 +89,15 @@ class Desired(Document):
     repository: str
     """URL of the repository."""
     models: tuple[DesiredModel, ...] = ()
+    """Each name once."""
+
+    @field_validator("models")
+    @classmethod
+    def _names_each_once(cls, models: tuple[DesiredModel, ...]) -> tuple[DesiredModel, ...]:
+        twice = sorted(name for name, count in Counter(model.name for model in models).items() if count > 1)
+        if twice:
+            raise ValueError(f"{', '.join(map(repr, twice))} is named more than once")
+        return models
 
     @property
     def revision(self) -> str:
@@ -180,7 +194,7 @@ class Report(Document):
 class ListedVersion(Document):
     """One version of an entry. ``digest`` is None for a version that others wrote, without a manifest."""
 
-    number: int = Field(ge=1)
+    number: Version
     digest: Digest | None = None
     size: int = Field(default=0, ge=0)
     """Bytes of all its files."""

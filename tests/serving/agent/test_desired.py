@@ -83,6 +83,11 @@ async def test_the_latest_of_every_entry(repository: Path):
         ("{}", "repository"),
         ('{"repository": "r", "models": [{"name": "m", "version": 0}]}', "models.0.version"),
         ('{"repository": "r", "models": [{"name": "m", "version": 1, "digest": "x"}]}', "models.0.digest"),
+        ('{"repository": "r", "models": [{"name": "m", "version": 1000000000000000000}]}', "models.0.version"),
+        (
+            '{"repository": "r", "models": [{"name": "m", "version": 1}, {"name": "m", "version": 2}]}',
+            "'m' is named more",
+        ),
         ('{"repository": "r", "models": [{"name": "gravswell-proof-x", "version": 1}]}', "models.0.name: .*rename"),
         ('{"schema": "gravswell.dev/desired/v9", "repository": "r"}', "schema"),
     ],

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from gravswell.cli.app import app
-from gravswell.errors import AccessDeniedError
+from gravswell.errors import AccessDeniedError, NotFoundError
+from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import Children
 from gravswell.quiver.stores.local import LocalStore
 from gravswell.serving.agent import lister
 from gravswell.serving.agent.configmaps import Snapshot
+from gravswell.serving.agent.desired import LatestSource
 from gravswell.serving.agent.lister import (
     HEARTBEAT,
     Lister,
@@ -56,7 +58,7 @@ def test_entries_versions_and_digests(repository: Path):
     [
         ("absent", Reason.REPOSITORY_NOT_FOUND),
         ("file", Reason.NOT_A_REPOSITORY),
-        ("gs://bucket/x", Reason.NOT_A_REPOSITORY),
+        ("ftp://host/x", Reason.NOT_A_REPOSITORY),
     ],
 )
 def test_what_cannot_be_listed_says_why(tmp_path: Path, url: str, reason: Reason):
@@ -78,6 +80,30 @@ def test_the_last_entries_stand_while_the_repository_cannot_be_read(repository: 
     assert merged(None, later) == later
     assert merged(both, seen) == seen
     assert merged(seen.model_copy(update={"repository": "other"}), later) == later
+
+
+@pytest.mark.parametrize("moment", ["entries", "versions"])
+def test_a_repository_that_goes_while_it_is_read_loses_no_entry(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    for name in ("a", "b"):
+        publish(repository, name, 1, 1.0)
+    seen = list_repository(str(repository), NOW)
+    look = getattr(RepositoryReader, moment)
+
+    def going(reader: RepositoryReader, *of: str) -> object:
+        found = look(reader, *of)
+        if repository.exists():
+            repository.rename(repository.with_name("away"))
+        return found
+
+    monkeypatch.setattr(RepositoryReader, moment, going)
+    listing = list_repository(str(repository), NOW, seen)
+    assert (listing.accessible, listing.reason) == (False, Reason.REPOSITORY_NOT_FOUND)
+    assert merged(seen, listing).entries == seen.entries
+    repository.with_name("away").rename(repository)
+    with pytest.raises(NotFoundError):
+        LatestSource(str(repository), 1.0)._latest()
 
 
 def test_one_bad_entry_hides_no_other_and_stands_as_it_was_seen(repository: Path):

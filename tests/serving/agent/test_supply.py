@@ -83,7 +83,7 @@ def test_what_is_wrong_is_named_and_nothing_is_staged(
     assert list(folder.incoming.iterdir()) == []
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/models", "file://host/x", ""])
+@pytest.mark.parametrize("url", ["ftp://host/models", "file://host/x", ""])
 def test_what_is_no_repository(folder: ModelFolder, url: str):
     with pytest.raises(ModelFailure) as caught:
         fetch(url, DesiredModel(name="m", version=1, digest="0" * 64), folder, wanted=lambda: True)

@@ -144,6 +144,10 @@ def test_a_repository_in_a_folder_with_spaces_loads_on_request(
         assert [model.name for model in server.served()] == ["m"]
         with pytest.raises(InvalidInputError, match="folder 'my model' in"):
             server.load("my model")
+        put_entry(root, "broken", b"this is no graph", scale_config)
+        with pytest.raises(InvalidInputError) as caught:
+            server.load("broken")
+        assert f" {root}/broken/1/model.onnx: " in str(caught.value), "in the user's own paths"
 
 
 def test_a_folder_of_ours_that_the_backend_cannot_take_is_refused_at_once(

@@ -120,6 +120,7 @@ class LatestSource:
                 models.append(
                     DesiredModel(name=entry, version=newest.number, digest=newest.digest, verification=verification)
                 )
+        reader.store.children()  # raises if all of it went while we looked: then no entry was removed
         return Desired(repository=self._repository, models=tuple(models))
 
 

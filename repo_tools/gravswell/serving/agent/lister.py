@@ -74,6 +74,7 @@ def list_repository(url: str, now: datetime, last: Listing | None = None) -> Lis
             except (AccessDeniedError, InvalidInputError, VerificationError) as error:
                 problems.append(f"{name}: {error}")
                 entries += [known[name]] if name in known else []
+        reader.store.children()  # raises if all of it went while we looked: then no entry was removed
     except GravswellError as error:
         return Listing(
             repository=url, observed_at=now, accessible=False, reason=_reason(error), message=str(error)[:1000]

@@ -168,7 +168,10 @@ class EmbeddedTriton:
             message = parse_config(path.read_text(), where=str(path))
             run_on_cpu(message)
             config = config_to_json(message)
-        self.control.load(model, config, timeout)
+        try:
+            self.control.load(model, config, timeout)
+        except InvalidInputError as error:
+            raise InvalidInputError(self._in_your_paths(str(error))) from None
 
     def unload(self, model: str, *, timeout: float = 120.0) -> None:
         """Unload a model (explicit control)."""
@@ -278,10 +281,8 @@ class EmbeddedTriton:
         ready = {status.name for status in statuses if status.state == "READY"}
         reasons = {status.name: status.reason for status in statuses if status.reason and status.state != "READY"}
         log = self.process.log
-        # In the user's own paths, not ours.
-        shown, root = str(self._served_folder), str(self._root)
         self.failures = {
-            name: (reasons.get(name) or _poll_failure(self.process, name)).replace(shown, root)
+            name: self._in_your_paths(reasons.get(name) or _poll_failure(self.process, name))
             for name in overlay.models
             if name not in ready
         }
@@ -289,6 +290,10 @@ class EmbeddedTriton:
         if self.failures and not self._allow_failures:
             told = "; ".join(f"model '{name}' does not load: {reason}" for name, reason in self.failures.items())
             raise UnavailableError(f"{told}; {self._keep(log)}")
+
+    def _in_your_paths(self, words: str) -> str:
+        """Triton's words with the repository's folder in place of the one that it was shown in."""
+        return words.replace(str(self._served_folder), str(self._root))
 
     def _keep(self, log: Path) -> str:
         """Bring the log of a failed server out of the folder that goes with it, and say where it is."""
