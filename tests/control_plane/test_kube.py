@@ -95,7 +95,8 @@ class Follower:
     """What a follower knows, by name."""
 
     def __init__(self) -> None:
-        self.known: dict[str, dict[str, str]] = {}
+        self.known: dict[str, dict[str, str]] | None = None
+        """None: nothing was listed yet."""
         self.heard: list[str] = []
         self._changed = asyncio.Event()
 
@@ -108,6 +109,7 @@ class Follower:
                 else:
                     name = thing.object["metadata"]["name"]
                     self.heard.append(f"{thing.type} {name}")
+                    assert self.known is not None, "a change before the list"
                     self.known.pop(name, None)
                     if thing.type != "DELETED":
                         self.known[name] = thing.object.get("data", {})
