@@ -74,6 +74,7 @@ class Reason(enum.StrEnum):
     REPLICAS_READY = "ReplicasReady"
 
     # Pods of any kind
+    NODE_NOT_READY = "NodeNotReady"
     POD_UNSCHEDULABLE = "PodUnschedulable"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONTAINER_CONFIG_ERROR = "ContainerConfigError"

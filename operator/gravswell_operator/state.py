@@ -4,7 +4,7 @@ They hold what decisions need and nothing else: a watched pod costs some hundred
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -32,6 +32,8 @@ class PodState:
     terminating: bool
     finished: bool
     problem: Problem | None
+    node: str = field(default="", compare=False)
+    """Where it runs; not compared, for that it was bound is no news to anybody."""
 
     @property
     def active(self) -> bool:
@@ -158,7 +160,16 @@ def pod(raw: Raw) -> PodState:
         terminating=bool(metadata.get("deletionTimestamp")),
         finished=phase in ("Succeeded", "Failed"),
         problem=_pod_problem(metadata["name"], phase, status, conditions, containers),
+        node=(raw.get("spec") or {}).get("nodeName") or "",
     )
+
+
+def on_node(pod: PodState, node: NodeState | None) -> PodState:
+    """``pod`` with what only its node tells: when a node is away, what its pods said last is no longer true."""
+    if pod.ready or pod.finished or node is None or node.ready:
+        return pod
+    message = f"pod {pod.name} is on node {node.name}, which is not ready; kubectl describe node {node.name} says more"
+    return replace(pod, problem=Problem(Reason.NODE_NOT_READY, message))
 
 
 def _pod_problem(

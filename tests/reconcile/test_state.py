@@ -56,6 +56,31 @@ def test_an_init_container_is_a_container():
     assert pod(initContainerStatuses=failing).problem is not None
 
 
+@pytest.mark.parametrize(
+    ("ready", "finished", "node", "named"),
+    [
+        (False, False, False, True),
+        (False, False, True, False),
+        (True, False, False, False),
+        (False, True, False, False),
+    ],
+    ids=["the node is away", "the node is well", "not marked yet", "ended before"],
+)
+def test_a_pod_on_a_node_that_is_away(ready, finished, node, named):
+    seen = state.PodState("p", ready=ready, terminating=False, finished=finished, problem=None, node="n")
+    where = state.NodeState("n", labels={}, ready=node, schedulable=True, allocatable={})
+    problem = state.on_node(seen, where).problem
+    assert (problem is not None) is named
+    if problem is not None:
+        assert problem.reason is Reason.NODE_NOT_READY
+        assert "pod p is on node n, which is not ready" in problem.message
+
+
+def test_a_pod_whose_node_is_not_known_says_what_it_said():
+    crashing = pod(**waiting("CrashLoopBackOff"))
+    assert state.on_node(crashing, None) is crashing
+
+
 @pytest.mark.parametrize(("phase", "active"), [("Running", True), ("Pending", True), ("Failed", False)])
 def test_active(phase, active):
     assert pod(phase=phase).active is active

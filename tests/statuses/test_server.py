@@ -103,6 +103,40 @@ def test_a_pod_in_trouble_is_named(view, workload, pod):
     assert ready.message == "0 of 2 replicas ready; pod p-3: no such image"
 
 
+def condition(type_, status, message, generation=0):
+    said = {"type": type_, "status": status, "reason": "Some", "message": message}
+    return {**said, "lastTransitionTime": "2026-01-02T03:04:05Z", "observedGeneration": generation}
+
+
+@pytest.mark.parametrize(
+    ("pool", "problem", "says"),
+    [
+        ("False", Reason.POD_UNSCHEDULABLE, "1 of 2 replicas ready; why; GPUNodePool pool: node-b is cordoned"),
+        ("True", Reason.POD_UNSCHEDULABLE, "1 of 2 replicas ready; why"),
+        ("False", Reason.CRASH_LOOP, "1 of 2 replicas ready; why"),
+    ],
+)
+def test_a_pool_whose_nodes_are_away_is_named_where_a_pod_waits_for_one(
+    view, resource, workload, pod, pool, problem, says
+):
+    away = {"status": {"conditions": [condition("Ready", pool, "node-b is cordoned")]}}
+    pods = [pod("p-1"), pod("p-2", ready=False, problem=Problem(problem, "why"))]
+    ready = said(view(deployment=workload(2, 1), pods=pods, pool=resource("GPUNodePool", away)))["Ready"]
+    assert ready.message == says
+
+
+@pytest.mark.parametrize(
+    ("status", "generation", "replicas", "wanted"),
+    [("True", 3, 2, True), ("False", 3, 2, False), ("True", 2, 2, False), ("True", 3, 1, False)],
+    ids=["it was ready", "it was not", "its specification is new", "a replica is away"],
+)
+def test_a_deployment_that_changes_of_itself_takes_nothing_away(view, workload, status, generation, replicas, wanted):
+    """Its surge, for instance, when nodes of the pool are cordoned: until its controller has looked, nothing is new."""
+    before = {"metadata": {"generation": 3}, "status": {"conditions": [condition("Ready", status, "", generation)]}}
+    ready = said(view(before, deployment=workload(2, replicas, generation_seen=False)))["Ready"]
+    assert ready.status is wanted
+
+
 def test_a_quota_that_refuses_pods_is_told(view, workload):
     ready = said(view(deployment=workload(1, 0, failure_message="exceeded quota")))["Ready"]
     assert ready.reason is Reason.PODS_REFUSED

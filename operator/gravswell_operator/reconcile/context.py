@@ -14,7 +14,7 @@ from gravswell_operator.cluster.queue import WorkQueue
 from gravswell_operator.cluster.resources import ResourceType
 from gravswell_operator.desired.objects import Options
 from gravswell_operator.reconcile.index import Index, spec_changed
-from gravswell_operator.state import PodState, Unreadable
+from gravswell_operator.state import PodState, Unreadable, on_node
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,10 @@ class Context:
     def pods(self, owner: Key) -> list[PodState]:
         """The pods of a server or of a repository's lister."""
         records = (self.cache.get(k) for k in self.index.children(owner) if k.resource is resources.POD)
-        return [record.view for record in records if record is not None]
+        return [self._on_its_node(record.view) for record in records if record is not None]
+
+    def _on_its_node(self, pod: PodState) -> PodState:
+        return on_node(pod, self.view(Key(resources.NODE, "", pod.node))) if pod.node else pod
 
     def referrers(self, target: Key, resource: ResourceType) -> list[Any]:
         """The objects of one kind that reference ``target`` and can be read, as typed state."""

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from gravswell_operator import names
+from gravswell_operator import conditions, names
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Change, Key, Record
@@ -155,8 +155,10 @@ def _meaning_changed(change: Change) -> bool:
     return _offer(change.old) != _offer(change.new)
 
 
-def _offer(pool: Record) -> tuple[int, int] | None:
-    """What servers on the pool decide by."""
+def _offer(pool: Record) -> tuple[int, int, tuple[str, ...]] | None:
+    """What servers on the pool decide by, and what they say of it."""
     if isinstance(pool.view, Unreadable):
         return None
-    return pool.view.status.allocatable_gpus, pool.view.status.ready_nodes
+    status = pool.view.status
+    said = tuple(c.message for c in status.conditions if c.type == conditions.READY)
+    return status.allocatable_gpus, status.ready_nodes, said

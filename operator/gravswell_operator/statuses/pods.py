@@ -8,6 +8,7 @@ from gravswell_operator.state import PodState, Problem
 
 _WORD = re.compile(r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
 _URGENCY = (
+    Reason.NODE_NOT_READY,
     Reason.IMAGE_PULL_FAILED,
     Reason.CONTAINER_CONFIG_ERROR,
     Reason.CRASH_LOOP,

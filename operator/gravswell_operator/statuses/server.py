@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, Report
 from gravswell_operator import conditions, names
-from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
+from gravswell_operator.api import ConditionStatus, GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.conditions import Finding, Reason, count
 from gravswell_operator.desired.models import Resolution
 from gravswell_operator.desired.placement import merged_selector, pool_node_selector
@@ -122,18 +122,19 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
     if view.blocker is not None:
         return Finding(conditions.READY, False, view.blocker.reason, view.blocker.message)
     deployment = view.deployment
-    if deployment is None or not deployment.generation_seen:
+    if deployment is None or not (deployment.generation_seen or _was_ready(view.server)):
         return Finding(conditions.READY, False, Reason.STARTING, "the Deployment has not been acted upon yet")
     wanted = deployment.desired
     if wanted == 0 and deployment.total == 0:
         return Finding(conditions.READY, True, Reason.SCALED_TO_ZERO, "no replica is wanted, and none runs")
     counts = f"{deployment.ready} of {count(wanted, 'replica')} ready"
-    if wanted and deployment.ready >= wanted and deployment.complete:
+    if wanted and deployment.ready >= wanted and (deployment.complete or not deployment.generation_seen):
         return Finding(conditions.READY, True, Reason.SERVING, counts)
     if deployment.failure_message:
         return Finding(conditions.READY, False, Reason.PODS_REFUSED, f"{counts}; {deployment.failure_message}")
     if (problem := first_problem(view.pods)) is not None:
-        return Finding(conditions.READY, False, problem.reason, f"{counts}; {problem.message}")
+        message = f"{counts}; {problem.message}{_pool_words(view, problem)}"
+        return Finding(conditions.READY, False, problem.reason, message)
     if deployment.ready == 0 and (nothing := _nothing_to_serve(view)) is not None:
         return Finding(conditions.READY, False, nothing.reason, f"{counts}; {nothing.message}")
     if (failed := _failed(view)) is not None:
@@ -146,6 +147,28 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
         )
     reason = Reason.ROLLING_OUT if deployment.ready else Reason.STARTING
     return Finding(conditions.READY, False, reason, counts)
+
+
+def _was_ready(server: InferenceServer) -> bool:
+    """Whether the latest specification was Ready already: then a Deployment that changes for another reason, such as a
+    pool that has no room for a surge any more, takes nothing away before its controller has looked."""
+    ready = next((c for c in server.status.conditions if c.type == conditions.READY), None)
+    return (
+        ready is not None
+        and ready.status is ConditionStatus.TRUE
+        and ready.observed_generation == server.metadata.generation
+    )
+
+
+def _pool_words(view: ServerView, problem: Problem) -> str:
+    """What the pool says of itself where its nodes are why a pod waits: the scheduler counts nodes and names none."""
+    pool = view.pool
+    if problem.reason is not Reason.POD_UNSCHEDULABLE or not isinstance(pool, GPUNodePool):
+        return ""
+    ready = next((c for c in pool.status.conditions if c.type == conditions.READY), None)
+    if ready is None or ready.status is not ConditionStatus.FALSE:
+        return ""
+    return f"; GPUNodePool {pool.metadata.name}: {ready.message}"
 
 
 def _nothing_to_serve(view: ServerView) -> Problem | None:
