@@ -47,7 +47,9 @@ def test_what_the_lister_cannot_read_is_told_in_its_words(resource, workload):
     broken = listing(accessible=False, reason="RepositoryUnavailable", message="permission denied")
     found = said(resource("ModelRepository"), broken, lister=workload())
     assert (found["Accessible"].status, found["Accessible"].reason) == (False, "RepositoryUnavailable")
-    assert found["Ready"].message == "permission denied"
+    # The lister knows the claim's folder only by where its own pod has it.
+    where = "pvc://claim/folder, which is file:///repository/folder in the pods"
+    assert found["Ready"].message == f"{where}: permission denied"
 
 
 def test_a_reason_that_is_no_reason_becomes_one(resource, workload):

@@ -47,7 +47,8 @@ class ModelRepositorySpec(ApiModel):
     """pvc://CLAIM/PATH: a folder in a PersistentVolumeClaim of this namespace. file:///PATH: a folder of the
     development cluster's local node."""
     credentials_secret_ref: LocalReference | None = None
-    """Secret whose keys become the environment of what reads the repository (AWS_ACCESS_KEY_ID…)."""
+    """Secret whose keys become the environment of what reads the repository (AWS_ACCESS_KEY_ID…). Only the pods see
+    it, and they read it when they start: after a change, name another Secret here, or kubectl rollout restart them."""
     service_account_name: DnsName | None = None
     """ServiceAccount that what reads the repository runs as."""
     sync_interval: Annotated[

@@ -9,6 +9,7 @@ from gravswell_operator import conditions, names
 from gravswell_operator.api import ModelRepository
 from gravswell_operator.api.modelrepository import EntryStatus
 from gravswell_operator.conditions import Finding, Reason, count
+from gravswell_operator.desired.source import source
 from gravswell_operator.state import PodState, Problem, WorkloadState
 from gravswell_operator.statuses.pods import agent_reason, first_problem
 
@@ -74,7 +75,7 @@ def _accessible(
             conditions.ACCESSIBLE,
             False,
             agent_reason(listing.reason, Reason.NOT_ACCESSIBLE),
-            listing.message or f"{repository.spec.url} cannot be read",
+            _inaccessible(repository, listing),
         )
     return Finding(
         conditions.ACCESSIBLE,
@@ -82,6 +83,14 @@ def _accessible(
         Reason.LISTED,
         f"{count(len(listing.entries), 'model')}, {count(_versions(listing), 'version')} in {repository.spec.url}",
     )
+
+
+def _inaccessible(repository: ModelRepository, listing: Listing) -> str:
+    """Why it cannot be listed, in the lister's words; of a claim, those know only where the pods see it."""
+    url, seen = repository.spec.url, source(repository).url
+    if not listing.message:
+        return f"{url} cannot be read"
+    return listing.message if url == seen else f"{url}, which is {seen} in the pods: {listing.message}"
 
 
 def _ready(
