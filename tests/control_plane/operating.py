@@ -1,0 +1,175 @@
+"""The operator as a process on a control plane, under the chart's own role, and what tests do in one namespace."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gravswell_operator.devcluster import ControlPlane, ensure_binaries
+from gravswell_operator.devcluster.kubeconfig import write_token_kubeconfig
+from gravswell_operator.devcluster.processes import Child
+
+ROOT = Path(__file__).parents[2]
+SYSTEM = "gravswell-system"
+ACCOUNT = f"system:serviceaccount:{SYSTEM}:gravswell"
+"""Whom the operator is to the API server."""
+POLL_SECONDS = 0.5
+WAIT_SECONDS = 90
+API = "gravswell.dev/v1alpha1"
+
+
+def wait_until(fact: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:
+    """What ``fact`` returns, as soon as that is true; its last answer is in the failure."""
+    until = time.monotonic() + seconds
+    while True:
+        answer = fact()
+        if answer:
+            return answer
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {seconds} s; last: {answer!r}")
+        time.sleep(POLL_SECONDS)
+
+
+def conditions(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The conditions of an object, by type."""
+    return {c["type"]: c for c in (body.get("status") or {}).get("conditions") or ()}
+
+
+class OperatorProcess:
+    """``gravswell operator run`` with a ServiceAccount's kubeconfig."""
+
+    def __init__(self, kubeconfig: Path, log: Path) -> None:
+        self._kubeconfig, self.log = kubeconfig, log
+        self._child: Child | None = None
+        self.address = ""
+
+    def start(self, *, wait: bool = True) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        arguments = ["operator", "run", "--kubeconfig", self._kubeconfig, "--listen", self.address]
+        self._child = Child("operator", [sys.executable, "-m", "gravswell", *arguments], log=self.log)
+        if wait:
+            wait_until(self.is_ready)
+
+    def is_ready(self) -> bool:
+        assert self._child is not None
+        assert self._child.process.poll() is None, self.log.read_text()[-2000:]
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def metric(self, name: str) -> float:
+        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        found = (float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + " "))
+        return next(found, 0.0)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        assert self._child is not None
+        self._child.process.send_signal(number)
+        return self._child.process.wait(timeout=WAIT_SECONDS)
+
+    def restart(self) -> None:
+        assert self.stop() == 0, self.log.read_text()[-2000:]
+        self.start()
+
+
+def install(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Apply the definitions and the chart's roles, as the chart writes them; return the operator's kubeconfig."""
+    helm = ensure_binaries(names=["helm"])["helm"]
+    rendered = subprocess.run(
+        [helm, "template", "gravswell", str(ROOT / "charts/gravswell"), "--namespace", SYSTEM],
+        env={"HOME": str(tmp_path_factory.mktemp("helm")), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    wanted = [d for d in yaml.safe_load_all(rendered) if d and d["kind"] != "Deployment"]
+    system = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}
+    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all([system, *wanted]))
+    names = [d["metadata"]["name"] for d in wanted if d["kind"] == "CustomResourceDefinition"]
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
+    account = next(d["metadata"]["name"] for d in wanted if d["kind"] == "ServiceAccount")
+    token = cluster.kubectl("create", "token", account, "-n", SYSTEM, "--duration=12h").strip()
+    path = tmp_path_factory.mktemp("operator") / "kubeconfig"
+    write_token_kubeconfig(path, server=cluster.server_url, authority=cluster.pki / "ca.crt", token=token)
+    return path
+
+
+@contextmanager
+def running_operator(kubeconfig: Path) -> Iterator[OperatorProcess]:
+    """The operator with ``kubeconfig``; it must end cleanly, and have had no fault of its own."""
+    process = OperatorProcess(kubeconfig, kubeconfig.with_name("operator.log"))
+    process.start()
+    yield process
+    assert process.stop() == 0
+    log = process.log.read_text()
+    assert "a fault of the operator" not in log, log
+
+
+class Namespace:
+    """One namespace, as its users see it."""
+
+    def __init__(self, cluster: ControlPlane, namespace: str) -> None:
+        self.cluster, self.namespace = cluster, namespace
+        self.pool = f"pool-{namespace}"
+
+    def kubectl(self, *arguments: str, **options: Any) -> str:
+        return self.cluster.kubectl("-n", self.namespace, *arguments, **options)
+
+    def apply(self, kind: str, name: str, **spec: Any) -> None:
+        body = {"apiVersion": API, "kind": kind, "metadata": {"name": name}, "spec": spec}
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+
+    def create(self, api_version: str, kind: str, name: str, **content: Any) -> None:
+        """Make or change an object of Kubernetes' own."""
+        body = {"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, **content}
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        text = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
+        return json.loads(text) if text.strip() else None
+
+    def objects(self, *kinds: str, selector: str = "") -> list[dict[str, Any]]:
+        flags = ["-l", selector] if selector else []
+        found: list[dict[str, Any]] = json.loads(self.kubectl("get", ",".join(kinds), "-o", "json", *flags))["items"]
+        return found
+
+    until = staticmethod(wait_until)
+
+    def patch(self, kind: str, name: str, change: dict[str, Any], *flags: str) -> None:
+        self.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(change), *flags)
+
+    def condition(self, kind: str, name: str, type_: str = "Ready", **expected: str) -> dict[str, Any]:
+        """The condition, once it answers the object's latest spec and has the expected status and reason."""
+
+        def found() -> dict[str, Any] | None:
+            body = self.get(kind, name)
+            condition = conditions(body).get(type_) if body is not None else None
+            if body is None or condition is None or condition["observedGeneration"] != body["metadata"]["generation"]:
+                return None
+            return condition if all(condition[key] == value for key, value in expected.items()) else None
+
+        try:
+            return wait_until(found)  # type: ignore[no-any-return]
+        except AssertionError:
+            raise AssertionError(f"{kind} {name}: {type_} is never {expected}; {self.get(kind, name)}") from None
+
+    def pods(self, server: str = "server") -> list[str]:
+        """The names of the server's pods that are not going."""
+        pods = self.objects("pods", selector=f"gravswell.dev/server={server}")
+        return sorted(p["metadata"]["name"] for p in pods if "deletionTimestamp" not in p["metadata"])

@@ -1,0 +1,123 @@
+"""The HorizontalPodAutoscaler that the operator makes, and who writes the Deployment's replicas meanwhile."""
+
+import json
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gravswell_operator.devcluster import ensure_binaries
+
+BOUNDS = {"minReplicas": 2, "maxReplicas": 6}
+
+
+@contextmanager
+def replicas_over_time(world, log: Path) -> Iterator[set[int]]:
+    """Every number of replicas that the Deployment is asked for during the block; filled when it has ended."""
+    mark = uuid.uuid4().hex
+    columns = "jsonpath={.spec.replicas} {.metadata.annotations.seen}{'\\n'}"
+    kubectl = [ensure_binaries(names=["kubectl"])["kubectl"], f"--kubeconfig={world.cluster.kubeconfig}"]
+    watch = [*kubectl, "-n", world.namespace, "get", "deployment", "server", "--watch", f"--output={columns}"]
+    seen: set[int] = set()
+    with log.open("w") as output:
+        process = subprocess.Popen(watch, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        world.until(log.read_text)
+        yield seen
+        # Events come in order: when the watch shows the mark, it has shown all that was before.
+        world.kubectl("annotate", "deployment", "server", f"seen={mark}", "--overwrite")
+        world.until(lambda: mark in log.read_text())
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+    seen |= {int(line.split()[0]) for line in log.read_text().splitlines()}
+
+
+def manager_of_replicas(world):
+    """Who owns the Deployment's replicas."""
+    body = json.loads(world.kubectl("get", "deployment", "server", "-o", "json", "--show-managed-fields"))
+    fields = body["metadata"]["managedFields"]
+    return {field["manager"] for field in fields if "f:replicas" in field["fieldsV1"].get("f:spec", {})}
+
+
+def set_spec(world, **change):
+    world.patch("inferenceserver", "server", {"spec": change})
+    world.condition("inferenceserver", "server", status="True")
+
+
+@pytest.fixture
+def scaled(world):
+    """An autoscaled server, which the load has brought to four replicas."""
+    world.make_repository()
+    world.make_server(autoscaling=BOUNDS)
+    world.until(lambda: world.get("hpa", "server"))
+    world.condition("inferenceserver", "server", status="True")
+    world.kubectl("scale", "deployment", "server", "--replicas=4")  # as the autoscaler does
+    world.until(lambda: world.get("inferenceserver", "server")["status"]["readyReplicas"] == 4)
+    return world
+
+
+def test_an_autoscaler_that_somebody_deletes_comes_back_and_takes_no_replica_along(scaled, tmp_path):
+    world = scaled
+    before, pods = world.get("hpa", "server"), world.pods()
+    with replicas_over_time(world, tmp_path / "replicas") as seen:
+        world.kubectl("delete", "hpa", "server")
+        world.until(lambda: (world.get("hpa", "server") or before)["metadata"]["uid"] != before["metadata"]["uid"])
+        world.condition("inferenceserver", "server", status="True")
+    assert world.get("hpa", "server")["spec"] == before["spec"]
+    assert seen == {4}
+    assert world.pods() == pods
+    # It can scale as before: nobody writes against it.
+    world.kubectl("scale", "deployment", "server", "--replicas=5")
+    world.until(lambda: world.get("inferenceserver", "server")["status"]["readyReplicas"] == 5)
+    assert "gravswell-operator" not in manager_of_replicas(world)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"minReplicas": 1, "maxReplicas": 50},
+        {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "other"}},
+        {"metrics": None},
+    ],
+    ids=["bounds", "target", "metrics"],
+)
+def test_an_autoscaler_that_somebody_edits_is_put_right(scaled, change):
+    world = scaled
+    before = world.get("hpa", "server")["spec"]
+    world.patch("hpa", "server", {"spec": change})
+    world.until(lambda: world.get("hpa", "server")["spec"] == before)
+
+
+def test_from_an_autoscaler_to_a_number_and_back(scaled, tmp_path):
+    """No replica goes on the way, whoever writes them."""
+    world = scaled
+    pods = world.pods()
+    with replicas_over_time(world, tmp_path / "there") as seen:
+        set_spec(world, autoscaling=None, replicas=4)
+        world.until(lambda: world.get("hpa", "server") is None)
+    assert seen == {4}
+    assert "gravswell-operator" in manager_of_replicas(world)
+    # /scale is the user's again.
+    world.kubectl("scale", "inferenceserver", "server", "--replicas=5")
+    world.until(lambda: world.get("inferenceserver", "server")["status"]["readyReplicas"] == 5)
+
+    with replicas_over_time(world, tmp_path / "back") as seen:
+        set_spec(world, autoscaling=BOUNDS, replicas=None)
+        world.until(lambda: world.get("hpa", "server"))
+        world.condition("inferenceserver", "server", status="True")
+    assert seen == {5}
+    assert "gravswell-operator" not in manager_of_replicas(world)
+    assert set(pods) <= set(world.pods())
+
+
+def test_a_server_of_no_replicas_that_gets_an_autoscaler_wakes(world):
+    """An autoscaler leaves a Deployment of none alone: for it that is switched off."""
+    world.make_repository()
+    world.make_server(replicas=0)
+    world.condition("inferenceserver", "server", status="True", reason="ScaledToZero")
+    set_spec(world, autoscaling=BOUNDS, replicas=None)
+    world.until(lambda: world.get("inferenceserver", "server")["status"]["readyReplicas"] == BOUNDS["minReplicas"])
