@@ -219,9 +219,9 @@ def test_initializers_are_no_inputs(entry: qv.Entry, affine: Affine) -> None:
 def test_newer_operators_that_no_converter_brings_down_are_refused(entry: qv.Entry, affine: Affine) -> None:
     proto = affine()
     proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 5))
-    with pytest.raises(ExportError, match=r"the graph is in opset 5 of ai\.onnx\.ml, the servers take up to 3"):
+    with pytest.raises(ExportError, match=r"the graph is in opset 5 of ai\.onnx\.ml, the servers take up to 4"):
         entry.export_version(proto)
-    for opsets, version, limit in (({"": 22}, 22, 21), ({"": 18, "ai.onnx.ml": 5}, 5, 3)):
+    for opsets, version, limit in (({"": 22}, 22, 21), ({"": 18, "ai.onnx.ml": 5}, 5, 4)):
         proto = affine()
         ids = [helper.make_opsetid(*opset) for opset in opsets.items()]
         same = helper.make_node("Identity", ["a"], ["b"])
@@ -242,3 +242,21 @@ def test_a_graph_without_inputs_states_its_outputs_once(entry: qv.Entry) -> None
     for _ in range(3):
         entry.export_version(model)
     assert [output.name for output in entry.config.output] == ["y"]
+
+
+def test_the_newest_ml_operators_that_every_server_has(entry: qv.Entry) -> None:
+    """``LabelEncoder`` with its tables as tensors is what opset 4 of ``ai.onnx.ml`` brought."""
+    table = {
+        "keys_tensor": numpy_helper.from_array(np.array([0, 1], np.int64)),
+        "values_tensor": numpy_helper.from_array(np.array([7, 8], np.int64)),
+        "default_tensor": numpy_helper.from_array(np.array([-1], np.int64)),
+    }
+    made = helper.make_graph(
+        [helper.make_node("LabelEncoder", ["x"], ["y"], domain="ai.onnx.ml", **table)],
+        "labels",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, ["batch"])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, ["batch"])],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 4)]
+    path = entry.export_version(helper.make_model(made, opset_imports=opsets, ir_version=9))
+    assert {o.domain: o.version for o in onnx.load(path).opset_import}["ai.onnx.ml"] == 4

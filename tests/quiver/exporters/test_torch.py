@@ -236,6 +236,9 @@ def test_exports(
         pytest.param(module(lambda s, x: (x, 3)), {"input_shapes": X}, ExportError, "a int", id="a-number-beside"),
         pytest.param(module(lambda s, x: None), {"input_shapes": X}, ExportError, "no tensor", id="nothing-returned"),
         pytest.param(nn.Linear(4, 1).bfloat16(), {"input_shapes": X}, ExportError, "bfloat16", id="bfloat16"),
+        pytest.param(
+            module(lambda s, x: x.bfloat16()), {"input_shapes": X}, ExportError, "output 0 is bfloat16", id="a-bfloat16"
+        ),
         pytest.param(nn.Linear(4, 1), {"input_shapes": X, "opset": 22}, InvalidInputError, "opset 22", id="opset"),
         pytest.param(
             nn.Linear(4, 1),
@@ -243,6 +246,13 @@ def test_exports(
             InvalidInputError,
             "has inputs z",
             id="samples-of-another-input",
+        ),
+        pytest.param(
+            nn.Linear(4, 1),
+            {"input_shapes": X, "sample_inputs": {"x": [["a"] * 4]}},
+            InvalidInputError,
+            "holds <U1 values that are no TYPE_FP32",
+            id="samples-of-another-type",
         ),
         pytest.param(
             nn.Linear(4, 1),

@@ -13,14 +13,19 @@ from numpy.typing import NDArray
 
 from gravswell.quiver.golden import Array
 
-MAX_OPSET = 21
-"""Newest default opset that every Triton image we serve on accepts: 24.08 carries ONNX Runtime 1.18."""
+MAX_OPSETS: Mapping[str, int] = {"": 21, "ai.onnx.ml": 4}
+"""Newest opset of each of ONNX's domains that every Triton we serve on runs.
+
+That is what ONNX Runtime 1.18 implements, which the oldest of them, 24.08, carries: its row in the table of
+https://onnxruntime.ai/docs/reference/compatibility.html says ONNX 1.16, opset 21, ML opset 4, IR 10. Tried on 1.18.1:
+``LabelEncoder`` of ML opset 4 runs, ``TreeEnsemble`` of 5 has no implementation. Newer Tritons carry newer releases,
+which run all that older ones do.
+"""
+
+MAX_OPSET = MAX_OPSETS[""]
 
 MAX_IR = 10
-"""Newest ONNX IR version that ONNX Runtime 1.18 accepts."""
-
-MAX_ML_OPSET = 3
-"""Newest opset of ``ai.onnx.ml`` that is asked for and accepted: ONNX Runtime 1.18 lacks later tree operators."""
+"""Newest ONNX IR version, by the same row."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import ModelProto, TensorProto, external_data_helper
 
 from gravswell.errors import ExportError, InvalidInputError, NotFoundError
-from gravswell.quiver.exporters.base import MAX_IR, MAX_ML_OPSET, MAX_OPSET, described
+from gravswell.quiver.exporters.base import MAX_IR, MAX_OPSET, MAX_OPSETS, described
 from gravswell.quiver.manifest import MODEL_FILE
 
 INLINE_LIMIT = 2**31 - 2**24
@@ -52,7 +52,7 @@ def _check_opsets(proto: ModelProto) -> None:
     imports = [("the graph", o) for o in proto.opset_import if o.domain == "ai.onnx.ml"]
     imports += [(f"function {f.name!r} of the graph", o) for f in proto.functions for o in f.opset_import]
     for what, imported in imports:
-        limit = {"": MAX_OPSET, "ai.onnx": MAX_OPSET, "ai.onnx.ml": MAX_ML_OPSET}.get(imported.domain)
+        limit = MAX_OPSETS.get("" if imported.domain == "ai.onnx" else imported.domain)
         if limit is not None and imported.version > limit:
             raise ExportError(
                 f"{what} is in opset {imported.version} of {imported.domain or 'ai.onnx'}, the servers take up to "

@@ -10,7 +10,6 @@ from onnx import helper
 
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError
 from gravswell.quiver.exporters.base import (
-    MAX_ML_OPSET,
     Exported,
     Exporter,
     ExportRequest,
@@ -24,6 +23,9 @@ from gravswell.quiver.golden import Array
 
 _OPSET = 18
 """Well below the servers' limit, and known to every converter."""
+
+_ML_OPSET = 3
+"""Of ``ai.onnx.ml``, likewise: the newest that skl2onnx's converters are written for."""
 
 
 class SklearnExporter(Exporter):
@@ -70,7 +72,7 @@ class SklearnExporter(Exporter):
         del example  # nothing is traced
         (spec,) = self.inputs(request)
         model = request.model
-        opset = {"": request.opset or _OPSET, "ai.onnx.ml": MAX_ML_OPSET}
+        opset = {"": request.opset or _OPSET, "ai.onnx.ml": _ML_OPSET}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the converters' notes to their own authors

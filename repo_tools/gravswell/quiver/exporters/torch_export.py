@@ -161,18 +161,14 @@ def _flattened(value: Any) -> list[tuple[str, Array]]:
             raise ExportError(f"output {len(found)} is complex: return its real and imaginary parts as two tensors")
         key = path[-1] if path else None
         label = getattr(key, "key", None) or getattr(key, "name", None)
-        found.append((str(label) if isinstance(label, str) else "", _array(leaf)))
+        if leaf.dtype == torch.bfloat16:
+            raise ExportError(f"output {len(found)} is bfloat16, which no numpy array holds: return it as float32")
+        found.append((str(label) if isinstance(label, str) else "", leaf.detach().cpu().numpy()))
     if not found:
         raise ExportError("the module returns no tensor: there is nothing to serve")
     labels = [label for label, _ in found]
     unique = all(labels) and len(set(labels)) == len(labels)
     return [(label if unique else f"output_{k}", array) for k, (label, array) in enumerate(found)]
-
-
-def _array(tensor: Any) -> Array:
-
-    tensor = tensor.detach().cpu()
-    return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
 
 
 @contextmanager
