@@ -1,17 +1,21 @@
 """Where repositories are kept. Its law: bytes under keys; nothing here knows what a model is.
 
-Stores are added by implementing :class:`Store` and naming the URL scheme in :func:`open_store`; the contract suite in
-``tests/quiver/stores`` then runs on them.
+A kind of bucket is added by implementing :class:`~gravswell.quiver.stores.objects.Objects` for its library and naming
+the URL scheme in :func:`open_store`; the contract suite in ``tests/quiver/stores`` then runs on it.
 """
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from gravswell.errors import InvalidInputError, UnsupportedError
-from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, Overwrite, PutMode, Store, Update
+from gravswell.quiver.layout import check_key
+from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, Overwrite, PutMode, Store, Update, View
+from gravswell.quiver.stores.bucket import BucketStore
 from gravswell.quiver.stores.local import LocalStore
+from gravswell.quiver.stores.objects import Objects
 
 __all__ = [
+    "BucketStore",
     "Children",
     "Content",
     "Create",
@@ -21,16 +25,56 @@ __all__ = [
     "PutMode",
     "Store",
     "Update",
+    "View",
     "open_store",
 ]
 
 
-def open_store(url: str | Path, *, create: bool = False) -> Store:
-    """The store at ``url``: a path or ``file:///path``.
+_LIBRARIES = {"gs": ("google", "gcs"), "s3": ("obstore", "s3"), "az": ("obstore", "azure")}
+"""For each scheme of a bucket: the package that is imported, and the extra that brings it."""
 
-    With ``create`` the root is made if it is not there; otherwise that is a :class:`NotFoundError`.
+
+def open_store(url: str | Path, *, create: bool = False) -> Store:
+    """The store at ``url``: a path, ``file:///path``, ``gs://bucket/prefix``, ``s3://bucket/prefix`` or
+    ``az://container/prefix``.
+
+    With ``create`` a folder is made if it is not there; otherwise that is a :class:`NotFoundError`. A bucket is never
+    made, and a prefix in it needs no making. UnsupportedError, naming the extra, where the store's library is missing.
     """
+    if isinstance(url, str) and url.partition("://")[0] in _LIBRARIES:
+        return _bucket_store(url)
     return LocalStore(_local_path(url), create=create)
+
+
+def _bucket_store(url: str) -> Store:
+    scheme, _, rest = url.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    prefix = prefix.strip("/")
+    if not bucket or any(c in bucket for c in "\\?#@:\0 "):
+        raise InvalidInputError(f"{url!r} names no bucket: write {scheme}://bucket or {scheme}://bucket/folder")
+    if prefix:
+        check_key(prefix)
+    try:
+        return BucketStore(_objects(scheme, bucket), prefix)
+    except ModuleNotFoundError as error:
+        package, extra = _LIBRARIES[scheme]
+        if (error.name or "").split(".")[0] != package:
+            raise
+        raise UnsupportedError(f"{url} needs the library {package}: pip install 'gravswell[{extra}]'") from error
+
+
+def _objects(scheme: str, bucket: str) -> Objects:
+    if scheme == "gs":
+        from gravswell.quiver.stores.google import GoogleObjects  # noqa: PLC0415 - only where it is used
+
+        return GoogleObjects(bucket)
+    if scheme == "s3":
+        from gravswell.quiver.stores.amazon import amazon_objects  # noqa: PLC0415 - only where it is used
+
+        return amazon_objects(bucket)
+    from gravswell.quiver.stores.azure import azure_objects  # noqa: PLC0415 - only where it is used
+
+    return azure_objects(bucket)
 
 
 def _local_path(url: str | Path) -> Path:
@@ -47,4 +91,6 @@ def _local_path(url: str | Path) -> Path:
         return Path(unquote(parts.path))
     if parts.scheme == "pvc":
         raise UnsupportedError(f"{url} is a volume of a cluster: mount it and give its path here")
-    raise UnsupportedError(f"{url} is in a kind of store that this version cannot open: use a path or file:///path")
+    raise UnsupportedError(
+        f"{url} is in a kind of store that cannot be opened: use a path, file:///path, gs://, s3:// or az://"
+    )

@@ -7,9 +7,9 @@ which file makes it exist and what is in it are decided above. What it guarantee
 - :class:`Create` and :class:`Update` let exactly one of several concurrent writers win;
 - :meth:`Store.publish` makes a folder appear complete or not at all, and never over another one.
 
-A folder of a disk does the last by a rename, and can lock; a bucket has neither, and does it by conditional writes alone
-(:mod:`gravswell.quiver.stores.bucket`). What must be right on every store is therefore written so that it is right
-without :meth:`Store.exclusive`.
+A folder of a disk does the last by a rename, and can lock; a bucket has neither, and does it by conditional writes
+alone (:mod:`gravswell.quiver.stores.bucket`). What must be right on every store is therefore written so that it is
+right without :meth:`Store.exclusive`.
 """
 
 from abc import ABC, abstractmethod
@@ -99,7 +99,7 @@ class Store(ABC):
     def walk(self, folder: str) -> list[FileInfo]:
         """Every file under ``folder``, hidden ones too, sorted by path. NotFoundError if there is no such folder."""
 
-    def view(self, folder: str = "") -> View:
+    def view(self, folder: str = "") -> View:  # noqa: ARG002 - a disk is asked when it is asked
         """What lies in ``folder`` and below it, to be asked several things; nothing is known of the rest.
 
         A bucket lists it once, a thousand objects a call. Not to be kept: it grows stale.
@@ -149,7 +149,7 @@ class Store(ABC):
         """Make the staged folder appear as ``folder``. ConflictError if something is there already.
 
         With ``replace`` it takes the place of what is there, which stays if that fails; on a bucket, as far as it was
-        not yet replaced. There a folder of more than one file needs a ``.manifest.json``, which is what makes it appear.
+        not yet replaced. There a folder of several files needs a ``.manifest.json``, which is what makes it appear.
         """
 
     @abstractmethod

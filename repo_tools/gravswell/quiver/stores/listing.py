@@ -2,9 +2,12 @@
 
 Three things that are objects are hidden here: folder markers (empty objects that tools make to show a folder),
 tombstones, and what lies beside a tombstone. A tombstone is an *empty* ``.manifest.json``. It takes a version out of
-every reader's sight in one write, and out of reach of a writer that would still complete it; its number counts as taken.
+every reader's sight in one write, and out of reach of a writer that would still complete it; its number stays taken.
 """
 
+import itertools
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable
 
 from gravswell.errors import NotFoundError
@@ -21,52 +24,49 @@ class Listing:
         self._url = url
         known = {o.key: o for o in objects}
         folders = {parent for key in known for parent in _parents(key)}
-        self._buried = {
+        self.buried = {
             key.removesuffix(f"/{MANIFEST}")
             for key, info in known.items()
             if info.size == 0 and key.endswith(f"/{MANIFEST}")
         }
+        """Folders that have a tombstone."""
         self.objects = {
             key: info
             for key, info in sorted(known.items())
             if not (info.size == 0 and (key.endswith("/") or key in folders))
         }
         """Every object but folder markers, by key, tombstones and all."""
-
-    @property
-    def visible(self) -> dict[str, ObjectInfo]:
-        """What readers see."""
-        return {k: o for k, o in self.objects.items() if not any(p in self._buried for p in _parents(k))}
+        self.visible = {k: o for k, o in self.objects.items() if self.buried.isdisjoint(_parents(k))}
+        """What readers see of them."""
+        self._keys = list(self.visible)
+        self._tree: dict[str, tuple[set[str], list[str]]] = defaultdict(lambda: (set(), []))
+        for key in self._keys:
+            parent = ""
+            for folder in _parents(key):
+                self._tree[parent][0].add(folder.rpartition("/")[2])
+                parent = folder
+            self._tree[parent][1].append(key.rpartition("/")[2])
+        for folder in self.buried:
+            parent, _, name = folder.rpartition("/")
+            self._tree[parent][0].add(name)
 
     def children(self, folder: str = "") -> Children:
         """See :meth:`~gravswell.quiver.stores.base.Store.children`."""
-        start = f"{check_key(folder)}/" if folder else ""
-        folders: set[str] = set()
-        files: list[str] = []
-        for key in self.visible:
-            if key.startswith(start):
-                name, slash, _ = key[len(start) :].partition("/")
-                if slash:
-                    folders.add(name)
-                else:
-                    files.append(name)
-        for buried in self._buried:
-            parent, _, name = buried.rpartition("/")
-            if parent == folder:
-                folders.add(name)
-        if folder and not folders and not files:
+        if folder and check_key(folder) not in self._tree:
             raise NotFoundError(f"{self._url}/{folder} is not there")
+        folders, files = self._tree.get(folder, (set(), []))
         return Children(tuple(sorted(folders)), tuple(sorted(files)))
 
     def walk(self, folder: str) -> list[FileInfo]:
         """See :meth:`~gravswell.quiver.stores.base.Store.walk`."""
         start = f"{check_key(folder)}/" if folder else ""
-        found = [
-            FileInfo(key[len(start) :], info.size, info.modified)
-            for key, info in self.visible.items()
-            if key.startswith(start)
-        ]
-        if not found:
+        found: list[FileInfo] = []
+        for key in itertools.islice(self._keys, bisect_left(self._keys, start), None):
+            if not key.startswith(start):
+                break
+            info = self.visible[key]
+            found.append(FileInfo(key[len(start) :], info.size, info.modified))
+        if folder and not found:
             raise NotFoundError(f"{self._url}/{folder} is not there")
         return found
 

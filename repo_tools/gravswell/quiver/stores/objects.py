@@ -1,8 +1,8 @@
 """What a library for object stores must do for us, and no more; one implementation for each library.
 
 Keys are whole: a bucket's prefix is the affair of :class:`~gravswell.quiver.stores.bucket.BucketStore`. Errors come as
-gravswell's own and name the URL; every call has been repeated, with growing pauses, for up to :data:`PATIENCE` before it
-gives up.
+gravswell's own and name the URL; every call has been repeated, with growing pauses, for up to :data:`PATIENCE`, before
+it gives up.
 """
 
 import uuid

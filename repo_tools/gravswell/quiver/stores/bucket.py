@@ -1,0 +1,374 @@
+"""A repository in a bucket, or under a prefix in one. Its law: no rename, no lock, no clock but the store's.
+
+How a version appears (:meth:`BucketStore.publish`):
+
+1. ``N/.claim.json`` is created if absent, which takes the number (:mod:`gravswell.quiver.stores.claims`).
+2. Only then is it looked whether N is really free: no other object in it, no memory of it, the entry still there. Who
+   removes an entry deletes first and lists afterwards, so one of the two always sees the other.
+3. The files are uploaded, the claim is confirmed, and ``N/.manifest.json`` is created if absent: the one write that
+   makes the version exist. The claim is deleted; readers take a version with both for published.
+
+How one ends: a *tombstone*, an empty ``N/.manifest.json`` (:mod:`gravswell.quiver.stores.listing`), hides it in one
+write. Where an upload may still be going on, the tombstone is created if absent, so that exactly one of writer and
+cleaner wins, and it stays for :data:`TOMBSTONES_STAY`. The number is remembered before its last object goes.
+
+How an entry ends: its number is remembered, ``config.pbtxt`` is deleted, then its versions get their tombstones, oldest
+first, so that what is ``latest`` does not go back; it vanishes for readers with the last of them. Then it is listed
+again for versions that were being uploaded meanwhile; a ``config.pbtxt`` found then is somebody's new entry, and stays.
+"""
+
+import logging
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, UnavailableError
+from gravswell.quiver.layout import CLAIM, CONFIG, check_key, parse_version, state_key
+from gravswell.quiver.manifest import MANIFEST
+from gravswell.quiver.state import EntryState
+from gravswell.quiver.stores import ranges
+from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, Overwrite, PutMode, Store, Update
+from gravswell.quiver.stores.claims import EXPIRY, Claim, take_over
+from gravswell.quiver.stores.listing import Listing
+from gravswell.quiver.stores.objects import ObjectInfo, Objects
+
+TOMBSTONES_STAY = timedelta(days=1)
+"""How long a number whose writer may only be asleep stays closed to it, by the store's clock."""
+
+_TOMBSTONE = b""
+_WORKERS = 8
+_TRIES = 50
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class BucketStore(Store):
+    """The objects of a bucket whose keys start with ``prefix`` and a slash; all of them where it is empty."""
+
+    def __init__(self, objects: Objects, prefix: str = "") -> None:
+        self._objects = objects
+        self._prefix = f"{prefix}/" if prefix else ""
+
+    @property
+    def url(self) -> str:
+        """``gs://bucket/prefix``."""
+        return self._objects.at(self._prefix.rstrip("/"))
+
+    def location(self, key: str) -> str:
+        """The URL of ``key``."""
+        return f"{self.url}/{key}" if key else self.url
+
+    # -- reading
+
+    def view(self, folder: str = "") -> Listing:
+        """See :meth:`Store.view`. One list call for each thousand objects."""
+        start = self._prefix + (f"{check_key(folder)}/" if folder else "")
+        cut = len(self._prefix)
+        return Listing(
+            (ObjectInfo(o.key[cut:], o.size, o.modified, o.etag) for o in self._objects.list(start) if o.key[cut:]),
+            url=self.url,
+        )
+
+    def children(self, folder: str = "") -> Children:
+        """See :meth:`Store.children`."""
+        return self.view(folder).children(folder)
+
+    def walk(self, folder: str) -> list[FileInfo]:
+        """See :meth:`Store.walk`."""
+        return self.view(folder).walk(folder)
+
+    def read(self, key: str) -> Content:
+        """See :meth:`Store.read`."""
+        content = self._objects.get(self._key(key))
+        if not content.data and key.endswith(f"/{MANIFEST}"):
+            raise NotFoundError(f"{self.location(key)} is not there: the version was removed, or never completed")
+        return content
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        """See :meth:`Store.open`."""
+        with ranges.opened(self._objects, self._objects.stat(self._key(key))) as stream:
+            yield stream
+
+    # -- writing
+
+    def write(self, key: str, data: bytes, mode: PutMode) -> str:
+        """See :meth:`Store.write`."""
+        return self._objects.put(self._key(key), data, mode)
+
+    def delete(self, key: str) -> None:
+        """See :meth:`Store.delete`."""
+        self._objects.delete([self._key(key)])
+
+    def remove_folder(self, folder: str) -> None:
+        """See :meth:`Store.remove_folder`, and the module."""
+        entry, _, rest = check_key(folder).partition("/")
+        if not rest:
+            self._remove_entry(entry)
+        elif parse_version(rest) is None:
+            self._delete(self.view(folder).objects)
+        else:
+            view = self.view(entry)
+            if int(rest) in _numbers(view):
+                if int(rest) == max(_numbers(view)):
+                    self._remember(entry, int(rest) + 1)
+                self._bury(view, entry, [int(rest)])
+
+    def remove_root(self) -> bool:
+        """See :meth:`Store.remove_root`. Tombstones go too: a writer that slept through it finds its claim gone."""
+        view = self.view()
+        if view.visible:
+            return False
+        left = [o.key for o in self._objects.list(self._prefix)]
+        if left:
+            self._objects.delete(left)
+        return True
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """See :meth:`Store.staging`: in the system's folder for temporary files (``TMPDIR``)."""
+        try:
+            stage = Path(tempfile.mkdtemp(prefix="gravswell-stage-"))
+        except OSError as error:
+            raise UnavailableError(
+                f"{tempfile.gettempdir()}: {error.strerror}; free some space, or point TMPDIR at a larger disk"
+            ) from error
+        try:
+            yield stage
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+    def publish(self, staged: Path, folder: str, *, replace: bool = False) -> None:
+        """See :meth:`Store.publish`, and the module."""
+        entry, _, rest = check_key(folder).partition("/")
+        files = {path.relative_to(staged).as_posix(): path for path in sorted(staged.rglob("*")) if path.is_file()}
+        mark = MANIFEST if MANIFEST in files else next(iter(files), "")
+        if mark != MANIFEST and (rest or len(files) != 1):
+            raise InvalidInputError(f"{self.location(folder)} would have no {MANIFEST}, which makes a folder appear")
+        if parse_version(rest) is not None:
+            self._publish_version(entry, int(rest), files, mark)
+        elif rest:
+            raise InvalidInputError(f"{self.location(folder)}: only entries and their versions are published")
+        else:
+            self._publish_entry(entry, files[mark], mark, replace=replace)
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """See :meth:`Store.exclusive`: a bucket has no lock."""
+        return _nothing()
+
+    # -- versions
+
+    def _publish_entry(self, entry: str, path: Path, name: str, *, replace: bool) -> None:
+        key = self._key(f"{entry}/{name}")
+        if replace:
+            self._objects.put(key, path.read_bytes(), Overwrite())
+            self._remove_entry(entry, keep=name)
+        elif self.view(entry).visible:
+            raise ConflictError(f"{self.location(entry)} exists already")
+        else:
+            self._objects.put(key, path.read_bytes(), Create())
+
+    def _publish_version(self, entry: str, number: int, files: dict[str, Path], mark: str) -> None:
+        folder = f"{entry}/{number}"
+        with Claim(self._objects, self._key(f"{folder}/{CLAIM}")) as claim:
+            try:
+                view = self.view(entry)
+                self._require_free(view, entry, number)
+            except BaseException:
+                self._quietly(claim.drop)
+                raise
+            self._sweep(view, entry, now=view.objects[f"{folder}/{CLAIM}"].modified)
+            try:
+                self._in_parallel(
+                    lambda name: self._objects.put_file(self._key(f"{folder}/{name}"), files[name]),
+                    [name for name in files if name != mark],
+                )
+                claim.confirm()
+            except BaseException:
+                self._quietly(lambda: self._abandon(entry, number))
+                raise
+            self._complete(entry, number, f"{folder}/{mark}", files[mark].read_bytes())
+            self._quietly(claim.drop)  # a reader takes a version with both for published
+
+    def _require_free(self, view: Listing, entry: str, number: int) -> None:
+        """Now that the claim is ours: nothing else there, the number not used before, and the entry there."""
+        folder = f"{entry}/{number}"
+        if any(key.startswith(f"{folder}/") and key != f"{folder}/{CLAIM}" for key in view.objects):
+            raise ConflictError(f"{self.location(folder)} exists already")
+        uploads = _uploads(view, entry)
+        if not any(key.split("/")[1] not in uploads for key in view.visible):
+            raise NotFoundError(f"{self.location(entry)} is not there")
+        if self._state(entry)[0].next_version > number:
+            raise ConflictError(f"{self.location(folder)} was in use before, and no number is used twice")
+
+    def _complete(self, entry: str, number: int, key: str, data: bytes) -> None:
+        """Write the file that makes the version exist."""
+        try:
+            self._objects.put(self._key(key), data, Create())
+        except ConflictError:
+            self._quietly(lambda: self._abandon(entry, number))
+            raise ConflictError(f"{self.location(key)}: the upload was taken for dead and cleared away") from None
+        except GravswellError:
+            # It may have arrived all the same. If so it is published; if not, the claim ends as a dead writer's does.
+            if self._quietly(lambda: self._objects.get(self._key(key)).data == data) is True:
+                return
+            raise
+
+    def _abandon(self, entry: str, number: int) -> None:
+        """Close a number whose upload ended or died, and clear its files away; nothing if it is published after all."""
+        folder = f"{entry}/{number}"
+        try:
+            self._objects.put(self._key(f"{folder}/{MANIFEST}"), _TOMBSTONE, Create())
+        except ConflictError:
+            if self._objects.get(self._key(f"{folder}/{MANIFEST}")).data:
+                return
+        self._remember(entry, number + 1)
+        self._delete(key for key in self.view(folder).objects if not key.endswith(f"/{MANIFEST}"))
+
+    def _sweep(self, view: Listing, entry: str, *, now: datetime) -> None:
+        """Clear away what dead writers left in the entry. ``now`` is by the store's clock."""
+        for number in _numbers(view):
+            folder = f"{entry}/{number}"
+            mark, claim = view.objects.get(f"{folder}/{MANIFEST}"), view.objects.get(f"{folder}/{CLAIM}")
+            if mark is not None and mark.size == 0:
+                self._quietly(lambda f=folder, m=mark: self._clear(view, f, m, now))  # type: ignore[misc]
+            elif claim is not None and now - claim.modified >= EXPIRY:
+                key = self._key(f"{folder}/{CLAIM}")
+                if mark is not None:
+                    self._quietly(lambda k=key: self._objects.delete([k]))  # type: ignore[misc]
+                elif self._quietly(lambda k=key: take_over(self._objects, k, now=now)):  # type: ignore[misc]
+                    self._quietly(lambda n=number: self._abandon(entry, n))  # type: ignore[misc]
+
+    def _clear(self, view: Listing, folder: str, tombstone: ObjectInfo, now: datetime) -> None:
+        self._delete(key for key in view.objects if key.startswith(f"{folder}/") and key != tombstone.key)
+        if now - tombstone.modified >= TOMBSTONES_STAY:
+            entry, _, number = folder.partition("/")
+            self._remember(entry, int(number) + 1)
+            self._delete([tombstone.key])
+
+    # -- removal
+
+    def _remove_entry(self, entry: str, *, keep: str | None = None) -> None:
+        for attempt in range(_TRIES):
+            view = self.view(entry)
+            if attempt and f"{entry}/{CONFIG}" in view.visible and keep is None:
+                return  # added anew by somebody else
+            gone = {k for k in view.visible if k != f"{entry}/{keep}"}
+            if not gone:
+                return
+            numbers = _numbers(view)
+            if numbers:
+                self._remember(entry, max(numbers) + 1)
+            own = [f"{entry}/{CONFIG}"] if keep is None else []
+            self._delete(key for key in own if key in gone)
+            self._bury(view, entry, [n for n in numbers if f"{entry}/{n}" not in view.buried])
+            versions = {str(number) for number in numbers}
+            self._delete(key for key in gone if key.split("/")[1] not in versions and key not in own)
+        raise ConflictError(f"{self.location(entry)}: others export into it faster than it can be removed; try again")
+
+    def _bury(self, view: Listing, entry: str, numbers: list[int]) -> None:
+        """Take versions out of sight, the newest last, then away."""
+        uploads = _uploads(view, entry)
+
+        def hide(number: int) -> bool:
+            """Whether its tombstone may go again at once, as nobody can be writing there."""
+            key = self._key(f"{entry}/{number}/{MANIFEST}")
+            if str(number) in uploads:
+                try:
+                    self._objects.put(key, _TOMBSTONE, Create())
+                except ConflictError:
+                    pass  # it was completed meanwhile
+                else:
+                    return False
+            self._objects.put(key, _TOMBSTONE, Overwrite())
+            return True
+
+        ordered = sorted(numbers)
+        passing = {
+            n
+            for part in (ordered[:-1], ordered[-1:])
+            for n, may_go in zip(part, self._in_parallel(hide, part), strict=True)
+            if may_go
+        }
+        folders = {f"{entry}/{number}" for number in numbers}
+        files = [k for k in view.objects if "/".join(k.split("/", 2)[:2]) in folders]
+        self._delete(key for key in files if not key.endswith(f"/{MANIFEST}"))
+        self._delete(f"{entry}/{number}/{MANIFEST}" for number in passing)
+
+    # -- what is remembered of numbers
+
+    def _state(self, entry: str) -> tuple[EntryState, PutMode]:
+        key = state_key(entry)
+        try:
+            content = self._objects.get(self._key(key))
+        except NotFoundError:
+            return EntryState(), Create()
+        return EntryState.from_bytes(content.data, where=self.location(key)), Update(content.etag)
+
+    def _remember(self, entry: str, next_version: int) -> None:
+        for attempt in range(_TRIES):
+            state, mode = self._state(entry)
+            if state.next_version >= next_version:
+                return
+            data = state.model_copy(update={"next_version": next_version}).to_bytes()
+            try:
+                self._objects.put(self._key(state_key(entry)), data, mode)
+            except ConflictError:
+                time.sleep(random.uniform(0, 0.05 * min(attempt + 1, 10)))  # noqa: S311 - spreads writers, no secret
+            else:
+                return
+        raise ConflictError(f"{self.location(state_key(entry))} changes too fast to be written; try again")
+
+    # -- inside
+
+    def _key(self, key: str) -> str:
+        return self._prefix + check_key(key)
+
+    def _delete(self, keys: Iterable[str]) -> None:
+        whole = [self._key(key) for key in keys]
+        if whole:
+            self._objects.delete(whole)
+
+    def _in_parallel(self, work: Callable[[_T], _R], items: list[_T]) -> list[_R]:
+        """Like map, and of several errors the first; what was not begun then is not."""
+        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="gravswell-store") as pool:
+            futures = [pool.submit(work, item) for item in items]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _quietly(self, work: Callable[[], _R]) -> _R | None:
+        """Clear up without hiding what is under way; the next export into the entry clears what is left."""
+        try:
+            return work()
+        except GravswellError as error:
+            _log.warning("%s: left for the next export to clear away: %s", self.url, error)
+            return None
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _numbers(view: Listing) -> list[int]:
+    """The numbers of the entry's version folders, tombstones too, ascending."""
+    names = {key.split("/")[1] for key in view.objects if key.count("/") > 1}
+    return sorted(number for number in map(parse_version, names) if number is not None)
+
+
+def _uploads(view: Listing, entry: str) -> set[str]:
+    """Names of the folders that have a claim and nothing to say that they are complete."""
+    claimed = {key.split("/")[1] for key in view.objects if key.endswith(f"/{CLAIM}") and key.count("/") == 2}
+    return {name for name in claimed if f"{entry}/{name}/{MANIFEST}" not in view.objects}

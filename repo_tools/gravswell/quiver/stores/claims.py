@@ -1,0 +1,118 @@
+"""``N/.claim.json``: whose upload version N is, and that it goes on.
+
+A claim is created if absent, which takes the number, and replaced every :data:`BEAT` while its writer lives. Whether
+one is dead is judged by the store's own clock alone: its last modification against that of an object just written. Two
+writers, or a writer and a cleaner, never need clocks that agree.
+"""
+
+import logging
+import os
+import socket
+import threading
+import uuid
+from datetime import datetime, timedelta
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gravswell.errors import ConflictError, GravswellError, NotFoundError
+from gravswell.quiver.stores.base import Create, Update
+from gravswell.quiver.stores.objects import Objects
+
+BEAT = timedelta(seconds=20)
+"""How often a living writer renews its claim."""
+
+EXPIRY = timedelta(minutes=10)
+"""The age at which a claim is dead: many beats, as a laptop sleeps and a network fails for a while."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Content(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    schema_: Literal["gravswell.dev/claim/v1"] = Field(default="gravswell.dev/claim/v1", alias="schema")
+    writer: str
+    """Host, process and a number of its own, for a person who wonders."""
+    beat: int
+    """Counts the renewals, so that no two contents, and on S3 no two etags, are the same."""
+    abandoned: bool = False
+    """Set by a cleaner that took the claim over."""
+
+    def to_bytes(self) -> bytes:
+        return (self.model_dump_json(by_alias=True) + "\n").encode()
+
+
+class Claim:
+    """The claim at ``key``, taken and renewed in the background while the with-statement lasts. ConflictError if taken.
+
+    Leaving does not remove it: who holds it decides what is left behind (:meth:`drop`).
+    """
+
+    def __init__(self, objects: Objects, key: str) -> None:
+        self._objects, self._key = objects, key
+        self._writer = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+        self._beat = 0
+        self._etag = ""
+        self._lost: ConflictError | None = None
+        self._renewing = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._renew_always, name="gravswell-claim", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._etag = self._objects.put(self._key, self._content(), Create())
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def confirm(self) -> None:
+        """Renew it now. ConflictError if somebody has taken it for dead meanwhile."""
+        with self._renewing:
+            if self._lost is None:
+                self._beat += 1
+                try:
+                    self._etag = self._objects.put(self._key, self._content(), Update(self._etag))
+                except ConflictError as error:
+                    self._lost = error
+            if self._lost is not None:
+                raise ConflictError(
+                    f"{self._objects.at(self._key)} was taken over: this upload stood still for too long, or the entry "
+                    f"was removed meanwhile"
+                ) from self._lost
+
+    def drop(self) -> None:
+        """Remove it."""
+        self._ended.set()
+        with self._renewing:
+            self._objects.delete([self._key])
+
+    def _renew_always(self) -> None:
+        while not self._ended.wait(BEAT.total_seconds()):
+            try:
+                self.confirm()
+            except ConflictError:
+                return  # the upload finds out when it confirms
+            except GravswellError as error:  # the store does not answer now; the next beat tries again
+                _log.debug("the claim is not renewed: %s", error)
+
+    def _content(self) -> bytes:
+        return _Content(writer=self._writer, beat=self._beat).to_bytes()
+
+
+def take_over(objects: Objects, key: str, *, now: datetime) -> bool:
+    """Whether the claim at ``key`` is dead, and is now ours to clear away; its writer can no longer confirm it.
+
+    ``now`` is by the store's clock.
+    """
+    try:
+        found = objects.stat(key)
+        if now - found.modified < EXPIRY:
+            return False
+        writer = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+        objects.put(key, _Content(writer=writer, beat=0, abandoned=True).to_bytes(), Update(found.etag))
+    except (NotFoundError, ConflictError):
+        return False  # its writer lives, or another cleaner was faster
+    return True
