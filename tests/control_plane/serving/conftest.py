@@ -1,0 +1,138 @@
+"""The operator as a process under the chart's own role, and the local node, whose pods are real: a real Triton answers.
+
+``cluster``     a control plane of these tests' own, with the local node and nothing else
+``operator``    the running operator
+``place``       a namespace of the test module's own, and a folder of published versions
+"""
+
+import json
+import os
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gravswell_operator.devcluster import ControlPlane, LocalNode
+
+from ...serving.agent.versions import WIDTH, publish
+from ..operating import Namespace, OperatorProcess, install, running_operator
+
+ENTRY = "scale"
+
+
+class Place(Namespace):
+    """A namespace whose pods are real, and a repository of one entry, ``scale``, beside it."""
+
+    def __init__(self, cluster: ControlPlane, namespace: str, node: LocalNode, folder: Path) -> None:
+        super().__init__(cluster, namespace)
+        self.repository, self._pods = folder, node.directory / "pods" / namespace
+
+    def publish(self, number: int) -> None:
+        """Publish a version whose answers are ``number`` times what is sent."""
+        publish(self.repository, ENTRY, number, float(number))
+
+    def make_repository(self, name: str = "models", **spec: Any) -> None:
+        self.apply("ModelRepository", name, **{"url": self.repository.as_uri(), "syncInterval": "5s", **spec})
+
+    def make_server(self, name: str = "server", **spec: Any) -> None:
+        defaults: dict[str, Any] = {"repositoryRef": {"name": "models"}, "tag": "24.08", "vcpus": "100m"}
+        if "autoscaling" not in spec:
+            defaults["replicas"] = 1
+        self.apply("InferenceServer", name, **{**defaults, **spec})
+
+    def make_model(self, name: str = ENTRY, **spec: Any) -> None:
+        self.apply("Model", name, **{"serverRef": {"name": "server"}, "entry": ENTRY, **spec})
+
+    def until_serving(self, version: int) -> None:
+        """Wait until everything is Ready and the Model's ``version`` is what the pods serve."""
+        self.condition("modelrepository", "models", status="True")
+        self.condition("inferenceserver", "server", status="True")
+        self.until(lambda: self.get("model", ENTRY)["status"].get("loadedVersion") == version)
+        self.condition("model", ENTRY, status="True")
+
+    def pod(self, role: str = "triton") -> dict[str, Any]:
+        """The one pod of a role that is not going."""
+        (pod,) = (
+            pod
+            for pod in self.objects("pods", selector=f"app.kubernetes.io/name={role}")
+            if "deletionTimestamp" not in pod["metadata"]
+        )
+        return pod
+
+    def replaced(self, *uids: str) -> bool:
+        """Whether no pod of these is left, but for those that are going."""
+        pods = (pod["metadata"] for pod in self.objects("pods"))
+        return not {pod["uid"] for pod in pods if "deletionTimestamp" not in pod} & set(uids)
+
+    def answer(self) -> float:
+        """By how much the model that serves multiplies, asked of the server's pod itself."""
+        address = self.pod()["status"]["podIP"]
+        ones = {"name": "x", "shape": [1, WIDTH], "datatype": "FP32", "data": [1.0] * WIDTH}
+        request = urllib.request.Request(
+            f"http://{address}:8000/v2/models/{ENTRY}/infer", data=json.dumps({"inputs": [ones]}).encode()
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            (output,) = json.loads(response.read())["outputs"]
+        (factor,) = set(output["data"])
+        return float(factor)
+
+    def environments(self, pod: dict[str, Any], container: str) -> list[dict[str, str]]:
+        """The environments that a running container's processes were started with, the first one's first."""
+        statuses = {status["name"]: status for status in pod["status"]["containerStatuses"]}
+        first = int(statuses[container]["containerID"].rpartition("/")[2])
+        everybody = (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
+        return [_environment(process) for process in (first, *(p for p in everybody if _of(p, first)))]
+
+    def token(self, pod: dict[str, Any]) -> str:
+        """The token that is projected into a pod."""
+        return (self._pods / pod["metadata"]["name"] / "volumes/token/token").read_text()
+
+
+def _of(process: int, session: int) -> bool:
+    """Whether ``process`` is another one of the session, as every process of a container is of its first one's."""
+    try:
+        return process != session and os.getsid(process) == session
+    except ProcessLookupError:
+        return False
+
+
+def _environment(process: int) -> dict[str, str]:
+    variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    return dict(variable.decode().split("=", 1) for variable in variables if b"=" in variable)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with ControlPlane(tmp_path_factory.mktemp("serving")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def local_node(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNode]:
+    with LocalNode(cluster, tmp_path_factory.mktemp("local-node")) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def operator(
+    cluster: ControlPlane, local_node: LocalNode, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    with running_operator(install(cluster, tmp_path_factory)) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def place(
+    cluster: ControlPlane, operator: OperatorProcess, local_node: LocalNode, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    folder = tmp_path_factory.mktemp("repository") / "zoo"
+    folder.mkdir()
+    cluster.kubectl("create", "namespace", name)
+    made = Place(cluster, name, local_node, folder)
+    made.publish(1)
+    yield made
+    cluster.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
