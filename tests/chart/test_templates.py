@@ -205,6 +205,9 @@ def test_an_account_of_your_own(render, helm):
         ("drivers.namespace=Not_One", "drivers/namespace"),
         ("lease.namespace=", "lease/namespace"),
         ("nodeSelector=a", "nodeSelector"),
+        ("triton.repository=a b", "triton/repository"),
+        ("resources.request.cpu=1", "request"),
+        ("podLabels.app\\.kubernetes\\.io/name=mine", "invalid propertyName"),  # the Deployment selects by the chart's own
     ],
 )
 def test_values_that_cannot_be_right_are_refused(helm, flag, words):
