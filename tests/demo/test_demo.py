@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import yaml
@@ -60,6 +61,7 @@ def test_the_whole_way(mark: dict[str, str], tmp_path: Path) -> None:
         assert words in done.stdout
     for kind in ("GPUNodePool", "ModelRepository", "InferenceServer", "Model"):
         assert re.search(rf"^{kind} .*True", done.stdout, re.M), f"{kind} is not shown Ready"
+    assert "\x1b" not in done.stdout, "escape sequences in a pipe"
     assert not list(tmp_path.iterdir()), "the demo left files behind"
 
 
@@ -97,9 +99,15 @@ def test_kept_up_it_waits_for_ctrl_c(mark: dict[str, str], tmp_path: Path) -> No
     log, repository = tmp_path / "demo.log", tmp_path / "kept"
     with log.open("wb") as output:
         command = [*DEMO, "--no-cluster", "--keep", "--directory", str(repository)]
-        demo = subprocess.Popen(command, env=mark, stdout=output, stderr=output, start_new_session=True)
+        environment = mark | {"PYTHONIOENCODING": "ascii"}  # a terminal that lacks our characters
+        demo = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
     wait_for("Ctrl-C ends it", demo, log)
     assert demo.poll() is None
+    kept = log.read_text().partition("Kept up:")[2]
+    address = re.search(r"HTTP (\S+)", kept)
+    assert address is not None
+    with urllib.request.urlopen(f"http://{address[1]}/v2/models/digits/ready", timeout=30) as answer:
+        assert answer.status == 200
     demo.send_signal(signal.SIGINT)
     assert demo.wait(timeout=120) == 0, log.read_text()[-3000:]
     assert (repository / "digits" / "2" / "model.onnx").is_file()

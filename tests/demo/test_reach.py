@@ -1,14 +1,15 @@
 """How the demo reaches replicas. The port-forward is played by a script: no cluster here has pods to forward to."""
 
 import json
+import socket
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gravswell.errors import UnavailableError
-from gravswell_operator.demo.reach import replicas
+from gravswell.errors import ConflictError, UnavailableError
+from gravswell_operator.demo.reach import replicas, require_free_ports
 from gravswell_operator.devcluster.kubectl import Kubectl
 
 
@@ -58,3 +59,16 @@ def test_no_ready_replica_is_an_error_with_the_way_to_look(tmp_path: Path) -> No
     fake = kubectl(tmp_path, [pod("late", "10.0.0.7", ready=False)], "exit 1")
     with ExitStack() as stack, pytest.raises(UnavailableError, match="kubectl describe isrv digits"):
         replicas(fake, stack)
+
+
+def test_a_program_on_every_address_is_in_the_pods_way_and_one_on_its_own_is_not() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        require_free_ports([other.getsockname()[1]])
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ConflictError, match=rf"port {port} is taken on every address(.|\n)*--no-cluster"):
+            require_free_ports([port])

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,18 @@ def test_a_start_that_failed_is_told_as_what_it_was(tmp_path: Path, code: int, k
             _await_ready(tmp_path, child.pid, lambda: child.running)
     finally:
         child.stop()
+
+
+def test_a_disk_without_room_is_told_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cluster, "_ROOM", 10**18)
+    monkeypatch.setattr(cluster, "ensure", lambda *_: None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(UnavailableError, match="larger disk") as told:
+        cluster.DevCluster().start()
+    assert "set TMPDIR" in str(told.value)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UnavailableError, match="set GRAVSWELL_CACHE"):
+        cluster.up(Shape(), directory=tmp_path / "cluster")
 
 
 @pytest.fixture

@@ -1,17 +1,20 @@
 """How the demo's client reaches the replicas: at their own addresses, or through kubectl's port-forward."""
 
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from ipaddress import ip_address
+from socket import SO_REUSEADDR, SOL_SOCKET, socket
 from subprocess import DEVNULL, PIPE, STDOUT, Popen
 from typing import Any
 
-from gravswell.errors import UnavailableError
+from gravswell.errors import ConflictError, UnavailableError
 from gravswell_operator.demo.objects import NAMESPACE
 from gravswell_operator.devcluster.kubectl import Kubectl
+from gravswell_operator.devcluster.node.addresses import Addresses
+from gravswell_operator.names import PORT_GRPC, PORT_HTTP, PORT_METRICS
 
 SERVER = "digits"
-GRPC_PORT = 8001
 
 
 def replicas(kubectl: Kubectl, stack: ExitStack) -> list[str]:
@@ -27,6 +30,24 @@ def replicas(kubectl: Kubectl, stack: ExitStack) -> list[str]:
     return [_address(kubectl, stack, pod) for pod in ready]
 
 
+def require_free_ports(ports: Sequence[int] = (PORT_HTTP, PORT_GRPC, PORT_METRICS)) -> None:
+    """Raise :class:`ConflictError` where no pod of the development cluster could listen on ``ports``.
+
+    Each pod has an address of its own, so only a program that listens on *every* address is in their way.
+    """
+    address = Addresses().take()
+    for port in ports:
+        with socket() as probe:
+            probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                raise ConflictError(
+                    f"port {port} is taken on every address of this machine, and Triton's pods listen there: stop the "
+                    f"program that has it (ss -ltnp 'sport = :{port}' names it), or leave Kubernetes out (--no-cluster)"
+                ) from error
+
+
 def _is_ready(pod: dict[str, Any]) -> bool:
     conditions = pod["status"].get("conditions", [])
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
@@ -36,10 +57,10 @@ def _is_ready(pod: dict[str, Any]) -> bool:
 def _address(kubectl: Kubectl, stack: ExitStack, pod: dict[str, Any]) -> str:
     address = pod["status"]["podIP"]
     if ip_address(address).is_loopback:
-        return f"{address}:{GRPC_PORT}"
+        return f"{address}:{PORT_GRPC}"
     name = pod["metadata"]["name"]
     forward = Popen(
-        kubectl.command("port-forward", f"--namespace={NAMESPACE}", f"pod/{name}", f":{GRPC_PORT}"),
+        kubectl.command("port-forward", f"--namespace={NAMESPACE}", f"pod/{name}", f":{PORT_GRPC}"),
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=STDOUT,

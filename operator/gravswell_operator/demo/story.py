@@ -19,6 +19,7 @@ from gravswell_operator.demo.cluster import serve_on_cluster
 from gravswell_operator.demo.digits import load_digits, trainer
 from gravswell_operator.demo.interruption import full_disk_told, interruptible, wait_for_interrupt
 from gravswell_operator.demo.local import ENTRY, Lab, classify, publish, show_repository
+from gravswell_operator.demo.reach import require_free_ports
 from gravswell_operator.demo.view import Story
 from gravswell_operator.devcluster import BackgroundBuild, Binaries, DevCluster
 from gravswell_operator.devcluster.binaries import Progress as BuildProgress
@@ -103,6 +104,7 @@ def _serve(story: Story, lab: Lab, *, required: bool, hold: bool) -> None:
 
 def _serve_on_own_cluster(story: Story, lab: Lab, build: BackgroundBuild, *, keep: bool) -> None:
     story.chapter("3. Served by Kubernetes: a real control plane, on this machine")
+    require_free_ports()
     if not build.done:
         with story.step("build the control plane (once)", spinner=False), story.progress() as show:
             while not build.done:

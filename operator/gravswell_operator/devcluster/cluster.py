@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from gravswell.cache import cache_dir, locked
+from gravswell.cache import CACHE_ENV, cache_dir, locked
 from gravswell.errors import (
     ConflictError,
     GravswellError,
@@ -29,6 +29,7 @@ from gravswell_operator.devcluster.state import NODE_FOLDER, ClusterState, Phase
 
 _START_TIMEOUT = 420.0  # the sum of what the supervisor's parts allow themselves
 _STOP_TIMEOUT = 90.0
+_ROOM = 300_000_000  # bytes; etcd alone sets 128 MB aside, and dies with a stack trace where it cannot
 _SUPERVISOR_LOG = "supervisor.log"
 
 # What a supervisor ended with is raised again where somebody waits for it.
@@ -119,10 +120,10 @@ class DevCluster:
         self._directory = self._given or Path(tempfile.mkdtemp(prefix="gravswell-cluster-"))
         reader, self._pipe = os.pipe()
         try:
-            self._child = child = _spawn(self._directory, self._shape, attached=reader)
-        finally:
-            os.close(reader)
-        try:
+            try:
+                self._child = child = _spawn(self._directory, self._shape, attached=reader)
+            finally:
+                os.close(reader)
             self._state = _await_ready(self._directory, child.pid, lambda: child.running)
         except BaseException:
             self.stop()
@@ -250,6 +251,12 @@ def _spawn(directory: Path, shape: Shape, *, attached: int | None) -> Child:
         f"--shape={shape.model_dump_json()}",
     ]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    free = shutil.disk_usage(directory).free
+    if free < _ROOM:
+        raise UnavailableError(
+            f"a development cluster needs {_ROOM / 1e6:.0f} MB and the disk of {directory} has {free / 1e6:.0f} MB "
+            f"free; make room, or set {'TMPDIR' if attached is not None else CACHE_ENV} to a folder on a larger disk"
+        )
     log = directory / _SUPERVISOR_LOG
     if attached is None:
         return Child("the cluster's supervisor", argv, log=log, with_parent=False)

@@ -2,6 +2,7 @@
 
 import sys
 from importlib.metadata import entry_points
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -78,6 +79,9 @@ def _assemble() -> None:
 
 def main() -> None:
     """Run the command line; a :class:`GravswellError` becomes one message on stderr and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character of ours shows "?" for it
     _assemble()
     try:
         app()  # usage errors, aborts and typer.Exit are typer's own to render
