@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from gravswell import __version__
 from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, VerificationError
 from gravswell.quiver.config import ConfigText
-from gravswell.quiver.layout import config_key, parse_version, state_key, version_folder
+from gravswell.quiver.layout import config_key, parse_version, version_folder
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Manifest, Signature
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.signature import describe, tensors_of
 from gravswell.quiver.stores import Create, Store, Update
+from gravswell.quiver.stores.memory import remember_numbers
 
 if TYPE_CHECKING:
     from gravswell.quiver.exporters import Built
@@ -134,13 +135,22 @@ class Publication:
             files[VERSION_CONFIG] = _record(stage / VERSION_CONFIG)
             number = self._appear(stage, built, files)
             if text != stored.text:
-                self._write_config(text, stored.etag)
+                self._write_config(built, stored, text)
         return number
 
-    def _write_config(self, text: str, etag: str | None) -> None:
+    def _write_config(self, built: "Built", stored: StoredConfig, text: str) -> None:
         """The version is there already, and its own configuration stands for one that cannot be written now."""
         try:
-            self._store.write(config_key(self._entry), text.encode(), Create() if etag is None else Update(etag))
+            while text != stored.text:
+                try:
+                    mode = Create() if stored.etag is None else Update(stored.etag)
+                    self._store.write(config_key(self._entry), text.encode(), mode)
+                except ConflictError:  # on a store without a lock; it may well say all of it by now
+                    stored = self._config()
+                    describe(stored.config.message, built.signature, batchable=built.proof.batchable)
+                    text = stored.config.render()
+                else:
+                    return
         except GravswellError as error:
             _log.warning("the version is published; the next export states its tensors in the entry too: %s", error)
 
@@ -165,9 +175,9 @@ class Publication:
         """Take a number. What somebody puts there by hand in between only costs the next number."""
         refused = 0
         while True:
-            taken = self._reader.numbers(self._entry)  # before the state: a removal writes the state first
-            state, _ = self._reader.state(self._entry)
-            free = max(state.next_version, self._highest() + 1)
+            taken, highest = self._reader.numbers(self._entry), self._highest()
+            state, _ = self._reader.state(self._entry)  # after the look: a removal writes the state first
+            free = max(state.next_version, highest + 1)
             number = free if self._version is None else self._version
             if number < free:
                 raise ConflictError(
@@ -217,23 +227,8 @@ def forget_version(store: Store, reader: RepositoryReader, entry: str, number: i
     """Remove a version's folder; where it was the highest, first remember that its number is used up."""
     with store.exclusive():
         if number == max(reader.numbers(entry), default=0):
-            remember_numbers(store, reader, entry, number + 1)
+            remember_numbers(store, entry, number + 1)
         store.remove_folder(version_folder(entry, number))
-
-
-def remember_numbers(store: Store, reader: RepositoryReader, entry: str, next_version: int) -> None:
-    """Never again make a version of ``entry`` below ``next_version``."""
-    state, etag = reader.state(entry)
-    if state.next_version < next_version:
-        data = state.model_copy(update={"next_version": next_version}).to_bytes()
-        store.write(state_key(entry), data, Create() if etag is None else Update(etag))
-
-
-def forget_aliases(store: Store, reader: RepositoryReader, entry: str) -> None:
-    """Forget the names of versions that are gone; what else is remembered of ``entry`` stays."""
-    state, etag = reader.state(entry)
-    if state.aliases and etag is not None:
-        store.write(state_key(entry), state.model_copy(update={"aliases": {}}).to_bytes(), Update(etag))
 
 
 def _record(path: Path) -> FileRecord:

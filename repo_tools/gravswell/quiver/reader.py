@@ -22,7 +22,7 @@ from gravswell.quiver.layout import (
 )
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, digest_of
 from gravswell.quiver.state import EntryState
-from gravswell.quiver.stores import Content, Store, open_store
+from gravswell.quiver.stores import Content, Store, View, open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,14 @@ class RepositoryReader:
 
     def entries(self) -> list[str]:
         """Names of the entries, sorted: folders that hold a ``config.pbtxt`` or a version of a model."""
-        return [name for name in self.store.children().folders if is_readable_name(name) and self._is_entry(name)]
+        view = (
+            self.store.view()
+        )  # one look at everything: a bucket with a thousand entries is not asked a thousand times
+        return [name for name in view.children().folders if is_readable_name(name) and _is_entry(view, name)]
 
     def has(self, entry: str) -> bool:
         """Whether there is an entry of that name."""
-        return is_readable_name(entry) and self._is_entry(entry)
+        return is_readable_name(entry) and _is_entry(self.store.view(entry), entry)
 
     def numbers(self, entry: str) -> list[int]:
         """Numbers of the entry's version folders, newest first, whatever is in them. NotFoundError without entry."""
@@ -62,7 +65,7 @@ class RepositoryReader:
 
     def versions(self, entry: str) -> list[VersionInfo]:
         """The entry's versions, newest first. NotFoundError if there is no such entry."""
-        found = (self._version(entry, number) for number in self.numbers(entry))
+        found = self.store.in_parallel(lambda number: self._version(entry, number), self.numbers(entry))
         return [info for info in found if info is not None]
 
     def version(self, entry: str, number: int) -> VersionInfo:
@@ -138,25 +141,6 @@ class RepositoryReader:
             known = ", ".join(self.entries()) or "none"
             raise NotFoundError(f"there is no entry {entry!r} in {self.store.location('')}; entries: {known}") from None
 
-    def _is_entry(self, name: str) -> bool:
-        try:
-            children = self.store.children(name)
-        except (NotFoundError, AccessDeniedError):
-            return False  # removed while we looked; or none of ours, as a volume's lost+found
-        if CONFIG in children.files:
-            return True
-        return any(parse_version(f) is not None and self._is_version(f"{name}/{f}") for f in children.folders)
-
-    def _is_version(self, folder: str) -> bool:
-        """Whether a numbered folder holds a model of ours or of Triton's: many things are kept in numbered folders."""
-        try:
-            children = self.store.children(folder)
-        except NotFoundError:
-            return False
-        return bool({MANIFEST, CLAIM}.intersection(children.files)) or any(
-            name.startswith("model.") for name in (*children.files, *children.folders)
-        )
-
     def _version(self, entry: str, number: int) -> VersionInfo | None:
         folder = version_folder(entry, number)
         try:
@@ -201,3 +185,24 @@ class RepositoryReader:
             return content.data.decode()
         except UnicodeDecodeError:
             raise VerificationError(f"{self.store.location(key)} is not UTF-8 text: restore it") from None
+
+
+def _is_entry(view: View, name: str) -> bool:
+    try:
+        children = view.children(name)
+    except (NotFoundError, AccessDeniedError):
+        return False  # removed while we looked; or none of ours, as a volume's lost+found
+    if CONFIG in children.files:
+        return True
+    return any(parse_version(f) is not None and _is_version(view, f"{name}/{f}") for f in children.folders)
+
+
+def _is_version(view: View, folder: str) -> bool:
+    """Whether a numbered folder holds a model of ours or of Triton's: many things are kept in numbered folders."""
+    try:
+        children = view.children(folder)
+    except NotFoundError:
+        return False
+    return bool({MANIFEST, CLAIM}.intersection(children.files)) or any(
+        name.startswith("model.") for name in (*children.files, *children.folders)
+    )

@@ -9,15 +9,15 @@ from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, Un
 from gravswell.quiver.entry import Entry, new_config
 from gravswell.quiver.layout import CONFIG, check_name, state_key
 from gravswell.quiver.platform import Platform
-from gravswell.quiver.publication import forget_aliases, remember_numbers
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import Store, open_store
+from gravswell.quiver.stores.memory import forget_aliases, remember_numbers
 
 _log = logging.getLogger(__name__)
 
 
 class ModelRepository:
-    """The repository at ``url`` (a path or ``file:///path``), made if there is none.
+    """The repository at ``url``: a folder, made if there is none, or ``gs://``, ``s3://`` or ``az://`` in a bucket.
 
     :meth:`open` makes nothing. InvalidInputError for a folder that holds other things and no entry.
     """
@@ -56,7 +56,7 @@ class ModelRepository:
 
     @property
     def url(self) -> str:
-        """``file:///absolute/path``."""
+        """``file:///absolute/path``, or the bucket's URL as it was given."""
         return self._store.url
 
     @property
@@ -89,7 +89,7 @@ class ModelRepository:
                     if replace:
                         self._remember(name)
                     self._store.publish(stage, name, replace=replace)
-                    forget_aliases(self._store, self._reader, name)  # last: they may name versions until these are gone
+                    forget_aliases(self._store, name)  # last: they may name versions until these are gone
             except ConflictError:
                 raise ConflictError(
                     f"{self._store.location(name)} exists already: take it with repo.models[{name!r}], "
@@ -114,13 +114,13 @@ class ModelRepository:
                 raise ConflictError(f"{self._store.location(name)} has versions: remove it with them, or leave it")
             self._remember(name)
             self._store.remove_folder(name)
-            forget_aliases(self._store, self._reader, name)
+            forget_aliases(self._store, name)
         self.refresh()
 
     def _remember(self, name: str) -> None:
         highest = max(self._reader.numbers(name), default=0)
         if highest:
-            remember_numbers(self._store, self._reader, name, highest + 1)
+            remember_numbers(self._store, name, highest + 1)
 
     def delete(self) -> None:
         """Remove every entry and what is remembered of them, and the folder itself if nothing else is in it.

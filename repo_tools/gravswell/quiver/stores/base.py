@@ -13,11 +13,15 @@ right without :meth:`Store.exclusive`.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,10 @@ class Store(ABC):
         A bucket lists it once, a thousand objects a call. Not to be kept: it grows stale.
         """
         return self
+
+    def in_parallel(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """What ``work`` makes of each item, in their order; several at a time on a store behind a network."""
+        return [work(item) for item in items]
 
     @abstractmethod
     def read(self, key: str) -> Content:

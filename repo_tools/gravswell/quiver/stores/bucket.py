@@ -18,25 +18,24 @@ again for versions that were being uploaded meanwhile; a ``config.pbtxt`` found 
 """
 
 import logging
-import random
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, UnavailableError
-from gravswell.quiver.layout import CLAIM, CONFIG, check_key, parse_version, state_key
+from gravswell.quiver.layout import CLAIM, CONFIG, check_key, parse_version
 from gravswell.quiver.manifest import MANIFEST
-from gravswell.quiver.state import EntryState
 from gravswell.quiver.stores import ranges
-from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, Overwrite, PutMode, Store, Update
+from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, Overwrite, PutMode, R, Store, T
 from gravswell.quiver.stores.claims import EXPIRY, Claim, take_over
 from gravswell.quiver.stores.listing import Listing
+from gravswell.quiver.stores.memory import read_state, remember_numbers
 from gravswell.quiver.stores.objects import ObjectInfo, Objects
 
 TOMBSTONES_STAY = timedelta(days=1)
@@ -47,8 +46,6 @@ _WORKERS = 8
 _TRIES = 50
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 class BucketStore(Store):
@@ -99,6 +96,16 @@ class BucketStore(Store):
         with ranges.opened(self._objects, self._objects.stat(self._key(key))) as stream:
             yield stream
 
+    def in_parallel(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """See :meth:`Store.in_parallel`. After an error nothing more is begun."""
+        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="gravswell-store") as pool:
+            futures = [pool.submit(work, item) for item in items]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
     # -- writing
 
     def write(self, key: str, data: bytes, mode: PutMode) -> str:
@@ -120,7 +127,7 @@ class BucketStore(Store):
             view = self.view(entry)
             if int(rest) in _numbers(view):
                 if int(rest) == max(_numbers(view)):
-                    self._remember(entry, int(rest) + 1)
+                    remember_numbers(self, entry, int(rest) + 1)
                 self._bury(view, entry, [int(rest)])
 
     def remove_root(self) -> bool:
@@ -186,9 +193,9 @@ class BucketStore(Store):
             except BaseException:
                 self._quietly(claim.drop)
                 raise
-            self._sweep(view, entry, now=view.objects[f"{folder}/{CLAIM}"].modified)
+            self._sweep(view, entry, now=view.objects[f"{folder}/{CLAIM}"].modified, own=number)
             try:
-                self._in_parallel(
+                self.in_parallel(
                     lambda name: self._objects.put_file(self._key(f"{folder}/{name}"), files[name]),
                     [name for name in files if name != mark],
                 )
@@ -207,7 +214,7 @@ class BucketStore(Store):
         uploads = _uploads(view, entry)
         if not any(key.split("/")[1] not in uploads for key in view.visible):
             raise NotFoundError(f"{self.location(entry)} is not there")
-        if self._state(entry)[0].next_version > number:
+        if read_state(self, entry)[0].next_version > number:
             raise ConflictError(f"{self.location(folder)} was in use before, and no number is used twice")
 
     def _complete(self, entry: str, number: int, key: str, data: bytes) -> None:
@@ -231,28 +238,31 @@ class BucketStore(Store):
         except ConflictError:
             if self._objects.get(self._key(f"{folder}/{MANIFEST}")).data:
                 return
-        self._remember(entry, number + 1)
+        remember_numbers(self, entry, number + 1)
         self._delete(key for key in self.view(folder).objects if not key.endswith(f"/{MANIFEST}"))
 
-    def _sweep(self, view: Listing, entry: str, *, now: datetime) -> None:
-        """Clear away what dead writers left in the entry. ``now`` is by the store's clock."""
+    def _sweep(self, view: Listing, entry: str, *, now: datetime, own: int) -> None:
+        """Clear away what dead writers left in the entry beside our ``own`` number. ``now`` is by the store's clock."""
         for number in _numbers(view):
-            folder = f"{entry}/{number}"
-            mark, claim = view.objects.get(f"{folder}/{MANIFEST}"), view.objects.get(f"{folder}/{CLAIM}")
-            if mark is not None and mark.size == 0:
-                self._quietly(lambda f=folder, m=mark: self._clear(view, f, m, now))  # type: ignore[misc]
-            elif claim is not None and now - claim.modified >= EXPIRY:
-                key = self._key(f"{folder}/{CLAIM}")
-                if mark is not None:
-                    self._quietly(lambda k=key: self._objects.delete([k]))  # type: ignore[misc]
-                elif self._quietly(lambda k=key: take_over(self._objects, k, now=now)):  # type: ignore[misc]
-                    self._quietly(lambda n=number: self._abandon(entry, n))  # type: ignore[misc]
+            if number != own:
+                self._quietly(partial(self._sweep_version, view, entry, number, now))
+
+    def _sweep_version(self, view: Listing, entry: str, number: int, now: datetime) -> None:
+        folder = f"{entry}/{number}"
+        mark, claim = view.objects.get(f"{folder}/{MANIFEST}"), view.objects.get(f"{folder}/{CLAIM}")
+        if mark is not None and mark.size == 0:
+            self._clear(view, folder, mark, now)
+        elif claim is not None and now - claim.modified >= EXPIRY:
+            if mark is not None:
+                self._delete([claim.key])
+            elif take_over(self._objects, self._key(claim.key), now=now):
+                self._abandon(entry, number)
 
     def _clear(self, view: Listing, folder: str, tombstone: ObjectInfo, now: datetime) -> None:
         self._delete(key for key in view.objects if key.startswith(f"{folder}/") and key != tombstone.key)
         if now - tombstone.modified >= TOMBSTONES_STAY:
             entry, _, number = folder.partition("/")
-            self._remember(entry, int(number) + 1)
+            remember_numbers(self, entry, int(number) + 1)
             self._delete([tombstone.key])
 
     # -- removal
@@ -267,7 +277,7 @@ class BucketStore(Store):
                 return
             numbers = _numbers(view)
             if numbers:
-                self._remember(entry, max(numbers) + 1)
+                remember_numbers(self, entry, max(numbers) + 1)
             own = [f"{entry}/{CONFIG}"] if keep is None else []
             self._delete(key for key in own if key in gone)
             self._bury(view, entry, [n for n in numbers if f"{entry}/{n}" not in view.buried])
@@ -296,37 +306,13 @@ class BucketStore(Store):
         passing = {
             n
             for part in (ordered[:-1], ordered[-1:])
-            for n, may_go in zip(part, self._in_parallel(hide, part), strict=True)
+            for n, may_go in zip(part, self.in_parallel(hide, part), strict=True)
             if may_go
         }
         folders = {f"{entry}/{number}" for number in numbers}
         files = [k for k in view.objects if "/".join(k.split("/", 2)[:2]) in folders]
         self._delete(key for key in files if not key.endswith(f"/{MANIFEST}"))
         self._delete(f"{entry}/{number}/{MANIFEST}" for number in passing)
-
-    # -- what is remembered of numbers
-
-    def _state(self, entry: str) -> tuple[EntryState, PutMode]:
-        key = state_key(entry)
-        try:
-            content = self._objects.get(self._key(key))
-        except NotFoundError:
-            return EntryState(), Create()
-        return EntryState.from_bytes(content.data, where=self.location(key)), Update(content.etag)
-
-    def _remember(self, entry: str, next_version: int) -> None:
-        for attempt in range(_TRIES):
-            state, mode = self._state(entry)
-            if state.next_version >= next_version:
-                return
-            data = state.model_copy(update={"next_version": next_version}).to_bytes()
-            try:
-                self._objects.put(self._key(state_key(entry)), data, mode)
-            except ConflictError:
-                time.sleep(random.uniform(0, 0.05 * min(attempt + 1, 10)))  # noqa: S311 - spreads writers, no secret
-            else:
-                return
-        raise ConflictError(f"{self.location(state_key(entry))} changes too fast to be written; try again")
 
     # -- inside
 
@@ -338,17 +324,7 @@ class BucketStore(Store):
         if whole:
             self._objects.delete(whole)
 
-    def _in_parallel(self, work: Callable[[_T], _R], items: list[_T]) -> list[_R]:
-        """Like map, and of several errors the first; what was not begun then is not."""
-        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="gravswell-store") as pool:
-            futures = [pool.submit(work, item) for item in items]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
-    def _quietly(self, work: Callable[[], _R]) -> _R | None:
+    def _quietly(self, work: Callable[[], R]) -> R | None:
         """Clear up without hiding what is under way; the next export into the entry clears what is left."""
         try:
             return work()
