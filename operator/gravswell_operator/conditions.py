@@ -132,6 +132,7 @@ class Transition:
         harmless = {Reason.SUSPENDED, Reason.STARTING, Reason.LOADING, Reason.ROLLING_OUT, Reason.ROLLED_OUT}
         harmless |= {Reason.LOADED, Reason.SCALED_TO_ZERO, Reason.NOT_LISTED_YET, Reason.VERIFICATION_OFF}
         harmless |= {Reason.NOT_RESOLVED_YET, Reason.PLUGIN_STARTING, Reason.NO_REPLICA_READY, Reason.NO_REPLICAS}
+        harmless |= {Reason.NO_MODELS}  # a server is applied before its Models
         return self.status is ConditionStatus.FALSE and self.reason not in harmless
 
 
@@ -167,13 +168,16 @@ _NO_EVENTS = frozenset({AVAILABLE, PROGRESSING, REPOSITORY_RESOLVED, NODE_POOL_R
 def transitions(previous: Sequence[Condition], current: Sequence[Condition]) -> list[Transition]:
     """The conditions of ``current`` that are news: another status or another reason than before.
 
-    One for each reason: two conditions that change for the same one are one event.
+    One for each reason: two conditions that change for the same one are one event, also where the second follows later.
     """
     before = {condition.type: condition for condition in previous}
+    told = {(c.status, c.reason) for c in previous if c.type not in _NO_EVENTS}
     news: dict[str, Transition] = {}
     for condition in current:
         old = before.get(condition.type)
         if condition.type in _NO_EVENTS:
+            continue
+        if old is not None and old.status == condition.status and (condition.status, condition.reason) in told:
             continue
         if old is None or (old.status, old.reason) != (condition.status, condition.reason):
             found = Transition(condition.type, condition.status, condition.reason, condition.message)

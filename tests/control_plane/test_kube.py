@@ -15,6 +15,8 @@ from gravswell.kube.errors import (
     ApiForbiddenError,
     ApiNotFoundError,
     ApiRejectedError,
+    NamespaceNotFoundError,
+    NamespaceTerminatingError,
 )
 from gravswell.kube.resources import CONFIG_MAP, POD, Resource, Selection
 from gravswell.kube.watch import Listed
@@ -162,6 +164,21 @@ async def test_verbs_and_their_conflicts(api, namespace):
         await api.create(CONFIG_MAP, config_map(namespace, "No_Name"))
     with pytest.raises(ApiNotFoundError):
         await api.list_all(Selection(Resource("Nothing", "nothings", "gravswell.test")))
+
+
+async def test_a_namespace_that_is_not_there_or_going(api, kubectl, namespace):
+    absent = config_map("absent", "a")
+    with pytest.raises(NamespaceNotFoundError, match="absent"):
+        await api.apply(CONFIG_MAP, absent)
+    held = config_map(namespace, "held")
+    held["metadata"]["finalizers"] = ["gravswell.test/held"]
+    await api.create(CONFIG_MAP, held)
+    await asyncio.to_thread(kubectl, "delete", "namespace", namespace, "--wait=false")
+    try:
+        with pytest.raises(NamespaceTerminatingError, match="being terminated"):
+            await api.apply(CONFIG_MAP, config_map(namespace, "late"))
+    finally:
+        await api.merge(CONFIG_MAP, namespace, "held", {"metadata": {"finalizers": None}})
 
 
 async def test_a_list_in_pages_by_selectors(api, namespace, monkeypatch):

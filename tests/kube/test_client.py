@@ -80,6 +80,23 @@ async def test_a_status_is_an_error_that_names_the_object(server, api, code, err
 
 
 @pytest.mark.parametrize(
+    ("code", "details", "error"),
+    [
+        (404, {"kind": "namespaces", "name": "ns"}, errors.NamespaceNotFoundError),
+        (404, {"kind": "roles", "name": "ns"}, errors.ApiNotFoundError),
+        (403, {"causes": [{"reason": "NamespaceTerminating"}]}, errors.NamespaceTerminatingError),
+        (403, {"causes": [{"reason": "Other"}, {}]}, errors.ApiForbiddenError),
+        (403, None, errors.ApiForbiddenError),
+    ],
+)
+async def test_what_is_the_namespaces_fault(server, api, code, details, error):
+    server.handler = lambda _: web.json_response({"message": "no", "details": details}, status=code)
+    with pytest.raises(error) as caught:
+        await api.create(SERVICE_ACCOUNT, {"metadata": {"namespace": "ns", "name": "name"}})
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize(
     ("answer", "seconds"),
     [
         (lambda: status(429, Retry_After="5"), 5),

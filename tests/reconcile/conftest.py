@@ -1,5 +1,6 @@
 """The engine on an API server in memory: what it applies is stored and observed, and every write is on record."""
 
+import asyncio
 import copy
 import itertools
 from collections.abc import Callable
@@ -57,6 +58,11 @@ class Api:
     async def apply(self, resource: ResourceType, manifest: dict[str, Any], *, manager: str = "") -> dict[str, Any]:
         metadata = manifest["metadata"]
         self._request(f"apply as {manager}" if manager else "apply", resource, metadata["name"])
+        if resource is resources.ROLE_BINDING:
+            role = manifest["roleRef"]["name"]
+            if ("Role", metadata["namespace"], role) not in self.objects:
+                raise errors.ApiNotFoundError(f'RoleBinding {metadata["name"]}: role "{role}" not found')
+        await asyncio.sleep(0)  # what is sent at the same time does not find this one
         old = self.objects.get((resource.kind, metadata.get("namespace", ""), metadata["name"]), {"metadata": {}})
         merged = {**old, **copy.deepcopy(manifest), "metadata": {**old["metadata"], **copy.deepcopy(metadata)}}
         return self.store(merged)

@@ -25,6 +25,7 @@ CHILDREN = [
 async def test_everything_is_made_once_and_then_nothing_is_written(served):
     await served.settle()
     assert all(f"apply {child}" in served.api.writes for child in CHILDREN)
+    assert sum(served.engine.failed.values()) == 0
     # What pods need is there before the pods.
     assert served.api.writes.index("apply Deployment server") > served.api.writes.index(
         "apply RoleBinding server-agent"
@@ -117,19 +118,53 @@ def test_a_failure_is_told_without_the_port_that_differs_each_time(port):
     [
         (errors.ApiRejectedError("spec.x is wrong"), "Rejected"),
         (errors.ApiForbiddenError("exceeded quota"), "Forbidden"),
-        (errors.ApiNotFoundError("no such namespace"), "NamespaceNotFound"),
+        (errors.NamespaceNotFoundError("no such namespace"), "NamespaceNotFound"),
+        (errors.ApiNotFoundError("no such Role"), "ApiError"),
     ],
 )
-async def test_what_the_api_server_says_reaches_the_status(served, error, reason):
-    served.api.refuse = lambda words: error if words == "apply Service server" else None
+@pytest.mark.parametrize("child", ["ConfigMap server-desired", "Role server-agent", "RoleBinding server-agent"])
+async def test_what_the_api_server_says_reaches_the_status(served, child, error, reason):
+    served.api.refuse = lambda words: error if words == f"apply {child}" else None
     key = next(served.context.cache.all(resources.INFERENCE_SERVER)).key
     await served.engine.handle(key)
     ready = served.condition("InferenceServer", "server")
     assert ready["reason"] == reason
     assert str(error) in ready["message"]
     assert f"InferenceServer {reason}" in served.events.told
-    # The Deployment waits until what it needs is there.
+    # The Deployment waits until what it needs is there; what no pod needs does not.
     assert served.get("Deployment", "server") is None
+    assert served.get("Service", "server") is not None
+
+
+async def test_a_service_that_is_refused_holds_up_nothing_else(served):
+    refused = errors.ApiRejectedError("metadata.annotations: Invalid value")
+    await served.settle()
+    served.api.refuse = lambda words: refused if words == "apply Service server" else None
+    change = {"replicas": None, "autoscaling": {"minReplicas": 1, "maxReplicas": 2}}
+    served.change(resources.INFERENCE_SERVER, "server", service={"annotations": {"a": "b"}}, **change)
+    await served.tick()
+    await served.tick()
+    assert served.get("HorizontalPodAutoscaler", "server") is not None
+    served.change(resources.INFERENCE_SERVER, "server", replicas=2, autoscaling=None)
+    await served.tick()
+    await served.tick()
+    assert served.get("Deployment", "server")["spec"]["replicas"] == 2
+    # What is no longer wanted goes all the same.
+    assert served.get("HorizontalPodAutoscaler", "server") is None
+    assert served.condition("InferenceServer", "server")["reason"] == "Rejected"
+
+
+async def test_what_a_workload_may_still_use_stays_until_it_is_changed(served):
+    """An account of the users' own comes in place of ours, and the Deployment cannot be changed yet."""
+    await served.settle()
+    refused = errors.ApiUnavailableError("busy")
+    served.api.refuse = lambda words: refused if words.startswith("apply Deployment") else None
+    served.change(resources.MODEL_REPOSITORY, "models", serviceAccountName="theirs")
+    await served.tick()
+    assert served.get("ServiceAccount", "server-agent") is not None
+    served.api.refuse = lambda _: None
+    await served.settle()
+    assert served.get("ServiceAccount", "server-agent") is None
 
 
 async def test_a_fault_of_ours_is_logged_and_nobody_elses(served, caplog):

@@ -47,3 +47,13 @@ def test_events_are_for_news():
 def test_one_reason_is_one_event():
     both = [written(), written(type_=conditions.ACCESSIBLE), written(type_=conditions.AVAILABLE)]
     assert [t.type for t in transitions([], both)] == [conditions.READY]
+
+
+def test_one_reason_is_one_event_also_where_the_second_condition_follows_later():
+    no, reason = ConditionStatus.FALSE, Reason.NO_MODELS
+    models = written(no, reason, conditions.MODELS_RESOLVED)
+    starting, waiting = written(no, Reason.STARTING), written(no, reason)
+    assert transitions([models, starting], [models, waiting]) == []
+    # That it is no longer Ready is news of its own.
+    (news,) = transitions([models, written()], [models, waiting])
+    assert (news.type, news.reason, news.warning) == ("Ready", "NoModels", False)

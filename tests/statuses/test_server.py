@@ -186,4 +186,4 @@ def test_fields(view, workload, pod, report):
 def test_models_that_are_not_resolved_yet_are_not_missing(view, workload):
     waiting = Resolution(NONE.desired, {"my-model": Outcome(None, Reason.NOT_RESOLVED_YET, "not listed yet")})
     found = said(view(deployment=workload(1, 0), resolution=waiting))
-    assert (found["Ready"].reason, found["ModelsResolved"].reason) == (Reason.MODELS_UNRESOLVED,) * 2
+    assert (found["Ready"].reason, found["ModelsResolved"].reason) == (Reason.NOT_RESOLVED_YET,) * 2

@@ -16,6 +16,8 @@ from gravswell_operator.desired.objects import Manifest
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.state import Problem
 
+_BEFORE_PODS = (("ConfigMap", "ServiceAccount", "Role"), ("RoleBinding",))
+"""What pods need when they start, step by step: a binding is refused while its Role is not stored."""
 _WORKLOADS = ("Deployment", "DaemonSet", "HorizontalPodAutoscaler")
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ def problem(error: GravswellError) -> Problem:
         return Problem(Reason.REJECTED, f"the API server refuses what follows from the spec: {text}")
     if isinstance(error, errors.ApiForbiddenError):
         return Problem(Reason.FORBIDDEN, f"the operator may not do this: {text}")
-    if isinstance(error, errors.ApiNotFoundError):
+    if isinstance(error, errors.NamespaceNotFoundError):
         return Problem(Reason.NAMESPACE_NOT_FOUND, text)
     return Problem(Reason.API_ERROR, f"tried again soon: {text}")
 
@@ -52,24 +54,37 @@ def problem(error: GravswellError) -> Problem:
 async def apply_children(context: Context, owner: Record, wanted: Sequence[Manifest]) -> None:
     """Make the children of ``owner`` what is wanted, and delete the others.
 
-    What pods need comes before pods. The first failure is raised when everything else has been tried.
+    What pods need comes before pods, and where that fails, the workloads stay as they are. Everything else is tried
+    whatever fails: a Service that is refused holds up no pod. What is no longer wanted stays as long as a workload
+    could not be changed, which may still use it. The first failure is raised at the end.
     """
-    before = [m for m in wanted if m["kind"] not in _WORKLOADS]
-    workloads = [m for m in wanted if m["kind"] in _WORKLOADS]
-    await _all(context, owner, before)
-    await _all(context, owner, workloads)
-    keep = {_key(manifest) for manifest in wanted}
+    failures: list[BaseException] = []
+    for kinds in _BEFORE_PODS:
+        if not failures:
+            failures += await _all(context, owner, [m for m in wanted if m["kind"] in kinds])
+    before = [kind for kinds in _BEFORE_PODS for kind in kinds]
+    workloads = [m for m in wanted if m["kind"] in _WORKLOADS] if not failures else []
+    others = [m for m in wanted if m["kind"] not in (*before, *_WORKLOADS)]
+    with_pods, beside = await asyncio.gather(_all(context, owner, workloads), _all(context, owner, others))
+    failures += with_pods
+    if not failures:
+        await _delete_unwanted(context, owner, {_key(manifest) for manifest in wanted})
+    failures += beside
+    if failures:
+        raise failures[0]
+
+
+async def _delete_unwanted(context: Context, owner: Record, keep: set[Key]) -> None:
     for record in context.children(owner):
         if record.key not in keep:
             log.info("%s: deleting %s, which is no longer wanted", owner.key, record.key)
             await context.client.delete(record.key.resource, record.key.namespace, record.key.name, record.uid)
 
 
-async def _all(context: Context, owner: Record, manifests: Sequence[Manifest]) -> None:
+async def _all(context: Context, owner: Record, manifests: Sequence[Manifest]) -> list[BaseException]:
+    """Apply all of them; what failed, in their order."""
     results = await asyncio.gather(*(_apply(context, owner, m) for m in manifests), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    return [result for result in results if isinstance(result, BaseException)]
 
 
 def _key(manifest: Manifest) -> Key:

@@ -177,7 +177,7 @@ def _nothing_to_serve(view: ServerView) -> Problem | None:
     if resolution is None or resolution.desired.models:
         return None
     if resolution.unresolved:
-        return Problem(Reason.MODELS_UNRESOLVED, _unresolved_text(resolution))
+        return _unresolved(resolution)
     name = view.server.metadata.name
     return Problem(
         Reason.NO_MODELS, f"no Model names this server; apply one with serverRef.name: {name}, or set models: All"
@@ -245,13 +245,17 @@ def _models(view: ServerView) -> list[Finding]:
     if (nothing := _nothing_to_serve(view)) is not None:
         return [Finding(conditions.MODELS_RESOLVED, False, nothing.reason, nothing.message)]
     if view.resolution.unresolved:
-        return [Finding(conditions.MODELS_RESOLVED, False, Reason.MODELS_UNRESOLVED, _unresolved_text(view.resolution))]
+        problem = _unresolved(view.resolution)
+        return [Finding(conditions.MODELS_RESOLVED, False, problem.reason, problem.message)]
     known = count(len(view.resolution.desired.models), "model")
     return [Finding(conditions.MODELS_RESOLVED, True, Reason.MODELS_KNOWN, f"{known} resolved to versions")]
 
 
-def _unresolved_text(resolution: Resolution) -> str:
-    return "; ".join(f"{entry}: {outcome.message}" for entry, outcome in resolution.unresolved.items())
+def _unresolved(resolution: Resolution) -> Problem:
+    """What could not be resolved, and why. That the repository is not listed yet is no fault of anybody."""
+    text = "; ".join(f"{entry}: {outcome.message}" for entry, outcome in resolution.unresolved.items())
+    waiting = all(outcome.reason is Reason.NOT_RESOLVED_YET for outcome in resolution.unresolved.values())
+    return Problem(Reason.NOT_RESOLVED_YET if waiting else Reason.MODELS_UNRESOLVED, text)
 
 
 def serves(model: DesiredModel, report: Report | None) -> bool:

@@ -6,8 +6,10 @@
     ├── UnavailableError  ← ApiUnavailableError   no answer, 429 or 5xx: try again later
     │   │                 ← ApiExpiredError       410: what was asked for is too old; ask anew
     │   └── AccessDeniedError ← ApiForbiddenError 401 or 403: the role lacks something
+    │                           └── NamespaceTerminatingError   or the namespace is being deleted
     ├── InvalidInputError ← ApiRejectedError      400, 422 and other 4xx: what was sent cannot be right
     ├── NotFoundError     ← ApiNotFoundError      404: the object, its namespace or its kind
+    │                           └── NamespaceNotFoundError      the namespace
     └── ConflictError     ← ApiConflictError      409 or 412: somebody else was faster
 """
 
@@ -40,12 +42,20 @@ class ApiForbiddenError(AccessDeniedError):
     """The API server refused our credentials or found our role too small."""
 
 
+class NamespaceTerminatingError(ApiForbiddenError):
+    """Nothing is created in a namespace that is being deleted; what it holds goes with it."""
+
+
 class ApiRejectedError(InvalidInputError):
     """The API server found the object invalid; the message is its own."""
 
 
 class ApiNotFoundError(NotFoundError):
     """The object, its namespace or its kind is not there."""
+
+
+class NamespaceNotFoundError(ApiNotFoundError):
+    """The namespace itself is not there."""
 
 
 class ApiConflictError(ConflictError):
@@ -75,9 +85,14 @@ def told(what: str, status: int, document: dict[str, Any], retry_after: str | No
         412: ApiConflictError,
         410: ApiExpiredError,
     }
+    details = document.get("details") or {}
+    if status == 403 and any(cause.get("reason") == "NamespaceTerminating" for cause in details.get("causes") or ()):
+        return NamespaceTerminatingError(text)
+    if status == 404 and details.get("kind") == "namespaces":
+        return NamespaceNotFoundError(text)
     if status in plain:
         return plain[status](text)
     if 400 <= status < 500 and status != 429:
         return ApiRejectedError(text)
-    asked = retry_after or str((document.get("details") or {}).get("retryAfterSeconds", ""))
+    asked = retry_after or str(details.get("retryAfterSeconds", ""))
     return ApiUnavailableError(text, float(asked) if asked.isdigit() else None)

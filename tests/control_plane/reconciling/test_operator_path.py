@@ -82,15 +82,18 @@ def test_the_agents_may_do_what_they_need_and_nothing_else(serving):
     assert not may("get", "secrets", "any")
 
 
-def test_events_tell_the_story(serving):
+def test_events_tell_the_story(serving, operator):
     world = serving
     events = json.loads(world.kubectl("get", "events.events.k8s.io", "-o", "json"))["items"]
-    told = {(e["regarding"]["kind"], e["reason"]) for e in events if e.get("reportingController") == (
-        "gravswell.dev/operator"
-    )}  # fmt: skip
+    ours = [e for e in events if e.get("reportingController") == "gravswell.dev/operator"]
+    told = {(e["regarding"]["kind"], e["reason"]) for e in ours}
     assert ("InferenceServer", "Serving") in told
     assert ("Model", "GoldenReproduced") in told
     assert ("ModelRepository", "Listed") in told
+    # Nothing went wrong, so nobody is warned.
+    assert [e["note"] for e in ours if e["type"] == "Warning"] == []
+    lines = [line for line in operator.log.read_text().splitlines() if world.namespace in line]
+    assert [line for line in lines if " INFO " not in line] == []
 
 
 def test_a_published_version_rolls_out_and_back(serving):
