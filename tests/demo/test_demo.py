@@ -121,6 +121,20 @@ def test_on_a_cluster_of_the_users_it_leaves_nothing_there(mark: dict[str, str])
         assert "gravswell" not in cluster.kubectl("get", "customresourcedefinitions", "--output=name")
 
 
+def test_on_a_cluster_without_gpus_it_goes_the_whole_way_without_a_pool(mark: dict[str, str]) -> None:
+    """As on kind: nodes that carry the example pool's label, and no GPU."""
+    with DevCluster(gpus=0) as cluster:
+        done = run_demo(mark, "--context", "gravswell-dev", "--kubeconfig", str(cluster.kubeconfig))
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        before, said, after = done.stdout.partition("Without GPUs there: no ready node has nvidia.com/gpu.product=")
+        assert said
+        assert "train for" not in before
+        for words in ("no request failed", "the test set through both replicas", "nothing is left"):
+            assert words in after
+        assert not re.search(r"^GPUNodePool ", after, re.M)
+        assert "gravswell" not in cluster.kubectl("get", "customresourcedefinitions", "--output=name")
+
+
 def test_a_cluster_that_cannot_see_the_folder_is_refused_at_once(mark: dict[str, str], tmp_path: Path) -> None:
     with ControlPlane(tmp_path / "plane") as plane:
         context = yaml.safe_load(plane.kubeconfig.read_text())["current-context"]

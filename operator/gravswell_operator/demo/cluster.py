@@ -15,14 +15,15 @@ from rich.table import Table
 
 from gravswell.errors import ConflictError, GravswellError, UnavailableError
 from gravswell_operator.api import crd
+from gravswell_operator.demo.fitting import Fitted
 from gravswell_operator.demo.local import ENTRY, Lab, classify, publish
 from gravswell_operator.demo.objects import (
     NAMESPACE,
+    Manifests,
     Watch,
     Watched,
     applied,
     children,
-    examples,
     until_gone,
     with_repository,
 )
@@ -132,9 +133,9 @@ def running_operator(story: Story, kubectl: Kubectl, log: Path) -> Iterator[Call
         operator.stop(timeout=10)
 
 
-def _require_free_names(kubectl: Kubectl) -> None:
-    """Raise :class:`ConflictError` where the cluster has objects of the user's by the examples' names."""
-    wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in examples()}
+def _require_free_names(kubectl: Kubectl, manifests: Manifests) -> None:
+    """Raise :class:`ConflictError` where the cluster has objects of the user's by the manifests' names."""
+    wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
     for item in applied(kubectl):
         kind, name = item["kind"], item["metadata"]["name"]
         if (kind, name) in wanted:
@@ -144,17 +145,18 @@ def _require_free_names(kubectl: Kubectl) -> None:
             )
 
 
-def apply_examples(story: Story, kubectl: Kubectl, url: str, still_well: Callable[[], None]) -> None:
-    """Apply ``examples/`` for the repository at ``url`` and show how everything becomes Ready."""
-    manifests = with_repository(examples(), url, ENTRY)
-    story.say(f"[dim]examples/ with the repository's url set to {url}[/]")
+def apply_examples(story: Story, kubectl: Kubectl, fit: Fitted, url: str, still_well: Callable[[], None]) -> None:
+    """Apply what fits of ``examples/`` for the repository at ``url`` and show how everything becomes Ready."""
+    manifests = with_repository(fit.manifests, url, ENTRY)
+    without = ", without GPUNodePool and GPUs" if fit.without else ""
+    story.say(f"[dim]examples/ with the repository's url set to {escape(url)}{without}[/]")
     watch = Watch(kubectl, [Watched(m["kind"], m["metadata"]["name"]) for m in manifests])
     shown = "apply -f examples/"
     story.command(kubectl, "apply", "--filename=-", shown=shown, stdin=yaml.safe_dump_all(manifests))
     with story.step("everything is Ready", spinner=False) as step:
         watch.until_ready(story, still_well=still_well)
         step.note = f"slowest: {max(watch.objects, key=lambda w: w.seconds or 0).kind}"
-    made = children(kubectl)
+    made = children(kubectl, manifests)
     table = Table(title="What the operator made", title_justify="left", show_edge=False, pad_edge=False)
     table.add_column("kind")
     table.add_column("objects", justify="right")
@@ -219,47 +221,47 @@ def infer(story: Story, lab: Lab, kubectl: Kubectl, *, title: str) -> None:
         asyncio.run(classify(story, lab, replicas(kubectl, stack), title=title))
 
 
-def delete(story: Story, kubectl: Kubectl) -> None:
+def delete(story: Story, kubectl: Kubectl, manifests: Manifests) -> None:
     """Delete what was applied, and show that nothing of the operator's is left."""
     with story.step("delete everything") as step:
-        story.command(kubectl, "delete", "--filename=-", shown="delete -f examples/", stdin=_references())
-        until_gone(kubectl)
+        story.command(kubectl, "delete", "--filename=-", shown="delete -f examples/", stdin=_references(manifests))
+        until_gone(kubectl, manifests)
         step.note = "nothing is left: no object, no pod, no process"
 
 
-def _references() -> str:
-    return yaml.safe_dump_all({key: m[key] for key in ("apiVersion", "kind", "metadata")} for m in examples())
+def _references(manifests: Manifests) -> str:
+    return yaml.safe_dump_all({key: m[key] for key in ("apiVersion", "kind", "metadata")} for m in manifests)
 
 
 @contextmanager
-def _swept(story: Story, kubectl: Kubectl) -> Iterator[None]:
+def _swept(story: Story, kubectl: Kubectl, manifests: Manifests) -> Iterator[None]:
     """Leave nothing behind when the block is interrupted or fails; when it ends well it has deleted all itself."""
     try:
         yield
     except BaseException:
         with _first_error_counts(story, "what examples/ describes"), story.step("clean up"):
-            kubectl("delete", "--ignore-not-found", "--filename=-", stdin=_references())
+            kubectl("delete", "--ignore-not-found", "--filename=-", stdin=_references(manifests))
         raise
 
 
 def serve_on_cluster(
-    story: Story, lab: Lab, kubectl: Kubectl, url: str, *, hold: Callable[[], None] | None = None
+    story: Story, lab: Lab, kubectl: Kubectl, fit: Fitted, url: str, *, hold: Callable[[], None] | None = None
 ) -> None:
-    """All of the second half, on the cluster that ``kubectl`` reaches.
+    """All of the second half, on the cluster that ``kubectl`` reaches, with what ``fit`` says that it can run.
 
     ``url`` is the repository as the cluster's nodes see it; ``hold`` is called before everything is taken away.
     """
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="gravswell-demo-"))
         stack.enter_context(custom_resources(story, kubectl))
-        _require_free_names(kubectl)
+        _require_free_names(kubectl, fit.manifests)
         still_well = stack.enter_context(running_operator(story, kubectl, Path(scratch) / "operator.log"))
-        stack.enter_context(_swept(story, kubectl))
-        apply_examples(story, kubectl, url, still_well)
+        stack.enter_context(_swept(story, kubectl, fit.manifests))
+        apply_examples(story, kubectl, fit, url, still_well)
         infer(story, lab, kubectl, title="the test set through the operator's server")
         asyncio.run(roll(story, lab, kubectl, epochs=20))
         scale(story, kubectl, still_well, 2)
         infer(story, lab, kubectl, title="the test set through both replicas")
         if hold is not None:
             hold()
-        delete(story, kubectl)
+        delete(story, kubectl, fit.manifests)

@@ -37,7 +37,10 @@ _POLL = 0.3
 _HERE = Path(__file__).resolve()
 
 
-def examples() -> list[dict[str, Any]]:
+Manifests = list[dict[str, Any]]
+
+
+def examples() -> Manifests:
     """The manifests of ``examples/``: from the source tree, or from where the wheel carries them."""
     for folder in (_HERE.parent / "examples", _HERE.parents[3] / "examples"):
         files = sorted(folder.glob("*.yaml"))
@@ -46,7 +49,7 @@ def examples() -> list[dict[str, Any]]:
     raise NotFoundError("the example manifests are missing from this installation; install gravswell again")
 
 
-def with_repository(manifests: list[dict[str, Any]], url: str, entry: str) -> list[dict[str, Any]]:
+def with_repository(manifests: Manifests, url: str, entry: str) -> Manifests:
     """The manifests with the one thing replaced that the examples leave open: where the repository is."""
     for manifest in manifests:
         if manifest["kind"] == "ModelRepository":
@@ -135,9 +138,9 @@ def applied(kubectl: Kubectl) -> list[dict[str, Any]]:
     return [item for item in items if item["metadata"].get("namespace", NAMESPACE) == NAMESPACE]
 
 
-def children(kubectl: Kubectl) -> Counter[str]:
-    """How many objects of each kind the operator has made for the examples, their pods included."""
-    names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in examples()}
+def children(kubectl: Kubectl, manifests: Manifests) -> Counter[str]:
+    """How many objects of each kind the operator has made for ``manifests``, their pods included."""
+    names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
     found: dict[str, str] = {}
     for kind, label in OWNER_LABELS.items():
         for name in sorted(name for owner, name in names if owner == kind):
@@ -147,10 +150,13 @@ def children(kubectl: Kubectl) -> Counter[str]:
     return Counter(found.values())
 
 
-def until_gone(kubectl: Kubectl) -> None:
-    """Wait until nothing of the operator's is left. Raises :class:`UnavailableError` that counts what stayed."""
+def until_gone(kubectl: Kubectl, manifests: Manifests) -> None:
+    """Wait until nothing is left of what the operator made for ``manifests``.
+
+    Raises :class:`UnavailableError` that counts what stayed.
+    """
     deadline = time.monotonic() + GONE_TIMEOUT
-    while left := children(kubectl):
+    while left := children(kubectl, manifests):
         if time.monotonic() > deadline:
             counts = ", ".join(f"{count} {kind}" for kind, count in left.items())
             raise UnavailableError(f"still there {GONE_TIMEOUT:.0f} s after the deletion: {counts}")

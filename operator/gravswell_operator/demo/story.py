@@ -17,8 +17,10 @@ from gravswell.errors import ConflictError, InvalidInputError, UnsupportedError
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
 from gravswell_operator.demo.cluster import serve_on_cluster
 from gravswell_operator.demo.digits import load_digits, trainer
+from gravswell_operator.demo.fitting import Fitted, fitted
 from gravswell_operator.demo.interruption import full_disk_told, interruptible, wait_for_interrupt
 from gravswell_operator.demo.local import ENTRY, Lab, classify, publish, show_repository
+from gravswell_operator.demo.objects import examples
 from gravswell_operator.demo.reach import require_free_ports
 from gravswell_operator.demo.view import Story
 from gravswell_operator.devcluster import BackgroundBuild, Binaries, DevCluster
@@ -60,7 +62,7 @@ def tell(story: Story, options: Options) -> None:
         if build is not None:
             _serve_on_own_cluster(story, lab, build, keep=options.keep)
         elif users is not None:
-            _serve_on_users_cluster(story, lab, users, options)
+            _serve_on_users_cluster(story, lab, *users, options)
     story.say("")
     story.console.print(story.ledger(time.monotonic() - started))
 
@@ -123,7 +125,8 @@ def _serve_on_own_cluster(story: Story, lab: Lab, build: BackgroundBuild, *, kee
             export = f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}"
             wait_for_interrupt(story, "Kept up. In another terminal:", export, f"{kubectl} get gravswell,pods")
 
-        serve_on_cluster(story, lab, cluster.kubectl, lab.directory.as_uri(), hold=hold if keep else None)
+        everything = Fitted(examples())
+        serve_on_cluster(story, lab, cluster.kubectl, everything, lab.directory.as_uri(), hold=hold if keep else None)
 
 
 @contextmanager
@@ -138,8 +141,8 @@ def _development_cluster(story: Story, binaries: Binaries) -> Iterator[DevCluste
             cluster.stop()
 
 
-def _users_cluster(story: Story, context: str, options: Options) -> Kubectl:
-    """The user's own cluster, asked for an answer before anything else is begun."""
+def _users_cluster(story: Story, context: str, options: Options) -> tuple[Kubectl, Fitted]:
+    """The user's own cluster, asked before anything else is begun, and what of the examples it can run."""
     kubectl = Kubectl(_users_kubectl(story), options.kubeconfig, context)
     with story.step(f"reach the cluster of the context {context}"):
         kubectl("get", "--raw=/readyz")
@@ -149,7 +152,10 @@ def _users_cluster(story: Story, context: str, options: Options) -> Kubectl:
             f"volume that both can (--directory FOLDER here, --repository-url pvc://CLAIM/PATH there), or leave "
             f"--context out for a development cluster"
         )
-    return kubectl
+    fit = fitted(examples(), kubectl.items("nodes"))
+    if fit.without:
+        story.say(f"[yellow]Without GPUs there:[/] {escape(fit.without)}")
+    return kubectl, fit
 
 
 def _users_kubectl(story: Story) -> Path:
@@ -165,14 +171,14 @@ def _in_words(at: BuildProgress) -> tuple[str, int, int]:
     return f"{at.action} {at.program} ({at.index} of {at.total})", at.index - 1, at.total
 
 
-def _serve_on_users_cluster(story: Story, lab: Lab, kubectl: Kubectl, options: Options) -> None:
+def _serve_on_users_cluster(story: Story, lab: Lab, kubectl: Kubectl, fit: Fitted, options: Options) -> None:
     story.chapter(f"3. Served by Kubernetes: the cluster of the context {options.context}")
     url = options.repository_url or lab.directory.as_uri()
 
     def hold() -> None:
         wait_for_interrupt(story, f"Kept up in the context {options.context}.")
 
-    serve_on_cluster(story, lab, kubectl, url, hold=hold if options.keep else None)
+    serve_on_cluster(story, lab, kubectl, fit, url, hold=hold if options.keep else None)
 
 
 @contextmanager
