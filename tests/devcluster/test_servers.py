@@ -20,6 +20,7 @@ class Scripts(Servers):
     def _start(self) -> None:
         for number, script in enumerate(self.scripts):
             ready = self.folder / str(number)
+            ready.unlink(missing_ok=True)
             child = self._spawn(f"script {number}", ["sh", "-c", script.format(ready=ready)], log=f"{number}.log")
             self.started.append(child)
             self._wait(child, ready.exists)
