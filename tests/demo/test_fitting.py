@@ -1,6 +1,8 @@
-"""What the demo makes of ``examples/`` for a cluster of the user's."""
+"""What the demo, and the README's reader, make of ``examples/`` for a cluster of one's own."""
 
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from gravswell_operator.api.manifest import parse
 from gravswell_operator.demo.fitting import fitted
 from gravswell_operator.demo.objects import examples
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 LABEL = {"nvidia.com/gpu.product": "Simulated-GPU"}
 
 
@@ -62,3 +65,14 @@ def test_what_was_given_is_not_changed() -> None:
     before = copy.deepcopy(given)
     fitted(given, [])
     assert given == before
+
+
+def test_the_readme_names_what_there_is_to_edit_on_a_cluster_of_ones_own() -> None:
+    section = re.search(r"^## On Kubernetes\n(.*?)\n```\n(.*?)\n\|", README.read_text(), re.M | re.S)
+    assert section is not None
+    commands, below = section.groups()
+    assert commands.index("not published yet") < commands.index("helm install"), "said too late"
+    assert "--set image.repository=" in commands
+    assert re.findall(r"EDITOR examples/(\w+)", commands) == ["modelrepository", "gpunodepool"]
+    for words in ("`gpunodepool.yaml` out", "`nodePoolRef` away", "`gpus: 0`"):
+        assert words in below
