@@ -1,6 +1,8 @@
 """The repository's commands, as a user runs them: results on stdout, errors in one line, an exit code for each kind."""
 
 import pickle
+import resource
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LinearRegression
+
+from gravswell.errors import UnavailableError
 
 from .conftest import Run
 
@@ -111,7 +115,7 @@ def test_pickles_only_when_trusted(run: Run, tmp_path: Path, name: str, dump: Ca
         (["add", "r", "m"], 4, "exists already"),
         (["add", "r", "n", "--platform", "plan"], 2, "onnxruntime_onnx"),
         (["add", "nowhere", "m"], 3, "gravswell init nowhere"),
-        (["ls", "gs://bucket/x"], 9, "gs://bucket/x"),
+        (["ls", "ftp://host/x"], 9, "ftp://host/x"),
         (["ls", "given.onnx"], 2, "is a file"),
         (["ls", "r", "other"], 3, "entries: m"),
         (["show", "r", "m/7"], 3, "its versions: 1"),
@@ -251,3 +255,22 @@ def test_names_that_look_like_markup(run: Run, model: Path) -> None:
     assert run("verify", "x[/b]").code == 0
     assert run("export", "x[/b]", "m", model.name, "--add").code == 0
     assert run("show", "x[/b]", "m/1").code == 0
+
+
+def test_a_disk_that_takes_no_more_is_one_line(run: Run, model: Path, tmp_path: Path) -> None:
+    run("init", "r")
+    run("add", "r", "m")
+    done = subprocess.run(
+        [sys.executable, "-m", "gravswell", "export", "r", "m", model],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)),
+    )
+    assert done.returncode == UnavailableError.exit_code
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path}/.r.gravswell-staging/")
+    assert "File too large; raise the limit of a file's size, `ulimit -f`" in line
+    assert run("ls", "r", "-o", "json").data == {"m": []}

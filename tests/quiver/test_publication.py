@@ -1,9 +1,9 @@
 """What makes a version exist, when, and under which number; and that nothing else is ever seen."""
 
-import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -259,14 +259,46 @@ def test_a_reader_beside_a_writer_never_sees_half_a_config(root: Path, entry: qv
     assert len(seen) > 1
 
 
-def test_a_full_disk_is_one_message(entry: qv.Entry, affine: Affine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+_EXPORT_WITHIN_LIMITS = """
+import resource, signal, sys
+from gravswell import quiver as qv
+from gravswell.errors import UnavailableError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write beyond the limit fails, as on a full disk
+repo = qv.ModelRepository.open(sys.argv[1])
 
-    monkeypatch.setattr(Path, "rename", full)
-    with pytest.raises(UnavailableError, match=r"my-model/1: No space left on device; free some space"):
-        entry.export_version(affine())
+def told(write, *arguments):
+    try:
+        print(write(*arguments))
+    except UnavailableError as error:
+        print(type(error.__cause__).__name__, error)
+
+for limit in map(int, sys.argv[3:]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))
+    told(repo.models["my-model"].export_version, sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, -1))
+told(repo.add, "another")
+"""
+
+
+def test_a_disk_that_takes_no_more_is_one_message(
+    root: Path, repo: qv.ModelRepository, entry: qv.Entry, affine: Affine, tmp_path: Path
+) -> None:
+    """Whichever of a version's files is the one too many, really written under the system's limit of a file's size."""
+    model = tmp_path / "given.onnx"
+    model.write_bytes(affine().SerializeToString())
+    repo.add("measured").export_version(model)
+    sizes = {path.name: path.stat().st_size for path in root.glob("measured/1/*")}
+    repo.remove("measured")
+    limits = sorted(size - 1 for size in sizes.values())
+    command = [sys.executable, "-c", _EXPORT_WITHIN_LIMITS, str(root), str(model), *map(str, limits)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(sizes) + 1
+    for line in lines:
+        assert re.fullmatch(rf"OSError {root.parent}/\S+: File too large; raise .*`ulimit -f`.*", line)
     assert entry.versions == []
+    assert not list(root.parent.glob(".*staging"))
 
 
 @pytest.mark.parametrize("version", [None, 1])

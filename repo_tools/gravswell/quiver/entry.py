@@ -7,6 +7,7 @@ from typing import Any
 from gravswell.errors import ConflictError, InvalidInputError, NotFoundError
 from gravswell.quiver.config import ConfigText, ModelConfig
 from gravswell.quiver.datatypes import parse_data_type
+from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.layout import check_version, config_key, version_folder
 from gravswell.quiver.live import Config
 from gravswell.quiver.manifest import MODEL_FILE, Manifest, TensorRecord
@@ -145,6 +146,7 @@ class Entry:
         :raises VerificationError: the exported graph answers otherwise than the framework.
         :raises InvalidInputError: wrong arguments, or a signature other than the earlier versions'. Also a ValueError.
         :raises NotFoundError: the entry was removed meanwhile.
+        :raises UnavailableError: the disk takes no more.
         :raises ConflictError: ``version`` is or was in use, or the entry was replaced meanwhile.
         """
         from gravswell.quiver.exporters import ExportRequest, InputSpec, build  # noqa: PLC0415 - imports ONNX
@@ -188,7 +190,7 @@ class Entry:
             inferred=inferred and output_names is None,
             samples=_samples(sample_inputs),
         )
-        with self._store.staging() as stage:
+        with self._store.staging() as stage, refusals_told(stage):
             built = build(request, stage, rows_apart=publication.batched(), rtol=rtol, atol=atol, stage=on_stage)
             on_stage("publishing")
             number = publication.publish(stage, built)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError, VerificationError
+from gravswell.quiver.disk import sync_folder, told
 from gravswell.quiver.layout import check_key
 from gravswell.quiver.manifest import MANIFEST, FileRecord, Manifest
 from gravswell.quiver.stores import Store
@@ -79,7 +80,7 @@ def _copy(store: Store, folder: str, path: str, record: FileRecord | None, *, ta
             raise NotFoundError(f"{store.location(folder)} was removed while it was read") from None
         raise VerificationError(f"{where} is missing, though the manifest names it: the version is damaged") from None
     except OSError as error:
-        raise UnavailableError(f"copying {where} to {target}: {error.strerror or error}") from error
+        raise UnavailableError(f"copying {where} to {target}: {told(error)}") from error
     if record is not None and size != record.size:
         more = "more than" if size > record.size else f"{size} of"
         raise VerificationError(f"{where} has {more} the {record.size} bytes in the manifest: the version is damaged")
@@ -119,7 +120,7 @@ def _appearing(destination: Path, staging: Path | None) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=parent, prefix=f".{destination.name}.partial-"))
     except OSError as error:
-        raise UnavailableError(f"{parent}: {error.strerror}; free some space or check its mode") from error
+        raise UnavailableError(f"{parent}: {told(error, 'check its mode')}") from error
     try:
         yield partial
         try:
@@ -127,11 +128,11 @@ def _appearing(destination: Path, staging: Path | None) -> Iterator[Path]:
             destination.parent.mkdir(parents=True, exist_ok=True)
             # The rename is the commit: all that it makes visible must be on the disk before it, and it soon after.
             for folder, _folders, _files in os.walk(partial):
-                _sync_folder(Path(folder))
+                sync_folder(Path(folder))
             partial.rename(destination)
-            _sync_folder(destination.parent)
+            sync_folder(destination.parent)
         except OSError as error:
-            raise UnavailableError(f"{destination} cannot be put in place: {error.strerror}") from error
+            raise UnavailableError(f"{destination} cannot be put in place: {told(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -143,15 +144,7 @@ def _write(path: Path, data: bytes) -> None:
             sink.flush()
             os.fsync(sink.fileno())
     except OSError as error:
-        raise UnavailableError(f"{path}: {error.strerror}; free some space or check its mode") from error
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise UnavailableError(f"{path}: {told(error, 'check its mode')}") from error
 
 
 def _pump(source: BinaryIO, sink: BinaryIO, copied: _Counter, limit: int | None) -> tuple[int, str]:

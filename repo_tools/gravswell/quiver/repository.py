@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError, VerificationError
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, VerificationError
+from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.entry import Entry, new_config
 from gravswell.quiver.layout import CONFIG, check_name, state_key
 from gravswell.quiver.platform import Platform
@@ -77,11 +78,8 @@ class ModelRepository:
         check_name(name)
         platform = Platform.parse(platform)
         with self._store.staging() as stage:
-            config = new_config(name, platform)
-            try:
-                (stage / CONFIG).write_text(config)
-            except OSError as error:
-                raise UnavailableError(f"{stage}: {error.strerror}; free some space and repeat") from error
+            with refusals_told(stage):
+                (stage / CONFIG).write_text(new_config(name, platform))
             try:
                 with self._store.exclusive():
                     self._reader.state(name)  # one that is damaged is told before anything is changed

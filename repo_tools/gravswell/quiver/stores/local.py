@@ -18,6 +18,7 @@ from gravswell.errors import (
     NotFoundError,
     UnavailableError,
 )
+from gravswell.quiver.disk import sync_folder, told
 from gravswell.quiver.layout import check_key
 from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, PutMode, Store, Update
 from gravswell.quiver.stores.locking import LOCK_FILE, FolderLock
@@ -118,7 +119,7 @@ class LocalStore(Store):
             finally:
                 discard(temporary)
                 self._staging.drop()
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         return _etag(data)
 
     def delete(self, key: str) -> None:
@@ -136,7 +137,7 @@ class LocalStore(Store):
             grave = self._staging.grave()
             with suppress(FileNotFoundError):
                 target.rename(grave)
-                _sync_folder(target.parent)
+                sync_folder(target.parent)
         self._tidy(grave)
 
     def remove_root(self) -> bool:
@@ -179,7 +180,7 @@ class LocalStore(Store):
             for parent, _, names in os.walk(staged, topdown=False):
                 for name in names:
                     _sync_file(Path(parent, name))
-                _sync_folder(Path(parent))
+                sync_folder(Path(parent))
             if not target.parent.is_dir():
                 raise FileNotFoundError
             grave: Path | None = None
@@ -189,7 +190,7 @@ class LocalStore(Store):
                 grave = self._staging.replace(staged, target)
             else:
                 raise ConflictError(f"{self.location(folder)} exists already")
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         if grave is not None:
             self._tidy(grave)
 
@@ -264,14 +265,6 @@ def _sync_file(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 @contextmanager
 def _translated(what: str) -> Iterator[None]:
     """Turn the system's errors into ours, naming ``what``."""
@@ -282,7 +275,4 @@ def _translated(what: str) -> Iterator[None]:
     except PermissionError as error:
         raise AccessDeniedError(f"{what}: {error.strerror}; check its owner and mode") from None
     except OSError as error:
-        way_out = (
-            "free some space and repeat" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the file system"
-        )
-        raise UnavailableError(f"{what}: {error.strerror}; {way_out}") from error
+        raise UnavailableError(f"{what}: {told(error)}") from error

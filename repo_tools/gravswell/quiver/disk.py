@@ -1,0 +1,46 @@
+"""What a disk says that takes no more, told once for all who write to one; and how to make it keep what it took."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gravswell.errors import UnavailableError
+
+_WAYS_OUT = {
+    errno.ENOSPC: "free some space on its file system and repeat",
+    errno.EDQUOT: "free some space of your quota on its file system and repeat",
+    errno.EFBIG: "raise the limit of a file's size, `ulimit -f` or the file system's own, and repeat",
+    errno.EROFS: "mount its file system writable, or take a folder on another one",
+    errno.EIO: "the disk is failing: look into the system's log, or take a folder on another one",
+}
+
+
+def told(error: OSError, otherwise: str = "check the file system") -> str:
+    """What the system says, and the way out: the one that the error is known to have, or ``otherwise``."""
+    return f"{error.strerror or error}; {_WAYS_OUT.get(error.errno or 0, otherwise)}"
+
+
+@contextmanager
+def refusals_told(folder: Path) -> Iterator[None]:
+    """Raise :class:`UnavailableError`, naming ``folder`` and the way out, where the disk takes no more in the block.
+
+    That is a disk that is full, over its quota, read-only or failing, and a file that is too large for it; other
+    errors pass, for a block that calls a user's model raises what that raises.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _WAYS_OUT:
+            raise
+        raise UnavailableError(f"{error.filename or folder}: {told(error)}") from error
+
+
+def sync_folder(path: Path) -> None:
+    """Force the entries of the folder ``path`` to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
