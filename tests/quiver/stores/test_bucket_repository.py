@@ -317,3 +317,24 @@ def test_removal_races_exports(repo: qv.ModelRepository, tmp_path: Path, model: 
     entry = repo.add("m")
     entry.export_version(model)
     assert entry.versions[0] > max(said)
+
+
+def test_the_command_line_takes_the_url(bucket: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From an empty bucket to a verified version and back; only Triton on this machine needs a folder."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "gravswell", *arguments], capture_output=True, text=True, check=False, timeout=120
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    url = f"{bucket}/r"
+    for arguments in (["init", url], ["add", url, "m"], ["export", url, "m", str(model)], ["verify", url]):
+        code, output = run(*arguments)
+        assert code == 0, output
+    code, output = run("ls", url, "--output", "json")
+    assert code == 0
+    assert '"m"' in output
+    code, output = run("serve", url)
+    assert code == 9
+    assert "copy it to" in output

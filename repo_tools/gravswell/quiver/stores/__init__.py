@@ -30,8 +30,8 @@ __all__ = [
 ]
 
 
-_LIBRARIES = {"gs": ("google", "gcs"), "s3": ("obstore", "s3"), "az": ("obstore", "azure")}
-"""For each scheme of a bucket: the package that is imported, and the extra that brings it."""
+_LIBRARIES = {"gs": ("google-cloud-storage", "gcs"), "s3": ("obstore", "s3"), "az": ("obstore", "azure")}
+"""For each scheme of a bucket: its library, and the extra that brings it."""
 
 
 def open_store(url: str | Path, *, create: bool = False) -> Store:
@@ -57,10 +57,10 @@ def _bucket_store(url: str) -> Store:
     try:
         return BucketStore(_objects(scheme, bucket), prefix)
     except ModuleNotFoundError as error:
-        package, extra = _LIBRARIES[scheme]
-        if (error.name or "").split(".")[0] != package:
+        library, extra = _LIBRARIES[scheme]
+        if (error.name or "").startswith("gravswell"):
             raise
-        raise UnsupportedError(f"{url} needs the library {package}: pip install 'gravswell[{extra}]'") from error
+        raise UnsupportedError(f"{url} needs {library}: pip install 'gravswell[{extra}]'") from error
 
 
 def _objects(scheme: str, bucket: str) -> Objects:

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from tritonclient.grpc import model_config_pb2
 
-from gravswell.errors import InvalidInputError, NotFoundError
+from gravswell.errors import InvalidInputError, NotFoundError, UnsupportedError
 from gravswell.quiver.config import ConfigText
 from gravswell.quiver.layout import CONFIG, parse_version
 from gravswell.quiver.reader import RepositoryReader
@@ -40,8 +40,14 @@ def run_on_cpu(config: Any) -> None:
 
 
 def repository_folder(repository: str | Path) -> Path:
-    """The absolute folder of a repository given as a path or ``file://`` URL; NotFoundError if it is not there."""
-    return Path(unquote(urlsplit(open_store(repository).url).path))
+    """The absolute folder of a repository given as a path or ``file://`` URL; NotFoundError if it is not there.
+
+    UnsupportedError for one in a bucket: Triton is started on a folder.
+    """
+    url = urlsplit(open_store(repository).url)
+    if url.scheme != "file":
+        raise UnsupportedError(f"{repository} is in a bucket, and Triton is served a folder here: copy it to one first")
+    return Path(unquote(url.path))
 
 
 @dataclass(frozen=True)
