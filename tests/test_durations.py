@@ -7,13 +7,14 @@ from gravswell.errors import InvalidInputError
 
 
 @pytest.mark.parametrize(
-    ("text", "length"), [("30s", 30), ("5m", 300), ("1h30m", 5400), ("1h0m1s", 3601), ("2h3m4s", 7384), ("0s", 0)]
+    ("text", "length"),
+    [("30s", 30), ("5m", 300), ("1h30m", 5400), ("1h0m1s", 3601), ("2h3m4s", 7384), ("0s", 0), ("9999h", 35996400)],
 )
 def test_durations(text: str, length: int):
     assert seconds(text) == length
 
 
-@pytest.mark.parametrize("text", ["", "30", "1d", "-5s", "5m ", "5m\n", "s", "1m1h", "\u0663s"])
+@pytest.mark.parametrize("text", ["", "30", "1d", "-5s", "5m ", "5m\n", "s", "1m1h", "\u0663s", "10000h"])
 def test_what_is_no_duration(text: str):
     with pytest.raises(InvalidInputError, match="write 30s, 5m or 1h30m"):
         seconds(text)

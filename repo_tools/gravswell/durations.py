@@ -7,8 +7,9 @@ import re
 
 from gravswell.errors import InvalidInputError
 
-PATTERN = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
-"""Hours, minutes and seconds, such as ``1h30m`` or ``45s``. It takes an empty text too, which is no duration."""
+PATTERN = "([0-9]{1,4}h)?([0-9]{1,4}m)?([0-9]{1,4}s)?"
+"""Hours, minutes and seconds, such as ``1h30m`` or ``45s``: the whole text, and few enough digits for every clock. It
+takes an empty text too, which is no duration."""
 
 _UNITS = {"h": 3600, "m": 60, "s": 1}
 

@@ -107,6 +107,13 @@ def test_defaults_below_are_not_said_twice():
     assert "default" not in nodes["InferenceServer.spec.replicas"]
 
 
+def test_what_is_easily_written_wrong_is_explained():
+    nodes = dict(NODES)
+    assert 'in quotes, such as "24.08"' in nodes["InferenceServer.spec.tag"]["description"]
+    assert 'in quotes, "1.5"' in nodes["InferenceServer.spec.vcpus"]["description"]
+    assert "absent: nvidia.com/gpu" in nodes["GPUNodePool.spec.taints"]["description"]
+
+
 class Colour(StrEnum):
     """What it looks like."""
 

@@ -69,6 +69,46 @@ def test_a_quantity_may_be_an_integer(manifest):
 
 
 @pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"tag": 24.08}, "spec.tag: must be text, and YAML takes it for the number 24.08: put it in quotes"),
+        ({"vcpus": 0.5}, "spec.vcpus: must be text, and YAML takes it for the number 0.5: put it in quotes"),
+        (
+            {"podTemplate": {"env": [{"name": "A", "value": True}]}},
+            "spec.podTemplate.env[0].value: must be text, and YAML takes it for true: put it in quotes",
+        ),
+        ({"tag": ["24.08"]}, "spec.tag: Input should be a valid string"),
+    ],
+)
+def test_what_yaml_takes_for_something_else_is_said_so(manifest, change, line):
+    with pytest.raises(InvalidInputError) as refusal:
+        parse(manifest("InferenceServer", {"spec": change}))
+    assert str(refusal.value).split("\n  ")[1:] == [line]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "triton",
+        "a:b",
+        "localhost:5000/triton",
+        "registry.example.com/team/triton_x:24.08-custom",
+        "nvcr.io/nvidia/tritonserver:24.08-py3@sha256:" + "0a" * 32,
+    ],
+)
+def test_images_by_name_tag_and_digest(manifest, image):
+    spec = parse(manifest("InferenceServer", {"spec": {"tag": None, "image": image}})).spec
+    assert spec.image == image
+    assert parse(manifest("GPUNodePool", {"spec": {"drivers": {"image": image}}})).spec.drivers.image == image
+
+
+def test_an_annotations_prefix_may_have_capitals(manifest):
+    annotations = {"Example.com/team": "a", "plain": "b", "n" * 63: "c"}
+    server = parse(manifest("InferenceServer", {"spec": {"service": {"annotations": annotations}}}))
+    assert server.spec.service.annotations == annotations
+
+
+@pytest.mark.parametrize(
     ("kind", "metadata", "line"),
     [
         ("Model", {"name": "Bad_Name"}, "metadata.name: 'Bad_Name' must be at most 253 lower-case letters"),

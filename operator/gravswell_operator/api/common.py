@@ -91,13 +91,34 @@ DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_
 DnsName = Annotated[
     str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253)
 ]
-QualifiedName = Annotated[
-    str, Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=317)
-]
+_NAME = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_KEY = f"([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?{_NAME}"
+_ANNOTATION_KEY = f"([A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?([.][A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*/)?{_NAME}"
+"""Kubernetes does not mind the case of an annotation's prefix."""
+_MAX_KEY = 317
+
+
+def _keys(pattern: str, of_what: str) -> Rule:
+    """The rule on a map that every key is one of ``pattern``: a structural schema cannot bound keys."""
+    compiled = re.compile(pattern)
+    return Rule(
+        f"self.all(key, key.size() <= {_MAX_KEY} && key.matches('^({pattern})$'))",
+        f"the key of {of_what} must be NAME or PREFIX/NAME, such as example.com/team: the name of at most 63 letters, "
+        "digits, '-', '_' and '.', the prefix a DNS name",
+        lambda keys: all(len(key) <= _MAX_KEY and compiled.fullmatch(key) for key in keys),
+    )
+
+
+QualifiedName = Annotated[str, Field(pattern=f"^({_KEY})$", max_length=_MAX_KEY)]
 """A label's or a taint's key, such as ``nvidia.com/gpu``."""
 LabelValue = Annotated[str, Field(pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$", max_length=63)]
-Labels = Annotated[dict[str, LabelValue], Field(max_length=64)]
-Annotations = Annotated[dict[str, Annotated[str, Field(max_length=16384)]], Field(max_length=64)]
+LABEL_KEYS = _keys(_KEY, "a label")
+Labels = Annotated[dict[str, LabelValue], Field(max_length=64), LABEL_KEYS]
+Annotations = Annotated[
+    dict[str, Annotated[str, Field(max_length=16384)]],
+    Field(max_length=64),
+    _keys(_ANNOTATION_KEY, "an annotation"),
+]
 
 
 def _text_of_integer(value: Any) -> Any:
@@ -106,11 +127,11 @@ def _text_of_integer(value: Any) -> Any:
 
 Quantity = Annotated[
     str,
-    Field(
-        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$",
-        min_length=1,
-        max_length=32,
-        json_schema_extra={"x-kubernetes-int-or-string": True},
+    Field(min_length=1, max_length=32, json_schema_extra={"x-kubernetes-int-or-string": True}),
+    matching(
+        "[0-9]+([.][0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?",
+        "must be a quantity such as 4, 500m or 8Gi: a number, and at most one of m, k, M, G, T, P, Ki, Mi, Gi, Ti, Pi",
+        value="string(self)",
     ),
     Rule(
         "!isQuantity(string(self)) || quantity(string(self)).isGreaterThan(quantity('0'))",
@@ -121,8 +142,26 @@ Quantity = Annotated[
 ]
 """A positive Kubernetes quantity, such as ``500m`` or ``8Gi``; a plain integer in a manifest is one too."""
 
-Duration = Annotated[str, Field(pattern=durations.PATTERN, min_length=2, max_length=16)]
+Duration = Annotated[
+    str,
+    Field(min_length=2, max_length=16),
+    matching(
+        durations.PATTERN,
+        "must be hours, minutes and seconds, in this order and each of at most 4 digits, such as 45s or 1h30m",
+    ),
+]
 """Hours, minutes and seconds, such as ``1h30m`` or ``45s``; :func:`gravswell.durations.seconds` reads it."""
+
+ImageReference = Annotated[
+    str,
+    Field(max_length=512),
+    matching(
+        "[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+        "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?",
+        "image must be a reference such as registry.example.com/triton:24.08-custom",
+    ),
+]
+"""A container image by name, with a tag or a digest."""
 
 MAX_NAME = 50
 """Longest name of an object after which others are named: a Service takes 63 characters, and ours add an ending."""

@@ -5,10 +5,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from gravswell_operator.api.common import (
+    LABEL_KEYS,
     ApiModel,
     Column,
     DnsLabel,
-    Labels,
+    ImageReference,
     LabelValue,
     Names,
     QualifiedName,
@@ -35,7 +36,7 @@ class Accelerator(ApiModel):
 class StaticProvider(ApiModel):
     """Nodes that exist already."""
 
-    match_labels: Annotated[Labels, Field(min_length=1)]
+    match_labels: Annotated[dict[str, LabelValue], Field(min_length=1, max_length=64), LABEL_KEYS]
     """The nodes that carry all of these labels belong to the pool."""
 
 
@@ -78,7 +79,7 @@ class Drivers(ApiModel):
     install: bool = False
     """Run NVIDIA's device plugin on the pool's nodes, as a DaemonSet in a privileged namespace of its own. Leave it
     off where the cluster or the GPU operator does this already."""
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    image: ImageReference | None = None
     """Image of the device plugin; absent: the one that this release was made with."""
 
 
@@ -94,7 +95,7 @@ class GPUNodePoolSpec(ApiModel):
     taints: Annotated[
         tuple[Taint, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     ] = (Taint(key="nvidia.com/gpu", value=None, effect=None),)
-    """Taints of the nodes that servers on this pool tolerate."""
+    """Taints of the nodes that servers on this pool tolerate; absent: nvidia.com/gpu, whatever its value and effect."""
     drivers: Drivers = Drivers()
     """What makes the GPUs visible to Kubernetes."""
     allowed_namespaces: Annotated[

@@ -11,6 +11,7 @@ from gravswell_operator.api.common import (
     ClusterReference,
     Column,
     DnsName,
+    ImageReference,
     Labels,
     LabelValue,
     LocalReference,
@@ -226,15 +227,11 @@ class InferenceServerSpec(ApiModel):
         ]
         | None
     ) = None
-    """Triton release, such as 24.08; the image is NVIDIA's of that release."""
+    """Triton release, in quotes, such as "24.08": YAML takes it for a number otherwise. The image is NVIDIA's of that
+    release."""
     image: (
         Annotated[
-            str,
-            Field(max_length=512),
-            matching(
-                "[A-Za-z0-9]([A-Za-z0-9._:/@-]*[A-Za-z0-9])?",
-                "image must be a reference such as registry.example.com/triton:24.08-custom",
-            ),
+            ImageReference,
             Rule(
                 f"!self.matches('{OLD_IMAGE_PATTERN}')",
                 f"image must hold Triton {OLDEST_RELEASE} or newer: older ones cannot close their control APIs to "
@@ -248,7 +245,7 @@ class InferenceServerSpec(ApiModel):
     gpus: Annotated[int, Field(ge=0, le=16)] = 0
     """GPUs of each replica; 0 serves on the CPU."""
     vcpus: Quantity = "1"
-    """CPUs of each replica's Triton, such as 4 or 1500m."""
+    """CPUs of each replica's Triton, such as 4, 1500m or, in quotes, "1.5"."""
     memory: Quantity = "2Gi"
     """Memory of each replica's Triton, such as 8Gi."""
     model_storage: Quantity = "10Gi"

@@ -101,7 +101,16 @@ def _unknown(value: Any, node: Mapping[str, Any], path: str) -> Iterator[str]:
 def _line(problem: ErrorDetails, node: Mapping[str, Any]) -> str:
     """One of pydantic's errors: the field at fault, and the fact."""
     path = _path(problem["loc"], node) + problem.get("ctx", {}).get("field_path", "")
-    return f"{path.removeprefix('.') or 'the object'}: {problem['msg']}"
+    return f"{path.removeprefix('.') or 'the object'}: {_words(problem)}"
+
+
+def _words(problem: ErrorDetails) -> str:
+    """What is wrong, in pydantic's words but where YAML has made something else of what its writer saw."""
+    given = problem["input"]
+    if problem["type"] == "string_type" and isinstance(given, bool | int | float):
+        taken = json.dumps(given) if isinstance(given, bool) else f"the number {given}"
+        return f"must be text, and YAML takes it for {taken}: put it in quotes"
+    return problem["msg"]
 
 
 def _path(location: tuple[int | str, ...], node: Mapping[str, Any]) -> str:

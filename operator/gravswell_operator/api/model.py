@@ -22,7 +22,7 @@ class Placement(ApiModel):
 
 def _is_version(version: int | str) -> bool:
     if isinstance(version, int):
-        return version >= 1
+        return 1 <= version < 10**18
     return re.fullmatch(ALIAS_PATTERN, version) is not None
 
 
@@ -58,9 +58,9 @@ class ModelSpec(ApiModel):
         int | str,
         Field(json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 63}),
         Rule(
-            f"type(self) == int ? self >= 1 : self.matches('^{ALIAS_PATTERN}$')",
-            "version must be a number from 1, latest, or the name of an alias (lower-case letters, digits and '-', the "
-            "first one a letter)",
+            f"type(self) == int ? self >= 1 && self < {10**18} : self.matches('^{ALIAS_PATTERN}$')",
+            "version must be a number from 1, of at most 18 digits, latest, or the name of an alias (lower-case "
+            "letters, digits and '-', the first one a letter)",
             _is_version,
         ),
     ] = "latest"

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from gravswell.durations import seconds
+from gravswell.durations import PATTERN, seconds
 from gravswell_operator.api.common import (
     ApiModel,
     Column,
@@ -54,7 +54,7 @@ class ModelRepositorySpec(ApiModel):
     sync_interval: Annotated[
         Duration,
         Rule(
-            "!self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') || duration(self) >= duration('5s')",
+            f"!self.matches('^({PATTERN})$') || duration(self) >= duration('5s')",
             "syncInterval must be 5s or longer",
             lambda interval: seconds(interval) >= 5,
         ),
