@@ -9,8 +9,6 @@ from gravswell.cli.output import stderr
 from gravswell.errors import InvalidInputError, NotFoundError
 
 Repository = Annotated[str, typer.Argument(metavar="REPO", help="The repository: a path, gs://, s3:// or az:// URL.")]
-    str, typer.Argument(metavar="REPO", help="The repository: a path, or a gs://, s3:// or az:// URL.")
-]
 Name = Annotated[str, typer.Argument(metavar="ENTRY", help="The entry's name.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
