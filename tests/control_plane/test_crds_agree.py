@@ -117,6 +117,8 @@ FIELDS = {
             {"topologySpreadConstraints": [{"topologyKey": "zone"}]},
             {"topologySpreadConstraints": [{"topologyKey": "zone", "maxSkew": 0}]},
             {"priorityClassName": "high"},
+            {"imagePullSecrets": [{"name": "team"}]},
+            {"imagePullSecrets": ["team"]},
             {"volumes": []},
         ],
     },

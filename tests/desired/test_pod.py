@@ -38,6 +38,16 @@ def test_agents_and_listers_pull_from_a_private_registry():
     assert not any("imagePullSecrets" in manifest for manifest in made())
 
 
+def test_a_server_pulls_its_own_image_from_a_private_registry():
+    options = Options(image="registry.example/gravswell:1", image_pull_secrets=("mirror",))
+    template = {"imagePullSecrets": [{"name": "team"}, {"name": "mirror"}]}
+    for given, expected in ((options, ["mirror", "team"]), (OPTIONS, ["team", "mirror"])):
+        lister, server = pods(options=given, podTemplate=template)
+        assert "imagePullSecrets" not in lister
+        assert server["imagePullSecrets"] == [{"name": name} for name in expected]
+    assert not any("imagePullSecrets" in pod for pod in pods(options=options))
+
+
 def test_an_account_of_the_users_is_left_to_the_user():
     options = Options(image="registry.example/gravswell:1", image_pull_secrets=("mirror",))
     assert not [manifest for manifest in made(options, account="mine") if manifest["kind"] == "ServiceAccount"]

@@ -139,7 +139,9 @@ class TopologySpread(ApiModel):
 
 
 class PodTemplate(ApiModel):
-    """What may be added to the pods: metadata, scheduling and environment; no volumes, security context or account."""
+    """What may be added to the pods: metadata, scheduling, pull secrets and environment.
+
+    No volumes, security context or account."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -175,6 +177,15 @@ class PodTemplate(ApiModel):
     """How the server's replicas spread over nodes and zones."""
     priority_class_name: DnsName | None = None
     """PriorityClass of the pods."""
+    image_pull_secrets: Annotated[
+        tuple[LocalReference, ...],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = ()
+    """Secrets of this namespace with which the pods' images are pulled, beside those of the installation. Where the
+    repository names a ServiceAccount, they stand in place of that one's own."""
     env: Annotated[
         tuple[EnvVar, ...],
         Field(
@@ -241,7 +252,8 @@ class InferenceServerSpec(ApiModel):
         ]
         | None
     ) = None
-    """A Triton image of your own, of release 24.08 or newer, in place of tag."""
+    """A Triton image of your own, of release 24.08 or newer, in place of tag. In a private registry it needs
+    podTemplate.imagePullSecrets."""
     gpus: Annotated[int, Field(ge=0, le=16)] = 0
     """GPUs of each replica; 0 serves on the CPU."""
     vcpus: Quantity = "1"

@@ -73,6 +73,10 @@ def server_pod(
         ]
     if template.priority_class_name is not None:
         pod["priorityClassName"] = template.priority_class_name
+    if template.image_pull_secrets:
+        # A pod with secrets of its own gets none of its account's, so the installation's are named again.
+        secrets = dict.fromkeys([*options.image_pull_secrets, *(s.name for s in template.image_pull_secrets)])
+        pod["imagePullSecrets"] = [{"name": secret} for secret in secrets]
     metadata: Manifest = {"labels": {**template.labels, **labels(server, names.ROLE_TRITON)}}
     if template.annotations:
         metadata["annotations"] = dict(template.annotations)
