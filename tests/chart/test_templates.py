@@ -1,6 +1,7 @@
 """What helm makes of the chart, without a cluster."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from gravswell_operator.cluster.lease import LEASE_NAME, LEASE_NAMESPACE
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/gravswell"
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+README = (CHART / "README.md").read_text()
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
@@ -207,7 +209,10 @@ def test_an_account_of_your_own(render, helm):
         ("nodeSelector=a", "nodeSelector"),
         ("triton.repository=a b", "triton/repository"),
         ("resources.request.cpu=1", "request"),
-        ("podLabels.app\\.kubernetes\\.io/name=mine", "invalid propertyName"),  # the Deployment selects by the chart's own
+        (
+            "podLabels.app\\.kubernetes\\.io/name=mine",
+            "invalid propertyName",
+        ),  # the Deployment selects by the chart's own
     ],
 )
 def test_values_that_cannot_be_right_are_refused(helm, flag, words):
@@ -234,8 +239,33 @@ def test_every_value_is_described_and_every_description_has_a_value():
 
 
 def test_the_readme_lists_the_values():
-    table = (CHART / "README.md").read_text().partition("| value | default | meaning |\n|---|---|---|\n")[2]
+    table = README.partition("| value | default | meaning |\n|---|---|---|\n")[2]
     assert table.splitlines() == list(rows(SCHEMA, VALUES))
+
+
+def test_the_readme_names_the_metrics_where_the_pod_serves_them(render):
+    template = only(render(), "Deployment")["spec"]["template"]
+    (port,) = template["spec"]["containers"][0]["ports"]
+    section = README.partition("## Metrics")[2].partition("##")[0]
+    assert f"`:{port['containerPort']}/metrics`, the port `{port['name']}`" in section
+    (label,) = re.findall(r"`(app\..*?): (.*?)`", section)
+    assert template["metadata"]["labels"][label[0]] == label[1]
+
+
+def test_the_readme_names_all_that_an_uninstall_leaves(render):
+    removal = " ".join(README.partition("To remove everything")[2].partition("\n- ")[0].split())
+    kept = only(render(), "Namespace")
+    assert f"kubectl delete namespace {kept['metadata']['name']}`" in removal
+    assert f"kubectl delete lease {LEASE_NAME} --namespace {LEASE_NAMESPACE}`" in removal
+    assert "kubectl delete crd " in removal
+
+
+def test_kubernetes_without_selectable_fields_is_refused(helm):
+    """It would drop them silently."""
+    assert "Kubernetes 1.31 or newer" in README
+    done = helm("template", "release", str(CHART), "--kube-version", "1.30.9")
+    assert "incompatible with Kubernetes v1.30.9" in done.stderr
+    assert helm("template", "release", str(CHART), "--kube-version", "1.31.0").returncode == 0
 
 
 def test_the_chart_is_of_this_release():
