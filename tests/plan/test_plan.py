@@ -56,7 +56,7 @@ def test_text_names_every_object(written):
     done = run(written())
     assert done.returncode == 0
     assert "Deployment default/server" in done.stdout
-    assert "at most 1 replicas: 1 GPUs" in done.stdout
+    assert "at most 1 replica: 1 GPU, 1.1 vCPUs" in done.stdout
 
 
 def test_yaml_is_what_would_be_applied(written):

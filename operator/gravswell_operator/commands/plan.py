@@ -175,9 +175,11 @@ def _tree(made: "Plan") -> Table:
 
 
 def _needs_text(needs: "Needs") -> str:
+    from gravswell_operator.conditions import count  # noqa: PLC0415  `gravswell --help` must not wait for it
+
     rollout = "a new replica starts before an old one stops" if needs.surge else "one replica at a time, in place"
     return (
-        f"at most {needs.replicas} replicas: {needs.gpus} GPUs, {needs.vcpus.normalize():f} vCPUs, "
+        f"at most {count(needs.replicas, 'replica')}: {count(needs.gpus, 'GPU')}, {needs.vcpus.normalize():f} vCPUs, "
         f"{needs.memory_bytes / _GIB:.1f} GiB; roll-out: {rollout}"
     )
 
