@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gravswell.errors import ExportError, InvalidInputError
+from gravswell.errors import ExportError, GravswellError, InvalidInputError
 from gravswell.quiver.exporters import graph
 from gravswell.quiver.exporters.base import (
     MAX_OPSET,
@@ -114,7 +114,7 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
             try:
                 for batch in batches:
                     answer(batch)
-            except ExportError:
+            except GravswellError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever the user's model raises
                 first = first or error

@@ -17,6 +17,7 @@ import torch
 from gravswell.errors import ExportError, InvalidInputError
 from gravswell.quiver.exporters.base import ExportRequest, Inputs, InputSpec, described
 from gravswell.quiver.exporters.sampling import is_batched
+from gravswell.quiver.exporters.torch_tracing import nothing_frozen
 from gravswell.quiver.golden import Array
 
 FRAMEWORK = f"torch {torch.__version__}"
@@ -29,9 +30,10 @@ _log = logging.getLogger(__name__)
 
 def answer(model: Any, specs: tuple[InputSpec, ...], inputs: Inputs) -> list[tuple[str, Array]]:
     """What the module returns for a batch: every tensor, with its name where it has one."""
+    model = _with_tensors_as_parameters(model, specs)
     tensors = _tensors(model, specs, inputs)
     with torch.no_grad():
-        by_name = set(tensors) <= set(inspect.signature(model.forward).parameters)
+        by_name = set(tensors) <= set(_own_parameters(model))
         return _flattened(model(**tensors) if by_name else model(*tensors.values()))
 
 
@@ -45,7 +47,7 @@ def export(
     request: ExportRequest, specs: tuple[InputSpec, ...], example: Inputs, outputs: list[str]
 ) -> tuple[Any, str]:
     """The module as a ``ModelProto``, and by which exporter, with the reason where it was the second one."""
-    call = _Call(request, specs, example, outputs)
+    call = _Call(request, _with_tensors_as_parameters(request.model, specs), specs, example, outputs)
     try:
         with _quiet():
             return call.by_default(), f"torch.onnx {torch.__version__}"
@@ -54,6 +56,8 @@ def export(
     try:
         with _quiet():
             proto = call.by_tracing()
+    except ExportError as error:
+        raise ExportError(f"{type(request.model).__name__} cannot be traced: {error}; untraced: {reason}") from error
     except Exception as error:  # so does the tracer
         raise ExportError(
             f"torch.onnx cannot export {type(request.model).__name__}: {reason}; by tracing: {described(error, 200)}"
@@ -66,12 +70,12 @@ class _Call:
     """The arguments of ``torch.onnx.export``, in the two forms that its two exporters want."""
 
     def __init__(
-        self, request: ExportRequest, specs: tuple[InputSpec, ...], example: Inputs, outputs: list[str]
+        self, request: ExportRequest, model: Any, specs: tuple[InputSpec, ...], example: Inputs, outputs: list[str]
     ) -> None:
-        self._model = request.model
+        self._model = model
         parameters = _parameters(self._model, specs)
         tensors = _tensors(self._model, specs, example)
-        own = list(inspect.signature(self._model.forward).parameters)
+        own = _own_parameters(self._model)
         in_order = list(parameters) == own[: len(parameters)]
         self._names = list(parameters)
         self._specs = list(parameters.values())
@@ -92,12 +96,13 @@ class _Call:
             }
             for spec in self._specs
         ]
+        positional = (tuple(shapes),) if isinstance(self._model, _TakingOne) else tuple(shapes)
         program = torch.onnx.export(
             self._model,
             self._args,
             kwargs=self._kwargs or None,
             dynamo=True,
-            dynamic_shapes=dict(zip(self._names, shapes, strict=True)) if self._kwargs else tuple(shapes),
+            dynamic_shapes=dict(zip(self._names, shapes, strict=True)) if self._kwargs else positional,
             input_names=[spec.name for spec in self._specs],
             output_names=self._outputs,
             opset_version=self._opset,
@@ -108,33 +113,30 @@ class _Call:
         return program.model_proto
 
     def by_tracing(self) -> Any:
-        """The exporter that records one run: loops and branches are frozen as they went, which the proof detects."""
+        """The exporter that records one run. ExportError where the run went as it did because of the values in it."""
         buffer = io.BytesIO()
-        torch.onnx.export(
-            self._model,
-            self._args,
-            buffer,  # type: ignore[arg-type]  # torch's annotation says path; it documents and takes a file too
-            kwargs=self._kwargs or None,
-            dynamo=False,
-            input_names=[spec.name for spec in self._specs],
-            output_names=self._outputs,
-            dynamic_axes={
-                spec.name: {i: "batch" if i == 0 else f"{spec.name}_{i}" for i, d in enumerate(spec.shape) if d is None}
-                for spec in self._specs
-            }
-            | ({name: {0: "batch"} for name in self._outputs} if self._batched else {}),
-            opset_version=self._opset,
-        )
+        axes = {
+            spec.name: {i: "batch" if i == 0 else f"{spec.name}_{i}" for i, d in enumerate(spec.shape) if d is None}
+            for spec in self._specs
+        }
+        with nothing_frozen(self._specs):
+            torch.onnx.export(
+                self._model,
+                self._args,
+                buffer,  # type: ignore[arg-type]  # torch's annotation says path; it documents and takes a file too
+                kwargs=self._kwargs or None,
+                dynamo=False,
+                input_names=[spec.name for spec in self._specs],
+                output_names=self._outputs,
+                dynamic_axes=axes | ({name: {0: "batch"} for name in self._outputs} if self._batched else {}),
+                opset_version=self._opset,
+            )
         return onnx.load_from_string(buffer.getvalue())
 
 
 def _parameters(model: Any, specs: tuple[InputSpec, ...]) -> dict[str, InputSpec]:
     """``forward``'s parameter for each input, in ``forward``'s order: by name where all names fit, else by position."""
-    own = [
-        p.name
-        for p in inspect.signature(model.forward).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
+    own = _own_parameters(model)
     by_name = {spec.name: spec for spec in specs}
     if set(by_name) <= set(own):
         return {name: by_name[name] for name in own if name in by_name}
@@ -143,6 +145,35 @@ def _parameters(model: Any, specs: tuple[InputSpec, ...]) -> dict[str, InputSpec
             f"{len(specs)} inputs ({', '.join(by_name)}) for {type(model).__name__}.forward({', '.join(own)})"
         )
     return dict(zip(own, specs, strict=False)) if own else by_name
+
+
+def _own_parameters(model: Any) -> list[str]:
+    if isinstance(model, torch.jit.ScriptModule):
+        method: Any = model.forward
+        return [argument.name for argument in method.schema.arguments[1:]]  # the first is self
+    parameters = inspect.signature(model.forward).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def _with_tensors_as_parameters(model: Any, specs: tuple[InputSpec, ...]) -> Any:
+    """The module, or one around it where ``forward`` takes a single dict of the inputs."""
+    own = _own_parameters(model)
+    takes_dict = len(own) == 1 < len(specs) and not isinstance(model, torch.jit.ScriptModule)
+    return _TakingOne(model, [spec.name for spec in specs]) if takes_dict else model
+
+
+class _TakingOne(torch.nn.Module):
+    """A module whose ``forward`` takes a dict of tensors, as one that takes the tensors in order."""
+
+    def __init__(self, model: Any, names: list[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+        self.training = model.training
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        """What the module returns for the dict of them."""
+        return self.model(dict(zip(self.names, tensors, strict=True)))
 
 
 def _flattened(value: Any) -> list[tuple[str, Array]]:
@@ -174,7 +205,7 @@ def _flattened(value: Any) -> list[tuple[str, Array]]:
 @contextmanager
 def undisturbed(model: Any) -> Iterator[None]:
     """The module in eval mode, and afterwards everything as it was: modes, buffers, random states."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(m, m.training) for m in model.modules() if hasattr(m, "training")]  # a frozen TorchScript has no mode
     owned = [(module, dict(module._buffers)) for module in model.modules()]  # forward may put others in their place
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     states = random.getstate(), np.random.get_state()  # the global one is what must be given back
@@ -186,15 +217,27 @@ def undisturbed(model: Any) -> Iterator[None]:
         finally:
             for module, mode in modes:
                 module.training = mode
-            for module, before in owned:
-                module._buffers.clear()
-                module._buffers.update(before)
+            for module, own in owned:
+                _put_back(module, own)
             with torch.no_grad():
                 for buffer, before in buffers:
                     if not torch.equal(buffer, before):
                         buffer.copy_(before)
             random.setstate(states[0])
             np.random.set_state(states[1])
+
+
+def _put_back(module: Any, own: dict[str, Any]) -> None:
+    """The buffers that the module had, where forward put others in their place."""
+    now = dict(module._buffers)
+    if now.keys() == own.keys() and all(now[name] is buffer for name, buffer in own.items()):
+        return
+    if isinstance(module, torch.jit.ScriptModule):  # keeps its own table, always with the same names
+        for name, buffer in own.items():
+            setattr(module, name, buffer)
+    else:
+        module._buffers.clear()
+        module._buffers.update(own)
 
 
 @contextmanager

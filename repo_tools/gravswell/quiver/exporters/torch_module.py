@@ -2,15 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError
 from gravswell.quiver.exporters.base import Exported, Exporter, ExportRequest, Inputs, InputSpec, Outputs, class_names
 from gravswell.quiver.golden import Array
 
+_PARALLEL = {
+    "torch.nn.parallel.data_parallel.DataParallel",
+    "torch.nn.parallel.distributed.DistributedDataParallel",
+}
+
 
 class TorchExporter(Exporter):
-    """Inputs are matched to ``forward``'s parameters by name, or else by position."""
+    """Inputs are matched to ``forward``'s parameters by name, or else by position, or are the dict that it takes."""
 
     name = "torch module"
 
@@ -25,6 +31,8 @@ class TorchExporter(Exporter):
                 f"a torch module does not say what it takes: give the shapes of the inputs of "
                 f'{type(request.model).__name__}, such as input_shapes={{"x": (None, 64)}} with None for the batch'
             )
+        if all(spec.data_type for spec in request.inputs):
+            return request.inputs
         default = _floating_type(request.model)
         return tuple(InputSpec(spec.name, spec.data_type or default, spec.shape) for spec in request.inputs)
 
@@ -32,14 +40,15 @@ class TorchExporter(Exporter):
     def answering(self, request: ExportRequest) -> Iterator[Callable[[Inputs], Any]]:
         """See :meth:`Exporter.answering`. A batch gives the module's tensors as named arrays, in order."""
         work = _work()
-        specs = self.inputs(request)
-        with work.undisturbed(request.model):
-            yield lambda inputs: work.answer(request.model, specs, inputs)
+        model, specs = _unwrapped(request.model), self.inputs(request)
+        with work.undisturbed(model):
+            yield lambda inputs: work.answer(model, specs, inputs)
 
     @contextmanager
     def exporting(self, request: ExportRequest, example: Inputs) -> Iterator[Exported]:
         """See :meth:`Exporter.exporting`."""
         work = _work()
+        request = replace(request, model=_unwrapped(request.model))
         with self.answering(request) as answer:
             own: list[tuple[str, Array]] = answer(example)
             names = list(request.output_names or (name for name, _ in own))
@@ -63,6 +72,18 @@ class TorchExporter(Exporter):
             )
 
 
+def _unwrapped(model: Any) -> Any:
+    """The module itself, which computes the same, out of ``torch.compile`` and out of several devices' copies of it."""
+    while True:
+        names = class_names(model)
+        if "torch._dynamo.eval_frame.OptimizedModule" in names:
+            model = model._orig_mod
+        elif names & _PARALLEL:
+            model = model.module
+        else:
+            return model
+
+
 def _work() -> Any:
     try:
         from gravswell.quiver.exporters import torch_export  # noqa: PLC0415 - imports torch
@@ -77,6 +98,10 @@ def _floating_type(model: Any) -> str:
             name = str(tensor.dtype).removeprefix("torch.")
             found = {"float16": "TYPE_FP16", "float32": "TYPE_FP32", "float64": "TYPE_FP64"}.get(name)
             if found is None:
-                raise ExportError(f"the module computes in {name}, which cannot be proved here: convert it to float32")
+                raise ExportError(
+                    f"the weights are {name}, which cannot be proved here: convert the module to float32; or, where it "
+                    f'computes in another type, state what goes in: input_types={{"x": "float32"}} '
+                    f"(--input-type x=float32)"
+                )
             return found
     return "TYPE_FP32"

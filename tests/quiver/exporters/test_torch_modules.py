@@ -1,0 +1,88 @@
+"""Modules as people hold them: compiled, in parallel, taking a dict, computing in another type than they take."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+from gravswell import quiver as qv
+from gravswell.errors import ExportError, InvalidInputError
+
+X = {"x": (None, 4)}
+
+
+class TakingDict(nn.Module):
+    """``forward`` takes every tensor in one dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"y": self.embedding(batch["ids"]) + batch["a"]}
+
+
+class Compact(nn.Module):
+    """Keeps its weights in bfloat16, and computes in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 4, dtype=torch.bfloat16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight.float())
+
+
+class Gated(nn.Module):
+    """Has a branch on a weight, which only the tracing exporter takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("gate", torch.tensor(3.0))
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return batch["a"] - batch["b"] if self.gate > 1 else batch["a"]
+
+
+@pytest.mark.parametrize("wrapped", [torch.compile, nn.DataParallel, lambda m: nn.DataParallel(torch.compile(m))])
+def test_a_wrapped_module_is_exported_as_what_it_wraps(entry: qv.Entry, wrapped: Callable[..., Any]) -> None:
+    model = nn.Linear(4, 2)
+    path = entry.export_version(wrapped(model), X, ["y"])
+    assert "traced" not in entry.versions[-1].manifest.exporter
+    x = np.ones((3, 4), np.float32)
+    (y,) = ort.InferenceSession(path).run(None, {"x": x})
+    np.testing.assert_allclose(y, model(torch.from_numpy(x)).detach().numpy(), rtol=1e-5)
+
+
+def test_a_dict_of_inputs(entry: qv.Entry) -> None:
+    path = entry.export_version(TakingDict(), {"ids": (None,), "a": (None, 4)}, input_types={"ids": "int64"})
+    assert {name: record.data_type for name, record in entry.inputs.items()} == {"ids": "TYPE_INT64", "a": "TYPE_FP32"}
+    assert list(entry.outputs) == ["y"]
+    entry.export_version(TakingDict())
+    assert ort.InferenceSession(path).run(None, {"ids": [1], "a": np.ones((1, 4), np.float32)})[0].shape == (1, 4)
+
+
+def test_a_dict_of_inputs_by_tracing(entry: qv.Entry) -> None:
+    entry.export_version(Gated(), {"b": (None, 4), "a": (None, 4)}, ["y"])
+    assert "traced because" in entry.versions[-1].manifest.exporter
+    assert sorted(entry.inputs) == ["a", "b"]
+
+
+def test_more_inputs_than_parameters_is_said_as_it_is(entry: qv.Entry) -> None:
+    class Two(nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return a + b
+
+    with pytest.raises(InvalidInputError, match=r"^3 inputs \(x, y, z\) for Two\.forward\(a, b\)"):
+        entry.export_version(Two(), dict.fromkeys("xyz", (None, 4)))
+
+
+def test_weights_in_bfloat16(entry: qv.Entry) -> None:
+    with pytest.raises(ExportError, match=r'input_types=\{"x": "float32"\} \(--input-type'):
+        entry.export_version(Compact(), X)
+    entry.export_version(Compact(), X, ["y"], input_types={"x": "float32"})
+    assert (entry.inputs["x"].data_type, entry.outputs["y"].data_type) == ("TYPE_FP32", "TYPE_FP32")
