@@ -115,7 +115,17 @@ def test_kept_up_it_waits_for_ctrl_c(mark: dict[str, str], tmp_path: Path) -> No
 
 def test_on_a_cluster_of_the_users_it_leaves_nothing_there(mark: dict[str, str]) -> None:
     with DevCluster() as cluster:
-        done = run_demo(mark, "--context", "gravswell-dev", "--kubeconfig", str(cluster.kubeconfig))
+        there = ("--context", "gravswell-dev", "--kubeconfig", str(cluster.kubeconfig))
+        cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+        cluster.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / "crds"))
+        cluster.kubectl("apply", "-f", str(ROOT / "examples/model.yaml"))
+        done = run_demo(mark, *there)
+        assert done.returncode == 4, done.stdout[-3000:] + done.stderr[-3000:]
+        assert "has a Model digits already" in done.stderr
+        assert "train for" not in done.stdout
+        cluster.kubectl("delete", "-f", str(ROOT / "examples/model.yaml"), "-f", str(ROOT / "crds"))
+
+        done = run_demo(mark, *there)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert "nothing is left" in done.stdout
         assert "gravswell" not in cluster.kubectl("get", "customresourcedefinitions", "--output=name")

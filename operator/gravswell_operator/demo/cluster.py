@@ -133,8 +133,10 @@ def running_operator(story: Story, kubectl: Kubectl, log: Path) -> Iterator[Call
         operator.stop(timeout=10)
 
 
-def _require_free_names(kubectl: Kubectl, manifests: Manifests) -> None:
+def require_free_names(kubectl: Kubectl, manifests: Manifests) -> None:
     """Raise :class:`ConflictError` where the cluster has objects of the user's by the manifests' names."""
+    if not _definitions(kubectl).issuperset(document["metadata"]["name"] for document in crd.crds()):
+        return  # they come with the demo
     wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
     for item in applied(kubectl):
         kind, name = item["kind"], item["metadata"]["name"]
@@ -254,7 +256,7 @@ def serve_on_cluster(
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="gravswell-demo-"))
         stack.enter_context(custom_resources(story, kubectl))
-        _require_free_names(kubectl, fit.manifests)
+        require_free_names(kubectl, fit.manifests)
         still_well = stack.enter_context(running_operator(story, kubectl, Path(scratch) / "operator.log"))
         stack.enter_context(_swept(story, kubectl, fit.manifests))
         apply_examples(story, kubectl, fit, url, still_well)

@@ -15,7 +15,7 @@ from rich.markup import escape
 from gravswell import quiver as qv
 from gravswell.errors import ConflictError, InvalidInputError, UnsupportedError
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
-from gravswell_operator.demo.cluster import serve_on_cluster
+from gravswell_operator.demo.cluster import require_free_names, serve_on_cluster
 from gravswell_operator.demo.digits import load_digits, trainer
 from gravswell_operator.demo.fitting import Fitted, fitted
 from gravswell_operator.demo.interruption import full_disk_told, interruptible, wait_for_interrupt
@@ -155,6 +155,7 @@ def _users_cluster(story: Story, context: str, options: Options) -> tuple[Kubect
     fit = fitted(examples(), kubectl.items("nodes"))
     if fit.without:
         story.say(f"[yellow]Without GPUs there:[/] {escape(fit.without)}")
+    require_free_names(kubectl, fit.manifests)
     return kubectl, fit
 
 
