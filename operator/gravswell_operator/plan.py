@@ -15,7 +15,6 @@ from gravswell_operator.desired.placement import may_surge, peak_replicas
 from gravswell_operator.desired.repository import children as repository_children
 from gravswell_operator.desired.server import ServerPlan
 from gravswell_operator.desired.server import children as server_children
-from gravswell_operator.desired.source import source
 from gravswell_operator.quantities import parse
 from gravswell_operator.statuses.server import blocker
 
@@ -189,7 +188,7 @@ def _plan_server(server: InferenceServer, world: _World, options: Options) -> tu
     if problem is not None:
         return Planned(server), [*notes, (True, problem.message)]
     surge = may_surge(server, pool, world.on_pool(pool.metadata.name) if pool is not None else ())
-    desired = Desired(repository=source(repository).url)
+    desired = Desired(repository=repository.spec.url)
     made = server_children(ServerPlan(server, repository, pool, desired, surge, options))
     return Planned(server, made, _needs(server, made, surge)), notes
 

@@ -141,11 +141,11 @@ class World:
         seen = self.see(resource, {**body, "metadata": metadata})["metadata"]
         return Key(resource, seen.get("namespace", ""), seen["name"])
 
-    def publish(self, *numbers: int) -> None:
+    def publish(self, *numbers: int, url: str = "pvc://claim/folder", accessible: bool = True) -> None:
         """As the lister of the repository ``models``: the entry ``my-model`` has these versions."""
         versions = tuple(ListedVersion(number=n, digest=f"{n:064x}") for n in numbers)
-        entries = (ListedEntry(name="my-model", versions=versions),)
-        listing = Listing(repository="r", observed_at=self.now, accessible=True, entries=entries)
+        entries = (ListedEntry(name="my-model", versions=versions),) if versions else ()
+        listing = Listing(repository=url, observed_at=self.now, accessible=accessible, entries=entries)
         found = self.get("ConfigMap", "models-listing")
         assert found is not None
         self.see(resources.CONFIG_MAP, {**found, "data": {LISTING_KEY: listing.to_json()}})

@@ -47,7 +47,11 @@ class World:
 def test_an_object_wakes_itself_and_who_refers_to_it(world):
     assert world.own(resources.INFERENCE_SERVER, "server") == {"InferenceServer server"}
     assert world.own(resources.MODEL, "m") == {"Model m", "InferenceServer server"}
-    assert world.own(resources.MODEL_REPOSITORY, "models") == {"ModelRepository models", "InferenceServer server"}
+    assert world.own(resources.MODEL_REPOSITORY, "models") == {
+        "ModelRepository models",
+        "InferenceServer server",
+        "Model m",  # what it resolves to is of the repository's url
+    }
     assert world.own(resources.GPU_NODE_POOL, "pool") == {"GPUNodePool pool", "InferenceServer server"}
     assert world.own(resources.INFERENCE_SERVER, "server", generation=2) == {"InferenceServer server", "Model m"}
 

@@ -37,6 +37,8 @@ class Resolution:
     desired: Desired
     unresolved: dict[str, Outcome]
     """By entry: the outcomes with a reason."""
+    moved: bool = False
+    """What is served came from another url, and what this one holds was never seen."""
     lost: tuple[str, ...] = ()
     """Entries that are served and of which nothing says any more in which version. ``desired`` would unload them."""
 
@@ -179,7 +181,7 @@ def resolve_server(
 
     ``models`` are those that name this server; where one cannot be read and counts, what was told of its entry stays.
     ``previous`` is what the agents were told last, None where that is not there or cannot be read; ``url`` is the
-    repository as the pods see it.
+    repository's, as its user gave it.
     """
     repository = server.spec.repository_ref.name
     kept = told(previous)
@@ -201,6 +203,7 @@ def resolve_server(
     return Resolution(
         desired=Desired(repository=url, models=wanted),
         unresolved={entry: outcome for entry, outcome in sorted(outcomes.items()) if not outcome.resolved},
+        moved=previous is not None and previous.repository != url and listing is None,
         lost=_lost(server, outcomes, listing) if previous is None else (),
     )
 

@@ -47,6 +47,9 @@ def _deployment(repository: ModelRepository, service_account: str, options: Opti
         "args": [
             "--repository",
             where.url,
+            # A claim's url is not what the pod sees; and two claims look the same from inside.
+            "--known-as",
+            repository.spec.url,
             "--listing",
             names.listing_configmap(name),
             "--interval",

@@ -38,10 +38,23 @@ def _words(error: ValidationError) -> str:
     return f"{where or 'the document'}: {first['msg']}"
 
 
-def listing(state: ConfigMapState | None) -> tuple[Listing | None, str]:
-    """A repository's listing, or None and why what is there cannot be read (empty when nothing is there)."""
+def listing(state: ConfigMapState | None, url: str | None) -> tuple[Listing | None, str]:
+    """A repository's listing, or None and why what is there cannot be read (empty when nothing is there).
+
+    One of another repository than ``url``, as its user gives it, is not there: the url was changed since. With None,
+    whatever is listed counts.
+    """
     text = state.data.get(LISTING_KEY) if state is not None else None
-    return _listing(text) if text else (None, "")
+    found, why = _listing(text) if text else (None, "")
+    if found is not None and url not in (None, found.repository):
+        return None, ""
+    return found, why
+
+
+def holdings(state: ConfigMapState | None, url: str | None) -> Listing | None:
+    """The :func:`listing` to resolve versions by; None while what ``url`` holds was never seen."""
+    found, _ = listing(state, url)
+    return found if found is not None and (found.accessible or found.entries) else None
 
 
 def desired(state: ConfigMapState | None) -> Desired | None:

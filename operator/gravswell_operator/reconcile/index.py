@@ -85,6 +85,10 @@ class Index:
         if not _meaning_changed(change):
             return woken
         woken |= self.referrers(change.key)
+        if change.key.resource is resources.MODEL_REPOSITORY:
+            # Models are resolved by what is listed of its url.
+            for server in self.referrers(change.key):
+                woken |= self.referrers(server)
         for record in (change.old, change.new):
             if record is None:
                 continue

@@ -4,13 +4,13 @@ What the agents shall load is written by the server's reconcile, which resolves 
 """
 
 from gravswell_operator import names
-from gravswell_operator.api import InferenceServer, Model
+from gravswell_operator.api import InferenceServer, Model, ModelRepository
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Record
 from gravswell_operator.desired.models import Outcome, contenders, resolve_model, told
 from gravswell_operator.reconcile import documents, status
 from gravswell_operator.reconcile.context import Context
-from gravswell_operator.reconcile.index import server_key
+from gravswell_operator.reconcile.index import repository_key, server_key
 from gravswell_operator.state import Unreadable
 from gravswell_operator.statuses import model as statuses
 
@@ -35,7 +35,11 @@ async def reconcile(context: Context, record: Record) -> None:
 def _resolve(context: Context, model: Model, server: InferenceServer) -> Outcome:
     namespace = model.metadata.namespace
     repository = server.spec.repository_ref.name
-    listing, _ = documents.listing(context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(repository)))
+    found: ModelRepository | Unreadable | None = context.view(repository_key(server))
+    listing = documents.holdings(
+        context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(repository)),
+        found.spec.url if isinstance(found, ModelRepository) else None,
+    )
     previous = documents.desired(
         context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(server.metadata.name))
     )

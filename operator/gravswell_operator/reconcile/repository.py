@@ -21,7 +21,7 @@ async def reconcile(context: Context, record: Record) -> None:
     except GravswellError as error:
         failure = error
     listing, unreadable = documents.listing(
-        context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(name))
+        context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(name)), repository.spec.url
     )
     lister: state.WorkloadState | None = context.child(resources.DEPLOYMENT, namespace, names.lister(name))
     problem = apply.problem(failure) if failure is not None else None

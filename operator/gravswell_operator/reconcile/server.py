@@ -11,7 +11,6 @@ from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.desired.models import Resolution, resolve_server
 from gravswell_operator.desired.placement import may_surge, must_make_room
 from gravswell_operator.desired.server import ServerPlan, children
-from gravswell_operator.desired.source import source
 from gravswell_operator.reconcile import apply, documents, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import pool_key, repository_key
@@ -66,12 +65,13 @@ async def reconcile(context: Context, record: Record) -> None:
 
 def _resolve(context: Context, server: InferenceServer, repository: ModelRepository) -> Resolution:
     name, namespace = server.metadata.name, server.metadata.namespace
-    listing, _ = documents.listing(
-        context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(repository.metadata.name))
+    url = repository.spec.url
+    listing = documents.holdings(
+        context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(repository.metadata.name)), url
     )
     previous = documents.desired(context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(name)))
     models = context.models(Key(resources.INFERENCE_SERVER, namespace, name))
-    return resolve_server(server, models, listing, previous, url=source(repository).url)
+    return resolve_server(server, models, listing, previous, url=url)
 
 
 def _surge(context: Context, server: InferenceServer, pool: GPUNodePool | None, pods: list[state.PodState]) -> bool:

@@ -68,7 +68,7 @@ def _accessible(
                 "delete it, and the lister writes it anew",
             )
         return Finding(
-            conditions.ACCESSIBLE, None, Reason.NOT_LISTED_YET, "the lister has not written its first listing yet"
+            conditions.ACCESSIBLE, None, Reason.NOT_LISTED_YET, f"the lister has not listed {repository.spec.url} yet"
         )
     if not listing.accessible:
         return Finding(

@@ -56,13 +56,20 @@ def blocker(
 
 def forgotten(server: InferenceServer, resolution: Resolution) -> Problem | None:
     """Why nothing may be written though everything that the server refers to is there."""
+    repository = server.spec.repository_ref.name
+    if resolution.moved:
+        return Problem(
+            Reason.NOT_RESOLVED_YET,
+            f"ModelRepository {repository} has the new url {resolution.desired.repository}, which was not listed yet; "
+            "its own conditions say why. What is served stays, and nothing is changed until it is listed",
+        )
     if not resolution.lost:
         return None
     return Problem(
         Reason.NOT_RESOLVED_YET,
         f"ConfigMap {names.desired_configmap(server.metadata.name)} no longer says which versions are served, and "
         f"nothing else does of {', '.join(resolution.lost)}; they stay loaded, and nothing is changed until "
-        f"ModelRepository {server.spec.repository_ref.name} is listed, or Models say what to serve",
+        f"ModelRepository {repository} is listed, or Models say what to serve",
     )
 
 

@@ -111,6 +111,9 @@ def list_(
     listing: Annotated[
         str | None, typer.Option("--listing", help="ConfigMap that the listing is written into.")
     ] = None,
+    known_as: Annotated[
+        str | None, typer.Option("--known-as", help="URL that the listing names, where pods see another one.")
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print the listing and end; needs no cluster.")] = False,
     interval: Annotated[str, typer.Option("--interval", help="Between two looks: 30s, 5m, 1h.")] = "30s",
     listen: Annotated[str | None, typer.Option("--listen", help="host:port of /readyz and /livez.")] = None,
@@ -122,13 +125,14 @@ def list_(
     from gravswell.serving.agent.program import run_lister  # noqa: PLC0415  late: heavy
 
     if once:
-        found = list_repository(repository, datetime.now(UTC))
+        found = list_repository(repository, datetime.now(UTC), known_as=known_as)
         emit(output, found, lambda: render(found))
         return
     if listing is None:
         raise InvalidInputError("--listing names the ConfigMap to write; --once prints instead")
     _log()
-    asyncio.run(run_lister(repository, listing, seconds(interval, at_least=1), namespace=namespace, listen=listen))
+    pause = seconds(interval, at_least=1)
+    asyncio.run(run_lister(repository, listing, pause, known_as=known_as, namespace=namespace, listen=listen))
 
 
 def parse_bytes(text: str) -> int:

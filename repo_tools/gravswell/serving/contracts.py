@@ -87,7 +87,7 @@ class Desired(Document):
 
     schema_: Literal["gravswell.dev/desired/v1"] = Field(default="gravswell.dev/desired/v1", alias="schema")
     repository: str
-    """URL of the repository."""
+    """URL of the repository, as its user gave it."""
     models: tuple[DesiredModel, ...] = ()
     """Each name once."""
 
@@ -216,6 +216,7 @@ class Listing(Document):
 
     schema_: Literal["gravswell.dev/listing/v1"] = Field(default="gravswell.dev/listing/v1", alias="schema")
     repository: str
+    """URL of the repository, as its user gave it."""
     observed_at: datetime
     """When the repository was last listed with success, or first tried in vain."""
     accessible: bool

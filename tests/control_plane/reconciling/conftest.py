@@ -100,11 +100,18 @@ class World(Namespace):
 
     # What the pods would do.
 
-    def publish(self, *numbers: int, repository: str = "models", accessible: bool = True, **other: Any) -> None:
+    def publish(
+        self,
+        *numbers: int,
+        repository: str = "models",
+        url: str = "file:///srv/models",
+        accessible: bool = True,
+        **other: Any,
+    ) -> None:
         """As the lister: the entry ``digits`` has these versions."""
         versions = tuple(ListedVersion(number=n, digest=digest(n), size=n) for n in sorted(numbers, reverse=True))
         listing = Listing(
-            repository="file:///srv/models",
+            repository=url,
             observed_at=datetime.now(UTC),
             accessible=accessible,
             entries=(ListedEntry(name="digits", versions=versions),) if versions else (),

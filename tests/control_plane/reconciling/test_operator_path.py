@@ -6,6 +6,8 @@ import pytest
 
 from gravswell.serving.contracts import DESIRED_KEY, Desired, ModelState
 
+from ..operating import conditions
+
 KINDS = (
     "deployments,services,configmaps,serviceaccounts,roles,rolebindings,poddisruptionbudgets,"
     "horizontalpodautoscalers,daemonsets,inferenceservers,models,modelrepositories"
@@ -110,6 +112,23 @@ def test_a_published_version_rolls_out_and_back(serving):
     assert [m.version for m in desired(world).models] == [1]
     # Not one pod was replaced for it.
     assert world.pods() == [pod]
+
+
+def test_a_new_url_is_not_ready_before_it_is_listed(serving):
+    world, elsewhere = serving, "file:///srv/other"
+    before = world.get("deployment", "server")["spec"]
+    world.make_repository(url=elsewhere)
+    accessible = world.condition("modelrepository", "models", "Accessible", status="Unknown", reason="NotListedYet")
+    assert elsewhere in accessible["message"]
+    world.condition("modelrepository", "models", status="False")
+    world.until(lambda: elsewhere in conditions(world.get("inferenceserver", "server"))["Ready"]["message"])
+    assert desired(world).repository == "file:///srv/models"
+    assert world.get("deployment", "server")["spec"] == before
+    world.publish(1, 2, url=elsewhere)
+    world.condition("modelrepository", "models", status="True")
+    world.until(lambda: (desired(world).repository, desired(world).models[0].version) == (elsewhere, 2))
+    world.until(lambda: elsewhere in json.dumps(world.get("deployment", "server")))
+    world.until(lambda: conditions(world.get("inferenceserver", "server"))["Ready"]["status"] == "True")
 
 
 def test_a_version_that_fails_is_told_with_the_agents_words_while_the_old_one_serves(serving):

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from gravswell.cli.app import app
 from gravswell.errors import AccessDeniedError, NotFoundError
+from gravswell.quiver import ModelRepository
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import Children
 from gravswell.quiver.stores.local import LocalStore
@@ -106,6 +107,22 @@ def test_a_repository_that_goes_while_it_is_read_loses_no_entry(
         LatestSource(str(repository), 1.0)._latest()
 
 
+def test_a_repository_that_is_empty_all_at_once_is_away(repository: Path):
+    """As the mount point of a volume that is not mounted: what is no longer listed would be unloaded."""
+    publish(repository, "m", 1, 1.0)
+    seen = list_repository(str(repository), NOW)
+    away = repository.rename(repository.with_name("away"))
+    repository.mkdir()
+    both = merged(seen, list_repository(str(repository), NOW + timedelta(hours=1), seen))
+    assert (both.accessible, both.reason, both.entries) == (False, Reason.REPOSITORY_NOT_FOUND, seen.entries)
+    assert "held m: is its volume mounted?" in both.message
+    repository.rmdir()
+    away.rename(repository)
+    ModelRepository.open(repository).remove("m")
+    listing = list_repository(str(repository), NOW + timedelta(hours=2), both)
+    assert (listing.accessible, listing.entries) == (True, ())
+
+
 def test_one_bad_entry_hides_no_other_and_stands_as_it_was_seen(repository: Path):
     publish(repository, "good", 1, 1.0)
     publish(repository, "bad", 1, 1.0)
@@ -183,9 +200,11 @@ class MemoryConfigMap:
 
 
 @asynccontextmanager
-async def listing(repository: Path, configmap: MemoryConfigMap) -> AsyncIterator[Callable[[str], Awaitable[int]]]:
+async def listing(
+    repository: Path, configmap: MemoryConfigMap, known_as: str | None = None
+) -> AsyncIterator[Callable[[str], Awaitable[int]]]:
     """A running lister; ``await ask("/livez")`` is the status of its endpoint."""
-    running = Lister(str(repository), configmap, 0.05)  # type: ignore[arg-type]
+    running = Lister(str(repository), configmap, 0.05, known_as=known_as)  # type: ignore[arg-type]
     async with ListerServer(running, "127.0.0.1:0") as server, aiohttp.ClientSession() as client:
 
         async def ask(path: str) -> int:
@@ -223,6 +242,19 @@ async def test_a_slow_repository_delays_readiness_and_never_costs_life(
             await asyncio.sleep(0.1)
         answers.set()
         await status_becomes(ask, "/readyz", 200)
+
+
+async def test_the_listing_names_the_repository_as_its_user_does(repository: Path):
+    """And so the listing of another claim at the same path is none of this one."""
+    configmap, url = MemoryConfigMap(), "pvc://claim/zoo"
+    configmap.data[LISTING_KEY] = Listing(
+        repository="pvc://other/zoo", observed_at=NOW, accessible=True, entries=(ListedEntry(name="theirs"),)
+    ).to_json()
+    repository.rmdir()  # noqa: ASYNC240  it waits for nothing
+    async with listing(repository, configmap, known_as=url) as ask:
+        await status_becomes(ask, "/readyz", 200)
+    found = Listing.model_validate_json(configmap.data[LISTING_KEY])
+    assert (found.repository, found.accessible, found.entries) == (url, False, ())
 
 
 async def test_a_repository_that_is_away_is_listed_as_such(repository: Path):

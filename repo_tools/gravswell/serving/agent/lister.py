@@ -50,18 +50,22 @@ BEAT_SECONDS = 5.0
 """Between two heartbeats while the repository is being read."""
 
 
-def list_repository(url: str, now: datetime, last: Listing | None = None) -> Listing:
+def list_repository(url: str, now: datetime, last: Listing | None = None, known_as: str | None = None) -> Listing:
     """What the repository at ``url`` holds; never raises for a repository that cannot be read, but says so.
+
+    The listing is of ``known_as``, the name by which its reader knows the repository, if that is not ``url``.
 
     An entry that alone cannot be read stands as in ``last``, for what is no longer listed may be unloaded; one that was
     never read is left out. ``message`` names both.
     """
-    known = {entry.name: entry for entry in last.entries} if last is not None and last.repository == url else {}
+    name_of_it = known_as or url
+    known = {e.name: e for e in last.entries} if last is not None and last.repository == name_of_it else {}
     entries: list[ListedEntry] = []
     problems: list[str] = []
     try:
         reader = RepositoryReader(url)
-        for name in sorted({*reader.entries(), *known}):
+        found = reader.entries()
+        for name in sorted({*found, *known}):
             if name.startswith(PRIVATE_PREFIX):
                 continue  # nothing is served under such a name
             if not is_text(name):
@@ -74,13 +78,14 @@ def list_repository(url: str, now: datetime, last: Listing | None = None) -> Lis
             except (AccessDeniedError, InvalidInputError, VerificationError) as error:
                 problems.append(f"{name}: {error}")
                 entries += [known[name]] if name in known else []
-        reader.store.children()  # raises if all of it went while we looked: then no entry was removed
+        reader.check_present(found, [name for name, entry in known.items() if entry.versions])
     except GravswellError as error:
         return Listing(
-            repository=url, observed_at=now, accessible=False, reason=_reason(error), message=str(error)[:1000]
+            repository=name_of_it, observed_at=now, accessible=False, reason=_reason(error), message=str(error)[:1000]
         )
     message = "; ".join(problems)[:1000]
-    return trimmed(Listing(repository=url, observed_at=now, accessible=True, message=message, entries=tuple(entries)))
+    listing = Listing(repository=name_of_it, observed_at=now, accessible=True, message=message, entries=tuple(entries))
+    return trimmed(listing)
 
 
 def render(listing: Listing) -> RenderableType:
@@ -140,8 +145,9 @@ class Lister:
     The ConfigMap is read before each listing: what somebody removed from it or wrote over is mended with the next one.
     """
 
-    def __init__(self, url: str, configmap: ConfigMap, interval: float) -> None:
+    def __init__(self, url: str, configmap: ConfigMap, interval: float, *, known_as: str | None = None) -> None:
         self._url = url
+        self._known_as = known_as or url
         self._configmap = configmap
         self._interval = interval
         self.last: Listing | None = None
@@ -185,7 +191,7 @@ class Lister:
 
     async def _list(self, now: datetime) -> Listing:
         """What the repository holds. Its store may be slow or away for long: that is no fault of this loop."""
-        listing = asyncio.ensure_future(asyncio.to_thread(list_repository, self._url, now, self.last))
+        listing = asyncio.ensure_future(asyncio.to_thread(list_repository, self._url, now, self.last, self._known_as))
         try:
             while not listing.done():
                 self._beat = time.monotonic()

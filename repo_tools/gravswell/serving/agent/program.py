@@ -22,6 +22,7 @@ from gravswell.serving.agent.server import AgentServer, ListerServer
 from gravswell.serving.agent.steps import Steps
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.agent.work import Pace
+from gravswell.serving.contracts import Desired
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
         client = None
         if options.desired_configmap or options.report_configmap:
             client = await stack.enter_async_context(Client(credentials.in_cluster(), name=AGENT))
-        jobs = [reconciler.run(), _source(options, client).follow(reconciler.accept)]
+        source = _source(options, client, reconciler.ledger.desired)
+        jobs = [reconciler.run(), source.follow(reconciler.accept)]
         if options.report_configmap and client is not None:
             writer = ReportWriter(
                 _configmap(options, client, options.report_configmap),
@@ -116,12 +118,22 @@ async def run_agent(options: AgentOptions) -> None:
 
 
 async def run_lister(
-    repository: str, listing: str, interval: float, *, namespace: str | None = None, listen: str | None = None
+    repository: str,
+    listing: str,
+    interval: float,
+    *,
+    known_as: str | None = None,
+    namespace: str | None = None,
+    listen: str | None = None,
 ) -> None:
-    """Keep the ConfigMap ``listing`` true to ``repository`` until SIGTERM or SIGINT."""
+    """Keep the ConfigMap ``listing`` true to ``repository`` until SIGTERM or SIGINT.
+
+    The listing names the repository ``known_as``, where that is given.
+    """
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(Client(credentials.in_cluster(), name=LISTER))
-        lister = Lister(repository, ConfigMap(client, namespace or credentials.pod_namespace(), listing), interval)
+        configmap = ConfigMap(client, namespace or credentials.pod_namespace(), listing)
+        lister = Lister(repository, configmap, interval, known_as=known_as)
         if listen is not None:
             await stack.enter_async_context(ListerServer(lister, listen))
         task = asyncio.create_task(lister.run())
@@ -143,12 +155,12 @@ async def until_stopped(failed: Awaitable[None]) -> None:
         wait.result()
 
 
-def _source(options: AgentOptions, client: Client | None) -> DesiredSource:
+def _source(options: AgentOptions, client: Client | None, last: Desired | None) -> DesiredSource:
     if options.desired_configmap and client is not None:
         return ConfigMapSource(_configmap(options, client, options.desired_configmap))
     if options.desired_file is not None:
         return FileSource(options.desired_file, options.interval)
-    return LatestSource(options.repository, options.interval)
+    return LatestSource(options.repository, options.interval, last=last)
 
 
 def _configmap(options: AgentOptions, client: Client, name: str) -> ConfigMap:
