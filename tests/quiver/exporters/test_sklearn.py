@@ -8,11 +8,12 @@ from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.ensemble import GradientBoostingRegressor, IsolationForest, RandomForestClassifier
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier, SGDClassifier
+from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError
@@ -54,6 +55,31 @@ def test_exports_without_being_told_anything(entry: qv.Entry, model: Any, output
     entry.export_version(model)
     assert entry.versions == [1, 2]
     assert entry.versions[-1].manifest.framework.startswith("scikit-learn ")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        SVC(),
+        LinearSVC(max_iter=50),
+        RidgeClassifier(),
+        SGDClassifier(random_state=0),
+        make_pipeline(StandardScaler(), SVC()),
+        make_pipeline(StandardScaler(), LinearSVC(max_iter=50)),
+        make_pipeline(StandardScaler(), RidgeClassifier()),
+        GridSearchCV(SVC(), {"C": [1, 2]}, cv=2),
+        LogisticRegression(max_iter=20),
+    ],
+    ids=repr,
+)
+def test_two_classes_have_a_column_each(entry: qv.Entry, model: Any) -> None:
+    few = Y < 2
+    model.fit(X[few], Y[few])
+    path = entry.export_version(model)
+    label, scores = ort.InferenceSession(path).run(None, {"x": X[few].astype(np.float32)})
+    assert scores.shape == (few.sum(), 2)
+    assert (label == model.predict(X[few])).all()
+    assert (scores.argmax(1) == label).all()
 
 
 def test_names_and_shapes_of_one_s_own(entry: qv.Entry) -> None:

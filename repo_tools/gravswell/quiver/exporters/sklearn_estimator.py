@@ -128,11 +128,28 @@ def _onnx_type(spec: InputSpec) -> Any:
 def _convert(model: Any, initial_types: list[tuple[str, Any]], opset: dict[str, int]) -> Any:
     import skl2onnx  # noqa: PLC0415 - a framework is imported only when it is used
 
-    if hasattr(model, "classes_"):
-        with suppress(NameError):  # how skl2onnx says that this classifier has no ZipMap to switch off
-            options = {id(model): {"zipmap": False}}
-            return skl2onnx.to_onnx(model, initial_types=initial_types, options=options, target_opset=opset)
+    classifier = _last_step(model)
+    if hasattr(classifier, "classes_"):
+        for options in _options(classifier):
+            with suppress(NameError):  # how skl2onnx says that it knows no such option for this classifier
+                return skl2onnx.to_onnx(
+                    model, initial_types=initial_types, options={id(classifier): options}, target_opset=opset
+                )
     return skl2onnx.to_onnx(model, initial_types=initial_types, target_opset=opset)
+
+
+def _last_step(model: Any) -> Any:
+    """What gives the answer: skl2onnx wants the options of a pipeline's classifier on the classifier."""
+    while hasattr(model, "steps") and model.steps[-1][1] not in (None, "passthrough"):
+        model = model.steps[-1][1]
+    return model
+
+
+def _options(classifier: Any) -> tuple[dict[str, bool], ...]:
+    """Those that are asked for, in order of preference: plain tensors, and scores with a column for each class."""
+    if callable(getattr(classifier, "predict_proba", None)):
+        return ({"zipmap": False},)
+    return ({"zipmap": False, "raw_scores": True}, {"raw_scores": True}, {"zipmap": False})
 
 
 def _rename(proto: Any, own: list[str], wanted: tuple[str, ...] | None) -> None:
