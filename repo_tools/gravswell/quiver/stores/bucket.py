@@ -43,6 +43,7 @@ TOMBSTONES_STAY = timedelta(days=1)
 
 _TOMBSTONE = b""
 _WORKERS = 8
+_LARGE = 8 << 20
 _TRIES = 50
 
 _log = logging.getLogger(__name__)
@@ -195,16 +196,20 @@ class BucketStore(Store):
                 raise
             self._sweep(view, entry, now=view.objects[f"{folder}/{CLAIM}"].modified, own=number)
             try:
-                self.in_parallel(
-                    lambda name: self._objects.put_file(self._key(f"{folder}/{name}"), files[name]),
-                    [name for name in files if name != mark],
-                )
+                self._upload(folder, {name: path for name, path in files.items() if name != mark})
                 claim.confirm()
             except BaseException:
                 self._quietly(lambda: self._abandon(entry, number))
                 raise
             self._complete(entry, number, f"{folder}/{mark}", files[mark].read_bytes())
             self._quietly(claim.drop)  # a reader takes a version with both for published
+
+    def _upload(self, folder: str, files: dict[str, Path]) -> None:
+        """Small files side by side; large ones, whose parts are, one after the other, which bounds the memory."""
+        small = [name for name, path in files.items() if path.stat().st_size < _LARGE]
+        self.in_parallel(lambda name: self._objects.put_file(self._key(f"{folder}/{name}"), files[name]), small)
+        for name in sorted(files.keys() - set(small)):
+            self._objects.put_file(self._key(f"{folder}/{name}"), files[name])
 
     def _require_free(self, view: Listing, entry: str, number: int) -> None:
         """Now that the claim is ours: nothing else there, the number not used before, and the entry there."""

@@ -22,8 +22,8 @@ from gravswell.quiver.stores import objects
 from gravswell.quiver.stores.base import Content, Create, PutMode, Update
 from gravswell.quiver.stores.objects import STAMP, ObjectInfo, Objects
 
-_CHUNK = 16 << 20
-"""Bytes of one request of a resumable upload, which is what a cut connection costs; held in memory."""
+_CHUNK = 100 << 20
+"""Bytes of one request of a resumable upload, as the library has it: held in memory, and sent again after a cut."""
 
 _DELETES = 16
 _FIELDS = "items(name,size,updated,generation),nextPageToken"

@@ -275,4 +275,6 @@ def _translated(what: str) -> Iterator[None]:
     except PermissionError as error:
         raise AccessDeniedError(f"{what}: {error.strerror}; check its owner and mode") from None
     except OSError as error:
+        if error.errno == errno.ELOOP:  # a fault of this one thing, and none of the store
+            raise InvalidInputError(f"{what} is, or lies under, a link that leads to itself: remove it") from None
         raise UnavailableError(f"{what}: {told(error)}") from error
