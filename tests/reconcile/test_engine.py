@@ -314,6 +314,20 @@ async def test_replicas_are_handed_over_before_they_are_let_go(served):
     assert served.api.writes.count("apply as gravswell-autoscaling Deployment server") == 1
 
 
+async def test_an_autoscaled_server_that_somebody_scales_to_none_wakes(served):
+    """An autoscaler leaves a Deployment of none alone."""
+    bounds = {"minReplicas": 2, "maxReplicas": 4}
+    served.change(resources.INFERENCE_SERVER, "server", replicas=None, autoscaling=bounds)
+    await served.settle()
+    assert served.get("HorizontalPodAutoscaler", "server") is not None
+    for replicas, handed in ((3, 0), (0, 1)):
+        deployment = served.get("Deployment", "server")
+        served.see(resources.DEPLOYMENT, {**deployment, "spec": {**deployment["spec"], "replicas": replicas}})
+        served.api.writes.clear()
+        await served.settle()
+        assert served.api.writes.count("apply as gravswell-autoscaling Deployment server") == handed
+
+
 async def test_the_report_of_a_pod_that_is_gone_is_forgotten_and_that_of_a_new_one_kept(served):
     await served.settle()
     report = served.get("ConfigMap", "server-report")

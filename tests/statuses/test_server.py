@@ -84,13 +84,31 @@ def test_a_blocker_is_what_ready_says_while_what_runs_stays_available(view, work
         ({"desired": 2, "ready": 2, "updated": 1}, False, Reason.ROLLING_OUT),
         ({"desired": 2, "ready": 2, "total": 3}, False, Reason.ROLLING_OUT),
         ({"desired": 2, "ready": 2}, True, Reason.SERVING),
-        ({"desired": 0, "ready": 0}, True, Reason.SCALED_TO_ZERO),
+        ({"desired": 0, "ready": 0}, False, Reason.STARTING),
         ({"desired": 0, "ready": 1, "total": 1, "updated": 1}, False, Reason.ROLLING_OUT),
     ],
 )
 def test_ready_means_every_replica_of_the_latest_specification(view, workload, deployment, status, reason):
     ready = said(view(deployment=workload(**deployment) if deployment is not None else None))["Ready"]
     assert (ready.status, ready.reason) == (status, reason)
+
+
+AUTOSCALED = {"replicas": None, "autoscaling": {"minReplicas": 2, "maxReplicas": 4}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "total", "ready", "available"),
+    [
+        ({"replicas": 0}, 0, (True, Reason.SCALED_TO_ZERO), Reason.SCALED_TO_ZERO),
+        ({"replicas": 0}, 1, (False, Reason.STARTING), Reason.SCALED_TO_ZERO),
+        ({"replicas": 1}, 0, (False, Reason.STARTING), Reason.NO_REPLICA_READY),
+        (AUTOSCALED, 0, (False, Reason.STARTING), Reason.NO_REPLICA_READY),
+    ],
+)
+def test_no_replica_is_fine_only_where_none_is_asked_for(view, workload, spec, total, ready, available):
+    found = said(view({"spec": spec}, deployment=workload(0, 0, total=total)))
+    assert (found["Ready"].status, found["Ready"].reason) == ready
+    assert (found["Available"].status, found["Available"].reason) == (False, available)
 
 
 def test_a_pod_in_trouble_is_named(view, workload, pod):

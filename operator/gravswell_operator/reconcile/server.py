@@ -87,16 +87,19 @@ async def _hand_over_replicas(context: Context, server: InferenceServer) -> None
     """Before we let go of the Deployment's replicas, give them to a second owner.
 
     A field that loses its only owner falls back to its default, and a server of ten replicas to one. The second
-    owner holds them until the autoscaler, which writes through ``/scale``, takes them.
+    owner holds them until the autoscaler, which writes through ``/scale``, takes them. It never takes none: to an
+    autoscaler that is switched off, so where somebody scaled to none, they are set again.
     """
     autoscaling = server.spec.autoscaling
     if autoscaling is None:
         return
     name, namespace = server.metadata.name, server.metadata.namespace
     record = context.cache.get(Key(resources.DEPLOYMENT, namespace, name))
-    if record is None or context.cache.get(Key(resources.AUTOSCALER, namespace, name)) is not None:
+    if record is None:
         return
     live: state.WorkloadState = record.view
+    if live.desired and context.cache.get(Key(resources.AUTOSCALER, namespace, name)) is not None:
+        return
     replicas = min(max(live.desired, autoscaling.min_replicas), autoscaling.max_replicas)
     manifest = {
         "apiVersion": resources.DEPLOYMENT.api_version,

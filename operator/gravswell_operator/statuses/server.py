@@ -125,6 +125,11 @@ def _wanted(view: ServerView) -> int:
     return view.server.spec.replicas or 0
 
 
+def _asleep(view: ServerView) -> bool:
+    """Whether no replica is wanted, by the spec and by the Deployment. An autoscaled server always wants some."""
+    return view.server.spec.replicas == 0 and _wanted(view) == 0
+
+
 def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of facts, one return each
     if view.blocker is not None:
         return Finding(conditions.READY, False, view.blocker.reason, view.blocker.message)
@@ -132,7 +137,7 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
     if deployment is None or not (deployment.generation_seen or _was_ready(view.server)):
         return Finding(conditions.READY, False, Reason.STARTING, "the Deployment has not been acted upon yet")
     wanted = deployment.desired
-    if wanted == 0 and deployment.total == 0:
+    if _asleep(view) and deployment.total == 0:
         return Finding(conditions.READY, True, Reason.SCALED_TO_ZERO, "no replica is wanted, and none runs")
     counts = f"{deployment.ready} of {count(wanted, 'replica')} ready"
     if wanted and deployment.ready >= wanted and (deployment.complete or not deployment.generation_seen):
@@ -204,7 +209,7 @@ def _available(view: ServerView) -> Finding:
     ready = view.deployment.ready if view.deployment is not None else 0
     if ready:
         return Finding(conditions.AVAILABLE, True, Reason.REPLICAS_READY, f"{count(ready, 'replica')} in traffic")
-    if _wanted(view) == 0 and view.blocker is None:
+    if _asleep(view) and view.blocker is None:
         return Finding(conditions.AVAILABLE, False, Reason.SCALED_TO_ZERO, "no replica is wanted")
     return Finding(conditions.AVAILABLE, False, Reason.NO_REPLICA_READY, "no replica takes traffic")
 

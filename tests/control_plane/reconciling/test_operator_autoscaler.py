@@ -114,6 +114,15 @@ def test_from_an_autoscaler_to_a_number_and_back(scaled, tmp_path):
     assert set(pods) <= set(world.pods())
 
 
+def test_an_autoscaled_server_that_somebody_scales_to_none_wakes(scaled):
+    """As ``kubectl scale deployment --all --replicas=0`` before a maintenance does."""
+    world = scaled
+    world.kubectl("scale", "deployment", "server", "--replicas=0")
+    world.until(lambda: world.get("deployment", "server")["spec"]["replicas"] == BOUNDS["minReplicas"])
+    world.until(lambda: world.get("inferenceserver", "server")["status"]["readyReplicas"] == BOUNDS["minReplicas"])
+    world.condition("inferenceserver", "server", status="True", reason="Serving")
+
+
 def test_a_server_of_no_replicas_that_gets_an_autoscaler_wakes(world):
     """An autoscaler leaves a Deployment of none alone: for it that is switched off."""
     world.make_repository()
