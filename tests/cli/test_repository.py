@@ -13,7 +13,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LinearRegression
 
-from gravswell.errors import UnavailableError
+from gravswell.errors import InvalidInputError, UnavailableError, VerificationError
 
 from .conftest import Run
 
@@ -274,3 +274,17 @@ def test_a_disk_that_takes_no_more_is_one_line(run: Run, model: Path, tmp_path: 
     assert line.startswith(f"error: {tmp_path}/.r.gravswell-staging/")
     assert "File too large; raise the limit of a file's size, `ulimit -f`" in line
     assert run("ls", "r", "-o", "json").data == {"m": []}
+
+
+def test_an_entry_that_cannot_be_read_hides_no_other(run: Run, repo: str) -> None:
+    run("add", repo, "looped")
+    Path(repo, "looped/1").mkdir()
+    Path(repo, "looped/1/.manifest.json").symlink_to(".manifest.json")
+    listed = run("ls", repo)
+    assert listed.code == InvalidInputError.exit_code
+    assert [row.split()[:2] for row in listed.out.splitlines()[1:]] == [["m", "1"], ["looped", "unreadable"]]
+    assert "looped cannot be read: r/looped/1/.manifest.json is, or lies under, a link that leads to" in listed.err
+    verified = run("verify", repo, "-o", "json")
+    assert verified.code == VerificationError.exit_code
+    assert [(row["entry"], row["result"]) for row in verified.data] == [("looped", "failed"), ("m", "verified")]
+    assert "1 of 2 versions failed: looped" in verified.err

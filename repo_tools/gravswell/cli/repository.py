@@ -1,6 +1,5 @@
 """``init``, ``add``, ``ls``, ``show``, ``verify``, ``rm``: repositories from the command line."""
 
-from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +61,7 @@ def ls(
     from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
 
     repository = qv.ModelRepository.open(repo)
-    found = _versions(RepositoryReader(repo), repository, name)
+    found, unreadable = _versions(RepositoryReader(repo), repository, name)
     data = {
         entry: [
             {"version": v.number, "digest": v.digest, "size": v.size, "created": v.created and v.created.isoformat()}
@@ -72,7 +71,7 @@ def ls(
     }
 
     def text() -> RenderableType:
-        if not found:
+        if not found and not unreadable:
             return Text(f"{repo} has no entries yet: gravswell add {repo} NAME")
         columns = ("entry", "latest", "versions") if name is None else ("entry", "version")
         table = Table(*columns, "digest", "size", "created", box=None)
@@ -84,9 +83,14 @@ def ls(
                 table.add_row(Text(entry), *numbers, digest, decimal(v.size), created)
             if not versions:
                 table.add_row(Text(entry), "none yet")
+        for entry in unreadable:
+            table.add_row(Text(entry), Text("unreadable", style="red"))
         return table
 
     emit(output, data, text)
+    if unreadable:
+        kind = type(next(iter(unreadable.values())))
+        raise kind("; ".join(f"{entry} cannot be read: {error}" for entry, error in unreadable.items()))
 
 
 def show(
@@ -168,11 +172,14 @@ def verify(
     repository = qv.ModelRepository.open(repo)
     reader = RepositoryReader(repo)
     name, number = parse_target(target) if target else (None, None)
-    found = _versions(reader, repository, name)
+    found, unreadable = _versions(reader, repository, name)
     wanted = [(entry, v.number) for entry, versions in found.items() for v in versions if number in (None, v.number)]
     if name is not None and number is not None and not wanted:
         reader.version(name, number)  # says which there are
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = [
+        {"entry": entry, "version": None, "result": "failed", "samples": 0, "message": str(error)}
+        for entry, error in unreadable.items()
+    ]
     with work_display(BarColumn(), DownloadColumn()) as progress:
         for entry, version in wanted:
             task = progress.add_task(f"{entry}/{version}", total=None)
@@ -198,12 +205,11 @@ def verify(
         style = {"verified": "green", "unverified": "yellow", "removed": "yellow", "failed": "red"}
         for row in rows:
             word = Text(row["result"], style=style[row["result"]])
-            version = Text(f"{row['entry']}/{row['version']}")
-            table.add_row(version, word, str(row["samples"]), Text(row["message"]))
+            table.add_row(Text(_version_of(row)), word, str(row["samples"]), Text(row["message"]))
         return table if rows else "nothing to verify: there are no versions yet"
 
     emit(output, rows, text)
-    failed = [f"{row['entry']}/{row['version']}" for row in rows if row["result"] == "failed"]
+    failed = [_version_of(row) for row in rows if row["result"] == "failed"]
     if failed:
         raise VerificationError(f"{len(failed)} of {len(rows)} versions failed: {', '.join(failed)}")
 
@@ -230,15 +236,29 @@ def rm(
     emit(output, {"removed": target}, lambda: Text(f"removed {what}"))
 
 
-def _versions(reader: "RepositoryReader", repository: Any, name: str | None) -> "dict[str, list[VersionInfo]]":
-    """The versions of every entry, or of the one named. An entry that somebody removes meanwhile hides no other."""
+def _versions(
+    reader: "RepositoryReader", repository: Any, name: str | None
+) -> "tuple[dict[str, list[VersionInfo]], dict[str, GravswellError]]":
+    """The versions of every entry, or of the one named, and what is wrong with entries that cannot be read.
+
+    Neither those, nor an entry that somebody removes meanwhile, hide another.
+    """
     if name is not None:
-        return {name: reader.versions(existing_entry(repository, name).name)}
-    found = {}
+        return {name: reader.versions(existing_entry(repository, name).name)}, {}
+    found: dict[str, list[VersionInfo]] = {}
+    unreadable: dict[str, GravswellError] = {}
     for entry in repository.models:
-        with suppress(NotFoundError):
+        try:
             found[entry] = reader.versions(entry)
-    return found
+        except NotFoundError:
+            continue
+        except GravswellError as error:
+            unreadable[entry] = error
+    return found, unreadable
+
+
+def _version_of(row: "dict[str, Any]") -> str:
+    return row["entry"] if row["version"] is None else f"{row['entry']}/{row['version']}"
 
 
 def _with_versions(entry: Any) -> str:

@@ -34,7 +34,7 @@ def refusals_told(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _WAYS_OUT:
             raise
-        raise UnavailableError(f"{error.filename or folder}: {told(error)}") from error
+        raise UnavailableError(f"{folder}: {told(error)}") from error
 
 
 def sync_folder(path: Path) -> None:

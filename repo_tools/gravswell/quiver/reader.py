@@ -4,6 +4,7 @@ What exists for a reader: a version folder with a manifest; and one that somebod
 as *unverified*. A claim without a manifest is an upload under way, or dead, and stays hidden.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -58,6 +59,20 @@ class RepositoryReader:
     def has(self, entry: str) -> bool:
         """Whether there is an entry of that name."""
         return is_readable_name(entry) and _is_entry(self.store.view(entry), entry)
+
+    def check_present(self, found: Collection[str], known: Collection[str]) -> None:
+        """NotFoundError where the repository is away: for whoever is about to conclude that entries were removed.
+
+        ``found`` are the entries that are there, and ``known`` those that had versions when last seen. A removal
+        leaves the numbers of what it removed. Where all that was known is gone without them, nobody removed it: that is
+        the mount point of a volume that is away, or a bucket that was emptied.
+        """
+        left = self.store.children().files  # raises if the root itself went
+        if known and not found and not any(state_key(name) in left for name in known):
+            raise NotFoundError(
+                f"{self.store.location('')} holds no entry any more, and held {', '.join(sorted(known)[:3])}"
+                f"{'…' if len(known) > 3 else ''}: is its volume mounted?"
+            )
 
     def numbers(self, entry: str) -> list[int]:
         """Numbers of the entry's version folders, newest first, whatever is in them. NotFoundError without entry."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gravswell.errors import InvalidInputError
+from gravswell.quiver import ModelRepository
 from gravswell.serving.agent.desired import DesiredSource, FileSource, LatestSource, parse_desired
 from gravswell.serving.agent.program import AgentOptions
 from gravswell.serving.contracts import Desired, DesiredModel, Verification
@@ -73,6 +74,43 @@ async def test_the_latest_of_every_entry(repository: Path):
         away.rename(repository)
         await until(lambda: len(follower.seen) == 2, "the new version")
         assert follower.seen[1].models[0] == DesiredModel(name="a", version=2, digest=second)
+
+
+async def test_an_entry_that_cannot_be_read_stays_and_hides_no_other(repository: Path, caplog):
+    first = publish(repository, "a", 1, 1.0)
+    publish(repository, "b", 1, 1.0)
+    async with Follower(LatestSource(str(repository), 0.02)) as follower:
+        await until(lambda: len(follower.seen) == 1, "the first state")
+        (repository / "a/2").mkdir()
+        (repository / "a/2/.manifest.json").symlink_to(".manifest.json")
+        second = publish(repository, "b", 2, 2.0)
+        await until(lambda: len(follower.seen) == 2, "the new version of the other")
+        assert follower.seen[1].models == (
+            DesiredModel(name="a", version=1, digest=first),
+            DesiredModel(name="b", version=2, digest=second),
+        )
+        await asyncio.sleep(0.2)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "a/2/.manifest.json" in warning
+
+
+async def test_a_repository_that_is_empty_all_at_once_is_away(repository: Path, caplog):
+    """As the mount point of a volume that is not mounted; what our own removals leave tells the difference."""
+    publish(repository, "a", 1, 1.0)
+    async with Follower(LatestSource(str(repository), 0.02)) as follower:
+        await until(lambda: len(follower.seen) == 1, "the first state")
+        last = follower.seen[0]
+    away = repository.rename(repository.with_name("away"))  # noqa: ASYNC240  it waits for nothing
+    repository.mkdir()  # noqa: ASYNC240
+    (repository / "lost+found").mkdir()
+    async with Follower(LatestSource(str(repository), 0.02, last=last)) as follower:
+        await until(lambda: "is its volume mounted?" in caplog.text, "it is told")
+        assert follower.seen == []
+        shutil.rmtree(repository)
+        away.rename(repository)
+        await until(lambda: follower.seen == [last], "it is mounted again")
+        ModelRepository.open(repository).remove("a")
+        await until(lambda: follower.seen[1:] == [Desired(repository=str(repository))], "a removal is one")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from gravswell.errors import GravswellError, InvalidInputError
+from gravswell.errors import GravswellError, InvalidInputError, NotFoundError
 from gravswell.kube.backoff import Backoff
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.agent.configmaps import ConfigMap, Snapshot
@@ -87,41 +87,61 @@ class LatestSource:
     """Every entry of the repository at its latest version, listed every ``interval`` seconds.
 
     A version without a manifest is served as it is: nothing of it can be verified. Entries whose names no desired model
-    can have are passed over.
+    can have are passed over. An entry that cannot be read stays as it was, and so does all of it when the repository
+    is away; ``last`` is what an earlier agent was told of it.
     """
 
-    def __init__(self, repository: str, interval: float, verification: Verification = Verification.GOLDEN) -> None:
+    def __init__(
+        self,
+        repository: str,
+        interval: float,
+        verification: Verification = Verification.GOLDEN,
+        *,
+        last: Desired | None = None,
+    ) -> None:
         self._repository = repository
         self._interval = interval
         self._verification = verification
+        self._last = last if last is not None and last.repository == repository else Desired(repository=repository)
 
     async def follow(self, accept: Accept) -> None:
         """See :class:`DesiredSource`."""
         told = ""
         while True:
             try:
-                accept(await asyncio.to_thread(self._latest))
-                told = ""
+                self._last, problem = await asyncio.to_thread(self._latest)
+                accept(self._last)
             except GravswellError as error:
-                if str(error) != told:
-                    log.warning("%s; what is served stays as it is", error)
-                told = str(error)
+                problem = str(error)
+            if problem and problem != told:
+                log.warning("%s; what is served stays as it is", problem)
+            told = problem
             await asyncio.sleep(self._interval)
 
-    def _latest(self) -> Desired:
+    def _latest(self) -> tuple[Desired, str]:
+        """The latest of every entry, and what cannot be read."""
         reader = RepositoryReader(self._repository)
-        models = []
-        for entry in reader.entries():
+        known = {model.name: model for model in self._last.models}
+        models: list[DesiredModel] = []
+        problems: list[str] = []
+        for entry in sorted({*reader.entries(), *known}):
             if entry.startswith(PRIVATE_PREFIX) or not is_text(entry):
                 continue
-            newest = next(iter(reader.versions(entry)), None)
+            try:
+                newest = next(iter(reader.versions(entry)), None)
+            except NotFoundError:
+                continue  # removed
+            except GravswellError as error:
+                problems.append(f"{entry}: {error}")
+                models += [known[entry]] if entry in known else []
+                continue
             if newest is not None:
                 verification = self._verification if newest.digest else Verification.NONE
                 models.append(
                     DesiredModel(name=entry, version=newest.number, digest=newest.digest, verification=verification)
                 )
-        reader.store.children()  # raises if all of it went while we looked: then no entry was removed
-        return Desired(repository=self._repository, models=tuple(models))
+        reader.check_present([model.name for model in models], known)
+        return Desired(repository=self._repository, models=tuple(models)), "; ".join(problems)
 
 
 def parse_desired(text: str | bytes, *, where: str) -> Desired:

@@ -64,8 +64,7 @@ def list_repository(url: str, now: datetime, last: Listing | None = None, known_
     problems: list[str] = []
     try:
         reader = RepositoryReader(url)
-        found = reader.entries()
-        for name in sorted({*found, *known}):
+        for name in sorted({*reader.entries(), *known}):
             if name.startswith(PRIVATE_PREFIX):
                 continue  # nothing is served under such a name
             if not is_text(name):
@@ -78,7 +77,9 @@ def list_repository(url: str, now: datetime, last: Listing | None = None, known_
             except (AccessDeniedError, InvalidInputError, VerificationError) as error:
                 problems.append(f"{name}: {error}")
                 entries += [known[name]] if name in known else []
-        reader.check_present(found, [name for name, entry in known.items() if entry.versions])
+        reader.check_present(
+            [entry.name for entry in entries], [name for name, entry in known.items() if entry.versions]
+        )
     except GravswellError as error:
         return Listing(
             repository=name_of_it, observed_at=now, accessible=False, reason=_reason(error), message=str(error)[:1000]
