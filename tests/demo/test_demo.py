@@ -145,10 +145,22 @@ def test_on_a_cluster_without_gpus_it_goes_the_whole_way_without_a_pool(mark: di
         assert "gravswell" not in cluster.kubectl("get", "customresourcedefinitions", "--output=name")
 
 
-def test_a_cluster_that_cannot_see_the_folder_is_refused_at_once(mark: dict[str, str], tmp_path: Path) -> None:
+def test_what_a_cluster_of_the_users_lacks_is_said_at_once(mark: dict[str, str], tmp_path: Path) -> None:
     with ControlPlane(tmp_path / "plane") as plane:
         context = yaml.safe_load(plane.kubeconfig.read_text())["current-context"]
-        done = run_demo(mark, "--context", context, "--kubeconfig", str(plane.kubeconfig))
+        there = ["--context", context, "--kubeconfig", str(plane.kubeconfig)]
+        done = run_demo(mark, *there)
+
+        log = tmp_path / "demo.log"
+        with log.open("wb") as output:
+            command = [*DEMO, *there, "--repository-url", "pvc://models/demo"]
+            demo = subprocess.Popen(command, env=mark, stdout=output, stderr=output, start_new_session=True)
+        wait_for("train for", demo, log)
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(timeout=120) != 0
+    said = log.read_text().partition("train for")[0]
+    assert "No operator is installed there:" in said
+    assert "Without GPUs there:" in said
     assert done.returncode == 2, done.stdout[-3000:] + done.stderr[-3000:]
     assert "--repository-url pvc://CLAIM/PATH" in done.stderr
     assert "train for" not in done.stdout

@@ -109,16 +109,22 @@ def _first_error_counts(story: Story, what: str) -> Iterator[None]:
         story.say(f"[yellow]Left in the cluster:[/] {escape(f'{what} ({error})')}")
 
 
+def installed_operator(kubectl: Kubectl) -> str | None:
+    """NAMESPACE/NAME of the cluster's own operator, where one is installed."""
+    for found in kubectl.items("deployments", "--all-namespaces", f"--selector={INSTALLED_OPERATOR}"):
+        return f"{found['metadata']['namespace']}/{found['metadata']['name']}"
+    return None
+
+
 @contextmanager
 def running_operator(story: Story, kubectl: Kubectl, log: Path) -> Iterator[Callable[[], None]]:
     """The operator, running: the cluster's own where one is installed, else one of ours. Yields a check that it is.
 
     Ours is a process of its own, as ``gravswell operator run`` starts it.
     """
-    installed = kubectl.items("deployments", "--all-namespaces", f"--selector={INSTALLED_OPERATOR}")
-    if installed:
-        metadata = installed[0]["metadata"]
-        story.say(f"[dim]the operator {metadata['namespace']}/{metadata['name']} of this cluster does the work[/]")
+    installed = installed_operator(kubectl)
+    if installed is not None:
+        story.say(f"[dim]the operator {installed} of this cluster does the work[/]")
         yield lambda: None
         return
     command = [sys.executable, "-m", "gravswell", "operator", "run"]

@@ -15,7 +15,7 @@ from rich.markup import escape
 from gravswell import quiver as qv
 from gravswell.errors import ConflictError, InvalidInputError, UnsupportedError
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
-from gravswell_operator.demo.cluster import require_free_names, serve_on_cluster
+from gravswell_operator.demo.cluster import installed_operator, require_free_names, serve_on_cluster
 from gravswell_operator.demo.digits import load_digits, trainer
 from gravswell_operator.demo.fitting import Fitted, fitted
 from gravswell_operator.demo.interruption import full_disk_told, interruptible, wait_for_interrupt
@@ -28,6 +28,7 @@ from gravswell_operator.devcluster.binaries import Progress as BuildProgress
 from gravswell_operator.devcluster.binaries import ensure_binaries
 from gravswell_operator.devcluster.kubectl import Kubectl
 from gravswell_operator.names import LABEL_LOCAL_NODE
+from gravswell_operator.runtime import DEFAULT_IMAGE
 
 
 @dataclass(frozen=True)
@@ -146,13 +147,20 @@ def _users_cluster(story: Story, context: str, options: Options) -> tuple[Kubect
     kubectl = Kubectl(_users_kubectl(story), options.kubeconfig, context)
     with story.step(f"reach the cluster of the context {context}"):
         kubectl("get", "--raw=/readyz")
-    if not options.repository_url and not kubectl.items("nodes", f"--selector={LABEL_LOCAL_NODE}=true"):
+    nodes = kubectl.items("nodes")
+    local = any(node["metadata"].get("labels", {}).get(LABEL_LOCAL_NODE) == "true" for node in nodes)
+    if not options.repository_url and not local:
         raise InvalidInputError(
             f"no node of the context {context} can read folders of this machine: put the demo's repository into a "
             f"volume that both can (--directory FOLDER here, --repository-url pvc://CLAIM/PATH there), or leave "
             f"--context out for a development cluster"
         )
-    fit = fitted(examples(), kubectl.items("nodes"))
+    if not local and installed_operator(kubectl) is None:
+        story.say(
+            "[yellow]No operator is installed there:[/] one will run on this machine, and the pods that it makes need "
+            f"the image {DEFAULT_IMAGE}; where that cannot be pulled, install the chart with an image of yours first"
+        )
+    fit = fitted(examples(), nodes)
     if fit.without:
         story.say(f"[yellow]Without GPUs there:[/] {escape(fit.without)}")
     require_free_names(kubectl, fit.manifests)
