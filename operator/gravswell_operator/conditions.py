@@ -34,6 +34,7 @@ class Reason(enum.StrEnum):
     FORBIDDEN = "Forbidden"
     NAME_TAKEN = "NameTaken"
     API_ERROR = "ApiError"
+    OPERATOR_FAULT = "OperatorFault"
 
     # GPUNodePool
     NODES_READY = "NodesReady"

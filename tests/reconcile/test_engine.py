@@ -172,10 +172,44 @@ async def test_a_fault_of_ours_is_logged_and_nobody_elses(served, caplog):
     key = next(served.context.cache.all(resources.INFERENCE_SERVER)).key
     await served.engine.handle(key)
     assert "a fault of the operator" in caplog.text
+    ready = served.condition("InferenceServer", "server")
+    assert (ready["status"], ready["reason"]) == ("False", "OperatorFault")
+    assert "RuntimeError: bug" in ready["message"]
     assert served.context.queue.failing == 1
     other = next(served.context.cache.all(resources.MODEL_REPOSITORY)).key
     await served.engine.handle(other)
     assert served.get("Deployment", "models-lister") is not None
+
+
+async def test_a_fault_that_ends_is_no_longer_told(served):
+    served.api.refuse = lambda words: RuntimeError("bug") if words == "apply Service server" else None
+    await served.tick()
+    assert served.condition("InferenceServer", "server")["reason"] == "OperatorFault"
+    # Told once, and tried again no sooner for it.
+    assert await served.tick() <= 2
+    served.api.refuse = lambda _: None
+    served.time += 100
+    await served.settle()
+    assert served.condition("InferenceServer", "server")["reason"] != "OperatorFault"
+    assert served.context.queue.failing == 0
+
+
+async def test_nothing_is_told_of_a_namespace_that_is_going(served, caplog):
+    await served.settle()
+    ended = errors.NamespaceTerminatingError("forbidden: it is being terminated")
+    served.api.refuse = lambda words: ended if words.startswith("apply") else None
+    told = list(served.events.told)
+    for kind, resource in (("Service", resources.SERVICE), ("ConfigMap", resources.CONFIG_MAP)):
+        for name in ("server", "server-report", "models-listing"):
+            if served.get(kind, name) is not None:
+                served.remove(resource, name)
+    served.api.writes.clear()
+    await served.settle()
+    assert [w for w in served.api.writes if w.startswith("apply")]
+    assert served.context.queue.failing == 0
+    assert served.events.told == told
+    assert [r for r in caplog.records if r.levelname in ("WARNING", "ERROR")] == []
+    assert served.condition("InferenceServer", "server")["reason"] != "Forbidden"
 
 
 async def test_an_object_that_cannot_be_read_is_told_in_the_same_words_each_time(world):

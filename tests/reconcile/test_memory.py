@@ -2,6 +2,7 @@
 
 import pytest
 
+from gravswell.serving.contracts import LISTING_KEY, PRIVATE_PREFIX
 from gravswell_operator.cluster import resources
 
 SERVER = {"nodePoolRef": None, "gpus": 0}
@@ -73,6 +74,24 @@ async def test_nothing_is_written_where_what_is_served_is_known_by_nobody(world)
     world.publish(1, 2)
     await world.settle()
     assert world.desired() == {"my-model": 2}
+
+
+async def test_a_listing_with_a_name_that_nothing_is_served_under_is_told_and_stops_nobody(world):
+    """Somebody edited it, or a lister of another release wrote it."""
+    world.own(resources.MODEL_REPOSITORY)
+    world.own(resources.INFERENCE_SERVER, {"spec": {**SERVER, "models": "All"}})
+    await world.settle()
+    world.publish(1)
+    await world.settle()
+    listed = world.get("ConfigMap", "models-listing")
+    text = listed["data"][LISTING_KEY].replace('"my-model"', f'"{PRIVATE_PREFIX}x"')
+    world.see(resources.CONFIG_MAP, {**listed, "data": {LISTING_KEY: text}})
+    await world.settle()
+    assert world.engine.failed.total() == 0
+    assert world.desired() == {"my-model": 1}
+    accessible = world.condition("ModelRepository", "models", "Accessible")
+    assert (accessible["status"], accessible["reason"]) == ("False", "ListingUnreadable")
+    assert f"{PRIVATE_PREFIX}x" in accessible["message"]
 
 
 LATER = {"verification": "OfALaterRelease"}

@@ -45,7 +45,8 @@ def problem(error: GravswellError) -> Problem:
     if isinstance(error, errors.ApiRejectedError):
         return Problem(Reason.REJECTED, f"the API server refuses what follows from the spec: {text}")
     if isinstance(error, errors.ApiForbiddenError):
-        return Problem(Reason.FORBIDDEN, f"the operator may not do this: {text}")
+        ending = isinstance(error, errors.NamespaceTerminatingError)  # the drivers': ours are left alone then
+        return Problem(Reason.FORBIDDEN, text if ending else f"the operator may not do this: {text}")
     if isinstance(error, errors.NamespaceNotFoundError):
         return Problem(Reason.NAMESPACE_NOT_FOUND, text)
     return Problem(Reason.API_ERROR, f"tried again soon: {text}")

@@ -42,15 +42,19 @@ class Engine:
         queue = self.context.queue
         try:
             await self._reconcile(key)
+        except errors.NamespaceTerminatingError as error:
+            log.debug("%s: left alone: %s", key, error)  # it goes with its namespace
+            queue.forget(key)
         except errors.ApiConflictError as error:
             self._failed(key, error, logging.DEBUG)  # it changed under our hands; look again
         except GravswellError as error:
             self._failed(key, error, logging.WARNING)
-        except Exception:
+        except Exception as error:
             self.failed[key.resource.kind] += 1
             delay = queue.retry_delay(key)
             log.exception("%s: a fault of the operator; next try in %.1f s", key, delay)
             queue.add(key, delay)
+            await self._tell_fault(key, error)
         else:
             queue.forget(key)
         finally:
@@ -64,6 +68,15 @@ class Engine:
             delay = max(delay, error.retry_after)
         log.log(level, "%s: %s; next try in %.1f s", key, error, delay)
         self.context.queue.add(key, delay)
+
+    async def _tell_fault(self, key: Key, error: Exception) -> None:
+        record = self.context.cache.get(key)
+        if record is None or isinstance(record.view, Unreadable):
+            return
+        try:
+            await status.write_fault(self.context, record, error)
+        except GravswellError as refused:
+            log.warning("%s: its status does not say so: %s", key, refused)
 
     async def _reconcile(self, key: Key) -> None:
         record = self.context.cache.get(key)

@@ -1,6 +1,7 @@
 """Reconciling a ``ModelRepository``: run its lister, and say what that lister sees."""
 
 from gravswell.errors import GravswellError
+from gravswell.kube import errors
 from gravswell_operator import names, state
 from gravswell_operator.api import ModelRepository
 from gravswell_operator.cluster import resources
@@ -18,6 +19,8 @@ async def reconcile(context: Context, record: Record) -> None:
     failure: GravswellError | None = None
     try:
         await apply.apply_children(context, record, children(repository, context.options))
+    except errors.NamespaceTerminatingError:
+        raise  # no failure, and nobody reads what it would say
     except GravswellError as error:
         failure = error
     listing, unreadable = documents.listing(

@@ -46,6 +46,8 @@ async def reconcile(context: Context, record: Record) -> None:
             await _hand_over_replicas(context, server)
             await apply.apply_children(context, record, children(plan))
             await _forget_gone_pods(context, record, report_map, pods)
+        except errors.NamespaceTerminatingError:
+            raise  # no failure, and nobody reads what it would say
         except GravswellError as error:
             failure, problem = error, apply.problem(error)
     view = statuses.ServerView(

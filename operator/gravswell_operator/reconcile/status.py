@@ -60,6 +60,18 @@ async def write_invalid(context: Context, record: Record) -> None:
     await _apply(context, record, {**status, **said}, before, after)
 
 
+async def write_fault(context: Context, record: Record, error: Exception) -> None:
+    """Say that a fault of the operator's own keeps it from looking after the object; what was said else stays."""
+    view: Own = record.view
+    before = view.status.conditions
+    message = f"a fault of the operator, whose log says more; tried again: {type(error).__name__}: {error}"
+    finding = Finding(conditions.READY, False, Reason.OPERATOR_FAULT, message)
+    merged = conditions.merge(before, [finding], generation=view.metadata.generation, now=stamp(context))
+    after = (*merged, *(c for c in before if c.type != conditions.READY))
+    said = {"conditions": [c.to_dict() for c in after]}
+    await _apply(context, record, {**view.status.to_dict(), **said}, before, after)
+
+
 async def _apply(
     context: Context,
     record: Record,

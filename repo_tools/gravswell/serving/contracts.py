@@ -14,7 +14,7 @@ from collections import Counter
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
 from gravswell.names import PROOF_PREFIX
@@ -59,6 +59,15 @@ class Verification(enum.StrEnum):
     """Nothing: also versions that others wrote, without a manifest."""
 
 
+def _not_private(name: str) -> str:
+    if name.startswith(PRIVATE_PREFIX):
+        raise ValueError(f"{name!r} is a name of golden proofs, under which no model is served; rename the entry")
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(_not_private)]
+"""Name of an entry, as it is served."""
+
 Version = Annotated[int, Field(ge=1, lt=10**18)]
 """Number of a version, within what Triton's 64 bits and a folder's name hold."""
 
@@ -66,20 +75,13 @@ Version = Annotated[int, Field(ge=1, lt=10**18)]
 class DesiredModel(Document):
     """One entry that the servers shall serve, resolved to a number and a digest."""
 
-    name: str
+    name: ModelName
     version: Version
     digest: Digest | None = None
     """None: a version without a manifest, served as ``unverified``."""
     verification: Verification = Verification.GOLDEN
     instances: int | None = Field(default=None, ge=1)
     """Instances per device, in place of what the version's own config says. None: as the config says."""
-
-    @field_validator("name")
-    @classmethod
-    def _is_not_private(cls, name: str) -> str:
-        if name.startswith(PRIVATE_PREFIX):
-            raise ValueError(f"{name!r} is a name of golden proofs, under which no model is served; rename the entry")
-        return name
 
 
 class Desired(Document):
@@ -204,7 +206,7 @@ class ListedVersion(Document):
 class ListedEntry(Document):
     """One entry: its versions, newest first, and the names that point at them."""
 
-    name: str
+    name: ModelName
     versions: tuple[ListedVersion, ...] = ()
     aliases: dict[str, int] = Field(default_factory=dict)
     omitted: int = Field(default=0, ge=0)
