@@ -86,13 +86,14 @@ def export(
         raise NotFoundError(f"{path} was published, and somebody has removed it since") from None
     proof = manifest.verification
     sizes = f" of {', '.join(map(str, proof.batch_sizes))} rows" if proof.batch_sizes else ""
+    whose = "your inputs" if proof.inputs == "given" else "random inputs (--sample-inputs proves it with yours)"
     apart = max((error.max_abs for error in proof.errors.values()), default=0.0)
     emit(
         output,
         {"path": path, "version": int(made), "digest": made.digest, "manifest": manifest.model_dump(mode="json")},
         lambda: Group(
             Text(path, style="bold"),
-            f"  equals {proof.reference} on {proof.samples} batches{sizes}",
+            f"  equals {proof.reference} on {proof.samples} batches{sizes}, {whose}",
             f"  differences up to {apart:.2g}",
             f"  digest {made.digest}",
         ),

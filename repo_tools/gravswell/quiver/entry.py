@@ -135,7 +135,8 @@ class Entry:
         :param output_names: a name for each output, in order.
         :param version: its number, above all earlier ones; the next one by default.
         :param input_types: numpy or Triton types, where an input is not of the model's own floating type.
-        :param sample_inputs: one batch, or several, to prove it with in place of random ones.
+        :param sample_inputs: one batch, or several, to prove it with in place of random ones. Real rows are the real
+            proof: random ones reach only some of what a model has learnt. The manifest records which they were.
         :param max_batch_size: let the server form batches of up to so many rows: the leading dim goes out of the
             configuration. By default the client's batches reach the model as they are.
         :param opset: the ONNX opset to export to, up to 21.

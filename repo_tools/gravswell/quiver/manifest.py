@@ -58,6 +58,8 @@ class VerificationRecord(_Part):
 
     reference: str
     """Whose outputs the golden ones are: ``torch 2.15.0``, ``scikit-learn 1.9.1``, ``onnxruntime 1.31.1``."""
+    inputs: Literal["given", "random"] | None = None
+    """Whether the batches were the user's own or drawn at random; None where an older release did not say."""
     samples: int = Field(ge=0)
     batch_sizes: tuple[int, ...] = ()
     rtol: float | None = None

@@ -2,21 +2,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
-from sklearn.ensemble import GradientBoostingRegressor, IsolationForest, RandomForestClassifier
+from sklearn.ensemble import BaggingClassifier, GradientBoostingRegressor, IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
 from gravswell import quiver as qv
-from gravswell.errors import ExportError, InvalidInputError
+from gravswell.errors import ExportError, InvalidInputError, VerificationError
+from gravswell.quiver.exporters import run
+from gravswell.quiver.golden import compare, load_golden
 
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:400], Y[:400]
@@ -82,6 +86,47 @@ def test_two_classes_have_a_column_each(entry: qv.Entry, model: Any) -> None:
     assert (scores.argmax(1) == label).all()
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        RandomForestClassifier(20, random_state=0),
+        GradientBoostingRegressor(n_estimators=20),
+        DecisionTreeClassifier(),
+        GridSearchCV(DecisionTreeClassifier(), {"max_depth": [5, 7]}, cv=2),
+        BaggingClassifier(DecisionTreeClassifier(), 5, max_features=0.5, random_state=0),
+    ],
+    ids=repr,
+)
+def test_the_proof_reaches_thresholds_of_thousands(entry: qv.Entry, model: Any) -> None:
+    """Features of several units: all the trees' thresholds lie far from where random numbers are."""
+    x = X * np.geomspace(1, 10_000, X.shape[1]) + 500
+    path = Path(entry.export_version(model.fit(x, Y)))
+    proto = onnx.load(path)
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "nodes_values":
+                wrong = [value * 3 if value > 1_000 else value for value in attribute.floats]
+                assert wrong != list(attribute.floats)
+                attribute.ClearField("floats")
+                attribute.floats.extend(wrong)
+    session = ort.InferenceSession(proto.SerializeToString())
+    largest = load_golden(path.parent / ".golden.npz")[-1]
+    with pytest.raises(VerificationError):
+        compare(largest.outputs, run(session, largest.inputs))
+
+
+@pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler(), RobustScaler()], ids=repr)
+def test_scaled_inputs_are_drawn_around_what_was_fitted(entry: qv.Entry, scaler: Any) -> None:
+    x = X[:, 20:30] + np.geomspace(1, 10_000, 10)
+    path = Path(entry.export_version(make_pipeline(scaler, LogisticRegression(max_iter=20)).fit(x, Y)))
+    rows = np.concatenate([sample.inputs["x"] for sample in load_golden(path.parent / ".golden.npz")])
+    assert (np.abs(rows.mean(0) - x.mean(0)) < 40).all()
+    assert len(np.unique(rows, axis=0)) > 20
+    assert entry.versions[-1].manifest.verification.inputs == "random"
+    entry.export_version(make_pipeline(scaler, LogisticRegression(max_iter=20)).fit(x, Y), sample_inputs={"x": x[:4]})
+    assert entry.versions[-1].manifest.verification.inputs == "given"
+
+
 def test_names_and_shapes_of_one_s_own(entry: qv.Entry) -> None:
     model = LogisticRegression(max_iter=20).fit(X, Y)
     path = entry.export_version(model, {"pixels": (None, 64)}, ["digit", "confidence"], max_batch_size=32)
@@ -96,10 +141,9 @@ def test_text_labels(entry: qv.Entry) -> None:
     assert entry.outputs["label"].data_type == "TYPE_STRING"
 
 
-def test_text_features_with_samples(entry: qv.Entry) -> None:
+def test_text_features_are_drawn_from_the_categories(entry: qv.Entry) -> None:
     model = OneHotEncoder(sparse_output=True).fit(np.array([["a", "x"], ["b", "y"], ["c", "x"]], object))
-    with pytest.raises(ExportError, match="sample_inputs"):
-        entry.export_version(model, {"x": (None, 2)}, input_types={"x": "string"})
+    entry.export_version(model, {"x": (None, 2)}, input_types={"x": "string"})
     sample = {"x": np.array([["a", "y"], ["c", "x"]])}
     entry.export_version(model, {"x": (None, 2)}, input_types={"x": "string"}, sample_inputs=sample)
     assert entry.inputs["x"].data_type == "TYPE_STRING"

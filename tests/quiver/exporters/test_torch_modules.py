@@ -86,3 +86,27 @@ def test_weights_in_bfloat16(entry: qv.Entry) -> None:
         entry.export_version(Compact(), X)
     entry.export_version(Compact(), X, ["y"], input_types={"x": "float32"})
     assert (entry.inputs["x"].data_type, entry.outputs["y"].data_type) == ("TYPE_FP32", "TYPE_FP32")
+
+
+def test_integers_are_taken_as_the_samples_have_them(entry: qv.Entry) -> None:
+    model = nn.Embedding(50, 3)
+    with pytest.raises(ExportError, match=r"ids TYPE_FP32 .*--input-type ids=int64"):
+        entry.export_version(model, {"ids": (None, 7)})
+    with pytest.raises(ExportError, match=r"fails on the sample ids float32 \[1, 7\].*--input-type ids=int64"):
+        entry.export_version(model, sample_inputs={"ids": np.zeros((2, 7), np.float32)})
+    sample = {"ids": np.full((2, 7), 49)}
+    entry.export_version(model, {"ids": (None, 7)}, ["y"], sample_inputs=sample)
+    entry.export_version(model, sample_inputs=sample)
+    assert (entry.inputs["ids"].data_type, entry.inputs["ids"].dims) == ("TYPE_INT64", (-1, 7))
+
+
+def test_samples_alone_say_what_a_module_takes(entry: qv.Entry) -> None:
+    entry.export_version(nn.Linear(4, 2).half(), sample_inputs={"x": [[1, 2, 3, 4], [5, 6, 7, 8]]})
+    assert (entry.inputs["x"].data_type, entry.inputs["x"].dims) == ("TYPE_FP16", (-1, 4))
+
+
+def test_a_model_of_other_inputs_than_the_entry_s(entry: qv.Entry) -> None:
+    entry.export_version(nn.Linear(4, 2), X)
+    with pytest.raises(ValueError, match=r"the entry's earlier versions: a model that takes others needs an entry"):
+        entry.export_version(nn.Linear(5, 2))
+    assert entry.versions == [1]

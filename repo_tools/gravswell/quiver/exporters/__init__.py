@@ -6,6 +6,7 @@ Everything here imports ONNX and ONNX Runtime, so the rest of the library import
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def build(
             batches,
             exported.reference,
             framework=exported.framework,
+            inputs="given" if request.samples else "random",
             batched=is_batched(specs),
             rows_apart=rows_apart,
             rtol=rtol,
@@ -109,8 +111,8 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
         return given_batches(specs, [as_arrays(sample) for sample in request.samples])
     first: Exception | None = None
     with exporter.answering(request) as answer:
-        for plan in PLANS:
-            batches = random_batches(specs, plan)
+        own = exporter.own_batches(request)
+        for batches in chain([own] if own else [], (random_batches(specs, plan) for plan in PLANS)):
             try:
                 for batch in batches:
                     answer(batch)
@@ -121,10 +123,17 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
                 continue
             return batches
     shapes = ", ".join(f"{s.name} {s.data_type} {[-1 if d is None else d for d in s.shape]}" for s in specs)
+    failure = f"the model itself fails on random inputs of {shapes} ({described(first or ValueError())})"
+    if request.inferred:
+        raise InvalidInputError(
+            f"{failure}, which are the inputs of the entry's earlier versions: a model that takes others needs an "
+            f"entry of its own; where only some values are taken, give batches as sample_inputs (--sample-inputs "
+            f"FILE.npz)"
+        ) from first
     raise ExportError(
-        f"the model itself fails on random inputs of {shapes} ({described(first or ValueError())}): "
-        f"declare the shapes that it takes (a fixed batch as a number), or give batches as sample_inputs "
-        f"(--sample-inputs FILE.npz)"
+        f"{failure}: declare the shapes that it takes (a fixed batch as a number), and the types of inputs that are of "
+        f'others than these, such as input_types={{"ids": "int64"}} (--input-type ids=int64); where only some values '
+        f"are taken, give batches as sample_inputs (--sample-inputs FILE.npz)"
     ) from first
 
 

@@ -100,6 +100,11 @@ class Exporter(ABC):
     def answering(self, request: ExportRequest) -> AbstractContextManager[Callable[[Inputs], Any]]:
         """The model as a plain function, to find inputs that it accepts before it is exported."""
 
+    def own_batches(self, request: ExportRequest) -> list[Inputs] | None:
+        """Batches on the scale that the model itself knows, to be tried before random ones; None: it knows none."""
+        del request
+        return None
+
 
 def class_names(model: Any) -> set[str]:
     """Qualified names of the classes that ``model`` is an instance of."""

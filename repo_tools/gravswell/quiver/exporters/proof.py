@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -83,6 +83,7 @@ def prove(
     reference: Callable[[Inputs], Outputs],
     *,
     framework: str,
+    inputs: Literal["given", "random"],
     batched: bool,
     rows_apart: bool,
     rtol: float | None,
@@ -90,12 +91,13 @@ def prove(
 ) -> Proof:
     """Run the graph on ``batches`` and compare with ``reference``.
 
-    ``batched``: the first dim was declared dynamic, so each size must run. ``rows_apart``: also prove that a row's
-    answer does not depend on the rows beside it, which a server that mixes requests into batches needs.
+    ``inputs``: whose the batches are, for the record. ``batched``: the first dim was declared dynamic, so each size
+    must run. ``rows_apart``: also prove that a row's answer does not depend on the rows beside it, which a server that
+    mixes requests into batches needs.
     """
-    inputs = session_inputs(session)
+    taken = session_inputs(session)
     outputs = session_outputs(session)
-    names = {record.name for record in inputs}
+    names = {record.name for record in taken}
     answers = [_run_batch(session, batch, batched) for batch in batches]
     wanted = [_in_types_of(got, _reference(reference, batch)) for batch, got in zip(batches, answers, strict=True)]
     scales = column_scales(wanted)
@@ -118,18 +120,19 @@ def prove(
     agree = partial(compare, rtol=rtol, atol=atol, scales=scales)
     _prove_repeatable(session, batches[0], answers[0], agree)
     outputs = [_observed(record, [answer[record.name] for answer in answers]) for record in outputs]
-    batchable = batched and all(r.dims[:1] == (-1,) for r in (*inputs, *outputs)) and _leads(batches, answers)
+    batchable = batched and all(r.dims[:1] == (-1,) for r in (*taken, *outputs)) and _leads(batches, answers)
     if rows_apart and batchable:
         _prove_rows_apart(session, max(batches, key=_rows), agree)
     record = VerificationRecord(
         reference=framework,
+        inputs=inputs,
         samples=len(samples),
         batch_sizes=tuple(sorted({_rows(batch) for batch in batches})) if batched else (),
         rtol=rtol,
         atol=atol,
         errors=errors,
     )
-    signature = Signature(inputs=tuple(inputs), outputs=tuple(outputs))
+    signature = Signature(inputs=tuple(taken), outputs=tuple(outputs))
     return Proof(signature, _affordable(samples), record, batchable)
 
 
@@ -154,7 +157,7 @@ def _reference(reference: Callable[[Inputs], Outputs], batch: Inputs) -> Outputs
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in batch.items())
         raise ExportError(
             f"the model itself fails on {shapes} ({described(error)}): "
-            f"declare the shapes it takes, or give batches that it accepts as sample_inputs"
+            f"declare the shapes and types that it takes, or give batches that it accepts as sample_inputs"
         ) from error
 
 

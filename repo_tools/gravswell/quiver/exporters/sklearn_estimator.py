@@ -19,6 +19,7 @@ from gravswell.quiver.exporters.base import (
     class_names,
     described,
 )
+from gravswell.quiver.exporters.sklearn_scale import own_batches
 from gravswell.quiver.golden import Array
 
 _OPSET = 18
@@ -58,6 +59,11 @@ class SklearnExporter(Exporter):
                 f"input {spec.name!r} has shape {spec.shape}; the estimator was fitted on (None, {features})"
             )
         return (InputSpec(spec.name, spec.data_type or "TYPE_FP32", spec.shape),)
+
+    def own_batches(self, request: ExportRequest) -> list[Inputs] | None:
+        """See :meth:`Exporter.own_batches`."""
+        (spec,) = self.inputs(request)
+        return own_batches(request.model, spec)
 
     @contextmanager
     def exporting(self, request: ExportRequest, example: Inputs) -> Iterator[Exported]:

@@ -5,8 +5,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from gravswell.errors import ExportError, InvalidInputError, UnsupportedError
-from gravswell.quiver.exporters.base import Exported, Exporter, ExportRequest, Inputs, InputSpec, Outputs, class_names
+import numpy as np
+
+from gravswell.errors import ExportError, GravswellError, InvalidInputError, UnsupportedError
+from gravswell.quiver.datatypes import parse_data_type
+from gravswell.quiver.exporters.base import (
+    Exported,
+    Exporter,
+    ExportRequest,
+    Inputs,
+    InputSpec,
+    Outputs,
+    as_arrays,
+    class_names,
+    described,
+)
 from gravswell.quiver.golden import Array
 
 _PARALLEL = {
@@ -26,15 +39,17 @@ class TorchExporter(Exporter):
 
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """See :meth:`Exporter.inputs`. The type is the one that the module's weights have."""
-        if not request.inputs:
+        inputs = request.inputs or _of_samples(request)
+        if not inputs:
             raise InvalidInputError(
                 f"a torch module does not say what it takes: give the shapes of the inputs of "
                 f'{type(request.model).__name__}, such as input_shapes={{"x": (None, 64)}} with None for the batch'
             )
-        if all(spec.data_type for spec in request.inputs):
-            return request.inputs
+        inputs = tuple(replace(spec, data_type=spec.data_type or _type_of_samples(request, spec)) for spec in inputs)
+        if all(spec.data_type for spec in inputs):
+            return inputs
         default = _floating_type(request.model)
-        return tuple(InputSpec(spec.name, spec.data_type or default, spec.shape) for spec in request.inputs)
+        return tuple(replace(spec, data_type=spec.data_type or default) for spec in inputs)
 
     @contextmanager
     def answering(self, request: ExportRequest) -> Iterator[Callable[[Inputs], Any]]:
@@ -50,7 +65,7 @@ class TorchExporter(Exporter):
         work = _work()
         request = replace(request, model=_unwrapped(request.model))
         with self.answering(request) as answer:
-            own: list[tuple[str, Array]] = answer(example)
+            own = _answered(answer, example)
             names = list(request.output_names or (name for name, _ in own))
             if len(names) != len(own):
                 raise InvalidInputError(
@@ -70,6 +85,35 @@ class TorchExporter(Exporter):
                 framework=work.FRAMEWORK,
                 reference=reference,
             )
+
+
+def _of_samples(request: ExportRequest) -> tuple[InputSpec, ...]:
+    """Inputs as the user's first batch has them, with any number of rows."""
+    sample = as_arrays(request.samples[0]) if request.samples else {}
+    return tuple(InputSpec(name, None, (None, *array.shape[1:])) for name, array in sample.items() if array.ndim)
+
+
+def _type_of_samples(request: ExportRequest, spec: InputSpec) -> str | None:
+    """The type of an array of integers or booleans; floats and lists become what the module computes in."""
+    given = request.samples[0].get(spec.name) if request.samples else None
+    if not hasattr(given, "dtype"):
+        return None
+    dtype = np.asarray(given).dtype
+    return parse_data_type(dtype, tensor=spec.name) if dtype.kind in "iub" else None
+
+
+def _answered(answer: Callable[[Inputs], Any], example: Inputs) -> list[tuple[str, Array]]:
+    try:
+        found: list[tuple[str, Array]] = answer(example)
+    except GravswellError:
+        raise
+    except Exception as error:  # whatever the user's model raises
+        given = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in example.items())
+        raise ExportError(
+            f"the model itself fails on the sample {given} ({described(error)}): give batches that it accepts, or "
+            f'state the type that it takes: input_types={{"ids": "int64"}} (--input-type ids=int64)'
+        ) from error
+    return found
 
 
 def _unwrapped(model: Any) -> Any:
