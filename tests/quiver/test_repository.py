@@ -32,6 +32,19 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
             use(tmp_path)
 
 
+def test_a_folder_with_nothing_but_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    for use in (qv.ModelRepository, qv.ModelRepository.open):
+        with pytest.raises(InvalidInputError, match=r"no model repository: it holds thesis.tex"):
+            use(tmp_path)
+
+
+def test_what_is_left_of_entries_and_hidden_things_are_no_strangers(root: Path, repo: qv.ModelRepository) -> None:
+    (root / ".my-model.gravswell.json").write_text("{}")
+    (root / ".git").mkdir()
+    assert dict(qv.ModelRepository.open(root).models) == {}
+
+
 def test_other_things_beside_entries_are_neither_listed_nor_deleted(root: Path, repo: qv.ModelRepository) -> None:
     repo.add("m")
     (root / "README.md").write_text("")

@@ -49,8 +49,9 @@ class ModelRepository:
             self.refresh()
 
     def _strangers(self) -> list[str]:
-        folders = [name for name in self._store.children().folders if not name.startswith(".")]
-        return folders if folders and not any(map(self._reader.has, folders)) else []
+        children = self._store.children()
+        folders, files = ([n for n in names if not n.startswith(".")] for names in (children.folders, children.files))
+        return [] if any(map(self._reader.has, folders)) else folders + files
 
     def __repr__(self) -> str:
         return f"ModelRepository({self._store.location('')!r})"
