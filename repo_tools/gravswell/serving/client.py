@@ -38,13 +38,13 @@ async def infer_batches(
 ) -> dict[str, NDArray[Any]]:
     """Send ``inputs`` to ``model`` in requests of ``batch_size`` rows and return its outputs, row for row.
 
-    Every array of ``inputs`` (by tensor name) has the rows along its first axis, the same number of them; the outputs
-    have too. ``addresses`` are gRPC's (``host:port``); a name stands for every
-    address that it has when the call begins, as a headless Service's name does for its replicas. With several, requests
-    go round them, and one that a server is
-    not available for (``UNAVAILABLE``) is sent once to each of the others before it fails. At most ``in_flight``
-    requests wait for an answer at a time, each for at most ``request_timeout`` seconds. ``on_rows(n)`` is called as the
-    answers for ``n`` more rows arrive, in any order. ``version`` empty: the one that the server chooses.
+    Every array of ``inputs`` (by tensor name), or what NumPy makes one of, has the rows along its first axis, the same
+    number of them; the outputs have too. ``addresses`` are gRPC's (``host:port``); a name stands for every address that
+    it has when the call begins, as a headless Service's name does for its replicas. With several, requests go round
+    them, and one that a server is not available for (``UNAVAILABLE``) is sent once to each of the others before it
+    fails. At most ``in_flight`` requests wait for an answer at a time, each for at most ``request_timeout`` seconds.
+    ``on_rows(n)`` is called as the answers for ``n`` more rows arrive, in any order; what it raises ends the whole.
+    ``version`` empty: the one that the server chooses.
 
     The first request that fails ends the whole: :class:`NotFoundError` for an unknown model, :class:`InvalidInputError`
     for inputs that the model does not take, :class:`UnavailableError` otherwise; the message names the rows.
@@ -88,7 +88,7 @@ async def infer_batches(
             async with asyncio.TaskGroup() as workers:
                 for _ in range(min(in_flight, -(-rows // batch_size))):
                     workers.create_task(work(clients))
-        except* GravswellError as failures:
+        except BaseExceptionGroup as failures:
             raise next(_leaves(failures)) from None
     return outputs
 
@@ -128,14 +128,22 @@ async def _resolved(address: str) -> list[str]:
 
 
 def _checked(inputs: Arrays) -> tuple[dict[str, NDArray[Any]], int]:
-    if not inputs or any(array.ndim == 0 for array in inputs.values()):
+    arrays = {name: _array(name, value) for name, value in inputs.items()}
+    if not arrays or any(array.ndim == 0 for array in arrays.values()):
         raise InvalidInputError("infer_batches needs at least one input, each with the rows along its first axis")
-    sizes = {name: len(array) for name, array in inputs.items()}
+    sizes = {name: len(array) for name, array in arrays.items()}
     rows = next(iter(sizes.values()))
     if rows == 0 or len(set(sizes.values())) > 1:
         raise InvalidInputError(f"the inputs must have the same number of rows, at least one; they have {sizes}")
     # Triton's client knows bytes and objects, not NumPy's own fixed-width text.
-    return {name: array.astype(object) if array.dtype.kind == "U" else array for name, array in inputs.items()}, rows
+    return {name: array.astype(object) if array.dtype.kind == "U" else array for name, array in arrays.items()}, rows
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:  # rows of different lengths, a tensor of a GPU
+        raise InvalidInputError(f"input '{name}' is a {type(value).__name__} that is no array: {error}") from None
 
 
 def _tensors(batch: Arrays) -> list[InferInput]:
@@ -186,7 +194,7 @@ def _translated(error: InferenceServerException, model: str, rows: str) -> Gravs
     return _ERRORS.get(error.status(), UnavailableError)(f"model '{model}' did not answer {rows}: {error.message()}")
 
 
-def _leaves(group: BaseExceptionGroup[GravswellError]) -> Iterator[GravswellError]:
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             yield from _leaves(error)

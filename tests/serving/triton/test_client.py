@@ -139,6 +139,21 @@ async def test_what_fails_is_named_with_its_rows(
         await infer_batches(**asked)
 
 
+async def test_lists_are_arrays_of_the_type_that_numpy_gives_them(scaled: str) -> None:
+    with pytest.raises(InvalidInputError, match="FP64"):  # Triton's words, and not Python's of a missing attribute
+        await infer_batches(scaled, "client", {"x": X.tolist()}, batch_size=8)
+    with pytest.raises(InvalidInputError, match=r"input 'x' is a list that is no array: .*inhomogeneous"):
+        await infer_batches(scaled, "client", {"x": [[1.0], [1.0, 2.0]]}, batch_size=8)  # type: ignore[dict-item]
+
+
+async def test_what_the_caller_s_own_function_raises_comes_as_it_is(scaled: str) -> None:
+    def full(_: int) -> None:
+        raise OSError("the caller's own")
+
+    with pytest.raises(OSError, match="the caller's own"):
+        await infer_batches(scaled, "client", {"x": X}, batch_size=8, on_rows=full)
+
+
 async def test_a_cancelled_call_leaves_no_task(scaled: str) -> None:
     before = asyncio.all_tasks()
     call = asyncio.create_task(infer_batches(scaled, "client", {"x": np.tile(X, (100, 1))}, batch_size=1))

@@ -67,10 +67,10 @@ async def prove(
     exact: bool = True,
 ) -> None:
     """Run every sample on ``model``; with ``exact`` the outputs must agree too, else any answer will do.
-    Each may take ``limit`` seconds.
 
-    ``config`` is what the version published: it tells how tensors travel. Raises :class:`VerificationError` for wrong
-    outputs, :class:`~.triton.TritonRefusedError` for an error, :class:`~.triton.TritonBusyError` for no answer in time.
+    Each inference may take ``limit`` seconds. ``config`` is what the version published: it tells how tensors travel.
+    Raises :class:`VerificationError` for wrong outputs, :class:`~.triton.TritonRefusedError` for an error,
+    :class:`~.triton.TritonBusyError` for no answer in time.
     """
     types = {tensor.name: DataType.Name(tensor.data_type).removeprefix("TYPE_") for tensor in config.input}
     ranks = {tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input}
