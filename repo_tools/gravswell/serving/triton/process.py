@@ -5,6 +5,7 @@ it and stays until it has ended. However this process dies, SIGKILL included, Tr
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -121,3 +122,17 @@ def clear_segments(pid: int) -> list[str]:
     for segment in found:
         segment.unlink(missing_ok=True)
     return [segment.name for segment in found]
+
+
+def clear_left_segments() -> list[str]:
+    """Remove what servers of this user left in ``/dev/shm`` that were killed with whoever would have cleared it.
+
+    Returns the names. What belongs to a process that runs, or to another user, is left alone.
+    """
+    owners = set()
+    for path in Path("/dev/shm").glob(f"{SEGMENT_PREFIX}*"):  # noqa: S108  POSIX shared memory, not a temp file
+        found = re.fullmatch(rf"{SEGMENT_PREFIX}(\d+)-.+", path.name)
+        with suppress(FileNotFoundError):  # its server ends just now
+            if found and path.stat().st_uid == os.getuid():
+                owners.add(int(found[1]))
+    return [name for pid in sorted(owners) if not Path(f"/proc/{pid}").exists() for name in clear_segments(pid)]
