@@ -1,5 +1,6 @@
 """The repository's commands, as a user runs them: results on stdout, errors in one line, an exit code for each kind."""
 
+import json
 import pickle
 import resource
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LinearRegression
 
-from gravswell.errors import InvalidInputError, UnavailableError, VerificationError
+from gravswell.errors import ConflictError, InvalidInputError, UnavailableError, VerificationError
 
 from .conftest import Run
 
@@ -126,6 +127,8 @@ def test_pickles_only_when_trusted(run: Run, tmp_path: Path, name: str, dump: Ca
         (["export", "r", "other", "given.onnx"], 3, "gravswell add"),
         (["export", "r", "m", "missing.onnx"], 3, "missing.onnx"),
         (["export", "r", "m", "nonsense"], 2, "file.py:attribute"),
+        (["export", "r", "m", "model.pt"], 2, "a torch checkpoint"),
+        (["export", "r", "m", "pathlib:Path"], 2, "pathlib:Path is a class: name a model made of it"),
         (["export", "r", "m", "missing.py:x"], 3, "missing.py"),
         (["export", "r", "m", "no.such.module:x"], 3, "no module"),
         (["export", "r", "m", "train.py:nothing"], 3, "it has:"),
@@ -288,3 +291,27 @@ def test_an_entry_that_cannot_be_read_hides_no_other(run: Run, repo: str) -> Non
     assert verified.code == VerificationError.exit_code
     assert [(row["entry"], row["result"]) for row in verified.data] == [("looped", "failed"), ("m", "verified")]
     assert "1 of 2 versions failed: looped" in verified.err
+
+
+def test_messages_speak_of_the_repository_as_it_was_named_and_of_options(run: Run, repo: str) -> None:
+    missing = run("ls", repo, "absent")
+    assert "there is no entry 'absent' in r; entries: m;" in missing.err
+    twice = run("add", repo, "m")
+    assert twice.code == ConflictError.exit_code
+    assert twice.err == "error: r has an entry 'm' already: `gravswell show r m` shows it, --force replaces it\n"
+
+
+def test_a_verification_without_room_names_its_folder(run: Run, repo: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gravswell", "verify", repo, "-o", "json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)),
+    )
+    (row,) = json.loads(done.stdout)
+    assert row["result"] == "failed"
+    assert "File too large" in row["message"]
+    assert "let TMPDIR name a folder with room for" in row["message"]

@@ -38,6 +38,7 @@ def test_a_model_that_takes_no_random_inputs(run: Run, table: Path) -> None:
     made = run("export", "r", "m", table, "--add", "--sample-inputs", "a.npz", "--sample-inputs", "b.npz", "-o", "json")
     assert made.code == 0, made.err
     assert made.data["manifest"]["verification"]["batch_sizes"] == [1, 2, 4, 5], "and the first one at other sizes"
+    assert made.data["manifest"]["verification"]["inputs"] == "given"
     with np.load("r/m/1/.golden.npz") as golden:
         recorded = [golden[key].tolist() for key in golden.files if key.endswith("inputs/ids")]
     assert [-1, 0, 0, 0] in recorded
@@ -65,6 +66,13 @@ def test_samples_that_do_not_fit(run: Run, repo: str, arrays: dict[str, Any], fa
     assert fact in result.err
     assert result.err.startswith("error: ")
     assert [v["version"] for v in run("ls", repo, "m", "-o", "json").data["m"]] == [1]
+
+
+def test_whose_inputs_proved_it_is_told(run: Run, repo: str) -> None:
+    assert "random inputs (--sample-inputs proves it with yours)" in run("export", repo, "m", "given.onnx").out
+    np.savez("given.npz", x=ROWS)
+    proved = run("export", repo, "m", "given.onnx", "--sample-inputs", "given.npz")
+    assert "rows, your inputs" in proved.out
 
 
 def test_ids_that_are_no_whole_numbers(run: Run, table: Path) -> None:

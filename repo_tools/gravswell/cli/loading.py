@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError, UnsupportedError
 
 _PICKLES = (".pkl", ".pickle", ".joblib")
+_CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors")
 
 
 def load_model(given: str, *, allow_pickle: bool) -> Any:
@@ -30,6 +31,11 @@ def load_model(given: str, *, allow_pickle: bool) -> Any:
         return Path(given)
     if given.endswith(_PICKLES):
         return _unpickle(Path(given), allow_pickle)
+    if given.endswith(_CHECKPOINTS):
+        raise InvalidInputError(
+            f"{given} is a torch checkpoint, which says nothing of the module that it belongs to: name a function that "
+            f"builds the module, loads the file into it and returns it (file.py:function)"
+        )
     module, colon, attribute = given.rpartition(":")
     if not colon or not module or not attribute:
         raise InvalidInputError(
@@ -48,6 +54,10 @@ def _attribute(found: Any, module: str, attribute: str) -> Any:
             )
             raise NotFoundError(f"{module} has no {attribute!r}" + (f"; it has: {names}" if names else ""))
         found = getattr(found, part)
+    if inspect.isclass(found):
+        raise InvalidInputError(
+            f"{module}:{attribute} is a class: name a model made of it, or a function that makes and returns one"
+        )
     return found() if inspect.isfunction(found) else found
 
 
