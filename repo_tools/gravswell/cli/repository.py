@@ -13,7 +13,7 @@ from rich.text import Text
 from gravswell.cli.exporting import export
 from gravswell.cli.output import Output, OutputOption, emit
 from gravswell.cli.shared import Name, Repository, Yes, existing_entry, parse_target, work_display
-from gravswell.errors import GravswellError, NotFoundError, VerificationError
+from gravswell.errors import ConflictError, GravswellError, NotFoundError, VerificationError
 
 if TYPE_CHECKING:
     from gravswell.quiver.reader import RepositoryReader, VersionInfo
@@ -47,7 +47,14 @@ def add(
     repository = qv.ModelRepository.open(repo)
     if force and not yes and name in repository.models:
         typer.confirm(f"Replace {_with_versions(repository.models[name])} in {repo}?", abort=True, err=True)
-    entry = repository.add(name, platform, force=force)
+    try:
+        entry = repository.add(name, platform, force=force)
+    except ConflictError as error:
+        if force:
+            raise
+        raise ConflictError(
+            f"{repo} has an entry {name!r} already: `gravswell show {repo} {name}` shows it, --force replaces it"
+        ) from error
     emit(output, {"name": entry.name, "platform": str(entry.platform)}, lambda: Text(f"added {name}"))
 
 

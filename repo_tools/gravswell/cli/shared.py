@@ -21,7 +21,7 @@ def existing_entry(repository: Any, name: str) -> Any:
         check_name(name)
         known = ", ".join(repository.models) or "none"
         raise NotFoundError(
-            f"there is no entry {name!r} in {repository.url}; entries: {known}; `gravswell add` makes one"
+            f"there is no entry {name!r} in {repository.location}; entries: {known}; `gravswell add` makes one"
         )
     return repository.models[name]
 

@@ -16,6 +16,9 @@ _WAYS_OUT = {
     errno.EIO: "the disk is failing: look into the system's log, or take a folder on another one",
 }
 
+TAKES_NO_MORE = frozenset(_WAYS_OUT)
+"""The numbers of the errors by which a disk says so."""
+
 
 def told(error: OSError, otherwise: str = "check the file system") -> str:
     """What the system says, and the way out: the one that the error is known to have, or ``otherwise``."""
@@ -32,7 +35,7 @@ def refusals_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _WAYS_OUT:
+        if error.errno not in TAKES_NO_MORE:
             raise
         raise UnavailableError(f"{folder}: {told(error)}") from error
 

@@ -62,6 +62,11 @@ class ModelRepository:
         return self._store.url
 
     @property
+    def location(self) -> str:
+        """Where it is, as it was named: a path, relative where it was given so, or the bucket's URL."""
+        return self._store.location("")
+
+    @property
     def models(self) -> Mapping[str, Entry]:
         """The entries by name, as they were when this object was made or last refreshed."""
         return self._models

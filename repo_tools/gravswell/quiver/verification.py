@@ -4,8 +4,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from gravswell.errors import GravswellError, VerificationError
+from gravswell.errors import GravswellError, UnavailableError, VerificationError
 from gravswell.quiver.config import parse_config
+from gravswell.quiver.disk import TAKES_NO_MORE
 from gravswell.quiver.fetching import Progress
 from gravswell.quiver.golden import column_scales, compare, load_golden
 from gravswell.quiver.layout import version_folder
@@ -30,7 +31,15 @@ def verify_version(reader: RepositoryReader, entry: str, number: int, *, progres
     """
     with tempfile.TemporaryDirectory(prefix="gravswell-verify-") as folder:
         copy = Path(folder) / str(number)
-        manifest = reader.fetch(entry, number, copy, progress=progress)
+        try:
+            manifest = reader.fetch(entry, number, copy, progress=progress)
+        except UnavailableError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in TAKES_NO_MORE:
+                raise
+            raise UnavailableError(
+                f"{error}. A version is verified as a copy: let TMPDIR name a folder with room for "
+                f"{reader.version(entry, number).size >> 20} MiB"
+            ) from error
         if manifest is None:
             return Verified(0, 0)
         where = reader.store.location(version_folder(entry, number))
