@@ -7,8 +7,10 @@ import onnxruntime as ort
 import pytest
 from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits
 from sklearn.ensemble import BaggingClassifier, GradientBoostingRegressor, IsolationForest, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
@@ -115,6 +117,16 @@ def test_the_proof_reaches_thresholds_of_thousands(entry: qv.Entry, model: Any) 
         compare(largest.outputs, run(session, largest.inputs))
 
 
+def test_ties_between_two_classes_prove_nothing(entry: qv.Entry) -> None:
+    """An even number of trees often votes half and half, and then rounding decides the label."""
+    few = Y < 2
+    noisy = (Y[few] + np.random.default_rng(0).integers(0, 2, few.sum())) % 2
+    entry.export_version(RandomForestClassifier(4, max_depth=9, random_state=0).fit(X[few], noisy))
+    golden = load_golden(Path(entry.versions[-1].location).parent / ".golden.npz")
+    rows = np.concatenate([sample.outputs["probabilities"] for sample in golden])
+    assert (np.abs(rows[:, 0] - 0.5) > 1e-4).all()
+
+
 @pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler(), RobustScaler()], ids=repr)
 def test_scaled_inputs_are_drawn_around_what_was_fitted(entry: qv.Entry, scaler: Any) -> None:
     x = X[:, 20:30] + np.geomspace(1, 10_000, 10)
@@ -167,6 +179,20 @@ class Own(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
         (LinearRegression().fit(X, Y), {"input_shapes": {"a": (None, 1), "b": (None, 63)}}, ExportError, "one input"),
         (LinearRegression().fit(X, Y), {"output_names": ["a", "b"]}, InvalidInputError, "2 output_names"),
         (LinearRegression().fit(X, Y), {"output_names": ["x"]}, InvalidInputError, "taken"),
+        (
+            make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(["a big dog", "some cat"], [0, 1]),
+            {},
+            ExportError,
+            "TfidfVectorizer takes a list of texts.* export the ONNX model",
+        ),
+        (
+            make_column_transformer((OneHotEncoder(), [0]), (StandardScaler(), [1])).fit(
+                np.array([["a", 1.0], ["b", 2.0]], object)
+            ),
+            {"input_shapes": {"x": (None, 2)}, "input_types": {"x": "string"}},
+            ExportError,
+            "columns of several types takes more than one tensor.* export the ONNX model",
+        ),
         (Own().fit(X), {}, ExportError, "skl2onnx .* cannot convert Own"),
     ],
 )

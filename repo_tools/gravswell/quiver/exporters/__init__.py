@@ -133,7 +133,7 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
     raise ExportError(
         f"{failure}: declare the shapes that it takes (a fixed batch as a number), and the types of inputs that are of "
         f'others than these, such as input_types={{"ids": "int64"}} (--input-type ids=int64); where only some values '
-        f"are taken, give batches as sample_inputs (--sample-inputs FILE.npz)"
+        f"are taken, give batches as sample_inputs (--sample-inputs FILE.npz){exporter.hint}"
     ) from first
 
 

@@ -80,6 +80,8 @@ class Exporter(ABC):
 
     name: ClassVar[str]
     """What a user calls these models: ``torch module``…"""
+    hint: ClassVar[str] = ""
+    """What else to say when a model takes no random inputs."""
 
     @abstractmethod
     def claims(self, model: Any) -> bool:

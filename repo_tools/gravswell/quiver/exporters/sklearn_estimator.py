@@ -19,7 +19,7 @@ from gravswell.quiver.exporters.base import (
     class_names,
     described,
 )
-from gravswell.quiver.exporters.sklearn_scale import own_batches
+from gravswell.quiver.exporters.sklearn_scale import first_step, own_batches
 from gravswell.quiver.golden import Array
 
 _OPSET = 18
@@ -28,11 +28,20 @@ _OPSET = 18
 _ML_OPSET = 3
 """Of ``ai.onnx.ml``, likewise: the newest that skl2onnx's converters are written for."""
 
+_TIE = 1e-3
+"""Scores of two classes that are no further apart are as good as equal: far above rounding in float32."""
+
+_SEVERAL_TYPES = (
+    "convert it with skl2onnx.to_onnx and an initial type for each of them, and export the ONNX model; "
+    "or export only the steps behind those that read text"
+)
+
 
 class SklearnExporter(Exporter):
     """One input of shape ``(None, n_features)``; plain tensors out (no ``ZipMap``)."""
 
     name = "scikit-learn estimator"
+    hint = f"; a pipeline over columns of several types takes more than one tensor: {_SEVERAL_TYPES}"
 
     def claims(self, model: Any) -> bool:
         """See :meth:`Exporter.claims`."""
@@ -40,6 +49,11 @@ class SklearnExporter(Exporter):
 
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """See :meth:`Exporter.inputs`. Without shapes: ``x``, as wide as the estimator was fitted."""
+        if hasattr(first_step(request.model), "vocabulary_"):
+            raise ExportError(
+                f"{type(first_step(request.model)).__name__} takes a list of texts, which cannot be proved here: "
+                f"{_SEVERAL_TYPES}"
+            )
         features = getattr(request.model, "n_features_in_", None)
         if request.inputs is None:
             if features is None:
@@ -51,7 +65,8 @@ class SklearnExporter(Exporter):
         if len(request.inputs) != 1:
             names = ", ".join(spec.name for spec in request.inputs)
             raise ExportError(
-                f"a scikit-learn estimator takes one input tensor, not {names}: stack its columns into one"
+                f"a scikit-learn estimator takes one input tensor of one type, not {names}: stack its columns into "
+                f"one; where they are of several types, {_SEVERAL_TYPES}"
             )
         spec = request.inputs[0]
         if len(spec.shape) != 2 or (features is not None and spec.shape[1] != features):
@@ -63,7 +78,10 @@ class SklearnExporter(Exporter):
     def own_batches(self, request: ExportRequest) -> list[Inputs] | None:
         """See :meth:`Exporter.own_batches`."""
         (spec,) = self.inputs(request)
-        return own_batches(request.model, spec)
+        try:
+            return own_batches(request.model, spec, lambda x: _settled(request.model, _as_fitted(x)))
+        except Exception:  # noqa: BLE001 - an estimator that does not answer is told of when the random ones are tried
+            return None
 
     @contextmanager
     def exporting(self, request: ExportRequest, example: Inputs) -> Iterator[Exported]:
@@ -109,11 +127,29 @@ class SklearnExporter(Exporter):
 
         def answer(inputs: Inputs) -> Callable[[str], Array]:
             (x,) = inputs.values()
-            x = x.astype({"U": object, "f": np.float64}.get(x.dtype.kind, x.dtype))  # as it was fitted, mostly
+            x = _as_fitted(x)
             method(x)  # fails here, not later, on what the estimator does not take
             return lambda output: _own_answer(model, output, x)
 
         yield answer
+
+
+def _as_fitted(x: Array) -> Array:
+    """The input in the type that estimators are mostly fitted on."""
+    return np.asarray(x.astype({"U": object, "f": np.float64}.get(x.dtype.kind, x.dtype)))
+
+
+def _settled(model: Any, x: Array) -> Array:
+    """The rows whose label is not a tie: between two equal classes rounding decides, here as in the graph."""
+    names = ("predict_proba", "decision_function") if hasattr(model, "classes_") else ()
+    method = next((m for m in (getattr(model, name, None) for name in names) if callable(m)), None)
+    scores: Array = np.asarray(method(x)) if method is not None else np.zeros(0)
+    if scores.ndim == 1 and len(scores):
+        scores = np.stack([-scores, scores], axis=1)
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        return np.ones(len(x), bool)
+    ordered = np.sort(scores, axis=1)
+    return np.asarray(ordered[:, -1] - ordered[:, -2] > _TIE * np.maximum(1.0, np.abs(ordered[:, -1])))
 
 
 def _onnx_type(spec: InputSpec) -> Any:

@@ -3,7 +3,7 @@
 At random numbers around zero a forest that was fitted on thousands answers from one corner, and any graph looks right.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,11 @@ _MAGNITUDES = (1.0, 10.0, 100.0)
 """Of columns that the estimator says nothing of."""
 
 
-def own_batches(model: Any, spec: InputSpec) -> list[Inputs] | None:
-    """Batches for the one input, always the same ones; None where the estimator says nothing of what it takes."""
+def own_batches(model: Any, spec: InputSpec, settled: Callable[[Array], Array]) -> list[Inputs] | None:
+    """Batches for the one input, always the same ones; None where the estimator says nothing of what it takes.
+
+    ``settled`` says which rows of a table have an answer that rounding does not decide.
+    """
     width = spec.shape[1] if len(spec.shape) == 2 else None
     dtype = numpy_type(spec.data_type or "TYPE_FP32")
     if width is None or spec.shape[0] is not None or dtype.kind not in "fU":
@@ -38,11 +41,15 @@ def own_batches(model: Any, spec: InputSpec) -> list[Inputs] | None:
         return None
     if not text and any(v.dtype.kind not in "fiub" for vs in known.values() for v in vs):
         return None
-    exact = text or _splits(_first_step(model))
+    exact = text or _splits(first_step(model))
     rows = max(*BATCH_SIZES, min(_EXACT_ROWS if exact else _ROWS, _VALUES // max(width, 1)))
     rng = np.random.default_rng(20151)
-    columns = [_column(known.get(k, []), rows, k, rng) for k in range(width)]
+    columns = [_column(known.get(k, []), 2 * rows, k, rng) for k in range(width)]
     table = np.stack(columns, axis=1).astype(dtype)
+    table = table[settled(table)][:rows]
+    rows = len(table)
+    if not rows:
+        return None
     starts = np.cumsum((0, *BATCH_SIZES))
     sizes = zip(starts, BATCH_SIZES, strict=False)
     return [*({spec.name: np.take(table, np.arange(at, at + n) % rows, axis=0)} for at, n in sizes), {spec.name: table}]
@@ -71,7 +78,7 @@ def _between(values: Array) -> Array:
     return points[~np.isin(points, edges.astype(np.float32))]
 
 
-def _first_step(model: Any) -> Any:
+def first_step(model: Any) -> Any:
     """What the inputs meet first, through searches and pipelines."""
     while True:
         if hasattr(model, "best_estimator_"):
@@ -99,7 +106,7 @@ def _members(model: Any) -> Iterator[Any]:
 
 def _known(model: Any, columns: Array) -> Iterator[tuple[int, Any]]:
     """Pairs of a column of the input and values that the estimator knows of it. ``columns``: its own, by position."""
-    model = _first_step(model)
+    model = first_step(model)
     if hasattr(model, "transformers_"):
         for _, step, chosen in model.transformers_:
             own = _positions(chosen, columns)
