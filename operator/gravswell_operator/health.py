@@ -12,6 +12,19 @@ Metrics = dict[str, float]
 """Name, with labels if it has some, to value."""
 
 
+def exposition(metrics: Metrics) -> str:
+    """``metrics`` as Prometheus reads them: every digit, and what is a counter (``_total``) and what a gauge."""
+    lines: list[str] = []
+    told: set[str] = set()
+    for name, value in sorted(metrics.items()):
+        family = name.partition("{")[0]
+        if family not in told:
+            told.add(family)
+            lines.append(f"# TYPE {family} {'counter' if family.endswith('_total') else 'gauge'}")
+        lines.append(f"{name} {float(value)!r}")
+    return "\n".join(lines) + "\n"
+
+
 def parse_listen(listen: str) -> tuple[str, int]:
     """``HOST:PORT`` (or ``[IPv6]:PORT``) in its two parts.
 
@@ -40,8 +53,7 @@ async def serve(listen: str, ready: Callable[[], bool], metrics: Callable[[], Me
         return web.Response(status=503, text="waiting for the lease, or for the first look at the cluster\n")
 
     async def scrape(_: web.Request) -> web.Response:
-        lines = [f"{name} {value:g}" for name, value in sorted(metrics().items())]
-        return web.Response(text="\n".join(lines) + "\n")
+        return web.Response(text=exposition(metrics()), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", scrape)])

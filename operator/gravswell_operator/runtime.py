@@ -1,6 +1,7 @@
 """The operator as one asynchronous program: credentials, lease, first look, watches, workers, and a clean end."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -39,10 +40,10 @@ from gravswell_operator.reconcile.index import Index
 DEFAULT_IMAGE = f"ghcr.io/gravswell/gravswell:{__version__}"
 WORKERS = 16
 """Reconciles at once: they wait for the API server more than they compute."""
-FIRST_RESYNC_SECONDS = 20.0
-"""After the start: for what was deleted between our first look and kopf's watches."""
+LISTED_SECONDS = 2.0
+"""How long after kopf has listed something we look: at the start, or after a fault, it lists all kinds at once."""
 RESYNC_SECONDS = 600.0
-"""Between complete looks, which find the deletions that a broken watch lost."""
+"""Between complete looks for whatever else a watch may lose, such as the deletion of all objects that it saw."""
 LOOK_RETRY_SECONDS = 2.0
 STOP_SECONDS = 10.0
 """How long the reconciles under way may take to finish."""
@@ -82,10 +83,11 @@ class Operator:
         )
         self._engine = Engine(self._context)
         self._synced = False
+        self._listed = asyncio.Event()
 
     @property
     def ready(self) -> bool:
-        """Whether it has seen the cluster and reconciles."""
+        """Whether it has seen the cluster, watches it and reconciles."""
         return self._synced
 
     def metrics(self) -> health.Metrics:
@@ -141,7 +143,7 @@ class Operator:
     async def _reconcile_until(self, ends: list[asyncio.Task[Any]]) -> None:
         """Look and reconcile until one of ``ends`` is done, whose error is raised; the others are cancelled."""
         try:
-            if await _unless(ends, self._first_look()):
+            if await _unless(ends, self._patient_look()):
                 await self._reconcile(ends)
         finally:
             await _cancel(ends)
@@ -149,7 +151,6 @@ class Operator:
 
     async def _reconcile(self, ends: list[asyncio.Task[Any]]) -> None:
         """Watch and work until one of ``ends`` is done, or one of our own tasks, which ought to go on for ever."""
-        self._synced = True
         log.info("reconciling %d objects", self._context.cache.size())
         stop_watching, watching = asyncio.Event(), asyncio.Event()
         tasks = [
@@ -167,6 +168,7 @@ class Operator:
         try:
             await asyncio.wait([*ends, watches, begun], return_when=asyncio.FIRST_COMPLETED)
             self._started()
+            self._synced = True
             await asyncio.wait([*ends, watches, *tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._synced = False
@@ -178,15 +180,19 @@ class Operator:
         if all(end.cancelled() for end in ends):
             raise UnavailableError("the watches ended; the operator must be started again")
 
-    def _observe(self, resource: ResourceType, body: Mapping[str, Any], deleted: bool) -> None:
-        self._context.observe(resource, body, deleted=deleted)
+    def _observe(self, resource: ResourceType, body: Mapping[str, Any], what: str | None) -> None:
+        if what is None:
+            self._listed.set()
+        self._context.observe(resource, body, deleted=what == "DELETED")
 
     async def look(self) -> None:
         """Compare what is known with everything that is there.
 
-        Raises :class:`NotFoundError` where the API server does not know our kinds.
+        Raises :class:`NotFoundError` where the API server does not know our kinds, and :class:`UnavailableError` where
+        it has gone back in time: then nothing that we know can be compared with what it says.
         """
         for resource in WATCHED:
+            known = self._context.cache.latest(resource)
             try:
                 items, version = await self._client.list_all(Selection(resource, labels=resource.selector))
             except ApiNotFoundError:
@@ -194,9 +200,16 @@ class Operator:
                     f"the API server {self._configuration.host} does not know {resource.plural}.{resource.group}; "
                     "install the definitions first: kubectl apply --server-side -f crds/"
                 ) from None
+            if int(version or 0) < known:
+                raise UnavailableError(
+                    f"the API server {self._configuration.host} lists {resource.plural} as of version {version}, and "
+                    f"showed version {known} before: its store was restored from a backup; this operator ends and must "
+                    "be started again"
+                )
             self._context.wake(self._context.cache.reconcile_list(resource, items, version))
 
-    async def _first_look(self) -> None:
+    async def _patient_look(self) -> None:
+        """:meth:`look`, as soon as the API server lets us."""
         backoff = Backoff(first=LOOK_RETRY_SECONDS)
         while True:
             try:
@@ -208,14 +221,15 @@ class Operator:
                 return
 
     async def _resync(self) -> None:
-        wait = FIRST_RESYNC_SECONDS
+        """Look now and then, and after each list of kopf's: that does not tell what was deleted before it."""
         while True:
-            await asyncio.sleep(wait)
             wait = RESYNC_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311  a spread, not a secret
-            try:
-                await self.look()
-            except ApiUnavailableError as error:
-                log.warning("the complete look is put off: %s", error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._listed.wait(), wait)
+            while self._listed.is_set():  # until it is quiet: a long list must not become many looks
+                self._listed.clear()
+                await asyncio.sleep(LISTED_SECONDS)
+            await self._patient_look()
 
 
 async def _unless(ends: list[asyncio.Task[Any]], work: Coroutine[Any, Any, None]) -> bool:

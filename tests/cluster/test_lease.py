@@ -5,7 +5,7 @@ import copy
 
 import pytest
 
-from gravswell.kube.errors import ApiConflictError, ApiNotFoundError, ApiUnavailableError
+from gravswell.kube.errors import ApiConflictError, ApiForbiddenError, ApiNotFoundError, ApiUnavailableError
 from gravswell_operator.cluster import lease as module
 from gravswell_operator.cluster.lease import LEASE_SECONDS, RENEW_SECONDS, Elector
 from gravswell_operator.errors import LeaseLostError
@@ -208,3 +208,16 @@ async def test_a_lease_that_somebody_deleted_is_made_again(server, elector, time
         await one.hold()
     assert server.holder == "a"
     assert time.now >= 30
+
+
+@pytest.mark.parametrize("error", [ApiUnavailableError("down"), ApiForbiddenError("the role was taken away")])
+async def test_a_lease_that_cannot_be_given_back_hides_no_other_error(server, elector, error):
+    one = elector("a")
+    await one.acquire()
+
+    async def refuse(resource, manifest):
+        raise error
+
+    server.replace = refuse
+    await one.release()
+    assert server.holder == "a"

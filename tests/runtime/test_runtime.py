@@ -7,9 +7,10 @@ from collections import Counter
 import pytest
 from kubernetes.aio.client import Configuration
 
+from gravswell.errors import UnavailableError
 from gravswell.kube.errors import ApiForbiddenError, ApiNotFoundError, ApiUnavailableError
-from gravswell_operator import runtime
-from gravswell_operator.cluster import lease
+from gravswell_operator import health, runtime
+from gravswell_operator.cluster import lease, resources
 from gravswell_operator.errors import LeaseLostError
 from gravswell_operator.runtime import Config, Operator
 
@@ -25,6 +26,7 @@ class Api:
         self.down = False
         self.listed = asyncio.Event()
         self.lists = 0
+        self.version = "1"
         self.refusals = []
         self.requests, self.writes = 0, Counter()
 
@@ -49,7 +51,7 @@ class Api:
         if self.refusals:
             raise self.refusals.pop(0)
         await self.listed.wait()
-        return [], "1"
+        return [], self.version
 
 
 @pytest.fixture
@@ -111,3 +113,50 @@ async def test_what_waiting_does_not_mend_ends_the_first_look(api, running, erro
     with pytest.raises((ApiForbiddenError, runtime.NotFoundError)):
         await asyncio.wait_for(running[0], WAIT_SECONDS)
     assert api.lease["spec"]["holderIdentity"] == ""
+
+
+@pytest.fixture
+async def looking(api, monkeypatch):
+    """An operator that has seen a node, and looks again when a list says so and at no other time."""
+    monkeypatch.setattr(runtime, "LISTED_SECONDS", 0.01)
+    monkeypatch.setattr(runtime, "RESYNC_SECONDS", 3600)
+    api.listed.set()
+    operator = Operator(Config(), Configuration(host="http://test"), api, lambda: None)
+    node = {"kind": "Node", "metadata": {"name": "n", "uid": "u", "resourceVersion": "7"}}
+    operator._observe(resources.NODE, node, "ADDED")
+    task = asyncio.create_task(operator._resync())
+    yield operator, node, task
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_a_list_of_a_watch_calls_for_a_look_and_an_event_does_not(api, looking):
+    """A watch that lists anew does not tell what was deleted before."""
+    operator, node, task = looking
+    api.version = "9"
+    operator._observe(resources.NODE, {**node, "metadata": {**node["metadata"], "resourceVersion": "8"}}, "MODIFIED")
+    await asyncio.sleep(0.1)
+    assert api.lists == 0
+    api.refusals.append(ApiUnavailableError("HTTP 429"))
+    operator._observe(resources.NODE, node, None)
+    operator._observe(resources.NODE, node, None)
+    await until(lambda: api.lists == len(resources.WATCHED) + 1)
+    await until(lambda: operator.metrics()["gravswell_objects_known"] == 0)
+    assert not task.done()
+
+
+async def test_a_store_that_was_restored_ends_the_operator(api, looking):
+    """Its versions go back, and what we know would count as newer for ever."""
+    operator, node, task = looking
+    api.version = "6"
+    operator._observe(resources.NODE, node, None)
+    with pytest.raises(UnavailableError, match="lists nodes as of version 6, and showed version 7 before"):
+        await asyncio.wait_for(task, WAIT_SECONDS)
+
+
+def test_metrics_keep_every_digit_and_say_what_they_are():
+    text = health.exposition({'c_total{kind="b"}': 1234567, 'c_total{kind="a"}': 0.1, "g_bytes": 123456789.0})
+    assert text == (
+        '# TYPE c_total counter\nc_total{kind="a"} 0.1\nc_total{kind="b"} 1234567.0\n'
+        "# TYPE g_bytes gauge\ng_bytes 123456789.0\n"
+    )

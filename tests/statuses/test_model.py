@@ -5,6 +5,7 @@ import pytest
 from gravswell.serving.contracts import DesiredModel, ModelState, Verification
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.models import Outcome
+from gravswell_operator.state import Problem
 from gravswell_operator.statuses.model import ModelView, fields, findings
 
 
@@ -55,6 +56,13 @@ def test_served_and_verified_everywhere(view, pod, report):
 def test_the_same_number_with_another_digest_is_not_it(view, pod, report):
     other = Outcome(DesiredModel(name="my-model", version=2, digest="f" * 64))
     assert said(view([pod("a")], [report("a", 2)], other))["Ready"].status is False
+
+
+def test_a_pod_in_trouble_is_why_nothing_serves(view, pod):
+    stuck = pod("a", ready=False, problem=Problem(Reason.POD_UNSCHEDULABLE, "pod a cannot be scheduled: no GPU"))
+    ready = said(view([stuck]))["Ready"]
+    assert (ready.status, ready.reason) == (False, Reason.LOADING)
+    assert ready.message == "version 2 serves on 0 of 1 replica; pod a cannot be scheduled: no GPU"
 
 
 def test_a_replica_that_still_starts_takes_nothing_away(view, pod, report):

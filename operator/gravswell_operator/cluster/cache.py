@@ -98,6 +98,7 @@ class Cache:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._records: dict[ResourceType, dict[tuple[str, str], Record]] = {}
+        self._latest: dict[ResourceType, int] = {}
         self._graves = _Graves(clock)
 
     def get(self, key: Key) -> Record | None:
@@ -112,11 +113,19 @@ class Cache:
         """How many objects are known."""
         return sum(len(records) for records in self._records.values())
 
+    def latest(self, resource: ResourceType) -> int:
+        """The highest resource version that was seen of a kind; 0 where nothing was. A list is never older."""
+        return self._latest.get(resource, 0)
+
+    def _seen(self, resource: ResourceType, version: int) -> None:
+        self._latest[resource] = max(version, self._latest.get(resource, 0))
+
     def observe(self, resource: ResourceType, body: Mapping[str, Any], *, deleted: bool = False) -> Change | None:
         """Take in what a watch or a write returned. None when it is no news: older than what is known, or the same."""
         metadata = body["metadata"]
         key = Key(resource, metadata.get("namespace") or "", metadata["name"])
         uid, version = metadata.get("uid", ""), version_of(body)
+        self._seen(resource, version)
         if deleted:
             self._graves.bury(uid, version)
         elif self._graves.hold(uid, version):
@@ -147,6 +156,7 @@ class Cache:
         """Take in a complete list: what is known, missing from it and not newer than it, is gone."""
         items = list(items)
         at = int(version or 0)
+        self._seen(resource, at)
         changes = [change for item in items if (change := self.observe(resource, item)) is not None]
         present = {(item["metadata"].get("namespace") or "", item["metadata"]["name"]) for item in items}
         records = self._records.setdefault(resource, {})

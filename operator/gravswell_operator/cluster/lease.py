@@ -15,6 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
+from gravswell.errors import GravswellError
 from gravswell.kube.client import Client
 from gravswell.kube.errors import ApiConflictError, ApiNotFoundError, ApiUnavailableError
 from gravswell.kube.resources import LEASE
@@ -163,6 +164,6 @@ class Elector:
         spec = {**self._held["spec"], "holderIdentity": ""}
         try:
             await self._client.replace(LEASE, {**self._held, "spec": spec})
-        except (ApiConflictError, ApiNotFoundError, ApiUnavailableError) as error:
+        except GravswellError as error:
             log.info("the lease was not given back: %s", error)
         self._held = None

@@ -23,7 +23,15 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
-_CHATTY = ("kopf", "kopf.objects", "aiohttp", "asyncio", "kubernetes")
+_QUIET = {
+    # In an outage, an error for each watch and attempt beside the one line of ours. Whatever ends kopf is raised, and
+    # what fails in a handler of ours, we log ourselves.
+    "kopf": logging.CRITICAL,
+    "kopf.objects": logging.CRITICAL,
+    "aiohttp": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "kubernetes": logging.WARNING,
+}
 
 
 class _Json(logging.Formatter):
@@ -47,5 +55,5 @@ def configure(level: LogLevel, form: LogFormat) -> None:
     )
     logging.basicConfig(level=level.value.upper(), handlers=[handler], force=True)
     if level is not LogLevel.DEBUG:
-        for name in _CHATTY:
-            logging.getLogger(name).setLevel(logging.WARNING)
+        for name, least in _QUIET.items():
+            logging.getLogger(name).setLevel(least)

@@ -1,18 +1,22 @@
 """Every watched kind as a kopf event handler that feeds the cache."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import kopf
 from kubernetes.aio.client import Configuration
 
+from gravswell.errors import GravswellError
 from gravswell.kube import credentials
 from gravswell_operator import names
 from gravswell_operator.cluster.resources import WATCHED, ResourceType
 
-Observer = Callable[[ResourceType, Mapping[str, Any], bool], None]
-"""Takes what a watch says: the kind, the object, and whether it is gone."""
+Observer = Callable[[ResourceType, Mapping[str, Any], str | None], None]
+"""Takes what a watch says: the kind, the object, and ADDED, MODIFIED or DELETED; None where the object was listed."""
+
+log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.5
 """How long kopf keeps a task for an object that is quiet."""
@@ -53,7 +57,11 @@ def registry(configuration: Configuration, observe: Observer) -> kopf.OperatorRe
 
     @kopf.on.login(registry=made, id="login", errors=kopf.ErrorsMode.TEMPORARY)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        session = await credentials.open_session(configuration, program=names.FIELD_MANAGER)
+        try:
+            session = await credentials.open_session(configuration, program=names.FIELD_MANAGER)
+        except GravswellError as error:
+            log.warning("the watches have no credentials: %s", error)
+            raise
         return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
 
     for resource in WATCHED:
@@ -64,7 +72,11 @@ def registry(configuration: Configuration, observe: Observer) -> kopf.OperatorRe
 def _watch(registry: kopf.OperatorRegistry, resource: ResourceType, observe: Observer) -> None:
     @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=f"watch-{resource.plural}")
     async def watched(event: kopf.RawEvent, **_: Any) -> None:
-        observe(resource, event["object"], event["type"] == "DELETED")
+        try:
+            observe(resource, event["object"], event["type"])
+        except Exception:
+            # kopf goes on all the same, so it must not pass unheard; the next complete look takes the object in.
+            log.exception("a fault of the operator: a watch event of %s was not taken in", resource.plural)
 
 
 async def run(configuration: Configuration, observe: Observer, started: asyncio.Event, stop: asyncio.Event) -> None:

@@ -10,7 +10,7 @@ from gravswell_operator.api.model import ReplicaStatus
 from gravswell_operator.conditions import Finding, Reason, count
 from gravswell_operator.desired.models import Outcome, remembered
 from gravswell_operator.state import PodState, Unreadable
-from gravswell_operator.statuses.pods import agent_reason
+from gravswell_operator.statuses.pods import agent_reason, first_problem
 
 SHOWN_REPLICAS = 100
 
@@ -137,6 +137,8 @@ def _ready(view: ModelView) -> Finding:
             conditions.READY, False, Reason.SUSPENDED, f"{message}, and InferenceServer {view.server.metadata.name} is "
             "suspended, so it is not told of changes"
         )  # fmt: skip
+    if (problem := first_problem([r.pod for r in replicas if not r.pod.ready])) is not None:
+        message += f"; {problem.message}"
     return Finding(conditions.READY, False, Reason.LOADING, message)
 
 
