@@ -65,7 +65,10 @@ def test_the_snippet_that_it_prints_runs_and_ctrl_c_stops_it(repository: Path) -
         assert "x FP32[-1, 2]" in text
         snippet = text.partition("to copy:\n")[2].partition("Ctrl-C")[0]
         assert [line for line in snippet.splitlines() if line != line.rstrip()] == [], "it copies cleanly"
-        ran = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, check=False)
+        behind_a_proxy = os.environ | {"grpc_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+        ran = subprocess.run(
+            [sys.executable, "-c", snippet], capture_output=True, text=True, check=False, env=behind_a_proxy
+        )
         assert ran.stdout.strip() == "[[-0. -0.]]", ran.stderr
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

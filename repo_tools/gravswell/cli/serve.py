@@ -162,7 +162,8 @@ def client_snippet(grpc_address: str, model: "ServedModel") -> str:
         "import numpy as np",
         "import tritonclient.grpc as triton",
         "",
-        f'client = triton.InferenceServerClient("{grpc_address}")',
+        'direct = [("grpc.enable_http_proxy", 0)]  # no proxy reaches a server on this machine',
+        f'client = triton.InferenceServerClient("{grpc_address}", channel_args=direct)',
         "inputs = []",
     ]
     for tensor in model.inputs:
