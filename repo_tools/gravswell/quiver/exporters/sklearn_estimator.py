@@ -222,7 +222,10 @@ def _named(answer: Callable[[str], Array], own: list[str], proto: Any) -> Output
 
 
 def _own_answer(model: Any, output: str, x: Array) -> Array:
-    """What the estimator itself says where the converter's graph has ``output``."""
+    """What the estimator itself says where the converter's graph has ``output``.
+
+    The names are those of skl2onnx 1.20; test_sklearn.py exports an estimator of each kind and states what it has.
+    """
     if output in ("label", "output_label"):
         return np.asarray(model.predict(x))
     if output in ("probabilities", "output_probability"):
