@@ -7,14 +7,15 @@ import errno
 import aiohttp
 import pytest
 
-from gravswell.serving.agent import private, steps
+from gravswell.serving.agent import patience, private, steps
+from gravswell.serving.agent import triton as triton_api
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.contracts import DesiredModel, ModelState, Reason, Verification
 
 from .running import until
 from .traffic import Traffic
-from .versions import endless_graph, failing_graph, flip_a_bit, publish, scaling_graph
+from .versions import SLEEPER, endless_graph, failing_graph, flip_a_bit, publish, scaling_graph
 
 
 def model(version: int, digest: str | None, **more: object) -> DesiredModel:
@@ -209,6 +210,49 @@ async def test_proofs_that_hang_hold_up_neither_other_models_nor_their_successor
         running.desire(model(1, sound))
         await until(lambda: [one.name for one in running.server.report().models] == ["scale"], "the others are gone")
         assert running.ledger.ready
+
+
+@pytest.mark.parametrize("verification", [Verification.GOLDEN, Verification.HASHES])
+async def test_loads_that_never_end_hold_up_neither_other_models_nor_readiness(
+    agent, triton, repository, monkeypatch, verification
+):
+    """Under a private name, and under the model's own."""
+    monkeypatch.setattr(patience, "LOAD_OVERDUE_SECONDS", 6.0)
+    monkeypatch.setattr(triton_api, "BEGIN_SECONDS", 2.0)
+    stuck = [
+        DesiredModel(
+            name=name, version=1, digest=publish(repository, name, 1, 1.0, python=SLEEPER), verification=verification
+        )
+        for name in ("a-stuck", "b-stuck")  # as many as there are places, and the first to come
+    ]
+    assert len(stuck) >= max(private.PARALLEL_PROOFS, steps.PARALLEL_LOADS)
+    sound = publish(repository, "scale", 1, 1.0)
+    async with agent() as running:
+        running.desire(*stuck, model(1, sound))
+        await running.serves("scale", 1)
+        await until(lambda: running.ledger.ready, "the pod is ready")
+        under_way = ModelState.VERIFYING if verification is Verification.GOLDEN else ModelState.LOADING
+        for one in stuck:
+            assert running.report_of(one.name).state is under_way, "they are at it still, for an hour"
+            name = f"gravswell-proof-{one.digest[:16]}" if verification is Verification.GOLDEN else one.name
+            began = f"loading: {name}:1"
+            await until(lambda began=began: began in triton.process.log.read_text(), "and not behind one another")
+        mended = stuck[0].model_copy(update={"version": 2, "digest": publish(repository, "a-stuck", 2, 2.0)})
+        running.desire(mended, stuck[1], model(1, sound))
+        if verification is Verification.GOLDEN:
+            await running.serves("a-stuck", 2)
+        else:  # the name is Triton's until the load ends
+            report = await running.settled("a-stuck", 2)
+            assert (report.state, report.reason) == (ModelState.FAILED, Reason.NO_ANSWER)
+            assert "restart the pod" in report.message
+        running.desire(model(1, sound))
+        await until(lambda: [one.name for one in running.server.report().models] == ["scale"], "the others are gone")
+        assert running.ledger.ready
+        if verification is Verification.GOLDEN:
+            running.desire(stuck[1], model(1, sound))
+            report = await running.settled("b-stuck", 1)
+            assert (report.state, report.reason) == (ModelState.FAILED, Reason.NO_ANSWER), "no second load beside it"
+            assert running.ledger.ready
 
 
 async def test_a_pod_waits_for_a_proof_that_is_not_overdue(agent, repository, monkeypatch):

@@ -90,6 +90,17 @@ def endless_graph() -> bytes:
     return data
 
 
+SLEEPER = """
+import time
+
+class TritonPythonModel:
+    def initialize(self, args):
+        while True:
+            time.sleep(1)
+"""
+"""A model of Triton's Python backend whose load never ends."""
+
+
 def publish(
     repository: Path,
     entry: str,
@@ -99,10 +110,12 @@ def publish(
     graph: bytes | None = None,
     golden_factor: float | None = None,
     golden: bool = True,
+    python: str | None = None,
 ) -> str:
     """Publish version ``number`` with correct hashes; return its digest.
 
-    ``graph`` replaces the model file's bytes, ``golden_factor`` makes the golden outputs those of another factor.
+    ``graph`` replaces the model file's bytes, ``golden_factor`` makes the golden outputs those of another factor, and
+    ``python`` is a ``model.py`` that Triton's Python backend serves in place of the graph.
     """
     folder = repository / entry
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,6 +123,10 @@ def publish(
     stage.mkdir()
     (stage / MODEL_FILE).write_bytes(scaling_graph(factor) if graph is None else graph)
     (stage / VERSION_CONFIG).write_text(config_text(entry))
+    if python is not None:
+        (stage / "model.py").write_text(python)
+        config = config_text(entry).replace('platform: "onnxruntime_onnx"', 'backend: "python"')
+        (stage / VERSION_CONFIG).write_text(config)
     if golden:
         rng = np.random.default_rng(number)
         samples = []

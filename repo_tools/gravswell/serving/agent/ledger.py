@@ -151,7 +151,7 @@ class Ledger:
 
     def overdue(self, work: Work) -> None:
         """The model takes so long that the pod's readiness shall not wait for it."""
-        log.warning("%s: version %s: its golden inputs get no answer yet", work.model.name, work.model.version)
+        log.warning("%s: version %s: Triton is long at it; others go on", work.model.name, work.model.version)
         work.attempted = True
         self._latch()
 

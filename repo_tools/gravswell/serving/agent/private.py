@@ -1,21 +1,23 @@
 """Golden proofs before any traffic: a version is loaded under a private name, asked, and unloaded.
 
-A graph may never answer. Its proof then costs the others nothing: after :data:`OVERDUE_SECONDS` it goes on without one
-of the few places, it is given up when its version is no longer desired, and it is never begun again beside itself.
+A version may never load, and a graph may never answer. Its proof then costs the others nothing: once it is overdue it
+goes on without one of the few places, it is given up when its version is no longer desired, and it is never begun again
+beside itself.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gravswell.errors import VerificationError
 from gravswell.serving.agent import supply
 from gravswell.serving.agent.decide import identity
-from gravswell.serving.agent.failures import ModelFailure, SupersededError, full_disk_told, load_failure
+from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_failure
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.loadconfig import for_proof
+from gravswell.serving.agent.patience import Place, loaded, while_wanted
 from gravswell.serving.agent.prove import Golden, golden_of, prove
 from gravswell.serving.agent.triton import (
     TritonBusyError,
@@ -55,8 +57,8 @@ class PrivateProofs:
     async def verify(self, model: DesiredModel, *, unwanted: asyncio.Event, overdue: Callable[[], None]) -> None:
         """Reproduce the golden tensors of ``model``, which is placed or staged, under a private name.
 
-        ``overdue`` is called once if the answers take long, and ``unwanted``, when it is set, ends the wait for them
-        with :class:`SupersededError`. Raises :class:`ModelFailure` for a version that fails its proof.
+        ``overdue`` is called if the load or the answers take long, and ``unwanted``, when it is set, ends the wait for
+        them with :class:`~.failures.SupersededError`. Raises :class:`ModelFailure` for a version that fails its proof.
         """
         source = self._folder.find(model)
         if source is None:
@@ -70,7 +72,7 @@ class PrivateProofs:
             )
         config = supply.servable_config(source, model.name)
         private = PRIVATE_PREFIX + identity(model)[:16]
-        place = await _Place.taken(self._free_places)
+        place = await Place.taken(self._free_places)
 
         def too_slow() -> None:
             place.give_up()
@@ -81,14 +83,14 @@ class PrivateProofs:
                 raise ModelFailure(
                     Reason.NO_ANSWER,
                     f"an earlier golden proof of version {model.version} is still at work in Triton and is not "
-                    f"repeated before it ends; if its graph never ends, publish another version and restart the pod",
+                    f"repeated before it ends; if it never ends, publish another version and restart the pod",
                 )
             self.under_way.add(private)
             try:
-                await self._load(private, model, source, config)
+                await loaded(self._load(private, model, source, config), model, unwanted=unwanted, overdue=too_slow)
                 timer = asyncio.get_running_loop().call_later(OVERDUE_SECONDS, too_slow)
                 try:
-                    await _unless(unwanted, self._ask(private, model, config, golden), model)
+                    await while_wanted(self._ask(private, model, config, golden), model, unwanted)
                 finally:
                     timer.cancel()
             finally:
@@ -128,6 +130,9 @@ class PrivateProofs:
 
     async def _end(self, private: str) -> None:
         try:
+            if await self._triton.is_loading(private):  # an unload would wait for it, for ever
+                log.info("the private model %s is still being loaded, and left to a later look", private)
+                return
             await self._triton.unload(private, limit=END_SECONDS)
         except TritonRefusedError as error:
             log.debug("the private model %s was not loaded: %s", private, error)
@@ -141,42 +146,11 @@ class PrivateProofs:
 
     async def _is_free(self, private: str) -> bool:
         """Whether nothing is left of an earlier proof, which may be at work for ever: there are never two."""
+        if await self._triton.is_loading(private):
+            return False
         if await self._triton.is_there(private):
             try:
                 await self._triton.unload(private, limit=END_SECONDS)
             except (TritonBusyError, TritonRefusedError):
                 return False
         return True
-
-
-class _Place:
-    """One of a few places, given up once: at the end, or early by who takes too long."""
-
-    def __init__(self, free: asyncio.Semaphore) -> None:
-        self._free: asyncio.Semaphore | None = free
-
-    @classmethod
-    async def taken(cls, free: asyncio.Semaphore) -> "_Place":
-        await free.acquire()
-        return cls(free)
-
-    def give_up(self) -> None:
-        if self._free is not None:
-            self._free.release()
-            self._free = None
-
-
-async def _unless(unwanted: asyncio.Event, work: Awaitable[None], model: DesiredModel) -> None:
-    """Await ``work``, but no longer than it is wanted."""
-    waits = asking, leaving = asyncio.ensure_future(work), asyncio.ensure_future(unwanted.wait())
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        if not asking.done():
-            raise SupersededError(
-                f"version {model.version} of '{model.name}' is no longer wanted: its proof is given up"
-            )
-        asking.result()
-    finally:
-        for wait in (asking, leaving):
-            wait.cancel()
-        await asyncio.gather(asking, leaving, return_exceptions=True)

@@ -9,6 +9,7 @@ from gravswell.serving.agent import supply
 from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_failure
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.loadconfig import for_traffic
+from gravswell.serving.agent.patience import Place, loaded
 from gravswell.serving.agent.private import PrivateProofs
 from gravswell.serving.agent.prove import golden_of, prove
 from gravswell.serving.agent.triton import TritonBusyError, TritonControl, TritonRefusedError, TritonSilentError
@@ -60,23 +61,44 @@ class Steps:
         """Reproduce the golden tensors under a private name; see :meth:`.PrivateProofs.verify`."""
         await self.proofs.verify(model, unwanted=unwanted, overdue=overdue)
 
-    async def load(self, model: DesiredModel, *, again: bool = False) -> None:
+    async def load(
+        self, model: DesiredModel, *, unwanted: asyncio.Event, overdue: Callable[[], None], again: bool = False
+    ) -> None:
         """Load for traffic; what served before goes on until this does, and also if this fails.
+
+        ``overdue`` is called if it takes long; from then on it holds up nobody, and ``unwanted`` ends the wait for it.
 
         ``again`` loads what is loaded anew. It takes the place of unloading first: Triton waits for ever on a dead
         process's good-bye, and where one of several instances lives, clients are served meanwhile.
         """
-        async with self._loads:
-            with full_disk_told(model):
-                source = await asyncio.to_thread(self.folder.place, model)
-            config = supply.servable_config(source, model.name)
-            try:
-                nonce = str(time.time_ns()) if again else ""
-                await self.triton.load(model.name, for_traffic(config, model, cpu_only=self.cpu_only, again=nonce))
-            except TritonRefusedError as error:
-                raise load_failure(error, model) from None
-            except (TritonBusyError, TritonSilentError) as error:
-                raise ModelFailure(Reason.NO_ANSWER, f"version {model.version} was not loaded: {error}") from None
+        place = await Place.taken(self._loads)
+
+        def too_slow() -> None:
+            place.give_up()
+            overdue()
+
+        try:
+            if await self.triton.is_loading(model.name):
+                raise ModelFailure(
+                    Reason.NO_ANSWER,
+                    f"an earlier load of '{model.name}' is still at work in Triton, and version {model.version} is not "
+                    f"loaded before it ends; if it never ends, restart the pod",
+                )
+            await loaded(self._load(model, again=again), model, unwanted=unwanted, overdue=too_slow)
+        finally:
+            place.give_up()
+
+    async def _load(self, model: DesiredModel, *, again: bool) -> None:
+        with full_disk_told(model):
+            source = await asyncio.to_thread(self.folder.place, model)
+        config = supply.servable_config(source, model.name)
+        try:
+            nonce = str(time.time_ns()) if again else ""
+            await self.triton.load(model.name, for_traffic(config, model, cpu_only=self.cpu_only, again=nonce))
+        except TritonRefusedError as error:
+            raise load_failure(error, model) from None
+        except (TritonBusyError, TritonSilentError) as error:
+            raise ModelFailure(Reason.NO_ANSWER, f"version {model.version} was not loaded: {error}") from None
 
     async def drop_if_damaged(self, model: DesiredModel) -> bool:
         """After a failure that damaged files explain: look at them again, and forget the copy here if that is so."""

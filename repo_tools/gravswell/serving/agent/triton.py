@@ -27,6 +27,9 @@ QUICK_SECONDS = 15.0
 LOAD_SECONDS = 3600.0
 """Limit of a load: building an engine takes minutes, so this only bounds a wait that would never end."""
 
+BEGIN_SECONDS = 10.0
+"""How long a load may take to begin, or else to be done."""
+
 UNLOAD_SECONDS = 120.0
 """How long an unloaded model may take to answer what it has accepted."""
 
@@ -106,13 +109,22 @@ class TritonControl:
         """Load a model with ``config`` (JSON) in place of its own; what was loaded serves until the new one does.
 
         Raises :class:`TritonRefusedError`; then what was loaded before still is.
+
+        Triton's HTTP threads carry a load out themselves: a request whose connection came to one that a load holds
+        waits behind that. So one that does not begin is sent again, on another connection.
         """
-        await self._json(
-            "POST",
-            f"/v2/repository/models/{quote(model)}/load",
-            payload={"parameters": {"config": config}},
-            limit=LOAD_SECONDS,
-        )
+        path = f"/v2/repository/models/{quote(model)}/load"
+        payload = {"parameters": {"config": config}}
+        while True:
+            request = asyncio.ensure_future(self._json("POST", path, payload=payload, limit=LOAD_SECONDS))
+            try:
+                done, _ = await asyncio.wait({request}, timeout=BEGIN_SECONDS)
+                if done or await self.is_loading(model) or request.done():
+                    await request
+                    return
+            finally:
+                request.cancel()
+                await asyncio.gather(request, return_exceptions=True)
 
     async def unload(self, model: str, *, limit: float = UNLOAD_SECONDS) -> None:
         """Unload a model and return when it has answered all that it had accepted and is gone.
@@ -134,6 +146,10 @@ class TritonControl:
     async def is_there(self, model: str) -> bool:
         """Whether anything of a model is left in Triton: ready, being loaded, or not yet gone."""
         return any(row.name == model and row.state != "UNAVAILABLE" for row in await self.index())
+
+    async def is_loading(self, model: str) -> bool:
+        """Whether a load of a model is under way. Another one, or an unload, would wait for its end."""
+        return any(row.name == model and row.state == "LOADING" for row in await self.index())
 
     async def counts(self, model: str, version: int) -> InferenceCounts:
         """How many inferences a loaded version has answered and failed."""

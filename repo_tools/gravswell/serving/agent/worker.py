@@ -6,6 +6,7 @@ own.
 
 import logging
 import time
+from collections.abc import Callable
 
 from gravswell.serving.agent.decide import Step, can_restore, next_step
 from gravswell.serving.agent.failures import ModelFailure, SupersededError
@@ -107,11 +108,11 @@ class Worker:
             case Step.VERIFY:
                 await self._verify(work)
             case Step.RESTORE:
-                await self._restore(model)
+                await self._restore(work)
             case Step.LOAD:
                 self._ledger.progress(work, ModelState.LOADING)
                 with work.timed("load"):
-                    await self._load(model)
+                    await self._load(work, model)
             case Step.PROVE:
                 await self._prove(work)
         return True
@@ -124,25 +125,29 @@ class Worker:
     async def _verify(self, work: Work) -> None:
         self._ledger.progress(work, ModelState.VERIFYING)
         with work.timed("verify"):
-            await self._steps.verify(work.model, unwanted=work.unwanted, overdue=lambda: self._ledger.overdue(work))
+            await self._steps.verify(work.model, unwanted=work.unwanted, overdue=self._overdue(work))
         self._ledger.verified(work.model)
 
-    async def _load(self, model: DesiredModel) -> None:
+    def _overdue(self, work: Work) -> Callable[[], None]:
+        return lambda: self._ledger.overdue(work)
+
+    async def _load(self, work: Work, model: DesiredModel) -> None:
+        """Load ``model`` for ``work``: what is desired, or what served before it."""
         serving = self._view.serving.get(model.name)
         is_dead = serving is not None and serving.dead
-        await self._steps.load(model, again=is_dead)
+        await self._steps.load(model, unwanted=work.unwanted, overdue=self._overdue(work), again=is_dead)
         if is_dead:
             self._view.serving.pop(model.name, None)  # another load, that looks the same: nothing is known of it yet
 
-    async def _restore(self, model: DesiredModel) -> None:
+    async def _restore(self, work: Work) -> None:
         """Load what served last, while the desired version is not at hand."""
-        good = self._ledger.recent(model.name)[0]
-        log.info("%s: version %s serves until version %s can", model.name, good.version, model.version)
-        await self._load_earlier(good)
+        good = self._ledger.recent(work.model.name)[0]
+        log.info("%s: version %s serves until version %s can", good.name, good.version, work.model.version)
+        await self._load_earlier(work, good)
 
-    async def _load_earlier(self, good: DesiredModel) -> bool:
+    async def _load_earlier(self, work: Work, good: DesiredModel) -> bool:
         try:
-            await self._load(good)
+            await self._load(work, good)
         except ModelFailure as failure:
             words = await self._explained(good, failure)
             log.warning("%s: version %s cannot be restored: %s", good.name, good.version, words)
@@ -159,9 +164,9 @@ class Worker:
             return False
         log.warning("%s: loading version %s again, for its backend is dead", name, model.version)
         if model == work.model:
-            await self._load(model)
+            await self._load(work, model)
             return True
-        return name not in self._ledger.unrestorable and await self._load_earlier(model)
+        return name not in self._ledger.unrestorable and await self._load_earlier(work, model)
 
     async def _prove(self, work: Work) -> None:
         """See that what is loaded answers rightly under its own name; it may still be an earlier version."""
