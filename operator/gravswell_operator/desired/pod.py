@@ -5,11 +5,11 @@ from typing import Any
 from gravswell.serving.triton.flags import pod_command
 from gravswell_operator import names
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
+from gravswell_operator.desired.agent import agent_container
 from gravswell_operator.desired.objects import (
     KEY_FILE,
     KEY_FOLDER,
     MODELS_FOLDER,
-    TOKEN_FOLDER,
     Manifest,
     Options,
     container_security,
@@ -18,8 +18,6 @@ from gravswell_operator.desired.objects import (
     labels,
     own_container_security,
     pod_security,
-    scratch_env,
-    scratch_mount,
     scratch_volume,
     token_volume,
 )
@@ -135,58 +133,39 @@ def _triton(server: InferenceServer, pool: GPUNodePool | None, options: Options)
 
 def _agent(server: InferenceServer, where: Source, options: Options) -> Manifest:
     name = server.metadata.name
-    agent: Manifest = {
-        "name": "agent",
-        "image": options.image,
-        "command": ["gravswell", "agent", "run"],
-        "args": [
-            "--repository",
-            where.url,
-            "--models",
-            MODELS_FOLDER,
-            # The kubelet enforces both, by evicting the pod and killing Triton; the agent cannot see them from inside.
-            "--storage-limit",
-            str(int(parse(server.spec.model_storage))),
-            "--memory-limit",
-            str(int(parse(server.spec.memory))),
-            "--desired",
-            names.desired_configmap(name),
-            "--report",
-            names.report_configmap(name),
-            "--listen",
-            f"$(POD_IP):{names.PORT_AGENT}",
-            "--triton-http",
-            f"$(POD_IP):{names.PORT_HTTP}",
-            "--triton-grpc",
-            f"$(POD_IP):{names.PORT_GRPC}",
-            "--key-file",
-            KEY_FILE,
-        ],
-        "env": [
-            field_env("POD_IP", "status.podIP"),
-            field_env("POD_NAME", "metadata.name"),
-            field_env("POD_NAMESPACE", "metadata.namespace"),
-            scratch_env(),
-        ],
-        "ports": [{"name": "agent", "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
-        "securityContext": own_container_security(),
-        "lifecycle": _drain(),
-        "readinessProbe": http_probe("/readyz", "agent", period=2, timeout=5, failures=5),
-        "livenessProbe": http_probe("/livez", "agent", period=20, timeout=10, failures=6),
-        "volumeMounts": [
-            {"name": "models", "mountPath": MODELS_FOLDER},
-            {"name": "run", "mountPath": KEY_FOLDER, "readOnly": True},
-            {"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True},
-            scratch_mount(),
-            *where.mounts,
-        ],
-    }
-    if where.env_from:
-        agent["envFrom"] = where.env_from
+    arguments = [
+        "run",
+        "--models",
+        MODELS_FOLDER,
+        # The kubelet enforces both, by evicting the pod and killing Triton; the agent cannot see them from inside.
+        "--storage-limit",
+        str(int(parse(server.spec.model_storage))),
+        "--memory-limit",
+        str(int(parse(server.spec.memory))),
+        "--desired",
+        names.desired_configmap(name),
+        "--report",
+        names.report_configmap(name),
+        "--listen",
+        f"$(POD_IP):{names.PORT_AGENT}",
+        "--triton-http",
+        f"$(POD_IP):{names.PORT_HTTP}",
+        "--triton-grpc",
+        f"$(POD_IP):{names.PORT_GRPC}",
+        "--key-file",
+        KEY_FILE,
+    ]
     if server.spec.gpus == 0:
-        agent["args"] += ["--device", "cpu"]
-    return agent
+        arguments += ["--device", "cpu"]
+    mounts = [
+        {"name": "models", "mountPath": MODELS_FOLDER},
+        {"name": "run", "mountPath": KEY_FOLDER, "readOnly": True},
+    ]
+    return {
+        **agent_container("agent", arguments, where, options, mounts),
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+        "lifecycle": _drain(),
+    }
 
 
 def _drain() -> Manifest:

@@ -2,20 +2,15 @@
 
 from gravswell_operator import names
 from gravswell_operator.api import ModelRepository
+from gravswell_operator.desired.agent import agent_container
 from gravswell_operator.desired.objects import (
-    TOKEN_FOLDER,
     Manifest,
     Options,
     account,
     child,
     configmap_access,
-    field_env,
-    http_probe,
     labels,
-    own_container_security,
     pod_security,
-    scratch_env,
-    scratch_mount,
     scratch_volume,
     token_volume,
 )
@@ -40,42 +35,22 @@ def children(repository: ModelRepository, options: Options) -> list[Manifest]:
 def _deployment(repository: ModelRepository, service_account: str, options: Options) -> Manifest:
     name = repository.metadata.name
     where = source(repository)
-    container: Manifest = {
-        "name": "lister",
-        "image": options.image,
-        "command": ["gravswell", "agent", "list"],
-        "args": [
-            "--repository",
-            where.url,
-            # A claim's url is not what the pod sees; and two claims look the same from inside.
-            "--known-as",
-            repository.spec.url,
-            "--listing",
-            names.listing_configmap(name),
-            "--interval",
-            repository.spec.sync_interval,
-            "--listen",
-            f"$(POD_IP):{names.PORT_AGENT}",
-        ],
-        "env": [
-            field_env("POD_IP", "status.podIP"),
-            field_env("POD_NAME", "metadata.name"),
-            field_env("POD_NAMESPACE", "metadata.namespace"),
-            scratch_env(),
-        ],
-        "ports": [{"name": "agent", "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
-        "livenessProbe": http_probe("/livez", "agent", period=20, timeout=10, failures=6),
-        "readinessProbe": http_probe("/readyz", "agent", period=2, timeout=5, failures=5),
+    arguments = [
+        "list",
+        # A claim's url is not what the pod sees; and two claims look the same from inside.
+        "--known-as",
+        repository.spec.url,
+        "--listing",
+        names.listing_configmap(name),
+        "--interval",
+        repository.spec.sync_interval,
+        "--listen",
+        f"$(POD_IP):{names.PORT_AGENT}",
+    ]
+    container = {
+        **agent_container("lister", arguments, where, options),
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        "securityContext": own_container_security(),
-        "volumeMounts": [
-            {"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True},
-            scratch_mount(),
-            *where.mounts,
-        ],
     }
-    if where.env_from:
-        container["envFrom"] = where.env_from
     selector = {names.LABEL_ROLE: names.ROLE_LISTER, names.LABEL_REPOSITORY: name}
     pod: Manifest = {
         "serviceAccountName": service_account,
