@@ -157,7 +157,7 @@ def _agent(server: InferenceServer, where: Source, options: Options) -> Manifest
     ]
     if server.spec.gpus == 0:
         arguments += ["--device", "cpu"]
-    mounts = [
+    mounts: list[Manifest] = [
         {"name": "models", "mountPath": MODELS_FOLDER},
         {"name": "run", "mountPath": KEY_FOLDER, "readOnly": True},
     ]
