@@ -33,6 +33,20 @@ Infer = Callable[..., dict[str, Any]]
 BOUND = 60.0
 
 
+ENDLESS = """
+import time
+
+class TritonPythonModel:
+    def initialize(self, args):
+        print("it loads", flush=True)
+        while True:
+            time.sleep(1)
+
+    def execute(self, requests):
+        return []
+"""
+
+
 def segments(pid: int) -> list[str]:
     return [path.name for path in Path("/dev/shm").glob(f"gravswell-{pid}-*")]
 
@@ -283,6 +297,27 @@ with EmbeddedTriton({str(repository)!r}, exit_timeout=3) as server:
     assert segments(int(pid)) == []
     Workspace.create().remove()
     assert not Path(folder).exists()
+
+
+def test_a_server_in_a_load_that_never_returns_does_not_outlive_a_killed_parent(repository: Path) -> None:
+    """It is deaf to SIGTERM for as long as it loads."""
+    model = repository / "endless"
+    (model / "1").mkdir(parents=True)
+    (model / "config.pbtxt").write_text('backend: "python"\n')
+    (model / "1" / "model.py").write_text(ENDLESS)
+    script = f"""
+from gravswell.serving.triton import EmbeddedTriton
+with EmbeddedTriton({str(repository)!r}, model_control="explicit", exit_timeout=1) as server:
+    print(server.process.pid, server.process.log, flush=True)
+    server.load("endless")
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid, log = parent.stdout.readline().split()
+        assert wait_until(lambda: "it loads" in Path(log).read_text())
+        parent.kill()
+    assert group(int(pid))
+    assert wait_until(lambda: not group(int(pid)))
 
 
 def test_a_workspace_that_a_sweep_took_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
-"""The server as a child process: it never outlives its parent, and a stop that fails ends in a kill.
+"""The server as a child process: it never outlives its parent for long, and a stop that fails ends in a kill.
 
 The kernel tells the child when the *thread* that started it ends (``PR_SET_PDEATHSIG``), so a thread of its own starts
-it and stays until it has ended. However this process dies, SIGKILL included, Triton gets its SIGTERM.
+it and stays until it has ended. However this process dies, SIGKILL included, Triton gets its SIGTERM. One that is in a
+load that never returns would wait for that for ever: a guard beside it kills it then.
 """
 
 import os
@@ -19,14 +20,24 @@ from typing import Final
 from gravswell.errors import UnavailableError
 from gravswell.serving.triton.install import SEGMENT_PREFIX
 
-# Runs before tritonserver in the same process. The parent may have died before it could ask to be told.
+# Runs before tritonserver in the same process, and beside it as its guard: that waits, without a clock, for the end of
+# the server or of the parent, which may also have died before it could be asked after.
 _LAUNCH: Final = """\
-import ctypes, os, signal, sys
+import ctypes, os, select, signal, sys
+parent, patience, program = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
 if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM):  # PR_SET_PDEATHSIG
     sys.exit(os.strerror(ctypes.get_errno()))
-if os.getppid() != int(sys.argv[1]):
+group = os.getpid()
+server, starter = os.pidfd_open(group), os.pidfd_open(parent)
+if os.getppid() != parent:
     sys.exit("the parent has ended")
-os.execv(sys.argv[2], sys.argv[2:])
+if os.fork() == 0:
+    os.setsid()  # apart from those whom it may kill
+    select.select([server, starter], [], [])
+    if not select.select([server], [], [], patience)[0]:
+        os.killpg(group, signal.SIGKILL)
+    os._exit(0)
+os.execv(program[0], program)
 """
 
 KILL_SECONDS: Final = 10.0
@@ -36,20 +47,27 @@ KILL_SECONDS: Final = 10.0
 class ServerProcess:
     """A running server and the log that it writes; made by :meth:`start`."""
 
-    def __init__(self, child: "subprocess.Popen[bytes]", keeper: threading.Thread, log: Path, begin: int) -> None:
+    def __init__(
+        self, child: "subprocess.Popen[bytes]", keeper: threading.Thread, log: Path, begin: int, patience: float
+    ) -> None:
         self._child = child
         self._keeper = keeper
         self.log = log
         self._begin = begin
+        self._patience = patience
 
     @classmethod
-    def start(cls, command: Sequence[str], log: Path) -> "ServerProcess":
-        """Start ``command`` (an absolute program and its arguments) in a session of its own, writing to ``log``."""
+    def start(cls, command: Sequence[str], log: Path, *, exit_timeout: float) -> "ServerProcess":
+        """Start ``command`` (an absolute program and its arguments) in a session of its own, writing to ``log``.
+
+        ``exit_timeout`` is its own, in seconds: :data:`KILL_SECONDS` after that an end that was asked for is a kill.
+        """
+        patience = exit_timeout + KILL_SECONDS
         future: Future[subprocess.Popen[bytes]] = Future()
 
         def keep() -> None:
             try:
-                child = _spawn(command, log)
+                child = _spawn(command, log, patience)
             except BaseException as error:  # noqa: BLE001  raised again by future.result()
                 future.set_exception(error)
                 return
@@ -60,7 +78,7 @@ class ServerProcess:
         keeper = threading.Thread(target=keep, name="gravswell-triton", daemon=True)
         keeper.start()
         try:
-            return cls(future.result(), keeper, log, begin)
+            return cls(future.result(), keeper, log, begin, patience)
         except OSError as error:
             raise UnavailableError(f"{command[0]} cannot be started: {error}") from error
 
@@ -85,15 +103,15 @@ class ServerProcess:
         self._keeper.join(seconds)
         return not self._keeper.is_alive()
 
-    def stop(self, exit_timeout: float) -> bool:
-        """Stop it: SIGTERM, then SIGKILL to its whole group when it exceeds its ``exit_timeout`` in seconds.
+    def stop(self) -> bool:
+        """Stop it: SIGTERM, then SIGKILL to its whole group when it takes too long.
 
         Returns whether it stopped by itself. Either way no process and no shared memory of it is left.
         """
         clean = True
         if self.returncode is None:
             self._child.send_signal(signal.SIGTERM)
-            clean = self.wait(exit_timeout + KILL_SECONDS)
+            clean = self.wait(self._patience)
         if self.returncode != 0:
             with suppress(ProcessLookupError):  # nobody of the group is left: what we want
                 os.killpg(self.pid, signal.SIGKILL)
@@ -102,10 +120,10 @@ class ServerProcess:
         return clean
 
 
-def _spawn(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+def _spawn(command: Sequence[str], log: Path, patience: float) -> "subprocess.Popen[bytes]":
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *command],
+            [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), str(patience), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

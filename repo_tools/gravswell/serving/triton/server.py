@@ -215,7 +215,7 @@ class EmbeddedTriton:
         process, self._process = self._process, None
         workspace, self._workspace = self._workspace, None
         if process is not None:
-            process.stop(self._exit_timeout)
+            process.stop()
         if workspace is not None:
             workspace.remove()
 
@@ -251,7 +251,7 @@ class EmbeddedTriton:
             exit_timeout_seconds=self._exit_timeout,
             extra=[f"--id={identity}", "--allow-gpu-metrics=false", *extra],
         )
-        self._process = ServerProcess.start([str(program), *flags], log)
+        self._process = ServerProcess.start([str(program), *flags], log, exit_timeout=self._exit_timeout)
         deadline = time.monotonic() + self._start_timeout
         while not self._answers(identity):
             if self._process.returncode is not None:
