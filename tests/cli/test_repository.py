@@ -113,7 +113,7 @@ def test_pickles_only_when_trusted(run: Run, tmp_path: Path, name: str, dump: Ca
     ("arguments", "code", "fact"),
     [
         (["add", "r", "../evil"], 2, "holds a path"),
-        (["add", "r", "m"], 4, "exists already"),
+        (["add", "r", "m"], 4, "has an entry 'm' already"),
         (["add", "r", "n", "--platform", "plan"], 2, "onnxruntime_onnx"),
         (["add", "nowhere", "m"], 3, "gravswell init nowhere"),
         (["ls", "ftp://host/x"], 9, "ftp://host/x"),
