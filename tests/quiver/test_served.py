@@ -54,7 +54,7 @@ def test_every_kind_of_version_is_served(repo: qv.ModelRepository) -> None:
 def _reproduce(client: triton.InferenceServerClient, name: str, entry: qv.Entry) -> None:
     types = {tensor.name: tensor.datatype for tensor in client.get_model_metadata(name).inputs}
     samples = load_golden(Path(entry.versions[-1].location).parent / GOLDEN)
-    assert len(samples) == 3
+    assert len(samples) >= 3  # an estimator gets one more, on its own scale
     for sample in samples:
         inputs = []
         for key, array in sample.inputs.items():
