@@ -12,6 +12,8 @@ import yaml
 # Where a runner was started in the background SIGINT is ignored, and every program that a test interrupts would inherit
 # that; a handler of our own is reset to the default in them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup, where the runner itself goes on
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 MANIFESTS = Path(__file__).parent / "api/manifests.yaml"
 
