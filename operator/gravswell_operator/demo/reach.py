@@ -4,14 +4,13 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from ipaddress import ip_address
-from socket import SO_REUSEADDR, SOL_SOCKET, socket
 from subprocess import DEVNULL, PIPE, STDOUT, Popen
 from typing import Any
 
 from gravswell.errors import ConflictError, UnavailableError
 from gravswell_operator.demo.objects import NAMESPACE
 from gravswell_operator.devcluster.kubectl import Kubectl
-from gravswell_operator.devcluster.node.addresses import Addresses
+from gravswell_operator.devcluster.node.addresses import Addresses, refusal
 from gravswell_operator.names import PORT_GRPC, PORT_HTTP, PORT_METRICS
 
 SERVER = "digits"
@@ -31,21 +30,14 @@ def replicas(kubectl: Kubectl, stack: ExitStack) -> list[str]:
 
 
 def require_free_ports(ports: Sequence[int] = (PORT_HTTP, PORT_GRPC, PORT_METRICS)) -> None:
-    """Raise :class:`ConflictError` where no pod of the development cluster could listen on ``ports``.
-
-    Each pod has an address of its own, so only a program that listens on *every* address is in their way.
-    """
+    """Raise :class:`ConflictError` where no pod of the development cluster could listen on ``ports``."""
     address = Addresses().take()
     for port in ports:
-        with socket() as probe:
-            probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-            try:
-                probe.bind((address, port))
-            except OSError as error:
-                raise ConflictError(
-                    f"port {port} is taken on every address of this machine, and Triton's pods listen there: stop the "
-                    f"program that has it (ss -ltnp 'sport = :{port}' names it), or leave Kubernetes out (--no-cluster)"
-                ) from error
+        if (error := refusal(address, port)) is not None:
+            raise ConflictError(
+                f"port {port} is taken on every address of this machine, and Triton's pods listen there: stop the "
+                f"program that has it (ss -ltnp 'sport = :{port}' names it), or leave Kubernetes out (--no-cluster)"
+            ) from error
 
 
 def _is_ready(pod: dict[str, Any]) -> bool:

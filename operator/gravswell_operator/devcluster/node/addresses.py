@@ -1,6 +1,7 @@
 """Loopback addresses for pods: each pod its own, so that every one may listen on the same ports."""
 
 import secrets
+from socket import SO_REUSEADDR, SOL_SOCKET, socket
 
 
 class Addresses:
@@ -23,3 +24,17 @@ class Addresses:
     def release(self, address: str) -> None:
         """Give ``address`` back."""
         self._taken.discard(address)
+
+
+def refusal(address: str, port: int) -> OSError | None:
+    """Why nothing can listen on TCP ``port`` of a pod's ``address``; None where it can.
+
+    The address is the pod's own, so in its way is only a program that listens on *every* address of this machine.
+    """
+    with socket() as probe:
+        probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            return error
+    return None

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import shutil
-import socket
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from gravswell.errors import GravswellError, UnavailableError
 from gravswell.kube.client import Client
 from gravswell.kube.errors import ApiConflictError, ApiNotFoundError
 from gravswell.kube.resources import CONFIG_MAP, POD, SECRET, Resource
-from gravswell_operator.devcluster.node.addresses import Addresses
+from gravswell_operator.devcluster.node.addresses import Addresses, refusal
 from gravswell_operator.devcluster.node.container import Container, Surroundings
 from gravswell_operator.devcluster.node.environment import Sources, expand, referenced, variables
 from gravswell_operator.devcluster.node.events import Events
@@ -307,17 +306,10 @@ class Pod:
 
 
 def _require_free_ports(container: Document, address: str) -> None:
-    """Raise :class:`UnavailableError` if a program outside of the pod holds a port that the container declares.
-
-    The pod's address is its own, so that can only be one that listens on every address of this machine.
-    """
+    """Raise :class:`UnavailableError` if a program outside of the pod holds a port that the container declares."""
     for port in (p["containerPort"] for p in container.get("ports") or () if p.get("protocol", "TCP") == "TCP"):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address, port))
-            except OSError as error:
-                raise UnavailableError(
-                    f"port {port} cannot be had on the pod's address {address} ({error.strerror}): a program of this "
-                    f"machine listens on 0.0.0.0:{port}; stop it or bind it to 127.0.0.1"
-                ) from error
+        if (error := refusal(address, port)) is not None:
+            raise UnavailableError(
+                f"port {port} cannot be had on the pod's address {address} ({error.strerror}): a program of this "
+                f"machine listens on 0.0.0.0:{port}; stop it or bind it to 127.0.0.1"
+            ) from error
