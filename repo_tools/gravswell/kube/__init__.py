@@ -13,11 +13,3 @@ operator: its watches are kopf's, and it looks at everything anew when kopf had 
 :mod:`.backoff`        waits between attempts
 =====================  ================================================================
 """
-
-from importlib.util import find_spec
-
-_missing = [name for name in ("aiohttp", "kubernetes") if find_spec(name) is None]
-if _missing:
-    raise ModuleNotFoundError(
-        f"{' and '.join(_missing)} is not installed; run: pip install 'gravswell[agent]'", name=_missing[0]
-    )
