@@ -149,7 +149,7 @@ async def test_what_each_verb_sends(server, api):
     await api.apply(POD, manifest, manager="other")
     await api.apply_status(POD, manifest)
     await api.merge(POD, "ns", "a", change)
-    await api.merge_strategically(NODE, None, "n", change, subresource="status")
+    await api.merge(NODE, None, "n", change, subresource="status", strategic=True)
     await api.create(LEASE, manifest)
     await api.create_under(SERVICE_ACCOUNT, "ns", "a", "token", change)
     await api.replace(POD, manifest)

@@ -124,21 +124,14 @@ class Client:
         change: Mapping[str, Any],
         *,
         subresource: str | None = None,
+        strategic: bool = False,
     ) -> Body:
-        """Merge patch: sets the fields of ``change``, removes those that are null, and leaves the others."""
-        return await self._patch(_Target(resource, namespace, name, subresource), change, MERGE, self._name)
+        """Merge patch: sets the fields of ``change``, removes those that are null, and leaves the others.
 
-    async def merge_strategically(
-        self,
-        resource: Resource,
-        namespace: str | None,
-        name: str,
-        change: Mapping[str, Any],
-        *,
-        subresource: str | None = None,
-    ) -> Body:
-        """Strategic merge patch: as :meth:`merge`, and lists of a built-in kind merge by their keys."""
-        return await self._patch(_Target(resource, namespace, name, subresource), change, STRATEGIC, self._name)
+        ``strategic``: lists of a built-in kind merge by their keys; custom resources know no such patch.
+        """
+        target = _Target(resource, namespace, name, subresource)
+        return await self._patch(target, change, STRATEGIC if strategic else MERGE, self._name)
 
     async def _patch(self, target: "_Target", change: Mapping[str, Any], content_type: str, manager: str) -> Body:
         query = {"fieldManager": manager}

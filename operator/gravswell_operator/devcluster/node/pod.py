@@ -282,8 +282,8 @@ class Pod:
         # Strategic merge would add to the addresses of an earlier run.
         whole = {key: [{"$patch": "replace"}, *new[key]] for key in ("hostIPs", "podIPs") if key in new}
         body = {"metadata": {"uid": self.uid}, "status": new | whole}
-        answer = await self._services.client.merge_strategically(
-            POD, self._namespace, self._name, body, subresource="status"
+        answer = await self._services.client.merge(
+            POD, self._namespace, self._name, body, subresource="status", strategic=True
         )
         self._reported = new
         self.document = {**self.document, "status": answer["status"]}

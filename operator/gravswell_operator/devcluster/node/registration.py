@@ -128,14 +128,14 @@ async def register(client: Client, node: Document) -> Document:
         labels = {"metadata": {key: node["metadata"][key] for key in ("labels", "annotations")}}
         await client.merge(NODE, None, name, labels)
         status = {"status": node["status"]}
-        return await client.merge_strategically(NODE, None, name, status, subresource="status")
+        return await client.merge(NODE, None, name, status, subresource="status", strategic=True)
 
 
 async def leave(client: Client, name: str) -> None:
     """Say that the node is not ready, so that nothing waits for it; an API server that is gone needs no telling."""
     try:
         status = {"status": {"conditions": conditions(ready=False)}}
-        await client.merge_strategically(NODE, None, name, status, subresource="status")
+        await client.merge(NODE, None, name, status, subresource="status", strategic=True)
     except GravswellError as error:
         log.info("node %s could not be marked as stopped: %s", name, error)
 
