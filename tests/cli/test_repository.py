@@ -14,6 +14,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LinearRegression
 
+from gravswell.cli.app import app
 from gravswell.errors import ConflictError, InvalidInputError, UnavailableError, VerificationError
 
 from .conftest import Run
@@ -315,3 +316,10 @@ def test_a_verification_without_room_names_its_folder(run: Run, repo: str, tmp_p
     assert row["result"] == "failed"
     assert "File too large" in row["message"]
     assert "let TMPDIR name a folder with room for" in row["message"]
+
+
+def test_the_commands_are_assembled_once_a_process(run: Run) -> None:
+    run("--version")
+    registered = len(app.registered_commands), len(app.registered_groups)
+    run("--version")
+    assert (len(app.registered_commands), len(app.registered_groups)) == registered

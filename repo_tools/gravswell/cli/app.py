@@ -1,6 +1,7 @@
 """The ``gravswell`` command: assembles the sub-commands and turns errors into messages and exit codes."""
 
 import sys
+from functools import cache
 from importlib.metadata import entry_points
 from io import TextIOWrapper
 from typing import Annotated, Any
@@ -72,6 +73,7 @@ app.command()(serve)
 app.add_typer(agent)
 
 
+@cache  # main() twice in one process must not add every plug-in's commands twice
 def _assemble() -> None:
     for plugin in sorted(entry_points(group=PLUGIN_GROUP), key=lambda p: p.name):
         plugin.load()(app)
