@@ -4,12 +4,52 @@ It outlives the entry: an entry that is removed and added again goes on counting
 whose versions are gone. Deleting the whole repository removes it.
 """
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gravswell.errors import VerificationError
 from gravswell.quiver.schema import check_age
+
+PROMOTE, ROLLBACK, REMOVE = "promote", "rollback", "remove"
+"""What moves an alias: :attr:`Move.action`."""
+
+MOVES_OF_AN_ALIAS = 50
+MOVES_OF_AN_ENTRY = 500
+"""How many moves are remembered: of each alias, so that a busy one never crowds out another, and in all."""
+
+_LATER = ("revision", "history", "removing", "pins")
+"""Fields that are written only once there is something in them."""
+
+Number = Annotated[int, Field(ge=1)]
+
+
+class Move(BaseModel):
+    """One change of one alias, as its history keeps it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    alias: str
+    version: Number | None
+    """Where it went; None when it was removed."""
+    previous: Number | None
+    """Where it was; None when there was none of that name."""
+    at: datetime
+    by: str
+    """``user@host``, or who the mover said."""
+    action: str = PROMOTE
+    """``promote``, ``rollback`` or ``remove``. A later release may know more."""
+    reason: str = ""
+
+
+class Pin(BaseModel):
+    """What one cluster serves of the entry, as somebody last saw it there."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    versions: tuple[Number, ...] = ()
+    seen: datetime
 
 
 class EntryState(BaseModel):
@@ -18,13 +58,64 @@ class EntryState(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")  # a later release's fields survive our rewrite
 
     schema_: Literal["gravswell.dev/entry/v1"] = Field(default="gravswell.dev/entry/v1", alias="schema")
+    revision: int = Field(default=0, ge=0)
+    """Counts the writes. Most stores name a content by its hash: without it, one that changed and changed back would
+    pass for one that never did, and a promotion would miss the removal in between."""
     next_version: int = Field(default=1, ge=1, alias="nextVersion")
     """No version below it will be made again: numbers are never reused."""
-    aliases: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    aliases: dict[str, Number] = Field(default_factory=dict)
+    history: tuple[Move, ...] = ()
+    """The moves of aliases, oldest first."""
+    removing: tuple[Number, ...] = ()
+    """Versions whose removal is decided and perhaps not done: no alias is moved to one."""
+    pins: dict[str, Pin] = Field(default_factory=dict)
+    """By cluster: which versions must stay though no alias names them."""
+
+    def moved(self, move: Move) -> "EntryState":
+        """With ``move`` made and remembered."""
+        aliases = {name: number for name, number in self.aliases.items() if name != move.alias}
+        if move.version is not None:
+            aliases[move.alias] = move.version
+        own = [m for m in self.history if m.alias == move.alias]
+        crowded = own[0] if len(own) >= MOVES_OF_AN_ALIAS else None
+        kept = (*(m for m in self.history if m is not crowded), move)
+        return self.model_copy(update={"aliases": aliases, "history": kept[-MOVES_OF_AN_ENTRY:]})
+
+    def trail(self, alias: str) -> list[int]:
+        """The versions that rollbacks of ``alias`` go back along, the present one last; empty without such an alias.
+
+        A promotion adds to it and a rollback takes away: after 3, 4, 5 and a rollback it is 3, 4. So the next rollback
+        goes to 3, and never forth again to the 5 that was rolled back.
+        """
+        trail: list[int] = []
+        for move in self.history:
+            if move.alias != alias:
+                continue
+            if not trail and move.previous is not None:
+                trail.append(move.previous)  # the moves before this are forgotten
+            if move.version is None:
+                trail.clear()
+            elif move.action == ROLLBACK and move.version in trail[:-1]:
+                trail.pop()
+                while trail[-1] != move.version:
+                    trail.pop()
+            else:
+                trail.append(move.version)
+        present = self.aliases.get(alias)
+        if present is None:
+            return []
+        if not trail or trail[-1] != present:  # somebody edited the file by hand, or moved it with an older release
+            trail.append(present)
+        return trail
+
+    def last_move(self, alias: str) -> Move | None:
+        """Who moved ``alias`` last, if that is remembered."""
+        return next((move for move in reversed(self.history) if move.alias == alias), None)
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""
-        return (self.model_dump_json(by_alias=True, indent=2) + "\n").encode()
+        empty = {name for name in _LATER if not getattr(self, name)}
+        return (self.model_dump_json(by_alias=True, indent=2, exclude=empty) + "\n").encode()
 
     @classmethod
     def from_bytes(cls, data: bytes, *, where: str) -> "EntryState":

@@ -1,31 +1,42 @@
 """What is remembered of an entry, changed rightly on every store: read, change, replace; again if one was faster."""
 
+import getpass
+import os
 import random
+import socket
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from gravswell.errors import ConflictError, NotFoundError
 from gravswell.quiver.layout import state_key
-from gravswell.quiver.state import EntryState
+from gravswell.quiver.state import REMOVE, EntryState, Move
 from gravswell.quiver.stores.base import Create, PutMode, Store, Update
 
 _TRIES = 50
+_REMOVED = "the entry was removed"
 
 
-def change_state(store: Store, entry: str, change: Callable[[EntryState], EntryState]) -> None:
-    """Replace what is remembered of ``entry`` by what ``change`` makes of it, and write nothing where that is equal."""
+def change_state(store: Store, entry: str, change: Callable[[EntryState], EntryState]) -> EntryState:
+    """Replace what is remembered of ``entry`` by what ``change`` makes of it, and return that.
+
+    Nothing is written where both are equal. ``change`` is called again when another writer was faster, and also when a
+    write arrived whose answer was lost: it must know its own work. What it looks up itself is looked up after what is
+    remembered was read, so a version that it finds, and finds not being removed, stays until its change is written.
+    """
     key = state_key(entry)
     for attempt in range(_TRIES):
         state, mode = read_state(store, entry)
         changed = change(state)
         if changed == state:
-            return
+            return state
+        changed = changed.model_copy(update={"revision": state.revision + 1})
         try:
             store.write(key, changed.to_bytes(), mode)
         except ConflictError:
             time.sleep(random.uniform(0, 0.05 * min(attempt + 1, 10)))  # noqa: S311 - spreads writers, no secret
         else:
-            return
+            return changed
     raise ConflictError(f"{store.location(key)} changes too fast to be written: try again")
 
 
@@ -35,8 +46,23 @@ def remember_numbers(store: Store, entry: str, next_version: int) -> None:
 
 
 def forget_aliases(store: Store, entry: str) -> None:
-    """Forget the names of versions that are gone; what else is remembered of ``entry`` stays."""
-    change_state(store, entry, lambda s: s.model_copy(update={"aliases": {}}))
+    """Forget the names of the versions that were removed with ``entry``; what else is remembered of it stays.
+
+    Those are the numbers that are not given again: an entry that somebody has made anew by now, and promoted in, keeps
+    its own. Where anything is remembered this is a write, whatever it changes: a promotion that began before it fails.
+    """
+    at, by = datetime.now(UTC), whoami()
+
+    def forget(state: EntryState) -> EntryState:
+        if state == EntryState():
+            return state
+        for alias, number in state.aliases.items():
+            if number < state.next_version:
+                move = Move(alias=alias, version=None, previous=number, at=at, by=by, action=REMOVE, reason=_REMOVED)
+                state = state.moved(move)
+        return state.model_copy(update={"pins": {}, "removing": (), "revision": state.revision + 1})
+
+    change_state(store, entry, forget)
 
 
 def read_state(store: Store, entry: str) -> tuple[EntryState, PutMode]:
@@ -47,3 +73,12 @@ def read_state(store: Store, entry: str) -> tuple[EntryState, PutMode]:
     except NotFoundError:
         return EntryState(), Create()
     return EntryState.from_bytes(content.data, where=store.location(key)), Update(content.etag)
+
+
+def whoami() -> str:
+    """Who changes an entry where nobody says: ``user@host``."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user id that has no name
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
