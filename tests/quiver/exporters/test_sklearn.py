@@ -193,6 +193,12 @@ class Own(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
             ExportError,
             "columns of several types takes more than one tensor.* export the ONNX model",
         ),
+        (
+            LinearRegression().fit(X, Y),
+            {"sample_inputs": {"x": np.full((1, 64), np.nan)}},
+            ExportError,
+            r"the model itself fails on x float32 \[2, 64\] \(ValueError.*as sample_inputs",
+        ),
         (Own().fit(X), {}, ExportError, "skl2onnx .* cannot convert Own"),
     ],
 )

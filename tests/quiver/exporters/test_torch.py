@@ -261,6 +261,13 @@ def test_exports(
             r"\[1, 5\]",
             id="samples-of-another-shape",
         ),
+        pytest.param(
+            nn.Embedding(3, 2),
+            {"input_shapes": {"ids": (None,)}, "sample_inputs": {"ids": np.array([7])}},
+            ExportError,
+            r"the model itself fails on ids int64 \[2\] \(IndexError.*as sample_inputs",
+            id="samples-that-the-module-refuses",
+        ),
         pytest.param(object(), {"input_shapes": X}, InvalidInputError, "cannot be exported", id="no-model"),
     ],
 )

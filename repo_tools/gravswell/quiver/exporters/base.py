@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gravswell.errors import ExportError, GravswellError
 from gravswell.quiver.golden import Array
 
 MAX_OPSETS: Mapping[str, int] = {"": 21, "ai.onnx.ml": 4}
@@ -28,6 +29,8 @@ MAX_IR = 10
 """Newest ONNX IR version, by the same row."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+_Answer = TypeVar("_Answer")
 
 Inputs = dict[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
@@ -119,6 +122,21 @@ def described(error: BaseException, limit: int = 300) -> str:
         error = error.__cause__
     text = " ".join(_COLOUR.sub("", str(error)).split()) or "no message"
     return f"{type(error).__name__}: {text[: limit - 1] + '…' if len(text) > limit else text}"
+
+
+def answered(answer: Callable[[Inputs], _Answer], batch: Inputs) -> _Answer:
+    """The user's model on ``batch``. ExportError for whatever it raises that is not an error of ours."""
+    try:
+        return answer(batch)
+    except GravswellError:
+        raise
+    except Exception as error:
+        given = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in batch.items())
+        raise ExportError(
+            f"the model itself fails on {given} ({described(error)}): give batches that it accepts as sample_inputs "
+            f"(--sample-inputs FILE.npz), or declare the shapes and the types that it takes, such as "
+            f'input_types={{"ids": "int64"}} (--input-type ids=int64)'
+        ) from error
 
 
 def as_arrays(sample: Mapping[str, Any]) -> Inputs:

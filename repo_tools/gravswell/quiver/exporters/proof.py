@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from gravswell.errors import ExportError, VerificationError
 from gravswell.quiver.datatypes import from_runtime
-from gravswell.quiver.exporters.base import Inputs, Outputs, described
+from gravswell.quiver.exporters.base import Inputs, Outputs, answered, described
 from gravswell.quiver.golden import Sample, column_scales, compare
 from gravswell.quiver.manifest import OutputError, Signature, TensorRecord, VerificationRecord
 
@@ -99,7 +99,7 @@ def prove(
     outputs = session_outputs(session)
     names = {record.name for record in taken}
     answers = [_run_batch(session, batch, batched) for batch in batches]
-    wanted = [_in_types_of(got, _reference(reference, batch)) for batch, got in zip(batches, answers, strict=True)]
+    wanted = [_in_types_of(got, answered(reference, batch)) for batch, got in zip(batches, answers, strict=True)]
     scales = column_scales(wanted)
     samples: list[Sample] = []
     errors: dict[str, OutputError] = {}
@@ -146,19 +146,6 @@ def _run_batch(session: ort.InferenceSession, batch: Inputs, batched: bool) -> O
                 f"hard-coded in the model; use sizes of the tensors it is given, or declare a fixed first dimension"
             ) from error
         raise ExportError(f"the exported graph does not run: {described(error)}") from error
-
-
-def _reference(reference: Callable[[Inputs], Outputs], batch: Inputs) -> Outputs:
-    try:
-        return reference(batch)
-    except ExportError:
-        raise
-    except Exception as error:  # whatever the user's model raises
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in batch.items())
-        raise ExportError(
-            f"the model itself fails on {shapes} ({described(error)}): "
-            f"declare the shapes and types that it takes, or give batches that it accepts as sample_inputs"
-        ) from error
 
 
 def _in_types_of(got: Outputs, expected: Outputs) -> Outputs:

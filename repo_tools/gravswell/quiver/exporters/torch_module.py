@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gravswell.errors import ExportError, GravswellError, InvalidInputError, UnsupportedError
+from gravswell.errors import ExportError, InvalidInputError, UnsupportedError
 from gravswell.quiver.datatypes import parse_data_type
 from gravswell.quiver.exporters.base import (
     Exported,
@@ -16,11 +16,10 @@ from gravswell.quiver.exporters.base import (
     Inputs,
     InputSpec,
     Outputs,
+    answered,
     as_arrays,
     class_names,
-    described,
 )
-from gravswell.quiver.golden import Array
 
 _PARALLEL = {
     "torch.nn.parallel.data_parallel.DataParallel",
@@ -65,7 +64,7 @@ class TorchExporter(Exporter):
         work = _work()
         request = replace(request, model=_unwrapped(request.model))
         with self.answering(request) as answer:
-            own = _answered(answer, example)
+            own = answered(answer, example)
             names = list(request.output_names or (name for name, _ in own))
             if len(names) != len(own):
                 raise InvalidInputError(
@@ -100,20 +99,6 @@ def _type_of_samples(request: ExportRequest, spec: InputSpec) -> str | None:
         return None
     dtype = np.asarray(given).dtype
     return parse_data_type(dtype, tensor=spec.name) if dtype.kind in "iub" else None
-
-
-def _answered(answer: Callable[[Inputs], Any], example: Inputs) -> list[tuple[str, Array]]:
-    try:
-        found: list[tuple[str, Array]] = answer(example)
-    except GravswellError:
-        raise
-    except Exception as error:  # whatever the user's model raises
-        given = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in example.items())
-        raise ExportError(
-            f"the model itself fails on the sample {given} ({described(error)}): give batches that it accepts, or "
-            f'state the type that it takes: input_types={{"ids": "int64"}} (--input-type ids=int64)'
-        ) from error
-    return found
 
 
 def _unwrapped(model: Any) -> Any:
