@@ -90,8 +90,7 @@ class EchoTriton:
     def __init__(self) -> None:
         self.asked: list[tuple[int, ...]] = []
 
-    async def infer(self, _model, _version, inputs, outputs, *, types, limit):
-        assert types == {"x": "FP32"}
+    async def infer(self, _model, _version, inputs, outputs, *, limit):
         self.asked.append(inputs["x"].shape)
         return dict.fromkeys(outputs, inputs["x"])
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import model_config_pb2
 
 from gravswell.errors import VerificationError
 from gravswell.quiver.golden import Sample, column_scales, compare, load_golden
@@ -15,7 +14,6 @@ from gravswell.serving.agent.failures import ModelFailure
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.contracts import DesiredModel, Reason
 
-DataType: Any = model_config_pb2.DataType
 Array = NDArray[Any]
 
 
@@ -68,17 +66,17 @@ async def prove(
 ) -> None:
     """Run every sample on ``model``; with ``exact`` the outputs must agree too, else any answer will do.
 
-    Each inference may take ``limit`` seconds. ``config`` is what the version published: it tells how tensors travel.
+    Each inference may take ``limit`` seconds. ``config`` is what the version published: the ranks of its
+    inputs, and how many rows may go together.
     Raises :class:`VerificationError` for wrong outputs, :class:`~.triton.TritonRefusedError` for an error,
     :class:`~.triton.TritonBusyError` for no answer in time.
     """
-    types = {tensor.name: DataType.Name(tensor.data_type).removeprefix("TYPE_") for tensor in config.input}
     ranks = {tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input}
     for number, sample in enumerate(golden.samples):
         parts = []
         for inputs in _batches(sample.inputs, config.max_batch_size):
             wire = {name: _with_rank(value, ranks.get(name, value.ndim)) for name, value in inputs.items()}
-            parts.append(await triton.infer(model, version, wire, list(sample.outputs), types=types, limit=limit))
+            parts.append(await triton.infer(model, version, wire, list(sample.outputs), limit=limit))
         if exact:
             try:
                 compare(sample.outputs, _joined(parts, sample.outputs), golden.rtol, golden.atol, golden.scales)

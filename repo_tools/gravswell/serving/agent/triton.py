@@ -164,17 +164,14 @@ class TritonControl:
         inputs: Mapping[str, NDArray[Any]],
         outputs: Sequence[str],
         *,
-        types: Mapping[str, str],
         limit: float,
     ) -> dict[str, NDArray[Any]]:
         """Run one inference, with ``limit`` seconds for the answer.
 
-        ``types`` gives inputs their data type (``FP32``…) where the array alone does not tell it, as for BF16.
-
         Raises :class:`TritonRefusedError` with Triton's message, :class:`TritonBusyError` when no answer came in time.
         """
         body, header_length = InferenceServerClient.generate_request_body(
-            [_tensor(name, value, types.get(name)) for name, value in inputs.items()],
+            [_tensor(name, value) for name, value in inputs.items()],
             [InferRequestedOutput(name, binary_data=True) for name in outputs],
         )
         headers = {} if header_length is None else {"Inference-Header-Content-Length": str(header_length)}
@@ -238,11 +235,10 @@ class TritonControl:
         writer.close()
 
 
-def _tensor(name: str, value: NDArray[Any], declared: str | None) -> InferInput:
+def _tensor(name: str, value: NDArray[Any]) -> InferInput:
     if value.dtype.kind in "SU":  # npz without pickle holds strings at a fixed width
         value = value.astype(np.object_)
-    # numpy has no bfloat16: such tensors are float32 here, and the client narrows them.
-    data_type = "BF16" if declared == "BF16" else np_to_triton_dtype(value.dtype)
+    data_type = np_to_triton_dtype(value.dtype)
     if data_type is None:
         raise InvalidInputError(f"input '{name}' is of type {value.dtype}, which Triton's client cannot send")
     tensor = InferInput(name, list(value.shape), data_type)
