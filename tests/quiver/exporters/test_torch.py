@@ -22,6 +22,8 @@ from gravswell.quiver.manifest import FileRecord
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.verification import verify_version
 
+from .modules import Counting
+
 X = {"x": (None, 4)}
 
 
@@ -443,15 +445,6 @@ def test_a_second_export_may_widen_nothing(entry: qv.Entry) -> None:
 
 
 def test_a_buffer_that_forward_puts_in_another_s_place_is_put_back(entry: qv.Entry) -> None:
-    class Counting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("calls", torch.zeros(1))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.calls = self.calls + 1
-            return x * 2
-
     model = Counting()
     own = model.calls
     entry.export_version(model, input_shapes=X)

@@ -16,6 +16,8 @@ from gravswell.errors import ExportError
 from gravswell.quiver.exporters.base import InputSpec
 from gravswell.quiver.exporters.torch_tracing import nothing_frozen
 
+from .modules import Counting
+
 X = {"x": (None, 8)}
 
 
@@ -160,15 +162,6 @@ def test_a_scripted_branch_stays_a_branch(entry: qv.Entry) -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_scripted_module_is_left_as_it_was(entry: qv.Entry) -> None:
-    class Counting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("calls", torch.zeros(1))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.calls = self.calls + 1
-            return x * 2
-
     model = torch.jit.script(Counting())
     entry.export_version(model, X)
     assert float(model.calls) == 0.0

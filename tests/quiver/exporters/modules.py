@@ -1,0 +1,16 @@
+"""Modules that more than one test module exports."""
+
+import torch
+from torch import nn
+
+
+class Counting(nn.Module):
+    """Counts its calls, in a buffer that each call puts in the other's place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = self.calls + 1
+        return x * 2
