@@ -8,8 +8,10 @@ replaced. A writer that dies between the two leaves a version whose own configur
 
 import hashlib
 import logging
+import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from gravswell.quiver.exporters import Built
 
 _CHUNK = 1 << 20
+_TRIES = 50
+_PATIENCE = timedelta(seconds=60)
+"""How long a first version waits for one with other tensors that has a higher number."""
+_PAUSE = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -102,41 +108,116 @@ class Publication:
 
         What is published stands on it: :meth:`publish` refuses if nothing of the kind is stated any more by then.
         """
-        self._began_with = self._stated()
+        self._began_with = self._stated(self.config())
         return self._began_with
-
-    def _stated(self) -> Signature | None:
-        for number in self._reader.numbers(self._entry):
-            manifest = self._manifest(number)
-            if manifest is not None:
-                return manifest.signature
-        return tensors_of(self.config().message)
 
     def publish(self, stage: Path, built: "Built") -> int:
         """Complete the staged version, make it appear, and return its number.
 
+        It is made for the entry as it stands, and begun again where that changes before the version appears.
         InvalidInputError if it does not fit the entry's configuration as it is by now; ConflictError if the number that
-        was asked for is taken, or if the entry was made anew meanwhile; NotFoundError if it was removed.
+        was asked for is taken, if the entry was made anew meanwhile, or if another first version with other tensors is
+        on its way; NotFoundError if the entry was removed.
         """
         files = {
             path.relative_to(stage).as_posix(): _record(path) for path in sorted(stage.rglob("*")) if path.is_file()
         }
         with self._store.exclusive():
-            stored = self._config()
-            if self._began_with is not None and self._stated() is None:
-                raise ConflictError(
-                    f"{self._entry} was replaced while this version was exported, and nothing was published: "
-                    f"export it again, with its shapes"
+            standing = self._appear(stage, built, files)
+            if standing.text != standing.stored.text:
+                self._write_config(built, standing.stored, standing.text)
+        return standing.number
+
+    def _appear(self, stage: Path, built: "Built", files: dict[str, FileRecord]) -> "_Standing":
+        """Take a number. What somebody puts there by hand in between only costs the next number."""
+        refused = changed = 0
+        while True:
+            standing = self._standing(built)
+            (stage / VERSION_CONFIG).write_text(standing.text)
+            manifest = Manifest(
+                model=self._entry,
+                version=standing.number,
+                created=datetime.now(UTC),
+                parent=standing.parent,
+                files={**files, VERSION_CONFIG: _record(stage / VERSION_CONFIG)},
+                signature=built.signature,
+                opset=built.opset,
+                ir_version=built.ir_version,
+                exporter=built.exporter,
+                framework=built.framework,
+                gravswell=__version__,
+                verification=built.proof.record,
+            )
+            (stage / MANIFEST).write_bytes(manifest.to_bytes())
+            folder = version_folder(self._entry, standing.number)
+            try:
+                self._store.publish(stage, folder, label=standing.label, check=partial(self._check, standing))
+            except _ChangedError:
+                changed += 1
+                if changed == _TRIES:
+                    raise
+            except _RivalError:
+                raise
+            except ConflictError:
+                if standing.number == refused:  # what is there shows in no listing: the next number would be this again
+                    raise
+                refused = standing.number
+            else:
+                return standing
+
+    def _standing(self, built: "Built") -> "_Standing":
+        """What the version is made for, and from, by now."""
+        stored = self._config()
+        stated = self._stated(stored.config)
+        if self._began_with is not None and stated is None:
+            raise ConflictError(
+                f"{self._entry} was replaced while this version was exported, and nothing was published: "
+                f"export it again, with its shapes"
+            )
+        describe(stored.config.message, built.signature, batchable=built.proof.batchable)
+        taken, highest = self._reader.numbers(self._entry), self._highest()
+        state, _ = self._reader.state(self._entry)  # after the look: a removal writes the state first
+        free = max(state.next_version, highest + 1)
+        number = free if self._version is None else self._version
+        if number < free:
+            raise ConflictError(
+                f"{self._entry} cannot have a version {number}: numbers up to {free - 1} are or were in use; "
+                f"leave the number out, or use {free} or more"
+            )
+        parent = next((earlier for earlier in taken if self._manifest(earlier) is not None), None)
+        label = _label(stored.config)
+        return _Standing(stored, stored.config.render(), stated, label=label, number=number, parent=parent)
+
+    def _check(self, standing: "_Standing") -> None:
+        """The version's number is taken and seen by everybody; is the entry still what the version was made for?"""
+        if standing.stated is None:
+            self._await_rivals(standing)
+        stored = self._config()
+        if stored.etag != standing.stored.etag or self._stated(stored.config) != standing.stated:
+            raise _ChangedError(
+                f"{self._entry} changes faster than a version of it can be published, and nothing was: export it again"
+            )
+
+    def _await_rivals(self, standing: "_Standing") -> None:
+        """The first version says what tensors the entry has, so of several under way that differ only one may appear.
+
+        The lowest number goes on, provided that those above it give way: each was seen by those that came after it,
+        so at least one of two sees the other. It waits for one above it, which sees it too and gives way at once, or
+        came before and is published; then the entry is no longer what this version was made for.
+        """
+        end = time.monotonic() + _PATIENCE.total_seconds()
+        while rivals := [
+            upload
+            for upload in self._store.uploads(self._entry)
+            if upload.number != standing.number and upload.label != standing.label
+        ]:
+            if rivals[0].number < standing.number or time.monotonic() > end:
+                raise _RivalError(
+                    f"the first version of {self._entry} is being uploaded by {rivals[0].writer}, with other tensors, "
+                    f"or was until that ended a few minutes ago; nothing was published: wait for it, "
+                    f"or start over with add(…, force=True)"
                 )
-            config = stored.config
-            describe(config.message, built.signature, batchable=built.proof.batchable)
-            text = config.render()
-            (stage / VERSION_CONFIG).write_text(text)
-            files[VERSION_CONFIG] = _record(stage / VERSION_CONFIG)
-            number = self._appear(stage, built, files)
-            if text != stored.text:
-                self._write_config(built, stored, text)
-        return number
+            time.sleep(_PAUSE)
 
     def _write_config(self, built: "Built", stored: StoredConfig, text: str) -> None:
         """The version is there already, and its own configuration stands for one that cannot be written now."""
@@ -171,56 +252,51 @@ class Publication:
             message.max_batch_size = wanted
         return stored
 
-    def _appear(self, stage: Path, built: "Built", files: dict[str, FileRecord]) -> int:
-        """Take a number. What somebody puts there by hand in between only costs the next number."""
-        refused = 0
-        while True:
-            taken, highest = self._reader.numbers(self._entry), self._highest()
-            state, _ = self._reader.state(self._entry)  # after the look: a removal writes the state first
-            free = max(state.next_version, highest + 1)
-            number = free if self._version is None else self._version
-            if number < free:
-                raise ConflictError(
-                    f"{self._entry} cannot have a version {number}: numbers up to {free - 1} are or were in use; "
-                    f"leave the number out, or use {free} or more"
-                )
-            manifest = Manifest(
-                model=self._entry,
-                version=number,
-                created=datetime.now(UTC),
-                parent=self._latest(taken),
-                files=files,
-                signature=built.signature,
-                opset=built.opset,
-                ir_version=built.ir_version,
-                exporter=built.exporter,
-                framework=built.framework,
-                gravswell=__version__,
-                verification=built.proof.record,
-            )
-            (stage / MANIFEST).write_bytes(manifest.to_bytes())
-            try:
-                self._store.publish(stage, version_folder(self._entry, number))
-            except ConflictError:
-                if number == refused:  # whatever is there shows in no listing, so the next number would be this again
-                    raise
-                refused = number
-                continue
-            return number
+    def _stated(self, config: ConfigText) -> Signature | None:
+        for number in self._reader.numbers(self._entry):
+            manifest = self._manifest(number)
+            if manifest is not None:
+                return manifest.signature
+        return tensors_of(config.message)
 
     def _highest(self) -> int:
         """The highest number that any name in the entry has: a file or a dangling link is in a version's way too."""
         children = self._store.children(self._entry)
         return max((parse_version(name) or 0 for name in (*children.folders, *children.files)), default=0)
 
-    def _latest(self, numbers: list[int]) -> int | None:
-        return next((number for number in numbers if self._manifest(number) is not None), None)
-
     def _manifest(self, number: int) -> Manifest | None:
         try:
             return self._reader.manifest(self._entry, number)[0]
         except (NotFoundError, VerificationError):
             return None  # none, or a damaged one: nothing that a new version could descend from
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What a version was made for: an entry's configuration and tensors at one moment, and what followed from them."""
+
+    stored: StoredConfig
+    text: str
+    """The configuration with the version's tensors."""
+    stated: Signature | None
+    label: str
+    number: int
+    parent: int | None
+
+
+class _ChangedError(ConflictError):
+    """The entry is no longer what the version was made for."""
+
+
+class _RivalError(ConflictError):
+    """Another first version is on its way."""
+
+
+def _label(config: ConfigText) -> str:
+    """The same for configurations whose tensors are, whatever else they say."""
+    message = config.message
+    tensors = sorted(tensor.SerializeToString(deterministic=True) for tensor in (*message.input, *message.output))
+    return hashlib.sha256(repr((message.max_batch_size, tensors)).encode()).hexdigest()[:16]
 
 
 def forget_version(store: Store, reader: RepositoryReader, entry: str, number: int) -> None:

@@ -157,10 +157,11 @@ def test_a_living_upload_is_hidden_and_left_alone(repo: qv.ModelRepository, affi
     entry = repo.add("m")
     store = open_store(repo.url)
     assert isinstance(store, BucketStore)
-    _claimed(store, "m/1")
     entry.export_version(affine())
-    assert entry.versions == [2]
-    assert [f.path for f in store.walk("m/1")] == [".claim.json", "model.onnx"]
+    _claimed(store, "m/2")
+    entry.export_version(affine())
+    assert entry.versions == [1, 3]
+    assert [f.path for f in store.walk("m/2")] == [".claim.json", "model.onnx"]
 
 
 def test_a_dead_upload_is_cleared_away(

@@ -9,7 +9,18 @@ from urllib.parse import unquote, urlsplit
 
 from gravswell.errors import InvalidInputError, UnsupportedError
 from gravswell.quiver.layout import check_key
-from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, Overwrite, PutMode, Store, Update, View
+from gravswell.quiver.stores.base import (
+    Children,
+    Content,
+    Create,
+    FileInfo,
+    Overwrite,
+    PutMode,
+    Store,
+    Update,
+    Upload,
+    View,
+)
 from gravswell.quiver.stores.bucket import BucketStore
 from gravswell.quiver.stores.local import LocalStore
 from gravswell.quiver.stores.objects import Objects
@@ -25,6 +36,7 @@ __all__ = [
     "PutMode",
     "Store",
     "Update",
+    "Upload",
     "View",
     "open_store",
 ]

@@ -69,6 +69,15 @@ class Children:
     files: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A version that is being uploaded, or whose writer died: its number, who writes it, and the writer's label."""
+
+    number: int
+    writer: str
+    label: str
+
+
 class View(Protocol):
     """What lay in a store at one moment, for several questions in a row. See :meth:`Store.view`."""
 
@@ -153,12 +162,29 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def publish(self, staged: Path, folder: str, *, replace: bool = False) -> None:
+    def publish(
+        self,
+        staged: Path,
+        folder: str,
+        *,
+        replace: bool = False,
+        label: str = "",
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Make the staged folder appear as ``folder``. ConflictError if something is there already.
 
         With ``replace`` it takes the place of what is there, which stays if that fails; on a bucket, as far as it was
         not yet replaced. There a folder of several files needs a ``.manifest.json``, which is what makes it appear.
+
+        :param label: what :meth:`uploads` shows of a version until it appears.
+        :param check: called for a version once its number is taken, and before it can appear: whoever takes another
+            number later sees this one, whoever took one earlier is seen. What it raises ends the publication, and
+            frees the number.
         """
+
+    def uploads(self, entry: str) -> list[Upload]:  # noqa: ARG002 - for those that have them
+        """The versions of ``entry`` that are on their way, by number; none where one appears by a rename."""
+        return []
 
     @abstractmethod
     def exclusive(self) -> AbstractContextManager[None]:

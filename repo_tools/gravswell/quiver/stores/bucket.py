@@ -3,8 +3,9 @@
 How a version appears (:meth:`BucketStore.publish`):
 
 1. ``N/.claim.json`` is created if absent, which takes the number (:mod:`gravswell.quiver.stores.claims`).
-2. Only then is it looked whether N is really free: no other object in it, no memory of it, the entry still there. Who
-   removes an entry deletes first and lists afterwards, so one of the two always sees the other.
+2. Only then is it looked whether N is really free: no other object in it, no memory of it, the entry still there; and
+   whoever publishes looks whether the entry is still what the version was made for. Who removes or replaces an entry
+   deletes or writes first and lists afterwards, so one of the two always sees the other.
 3. The files are uploaded, the claim is confirmed, and ``N/.manifest.json`` is created if absent: the one write that
    makes the version exist. The claim is deleted; readers take a version with both for published.
 
@@ -32,8 +33,8 @@ from gravswell.errors import ConflictError, GravswellError, InvalidInputError, N
 from gravswell.quiver.layout import CLAIM, CONFIG, check_key, parse_version
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.stores import ranges
-from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, Overwrite, PutMode, R, Store, T
-from gravswell.quiver.stores.claims import EXPIRY, Claim, take_over
+from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, Overwrite, PutMode, R, Store, T, Upload
+from gravswell.quiver.stores.claims import EXPIRY, Claim, take_over, upload_of
 from gravswell.quiver.stores.listing import Listing
 from gravswell.quiver.stores.memory import read_state, remember_numbers
 from gravswell.quiver.stores.objects import ObjectInfo, Objects
@@ -155,7 +156,15 @@ class BucketStore(Store):
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
-    def publish(self, staged: Path, folder: str, *, replace: bool = False) -> None:
+    def publish(
+        self,
+        staged: Path,
+        folder: str,
+        *,
+        replace: bool = False,
+        label: str = "",
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """See :meth:`Store.publish`, and the module."""
         entry, _, rest = check_key(folder).partition("/")
         files = {path.relative_to(staged).as_posix(): path for path in sorted(staged.rglob("*")) if path.is_file()}
@@ -163,11 +172,18 @@ class BucketStore(Store):
         if mark != MANIFEST and (rest or len(files) != 1):
             raise InvalidInputError(f"{self.location(folder)} would have no {MANIFEST}, which makes a folder appear")
         if parse_version(rest) is not None:
-            self._publish_version(entry, int(rest), files, mark)
+            claim = Claim(self._objects, self._key(f"{folder}/{CLAIM}"), label)
+            self._publish_version(entry, int(rest), files, mark, claim=claim, check=check)
         elif rest:
             raise InvalidInputError(f"{self.location(folder)}: only entries and their versions are published")
         else:
             self._publish_entry(entry, files[mark], mark, replace=replace)
+
+    def uploads(self, entry: str) -> list[Upload]:
+        """See :meth:`Store.uploads`."""
+        numbers = sorted(n for n in map(parse_version, _uploads(self.view(entry), entry)) if n is not None)
+        found = [upload_of(self._objects, self._key(f"{entry}/{number}/{CLAIM}"), number) for number in numbers]
+        return [upload for upload in found if upload is not None]
 
     def exclusive(self) -> AbstractContextManager[None]:
         """See :meth:`Store.exclusive`: a bucket has no lock."""
@@ -185,16 +201,19 @@ class BucketStore(Store):
         else:
             self._objects.put(key, path.read_bytes(), Create())
 
-    def _publish_version(self, entry: str, number: int, files: dict[str, Path], mark: str) -> None:
+    def _publish_version(
+        self, entry: str, number: int, files: dict[str, Path], mark: str, *, claim: Claim, check: Callable[[], None]
+    ) -> None:
         folder = f"{entry}/{number}"
-        with Claim(self._objects, self._key(f"{folder}/{CLAIM}")) as claim:
+        with claim:
             try:
                 view = self.view(entry)
                 self._require_free(view, entry, number)
+                self._sweep(view, entry, now=view.objects[f"{folder}/{CLAIM}"].modified, own=number)
+                check()
             except BaseException:
                 self._quietly(claim.drop)
                 raise
-            self._sweep(view, entry, now=view.objects[f"{folder}/{CLAIM}"].modified, own=number)
             try:
                 self._upload(folder, {name: path for name, path in files.items() if name != mark})
                 claim.confirm()
@@ -214,8 +233,8 @@ class BucketStore(Store):
     def _require_free(self, view: Listing, entry: str, number: int) -> None:
         """Now that the claim is ours: nothing else there, the number not used before, and the entry there."""
         folder = f"{entry}/{number}"
-        if any(key.startswith(f"{folder}/") and key != f"{folder}/{CLAIM}" for key in view.objects):
-            raise ConflictError(f"{self.location(folder)} exists already")
+        if {key for key in view.objects if key.startswith(f"{folder}/")} != {f"{folder}/{CLAIM}"}:
+            raise ConflictError(f"{self.location(folder)} exists already, or was removed this moment")
         uploads = _uploads(view, entry)
         if not any(key.split("/")[1] not in uploads for key in view.visible):
             raise NotFoundError(f"{self.location(entry)} is not there")

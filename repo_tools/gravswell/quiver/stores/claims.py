@@ -13,10 +13,10 @@ import uuid
 from datetime import datetime, timedelta
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gravswell.errors import ConflictError, GravswellError, NotFoundError
-from gravswell.quiver.stores.base import Create, Update
+from gravswell.quiver.stores.base import Create, Update, Upload
 from gravswell.quiver.stores.objects import Objects
 
 BEAT = timedelta(seconds=20)
@@ -34,6 +34,8 @@ class _Content(BaseModel):
     schema_: Literal["gravswell.dev/claim/v1"] = Field(default="gravswell.dev/claim/v1", alias="schema")
     writer: str
     """Host, process and a number of its own, for a person who wonders."""
+    label: str = ""
+    """What the writer says of its version to other writers."""
     beat: int
     """Counts the renewals, so that no two contents, and on S3 no two etags, are the same."""
     abandoned: bool = False
@@ -49,8 +51,8 @@ class Claim:
     Leaving does not remove it: who holds it decides what is left behind (:meth:`drop`).
     """
 
-    def __init__(self, objects: Objects, key: str) -> None:
-        self._objects, self._key = objects, key
+    def __init__(self, objects: Objects, key: str, label: str = "") -> None:
+        self._objects, self._key, self._label = objects, key, label
         self._writer = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
         self._beat = 0
         self._etag = ""
@@ -99,7 +101,20 @@ class Claim:
                 _log.debug("the claim is not renewed: %s", error)
 
     def _content(self) -> bytes:
-        return _Content(writer=self._writer, beat=self._beat).to_bytes()
+        return _Content(writer=self._writer, label=self._label, beat=self._beat).to_bytes()
+
+
+def upload_of(objects: Objects, key: str, number: int) -> Upload | None:
+    """Whose upload the claim at ``key`` is; None if it is gone. One that is not ours has no label."""
+    try:
+        data = objects.get(key).data
+    except NotFoundError:
+        return None
+    try:
+        content = _Content.model_validate_json(data)
+    except ValidationError:
+        return Upload(number, writer="another program", label="")
+    return Upload(number, content.writer, content.label)
 
 
 def take_over(objects: Objects, key: str, *, now: datetime) -> bool:

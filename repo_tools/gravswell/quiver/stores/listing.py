@@ -46,9 +46,10 @@ class Listing:
                 self._tree[parent][0].add(folder.rpartition("/")[2])
                 parent = folder
             self._tree[parent][1].append(key.rpartition("/")[2])
-        for folder in self.buried:
+        for folder in self.buried:  # their numbers stay taken as long as there is an entry
             parent, _, name = folder.rpartition("/")
-            self._tree[parent][0].add(name)
+            if parent in self._tree:
+                self._tree[parent][0].add(name)
 
     def children(self, folder: str = "") -> Children:
         """See :meth:`~gravswell.quiver.stores.base.Store.children`."""

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,7 +169,15 @@ class LocalStore(Store):
             finally:
                 self._tidy(stage, Path(lock.name))  # the stage is gone if it was published
 
-    def publish(self, staged: Path, folder: str, *, replace: bool = False) -> None:
+    def publish(
+        self,
+        staged: Path,
+        folder: str,
+        *,
+        replace: bool = False,
+        label: str = "",  # noqa: ARG002 - nobody sees it on its way
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """See :meth:`Store.publish`.
 
         One rename: POSIX refuses it when the target is a folder that is not empty. The files' bytes, then the folder's
@@ -184,6 +192,7 @@ class LocalStore(Store):
             if not target.parent.is_dir():
                 raise FileNotFoundError
             grave: Path | None = None
+            check()
             if not os.path.lexists(target):  # POSIX would replace an empty folder, and refuse a dangling link
                 staged.rename(target)
             elif replace:
