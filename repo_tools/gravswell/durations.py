@@ -4,6 +4,7 @@ Its law: only the standard library, for the operator's API stands on it too.
 """
 
 import re
+from datetime import timedelta
 
 from gravswell.errors import InvalidInputError
 
@@ -25,3 +26,15 @@ def seconds(duration: str, *, at_least: int = 0) -> int:
     if length is None or length < at_least:
         raise InvalidInputError(f"{duration!r} is no interval: write 30s, 5m or 1h30m")
     return length
+
+
+def span(text: str) -> timedelta:
+    """The length of ``text``: a duration, or whole days such as ``30d``, which is what people keep things for.
+
+    Raises :class:`InvalidInputError` for a text that is neither.
+    """
+    days = re.fullmatch(r"([0-9]{1,4})d", text)
+    try:
+        return timedelta(days=int(days[1])) if days else timedelta(seconds=seconds(text))
+    except InvalidInputError:
+        raise InvalidInputError(f"{text!r} is no length of time: write 30d, 12h or 1h30m") from None

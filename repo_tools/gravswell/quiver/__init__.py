@@ -6,6 +6,8 @@ ONNX and frameworks are imported only inside :mod:`gravswell.quiver.exporters`, 
 
 from gravswell.quiver.entry import Entry, Version
 from gravswell.quiver.platform import Platform
+from gravswell.quiver.prune import Pruning, Verdict
 from gravswell.quiver.repository import ModelRepository
+from gravswell.quiver.state import Move
 
-__all__ = ["Entry", "ModelRepository", "Platform", "Version"]
+__all__ = ["Entry", "ModelRepository", "Move", "Platform", "Pruning", "Verdict", "Version"]

@@ -1,20 +1,27 @@
 """One entry of a repository: a model's name, its configuration and its versions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from gravswell.errors import ConflictError, InvalidInputError, NotFoundError
+from gravswell.errors import InvalidInputError, NotFoundError
+from gravswell.quiver import aliases
+from gravswell.quiver.aliases import Expected
 from gravswell.quiver.config import ConfigText, ModelConfig
 from gravswell.quiver.datatypes import parse_data_type
 from gravswell.quiver.disk import refusals_told
+from gravswell.quiver.fetching import Progress
 from gravswell.quiver.layout import check_version, config_key, version_folder
 from gravswell.quiver.live import Config
 from gravswell.quiver.manifest import MODEL_FILE, Manifest, TensorRecord
+from gravswell.quiver.pins import PINS_COUNT_FOR, pin
 from gravswell.quiver.platform import Platform
-from gravswell.quiver.publication import Publication, forget_version, stored_config
+from gravswell.quiver.prune import GRACE, Duration, Pruning, Rules, prune
+from gravswell.quiver.publication import Publication, stored_config
 from gravswell.quiver.reader import RepositoryReader, VersionInfo
+from gravswell.quiver.removal import remove_version
 from gravswell.quiver.signature import parse_shape, tensors_of
+from gravswell.quiver.state import Move
 from gravswell.quiver.stores import Create, Store, Update
 
 Shapes = Mapping[str, Sequence[int | None]]
@@ -197,14 +204,134 @@ class Entry:
             number = publication.publish(stage, built)
         return self._store.location(f"{version_folder(self.name, number)}/{MODEL_FILE}")
 
-    def remove_version(self, number: int) -> None:
-        """Remove a version. Its number is never used again. ConflictError while an alias points at it."""
-        with self._store.exclusive():
-            self._reader.version(self.name, number)
-            aliases = [alias for alias, target in self._reader.aliases(self.name).items() if target == number]
-            if aliases:
-                raise ConflictError(f"{', '.join(aliases)} points at {self.name}/{number}: move the alias first")
-            forget_version(self._store, self._reader, self.name, number)
+    @property
+    def aliases(self) -> dict[str, int]:
+        """Names that point at versions: ``{"champion": 3}``."""
+        return self._reader.aliases(self.name)
+
+    def history(self, alias: str | None = None) -> list[Move]:
+        """The moves of ``alias``, or of every alias, oldest first: what moved when, by whom, and why."""
+        return aliases.history(self._reader, self.name, alias)
+
+    def promote(
+        self,
+        version: int,
+        alias: str,
+        *,
+        expect: Expected = "any",
+        verify: bool = True,
+        reason: str = "",
+        by: str | None = None,
+        progress: Progress | None = None,
+    ) -> Move | None:
+        """Let ``alias`` name ``version``. Returns the move; None, and nothing is written, where it does already.
+
+        :param expect: the version that it names now, or None for an alias that does not exist yet: compare-and-swap.
+        :param verify: hash the version's files first, where they lie.
+        :param reason: one line for the history.
+        :param by: who does this; ``user@host`` by default.
+        :param progress: called with the bytes hashed and the bytes in all.
+        :raises ConflictError: it is not as expected, and the message says who moved it when; or ``version`` is being
+            removed.
+        :raises NotFoundError: there is no such version.
+        :raises VerificationError: a file differs from the manifest, or there is none to verify by.
+        :raises InvalidInputError: ``alias`` is no name for one: small letters, digits and ``-``, not ``latest``.
+        """
+        return aliases.promote(
+            self._reader,
+            self.name,
+            version,
+            alias,
+            expect=expect,
+            verify=verify,
+            reason=reason,
+            by=by,
+            progress=progress,
+        )
+
+    def rollback(
+        self,
+        alias: str,
+        *,
+        steps: int = 1,
+        to: int | None = None,
+        expect: Expected = "any",
+        verify: bool = False,
+        reason: str = "",
+        by: str | None = None,
+        progress: Progress | None = None,
+    ) -> Move:
+        """Let ``alias`` name the version again that it named before the present one, and return the move.
+
+        It undoes, and a second rollback undoes one move more: after promotions of 3, 4 and 5, rollbacks lead to 4 and
+        then to 3, and never forth to the 5 that was wrong. What undoes a rollback is to promote 5 again.
+
+        :param steps: how many moves to go back.
+        :param to: in place of that: the version to go back to, one that it named on the way.
+        :param verify: hash the version's files first. They were when it was promoted, and agents do so again before
+            they serve it, so that an emergency need not wait for it.
+        :raises NotFoundError: there is no such alias, nothing before, or the version there was removed.
+        :raises ConflictError: as of :meth:`promote`, which has the other parameters too.
+        """
+        return aliases.rollback(
+            self._reader,
+            self.name,
+            alias,
+            steps=steps,
+            to=to,
+            expect=expect,
+            verify=verify,
+            reason=reason,
+            by=by,
+            progress=progress,
+        )
+
+    def unalias(self, alias: str, *, expect: Expected = "any", reason: str = "", by: str | None = None) -> Move:
+        """Take ``alias`` away, and return the move. Its history stays; a rollback does not bring it back.
+
+        NotFoundError, naming those that exist, if there is none; the parameters are those of :meth:`promote`.
+        """
+        return aliases.unalias(self._reader, self.name, alias, expect=expect, reason=reason, by=by)
+
+    def pin(self, cluster: str, versions: Collection[int]) -> None:
+        """Remember that ``cluster`` serves just these ``versions`` now: they stay for a week. None: forget it."""
+        pin(self._reader, self.name, cluster, versions)
+
+    def prune(
+        self,
+        keep: int | None = None,
+        older_than: Duration | None = None,
+        *,
+        grace: Duration = GRACE,
+        served: Mapping[str, Sequence[str]] | None = None,
+        pins_within: Duration = PINS_COUNT_FOR,
+        only: Collection[int] | None = None,
+        dry_run: bool = True,
+        on_removed: Callable[[int], None] = lambda _: None,
+    ) -> Pruning:
+        """Remove old versions, or say which would go (``dry_run``, the default); each verdict has its reasons.
+
+        A version goes if it is beyond the newest ``keep`` *and* older than ``older_than``, as far as these are given.
+        It never goes while it is the newest; named by an alias, or where a rollback of one leads; served by a cluster;
+        younger than ``grace`` in this store; or not one of ours. Its number is never used again.
+
+        :param older_than: ``30d``, ``12h``, or a timedelta.
+        :param served: versions that somebody serves, by their digests, each with the names of who does.
+        :param pins_within: how old a pin of a cluster may be that holds versions.
+        :param only: of what may go, remove only these: what a dry run showed and somebody agreed to.
+        :param on_removed: called with each version that is gone, for a progress display.
+        :raises InvalidInputError: neither ``keep`` nor ``older_than``, or one that cannot be meant.
+        """
+        rules = Rules.of(keep, older_than, grace=grace, served=served, pins_within=pins_within, only=only)
+        return prune(self._reader, self.name, rules, dry_run=dry_run, on_removed=on_removed)
+
+    def remove_version(self, number: int, *, even_served: bool = False) -> None:
+        """Remove a version. Its number is never used again.
+
+        ConflictError while an alias names it, or a cluster said within a week that it serves it: for the latter there
+        is ``even_served``. NotFoundError if it is not there.
+        """
+        remove_version(self._reader, self.name, number, even_served=even_served)
 
     def _read_config(self) -> ConfigText:
         try:

@@ -4,19 +4,23 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError, VerificationError
+from gravswell.errors import (
+    ConflictError,
+    GravswellError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+    VerificationError,
+)
 from gravswell.quiver.disk import sync_folder, told
 from gravswell.quiver.layout import check_key
 from gravswell.quiver.manifest import MANIFEST, FileRecord, Manifest
-from gravswell.quiver.stores import Store
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes done and the bytes in all."""
+from gravswell.quiver.stores import Counter, Progress, Store
 
 _CHUNK = 1 << 20
 
@@ -43,7 +47,7 @@ def copy_version(
         files = dict(published[0].files)
         total = len(published[1]) + sum(record.size for record in published[0].files.values())
     _check_paths(store.location(folder), files)
-    copied = _Counter(progress, total)
+    copied = Counter(progress, total)
     with _appearing(destination, staging) as partial:
         for path, record in files.items():
             target = partial / path
@@ -52,6 +56,24 @@ def copy_version(
         if published is not None:
             _write(partial / MANIFEST, published[1])
             copied.add(len(published[1]))
+
+
+def check_files(
+    store: Store, folder: str, published: tuple[Manifest, bytes], *, progress: Progress | None = None
+) -> None:
+    """Hash every file of a published version where it lies. VerificationError names what differs from the manifest."""
+    files = published[0].files
+    _check_paths(store.location(folder), files)
+    read = _Counter(progress, sum(record.size for record in files.values()))
+    for path, record in files.items():
+        try:
+            with store.open(f"{folder}/{path}") as source:
+                size, sha256 = _pump(source, None, read, record.size)
+        except NotFoundError:
+            raise _missing(store, folder, path, record) from None
+        except OSError as error:
+            raise UnavailableError(f"reading {store.location(f'{folder}/{path}')}: {told(error)}") from error
+        _check_record(store.location(f"{folder}/{path}"), record, size, sha256)
 
 
 def _check_paths(where: str, paths: Collection[str]) -> None:
@@ -67,7 +89,7 @@ def _check_paths(where: str, paths: Collection[str]) -> None:
             raise VerificationError(f"{where} names {path!r} and {clash or MANIFEST!r}, which cannot both be files")
 
 
-def _copy(store: Store, folder: str, path: str, record: FileRecord | None, *, target: Path, copied: "_Counter") -> None:
+def _copy(store: Store, folder: str, path: str, record: FileRecord | None, *, target: Path, copied: Counter) -> None:
     where = store.location(f"{folder}/{path}")
     limit = None if record is None else record.size
     try:
@@ -76,19 +98,29 @@ def _copy(store: Store, folder: str, path: str, record: FileRecord | None, *, ta
             sink.flush()
             os.fsync(sink.fileno())
     except NotFoundError:
-        if record is None or not _is_published(store, folder):
-            raise NotFoundError(f"{store.location(folder)} was removed while it was read") from None
-        raise VerificationError(f"{where} is missing, though the manifest names it: the version is damaged") from None
+        raise _missing(store, folder, path, record) from None
     except OSError as error:
         raise UnavailableError(f"copying {where} to {target}: {told(error)}") from error
-    if record is not None and size != record.size:
+    if record is not None:
+        _check_record(where, record, size, sha256)
+
+
+def _check_record(where: str, record: FileRecord, size: int, sha256: str) -> None:
+    if size != record.size:
         more = "more than" if size > record.size else f"{size} of"
         raise VerificationError(f"{where} has {more} the {record.size} bytes in the manifest: the version is damaged")
-    if record is not None and sha256 != record.sha256:
+    if sha256 != record.sha256:
         raise VerificationError(
             f"{where} has sha256 {sha256[:12]}…, the manifest says {record.sha256[:12]}…: "
             f"it was changed after publication; restore it or remove the version"
         )
+
+
+def _missing(store: Store, folder: str, path: str, record: FileRecord | None) -> GravswellError:
+    if record is None or not _is_published(store, folder):
+        return NotFoundError(f"{store.location(folder)} was removed while it was read")
+    where = store.location(f"{folder}/{path}")
+    return VerificationError(f"{where} is missing, though the manifest names it: the version is damaged")
 
 
 def _is_published(store: Store, folder: str) -> bool:
@@ -98,16 +130,6 @@ def _is_published(store: Store, folder: str) -> bool:
     except NotFoundError:
         return False
     return True
-
-
-class _Counter:
-    def __init__(self, report: Progress | None, total: int) -> None:
-        self._report, self._total, self._done = report, total, 0
-
-    def add(self, count: int) -> None:
-        self._done += count
-        if self._report is not None:
-            self._report(self._done, self._total)
 
 
 @contextmanager
@@ -147,11 +169,12 @@ def _write(path: Path, data: bytes) -> None:
         raise UnavailableError(f"{path}: {told(error, 'check its mode')}") from error
 
 
-def _pump(source: BinaryIO, sink: BinaryIO, copied: _Counter, limit: int | None) -> tuple[int, str]:
+def _pump(source: BinaryIO, sink: BinaryIO | None, copied: Counter, limit: int | None) -> tuple[int, str]:
     """Copy and hash; stop soon after ``limit``, so a file that grew cannot fill the disk. Returns size and sha256."""
     size, sha256 = 0, hashlib.sha256()
     while chunk := source.read(_CHUNK):
-        sink.write(chunk)
+        if sink is not None:
+            sink.write(chunk)
         sha256.update(chunk)
         size += len(chunk)
         copied.add(len(chunk))

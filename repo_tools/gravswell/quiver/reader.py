@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gravswell.errors import AccessDeniedError, NotFoundError, VerificationError
-from gravswell.quiver.fetching import Progress, copy_version
+from gravswell.quiver.fetching import Progress, check_files, copy_version
 from gravswell.quiver.layout import (
     CLAIM,
     CONFIG,
@@ -144,6 +144,17 @@ class RepositoryReader:
         manifest, raw = self.manifest(entry, number)
         copy_version(self.store, folder, (manifest, raw), destination, staging, progress=progress)
         return manifest
+
+    def check(self, entry: str, number: int, *, progress: Progress | None = None) -> Manifest | None:
+        """Hash every file of a version where it lies; None for an unverified version, which names no hashes.
+
+        Raises as :meth:`fetch`, and needs no room on this machine.
+        """
+        if self.version(entry, number).digest is None:
+            return None
+        published = self.manifest(entry, number)
+        check_files(self.store, version_folder(entry, number), published, progress=progress)
+        return published[0]
 
     # -- inside
 

@@ -91,8 +91,8 @@ class EntryState(BaseModel):
         for move in self.history:
             if move.alias != alias:
                 continue
-            if not trail and move.previous is not None:
-                trail.append(move.previous)  # the moves before this are forgotten
+            if move.previous is not None and trail[-1:] != [move.previous]:
+                trail.append(move.previous)  # what led there is forgotten, or was an edit by hand
             if move.version is None:
                 trail.clear()
             elif move.action == ROLLBACK and move.version in trail[:-1]:
@@ -104,9 +104,7 @@ class EntryState(BaseModel):
         present = self.aliases.get(alias)
         if present is None:
             return []
-        if not trail or trail[-1] != present:  # somebody edited the file by hand, or moved it with an older release
-            trail.append(present)
-        return trail
+        return trail if trail[-1:] == [present] else [*trail, present]
 
     def last_move(self, alias: str) -> Move | None:
         """Who moved ``alias`` last, if that is remembered."""

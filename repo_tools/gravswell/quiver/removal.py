@@ -1,0 +1,73 @@
+"""How versions go. Its law: what a promotion may name is never removed, on a store that can lock nothing.
+
+1. Which versions go is decided and noted in the entry's state by one conditional write. From then on no alias is moved
+   to one of them, and no alias names one: both were looked up in the state that was replaced.
+2. Only then their folders are removed, oldest first.
+3. The notes are taken off. They have left a mark: the state counts its writes, so a promotion that read it before all
+   this is still refused.
+
+Who dies on the way leaves notes, and the next removal that comes by completes what they say.
+"""
+
+from collections.abc import Callable, Collection
+
+from gravswell.errors import ConflictError
+from gravswell.quiver.layout import version_folder
+from gravswell.quiver.pins import PINS_COUNT_FOR, pinned
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.state import EntryState
+from gravswell.quiver.stores.memory import change_state
+
+
+def remove_versions(
+    reader: RepositoryReader,
+    entry: str,
+    choose: Callable[[EntryState], Collection[int]],
+    *,
+    on_removed: Callable[[int], None] = lambda _: None,
+) -> list[int]:
+    """Remove the versions that ``choose`` names, and return them, ascending.
+
+    ``choose`` is given the entry's state, and called again when that changed before its choice was noted. It looks up
+    what else it needs itself, and raises to have nothing removed. Numbers that go are never used again.
+    """
+    chosen: list[int] = []
+
+    def note(state: EntryState) -> EntryState:
+        chosen[:] = sorted(choose(state))
+        if not chosen:
+            return state
+        following = max(state.next_version, chosen[-1] + 1)
+        removing = tuple(sorted({*state.removing, *chosen}))
+        return state.model_copy(update={"removing": removing, "next_version": following})
+
+    change_state(reader.store, entry, note)
+    for number in chosen:
+        reader.store.remove_folder(version_folder(entry, number))
+        on_removed(number)
+    change_state(
+        reader.store,
+        entry,
+        lambda s: s.model_copy(update={"removing": tuple(n for n in s.removing if n not in chosen)}),
+    )
+    return chosen
+
+
+def remove_version(reader: RepositoryReader, entry: str, number: int, *, even_served: bool = False) -> None:
+    """Remove one version, whatever it is. See :meth:`gravswell.quiver.entry.Entry.remove_version`."""
+
+    def choose(state: EntryState) -> list[int]:
+        if number in state.removing:
+            return [number]
+        reader.version(entry, number)
+        aliases = sorted(alias for alias, target in state.aliases.items() if target == number)
+        if aliases:
+            raise ConflictError(f"{', '.join(aliases)} points at {entry}/{number}: move the alias first")
+        clusters = pinned(state, PINS_COUNT_FOR).get(number)
+        if clusters and not even_served:
+            raise ConflictError(
+                f"{', '.join(clusters)} serves {entry}/{number}: let it serve another version first, or force this"
+            )
+        return [number]
+
+    remove_versions(reader, entry, choose)
