@@ -32,6 +32,9 @@ ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """The account and key that every installation of azurite has, and its manual prints."""
 
+PAGE = 100
+"""Objects in one answer of moto to a listing, where the real S3 has 1,000."""
+
 _GCS = Module("fake-gcs-server", "github.com/fsouza/fake-gcs-server", "v1.56.1")
 _MOTO = "moto[s3,server]==5.2.5"
 _AZURITE = "azurite@3.35.0"
@@ -77,7 +80,7 @@ def amazon(folder: Path) -> Iterator[Server]:
         "moto",
         lambda port: [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)],
         folder,
-        environment={**os.environ, "PYTHONPATH": str(library)},
+        environment={**os.environ, "PYTHONPATH": str(library), "MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE)},
     ) as endpoint:
         environment = {
             "AWS_ENDPOINT_URL": endpoint,

@@ -23,6 +23,8 @@ from gravswell.quiver.stores import bucket as buckets
 from gravswell.quiver.stores.objects import Objects
 from gravswell.quiver.verification import verify_version
 
+from .emulators import PAGE, Server
+
 EXPORTER = Path(__file__).with_name("exporting.py")
 Affine = Callable[..., Any]
 
@@ -113,20 +115,35 @@ class Counted:
         return counted
 
 
-def test_more_than_a_thousand_entries(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opened with one flat listing; nothing is read before it is asked for."""
+def test_more_entries_than_an_answer_to_a_listing_holds(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened with one flat listing of three pages; nothing is read before it is asked for."""
+    monkeypatch.setattr("gravswell.quiver.stores.google._PAGE", PAGE)
+    count = 2 * PAGE + 70  # and more than one request for deletions takes, where that is Azure's 256
     store = open_store(f"{bucket}/r")
     assert isinstance(store, BucketStore)
     config = b'platform: "onnxruntime_onnx"\n'
-    store.in_parallel(lambda i: store.write(f"m{i}/config.pbtxt", config, Create()), range(1100))
+    store.in_parallel(lambda i: store.write(f"m{i}/config.pbtxt", config, Create()), range(count))
     counted = Counted(monkeypatch, store)
     monkeypatch.setattr("gravswell.quiver.repository.open_store", lambda url, **_: store)
     repo = qv.ModelRepository(f"{bucket}/r")
-    assert len(repo.models) == 1100
+    assert len(repo.models) == count
     assert counted.calls == {"list": 1}
     assert repo.models["m7"].platform is qv.Platform.ONNX
     repo.delete()
     assert keys(bucket) == []
+
+
+def test_more_deletions_than_one_request_takes(amazon: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 takes a thousand keys; those that are not there cost little."""
+    for variable, value in amazon.environment.items():
+        monkeypatch.setenv(variable, value)
+    amazon.make_bucket("deletions")
+    store = open_store("s3://deletions")
+    assert isinstance(store, BucketStore)
+    for key in ("first", "last"):
+        store.write(key, b"", Create())
+    store._objects.delete(["first", *(f"absent/{i}" for i in range(1000)), "last"])
+    assert keys("s3://deletions") == []
 
 
 def test_folder_markers_are_no_entries(google: Any, monkeypatch: pytest.MonkeyPatch, affine: Affine) -> None:

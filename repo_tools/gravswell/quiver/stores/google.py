@@ -26,6 +26,7 @@ _CHUNK = 100 << 20
 """Bytes of one request of a resumable upload, as the library has it: held in memory, and sent again after a cut."""
 
 _DELETES = 16
+_PAGE = 1000
 _FIELDS = "items(name,size,updated,generation),nextPageToken"
 
 
@@ -47,7 +48,7 @@ class GoogleObjects(Objects):
     def list(self, prefix: str) -> list[ObjectInfo]:
         """See :meth:`Objects.list`."""
         with self._translated(prefix, bucket=True):
-            found = self._bucket.list_blobs(prefix=prefix or None, fields=_FIELDS, page_size=1000, retry=self._retry)
+            found = self._bucket.list_blobs(prefix=prefix or None, fields=_FIELDS, page_size=_PAGE, retry=self._retry)
             return [self._info(blob) for blob in found]
 
     def get(self, key: str) -> Content:
