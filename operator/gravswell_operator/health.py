@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from gravswell.errors import InvalidInputError, UnavailableError
+from gravswell import addresses
+from gravswell.errors import UnavailableError
 
 Metrics = dict[str, float]
 """Name, with labels if it has some, to value."""
@@ -25,24 +26,13 @@ def exposition(metrics: Metrics) -> str:
     return "\n".join(lines) + "\n"
 
 
-def parse_listen(listen: str) -> tuple[str, int]:
-    """``HOST:PORT`` (or ``[IPv6]:PORT``) in its two parts.
-
-    Raises :class:`InvalidInputError`.
-    """
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise InvalidInputError(f"--listen {listen} is not HOST:PORT, such as 127.0.0.1:8080")
-    return host.strip("[]"), int(port)
-
-
 @asynccontextmanager
 async def serve(listen: str, ready: Callable[[], bool], metrics: Callable[[], Metrics]) -> AsyncIterator[str]:
     """Serve the endpoint for as long as the context lasts; yields its address, ``HOST:PORT``.
 
-    Raises :class:`UnavailableError` where the address cannot be had.
+    Raises :class:`UnavailableError` where the address cannot be had, :class:`InvalidInputError` where it is none.
     """
-    host, port = parse_listen(listen)
+    host, port = addresses.split(listen)
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -67,7 +57,7 @@ async def serve(listen: str, ready: Callable[[], bool], metrics: Callable[[], Me
             raise UnavailableError(
                 f"cannot listen on {listen}: {error.strerror or error}; choose another address with --listen"
             ) from None
-        yield ":".join(str(part) for part in runner.addresses[0][:2])
+        yield addresses.join(*runner.addresses[0][:2])
     finally:
         await runner.cleanup()
 

@@ -11,7 +11,7 @@ from gravswell.quiver.config import parse_config
 from gravswell.quiver.golden import Sample
 from gravswell.serving.agent.key import make_key, read_key
 from gravswell.serving.agent.prove import Golden, prove, read_golden
-from gravswell.serving.agent.server import Endpoint, metrics, parse_address
+from gravswell.serving.agent.server import Endpoint, metrics
 from gravswell.serving.agent.state import REMEMBERED, AgentState
 from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, Report
 
@@ -59,18 +59,11 @@ def test_the_state_survives_and_damage_begins_it_anew(tmp_path: Path):
     assert AgentState.read(path) == AgentState()
 
 
-@pytest.mark.parametrize("text", ["", "8090", "host:", ":1", "host:x", "host:70000"])
-def test_what_is_no_address(text: str):
-    with pytest.raises(InvalidInputError, match="host:port"):
-        parse_address(text)
-
-
 async def test_a_taken_port_is_said():
     async with Endpoint("127.0.0.1:0", {}) as first:
         with pytest.raises(UnavailableError, match="choose another --listen"):
             async with Endpoint(first.address, {}):
                 pass
-    assert parse_address("[::1]:80") == ("::1", 80)
 
 
 def test_metrics_are_prometheus_text():

@@ -18,6 +18,15 @@ def test_every_server_binds_the_given_address_and_a_bad_model_does_not_end_it() 
     assert not [flag for flag in flags if "restricted" in flag]
 
 
+def test_an_ipv6_address_is_written_as_each_server_wants_it() -> None:
+    flags = server_flags(model_repository="/models", address="fd00::7")
+    assert [flag for flag in flags if "address" in flag] == [
+        "--http-address=ipv6:fd00::7",
+        "--grpc-address=[fd00::7]",
+        "--metrics-address=ipv6:fd00::7",
+    ]
+
+
 def test_a_key_closes_the_control_apis_on_both_protocols() -> None:
     flags = server_flags(model_repository="/models", address="10.0.0.7", key="abc", extra=["--log-verbose=1"])
     assert flags[-3:] == [
@@ -42,13 +51,16 @@ def run(command: str, shell: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=environment)
 
 
-def test_the_pods_shell_reads_the_key_and_passes_users_flags_untouched(shell: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["127.1.2.3", "fd00::7", "::1"])
+def test_the_pods_shell_reads_the_key_and_passes_users_flags_untouched(
+    address: str, shell: Path, tmp_path: Path
+) -> None:
     key = tmp_path / "key of this pod"
     key.write_text("0123abcd\n")
     hostile = '--backend-config=python,x="$(touch /nowhere) `id`; $HOME'
-    command = pod_command(model_repository="/models", key_file=str(key), address="127.1.2.3", extra=[hostile])
+    command = pod_command(model_repository="/models", key_file=str(key), address=address, extra=[hostile])
     assert run(command, shell).stdout.splitlines() == server_flags(
-        model_repository="/models", address="127.1.2.3", key="0123abcd", extra=[hostile]
+        model_repository="/models", address=address, key="0123abcd", extra=[hostile]
     )
 
 
@@ -64,5 +76,5 @@ def test_without_a_key_the_pods_server_does_not_start(content: str | None, shell
 
 def test_the_kubelet_finds_its_own_variable_only() -> None:
     # Kubernetes expands $(NAME) for variables of the container and leaves anything else as it is.
-    assert pod_command().count("$(POD_IP)") == 3
+    assert pod_command().count("$(POD_IP)") == 1
     assert "$(cat /run/gravswell/key)" in pod_command()

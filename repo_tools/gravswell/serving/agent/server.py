@@ -6,7 +6,8 @@ from typing import Self
 
 from aiohttp import web
 
-from gravswell.errors import InvalidInputError, UnavailableError
+from gravswell import addresses
+from gravswell.errors import UnavailableError
 from gravswell.serving.agent.ledger import Ledger
 from gravswell.serving.agent.lister import Lister
 from gravswell.serving.agent.reconciler import Reconciler
@@ -24,7 +25,7 @@ class Endpoint:
     """An HTTP server on ``listen`` (``host:port``) for a few GET ``routes``. An async context manager."""
 
     def __init__(self, listen: str, routes: Mapping[str, Handler]) -> None:
-        self._host, self._port = parse_address(listen)
+        self._host, self._port = addresses.split(listen)
         app = web.Application()
         app.add_routes([web.get(path, handler) for path, handler in routes.items()])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
@@ -33,7 +34,7 @@ class Endpoint:
     def address(self) -> str:
         """``host:port`` that is listened on."""
         host, port = self._runner.addresses[0][:2]
-        return f"{host}:{port}"
+        return addresses.join(host, port)
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
@@ -41,8 +42,9 @@ class Endpoint:
             await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as error:
             await self._runner.cleanup()
+            wanted = addresses.join(self._host, self._port)
             raise UnavailableError(
-                f"{self._host}:{self._port} cannot be listened on: {error.strerror}; choose another --listen"
+                f"{wanted} cannot be listened on: {error.strerror}; choose another --listen"
             ) from error
         return self
 
@@ -106,14 +108,6 @@ def _live(loop: str, stuck_for: float | None) -> web.Response:
     if stuck_for is None:
         return web.Response(text="live\n")
     return web.Response(status=503, text=f"{loop} has not come round for {stuck_for:.0f} s\n")
-
-
-def parse_address(listen: str) -> tuple[str, int]:
-    """``host:port`` in its parts."""
-    host, separator, port = listen.rpartition(":")
-    if not separator or not host or not port.isdigit() or int(port) > 65535:
-        raise InvalidInputError(f"{listen!r} is no address: write host:port, as 127.0.0.1:8090")
-    return host.strip("[]"), int(port)
 
 
 def metrics(report: Report) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import np_to_triton_dtype
 
+from gravswell import addresses
 from gravswell.errors import GravswellError, InvalidInputError, UnavailableError, VerificationError
 from gravswell.serving.agent.health import InferenceCounts
 from gravswell.serving.triton.flags import key_headers
@@ -67,8 +68,8 @@ class TritonControl:
     """
 
     def __init__(self, http_address: str, *, grpc_address: str | None = None, key: str | None = None) -> None:
-        self._url = f"http://{http_address}"
-        self._grpc_address = grpc_address
+        self._url = f"http://{addresses.join(*addresses.split(http_address))}"
+        self._grpc_address = None if grpc_address is None else addresses.split(grpc_address)
         self._headers = key_headers(key)[0] if key else {}
         self._session: aiohttp.ClientSession | None = None
 
@@ -88,7 +89,7 @@ class TritonControl:
         """Triton's version, ``2.51.0``. Raises :class:`TritonUnavailableError` while it does not answer."""
         metadata = await self._json("GET", "/v2")
         if self._grpc_address is not None:
-            await self._connectable(self._grpc_address)
+            await self._connectable(*self._grpc_address)
         return str(metadata["version"])
 
     async def index(self) -> list[IndexEntry]:
@@ -225,12 +226,12 @@ class TritonControl:
             raise TritonRefusedError(_message(body) or f"HTTP status {response.status} for {path}")
         return body, response.headers
 
-    async def _connectable(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
+    async def _connectable(self, host: str, port: int) -> None:
         try:
             async with asyncio.timeout(QUICK_SECONDS):
-                _, writer = await asyncio.open_connection(host, int(port))
+                _, writer = await asyncio.open_connection(host, port)
         except (OSError, TimeoutError) as error:
+            address = addresses.join(host, port)
             raise TritonUnavailableError(f"Triton's gRPC port {address} does not answer: {error}") from None
         writer.close()
 

@@ -32,7 +32,7 @@ ModelControl = Literal["none", "explicit"]
 def server_flags(
     *,
     model_repository: str,
-    address: str,
+    address: str | tuple[str, str],
     http_port: int = HTTP_PORT,
     grpc_port: int = GRPC_PORT,
     metrics_port: int = METRICS_PORT,
@@ -43,22 +43,24 @@ def server_flags(
 ) -> list[str]:
     """Return the arguments of ``tritonserver``, without the program's own name.
 
-    ``address`` is what all three servers bind: Triton's default is every interface. ``key``, where given, closes
-    :data:`CLOSED_APIS` to callers that do not send it. A model that fails to load never ends the server
-    (``--exit-on-error=false``) and never makes it unready (``--strict-readiness=false``): what must serve is for the
-    caller to judge, model by model. ``extra`` is appended as it is, and Triton takes the last of a repeated flag.
+    ``address`` is the IP address that all three servers bind, or :func:`bound` of it: Triton's default is every
+    interface. ``key``, where given, closes :data:`CLOSED_APIS` to callers that do not send it. A model that fails to
+    load never ends the server (``--exit-on-error=false``) and never makes it unready (``--strict-readiness=false``):
+    what must serve is for the caller to judge, model by model. ``extra`` is appended as it is, and Triton takes the
+    last of a repeated flag.
     """
+    http_address, grpc_address = bound(address) if isinstance(address, str) else address
     flags = [
         f"--model-repository={model_repository}",
         f"--model-control-mode={model_control}",
         "--exit-on-error=false",
         "--strict-readiness=false",
         f"--exit-timeout-secs={exit_timeout_seconds}",
-        f"--http-address={address}",
+        f"--http-address={http_address}",
         f"--http-port={http_port}",
-        f"--grpc-address={address}",
+        f"--grpc-address={grpc_address}",
         f"--grpc-port={grpc_port}",
-        f"--metrics-address={address}",
+        f"--metrics-address={http_address}",
         f"--metrics-port={metrics_port}",
     ]
     if key is not None:
@@ -68,6 +70,15 @@ def server_flags(
             f"--grpc-restricted-protocol={closed}:{GRPC_KEY_NAME}={key}",
         ]
     return [*flags, *extra]
+
+
+def bound(address: str) -> tuple[str, str]:
+    """How an IP address is written for Triton's HTTP and metrics servers, and for its gRPC server.
+
+    The HTTP library takes an IPv6 address behind a word of its own and never in brackets; gRPC wants the brackets, and
+    wants none around an IPv4 address.
+    """
+    return (f"ipv6:{address}", f"[{address}]") if ":" in address else (address, address)
 
 
 def pod_command(
@@ -82,19 +93,20 @@ def pod_command(
 
     A shell is there to read the pod's key from its file, so that the key stands in no object of the API server; an
     absent or empty file ends the container, because an empty key would open what it should close. The kubelet expands
-    ``$(POD_IP)``, because the container has that variable, and leaves ``$(cat …)`` to the shell. ``extra`` comes from
-    users and is quoted whole.
+    ``$(POD_IP)``, because the container has that variable, and leaves ``$(cat …)`` to the shell, which also makes of it
+    what :func:`bound` does. ``extra`` comes from users and is quoted whole.
     """
     flags = server_flags(
         model_repository=model_repository,
-        address=address,
+        address=("$http", "$grpc"),
         key="${key:?is empty}",
         exit_timeout_seconds=exit_timeout_seconds,
     )
-    # Our own flags hold nothing that double quotes do not protect, but for the two substitutions that are meant.
+    # Our own flags hold nothing that double quotes do not protect, but for the substitutions that are meant.
     quoted = [f'"{flag}"' if "$" in flag else shlex.quote(flag) for flag in flags]
     start = " ".join(["exec tritonserver", *quoted, *(shlex.quote(flag) for flag in extra)])
-    return f'set -e; key="$(cat {shlex.quote(key_file)})"; {start}'
+    address_forms = f'ip="{address}"; case "$ip" in *:*) http="ipv6:$ip" grpc="[$ip]";; *) http="$ip" grpc="$ip";; esac'
+    return f'set -e; key="$(cat {shlex.quote(key_file)})"; {address_forms}; {start}'
 
 
 def key_headers(key: str) -> tuple[dict[str, str], dict[str, str]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from gravswell import addresses
 from gravswell.errors import ConflictError, GravswellError, InvalidInputError, UnavailableError
 from gravswell.quiver.config import config_to_json, parse_config
 from gravswell.quiver.layout import CONFIG
@@ -110,17 +111,17 @@ class EmbeddedTriton:
     @property
     def http_address(self) -> str:
         """``host:port`` of HTTP, as a client on this machine dials it."""
-        return f"{self._dial_host}:{self._ports.http}"
+        return addresses.join(self._dial_host, self._ports.http)
 
     @property
     def grpc_address(self) -> str:
         """``host:port`` of gRPC."""
-        return f"{self._dial_host}:{self._ports.grpc}"
+        return addresses.join(self._dial_host, self._ports.grpc)
 
     @property
     def metrics_address(self) -> str:
         """``host:port`` of the Prometheus metrics, under ``/metrics``."""
-        return f"{self._dial_host}:{self._ports.metrics}"
+        return addresses.join(self._dial_host, self._ports.metrics)
 
     @property
     def process(self) -> ServerProcess:
@@ -136,7 +137,7 @@ class EmbeddedTriton:
 
     @property
     def _dial_host(self) -> str:
-        return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104  compared, not bound
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  compared, not bound
 
     # What it serves
 
@@ -309,7 +310,7 @@ def _choose_ports(host: str, wanted: Ports) -> Ports:
     chosen = []
     with ExitStack() as held:  # all are held until all are found, so that no two are the same
         for name, port in vars(wanted).items():
-            probe = held.enter_context(socket.socket())
+            probe = held.enter_context(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET))
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
@@ -320,7 +321,7 @@ def _choose_ports(host: str, wanted: Ports) -> Ports:
                         f"choose another port for {name}, or 0 for any that is free"
                     ) from error
                 raise InvalidInputError(
-                    f"{host}:{port} cannot be listened on for {name}: {error.strerror or error}"
+                    f"{addresses.join(host, port)} cannot be listened on for {name}: {error.strerror or error}"
                 ) from error
             chosen.append(probe.getsockname()[1])
     return Ports(*chosen)
