@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from gravswell import __version__
 from gravswell.cli import repository
 from gravswell.cli.agent import app as agent
+from gravswell.cli.linting import lint
 from gravswell.cli.output import stderr
 from gravswell.cli.serve import serve
 from gravswell.errors import GravswellError, UnsupportedError
@@ -69,6 +70,7 @@ def _root(
 
 
 repository.register(app)
+app.command()(lint)
 app.command()(serve)
 app.add_typer(agent)
 

@@ -94,7 +94,8 @@ def _graphs(proto: ModelProto) -> Iterator[Any]:
                 pending.append(attribute.g)
 
 
-def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
+def tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor that the graph, its subgraphs and its functions hold."""
     for graph in _graphs(proto):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
@@ -118,7 +119,7 @@ def _external(proto: ModelProto) -> dict[str, str]:
     """Name of each tensor whose data lies in another file, and that file."""
     return {
         tensor.name: next((e.value for e in tensor.external_data if e.key == "location"), "")
-        for tensor in _tensors(proto)
+        for tensor in tensors(proto)
         if tensor.data_location == TensorProto.EXTERNAL
     }
 
@@ -167,7 +168,7 @@ def check_in_memory(proto: ModelProto) -> None:
 def write(proto: ModelProto, folder: Path) -> Path:
     """Write ``model.onnx``, in one file below :data:`INLINE_LIMIT`, else with ``model.onnx.data`` beside it."""
     path = folder / MODEL_FILE
-    size = sum(len(tensor.raw_data) for tensor in _tensors(proto))
+    size = sum(len(tensor.raw_data) for tensor in tensors(proto))
     if size < INLINE_LIMIT:
         path.write_bytes(proto.SerializeToString(deterministic=True))
     else:

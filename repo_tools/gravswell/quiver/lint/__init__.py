@@ -1,0 +1,77 @@
+"""What Triton would refuse, guess or silently ignore in a repository, told before it is served.
+
+Its law: :mod:`~gravswell.quiver.lint.rules` says what each rule is, :mod:`~gravswell.quiver.lint.facts` looks at the
+repository once, and the checks are functions of that alone. Nothing is written. A rule is called ``refused`` only where
+the embedded Triton refuses it in ``tests/quiver/lint``.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gravswell.errors import NotFoundError
+from gravswell.quiver.fetching import Progress
+from gravswell.quiver.lint import rules, scheduling, structure, tensors
+from gravswell.quiver.lint.facts import ModelFacts, World
+from gravswell.quiver.lint.rules import RULES, Finding, Rule, Severity
+from gravswell.quiver.lint.target import Limits, limits_of
+from gravswell.quiver.stores import Store, open_store
+
+__all__ = ["RULES", "Finding", "Limits", "Rule", "Severity", "limits_of", "lint"]
+
+
+def lint(
+    repository: str | Path | Store,
+    entry: str | None = None,
+    *,
+    limits: Limits | None = None,
+    on_model: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
+) -> list[Finding]:
+    """Everything that a plain Triton would refuse, guess or ignore of ``entry``, or of every folder; the worst first.
+
+    A version that gravswell published is judged by its manifest, any other by its graph, which is fetched where the
+    repository is in a bucket. Only versions that the config's ``version_policy`` chooses are looked into.
+
+    :param limits: also check the graphs' age against these (:func:`limits_of` a tag).
+    :param on_model: called with each model's name before it is looked at.
+    :param progress: of fetching a model.
+    :raises NotFoundError: there is no such entry.
+    """
+    world = World(repository if isinstance(repository, Store) else open_store(repository), progress)
+    if entry is not None and entry not in world.names:
+        known = ", ".join(world.names) or "none"
+        raise NotFoundError(f"there is no entry {entry!r} in {world.store.location('')}; entries: {known}")
+    found: list[Finding] = []
+    for name in world.names if entry is None else (entry,):
+        on_model(name)
+        try:
+            model = world.model(name)
+        except NotFoundError:
+            continue  # removed meanwhile
+        if model is not None:
+            found += _check(model, world, limits)
+    order = list(Severity)
+    return sorted(found, key=lambda f: (order.index(f.severity), f.place))
+
+
+def _check(model: ModelFacts, world: World, limits: Limits | None) -> Iterator[Finding]:
+    if model.unreadable is not None:
+        yield rules.CONFIG_UNREADABLE.at(model.place, model.unreadable)
+        return
+    for name in model.unknown:
+        yield rules.FIELD_UNKNOWN.at(model.place, f"{name} is, or holds, a field that ModelConfig does not have")
+    if model.text is None and not any(version.files for version in model.loaded):
+        yield rules.NO_MODEL.at(model.name, "the folder holds neither config.pbtxt nor a version of a model")
+        return
+    yield from structure.check_name(model)
+    yield from structure.check_versions(model)
+    yield from structure.check_platform(model)
+    yield from tensors.check_stated(model)
+    yield from scheduling.check_batching(model)
+    yield from scheduling.check_instances(model)
+    yield from scheduling.check_side_files(model)
+    for version in model.loaded:
+        yield from structure.check_files(model, version)
+        yield from tensors.check_graph(model, version, limits)
+    yield from scheduling.check_ensemble(model, world)
+    yield from structure.check_published(model)

@@ -1,0 +1,213 @@
+"""What is in a repository, seen with Triton's eyes: gathered once, asked by every check, changed by none."""
+
+import re
+import tempfile
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from gravswell.errors import InvalidInputError, NotFoundError
+from gravswell.quiver.config import ModelConfig, parse_config, unknown_fields
+from gravswell.quiver.fetching import Progress, copy_version
+from gravswell.quiver.layout import CONFIG, config_key, parse_version
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.stores import Children, FileInfo, Store
+
+if TYPE_CHECKING:
+    from gravswell.quiver.exporters.inspection import GraphFacts
+
+PLATFORMS = {
+    "onnxruntime_onnx": "onnxruntime",
+    "tensorrt_plan": "tensorrt",
+    "pytorch_libtorch": "pytorch",
+    "tensorflow_graphdef": "tensorflow",
+    "tensorflow_savedmodel": "tensorflow",
+    "ensemble": "ensemble",
+}
+"""Triton's platforms, and the backend that each stands for."""
+
+MODEL_FILES = {"onnxruntime": "model.onnx", "python": "model.py", "pytorch": "model.pt", "tensorrt": "model.plan"}
+"""The file that a backend loads where the config names none."""
+
+FOLDERS = frozenset({"warmup", "initial_state", "configs"})
+"""Folders beside the versions that Triton knows."""
+
+_STOLL = re.compile(r"\s*[+-]?[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFacts:
+    """A version that Triton would load."""
+
+    number: int
+    folder: str
+    """The name that Triton reads the number from."""
+    files: tuple[FileInfo, ...] = ()
+    """What is in the folder of that very number."""
+    graph: "GraphFacts | None" = None
+    """None where there is no ONNX file to look at."""
+
+    @property
+    def misread(self) -> bool:
+        """Whether Triton will look for it in a folder that is not there."""
+        return self.number < 0 or self.folder != str(self.number)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A folder of the root. ``config`` is what Triton would read; empty where it cannot."""
+
+    name: str
+    children: Children
+    text: str | None = None
+    config: Any = field(default_factory=ModelConfig)
+    unreadable: str | None = None
+    unknown: tuple[str, ...] = ()
+    loaded: tuple[VersionFacts, ...] = ()
+    """The versions that the policy chooses, ascending."""
+    side_files: frozenset[str] = frozenset()
+    """Every file of the model's folder outside its versions, by path within it."""
+    published: str | None = None
+    """The config of the newest version, where gravswell published one."""
+
+    @property
+    def place(self) -> str:
+        """Where its config is, or would be."""
+        return config_key(self.name)
+
+    @cached_property
+    def numbers(self) -> dict[int, str]:
+        """The version numbers that Triton reads from the folders' names, and these."""
+        found: dict[int, str] = {}
+        for folder in self.children.folders:
+            number = read_number(folder)
+            if number is not None and (number not in found or folder == str(number)):
+                found[number] = folder
+        return found
+
+    @property
+    def backend(self) -> str:
+        """The backend that would load it; empty where nothing says."""
+        stated = self.config.backend or PLATFORMS.get(self.config.platform, "")
+        if stated or self.config.platform:
+            return str(stated)
+        files = {f.path for version in self.loaded for f in version.files}
+        return next((backend for backend, file in MODEL_FILES.items() if file in files), "")
+
+    @property
+    def ensemble(self) -> bool:
+        """Whether it is made of other models."""
+        return bool(self.config.platform == "ensemble" or self.config.HasField("ensemble_scheduling"))
+
+    @property
+    def file(self) -> str | None:
+        """The model file that each version must hold; None where we do not know."""
+        return self.config.default_model_filename or MODEL_FILES.get(self.backend)
+
+
+def read_number(folder: str) -> int | None:
+    """The version that Triton takes a folder for: C's ``stoll``, and no leading zeros. None for no version."""
+    match = _STOLL.match(folder)
+    if match is None or (len(folder) > 1 and folder.startswith("0")) or len(match[0]) > 18:
+        return None
+    return int(match[0])
+
+
+def chosen(policy: Any, existing: set[int]) -> set[int]:
+    """The versions that Triton loads under a ``version_policy``."""
+    kind = policy.WhichOneof("policy_choice")
+    if kind == "all":
+        return existing
+    if kind == "specific":
+        return existing & set(policy.specific.versions)
+    count = policy.latest.num_versions if kind == "latest" else 1
+    return set(sorted(existing, reverse=True)[:count])
+
+
+class World:
+    """The models of a repository, each looked at when it is first asked for."""
+
+    def __init__(self, store: Store, progress: Progress | None = None) -> None:
+        self.store = store
+        self.names = store.children().folders
+        self._progress = progress
+        self._models: dict[str, ModelFacts] = {}
+
+    def model(self, name: str) -> ModelFacts | None:
+        """One model with the graphs of its versions; None if there is no such folder."""
+        if name not in self.names:
+            return None
+        if name not in self._models:
+            self._models[name] = self._gather(name)
+        return self._models[name]
+
+    def _gather(self, name: str) -> ModelFacts:
+        reader = RepositoryReader(self.store)
+        model = ModelFacts(name, self.store.children(name))
+        if CONFIG in model.children.files:
+            text = self.store.read(config_key(name)).data.decode(errors="replace")
+            try:
+                config = parse_config(text, where=config_key(name))
+                model = replace(model, text=text, config=config, unknown=tuple(unknown_fields(text)))
+            except InvalidInputError as error:
+                return replace(model, text=text, unreadable=str(error))
+        versions = []
+        for number in sorted(chosen(model.config.version_policy, set(model.numbers))):
+            own = number >= 0 and str(number) in model.children.folders  # -1 is looked for in 18446744073709551615
+            files = tuple(_walk(self.store, f"{name}/{number}")) if own else ()
+            versions.append(VersionFacts(number, model.numbers[number], files))
+        beside = {f"{folder}/{f.path}" for folder in FOLDERS for f in _walk(self.store, f"{name}/{folder}")}
+        model = replace(model, loaded=tuple(versions), side_files=frozenset({*model.children.files, *beside}))
+        if model.backend == "onnxruntime":
+            loaded = tuple(replace(v, graph=self._graph(reader, model, v)) for v in model.loaded)
+            model = replace(model, loaded=loaded)
+        newest = next((v for v in sorted(model.numbers, reverse=True) if _published(self.store, name, v)), None)
+        return replace(model, published=None if newest is None else reader.version_config(name, newest))
+
+    def _graph(self, reader: RepositoryReader, model: ModelFacts, version: VersionFacts) -> "GraphFacts | None":
+        from gravswell.quiver.exporters.inspection import GraphFacts, inspect_graph  # noqa: PLC0415 - imports ONNX
+
+        file = model_path(model, version)
+        size = next((f.size for f in version.files if f.path == file), None)
+        if file is None or size is None or size >= 2**31:
+            return None
+        if parse_version(version.folder) is not None and _published(self.store, model.name, version.number):
+            manifest, _ = reader.manifest(model.name, version.number)  # proved when it was made: not fetched again
+            if manifest.files.get(file) is not None:
+                signature = manifest.signature
+                return GraphFacts(
+                    inputs=signature.inputs,
+                    outputs=signature.outputs,
+                    opsets={"": manifest.opset},
+                    ir_version=manifest.ir_version,
+                )
+        folder = f"{model.name}/{version.number}"
+        local = urlsplit(self.store.url)
+        if local.scheme == "file":
+            return inspect_graph(Path(unquote(local.path), folder, file))
+        with tempfile.TemporaryDirectory(prefix="gravswell-lint-") as temporary:
+            copy = Path(temporary) / str(version.number)
+            copy_version(self.store, folder, None, copy, None, progress=self._progress)
+            return inspect_graph(copy / file)
+
+
+def model_path(model: ModelFacts, version: VersionFacts) -> str | None:
+    """The model file within the version, which may be a folder that holds it beside its data; None if not there."""
+    names = {f.path for f in version.files}
+    if model.file is None:
+        return None
+    inside = f"{model.file}/{MODEL_FILES['onnxruntime']}"
+    return next((path for path in (model.file, inside) if path in names), None)
+
+
+def _published(store: Store, name: str, number: int) -> bool:
+    return any(f.path == ".manifest.json" for f in _walk(store, f"{name}/{number}"))
+
+
+def _walk(store: Store, folder: str) -> list[FileInfo]:
+    try:
+        return store.walk(folder)
+    except NotFoundError:
+        return []
