@@ -23,7 +23,6 @@ from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Mani
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.signature import describe, tensors_of
 from gravswell.quiver.stores import Create, Store, Update
-from gravswell.quiver.stores.memory import remember_numbers
 
 if TYPE_CHECKING:
     from gravswell.quiver.exporters import Built
@@ -297,14 +296,6 @@ def _label(config: ConfigText) -> str:
     message = config.message
     tensors = sorted(tensor.SerializeToString(deterministic=True) for tensor in (*message.input, *message.output))
     return hashlib.sha256(repr((message.max_batch_size, tensors)).encode()).hexdigest()[:16]
-
-
-def forget_version(store: Store, reader: RepositoryReader, entry: str, number: int) -> None:
-    """Remove a version's folder; where it was the highest, first remember that its number is used up."""
-    with store.exclusive():
-        if number == max(reader.numbers(entry), default=0):
-            remember_numbers(store, entry, number + 1)
-        store.remove_folder(version_folder(entry, number))
 
 
 def _record(path: Path) -> FileRecord:
