@@ -22,6 +22,8 @@ from gravswell.quiver.layout import check_key
 from gravswell.quiver.manifest import MANIFEST, FileRecord, Manifest
 from gravswell.quiver.stores import Counter, Progress, Store
 
+__all__ = ["Progress", "check_files", "copy_version"]
+
 _CHUNK = 1 << 20
 
 
@@ -64,7 +66,7 @@ def check_files(
     """Hash every file of a published version where it lies. VerificationError names what differs from the manifest."""
     files = published[0].files
     _check_paths(store.location(folder), files)
-    read = _Counter(progress, sum(record.size for record in files.values()))
+    read = Counter(progress, sum(record.size for record in files.values()))
     for path, record in files.items():
         try:
             with store.open(f"{folder}/{path}") as source:

@@ -24,15 +24,18 @@ from gravswell.quiver.stores.base import (
 from gravswell.quiver.stores.bucket import BucketStore
 from gravswell.quiver.stores.local import LocalStore
 from gravswell.quiver.stores.objects import Objects
+from gravswell.quiver.stores.progress import Counter, Progress
 
 __all__ = [
     "BucketStore",
     "Children",
     "Content",
+    "Counter",
     "Create",
     "FileInfo",
     "LocalStore",
     "Overwrite",
+    "Progress",
     "PutMode",
     "Store",
     "Update",

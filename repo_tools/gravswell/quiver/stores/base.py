@@ -20,6 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
+from gravswell.quiver.stores.progress import Progress
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -170,6 +172,7 @@ class Store(ABC):
         replace: bool = False,
         label: str = "",
         check: Callable[[], None] = lambda: None,
+        progress: Progress | None = None,
     ) -> None:
         """Make the staged folder appear as ``folder``. ConflictError if something is there already.
 
@@ -180,6 +183,7 @@ class Store(ABC):
         :param check: called for a version once its number is taken, and before it can appear: whoever takes another
             number later sees this one, whoever took one earlier is seen. What it raises ends the publication, and
             frees the number.
+        :param progress: told what of it a bucket has; a rename has no parts.
         """
 
     def uploads(self, entry: str) -> list[Upload]:  # noqa: ARG002 - for those that have them

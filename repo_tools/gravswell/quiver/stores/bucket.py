@@ -38,6 +38,7 @@ from gravswell.quiver.stores.claims import EXPIRY, Claim, take_over, upload_of
 from gravswell.quiver.stores.listing import Listing
 from gravswell.quiver.stores.memory import read_state, remember_numbers
 from gravswell.quiver.stores.objects import ObjectInfo, Objects
+from gravswell.quiver.stores.progress import Counter, Progress
 
 TOMBSTONES_STAY = timedelta(days=1)
 """How long a number whose writer may only be asleep stays closed to it, by the store's clock."""
@@ -164,6 +165,7 @@ class BucketStore(Store):
         replace: bool = False,
         label: str = "",
         check: Callable[[], None] = lambda: None,
+        progress: Progress | None = None,
     ) -> None:
         """See :meth:`Store.publish`, and the module."""
         entry, _, rest = check_key(folder).partition("/")
@@ -173,7 +175,7 @@ class BucketStore(Store):
             raise InvalidInputError(f"{self.location(folder)} would have no {MANIFEST}, which makes a folder appear")
         if parse_version(rest) is not None:
             claim = Claim(self._objects, self._key(f"{folder}/{CLAIM}"), label)
-            self._publish_version(entry, int(rest), files, mark, claim=claim, check=check)
+            self._publish_version(entry, int(rest), files, mark, claim=claim, check=check, progress=progress)
         elif rest:
             raise InvalidInputError(f"{self.location(folder)}: only entries and their versions are published")
         else:
@@ -202,7 +204,15 @@ class BucketStore(Store):
             self._objects.put(key, path.read_bytes(), Create())
 
     def _publish_version(
-        self, entry: str, number: int, files: dict[str, Path], mark: str, *, claim: Claim, check: Callable[[], None]
+        self,
+        entry: str,
+        number: int,
+        files: dict[str, Path],
+        mark: str,
+        *,
+        claim: Claim,
+        check: Callable[[], None],
+        progress: Progress | None,
     ) -> None:
         folder = f"{entry}/{number}"
         with claim:
@@ -215,7 +225,7 @@ class BucketStore(Store):
                 self._quietly(claim.drop)
                 raise
             try:
-                self._upload(folder, {name: path for name, path in files.items() if name != mark})
+                self._upload(folder, {name: path for name, path in files.items() if name != mark}, progress)
                 claim.confirm()
             except BaseException:
                 self._quietly(lambda: self._abandon(entry, number))
@@ -223,12 +233,17 @@ class BucketStore(Store):
             self._complete(entry, number, f"{folder}/{mark}", files[mark].read_bytes())
             self._quietly(claim.drop)  # a reader takes a version with both for published
 
-    def _upload(self, folder: str, files: dict[str, Path]) -> None:
+    def _upload(self, folder: str, files: dict[str, Path], progress: Progress | None) -> None:
         """Small files side by side; large ones, whose parts are, one after the other, which bounds the memory."""
-        small = [name for name, path in files.items() if path.stat().st_size < _LARGE]
-        self.in_parallel(lambda name: self._objects.put_file(self._key(f"{folder}/{name}"), files[name]), small)
-        for name in sorted(files.keys() - set(small)):
-            self._objects.put_file(self._key(f"{folder}/{name}"), files[name])
+        sizes = {name: path.stat().st_size for name, path in files.items()}
+        sent = Counter(progress, sum(sizes.values()))
+
+        def put(name: str) -> None:
+            self._objects.put_file(self._key(f"{folder}/{name}"), files[name], sent.add)
+
+        self.in_parallel(put, [name for name, size in sizes.items() if size < _LARGE])
+        for name in sorted(name for name, size in sizes.items() if size >= _LARGE):
+            put(name)
 
     def _require_free(self, view: Listing, entry: str, number: int) -> None:
         """Now that the claim is ours: nothing else there, the number not used before, and the entry there."""

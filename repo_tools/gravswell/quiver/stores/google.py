@@ -4,11 +4,12 @@
 ``STORAGE_EMULATOR_HOST`` names an emulator. The etag is the object's generation.
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import requests
 from google.api_core import exceptions as api
@@ -20,11 +21,17 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from gravswell.errors import GravswellError
 from gravswell.quiver.stores import objects
 from gravswell.quiver.stores.base import Content, Create, PutMode, Update
+from gravswell.quiver.stores.checksum import Crc32c
 from gravswell.quiver.stores.objects import STAMP, ObjectInfo, Objects
 
-_CHUNK = 100 << 20
-"""Bytes of one request of a resumable upload, as the library has it: held in memory, and sent again after a cut."""
+_PART = 16 << 20
+"""Bytes of one part of a large file: held in memory, and what a cut connection costs."""
 
+_AT_ONCE = 4
+_COMPOSED = 32
+"""As many objects as the store makes one of in one request."""
+
+_BINARY = "application/octet-stream"
 _DELETES = 16
 _PAGE = 1000
 _FIELDS = "items(name,size,updated,generation),nextPageToken"
@@ -90,20 +97,81 @@ class GoogleObjects(Objects):
         with self._translated(key, mode=mode, bucket=True):
             blob.upload_from_string(
                 data,
-                content_type="application/octet-stream",
+                content_type=_BINARY,
                 if_generation_match=generation,
                 checksum="crc32c",
                 retry=self._retry,
             )
         return str(blob.generation)
 
-    def put_file(self, key: str, path: Path) -> None:
-        """See :meth:`Objects.put_file`. Resumed where it was cut; the store checks its crc32c."""
-        blob = self._bucket.blob(key, chunk_size=_CHUNK)
-        with self._translated(key, bucket=True):
-            blob.upload_from_filename(
-                path, content_type="application/octet-stream", checksum="crc32c", retry=self._retry
-            )
+    def put_file(self, key: str, path: Path, sent: Callable[[int], None]) -> None:
+        """See :meth:`Objects.put_file`.
+
+        A large file goes up as objects of its own, a few at once, of which the store then makes one: ``gcloud storage``
+        does the same. The store checks the crc32c of each, and we that of the whole.
+        """
+        with self._translated(key, bucket=True), path.open("rb") as source:
+            if path.stat().st_size <= _PART:
+                data = source.read()
+                self._put_part(key, data)
+                sent(len(data))
+            else:
+                self._put_in_parts(key, source, sent)
+
+    def _put_part(self, key: str, data: bytes) -> Any:
+        blob = self._bucket.blob(key)
+        blob.upload_from_string(data, content_type=_BINARY, checksum="crc32c", retry=self._retry)
+        return blob
+
+    def _put_in_parts(self, key: str, source: BinaryIO, sent: Callable[[int], None]) -> None:
+        folder, slash, name = key.rpartition("/")
+        temporary = f"{folder}{slash}.{name}.part"
+        parts: list[Any] = []
+        checksum = Crc32c()
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="gravswell-write") as pool:
+            waiting: deque[tuple[Future[Any], int]] = deque()
+
+            def arrived() -> None:
+                future, size = waiting.popleft()
+                parts.append(future.result())
+                sent(size)
+
+            try:
+                while data := source.read(_PART):
+                    checksum.add(data)
+                    if len(waiting) == _AT_ONCE:
+                        arrived()
+                    number = len(parts) + len(waiting)
+                    waiting.append((pool.submit(self._put_part, f"{temporary}-{number:05}", data), len(data)))
+                while waiting:
+                    arrived()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        whole, made = self._composed(key, parts, temporary)
+        self.delete([part.name for part in made])
+        if whole.crc32c != checksum.text:
+            raise DataCorruption(None, f"the store has crc32c {whole.crc32c} of it, and that is not what was sent")
+
+    def _composed(self, key: str, parts: Sequence[Any], temporary: str) -> tuple[Any, Sequence[Any]]:
+        """One object of the parts, in as many steps as it takes; and all that went into it."""
+        made, step = [*parts], 0
+        while len(parts) > _COMPOSED:
+            step += 1
+            groups = [parts[start : start + _COMPOSED] for start in range(0, len(parts), _COMPOSED)]
+            parts = [self._compose(f"{temporary}-{step}-{i:05}", group) for i, group in enumerate(groups)]
+            made.extend(parts)
+        return self._compose(key, parts), made
+
+    def _compose(self, key: str, parts: Sequence[Any]) -> Any:
+        blob = self._bucket.blob(key)
+        blob.content_type = _BINARY
+        generations = [part.generation for part in parts]
+        try:
+            blob.compose(parts, if_source_generation_match=generations, retry=self._retry)
+        except (api.NotFound, api.PreconditionFailed) as error:  # others took this upload for dead
+            raise self._conflict(key) from error
+        return blob
 
     def delete(self, keys: Sequence[str]) -> None:
         """See :meth:`Objects.delete`."""
@@ -118,7 +186,7 @@ class GoogleObjects(Objects):
 
     def _info(self, blob: Any) -> ObjectInfo:
         stamp = (blob.metadata or {}).get(STAMP)
-        return ObjectInfo(blob.name, int(blob.size), blob.updated, str(blob.generation), stamp)
+        return ObjectInfo(blob.name, int(blob.size), blob.updated, str(blob.generation), stamp, blob.crc32c)
 
     @contextmanager
     def _translated(self, key: str, *, mode: PutMode | None = None, bucket: bool = False) -> Iterator[None]:

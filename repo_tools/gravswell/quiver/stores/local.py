@@ -22,6 +22,7 @@ from gravswell.quiver.disk import sync_folder, told
 from gravswell.quiver.layout import check_key
 from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, PutMode, Store, Update
 from gravswell.quiver.stores.locking import LOCK_FILE, FolderLock
+from gravswell.quiver.stores.progress import Progress
 from gravswell.quiver.stores.staging import StagingFolder, discard
 
 
@@ -177,6 +178,7 @@ class LocalStore(Store):
         replace: bool = False,
         label: str = "",  # noqa: ARG002 - nobody sees it on its way
         check: Callable[[], None] = lambda: None,
+        progress: Progress | None = None,  # noqa: ARG002 - a rename has no parts
     ) -> None:
         """See :meth:`Store.publish`.
 

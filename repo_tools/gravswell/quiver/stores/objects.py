@@ -7,7 +7,7 @@ it gives up.
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,8 @@ STAMP = "gravswellwrite"
 class ObjectInfo:
     """An object: its key, size in bytes, last modification by the store's own clock, and etag.
 
-    ``stamp`` says which write made it; None where it was listed, or not written conditionally.
+    ``stamp`` says which write made it; None where it was listed, or not written conditionally. ``crc32c``, in base64,
+    is the store's own of the whole object; None where it was listed, or the store has none.
     """
 
     key: str
@@ -34,6 +35,7 @@ class ObjectInfo:
     modified: datetime
     etag: str
     stamp: str | None = None
+    crc32c: str | None = None
 
 
 class Objects(ABC):
@@ -82,8 +84,12 @@ class Objects(ABC):
     def _put(self, key: str, data: bytes, mode: PutMode, stamp: str) -> str: ...
 
     @abstractmethod
-    def put_file(self, key: str, path: Path) -> None:
-        """Upload a file of any size, in bounded memory and whatever was there; it appears when it is complete."""
+    def put_file(self, key: str, path: Path, sent: Callable[[int], None]) -> None:
+        """Upload a file of any size, in bounded memory and whatever was there; it appears when it is complete.
+
+        Every part bears a checksum that the store compares. ``sent`` is called with the bytes of each part, from any
+        thread. An upload that fails or dies may leave parts beside ``key``, under names that begin with a dot.
+        """
 
     @abstractmethod
     def delete(self, keys: Sequence[str]) -> None:

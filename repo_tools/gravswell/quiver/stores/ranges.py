@@ -1,6 +1,7 @@
 """A large object as a stream: ranges of it are fetched in parallel, a few ahead of the reader, in bounded memory.
 
 A cut connection costs one range, not the whole file; an object that is replaced meanwhile is an error, not a mixture.
+Where the store keeps a checksum of the whole, what was read to its end is compared with that.
 """
 
 import io
@@ -10,6 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
+from gravswell.errors import UnavailableError
+from gravswell.quiver.stores.checksum import Crc32c
 from gravswell.quiver.stores.objects import ObjectInfo, Objects
 
 PART = 8 << 20
@@ -36,6 +39,7 @@ class _Ranges(io.RawIOBase):
         self._waiting: deque[Future[bytes]] = deque()
         self._asked = 0
         self._rest = memoryview(b"")
+        self._checksum = Crc32c() if info.crc32c else None
 
     def readable(self) -> bool:
         return True
@@ -50,12 +54,22 @@ class _Ranges(io.RawIOBase):
                 )
                 self._asked = stop
             if not self._waiting:
+                self._check()
                 return 0
-            self._rest = memoryview(self._waiting.popleft().result())
+            data = self._waiting.popleft().result()
+            if self._checksum is not None:
+                self._checksum.add(data)
+            self._rest = memoryview(data)
         count = min(len(target), len(self._rest))
         target[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         return count
+
+    def _check(self) -> None:
+        if self._checksum is not None and self._checksum.text != self._info.crc32c:
+            raise UnavailableError(
+                f"{self._objects.at(self._info.key)} did not arrive as the store has it (its crc32c differs): repeat"
+            )
 
     def cancel(self) -> None:
         """Forget what nobody will read."""

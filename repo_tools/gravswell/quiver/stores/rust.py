@@ -5,11 +5,12 @@ python-dateutil below version 3, which the Kubernetes client needs.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import obstore
 from obstore import exceptions as rust
@@ -98,11 +99,18 @@ class RustObjects(Objects):
         with self._translated(key, mode=mode):
             return _etag(obstore.put(self._store, key, data, mode=how, attributes={STAMP: stamp}, use_multipart=False))
 
-    def put_file(self, key: str, path: Path) -> None:
+    def put_file(self, key: str, path: Path, sent: Callable[[int], None]) -> None:
         """See :meth:`Objects.put_file`. In parallel parts; S3 checks the sha256 of each."""
-        size = max(_PART, -(-path.stat().st_size // _PARTS))
-        with self._translated(key):
-            obstore.put(self._store, key, path, chunk_size=size, max_concurrency=_IN_FLIGHT)
+        size = path.stat().st_size
+        part = max(_PART, -(-size // _PARTS))
+        with self._translated(key), path.open("rb") as source:
+            if size <= part:
+                obstore.put(self._store, key, source.read(), use_multipart=False)
+                sent(size)
+            else:
+                parts = _Parts(source, part, sent)
+                obstore.put(self._store, key, parts, chunk_size=part, max_concurrency=_IN_FLIGHT)
+                parts.all_sent()
 
     def delete(self, keys: Sequence[str]) -> None:
         """See :meth:`Objects.delete`."""
@@ -140,6 +148,30 @@ class RustObjects(Objects):
         if _WITHOUT_CREDENTIALS.search(text):
             return self._no_credentials("neither the environment nor this machine has any")
         return self._unavailable(key, detail)
+
+
+class _Parts(Iterator[bytes]):
+    """A file's parts for the library, which does not say when one has arrived.
+
+    As it has at most :data:`_IN_FLIGHT` of them on their way, one has arrived when that many later ones were taken.
+    """
+
+    def __init__(self, source: BinaryIO, size: int, sent: Callable[[int], None]) -> None:
+        self._source, self._size, self._sent = source, size, sent
+        self._on_the_way: deque[int] = deque()
+
+    def __next__(self) -> bytes:
+        data = self._source.read(self._size)
+        if not data:
+            raise StopIteration
+        if len(self._on_the_way) > _IN_FLIGHT:
+            self._sent(self._on_the_way.popleft())
+        self._on_the_way.append(len(data))
+        return data
+
+    def all_sent(self) -> None:
+        """The library is done."""
+        self._sent(sum(self._on_the_way))
 
 
 def list_of(keys: Sequence[str]) -> "list[str]":
