@@ -10,18 +10,6 @@ import yaml
 GOOD = ("GPUNodePool", "ModelRepository", "InferenceServer", "Model")
 
 
-def run(*arguments, stdin=None):
-    return subprocess.run(
-        [sys.executable, "-m", "gravswell", "plan", *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200"},
-    )
-
-
 @pytest.fixture
 def written(manifest, tmp_path):
     """``written(Kind={change}, ...) -> path``: the good manifests with changes; None leaves one out."""
@@ -35,10 +23,10 @@ def written(manifest, tmp_path):
     return write
 
 
-def test_a_good_set(written):
-    done = run(written(), "-o", "json")
-    assert (done.returncode, done.stderr) == (0, "")
-    answer = json.loads(done.stdout)
+def test_a_good_set(run, written):
+    done = run("plan", written(), "-o", "json")
+    assert (done.code, done.err) == (0, "")
+    answer = json.loads(done.out)
     assert answer["notes"] == []
     made = {o["object"]: [c["kind"] for c in o["creates"]] for o in answer["objects"]}
     assert list(made) == [
@@ -52,18 +40,18 @@ def test_a_good_set(written):
     assert (needs["replicas"], needs["gpus"], needs["surge"]) == (1, 1, True)
 
 
-def test_text_names_every_object(written):
-    done = run(written())
-    assert done.returncode == 0
-    assert "Deployment default/server" in done.stdout
-    assert "at most 1 replica: 1 GPU, 1.1 vCPUs" in done.stdout
+def test_text_names_every_object(run, written):
+    done = run("plan", written())
+    assert done.code == 0
+    assert "Deployment default/server" in done.out
+    assert "at most 1 replica: 1 GPU, 1.1 vCPUs" in done.out
 
 
-def test_yaml_is_what_would_be_applied(written):
-    done = run(written(), "-o", "yaml", "-n", "team")
-    kinds = [document["kind"] for document in yaml.safe_load_all(done.stdout)]
+def test_yaml_is_what_would_be_applied(run, written):
+    done = run("plan", written(), "-o", "yaml", "-n", "team")
+    kinds = [document["kind"] for document in yaml.safe_load_all(done.out)]
     assert "Deployment" in kinds
-    assert {d["metadata"]["namespace"] for d in yaml.safe_load_all(done.stdout)} == {"team"}
+    assert {d["metadata"]["namespace"] for d in yaml.safe_load_all(done.out)} == {"team"}
 
 
 @pytest.mark.parametrize(
@@ -87,40 +75,40 @@ def test_yaml_is_what_would_be_applied(written):
         ({"GPUNodePool": {"spec": {"allowedNamespaces": ["other"]}}}, 2, "allows the namespaces other"),
     ],
 )
-def test_notes(written, changes, code, says):
-    done = run(written(**changes))
-    assert done.returncode == code
-    assert says in done.stderr
+def test_notes(run, written, changes, code, says):
+    done = run("plan", written(**changes))
+    assert done.code == code
+    assert says in done.err
 
 
-def test_two_models_for_one_entry(manifest, tmp_path):
+def test_two_models_for_one_entry(run, manifest, tmp_path):
     path = tmp_path / "m.yaml"
     two = [manifest("Model", {"metadata": {"name": name}}) for name in ("a", "b")]
     path.write_text(yaml.safe_dump_all([manifest("InferenceServer"), *two]))
-    done = run(path)
-    assert done.returncode == 2
-    assert "error: Model default/b: Model a is for the same entry my-model" in done.stderr
+    done = run("plan", path)
+    assert done.code == 2
+    assert "error: Model default/b: Model a is for the same entry my-model" in done.err
 
 
-def test_a_list_is_its_items(manifest):
+def test_a_list_is_its_items(run, manifest):
     items = [manifest(kind) for kind in GOOD]
     nested = {"apiVersion": "v1", "kind": "List", "items": items[2:]}
     listed = {"apiVersion": "v1", "kind": "List", "items": [*items[:2], nested]}
-    done = run("-", "-o", "json", stdin=yaml.safe_dump(listed))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [o["object"].partition(" ")[0] for o in json.loads(done.stdout)["objects"]] == list(GOOD)
+    done = run("plan", "-", "-o", "json", stdin=yaml.safe_dump(listed))
+    assert (done.code, done.err) == (0, "")
+    assert [o["object"].partition(" ")[0] for o in json.loads(done.out)["objects"]] == list(GOOD)
     nested["items"] = [manifest("InferenceServer", {"spec": {"gpus": "one"}})]
-    done = run("-", stdin=yaml.safe_dump(listed))
-    assert done.returncode == 2
-    assert "-, items[2], items[0]: InferenceServer server is invalid" in done.stderr
+    done = run("plan", "-", stdin=yaml.safe_dump(listed))
+    assert done.code == 2
+    assert "-, items[2], items[0]: InferenceServer server is invalid" in done.err
 
 
-def test_one_name_twice_is_told_and_the_last_one_counts(manifest):
+def test_one_name_twice_is_told_and_the_last_one_counts(run, manifest):
     twice = [manifest("InferenceServer", {"spec": {"replicas": replicas}}) for replicas in (1, 2)]
     others = [manifest(kind) for kind in GOOD if kind != "InferenceServer"]
-    done = run("-", "-o", "json", stdin=yaml.safe_dump_all([*twice, *others]))
-    assert done.returncode == 2
-    answer = json.loads(done.stdout)
+    done = run("plan", "-", "-o", "json", stdin=yaml.safe_dump_all([*twice, *others]))
+    assert done.code == 2
+    answer = json.loads(done.out)
     assert [(n["object"], n["severity"]) for n in answer["notes"]] == [("InferenceServer default/server", "error")]
     assert "the last one replaces the others" in answer["notes"][0]["message"]
     assert [o["needs"]["replicas"] for o in answer["objects"] if o["needs"]] == [2]
@@ -136,23 +124,41 @@ def test_one_name_twice_is_told_and_the_last_one_counts(manifest):
         ("apiVersion: gravswell.dev/v1alpha1\nkind: Wrong\n", 2, "'Wrong' is none of gravswell's"),
     ],
 )
-def test_what_is_no_manifest_is_one_message(text, code, says):
-    done = run("-", stdin=text)
-    assert done.returncode == code
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_is_no_manifest_is_one_message(run, text, code, says):
+    done = run("plan", "-", stdin=text)
+    assert done.code == code
+    assert says in done.err
 
 
-def test_every_mistake_in_a_manifest_is_a_line_with_its_path(written):
-    done = run(written(InferenceServer={"spec": {"replicas": 1, "autoscaling": {"minReplicas": 1, "maxReplicas": 2}}}))
-    assert done.returncode == 2
-    assert "set exactly one of replicas and autoscaling" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_every_mistake_in_a_manifest_is_a_line_with_its_path(run, written):
+    done = run(
+        "plan", written(InferenceServer={"spec": {"replicas": 1, "autoscaling": {"minReplicas": 1, "maxReplicas": 2}}})
+    )
+    assert done.code == 2
+    assert "set exactly one of replicas and autoscaling" in done.err
 
 
-def test_files_and_folders(written, tmp_path):
-    assert run(tmp_path / "absent.yaml").returncode == 3
+def test_files_and_folders(run, written, tmp_path):
+    assert run("plan", tmp_path / "absent.yaml").code == 3
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert run(empty).returncode == 3
-    assert run(written().parent).returncode == 0
+    assert run("plan", empty).code == 3
+    assert run("plan", written().parent).code == 0
+
+
+def test_a_shell_gets_the_code_and_the_message_in_a_pipe(written):
+    """As a process of its own, as everything else here is not."""
+    invalid = written(InferenceServer={"spec": {"gpus": 5}}).read_text()
+    done = subprocess.run(
+        [sys.executable, "-m", "gravswell", "plan", "-"],
+        input=invalid,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={"PATH": "/usr/bin:/bin"},
+    )
+    assert done.returncode == 2
+    assert "a replica asks for 5 GPUs" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "InferenceServer default/server" in done.stdout

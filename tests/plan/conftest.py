@@ -1,0 +1,5 @@
+"""``run``: the command line in this process."""
+
+from ..commands import run
+
+__all__ = ["run"]
