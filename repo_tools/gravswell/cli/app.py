@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from gravswell import __version__
 from gravswell.cli import repository
 from gravswell.cli.agent import app as agent
+from gravswell.cli.comparison import diff
 from gravswell.cli.linting import lint
 from gravswell.cli.output import stderr
 from gravswell.cli.serve import serve
@@ -71,6 +72,7 @@ def _root(
 
 repository.register(app)
 app.command()(lint)
+app.command()(diff)
 app.command()(serve)
 app.add_typer(agent)
 

@@ -1,12 +1,15 @@
 """What the commands on a repository share: their arguments, how a target is read, and how work under way is shown."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn
 
 from gravswell.cli.output import stderr
 from gravswell.errors import InvalidInputError, NotFoundError
+
+if TYPE_CHECKING:
+    from gravswell.quiver.reader import RepositoryReader
 
 Repository = Annotated[str, typer.Argument(metavar="REPO", help="The repository: a path, gs://, s3:// or az:// URL.")]
 Name = Annotated[str, typer.Argument(metavar="ENTRY", help="The entry's name.")]
@@ -37,6 +40,25 @@ def parse_target(target: str) -> tuple[str, int | None]:
     if number is None:
         raise InvalidInputError(f"{target!r}: {version!r} is no version; write ENTRY/NUMBER, with a number from 1 on")
     return name, number
+
+
+def version_named(reader: "RepositoryReader", name: str, version: str) -> int:
+    """The number of the version that a number, ``latest`` or an alias names. NotFoundError where there is none."""
+    from gravswell.quiver.layout import parse_version  # noqa: PLC0415
+
+    number = parse_version(version)
+    if number is not None:
+        return number
+    if version == "latest":
+        numbers = reader.versions(name)
+        if not numbers:
+            raise NotFoundError(f"{name} has no version yet: gravswell export makes one")
+        return numbers[0].number
+    aliases = reader.aliases(name)
+    if version not in aliases:
+        known = ", ".join(f"{alias} ({at})" for alias, at in sorted(aliases.items())) or "none"
+        raise NotFoundError(f"{version!r} is no version of {name}, and no alias either; its aliases: {known}")
+    return aliases[version]
 
 
 def work_display(*columns: ProgressColumn) -> Progress:

@@ -62,7 +62,7 @@ def _check_opsets(proto: ModelProto) -> None:
 
 def strip_sources(proto: ModelProto) -> None:
     """Drop the notes that exporters write into nodes: they hold source paths, so digests would differ by machine."""
-    for graph in _graphs(proto):
+    for graph in graphs(proto):
         del graph.metadata_props[:]
         graph.doc_string = ""
         for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
@@ -79,7 +79,8 @@ def _strip(part: Any) -> None:
     del part.metadata_props[:]
 
 
-def _graphs(proto: ModelProto) -> Iterator[Any]:
+def graphs(proto: ModelProto) -> Iterator[Any]:
+    """The graph, and every graph inside it and inside its functions."""
     pending = [proto.graph]
     nodes = [node for function in proto.functions for node in function.node]
     while pending or nodes:
@@ -96,7 +97,7 @@ def _graphs(proto: ModelProto) -> Iterator[Any]:
 
 def tensors(proto: ModelProto) -> Iterator[TensorProto]:
     """Every tensor that the graph, its subgraphs and its functions hold."""
-    for graph in _graphs(proto):
+    for graph in graphs(proto):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield sparse.values
