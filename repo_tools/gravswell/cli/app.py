@@ -11,7 +11,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from gravswell import __version__
-from gravswell.cli import repository
+from gravswell.cli import aliases, pruning, repository
 from gravswell.cli.agent import app as agent
 from gravswell.cli.comparison import diff
 from gravswell.cli.linting import lint
@@ -25,7 +25,7 @@ PLUGIN_GROUP = "gravswell.commands"
 EXTRA_MODULES = frozenset({"aiohttp", "cryptography", "kopf", "kubernetes", "yaml"})
 """What only extras bring. A command imports what it needs of them when it runs."""
 
-EXTRAS = {"agent": "agent", "demo": "demo"}
+EXTRAS = {"agent": "agent", "demo": "demo", "prune": "agent"}
 """The extra that a command needs; ``operator`` for all others that need one."""
 
 
@@ -71,6 +71,8 @@ def _root(
 
 
 repository.register(app)
+aliases.register(app)
+pruning.register(app)
 app.command()(lint)
 app.command()(diff)
 app.command()(serve)

@@ -68,10 +68,23 @@ def ls(
     from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
 
     repository = qv.ModelRepository.open(repo)
-    found, unreadable = _versions(RepositoryReader(repo), repository, name)
+    reader = RepositoryReader(repo)
+    found, unreadable = _versions(reader, repository, name)
+    named: dict[str, dict[str, int]] = {}
+    for entry in found:
+        try:
+            named[entry] = reader.aliases(entry)
+        except GravswellError as error:
+            named[entry], unreadable[entry] = {}, error
     data = {
         entry: [
-            {"version": v.number, "digest": v.digest, "size": v.size, "created": v.created and v.created.isoformat()}
+            {
+                "version": v.number,
+                "aliases": _names(named[entry], v.number),
+                "digest": v.digest,
+                "size": v.size,
+                "created": v.created and v.created.isoformat(),
+            }
             for v in versions
         ]
         for entry, versions in found.items()
@@ -81,13 +94,17 @@ def ls(
         if not found and not unreadable:
             return Text(f"{repo} has no entries yet: gravswell add {repo} NAME")
         columns = ("entry", "latest", "versions") if name is None else ("entry", "version")
-        table = Table(*columns, "digest", "size", "created", box=None)
+        table = Table(*columns, "aliases", "digest", "size", "created", box=None)
         for entry, versions in found.items():
             for v in versions[:1] if name is None else versions:
-                numbers = (str(v.number), str(len(versions))) if name is None else (str(v.number),)
+                if name is None:
+                    aliases = ", ".join(f"{alias} {number}" for alias, number in sorted(named[entry].items()))
+                    cells = [str(v.number), str(len(versions)), aliases]
+                else:
+                    cells = [str(v.number), ", ".join(_names(named[entry], v.number))]
                 created = f"{v.created:%Y-%m-%d %H:%M:%S}" if v.created else ""
                 digest = v.digest[:12] if v.digest else "unverified"
-                table.add_row(Text(entry), *numbers, digest, decimal(v.size), created)
+                table.add_row(Text(entry), *map(Text, cells), digest, decimal(v.size), created)
             if not versions:
                 table.add_row(Text(entry), "none yet")
         for entry in unreadable:
@@ -116,6 +133,7 @@ def show(
             "name": entry.name,
             "platform": str(entry.config.platform),
             "versions": [int(v) for v in versions],
+            "aliases": entry.aliases,
             "inputs": [record.model_dump() for record in entry.inputs.values()],
             "outputs": [record.model_dump() for record in entry.outputs.values()],
             "config": str(entry.config),
@@ -124,18 +142,23 @@ def show(
             output,
             data,
             lambda: Group(
-                Text(str(entry.config).rstrip()), "", f"versions: {', '.join(map(str, versions)) or 'none yet'}"
+                Text(str(entry.config).rstrip()),
+                "",
+                f"versions: {', '.join(map(str, versions)) or 'none yet'}",
+                *(f"{alias}: {number}" for alias, number in sorted(entry.aliases.items())),
             ),
         )
         return
     version = entry.version(number)
+    names = _names(entry.aliases, number)
     if version.digest is None:
-        data = {"version": number, "digest": None, "size": version.size}
+        data = {"version": number, "aliases": names, "digest": None, "size": version.size}
         emit(output, data, lambda: Text(f"{target} is unverified: something else wrote it, and recorded nothing of it"))
         return
     manifest = version.manifest
     data = {
         "version": number,
+        "aliases": names,
         "digest": version.digest,
         "size": version.size,
         "manifest": manifest.model_dump(mode="json"),
@@ -145,6 +168,7 @@ def show(
         table = Table(Column(no_wrap=True), Column(overflow="fold"), box=None, show_header=False)
         for key, value in (
             ("digest", version.digest),
+            ("aliases", ", ".join(names) or "none"),
             ("created", _when(manifest.created)),
             ("size", decimal(version.size)),
             ("parent", manifest.parent or "none"),
@@ -224,6 +248,9 @@ def verify(
 def rm(
     repo: Repository,
     target: Annotated[str, typer.Argument(metavar="ENTRY[/VERSION]", help="An entry, or one version of it.")],
+    even_served: Annotated[
+        bool, typer.Option("--even-served", help="Also a version that a cluster said it serves.")
+    ] = False,
     yes: Yes = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -239,7 +266,7 @@ def rm(
     if number is None:
         repository.remove(name)
     else:
-        entry.remove_version(number)
+        entry.remove_version(number, even_served=even_served)
     emit(output, {"removed": target}, lambda: Text(f"removed {what}"))
 
 
@@ -262,6 +289,10 @@ def _versions(
         except GravswellError as error:
             unreadable[entry] = error
     return found, unreadable
+
+
+def _names(aliases: dict[str, int], number: int) -> list[str]:
+    return sorted(alias for alias, target in aliases.items() if target == number)
 
 
 def _version_of(row: "dict[str, Any]") -> str:

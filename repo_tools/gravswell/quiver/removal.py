@@ -66,7 +66,8 @@ def remove_version(reader: RepositoryReader, entry: str, number: int, *, even_se
         clusters = pinned(state, PINS_COUNT_FOR).get(number)
         if clusters and not even_served:
             raise ConflictError(
-                f"{', '.join(clusters)} serves {entry}/{number}: let it serve another version first, or force this"
+                f"{', '.join(clusters)} serves {entry}/{number}: let it serve another version first; "
+                f"even_served (--even-served) removes it all the same"
             )
         return [number]
 
