@@ -1,5 +1,6 @@
 """Repositories to test with, and a version that is cheap to make."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gravswell import quiver as qv
+from gravswell.quiver import exporters
 
 
 @pytest.fixture
@@ -43,3 +45,30 @@ def _affine(
 @pytest.fixture
 def affine() -> Callable[..., Any]:
     return _affine
+
+
+@pytest.fixture(scope="session")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an affine model."""
+    path = tmp_path_factory.mktemp("model") / "given.onnx"
+    path.write_bytes(_affine().SerializeToString())
+    return path
+
+
+@pytest.fixture
+def prebuilt(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As ``given``, and exports of it begin with what one has built: for what comes then, thousands of times."""
+    kept = tmp_path / "built"
+    real, built = exporters.build, []
+
+    def build(request: exporters.ExportRequest, folder: Path, **how: Any) -> exporters.Built:
+        if request.model != given:
+            return real(request, folder, **how)
+        if not built:
+            built.append(real(request, folder, **how))
+            shutil.copytree(folder, kept)
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        return built[0]
+
+    monkeypatch.setattr(exporters, "build", build)
+    return given

@@ -1,9 +1,15 @@
-"""The three kinds of bucket: the common contract, at a bucket's root and under a prefix, on a server of each kind."""
+"""The three kinds of bucket: the common contract, at a bucket's root and under a prefix, on a server of each kind.
+
+And that of the tests' own, in memory, which stands for them where thousands of runs are needed.
+"""
 
 import pytest
 
+from gravswell.quiver import stores
 from gravswell.quiver.stores import Overwrite, Store, open_store
 from gravswell.quiver.stores.testing import StoreContract
+
+from .memory_objects import Memory, MemoryObjects
 
 
 class TestBucket(StoreContract):
@@ -21,3 +27,12 @@ class TestPrefix(StoreContract):
             other = open_store(f"{bucket}/{neighbour}")
             other.write("config.pbtxt", b"theirs", Overwrite())
         return open_store(f"{bucket}/my/repo", create=True)
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+class TestInMemory(StoreContract):
+    @pytest.fixture
+    def store(self, hashed: bool, monkeypatch: pytest.MonkeyPatch) -> Store:
+        memory = Memory(hashed)
+        monkeypatch.setattr(stores, "_objects", lambda *_: MemoryObjects(memory))
+        return open_store("gs://memory/r")
