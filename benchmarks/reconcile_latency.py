@@ -22,6 +22,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from rich.table import Table
 from gravswell.kube import credentials
 from gravswell.kube.client import Client
 from gravswell.kube.resources import Selection
+from gravswell.serving.contracts import LISTING_KEY, ListedEntry, ListedVersion, Listing
+from gravswell_operator import names
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.resources import ResourceType
 from gravswell_operator.devcluster import ControlPlane
@@ -73,6 +76,7 @@ def server(name: str) -> list[dict[str, Any]]:
     spec = {
         "repositoryRef": {"name": "models"},
         "nodePoolRef": {"name": "simulated"},
+        "models": "All",
         "tag": "24.08",
         "vcpus": "1m",
         "memory": "1Mi",
@@ -185,7 +189,7 @@ async def run(cluster: ControlPlane, operator: Child, address: str, count: int) 
 
 
 def prepare(cluster: ControlPlane) -> None:
-    """The definitions, a namespace, and the pool and repository that every server refers to."""
+    """The definitions, a namespace, the pool and repository that every server refers to, and one model in it."""
     cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
     cluster.kubectl("create", "namespace", NAMESPACE)
@@ -194,8 +198,12 @@ def prepare(cluster: ControlPlane) -> None:
         "accelerator": {"type": "Simulated-GPU", "count": 8},
         "taints": [{"key": "kwok.x-k8s.io/node"}],
     }
-    # Suspended: a lister without a node that takes it would only be noise here.
-    repository = {"url": "pvc://models/repository", "suspend": True}
+    # Suspended: a lister without a node that takes it would only be noise here. What it would say is said for it.
+    url = "pvc://models/repository"
+    repository = {"url": url, "suspend": True}
+    entry = ListedEntry(name="model", versions=(ListedVersion(number=1, digest=f"{1:064x}"),))
+    listing = Listing(repository=url, observed_at=datetime.now(UTC), accessible=True, entries=(entry,))
+    labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_REPOSITORY: "models"}
     documents = [
         {"apiVersion": API, "kind": "GPUNodePool", "metadata": {"name": "simulated"}, "spec": pool},
         {
@@ -203,6 +211,12 @@ def prepare(cluster: ControlPlane) -> None:
             "kind": "ModelRepository",
             "metadata": {"name": "models", "namespace": NAMESPACE},
             "spec": repository,
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": names.listing_configmap("models"), "namespace": NAMESPACE, "labels": labels},
+            "data": {LISTING_KEY: listing.to_json()},
         },
         {
             "apiVersion": "v1",

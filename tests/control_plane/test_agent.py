@@ -151,7 +151,7 @@ async def test_desired_is_watched_and_what_serves_is_reported(rights, repository
             report = rights.report()
             return (
                 report is not None
-                and report.ready
+                and report.ready == bool(desired.models)
                 and report.revision == desired.revision
                 and [(model.name, model.state, model.loaded_digest) for model in report.models]
                 == [(model.name, ModelState.SERVING, model.digest) for model in desired.models]

@@ -161,11 +161,35 @@ def test_a_quota_that_refuses_pods_is_told(view, workload):
     assert "exceeded quota" in ready.message
 
 
-def test_without_models_it_says_what_to_do(view, workload):
-    found = said(view(deployment=workload(1, 0), resolution=NONE))
-    assert found["Ready"].reason is Reason.NO_MODELS
-    assert "serverRef.name: server" in found["Ready"].message
-    assert found["ModelsResolved"].reason is Reason.NO_MODELS
+MISSING = Resolution(NONE.desired, {"my-model": Outcome(None, Reason.ENTRY_NOT_FOUND, "not there")})
+WAITING = Resolution(NONE.desired, {"my-model": Outcome(None, Reason.NOT_RESOLVED_YET, "not listed yet")})
+UNSEEN = Resolution(NONE.desired, {}, listed=False)
+ALL = {"spec": {"models": "All"}}
+
+
+@pytest.mark.parametrize("ready", [0, 1], ids=["not ready", "ready all the same"])
+@pytest.mark.parametrize(
+    ("change", "resolution", "reason", "says"),
+    [
+        ({}, NONE, Reason.NO_MODELS, "serverRef.name: server, or set models: All"),
+        (ALL, NONE, Reason.NO_MODELS, "ModelRepository models has no published version"),
+        (ALL, UNSEEN, Reason.NOT_RESOLVED_YET, "ModelRepository models has not been listed yet"),
+        ({}, MISSING, Reason.MODELS_UNRESOLVED, "my-model: not there"),
+        ({}, WAITING, Reason.NOT_RESOLVED_YET, "my-model: not listed yet"),
+    ],
+)
+def test_a_server_without_a_model_is_not_ready_whatever_its_pods_say(
+    view, workload, ready, change, resolution, reason, says
+):
+    found = said(view(change, deployment=workload(1, ready), resolution=resolution))
+    assert (found["Ready"].status, found["Ready"].reason) == (False, reason)
+    assert says in found["Ready"].message
+    assert (found["ModelsResolved"].status, found["ModelsResolved"].reason) == (False, reason)
+
+
+def test_a_pod_in_trouble_is_told_before_that_there_is_no_model(view, workload, pod):
+    pods = [pod(ready=False, problem=Problem(Reason.IMAGE_PULL_FAILED, "no such image"))]
+    assert said(view(deployment=workload(1, 0), pods=pods, resolution=NONE))["Ready"].reason is Reason.IMAGE_PULL_FAILED
 
 
 def test_a_model_that_fails_everywhere_is_why_it_is_not_ready(view, workload, pod, report):
@@ -186,6 +210,8 @@ def test_a_roll_out_past_its_deadline_is_no_progress(view, workload):
     late = workload(2, 1, progressing_reason="ProgressDeadlineExceeded", progressing_message="timed out")
     progressing = said(view(deployment=late))["Progressing"]
     assert (progressing.status, progressing.reason) == (False, Reason.PROGRESS_DEADLINE_EXCEEDED)
+    waiting = said(view(deployment=late, resolution=NONE))["Progressing"]
+    assert (waiting.status, waiting.reason) == (False, Reason.NO_MODELS), "it is not late: it has nothing to load"
 
 
 def test_fields(view, workload, pod, report):
@@ -199,9 +225,3 @@ def test_fields(view, workload, pod, report):
         "models": [{"name": "my-model", "version": 1, "replicas": 1}],
         "simulatedGPUs": False,
     }
-
-
-def test_models_that_are_not_resolved_yet_are_not_missing(view, workload):
-    waiting = Resolution(NONE.desired, {"my-model": Outcome(None, Reason.NOT_RESOLVED_YET, "not listed yet")})
-    found = said(view(deployment=workload(1, 0), resolution=waiting))
-    assert (found["Ready"].reason, found["ModelsResolved"].reason) == (Reason.NOT_RESOLVED_YET,) * 2

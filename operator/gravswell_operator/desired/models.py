@@ -37,6 +37,8 @@ class Resolution:
     desired: Desired
     unresolved: dict[str, Outcome]
     """By entry: the outcomes with a reason."""
+    listed: bool = True
+    """What the repository holds was seen."""
     moved: bool = False
     """What is served came from another url, and what this one holds was never seen."""
     lost: tuple[str, ...] = ()
@@ -109,7 +111,7 @@ def resolve_model(  # noqa: PLR0911  an ordered list of facts, one return each
         return Outcome(
             kept,
             Reason.NOT_RESOLVED_YET,
-            f"ModelRepository {repository} has not been listed yet; its own conditions say why",
+            not_listed_yet(repository),
         )
     listed = next((e for e in listing.entries if e.name == entry), None)
     if listed is None or not listed.versions:
@@ -138,6 +140,11 @@ def resolve_model(  # noqa: PLR0911  an ordered list of facts, one return each
             instances=model.spec.placement.instances,
         )
     )
+
+
+def not_listed_yet(repository: str) -> str:
+    """Why nothing of ``repository`` can be resolved, in words."""
+    return f"ModelRepository {repository} has not been listed yet; its own conditions say why"
 
 
 def remembered(model: Model) -> DesiredModel | None:
@@ -203,6 +210,7 @@ def resolve_server(
     return Resolution(
         desired=Desired(repository=url, models=wanted),
         unresolved={entry: outcome for entry, outcome in sorted(outcomes.items()) if not outcome.resolved},
+        listed=listing is not None,
         moved=previous is not None and previous.repository != url and listing is None,
         lost=_lost(server, outcomes, listing) if previous is None else (),
     )

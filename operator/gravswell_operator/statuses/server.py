@@ -7,7 +7,7 @@ from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, R
 from gravswell_operator import conditions, names
 from gravswell_operator.api import ConditionStatus, GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.conditions import Finding, Reason, count
-from gravswell_operator.desired.models import Resolution
+from gravswell_operator.desired.models import Resolution, not_listed_yet
 from gravswell_operator.desired.placement import merged_selector, pool_node_selector
 from gravswell_operator.desired.source import source
 from gravswell_operator.state import PodState, Problem, Unreadable, WorkloadState
@@ -140,14 +140,16 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
     if _asleep(view) and deployment.total == 0:
         return Finding(conditions.READY, True, Reason.SCALED_TO_ZERO, "no replica is wanted, and none runs")
     counts = f"{deployment.ready} of {count(wanted, 'replica')} ready"
-    if wanted and deployment.ready >= wanted and (deployment.complete or not deployment.generation_seen):
+    nothing = _nothing_to_serve(view)
+    settled = deployment.complete or not deployment.generation_seen
+    if wanted and deployment.ready >= wanted and settled and nothing is None:
         return Finding(conditions.READY, True, Reason.SERVING, counts)
     if deployment.failure_message:
         return Finding(conditions.READY, False, Reason.PODS_REFUSED, f"{counts}; {deployment.failure_message}")
     if (problem := first_problem(view.pods)) is not None:
         message = f"{counts}; {problem.message}{_pool_words(view, problem)}"
         return Finding(conditions.READY, False, problem.reason, message)
-    if deployment.ready == 0 and (nothing := _nothing_to_serve(view)) is not None:
+    if nothing is not None:
         return Finding(conditions.READY, False, nothing.reason, f"{counts}; {nothing.message}")
     if (failed := _failed(view)) is not None:
         pod, model = failed
@@ -184,16 +186,20 @@ def _pool_words(view: ServerView, problem: Problem) -> str:
 
 
 def _nothing_to_serve(view: ServerView) -> Problem | None:
-    """Why the replicas have no model at all, if they have none."""
+    """Why the replicas have no model at all, if they have none: whatever they say of themselves, nobody is served."""
     resolution = view.resolution
     if resolution is None or resolution.desired.models:
         return None
     if resolution.unresolved:
         return _unresolved(resolution)
-    name = view.server.metadata.name
-    return Problem(
-        Reason.NO_MODELS, f"no Model names this server; apply one with serverRef.name: {name}, or set models: All"
-    )
+    repository = view.server.spec.repository_ref.name
+    if view.server.spec.models != "All":
+        name = view.server.metadata.name
+        wanted = f"apply one with serverRef.name: {name}, or set models: All"
+        return Problem(Reason.NO_MODELS, f"no Model names this server; {wanted}")
+    if not resolution.listed:
+        return Problem(Reason.NOT_RESOLVED_YET, not_listed_yet(repository))
+    return Problem(Reason.NO_MODELS, f"ModelRepository {repository} has no published version; publish one there")
 
 
 def _failed(view: ServerView) -> tuple[str, ModelReport] | None:
@@ -223,6 +229,8 @@ def _progressing(view: ServerView) -> Finding:
     if deployment.complete and deployment.ready >= deployment.desired:
         return Finding(conditions.PROGRESSING, False, Reason.ROLLED_OUT, "every replica is of the latest specification")
     if deployment.progressing_reason == "ProgressDeadlineExceeded":
+        if (nothing := _nothing_to_serve(view)) is not None:  # no replica can become ready, and none is late
+            return Finding(conditions.PROGRESSING, False, nothing.reason, nothing.message)
         return Finding(conditions.PROGRESSING, False, Reason.PROGRESS_DEADLINE_EXCEEDED, deployment.progressing_message)
     return Finding(
         conditions.PROGRESSING,

@@ -98,6 +98,13 @@ class World(Namespace):
     def make_model(self, name: str = "digits", **spec: Any) -> None:
         self.apply("Model", name, **{"serverRef": {"name": "server"}, "entry": "digits", **spec})
 
+    def rolled_out(self) -> None:
+        """Wait until every pod of the server is of its latest specification and ready, also where it has no Model.
+
+        Ready it is only where there is something to serve, and a simulated pod is ready without.
+        """
+        self.condition("inferenceserver", "server", "Progressing", status="False", reason="RolledOut")
+
     # What the pods would do.
 
     def publish(

@@ -45,7 +45,7 @@ def manager_of_replicas(world):
 
 def set_spec(world, **change):
     world.patch("inferenceserver", "server", {"spec": change})
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def scaled(world):
     world.make_repository()
     world.make_server(autoscaling=BOUNDS)
     world.until(lambda: world.get("hpa", "server"))
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     world.kubectl("scale", "deployment", "server", "--replicas=4")  # as the autoscaler does
     world.until(lambda: world.get("inferenceserver", "server")["status"]["readyReplicas"] == 4)
     return world
@@ -66,7 +66,7 @@ def test_an_autoscaler_that_somebody_deletes_comes_back_and_takes_no_replica_alo
     with replicas_over_time(world, tmp_path / "replicas") as seen:
         world.kubectl("delete", "hpa", "server")
         world.until(lambda: (world.get("hpa", "server") or before)["metadata"]["uid"] != before["metadata"]["uid"])
-        world.condition("inferenceserver", "server", status="True")
+        world.rolled_out()
     assert world.get("hpa", "server")["spec"] == before["spec"]
     assert seen == {4}
     assert world.pods() == pods
@@ -108,7 +108,7 @@ def test_from_an_autoscaler_to_a_number_and_back(scaled, tmp_path):
     with replicas_over_time(world, tmp_path / "back") as seen:
         set_spec(world, autoscaling=BOUNDS, replicas=None)
         world.until(lambda: world.get("hpa", "server"))
-        world.condition("inferenceserver", "server", status="True")
+        world.rolled_out()
     assert seen == {5}
     assert "gravswell-operator" not in manager_of_replicas(world)
     assert set(pods) <= set(world.pods())
@@ -120,7 +120,7 @@ def test_an_autoscaled_server_that_somebody_scales_to_none_wakes(scaled):
     world.kubectl("scale", "deployment", "server", "--replicas=0")
     world.until(lambda: world.get("deployment", "server")["spec"]["replicas"] == BOUNDS["minReplicas"])
     world.until(lambda: world.get("inferenceserver", "server")["status"]["readyReplicas"] == BOUNDS["minReplicas"])
-    world.condition("inferenceserver", "server", status="True", reason="Serving")
+    world.rolled_out()
 
 
 def test_a_server_of_no_replicas_that_gets_an_autoscaler_wakes(world):

@@ -13,7 +13,7 @@ def test_a_missing_repository_is_named_and_repaired_when_it_appears(world):
     assert world.get("deployment", "server") is None
     world.make_repository()
     world.condition("inferenceserver", "server", "RepositoryResolved", status="True")
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
 
 
 def test_a_missing_pool_is_named_and_repaired_when_it_appears(world):
@@ -23,19 +23,19 @@ def test_a_missing_pool_is_named_and_repaired_when_it_appears(world):
     assert f"no GPUNodePool {world.pool}" in ready["message"]
     assert world.get("deployment", "server") is None
     world.make_pool()
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
 
 
 def test_a_repository_that_goes_away_leaves_the_server_serving(world):
     world.make_repository()
     world.make_server()
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     world.kubectl("delete", "modelrepository", "models")
     world.condition("inferenceserver", "server", status="False", reason="RepositoryNotFound")
     assert world.condition("inferenceserver", "server", "Available")["status"] == "True"
     assert len(world.pods()) == 1
     world.make_repository()
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
 
 
 def test_more_gpus_than_a_node_has(world):
@@ -46,7 +46,7 @@ def test_more_gpus_than_a_node_has(world):
     assert f"asks for 9 GPUs and each node of GPUNodePool {world.pool} has 8" in ready["message"]
     assert world.get("deployment", "server") is None
     world.make_server(nodePoolRef={"name": world.pool}, gpus=8)
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
 
 
 def test_a_namespace_that_the_pool_does_not_allow(world):
@@ -56,7 +56,7 @@ def test_a_namespace_that_the_pool_does_not_allow(world):
     ready = world.condition("inferenceserver", "server", reason="NodePoolNotAllowed")
     assert f"allows the namespaces somewhere-else and not {world.namespace}" in ready["message"]
     world.make_pool(allowedNamespaces=["somewhere-else", world.namespace])
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
 
 
 def _message(world):
@@ -70,7 +70,7 @@ def test_gpus_that_nobody_has_left_are_told_with_the_pod(world):
     world.until(lambda: "3 of 4 replicas ready; pod server-" in _message(world))
     assert "Insufficient nvidia.com/gpu" in _message(world)
     world.kubectl("scale", "inferenceserver", "server", "--replicas=3")
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
 
 
 def test_an_object_of_somebody_else_is_never_taken_over(world):
@@ -84,7 +84,7 @@ def test_an_object_of_somebody_else_is_never_taken_over(world):
     assert "ownerReferences" not in theirs["metadata"]
     assert theirs["data"] == {"mine": "yes"}
     world.kubectl("delete", "configmap", "server-report")
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
 
 
 def test_what_the_api_server_refuses_reaches_the_status(world):
@@ -95,7 +95,7 @@ def test_what_the_api_server_refuses_reaches_the_status(world):
     ready = world.condition("inferenceserver", "server", status="False", reason="Forbidden")
     assert "exceeded quota: none" in ready["message"]
     world.kubectl("delete", "quota", "none")
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
 
 
 def test_models_that_cannot_be_resolved(world):
@@ -160,7 +160,7 @@ def test_a_listing_that_is_no_listing(world):
 def test_suspend_keeps_the_operator_away(world, operator, kind):
     world.make_repository()
     world.make_server()
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     world.condition("modelrepository", "models")
     name, child = {"inferenceserver": ("server", "server"), "modelrepository": ("models", "models-lister")}[kind]
     world.patch(kind, name, {"spec": {"suspend": True}})

@@ -116,7 +116,7 @@ def test_a_child_that_loses_the_label_by_which_it_is_watched_gets_it_back(world,
     world.until(lambda: operator.metric("gravswell_queue_length") == 0)
     before = operator.metric('gravswell_api_writes_total{kind="Service"}')
     world.patch("inferenceserver", "server", {"spec": {"memory": "3Gi"}})
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     assert operator.metric('gravswell_api_writes_total{kind="Service"}') == before
 
 

@@ -96,7 +96,7 @@ def test_a_node_that_goes_away_under_a_replica_is_named(rack):
     world = rack.world
     world.make_repository()
     rack.server()
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     (pod,) = world.pods()
     node = world.get("pod", pod)["spec"]["nodeName"]
     # Its heartbeats end, which the node's controller takes for a fault after 50 seconds.
@@ -107,13 +107,15 @@ def test_a_node_that_goes_away_under_a_replica_is_named(rack):
     rack.ready(node, ready=True)
     said = world.get("pod", pod)["status"]["conditions"]
     rack.status("pod", pod, conditions=[{**c, "status": "True"} for c in said])  # as its kubelet, back again
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
 
 
 def test_nodes_that_are_cordoned_keep_what_runs_and_are_named_where_something_waits(rack):
     world = rack.world
     world.make_repository()
     rack.server()
+    world.make_model()
+    world.publish(1)
     world.condition("inferenceserver", "server", status="True")
     world.kubectl("cordon", *rack.nodes)
     world.condition("gpunodepool", world.pool, status="False", reason="NotEnoughNodes")

@@ -11,7 +11,7 @@ import threading
 def test_a_hand_over_to_an_autoscaler_keeps_the_replicas(world):
     world.make_repository()
     world.make_server(replicas=4)
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     world.kubectl(
         "patch",
         "inferenceserver",
@@ -21,7 +21,7 @@ def test_a_hand_over_to_an_autoscaler_keeps_the_replicas(world):
         json.dumps({"spec": {"replicas": None, "autoscaling": {"minReplicas": 2, "maxReplicas": 6}}}),
     )
     world.until(lambda: world.get("hpa", "server"))
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     assert world.get("deployment", "server")["spec"]["replicas"] == 4
     fields = [
         entry["manager"]
@@ -34,7 +34,7 @@ def test_a_hand_over_to_an_autoscaler_keeps_the_replicas(world):
     # The autoscaler writes through /scale, and nobody writes against it.
     world.kubectl("scale", "deployment", "server", "--replicas=5")
     world.patch("inferenceserver", "server", {"metadata": {"annotations": {"look": "again"}}})
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     assert world.get("deployment", "server")["spec"]["replicas"] == 5
     # And back: the operator takes them, and the autoscaler goes.
     world.kubectl(
@@ -61,13 +61,13 @@ def test_a_roll_out_never_needs_gpus_that_are_not_there(world):
     world.make_repository()
     full = {"nodePoolRef": {"name": world.pool}, "gpus": 8, "replicas": 3}
     world.make_server(**full)
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     strategy = world.get("deployment", "server")["spec"]["strategy"]["rollingUpdate"]
     assert strategy == {"maxSurge": 0, "maxUnavailable": 1}
     before = set(world.pods())
     world.make_server(**full, podTemplate={"env": [{"name": "CHANGED", "value": "yes"}]})
     world.until(lambda: not before & set(world.pods()))
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
 
 
 def test_drivers_are_installed_and_removed(world):
@@ -104,7 +104,7 @@ def test_the_pods_pass_the_restricted_standard(world):
     world.kubectl("label", "namespace", world.namespace, "pod-security.kubernetes.io/enforce=restricted")
     world.make_repository()
     world.make_server()
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     world.until(lambda: world.get("deployment", "models-lister")["status"].get("readyReplicas") == 1)
 
 
@@ -112,7 +112,7 @@ def test_without_an_operator_nothing_hangs(world, operator):
     world.make_repository()
     world.make_server()
     world.make_model()
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     operator.stop()
     try:
         world.kubectl("delete", "isrv,mdl,mr", "--all", "--timeout=30s")
@@ -128,13 +128,13 @@ def test_without_an_operator_nothing_hangs(world, operator):
 def test_what_happened_while_it_was_away_is_caught_up(world, operator):
     world.make_repository()
     world.make_server()
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     operator.stop()
     world.kubectl("delete", "service", "server")
     world.make_server(replicas=2)
     operator.start()
     world.until(lambda: world.get("service", "server"))
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     assert len(world.pods()) == 2
 
 
@@ -149,7 +149,7 @@ def test_one_of_two_operators_is_active_and_the_other_takes_over(world, operator
         world.until(second.is_ready)
         world.make_repository()
         world.make_server()
-        world.condition("inferenceserver", "server", status="True")
+        world.rolled_out()
     finally:
         assert second.stop() == 0
         operator.start()

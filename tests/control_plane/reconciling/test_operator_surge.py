@@ -31,7 +31,7 @@ def single(world):
     world.make_repository()
     spec = {"nodePoolRef": {"name": world.pool}, "gpus": 1, "replicas": 1}
     world.make_server(**spec)
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     (pod,) = world.pods()
     made = Single(world, spec, pod)
     world.until(lambda: made.strategy() == SURGE)
@@ -76,5 +76,5 @@ def test_gpus_that_others_took_are_left_to_the_new_replica_by_the_older_one(sing
     world.kubectl("wait", "--for=condition=PodScheduled", "pod/other", "--timeout=90s")
     single.change(podTemplate={"env": [{"name": "CHANGED", "value": "yes"}]})
     world.until(lambda: len(world.pods()) == 1 and single.pod not in world.pods())
-    world.condition("inferenceserver", "server", status="True")
+    world.rolled_out()
     world.until(lambda: single.strategy() == SURGE)

@@ -55,4 +55,4 @@ async def test_a_wrong_key_is_told_where_one_looks(agent: MakeAgent, tmp_path: P
     async with agent(key_file=wrong) as running:
         running.desire()
         await until(lambda: "restricted" in running.ledger.triton_problem, "the refusal is known")
-        assert not running.ledger.ready
+        assert not running.ledger.triton_version

@@ -263,6 +263,8 @@ async def test_a_pod_waits_for_a_proof_that_is_not_overdue(agent, repository, mo
     stuck = publish(repository, "stuck", 1, 1.0, graph=endless_graph())
     sound = publish(repository, "scale", 1, 1.0)
     async with agent() as running:
+        running.desire()  # as while the repository is not listed yet: that nothing was tried is no first load
+        await until(lambda: running.ledger.desired is not None, "nothing is desired")
         running.desire(model(1, sound), DesiredModel(name="stuck", version=1, digest=stuck))
         await running.serves("scale", 1)
         while running.report_of("stuck").state is not ModelState.FAILED:
@@ -297,7 +299,10 @@ async def test_models_come_and_go(agent, triton, repository, models):
         async with client.get(f"{url}/readyz") as answer:
             assert answer.status == 503
         running.desire()
-        await until(lambda: running.ledger.ready, "nothing desired, Triton answers: ready")
+        await until(lambda: running.ledger.desired is not None, "it is known that nothing is desired")
+        await until(lambda: running.ledger.triton_version, "Triton answers")
+        async with client.get(f"{url}/readyz") as answer:
+            assert (answer.status, await answer.text()) == (503, "no model is desired\n")
 
         running.desire(desired("a"), desired("b"))
         await running.serves("a", 1)
@@ -318,6 +323,9 @@ async def test_models_come_and_go(agent, triton, repository, models):
         assert [one["name"] for one in report["models"]] == ["b"]
         async with client.get(f"{url}/metrics") as answer:
             assert 'gravswell_model_loaded_version{model="b"} 1' in await answer.text()
+
+        running.desire()
+        await until(lambda: not running.ledger.ready, "with its last model it leaves traffic")
 
 
 async def test_verification_is_what_the_model_demands(agent, repository):

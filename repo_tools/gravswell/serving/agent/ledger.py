@@ -25,7 +25,7 @@ class Ledger:
         self.works: dict[str, Work] = {}
         """What is desired, by name."""
         self.was_attempted = False
-        """Every model of a desired state was tried: latched."""
+        """Every model of a desired state that has any was tried: latched."""
         self.unrestorable: set[str] = set()
         """Names under which this Triton did not load again what served last."""
         self._remembered = AgentState()
@@ -55,13 +55,13 @@ class Ledger:
     def ready(self) -> bool:
         """Whether clients may be sent here.
 
-        Every model was tried once, Triton answers, and at least one desired model answers rightly (or none is desired).
-        A version that cannot be had makes nothing unready, nor does one whose proof takes long, nor a repository that
-        does not answer.
+        Every model was tried once, Triton answers, and at least one desired model answers rightly: where none is
+        desired, clients would hear of unknown models only. A version that cannot be had makes nothing unready, nor does
+        one whose proof takes long, nor a repository that does not answer.
         """
         if not self.triton_version or not self.was_attempted:
             return False
-        return not self.works or any(name in self.serving and self.serving[name].good for name in self.works)
+        return any(name in self.serving and self.serving[name].good for name in self.works)
 
     def key(self, model: DesiredModel) -> str:
         """:func:`~.loadconfig.load_key` on this machine."""
@@ -171,7 +171,7 @@ class Ledger:
         self._latch()
 
     def _latch(self) -> None:
-        if not self.was_attempted and self.desired is not None and all(work.attempted for work in self.works.values()):
+        if not self.was_attempted and self.works and all(work.attempted for work in self.works.values()):
             self.was_attempted = True
             self.changed()
 

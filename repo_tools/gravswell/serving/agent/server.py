@@ -157,6 +157,8 @@ def _why_not(ledger: Ledger) -> str:
         return ledger.triton_problem
     if ledger.desired is None:
         return "no desired state has been seen yet"
+    if not ledger.works:
+        return "no model is desired"
     if not ledger.was_attempted:
         return "the first load is under way"
     return "no desired model serves"

@@ -1,0 +1,42 @@
+"""A server that has nothing to serve: its pod runs and takes no traffic, until there is a Model."""
+
+import pytest
+
+from gravswell.serving.contracts import Report
+
+
+@pytest.fixture(scope="module")
+def idle(place):
+    """A server without a Model, whose agent and Triton are up."""
+    place.make_repository()
+    place.make_server()
+    place.condition("modelrepository", "models", status="True")
+    place.until(lambda: (said := report(place)) is not None and said.revision and said.triton)
+    return place
+
+
+def report(place):
+    """What the agent of the server's pod says."""
+    found, pods = place.get("configmap", "server-report"), place.pods()
+    text = (found or {}).get("data", {}).get(pods[0]) if pods else None
+    return Report.model_validate_json(text) if text else None
+
+
+def test_without_a_model_nobody_is_sent_there(idle):
+    place = idle
+    ready = place.condition("inferenceserver", "server", status="False", reason="NoModels")
+    assert "apply one with serverRef.name: server" in ready["message"]
+    place.condition("inferenceserver", "server", "Available", status="False")
+    assert not report(place).ready
+    pod = place.pod()["status"]
+    assert pod["phase"] == "Running"
+    assert {c["type"]: c["status"] for c in pod["conditions"]}["Ready"] == "False"
+
+
+def test_with_its_first_model_it_is_ready(idle):
+    place = idle
+    pod = place.pod()["metadata"]["uid"]
+    place.make_model()
+    place.until_serving(1)
+    assert place.answer() == 1.0
+    assert place.pod()["metadata"]["uid"] == pod
