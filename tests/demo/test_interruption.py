@@ -13,12 +13,14 @@ import pytest
 from rich.console import Console
 
 from gravswell.errors import UnavailableError
+from gravswell_operator.demo.digits import SklearnTrainer, load_digits
 from gravswell_operator.demo.interruption import full_disk_told
 from gravswell_operator.demo.view import Story
 
 PROGRAM = """
 import pathlib, sys, time
 from rich.console import Console
+from gravswell_operator.demo.digits import SklearnTrainer, load_digits
 from gravswell_operator.demo.interruption import interruptible
 from gravswell_operator.demo.view import Story
 
@@ -46,6 +48,19 @@ def test_whatever_asks_for_the_end_and_however_often_it_cleans_up(number: signal
             time.sleep(0.1)
         assert demo.wait(60) != 0
     assert (tmp_path / "clean").exists()
+
+
+def test_scikit_learn_does_not_swallow_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ctrl-C in the middle of a fit, which scikit-learn answers with a warning and a model that learnt less."""
+    trainer = SklearnTrainer(load_digits())
+    trainer.train(1)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.model, "_backprop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(1)
 
 
 def test_what_was_ignored_stays_ignored() -> None:

@@ -3,6 +3,7 @@
 Two frameworks train the same thing; everything after :class:`Trainer` is the same for both.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -80,8 +81,14 @@ class SklearnTrainer:
 
     def train(self, epochs: int) -> None:
         """As :meth:`Trainer.train`."""
-        for _ in range(epochs):
-            self.model.partial_fit(self._data.train_images, self._data.train_labels, classes=range(CLASSES))
+        with warnings.catch_warnings():
+            # scikit-learn takes a KeyboardInterrupt for the wish to train less, and warns that it did.
+            warnings.filterwarnings("error", message="Training interrupted by user")
+            try:
+                for _ in range(epochs):
+                    self.model.partial_fit(self._data.train_images, self._data.train_labels, classes=range(CLASSES))
+            except UserWarning:
+                raise KeyboardInterrupt from None
 
     def scores(self, images: Floats) -> Floats:
         """As :meth:`Trainer.scores`: probabilities."""
