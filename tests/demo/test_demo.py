@@ -156,8 +156,14 @@ def test_what_a_cluster_of_the_users_lacks_is_said_at_once(mark: dict[str, str],
             command = [*DEMO, *there, "--repository-url", "pvc://models/demo"]
             demo = subprocess.Popen(command, env=mark, stdout=output, stderr=output, start_new_session=True)
         wait_for("train for", demo, log)
+        second = run_demo(mark, *there, "--repository-url", "pvc://models/demo")  # before the first applies anything
         demo.send_signal(signal.SIGINT)
         assert demo.wait(timeout=120) != 0
+        assert "gravswell-demo" not in plane.kubectl("get", "configmaps", "--namespace=default", "--output=name")
+    assert second.returncode == 4, second.stdout[-3000:] + second.stderr[-3000:]
+    assert f"a demo runs on this cluster already (process {demo.pid} on " in second.stderr
+    assert "with InferenceServer digits, Model digits, ModelRepository models: wait for its end" in second.stderr
+    assert "train for" not in second.stdout
     said = log.read_text().partition("train for")[0]
     assert "No operator is installed there:" in said
     assert "Without GPUs there:" in said

@@ -16,6 +16,7 @@ from rich.table import Table
 from gravswell.errors import ConflictError, GravswellError, UnavailableError
 from gravswell_operator.api import crd
 from gravswell_operator.demo.fitting import Fitted
+from gravswell_operator.demo.interruption import first_error_counts
 from gravswell_operator.demo.local import ENTRY, Lab, classify, publish
 from gravswell_operator.demo.objects import (
     NAMESPACE,
@@ -60,7 +61,7 @@ def custom_resources(story: Story, kubectl: Kubectl) -> Iterator[None]:
             story.say("[dim]the custom resources of this cluster are used as they are[/]")
         yield
     except BaseException:
-        with _first_error_counts(story, "custom resource definitions"):
+        with first_error_counts(story, "custom resource definitions"):
             _remove_definitions(story, kubectl, missing)
         raise
     _remove_definitions(story, kubectl, missing)
@@ -98,15 +99,6 @@ def _remove_definitions(story: Story, kubectl: Kubectl, documents: list[dict[str
             kubectl("delete", "--ignore-not-found", "customresourcedefinitions", *unused)
         if used:
             step.note = f"but for {', '.join(sorted(used))}, of which the cluster has other objects"
-
-
-@contextmanager
-def _first_error_counts(story: Story, what: str) -> Iterator[None]:
-    """Around a clean-up after an error: when it fails too, say what it leaves, and let the first error be told."""
-    try:
-        yield
-    except GravswellError as error:
-        story.say(f"[yellow]Left in the cluster:[/] {escape(f'{what} ({error})')}")
 
 
 def installed_operator(kubectl: Kubectl) -> str | None:
@@ -247,7 +239,7 @@ def _swept(story: Story, kubectl: Kubectl, manifests: Manifests) -> Iterator[Non
     try:
         yield
     except BaseException:
-        with _first_error_counts(story, "what examples/ describes"), story.step("clean up"):
+        with first_error_counts(story, "what examples/ describes"), story.step("clean up"):
             kubectl("delete", "--ignore-not-found", "--filename=-", stdin=_references(manifests))
         raise
 

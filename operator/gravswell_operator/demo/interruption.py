@@ -9,7 +9,7 @@ from types import FrameType
 
 from rich.markup import escape
 
-from gravswell.errors import UnavailableError
+from gravswell.errors import GravswellError, UnavailableError
 from gravswell_operator.demo.view import Story
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -65,3 +65,12 @@ def full_disk_told() -> Iterator[None]:
             f"the disk is full{f' ({error.filename})' if error.filename else ''}: make room, or set TMPDIR (what the "
             "demo makes) and GRAVSWELL_CACHE (what it installs and builds once) to folders on a larger disk"
         ) from error
+
+
+@contextmanager
+def first_error_counts(story: Story, what: str) -> Iterator[None]:
+    """Around a clean-up after an error: when it fails too, say what it leaves, and let the first error be told."""
+    try:
+        yield
+    except GravswellError as error:
+        story.say(f"[yellow]Left in the cluster:[/] {escape(f'{what} ({error})')}")

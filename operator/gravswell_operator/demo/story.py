@@ -15,6 +15,7 @@ from rich.markup import escape
 from gravswell import quiver as qv
 from gravswell.errors import ConflictError, InvalidInputError, UnsupportedError
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
+from gravswell_operator.demo.claim import claimed
 from gravswell_operator.demo.cluster import installed_operator, require_free_names, serve_on_cluster
 from gravswell_operator.demo.digits import load_digits, trainer
 from gravswell_operator.demo.fitting import Fitted, fitted
@@ -55,7 +56,7 @@ def tell(story: Story, options: Options) -> None:
     started = time.monotonic()
     with interruptible(story), full_disk_told(), ExitStack() as stack:
         folder = stack.enter_context(_repository_folder(options))
-        users = _users_cluster(story, options.context, options) if options.context is not None else None
+        users = _users_cluster(story, options.context, options, stack) if options.context is not None else None
         build = stack.enter_context(BackgroundBuild()) if options.cluster and users is None else None
 
         lab = _train_and_publish(story, options, folder)
@@ -142,8 +143,11 @@ def _development_cluster(story: Story, binaries: Binaries) -> Iterator[DevCluste
             cluster.stop()
 
 
-def _users_cluster(story: Story, context: str, options: Options) -> tuple[Kubectl, Fitted]:
-    """The user's own cluster, asked before anything else is begun, and what of the examples it can run."""
+def _users_cluster(story: Story, context: str, options: Options, stack: ExitStack) -> tuple[Kubectl, Fitted]:
+    """The user's own cluster, asked before anything else is begun, and what of the examples it can run.
+
+    Until ``stack`` is closed, no other demo can begin there.
+    """
     kubectl = Kubectl(_users_kubectl(story), options.kubeconfig, context)
     with story.step(f"reach the cluster of the context {context}"):
         kubectl("get", "--raw=/readyz")
@@ -163,6 +167,7 @@ def _users_cluster(story: Story, context: str, options: Options) -> tuple[Kubect
     fit = fitted(examples(), nodes)
     if fit.without:
         story.say(f"[yellow]Without GPUs there:[/] {escape(fit.without)}")
+    stack.enter_context(claimed(story, kubectl, fit.manifests))
     require_free_names(kubectl, fit.manifests)
     return kubectl, fit
 

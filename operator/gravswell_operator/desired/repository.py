@@ -1,5 +1,9 @@
 """The children of a ``ModelRepository``: the lister, its account, and the ConfigMap that it writes."""
 
+from collections import defaultdict
+from collections.abc import Iterable
+
+from gravswell.serving.contracts import SERVED_KEY, Desired, Report, Served
 from gravswell_operator import names
 from gravswell_operator.api import ModelRepository
 from gravswell_operator.desired.agent import agent_container
@@ -17,14 +21,34 @@ from gravswell_operator.desired.objects import (
 from gravswell_operator.desired.source import source
 
 
-def children(repository: ModelRepository, options: Options) -> list[Manifest]:
-    """Everything that a repository needs in its namespace, in the order in which it is applied."""
+def what_is_served(url: str, servers: Iterable[tuple[Desired | None, Iterable[Report]]]) -> Served:
+    """What a repository's servers serve or shall serve, by what each was told last and what its agents say.
+
+    What a server was told of another ``url`` is of no version here. What is loaded may be, for a while; it counts.
+    """
+    found: defaultdict[str, set[int]] = defaultdict(set)
+    for desired, reports in servers:
+        if desired is not None and desired.repository == url:
+            for model in desired.models:
+                found[model.name].add(model.version)
+        for loaded in (model for report in reports for model in report.models):
+            found[loaded.name] |= {loaded.loaded_version} if loaded.loaded_version is not None else set()
+    entries = {name: tuple(sorted(numbers)) for name, numbers in sorted(found.items()) if numbers}
+    return Served(repository=url, entries=entries)
+
+
+def children(repository: ModelRepository, options: Options, served: Served | None = None) -> list[Manifest]:
+    """Everything that a repository needs in its namespace, in the order in which it is applied.
+
+    ``served`` is what its lister shall pin: nothing, before any server is known.
+    """
     name = repository.metadata.name
     own = names.lister(name)
     service_account = repository.spec.service_account_name or own
     listing = names.listing_configmap(name)
     role = names.ROLE_LISTER
-    made = [child(repository, "v1", "ConfigMap", listing, role=role)]
+    served = served or Served(repository=repository.spec.url)
+    made = [child(repository, "v1", "ConfigMap", listing, role=role, data={SERVED_KEY: served.to_json()})]
     if repository.spec.service_account_name is None:
         made.append(account(repository, own, options, role=role))
     made += configmap_access(repository, own, service_account, role=role, write=[listing])

@@ -89,7 +89,13 @@ def _headless(server: InferenceServer) -> Manifest:
 
 
 def _disruption_budget(server: InferenceServer) -> Manifest:
-    spec = {"maxUnavailable": 1, "selector": {"matchLabels": names.server_selector(server.metadata.name)}}
+    spec = {
+        "maxUnavailable": 1,
+        "selector": {"matchLabels": names.server_selector(server.metadata.name)},
+        # A replica that is not ready takes no traffic. By the default it could not be evicted before it is ready, and
+        # a model that never loads would hold up every drain of its node.
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
     name = server.metadata.name
     return child(server, "policy/v1", "PodDisruptionBudget", name, role=names.ROLE_TRITON, spec=spec)
 

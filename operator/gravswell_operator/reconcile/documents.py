@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from pydantic import ValidationError
 
-from gravswell.serving.contracts import DESIRED_KEY, LISTING_KEY, Desired, Listing, Report
+from gravswell.serving.contracts import DESIRED_KEY, LISTING_KEY, SERVED_KEY, Desired, Listing, Report, Served
 from gravswell_operator.state import ConfigMapState
 
 
@@ -30,6 +30,14 @@ def _report(text: str) -> Report | None:
         return Report.model_validate_json(text)
     except ValidationError:
         return None  # of an agent of another release: the replica counts as one that has not reported
+
+
+@lru_cache(maxsize=256)
+def _served(text: str) -> Served | None:
+    try:
+        return Served.model_validate_json(text)
+    except ValidationError:
+        return None  # the operator's own document, so it is written anew
 
 
 def _words(error: ValidationError) -> str:
@@ -67,3 +75,9 @@ def reports(state: ConfigMapState | None) -> dict[str, Report]:
     """What a server's agents say, by pod."""
     data = state.data if state is not None else {}
     return {pod: report for pod, text in data.items() if (report := _report(text)) is not None}
+
+
+def served(state: ConfigMapState | None) -> Served | None:
+    """What a repository's lister was told to pin last."""
+    text = state.data.get(SERVED_KEY) if state is not None else None
+    return _served(text) if text else None

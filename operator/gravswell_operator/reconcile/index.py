@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+from gravswell.serving.contracts import LISTING_KEY
 from gravswell_operator import conditions, names
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.cluster import resources
@@ -111,6 +112,8 @@ class Index:
         if change.key.resource is resources.POD and len(owners) == 1 and _same_view(change):
             return set()
         woken = set(owners)
+        if change.key.resource is resources.CONFIG_MAP and _same_listing(change):
+            return woken  # the operator itself told the lister what is served
         if change.key.resource in (resources.POD, resources.CONFIG_MAP):
             # Reports and pods are what Models are judged by; listings, what they are resolved by.
             for owner in owners:
@@ -122,6 +125,14 @@ class Index:
 
 def _same_view(change: Change) -> bool:
     return change.old is not None and change.new is not None and bool(change.old.view == change.new.view)
+
+
+def _same_listing(change: Change) -> bool:
+    """Whether this is the ConfigMap of a lister, and what it says of its repository is the same as before."""
+    if change.old is None or change.new is None or owner_key(change.new) != owner_key(change.old):
+        return False
+    texts = [record.view.data.get(LISTING_KEY) for record in (change.old, change.new)]
+    return texts[0] is not None and texts[0] == texts[1]
 
 
 def _references(record: Record) -> list[Key]:

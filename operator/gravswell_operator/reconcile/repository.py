@@ -2,11 +2,12 @@
 
 from gravswell.errors import GravswellError
 from gravswell.kube import errors
+from gravswell.serving.contracts import Served
 from gravswell_operator import names, state
-from gravswell_operator.api import ModelRepository
+from gravswell_operator.api import InferenceServer, ModelRepository
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Record
-from gravswell_operator.desired.repository import children
+from gravswell_operator.desired.repository import children, what_is_served
 from gravswell_operator.reconcile import apply, documents, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.statuses import repository as statuses
@@ -18,7 +19,7 @@ async def reconcile(context: Context, record: Record) -> None:
     name, namespace = repository.metadata.name, repository.metadata.namespace
     failure: GravswellError | None = None
     try:
-        await apply.apply_children(context, record, children(repository, context.options))
+        await apply.apply_children(context, record, children(repository, context.options, _served(context, record)))
     except errors.NamespaceTerminatingError:
         raise  # no failure, and nobody reads what it would say
     except GravswellError as error:
@@ -34,3 +35,24 @@ async def reconcile(context: Context, record: Record) -> None:
     await status.write(context, record, statuses.findings(view), statuses.fields(repository, listing))
     if failure is not None:
         raise failure
+
+
+def _served(context: Context, record: Record) -> Served:
+    servers: list[InferenceServer] = context.referrers(record.key, resources.INFERENCE_SERVER)
+    repository: ModelRepository = record.view
+    namespace = repository.metadata.namespace
+
+    def configmap(name: str) -> state.ConfigMapState | None:
+        found: state.ConfigMapState | None = context.child(resources.CONFIG_MAP, namespace, name)
+        return found
+
+    return what_is_served(
+        repository.spec.url,
+        (
+            (
+                documents.desired(configmap(names.desired_configmap(server.metadata.name))),
+                documents.reports(configmap(names.report_configmap(server.metadata.name))).values(),
+            )
+            for server in servers
+        ),
+    )

@@ -10,6 +10,7 @@ from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.desired.models import Resolution, resolve_server
 from gravswell_operator.desired.placement import may_surge, must_make_room
+from gravswell_operator.desired.repository import what_is_served
 from gravswell_operator.desired.server import ServerPlan, children
 from gravswell_operator.reconcile import apply, documents, status
 from gravswell_operator.reconcile.context import Context
@@ -61,8 +62,27 @@ async def reconcile(context: Context, record: Record) -> None:
         reports=documents.reports(report_map),
     )
     await status.write(context, record, statuses.findings(view), statuses.fields(view))
+    if isinstance(repository, ModelRepository):
+        _tell_lister(context, server, repository, report_map)
     if failure is not None:
         raise failure
+
+
+def _tell_lister(
+    context: Context, server: InferenceServer, repository: ModelRepository, report_map: state.ConfigMapState | None
+) -> None:
+    """Let the repository's own reconcile tell its lister what is served, where this server serves what is not told.
+
+    What is served no more waits for whatever wakes the repository next: that it is kept for longer harms nobody.
+    """
+    name, namespace = server.metadata.name, server.metadata.namespace
+    desired = documents.desired(context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(name)))
+    own = what_is_served(repository.spec.url, [(desired, documents.reports(report_map).values())]).entries
+    listing = names.listing_configmap(repository.metadata.name)
+    said = documents.served(context.child(resources.CONFIG_MAP, namespace, listing))
+    told = said.entries if said is not None else {}
+    if any(not set(versions) <= set(told.get(entry, ())) for entry, versions in own.items()):
+        context.queue.add(repository_key(server))
 
 
 def _resolve(context: Context, server: InferenceServer, repository: ModelRepository) -> Resolution:
