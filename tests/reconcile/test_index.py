@@ -117,6 +117,16 @@ def test_a_listing_wakes_everything_that_is_resolved_by_it(world):
     assert woken == {"ModelRepository models", "InferenceServer server", "Model m"}
 
 
+def test_what_a_lister_is_told_to_pin_concerns_nobody_else(world):
+    world.own(resources.INFERENCE_SERVER, "server")
+    label = {names.LABEL_REPOSITORY: "models"}
+    world.child(resources.CONFIG_MAP, "models-listing", label, data={"listing.json": "a"})
+    woken = world.child(resources.CONFIG_MAP, "models-listing", label, data={"listing.json": "a", "served.json": "b"})
+    assert woken == {"ModelRepository models"}
+    woken = world.child(resources.CONFIG_MAP, "models-listing", label, data={"listing.json": "c", "served.json": "b"})
+    assert woken == {"ModelRepository models", "InferenceServer server"}
+
+
 def test_a_pod_that_says_nothing_new_wakes_nobody(world):
     labels = {names.LABEL_SERVER: "server"}
     assert world.child(resources.POD, "p", labels) == {"InferenceServer server"}

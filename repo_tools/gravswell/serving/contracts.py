@@ -3,6 +3,7 @@
 ``<server>-desired``      key ``desired.json``   operator → agents    :class:`Desired`
 ``<server>-report``       key ``<pod name>``     agent → operator     :class:`Report`
 ``<repository>-listing``  key ``listing.json``   lister → operator    :class:`Listing`
+``<repository>-listing``  key ``served.json``    operator → lister    :class:`Served`
 
 The library owns the schemas and the operator imports them, so the two sides can be upgraded apart: unknown fields are
 ignored on reading, and ``schema`` names the version of the document.
@@ -21,6 +22,7 @@ from gravswell.names import PROOF_PREFIX
 
 DESIRED_KEY = "desired.json"
 LISTING_KEY = "listing.json"
+SERVED_KEY = "served.json"
 
 PRIVATE_PREFIX = PROOF_PREFIX
 """Names of the private models under which golden proofs run: no desired model may have such a name."""
@@ -233,3 +235,13 @@ class Listing(Document):
         """Short digest of what is listed, whenever it was seen."""
         content = "\n".join(entry.to_json() for entry in self.entries)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+class Served(Document):
+    """What the servers of one ``ModelRepository`` serve or shall serve: its lister pins it, and nobody prunes it."""
+
+    schema_: Literal["gravswell.dev/served/v1"] = Field(default="gravswell.dev/served/v1", alias="schema")
+    repository: str
+    """URL of the repository, as its user gave it."""
+    entries: dict[str, tuple[Version, ...]] = Field(default_factory=dict)
+    """By entry: the versions, ascending."""

@@ -19,6 +19,8 @@ class Snapshot(NamedTuple):
 
     data: dict[str, str]
     resource_version: str
+    uid: str = ""
+    """Of the ConfigMap: another one of the same name has another."""
 
 
 class ConfigMap:
@@ -70,4 +72,5 @@ class ConfigMap:
 
 
 def _snapshot(found: Body) -> Snapshot:
-    return Snapshot(dict(found.get("data") or {}), str(found["metadata"]["resourceVersion"]))
+    metadata = found["metadata"]
+    return Snapshot(dict(found.get("data") or {}), str(metadata["resourceVersion"]), str(metadata["uid"]))

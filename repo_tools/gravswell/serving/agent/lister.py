@@ -1,6 +1,7 @@
 """``gravswell agent list``: what a repository holds, written where the operator reads it.
 
-The operator holds no credentials for repositories; this small program has those of one and writes one ConfigMap.
+The operator holds no credentials for repositories; this small program has those of one and writes one ConfigMap. What
+the operator says there of what is served, it pins in the repository.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -22,16 +24,21 @@ from gravswell.errors import (
 )
 from gravswell.kube.backoff import Backoff
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.serving.agent.configmaps import ConfigMap
+from gravswell.serving.agent.configmaps import ConfigMap, Snapshot
+from gravswell.serving.agent.pinning import Pinning
 from gravswell.serving.contracts import (
     LISTING_KEY,
     PRIVATE_PREFIX,
+    SERVED_KEY,
     ListedEntry,
     ListedVersion,
     Listing,
     Reason,
+    Served,
     is_text,
 )
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +158,7 @@ class Lister:
         self._known_as = known_as or url
         self._configmap = configmap
         self._interval = interval
+        self._pinning = Pinning(url)
         self.last: Listing | None = None
         """What was seen last."""
         self.has_listed = False
@@ -179,7 +187,8 @@ class Lister:
             await asyncio.sleep(pause)
 
     async def _turn(self, now: datetime) -> None:
-        written = await self._read()
+        there = await self._configmap.read()
+        written = _listed(there)
         self.last = self.last or written
         new = merged(self.last, await self._list(now))
         if new.message and (self.last is None or self.last.message != new.message):
@@ -189,36 +198,61 @@ class Lister:
             await self._configmap.merge({LISTING_KEY: new.to_json()})
             log.info("%d entries, digest %s", len(new.entries), new.digest)
         self.has_listed = True
+        await self._pin(there, new)
+
+    async def _pin(self, there: Snapshot, listing: Listing) -> None:
+        served = _served(there)
+        if served is None or served.repository != listing.repository or not listing.accessible:
+            return
+        where = f"{self._configmap.namespace}/{self._configmap.name.removesuffix('-listing')}"
+        cluster = f"{where} ({there.uid[:8]})"  # two clusters may call their repositories the same
+        await self._in_thread(self._pinning.keep, cluster, served, [entry.name for entry in listing.entries])
 
     async def _list(self, now: datetime) -> Listing:
-        """What the repository holds. Its store may be slow or away for long: that is no fault of this loop."""
-        listing = asyncio.ensure_future(asyncio.to_thread(list_repository, self._url, now, self.last, self._known_as))
-        try:
-            while not listing.done():
-                self._beat = time.monotonic()
-                await asyncio.wait({listing}, timeout=BEAT_SECONDS)
-            return listing.result()
-        finally:
-            listing.cancel()
+        """What the repository holds."""
+        return await self._in_thread(list_repository, self._url, now, self.last, self._known_as)
 
-    async def _read(self) -> Listing | None:
-        """What an earlier lister wrote: its entries stand while the repository cannot be read."""
-        text = (await self._configmap.read()).data.get(LISTING_KEY)
-        if not text:
-            return None
+    async def _in_thread(self, work: Callable[..., T], *given: object) -> T:
+        """What asks the store, which may be slow or away for long: that is no fault of this loop."""
+        working = asyncio.ensure_future(asyncio.to_thread(work, *given))
         try:
-            return Listing.model_validate_json(text)
-        except ValueError as error:
-            log.warning("the listing that is there cannot be read and is replaced: %s", error)
-            return None
+            while not working.done():
+                self._beat = time.monotonic()
+                await asyncio.wait({working}, timeout=BEAT_SECONDS)
+            return working.result()
+        finally:
+            working.cancel()
+
+
+def _listed(there: Snapshot) -> Listing | None:
+    """What an earlier lister wrote: its entries stand while the repository cannot be read."""
+    text = there.data.get(LISTING_KEY)
+    if not text:
+        return None
+    try:
+        return Listing.model_validate_json(text)
+    except ValueError as error:
+        log.warning("the listing that is there cannot be read and is replaced: %s", error)
+        return None
+
+
+def _served(there: Snapshot) -> Served | None:
+    """What the operator says that is served; None where it is of a release that says nothing, or of a later one."""
+    text = there.data.get(SERVED_KEY)
+    try:
+        return Served.model_validate_json(text) if text else None
+    except ValueError as error:
+        log.warning("what the operator says of what is served cannot be read: %s", error)
+        return None
 
 
 def _entry(reader: RepositoryReader, name: str) -> ListedEntry:
+    aliases = reader.aliases(name)  # first, so that what was exported and promoted meanwhile dangles in no listing
     versions = tuple(
         ListedVersion(number=info.number, digest=info.digest, size=info.size, created=info.created)
         for info in reader.versions(name)
     )
-    return ListedEntry(name=name, versions=versions, aliases=reader.aliases(name))
+    return ListedEntry(name=name, versions=versions, aliases=aliases)
 
 
 def _reason(error: GravswellError) -> Reason:

@@ -1,0 +1,36 @@
+"""What the operator tells a repository's lister to pin."""
+
+from gravswell.serving.contracts import Desired, DesiredModel, ModelReport, ModelState, Report
+from gravswell_operator.desired.repository import what_is_served
+
+URL = "gs://bucket/models"
+
+
+def desired(*models, url=URL):
+    return Desired(repository=url, models=tuple(DesiredModel(name=name, version=number) for name, number in models))
+
+
+def report(*models):
+    told = [
+        ModelReport(name=name, state=ModelState.LOADING, desired_version=9, loaded_version=loaded)
+        for name, loaded in models
+    ]
+    return Report(pod="p", models=tuple(told))
+
+
+def test_what_is_wanted_and_what_is_still_loaded():
+    served = what_is_served(
+        URL,
+        [
+            (desired(("digits", 4), ("scale", 1)), [report(("digits", 3), ("scale", 1)), report(("digits", 4))]),
+            (desired(("digits", 2)), []),
+            (desired(("theirs", 7), url="gs://bucket/others"), [report(("digits", 1), ("new", None))]),
+            (None, []),
+        ],
+    )
+    assert served.repository == URL
+    assert served.entries == {"digits": (1, 2, 3, 4), "scale": (1,)}
+
+
+def test_nothing():
+    assert what_is_served(URL, []).entries == {}
