@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 from gravswell import quiver as qv
 from gravswell.errors import NotFoundError
 from gravswell.quiver.layout import CLAIM
@@ -104,12 +106,17 @@ def go_on(url: str | Path, model: Path, seen: Versions) -> None:
     made: dict[str, set[int]] = {}
     for name in BEFORE:
         entry = repo.models.get(name) or repo.add(name)
+        if RepositoryReader(url).config(name) is None:
+            with pytest.raises(NotFoundError, match="remove it again"):  # it was to be removed
+                entry.export_version(model)
+            repo.remove(name)
+            entry = repo.add(name)
         numbers = [int(entry.export_version(model).split("/")[-2]) for _ in range(2)]
         assert numbers[0] > max(seen.get(name, ()), default=0), f"{name}/{numbers[0]} was there before"
         assert list(entry.inputs) == ["x"]
         made[name] = set(numbers)
     found = found_in(url)
-    assert all(numbers <= set(found[name]) for name, numbers in made.items())
+    assert all(numbers <= set(found[name]) for name, numbers in made.items()), found
 
 
 def remains(url: str | Path, keys: Sequence[str]) -> list[str]:

@@ -236,6 +236,12 @@ class Publication:
 
     def _config(self) -> StoredConfig:
         stored = stored_config(self._reader, self._entry)
+        if stored.text is None and self._reader.state(self._entry)[0].next_version > 1:
+            # Where entries go object by object this one goes first, once the numbers of the others are remembered.
+            raise NotFoundError(
+                f"{stored.config.where} is not there, and versions of {self._entry} were removed: so is the entry, or "
+                f"it was to be when that was interrupted; remove it again, or start over with add(…, force=True)"
+            )
         message, wanted = stored.config.message, self._max_batch_size
         if message.name not in ("", self._entry):
             raise InvalidInputError(

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, VerificationError
@@ -86,19 +85,23 @@ class ModelRepository:
         with self._store.staging() as stage:
             with refusals_told(stage):
                 (stage / CONFIG).write_text(new_config(name, platform))
-            try:
-                with self._store.exclusive():
-                    self._reader.state(name)  # one that is damaged is told before anything is changed
-                    replace = force and self._reader.has(name)
-                    if replace:
-                        self._remember(name)
-                    self._store.publish(stage, name, replace=replace)
-                    forget_aliases(self._store, name)  # last: they may name versions until these are gone
-            except ConflictError:
-                raise ConflictError(
-                    f"{self._store.location(name)} exists already: take it with repo.models[{name!r}], "
-                    f"or replace it with force"
-                ) from None
+            with self._store.exclusive():
+                self._reader.state(name)  # one that is damaged is told before anything is changed
+                replace = force and self._reader.has(name)
+                if not replace:
+                    try:
+                        self._store.publish(stage, name)
+                    except ConflictError:
+                        replace = force and self._reader.has(name)  # where nothing locks, added a moment ago
+                        if not replace:
+                            raise ConflictError(
+                                f"{self._store.location(name)} exists already: take it with repo.models[{name!r}], "
+                                f"or replace it with force"
+                            ) from None
+                if replace:
+                    self._remember(name)
+                    self._store.publish(stage, name, replace=True)
+                forget_aliases(self._store, name)  # last: they may name versions until these are gone
         self.refresh()
         return self._models.get(name) or Entry(self._store, name)  # somebody may have removed it by now
 
@@ -111,6 +114,7 @@ class ModelRepository:
         :param only_empty: ConflictError if it has a version, also one that somebody published a moment ago.
         """
         with self._store.exclusive():
+            self._reader.state(name)  # as in add
             if not self._reader.has(name):
                 known = ", ".join(self._reader.entries()) or "none"
                 raise NotFoundError(f"there is no entry {name!r} in {self._store.location('')}; entries: {known}")
@@ -122,7 +126,10 @@ class ModelRepository:
         self.refresh()
 
     def _remember(self, name: str) -> None:
-        highest = max(self._reader.numbers(name), default=0)
+        try:
+            highest = max(self._reader.numbers(name), default=0)
+        except NotFoundError:
+            return  # others removed it this moment, and remembered its numbers
         if highest:
             remember_numbers(self._store, name, highest + 1)
 
@@ -133,7 +140,10 @@ class ModelRepository:
         """
         with self._store.exclusive():
             for name in self._reader.entries():
-                with suppress(VerificationError):  # what is remembered is damaged, and goes too
+                try:
+                    self._remember(name)
+                except VerificationError:  # what is remembered is damaged, and goes too; the removal writes it anew
+                    self._store.delete(state_key(name))
                     self._remember(name)
                 self._store.remove_folder(name)
             for name in self._store.children().files:
