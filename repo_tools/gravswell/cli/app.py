@@ -17,6 +17,7 @@ from gravswell.cli.comparison import diff
 from gravswell.cli.linting import lint
 from gravswell.cli.output import stderr
 from gravswell.cli.serve import serve
+from gravswell.cli.transfer import copy, sync
 from gravswell.errors import GravswellError, UnsupportedError
 
 PLUGIN_GROUP = "gravswell.commands"
@@ -75,6 +76,8 @@ aliases.register(app)
 pruning.register(app)
 app.command()(lint)
 app.command()(diff)
+app.command()(copy)
+app.command()(sync)
 app.command()(serve)
 app.add_typer(agent)
 

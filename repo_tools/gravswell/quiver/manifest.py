@@ -69,6 +69,14 @@ class VerificationRecord(_Part):
     errors: dict[str, OutputError] = Field(default_factory=dict)
 
 
+class SourceRecord(_Part):
+    """The version that this one is a copy of, under another name."""
+
+    model: str
+    version: int = Field(ge=1)
+    digest: Sha256
+
+
 class Manifest(_Part):
     """One published version. Every field is immutable from the moment it is written."""
 
@@ -87,10 +95,13 @@ class Manifest(_Part):
     framework: str
     gravswell: str
     verification: VerificationRecord
+    source: SourceRecord | None = None
+    """What it was copied from, where it got another name on the way; it has that version's files, times and proof."""
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""
-        return (self.model_dump_json(by_alias=True, indent=2) + "\n").encode()
+        unset = {"source"} if self.source is None else None
+        return (self.model_dump_json(by_alias=True, indent=2, exclude=unset) + "\n").encode()
 
     @classmethod
     def from_bytes(cls, data: bytes, *, where: str) -> "Manifest":

@@ -171,6 +171,7 @@ class Store(ABC):
         *,
         replace: bool = False,
         label: str = "",
+        copy_of: str = "",
         check: Callable[[], None] = lambda: None,
         progress: Progress | None = None,
     ) -> None:
@@ -180,6 +181,8 @@ class Store(ABC):
         not yet replaced. There a folder of several files needs a ``.manifest.json``, which is what makes it appear.
 
         :param label: what :meth:`uploads` shows of a version until it appears.
+        :param copy_of: the version's digest, where it is a copy of one that has this number elsewhere: a bucket keeps
+            the number of a copy that was interrupted, for the next copy of the same to go on with.
         :param check: called for a version once its number is taken, and before it can appear: whoever takes another
             number later sees this one, whoever took one earlier is seen. What it raises ends the publication, and
             frees the number.

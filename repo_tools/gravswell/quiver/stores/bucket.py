@@ -9,6 +9,9 @@ How a version appears (:meth:`BucketStore.publish`):
 3. The files are uploaded, the claim is confirmed, and ``N/.manifest.json`` is created if absent: the one write that
    makes the version exist. The claim is deleted; readers take a version with both for published.
 
+A copy of a version that has its number elsewhere, with the same bytes, does not give that number up when it fails: its
+claim stays, names the digest, and the next copy of the same goes on with it (:data:`COPIES_STAY`).
+
 How one ends: a *tombstone*, an empty ``N/.manifest.json`` (:mod:`gravswell.quiver.stores.listing`), hides it in one
 write. Where an upload may still be going on, the tombstone is created if absent, so that exactly one of writer and
 cleaner wins, and it stays for :data:`TOMBSTONES_STAY`. The number is remembered before its last object goes.
@@ -34,7 +37,7 @@ from gravswell.quiver.layout import CLAIM, CONFIG, check_key, parse_version
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.stores import ranges
 from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, Overwrite, PutMode, R, Store, T, Upload
-from gravswell.quiver.stores.claims import EXPIRY, Claim, take_over, upload_of
+from gravswell.quiver.stores.claims import EXPIRY, Claim, is_copy, take_over, upload_of
 from gravswell.quiver.stores.listing import Listing
 from gravswell.quiver.stores.memory import read_state, remember_numbers
 from gravswell.quiver.stores.objects import ObjectInfo, Objects
@@ -42,6 +45,9 @@ from gravswell.quiver.stores.progress import Counter, Progress
 
 TOMBSTONES_STAY = timedelta(days=1)
 """How long a number whose writer may only be asleep stays closed to it, by the store's clock."""
+
+COPIES_STAY = timedelta(days=7)
+"""How long a copy that was interrupted may be gone on with, before its number is closed and its files cleared away."""
 
 _TOMBSTONE = b""
 _WORKERS = 8
@@ -164,6 +170,7 @@ class BucketStore(Store):
         *,
         replace: bool = False,
         label: str = "",
+        copy_of: str = "",
         check: Callable[[], None] = lambda: None,
         progress: Progress | None = None,
     ) -> None:
@@ -174,7 +181,7 @@ class BucketStore(Store):
         if mark != MANIFEST and (rest or len(files) != 1):
             raise InvalidInputError(f"{self.location(folder)} would have no {MANIFEST}, which makes a folder appear")
         if parse_version(rest) is not None:
-            claim = Claim(self._objects, self._key(f"{folder}/{CLAIM}"), label)
+            claim = Claim(self._objects, self._key(f"{folder}/{CLAIM}"), label, copy_of)
             self._publish_version(entry, int(rest), files, mark, claim=claim, check=check, progress=progress)
         elif rest:
             raise InvalidInputError(f"{self.location(folder)}: only entries and their versions are published")
@@ -218,17 +225,17 @@ class BucketStore(Store):
         with claim:
             try:
                 view = self.view(entry)
-                self._require_free(view, entry, number)
+                self._require_free(view, entry, number, resumed=claim.resumed)
                 self._sweep(view, entry, now=view.objects[f"{folder}/{CLAIM}"].modified, own=number)
                 check()
             except BaseException:
-                self._quietly(claim.drop)
+                self._quietly(claim.leave if claim.resumed else claim.drop)
                 raise
             try:
                 self._upload(folder, {name: path for name, path in files.items() if name != mark}, progress)
                 claim.confirm()
             except BaseException:
-                self._quietly(lambda: self._abandon(entry, number))
+                self._quietly(claim.leave if claim.copy_of else lambda: self._abandon(entry, number))
                 raise
             self._complete(entry, number, f"{folder}/{mark}", files[mark].read_bytes())
             self._quietly(claim.drop)  # a reader takes a version with both for published
@@ -245,10 +252,11 @@ class BucketStore(Store):
         for name in sorted(name for name, size in sizes.items() if size >= _LARGE):
             put(name)
 
-    def _require_free(self, view: Listing, entry: str, number: int) -> None:
+    def _require_free(self, view: Listing, entry: str, number: int, *, resumed: bool) -> None:
         """Now that the claim is ours: nothing else there, the number not used before, and the entry there."""
         folder = f"{entry}/{number}"
-        if {key for key in view.objects if key.startswith(f"{folder}/")} != {f"{folder}/{CLAIM}"}:
+        there = {key for key in view.objects if key.startswith(f"{folder}/")}
+        if f"{folder}/{MANIFEST}" in there or (there != {f"{folder}/{CLAIM}"} and not resumed):
             raise ConflictError(f"{self.location(folder)} exists already, or was removed this moment")
         uploads = _uploads(view, entry)
         if not any(key.split("/")[1] not in uploads for key in view.visible):
@@ -294,6 +302,8 @@ class BucketStore(Store):
         elif claim is not None and now - claim.modified >= EXPIRY:
             if mark is not None:
                 self._delete([claim.key])
+            elif now - claim.modified < COPIES_STAY and is_copy(self._objects, self._key(claim.key)):
+                pass
             elif take_over(self._objects, self._key(claim.key), now=now):
                 self._abandon(entry, number)
 

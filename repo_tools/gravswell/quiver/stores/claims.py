@@ -38,8 +38,10 @@ class _Content(BaseModel):
     """What the writer says of its version to other writers."""
     beat: int
     """Counts the renewals, so that no two contents, and on S3 no two etags, are the same."""
+    copy_of: str = ""
+    """The digest of what is copied here, where it is a copy: another writer of the same bytes may go on with it."""
     abandoned: bool = False
-    """Set by a cleaner that took the claim over."""
+    """Set by a cleaner that took the claim over, or by the writer of a copy that ended before its time."""
 
     def to_bytes(self) -> bytes:
         return (self.model_dump_json(by_alias=True) + "\n").encode()
@@ -48,11 +50,16 @@ class _Content(BaseModel):
 class Claim:
     """The claim at ``key``, taken and renewed in the background while the with-statement lasts. ConflictError if taken.
 
-    Leaving does not remove it: who holds it decides what is left behind (:meth:`drop`).
+    Leaving does not remove it: who holds it decides what is left behind (:meth:`drop`, :meth:`leave`).
+
+    With ``copy_of``, a claim of an earlier copy of that digest is taken over, at once where that one left it, and else
+    when it is not renewed for more than a beat. Both write the same bytes, so nothing depends on which of them does.
     """
 
-    def __init__(self, objects: Objects, key: str, label: str = "") -> None:
-        self._objects, self._key, self._label = objects, key, label
+    def __init__(self, objects: Objects, key: str, label: str = "", copy_of: str = "") -> None:
+        self._objects, self._key, self._label, self.copy_of = objects, key, label, copy_of
+        self.resumed = False
+        """Whether files of an earlier copy may lie beside it."""
         self._writer = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
         self._beat = 0
         self._etag = ""
@@ -62,7 +69,13 @@ class Claim:
         self._thread = threading.Thread(target=self._renew_always, name="gravswell-claim", daemon=True)
 
     def __enter__(self) -> Self:
-        self._etag = self._objects.put(self._key, self._content(), Create())
+        try:
+            self._etag = self._objects.put(self._key, self._content(), Create())
+        except ConflictError:
+            if not self.copy_of:
+                raise
+            self._etag = self._resume()
+            self.resumed = True
         self._thread.start()
         return self
 
@@ -85,11 +98,29 @@ class Claim:
                     f"was removed meanwhile"
                 ) from self._lost
 
-    def drop(self) -> None:
-        """Remove it."""
+    def leave(self) -> None:
+        """Leave it for the next copy of the same to go on with."""
         self._ended.set()
         with self._renewing:
-            self._objects.delete([self._key])
+            self._beat += 1
+            left = self._as_content().model_copy(update={"abandoned": True})
+            self._objects.put(self._key, left.to_bytes(), Update(self._etag))
+
+    def _resume(self) -> str:
+        found = self._objects.get(self._key)
+        try:
+            content = _Content.model_validate_json(found.data)
+        except ValidationError:
+            content = _Content(writer="another program", beat=0)
+        busy = ConflictError(f"{self._objects.at(self._key)}: {content.writer} is writing it, or died doing so")
+        if content.copy_of != self.copy_of:
+            raise busy
+        if not content.abandoned:
+            self._ended.wait(BEAT.total_seconds() * 1.25)
+            if self._objects.get(self._key).etag != found.etag:
+                raise busy  # it lives
+        self._beat = content.beat + 1
+        return self._objects.put(self._key, self._content(), Update(found.etag))
 
     def _renew_always(self) -> None:
         while not self._ended.wait(BEAT.total_seconds()):
@@ -101,7 +132,10 @@ class Claim:
                 _log.debug("the claim is not renewed: %s", error)
 
     def _content(self) -> bytes:
-        return _Content(writer=self._writer, label=self._label, beat=self._beat).to_bytes()
+        return self._as_content().to_bytes()
+
+    def _as_content(self) -> _Content:
+        return _Content(writer=self._writer, label=self._label, beat=self._beat, copy_of=self.copy_of)
 
 
 def upload_of(objects: Objects, key: str, number: int) -> Upload | None:
@@ -115,6 +149,14 @@ def upload_of(objects: Objects, key: str, number: int) -> Upload | None:
     except ValidationError:
         return Upload(number, writer="another program", label="")
     return Upload(number, content.writer, content.label)
+
+
+def is_copy(objects: Objects, key: str) -> bool:
+    """Whether the claim at ``key`` is of a copy, which may be gone on with for longer than others live."""
+    try:
+        return bool(_Content.model_validate_json(objects.get(key).data).copy_of)
+    except (NotFoundError, ValidationError):
+        return False
 
 
 def take_over(objects: Objects, key: str, *, now: datetime) -> bool:

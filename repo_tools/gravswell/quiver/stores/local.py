@@ -177,6 +177,7 @@ class LocalStore(Store):
         *,
         replace: bool = False,
         label: str = "",  # noqa: ARG002 - nobody sees it on its way
+        copy_of: str = "",  # noqa: ARG002 - nothing is left of one that was interrupted
         check: Callable[[], None] = lambda: None,
         progress: Progress | None = None,  # noqa: ARG002 - a rename has no parts
     ) -> None:

@@ -1,0 +1,121 @@
+"""``gravswell copy`` and ``sync``: versions from one repository to another."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+from gravswell.cli.output import Output, OutputOption, emit
+from gravswell.cli.shared import parse_target, work_display
+from gravswell.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from gravswell.quiver.transfer import Plan, Transfer
+
+Source = Annotated[
+    str, typer.Argument(metavar="SRC", help="The repository to copy from: a path, gs://, s3:// or az://.")
+]
+State = Annotated[
+    bool, typer.Option("--state", help="Take along aliases with their history, and for whole entries the next number.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+def copy(
+    source: Source,
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="ENTRY[/VERSION]… DST", help="What to copy, and last the repository to copy it to."),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="Give the entry another name there; its versions get new digests."),
+    ] = None,
+    state: State = False,
+    dry_run: DryRun = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Copy entries or versions to another repository: only what is not there yet, numbers and digests kept."""
+    from gravswell.quiver.transfer import Transfer  # noqa: PLC0415 - keeps --help fast, here and below
+
+    *named, destination = targets
+    if not named:
+        raise InvalidInputError("copy needs what to copy and where to: gravswell copy SRC ENTRY[/VERSION]… DST")
+    wanted: dict[str, list[int] | None] = {}
+    for target in named:
+        entry, number = parse_target(target)
+        if number is None:
+            wanted[entry] = None
+        elif (numbers := wanted.setdefault(entry, [])) is not None:
+            numbers.append(number)
+    _transfer(Transfer(source, destination, wanted, rename=name, state=state), dry_run, output)
+
+
+def sync(
+    source: Source,
+    destination: Annotated[str, typer.Argument(metavar="DST", help="The repository that becomes the same.")],
+    entry: Annotated[list[str] | None, typer.Option("--entry", help="Only this entry; may be repeated.")] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove there what is not in SRC: versions, and whole entries.")
+    ] = False,
+    state: State = False,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --delete.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Bring a repository up to another one: only what differs moves."""
+    from gravswell.quiver.transfer import Transfer  # noqa: PLC0415
+
+    work = Transfer(source, destination, dict.fromkeys(entry) if entry else None, delete=delete, state=state)
+    if delete and not yes and not dry_run:
+        going = work.plan().of("delete")
+        if going:
+            typer.confirm(f"Remove {', '.join(map(str, going))} from {destination}?", abort=True, err=True)
+    _transfer(work, dry_run, output)
+
+
+def _transfer(work: "Transfer", dry_run: bool, output: Output) -> None:
+    if dry_run:
+        plan = work.plan()
+    else:
+        with work_display(BarColumn(), DownloadColumn(), TransferSpeedColumn()) as progress:
+            task = progress.add_task("comparing", total=None)
+            plan = work.run(
+                on_step=lambda step, what: progress.reset(task, description=f"{what} {step}", total=None),
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    emit(output, _data(plan, dry_run), lambda: _text(plan, dry_run))
+
+
+def _data(plan: "Plan", dry_run: bool) -> dict[str, Any]:
+    steps = [
+        {
+            "action": step.action,
+            "entry": step.entry,
+            "name": step.name,
+            "version": step.number or None,
+            "digest": step.digest,
+            "size": step.size,
+        }
+        for step in plan.steps
+    ]
+    return {"dryRun": dry_run, "bytes": plan.size, "steps": steps}
+
+
+def _text(plan: "Plan", dry_run: bool) -> Group:
+    told = {"copy": ("would copy", "copied"), "delete": ("would delete", "deleted")}
+    table = Table(box=None, show_header=False)
+    for step in plan.steps:
+        if step.action in told and (step.number or step.action == "delete"):
+            size = decimal(step.size) if step.size else ""
+            table.add_row(told[step.action][not dry_run], Text(str(step)), size, (step.digest or "")[:12])
+        elif step.action == "skip":
+            table.add_row("skipped", Text(str(step)), decimal(step.size), "unverified: `gravswell import` verifies it")
+    same = sum(1 for step in plan.of("same") if step.number)
+    moved = decimal(plan.size)
+    summary = f"{moved} {'to move' if dry_run else 'moved'}, {same} version{'s' if same != 1 else ''} there already"
+    return Group(*([table] if table.row_count else []), Text(summary, style="dim"))

@@ -1,0 +1,151 @@
+"""What a transfer would do, and whether it may: decided from both listings, before anything moves."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from gravswell.errors import ConflictError, NotFoundError
+from gravswell.quiver.pins import PINS_COUNT_FOR, pinned
+from gravswell.quiver.reader import RepositoryReader, VersionInfo
+
+Action = Literal["copy", "same", "skip", "delete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One version, or with number 0 a whole entry.
+
+    ``copy`` moves it; ``same`` is there already, byte for byte; ``skip`` was recorded by nobody, so nothing of it can
+    be checked; ``delete`` is no longer in the source.
+    """
+
+    action: Action
+    entry: str
+    """Its name in the source; in the destination for ``delete``."""
+    name: str
+    """Its name in the destination."""
+    number: int
+    size: int = 0
+    digest: str | None = None
+    """The source's."""
+
+    def __str__(self) -> str:
+        what = self.entry if not self.number else f"{self.entry}/{self.number}"
+        return what if self.name == self.entry else f"{what} as {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps in their order: entries by name, versions ascending, what goes last."""
+
+    steps: tuple[Step, ...]
+    whole: frozenset[str]
+    """Entries, by their names in the destination, of which every version is looked after."""
+
+    def of(self, action: Action) -> list[Step]:
+        """The steps of one kind."""
+        return [step for step in self.steps if step.action == action]
+
+    @property
+    def size(self) -> int:
+        """Bytes to move."""
+        return sum(step.size for step in self.of("copy"))
+
+
+Wanted = Mapping[str, Collection[int] | None]
+"""Entries of the source, and the versions of each; None for all."""
+
+
+def plan_transfer(
+    source: RepositoryReader,
+    destination: RepositoryReader | None,
+    *,
+    wanted: Wanted,
+    rename: Mapping[str, str],
+    delete: bool,
+    delete_entries: bool,
+) -> Plan:
+    """Compare the two. ConflictError names every version that is in the way, and those that ``delete`` may not take.
+
+    :param destination: None where there is no repository yet.
+    :param rename: names in the destination, where they differ.
+    :param delete: versions of those entries that the source does not have go.
+    :param delete_entries: entries that the source does not have go.
+    """
+    steps: list[Step] = []
+    conflicts: list[str] = []
+    present = set(destination.entries()) if destination is not None else set()
+    for entry, numbers in sorted(wanted.items()):
+        name = rename.get(entry, entry)
+        versions = {v.number: v for v in source.versions(entry)}
+        for number in sorted(numbers or ()):
+            source.version(entry, number)  # names those that exist, if this one does not
+        chosen = [versions[n] for n in sorted(versions if numbers is None else numbers)]
+        there = {v.number: v for v in destination.versions(name)} if destination is not None and name in present else {}
+        floor = destination.state(name)[0].next_version if destination is not None else 1
+        steps.append(Step("same" if name in present else "copy", entry, name, 0))
+        for info in chosen:
+            step, conflict = _judge(entry, name, info, destination=destination, there=there, floor=floor)
+            steps.append(step)
+            conflicts += [conflict] if conflict else []
+        if delete and destination is not None:
+            steps += [
+                Step("delete", name, name, n, v.size, v.digest) for n, v in sorted(there.items()) if n not in versions
+            ]
+    if delete_entries and destination is not None:
+        kept = {rename.get(entry, entry) for entry in source.entries()}
+        steps += [Step("delete", name, name, 0) for name in sorted(present - kept)]
+    if destination is not None:
+        conflicts += _needed(destination, steps)
+    if conflicts:
+        raise ConflictError(
+            f"nothing was moved: {'; '.join(conflicts)}. Versions never change and numbers are never used twice: copy "
+            f"the entry under another name, or export the model anew there"
+        )
+    ordered = sorted(steps, key=lambda s: s.action == "delete")  # stable: the rest keeps its order
+    return Plan(tuple(ordered), frozenset(rename.get(e, e) for e, numbers in wanted.items() if numbers is None))
+
+
+def _judge(
+    entry: str,
+    name: str,
+    info: VersionInfo,
+    *,
+    destination: RepositoryReader | None,
+    there: Mapping[int, VersionInfo],
+    floor: int,
+) -> tuple[Step, str | None]:
+    step = Step("copy", entry, name, info.number, info.size, info.digest)
+    if info.digest is None:
+        return Step("skip", entry, name, info.number, info.size), None
+    held = there.get(info.number)
+    if held is None and info.number < floor:
+        return step, f"{name}/{info.number} was in the destination before, and was removed there"
+    if held is None:
+        return step, None
+    if destination is not None and _is_copy(destination, name, held, info, renamed=name != entry):
+        return Step("same", entry, name, info.number, info.size, info.digest), None
+    digest = held.digest[:12] if held.digest else "unverified"
+    return step, f"{name}/{info.number} is in the destination with another digest ({digest}, not {info.digest[:12]})"
+
+
+def _is_copy(destination: RepositoryReader, name: str, held: VersionInfo, info: VersionInfo, *, renamed: bool) -> bool:
+    if not renamed or held.digest is None:
+        return held.digest == info.digest
+    try:
+        origin = destination.manifest(name, held.number)[0].source
+    except NotFoundError:
+        return False
+    return origin is not None and origin.digest == info.digest
+
+
+def _needed(destination: RepositoryReader, steps: list[Step]) -> Iterator[str]:
+    """Versions that would go and are named by an alias, or served by a cluster."""
+    for step in steps:
+        if step.action != "delete" or not step.number:
+            continue
+        state = destination.state(step.name)[0]
+        aliases = sorted(alias for alias, number in state.aliases.items() if number == step.number)
+        clusters = pinned(state, PINS_COUNT_FOR).get(step.number) or []
+        if aliases or clusters:
+            yield f"{step} would be deleted, and {', '.join([*aliases, *clusters])} needs it: move that first"

@@ -1,0 +1,38 @@
+"""``gravswell copy`` and ``sync``, as a user runs them."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run
+
+
+def test_copy(run: Run, repo: str, model: Path) -> None:
+    assert run("export", repo, "m", model).code == 0
+    dry = run("copy", repo, "m/2", "t", "--dry-run", "-o", "json")
+    assert dry.data["dryRun"] is True
+    assert [(s["action"], s["version"]) for s in dry.data["steps"]] == [("copy", None), ("copy", 2)]
+    assert not Path("t").exists()
+    assert "copied m/2" in run("copy", repo, "m/2", "t").out.replace("  ", " ")
+    assert "1 version there already" in run("copy", repo, "m", "t").out
+    named = run("copy", repo, "m/1", "t", "--as", "n", "-o", "json")
+    assert [s["name"] for s in named.data["steps"]] == ["n", "n"]
+    assert run("verify", "t").code == 0
+    assert run("copy", repo, "t").code == 2
+    assert run("copy", repo, "m/9", "t").code == 3
+
+
+def test_sync_and_delete(run: Run, repo: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert run("sync", repo, "t").code == 0
+    assert run("export", "t", "m", model).code == 0
+    told = run("sync", repo, "t", "--delete", "--dry-run")
+    assert "would delete" in told.out
+    assert run("sync", repo, "t", "--delete").code == 1  # asks, and is told no
+    done = run("sync", repo, "t", "--delete", "--yes", "--entry", "m", "-o", "json")
+    assert [(s["action"], s["version"]) for s in done.data["steps"]][-1] == ("delete", 2)
+    assert run("export", repo, "m", model).code == 0
+    refused = run("sync", repo, "t")
+    assert refused.code == 4
+    assert "m/2 was in the destination before" in refused.err

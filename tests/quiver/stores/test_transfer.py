@@ -1,0 +1,125 @@
+"""Copies to, from and between buckets of each kind, and what an interruption leaves."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gravswell import quiver as qv
+from gravswell.errors import ConflictError, UnavailableError
+from gravswell.quiver.layout import CLAIM
+from gravswell.quiver.manifest import MANIFEST
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.stores import bucket as buckets
+from gravswell.quiver.stores import claims, objects, open_store
+from gravswell.quiver.stores.claims import Claim
+from gravswell.quiver.transfer import Transfer
+from gravswell.quiver.verification import verify_version
+
+from .emulators import Server
+from .proxy import Proxy, proxied
+
+Affine = Callable[..., Any]
+
+
+@pytest.fixture
+def local(tmp_path: Path, affine: Affine) -> Path:
+    entry = qv.ModelRepository(tmp_path / "local").add("m")
+    entry.export_version(affine())
+    entry.export_version(affine(scale=3.0))
+    entry.promote(2, "champion")
+    return tmp_path / "local"
+
+
+def _digests(url: str | Path) -> dict[int, str | None]:
+    return {version.number: version.digest for version in RepositoryReader(url).versions("m")}
+
+
+def test_there_and_back_again(bucket: str, local: Path, tmp_path: Path) -> None:
+    """From a folder to a bucket, to another prefix of it, and to another folder: one digest everywhere."""
+    Transfer(local, f"{bucket}/a", state=True).run()
+    Transfer(f"{bucket}/a", f"{bucket}/b", state=True).run()
+    Transfer(f"{bucket}/b", tmp_path / "back", state=True).run()
+    assert _digests(f"{bucket}/b") == _digests(tmp_path / "back") == _digests(local)
+    assert (tmp_path / "back/m/config.pbtxt").read_bytes() == (local / "m/config.pbtxt").read_bytes()
+    assert RepositoryReader(tmp_path / "back").aliases("m") == {"champion": 2}
+    assert verify_version(RepositoryReader(f"{bucket}/b"), "m", 2).samples == 3
+    assert {step.action for step in Transfer(local, f"{bucket}/b").run().steps} == {"same"}
+
+
+def test_between_kinds_of_stores(google: Server, amazon: Server, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for server in (google, amazon):
+        for variable, value in server.environment.items():
+            monkeypatch.setenv(variable, value)
+        server.make_bucket(f"between-{server.scheme}")
+    Transfer(local, "gs://between-gs/x").run()
+    Transfer("gs://between-gs/x", "s3://between-s3/y").run()
+    assert _digests("s3://between-s3/y") == _digests(local)
+
+
+@pytest.fixture
+def proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    monkeypatch.setattr(objects, "PATIENCE", timedelta(seconds=2))
+    with proxied(server.endpoint) as proxy:
+        for variable, value in server.behind(proxy.endpoint).items():
+            monkeypatch.setenv(variable, value)
+        yield proxy
+
+
+def test_a_copy_goes_on_where_it_was_cut(
+    bucket: str, server: Server, proxy: Proxy, local: Path, monkeypatch: pytest.MonkeyPatch, affine: Affine
+) -> None:
+    """The number of a version that was half there is not lost, as an export's would be."""
+    Transfer(local, bucket, {"m": [1]}).run()
+    done: list[int] = []
+
+    def cut(sent: int, _total: int) -> None:
+        done.append(sent)
+        if proxy.left is None and publishing:
+            proxy.left = 0
+
+    publishing: list[str] = []
+    with pytest.raises(UnavailableError):
+        Transfer(local, bucket).run(
+            on_step=lambda _step, what: publishing.append(what) if what == "publishing" else None, progress=cut
+        )
+    assert done
+    proxy.left = None
+    store = open_store(bucket)
+    left = {file.path for file in store.walk("m/2")}
+    assert CLAIM in left
+    assert MANIFEST not in left
+    reader = RepositoryReader(bucket)
+    assert reader.versions("m") == [reader.version("m", 1)]  # nothing half there
+    # exporters come by meanwhile, and when it is old: its number stays its own
+    monkeypatch.setattr(buckets, "EXPIRY", timedelta(0))
+    monkeypatch.setattr(claims, "EXPIRY", timedelta(0))
+    qv.ModelRepository.open(bucket).models["m"].export_version(affine(scale=9.0))
+    monkeypatch.setattr(claims, "BEAT", timedelta(seconds=0.5))
+    Transfer(local, bucket).run()
+    assert {number: _digests(bucket)[number] for number in (1, 2)} == _digests(local)
+    assert 3 in _digests(bucket)
+    assert CLAIM not in {file.path for file in store.walk("m/2")}
+    assert verify_version(reader, "m", 2).samples == 3
+
+
+def test_a_copy_that_lives_is_not_taken_over(bucket: str, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "BEAT", timedelta(seconds=0.5))
+    Transfer(local, bucket, {"m": [1]}).run()
+    store = open_store(bucket)
+    assert isinstance(store, buckets.BucketStore)
+    digest = RepositoryReader(local).version("m", 2).digest or ""
+    for other in ("", "another", digest):  # an export, a copy of something else, and one of the same that goes on
+        with (
+            Claim(store._objects, "m/2/" + CLAIM, copy_of=other) as claim,
+            pytest.raises(ConflictError, match="is writing it"),
+        ):
+            Transfer(local, bucket).run()
+        assert _digests(bucket).keys() == {1}
+        claim.drop()
+    with Claim(store._objects, "m/2/" + CLAIM, copy_of=digest) as claim:
+        claim.leave()
+    Transfer(local, bucket).run()
+    assert _digests(bucket) == _digests(local)

@@ -1,0 +1,186 @@
+"""Copies between folders: what moves, what is in the way, what goes along."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gravswell import quiver as qv
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, VerificationError
+from gravswell.quiver.manifest import MANIFEST
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.stores.memory import remember_numbers
+from gravswell.quiver.transfer import Transfer
+from gravswell.quiver.verification import verify_version
+
+Affine = Callable[..., Any]
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    return tmp_path / "there"
+
+
+@pytest.fixture
+def two(entry: qv.Entry, affine: Affine) -> qv.Entry:
+    """An entry with two versions, and a configuration that was edited since."""
+    entry.export_version(affine())
+    entry.export_version(affine(scale=3.0))
+    entry.config.add_instance_group(count=4)
+    return entry
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def _actions(plan: Any) -> list[str]:
+    return [f"{step.action} {step}" for step in plan.steps]
+
+
+def test_a_copy_is_the_same_to_the_byte(two: qv.Entry, root: Path, there: Path) -> None:
+    seen: list[tuple[str, str]] = []
+    sizes: list[tuple[int, int]] = []
+    plan = Transfer(root, there).run(
+        on_step=lambda step, what: seen.append((str(step), what)), progress=lambda *done: sizes.append(done)
+    )
+    assert _tree(there) == _tree(root)
+    assert _actions(plan) == ["copy my-model", "copy my-model/1", "copy my-model/2"]
+    assert seen[:2] == [("my-model/1", "fetching"), ("my-model/1", "publishing")]
+    assert sizes[-1][0] == sizes[-1][1] == two.versions[1].size
+    assert verify_version(RepositoryReader(there), "my-model", 2).samples == 3
+    assert [path.name for path in there.parent.iterdir() if "staging" in path.name] == []
+    again = Transfer(root, there).run()
+    assert _actions(again) == ["same my-model", "same my-model/1", "same my-model/2"]
+    assert again.size == 0
+
+
+def test_only_what_is_wanted_moves(two: qv.Entry, repo: qv.ModelRepository, root: Path, there: Path) -> None:
+    repo.add("other")
+    Transfer(root, there, {"my-model": [2]}).run()
+    assert RepositoryReader(there).numbers("my-model") == [2]
+    plan = Transfer(root, there).plan()
+    assert _actions(plan) == ["same my-model", "copy my-model/1", "same my-model/2", "copy other"]
+    Transfer(root, there).run()
+    assert _tree(there) == _tree(root)
+    with pytest.raises(NotFoundError, match="its versions: 2, 1"):
+        Transfer(root, there, {"my-model": [9]}).plan()
+    with pytest.raises(NotFoundError, match="entries: my-model, other"):
+        Transfer(root, there, {"none": None}).plan()
+
+
+def test_conflicts_are_all_told_before_anything_moves(
+    two: qv.Entry, repo: qv.ModelRepository, root: Path, there: Path, affine: Affine
+) -> None:
+    repo.add("another").export_version(affine())
+    strange = qv.ModelRepository(there).add("my-model")
+    strange.export_version(affine(scale=5.0))
+    (there / "my-model/2").mkdir()
+    (there / "my-model/2/model.onnx").write_bytes(b"somebody's")
+    before = _tree(there)
+    with pytest.raises(ConflictError, match=r"my-model/1 is in .* my-model/2 is in .*unverified"):
+        Transfer(root, there).run()
+    assert _tree(there) == before
+    with pytest.raises(InvalidInputError, match="both source and destination"):
+        Transfer(root, root).run()
+
+
+def test_a_number_that_was_removed_there_does_not_come_back(two: qv.Entry, root: Path, there: Path) -> None:
+    Transfer(root, there).run()
+    qv.ModelRepository(there).models["my-model"].remove_version(2)
+    with pytest.raises(ConflictError, match="my-model/2 was in the destination before"):
+        Transfer(root, there).run()
+
+
+def test_a_damaged_version_is_not_copied(two: qv.Entry, root: Path, there: Path) -> None:
+    (root / "my-model/2/model.onnx").write_bytes(b"damaged")
+    with pytest.raises(VerificationError, match="damaged"):
+        Transfer(root, there).run()
+    assert RepositoryReader(there).numbers("my-model") == [1]  # and the next run goes on there
+
+
+def test_what_nobody_recorded_is_skipped(two: qv.Entry, root: Path, there: Path) -> None:
+    (root / "my-model/3").mkdir()
+    (root / "my-model/3/model.onnx").write_bytes(b"somebody's")
+    assert _actions(Transfer(root, there).run())[-1] == "skip my-model/3"
+    assert RepositoryReader(there).numbers("my-model") == [2, 1]
+
+
+def test_another_name_is_another_digest_that_names_its_source(two: qv.Entry, root: Path, there: Path) -> None:
+    for destination in (there, root):
+        Transfer(root, destination, {"my-model": None}, rename="copy").run()
+        reader = RepositoryReader(destination)
+        manifest, raw = reader.manifest("copy", 2)
+        assert manifest.source is not None
+        assert (manifest.source.model, manifest.source.version) == ("my-model", 2)
+        assert manifest.source.digest == two.version(2).digest
+        assert 'name: "copy"' in str(qv.ModelRepository(destination).models["copy"].config)
+        assert verify_version(reader, "copy", 2).samples == 3
+        again = Transfer(root, destination, {"my-model": None}, rename="copy").plan()
+        assert {step.action for step in again.steps} == {"same"}
+    assert raw == (there / "copy/2" / MANIFEST).read_bytes()  # whoever makes it
+    assert b'"source"' not in (root / "my-model/2" / MANIFEST).read_bytes()
+    with pytest.raises(InvalidInputError, match="own name"):
+        Transfer(root, root, {"my-model": None}, rename="my-model").run()
+    with pytest.raises(InvalidInputError, match="one entry"):
+        Transfer(root, there, rename="copy").run()
+
+
+def test_delete_takes_what_the_source_does_not_have(
+    two: qv.Entry, repo: qv.ModelRepository, root: Path, there: Path, affine: Affine
+) -> None:
+    Transfer(root, there).run()
+    theirs = qv.ModelRepository(there)
+    theirs.models["my-model"].export_version(affine(scale=4.0))
+    theirs.add("gone").export_version(affine())
+    theirs.models["my-model"].promote(3, "champion")
+    with pytest.raises(ConflictError, match="my-model/3 would be deleted, and champion needs it"):
+        Transfer(root, there, delete=True).run()
+    theirs.models["my-model"].promote(2, "champion")
+    plan = Transfer(root, there, {"my-model": None}, delete=True).plan()
+    assert [str(step) for step in plan.of("delete")] == ["my-model/3"]  # other entries are not looked at
+    plan = Transfer(root, there, delete=True).run()
+    assert [str(step) for step in plan.of("delete")] == ["my-model/3", "gone"]
+    reader = RepositoryReader(there)
+    assert (reader.entries(), reader.numbers("my-model")) == (["my-model"], [2, 1])
+
+
+def test_the_state_goes_along_by_choice(two: qv.Entry, root: Path, there: Path) -> None:
+    two.promote(1, "champion")
+    two.promote(2, "champion")
+    two.promote(1, "canary")
+    remember_numbers(RepositoryReader(root).store, "my-model", 8)
+    Transfer(root, there, {"my-model": [2]}).run()
+    reader = RepositoryReader(there)
+    assert reader.aliases("my-model") == {}
+    Transfer(root, there, {"my-model": [2]}, state=True).run()
+    assert reader.aliases("my-model") == {"champion": 2}  # canary's version is not there
+    assert reader.state("my-model")[0].next_version == 1  # for version 1 may follow
+    Transfer(root, there, state=True).run()
+    state = reader.state("my-model")[0]
+    assert state.aliases == {"champion": 2, "canary": 1}
+    assert state.next_version == 8
+    assert state.trail("champion") == [1, 2]
+    two.promote(2, "canary")
+    Transfer(root, there, state=True).run()
+    last = reader.state("my-model")[0].last_move("canary")
+    assert last is not None
+    assert (last.version, last.previous) == (2, 1)
+    assert "copied" in last.reason
+
+
+def test_the_configuration_follows_unless_it_was_edited_there(
+    two: qv.Entry, root: Path, there: Path, affine: Affine
+) -> None:
+    Transfer(root, there).run()
+    two.export_version(affine(scale=7.0))  # published with the edit: now it is no edit any more
+    Transfer(root, there).run()
+    two.config.add_instance_group(count=1, kind="cpu")
+    Transfer(root, there).run()
+    assert _tree(there) == _tree(root)
+    theirs = qv.ModelRepository(there).models["my-model"]
+    theirs.config.max_batch_size = 0
+    theirs.config.add_instance_group(count=9, kind="cpu")
+    Transfer(root, there).run()
+    assert "count: 9" in (there / "my-model/config.pbtxt").read_text()
