@@ -238,6 +238,9 @@ class BucketStore(Store):
                 self._quietly(claim.leave if claim.copy_of else lambda: self._abandon(entry, number))
                 raise
             self._complete(entry, number, f"{folder}/{mark}", files[mark].read_bytes())
+            if self._quietly(claim.stands) is False:  # the repository was deleted meanwhile, the tombstone too
+                self._delete([f"{folder}/{mark}"])
+                raise NotFoundError(f"{self.location(entry)} was removed while {number} was published in it")
             self._quietly(claim.drop)  # a reader takes a version with both for published
 
     def _upload(self, folder: str, files: dict[str, Path], progress: Progress | None) -> None:
