@@ -98,6 +98,12 @@ class Claim:
                     f"was removed meanwhile"
                 ) from self._lost
 
+    def drop(self) -> None:
+        """Remove it."""
+        self._ended.set()
+        with self._renewing:
+            self._objects.delete([self._key])
+
     def leave(self) -> None:
         """Leave it for the next copy of the same to go on with."""
         self._ended.set()
