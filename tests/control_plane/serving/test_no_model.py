@@ -1,4 +1,6 @@
-"""A server that has nothing to serve: its pod runs and takes no traffic, until there is a Model."""
+"""A server that has nothing to serve: its pod runs, takes no traffic and is in nobody's way, until there is a Model."""
+
+import json
 
 import pytest
 
@@ -31,6 +33,18 @@ def test_without_a_model_nobody_is_sent_there(idle):
     pod = place.pod()["status"]
     assert pod["phase"] == "Running"
     assert {c["type"]: c["status"] for c in pod["conditions"]}["Ready"] == "False"
+
+
+def test_its_node_can_be_drained(idle):
+    """The budget is for replicas that take traffic: one that never gets ready must not hold up a node for ever."""
+    place = idle
+    pod = place.pod()["metadata"]
+    path = f"/api/v1/namespaces/{place.namespace}/pods/{pod['name']}/eviction"
+    metadata = {"name": pod["name"], "namespace": place.namespace}
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+    assert place.get("poddisruptionbudget", "server")["status"]["disruptionsAllowed"] == 0
+    place.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    place.until(lambda: len(place.pods()) == 1 and place.replaced(pod["uid"]))
 
 
 def test_with_its_first_model_it_is_ready(idle):
