@@ -98,6 +98,11 @@ class Claim:
                     f"was removed meanwhile"
                 ) from self._lost
 
+    def stands(self) -> bool:
+        """Whether it is still there. It is nobody's to remove but its writer's until the version is hidden or gone."""
+        found = upload_of(self._objects, self._key, 0)
+        return found is not None and found.writer == self._writer
+
     def drop(self) -> None:
         """Remove it."""
         self._ended.set()
