@@ -63,6 +63,7 @@ class Proxy:
         with suppress(OSError):
             while data := server.recv(65536):
                 client.sendall(data)
+            client.shutdown(socket.SHUT_RDWR)  # a server ends idle connections, and its client must hear of it
 
 
 @contextmanager

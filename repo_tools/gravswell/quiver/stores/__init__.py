@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-_LIBRARIES = {"gs": ("google-cloud-storage", "gcs"), "s3": ("obstore", "s3"), "az": ("obstore", "azure")}
+_LIBRARIES = {"gs": ("google-cloud-storage", "gcs"), "s3": ("obstore", "s3"), "az": ("azure-storage-blob", "azure")}
 """For each scheme of a bucket: its library, and the extra that brings it."""
 
 
@@ -87,9 +87,9 @@ def _objects(scheme: str, bucket: str) -> Objects:
         from gravswell.quiver.stores.amazon import amazon_objects  # noqa: PLC0415 - only where it is used
 
         return amazon_objects(bucket)
-    from gravswell.quiver.stores.azure import azure_objects  # noqa: PLC0415 - only where it is used
+    from gravswell.quiver.stores.azure import AzureObjects  # noqa: PLC0415 - only where it is used
 
-    return azure_objects(bucket)
+    return AzureObjects(bucket)
 
 
 def _local_path(url: str | Path) -> Path:

@@ -1,69 +1,191 @@
-"""``az://container``: containers of the Azure storage account that the environment names, as Azure's own tools do.
+"""``az://container``: containers of the Azure storage account that the environment names, by Azure's own library.
 
 ``AZURE_STORAGE_CONNECTION_STRING``; or ``AZURE_STORAGE_ACCOUNT`` (``AZURE_STORAGE_ACCOUNT_NAME``) with a key, a SAS
-token, a service principal, a workload or managed identity.
+token, or whatever ``azure-identity`` finds: a service principal, a workload or managed identity, ``az login``. It is
+this library because it alone sends checksums with what it uploads.
 """
 
 import os
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from obstore.store import AzureStore
+from azure.core import MatchConditions
+from azure.core import exceptions as azure
+from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
+from azure.identity import CredentialUnavailableError, DefaultAzureCredential
+from azure.storage.blob import BlobServiceClient, ExponentialRetry
 
 from gravswell.errors import AccessDeniedError, InvalidInputError
-from gravswell.quiver.stores.rust import RustObjects, client, retries
+from gravswell.quiver.stores import objects
+from gravswell.quiver.stores.base import Content, Create, PutMode, Update
+from gravswell.quiver.stores.objects import STAMP, ObjectInfo, Objects, delete_each
 
-if TYPE_CHECKING:
-    from obstore.store import AzureConfig
+_PART = 8 << 20
+"""Bytes of one block of a large file; as a blob has 50,000 blocks at most, one of 419 GB is the largest."""
 
+_IN_FLIGHT = 4
 _CONNECTION = "AZURE_STORAGE_CONNECTION_STRING"
 _LOG_IN = (
-    f"set {_CONNECTION}, or AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or an identity that "
-    "has the role Storage Blob Data Contributor on the container"
+    f"set {_CONNECTION}, or AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or an identity "
+    "(`az login`) that has the role Storage Blob Data Contributor on the container"
 )
 
 
-def azure_objects(container: str) -> RustObjects:
+class AzureObjects(Objects):
     """The objects of ``az://container``."""
-    url = f"az://{container}"
-    config = _from_connection_string(os.environ.get(_CONNECTION, "")) or _from_variables()
-    if "account_name" not in config:
-        raise AccessDeniedError(f"{url}: the environment names no storage account; {_LOG_IN}")
-    return RustObjects(
-        AzureStore(container, config=config, client_options=client(config.get("endpoint")), retry_config=retries()),
-        url=url,
-        way_to_make=f"az storage container create --name {container} --account-name {config['account_name']}",
-        way_to_log_in=_LOG_IN,
-    )
+
+    way_to_log_in = _LOG_IN
+
+    def __init__(self, container: str) -> None:
+        self.url = f"az://{container}"
+        service = _service(self.url)
+        self.way_to_make = f"az storage container create --name {container} --account-name {service.account_name}"
+        self._container = service.get_container_client(container)
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        """See :meth:`Objects.list`."""
+        with self._translated(prefix):
+            found = self._container.list_blobs(name_starts_with=prefix or None, results_per_page=1000)
+            return [_info(str(blob.name), blob) for blob in found]
+
+    def get(self, key: str) -> Content:
+        """See :meth:`Objects.get`."""
+        with self._translated(key):
+            found = self._container.download_blob(key)
+            return Content(found.readall(), str(found.properties.etag))
+
+    def stat(self, key: str) -> ObjectInfo:
+        """See :meth:`Objects.stat`."""
+        with self._translated(key):
+            found = self._container.get_blob_client(key).get_blob_properties()
+            return _info(key, found, (found.metadata or {}).get(STAMP))
+
+    def get_range(self, key: str, start: int, stop: int, etag: str) -> bytes:
+        """See :meth:`Objects.get_range`."""
+        with self._translated(key):
+            found = self._container.download_blob(
+                key, offset=start, length=stop - start, etag=etag, match_condition=MatchConditions.IfNotModified
+            )
+            return found.readall()
+
+    def _put(self, key: str, data: bytes, mode: PutMode, stamp: str) -> str:
+        condition: dict[str, Any] = {"overwrite": not isinstance(mode, Create)}
+        if isinstance(mode, Update):
+            condition |= {"etag": mode.etag, "match_condition": MatchConditions.IfNotModified}
+        with self._translated(key, mode=mode):
+            made = self._container.get_blob_client(key).upload_blob(
+                data, metadata={STAMP: stamp}, validate_content=True, **condition
+            )
+            return str(made["etag"])
+
+    def put_file(self, key: str, path: Path, sent: Callable[[int], None]) -> None:
+        """See :meth:`Objects.put_file`. In parallel blocks, each checked by its MD5 and sent again if cut."""
+        with self._translated(key), path.open("rb") as source:
+            self._container.get_blob_client(key).upload_blob(
+                source,
+                length=path.stat().st_size,
+                overwrite=True,
+                max_concurrency=_IN_FLIGHT,
+                validate_content=True,
+                progress_hook=_increments(sent),
+            )
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """See :meth:`Objects.delete`."""
+        delete_each(self._delete, keys)
+
+    def _delete(self, key: str) -> None:
+        with self._translated(key):
+            try:
+                self._container.delete_blob(key, delete_snapshots="include")
+            except azure.ResourceNotFoundError as error:
+                if _code(error) == "ContainerNotFound":
+                    raise
+
+    @contextmanager
+    def _translated(self, key: str, *, mode: PutMode | None = None) -> Iterator[None]:
+        try:
+            yield
+        except azure.ResourceNotFoundError as error:
+            raise (self._no_bucket() if _code(error) == "ContainerNotFound" else self._missing(key)) from error
+        except (azure.ResourceExistsError, azure.ResourceModifiedError) as error:
+            raise self._conflict(key, mode) from error
+        except CredentialUnavailableError as error:
+            raise self._no_credentials("neither the environment nor this machine has any") from error
+        except azure.ClientAuthenticationError as error:
+            raise self._denied(key, _said(error)) from error
+        except azure.HttpResponseError as error:
+            raise (self._denied if error.status_code in (401, 403) else self._unavailable)(key, _said(error)) from error
+        except azure.AzureError as error:
+            raise self._unavailable(key, _said(error)) from error
 
 
-def _from_variables() -> "AzureConfig":
-    """What the library does not read itself: the names that Azure's command line has for the same things."""
-    found: AzureConfig = {}
-    name = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
-    if name:
-        found["account_name"] = name
-    key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY") or os.environ.get("AZURE_STORAGE_KEY")
-    if key:
-        found["account_key"] = key
-    endpoint = os.environ.get("AZURE_STORAGE_ENDPOINT") or os.environ.get("AZURE_ENDPOINT")
-    if endpoint:
-        found["endpoint"] = endpoint
-    return found
-
-
-def _from_connection_string(text: str) -> "AzureConfig | None":
-    if not text:
-        return None
-    parts = dict(part.split("=", 1) for part in text.strip().strip(";").split(";") if "=" in part)
-    name = parts.get("AccountName")
+def _service(url: str) -> BlobServiceClient:
+    options: dict[str, Any] = {
+        "retry_policy": ExponentialRetry(1, 2, _retries(), random_jitter_range=1),
+        "connection_timeout": 10,
+        "max_single_put_size": _PART,
+        "max_block_size": _PART,
+    }
+    connection = os.environ.get(_CONNECTION)
+    if connection:
+        try:
+            return BlobServiceClient.from_connection_string(connection, **options)
+        except ValueError as error:
+            raise InvalidInputError(
+                f"{_CONNECTION} is none ({error}): copy it anew from the account's access keys"
+            ) from None
+    name = _first("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT")
     if not name:
-        raise InvalidInputError(f"{_CONNECTION} names no AccountName: copy it anew from the account's access keys")
-    found: AzureConfig = {"account_name": name}
-    if "AccountKey" in parts:
-        found["account_key"] = parts["AccountKey"]
-    if "SharedAccessSignature" in parts:
-        found["sas_key"] = parts["SharedAccessSignature"]
-    suffix = parts.get("EndpointSuffix", "core.windows.net")
-    scheme = parts.get("DefaultEndpointsProtocol", "https")
-    found["endpoint"] = parts.get("BlobEndpoint", f"{scheme}://{name}.blob.{suffix}").rstrip("/")
-    return found
+        raise AccessDeniedError(f"{url}: the environment names no storage account; {_LOG_IN}")
+    endpoint = _first("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT") or f"https://{name}.blob.core.windows.net"
+    return BlobServiceClient(endpoint, credential=_credential(name), **options)
+
+
+def _credential(account: str) -> Any:
+    key = _first("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY")
+    if key:
+        return AzureNamedKeyCredential(account, key)
+    token = _first("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY")
+    return AzureSasCredential(token) if token else DefaultAzureCredential()
+
+
+def _first(*names: str) -> str:
+    return next((value for value in map(os.environ.get, names) if value), "")
+
+
+def _retries() -> int:
+    """As many as fit into :data:`~gravswell.quiver.stores.objects.PATIENCE`: they wait for 1, 3, 5, 9, 17… seconds."""
+    count, left = 0, objects.PATIENCE.total_seconds() - 1
+    while left >= 0:
+        count += 1
+        left -= 1 + 2**count
+    return count
+
+
+def _increments(sent: Callable[[int], None]) -> Callable[[int, int | None], None]:
+    """What the library calls with the bytes so far, from any thread and not always in order."""
+    lock, done = threading.Lock(), [0]
+
+    def hook(current: int, _total: int | None) -> None:
+        with lock:
+            more, done[0] = current - done[0], max(current, done[0])
+        if more > 0:
+            sent(more)
+
+    return hook
+
+
+def _info(key: str, found: Any, stamp: str | None = None) -> ObjectInfo:
+    return ObjectInfo(key, int(found.size), found.last_modified, str(found.etag), stamp)
+
+
+def _code(error: azure.HttpResponseError) -> str:
+    return str(getattr(error, "error_code", ""))
+
+
+def _said(error: azure.AzureError) -> str:
+    return str(error.message).partition("\n")[0]

@@ -22,7 +22,7 @@ from gravswell.errors import GravswellError
 from gravswell.quiver.stores import objects
 from gravswell.quiver.stores.base import Content, Create, PutMode, Update
 from gravswell.quiver.stores.checksum import Crc32c
-from gravswell.quiver.stores.objects import STAMP, ObjectInfo, Objects
+from gravswell.quiver.stores.objects import STAMP, ObjectInfo, Objects, delete_each
 
 _PART = 16 << 20
 """Bytes of one part of a large file: held in memory, and what a cut connection costs."""
@@ -32,7 +32,6 @@ _COMPOSED = 32
 """As many objects as the store makes one of in one request."""
 
 _BINARY = "application/octet-stream"
-_DELETES = 16
 _PAGE = 1000
 _FIELDS = "items(name,size,updated,generation),nextPageToken"
 
@@ -175,14 +174,11 @@ class GoogleObjects(Objects):
 
     def delete(self, keys: Sequence[str]) -> None:
         """See :meth:`Objects.delete`."""
+        delete_each(self._delete, keys)
 
-        def delete(key: str) -> None:
-            with self._translated(key), suppress(api.NotFound):
-                self._bucket.blob(key).delete(retry=self._retry)
-
-        with ThreadPoolExecutor(_DELETES, thread_name_prefix="gravswell-delete") as pool:
-            for _ in pool.map(delete, keys):
-                pass
+    def _delete(self, key: str) -> None:
+        with self._translated(key), suppress(api.NotFound):
+            self._bucket.blob(key).delete(retry=self._retry)
 
     def _info(self, blob: Any) -> ObjectInfo:
         stamp = (blob.metadata or {}).get(STAMP)

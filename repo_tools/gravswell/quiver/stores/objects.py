@@ -8,6 +8,7 @@ it gives up.
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,8 @@ from gravswell.quiver.stores.base import Content, Overwrite, PutMode
 
 PATIENCE = timedelta(seconds=60)
 """How long a request that meets a cut connection, 429 or 5xx is repeated."""
+
+_DELETES = 16
 
 STAMP = "gravswellwrite"
 """The metadata key under which every conditional write bears a number of its own; Azure allows no dash in it."""
@@ -36,6 +39,13 @@ class ObjectInfo:
     etag: str
     stamp: str | None = None
     crc32c: str | None = None
+
+
+def delete_each(delete: Callable[[str], None], keys: Sequence[str]) -> None:
+    """Call ``delete`` for every key, several at a time."""
+    with ThreadPoolExecutor(_DELETES, thread_name_prefix="gravswell-delete") as pool:
+        for _ in pool.map(delete, keys):
+            pass
 
 
 class Objects(ABC):
