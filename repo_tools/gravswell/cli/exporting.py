@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group
-from rich.progress import TimeElapsedColumn
+from rich.progress import DownloadColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit
-from gravswell.cli.shared import Name, Repository, existing_entry, work_display
+from gravswell.cli.shared import Name, Repository, Sized, existing_entry, work_display
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError
 
 
@@ -61,7 +61,7 @@ def export(
     repository = qv.ModelRepository.open(repo)
     shapes = {key: _dims(key, dims) for key, dims in _pairs("--input-shape", input_shape)} or None
     samples = load_samples(sample_inputs or [])
-    with work_display(TimeElapsedColumn()) as progress:
+    with work_display(TimeElapsedColumn(), Sized(DownloadColumn()), Sized(TransferSpeedColumn())) as progress:
         task = progress.add_task(f"loading {model}", total=None)
         loaded = load_model(model, allow_pickle=allow_pickle)
         types = dict(_pairs("--input-type", input_type)) or None
@@ -78,6 +78,7 @@ def export(
                 rtol=rtol,
                 atol=atol,
                 on_stage=lambda stage: progress.update(task, description=stage),
+                on_progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
     try:
         made = entry.version(int(PurePath(path).parent.name))  # not the newest: another writer may be exporting too

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
 
 from gravswell.cli.output import stderr
 from gravswell.errors import InvalidInputError, NotFoundError
@@ -59,6 +60,20 @@ def version_named(reader: "RepositoryReader", name: str, version: str) -> int:
         known = ", ".join(f"{alias} ({at})" for alias, at in sorted(aliases.items())) or "none"
         raise NotFoundError(f"{version!r} is no version of {name}, and no alias either; its aliases: {known}")
     return aliases[version]
+
+
+class Sized(ProgressColumn):
+    """A column that is empty until it is known how much there is to do."""
+
+    max_refresh = 0.5
+
+    def __init__(self, column: ProgressColumn) -> None:
+        super().__init__()
+        self._column = column
+
+    def render(self, task: Task) -> Any:
+        """As the column that is inside."""
+        return Text() if task.total is None else self._column(task)
 
 
 def work_display(*columns: ProgressColumn) -> Progress:

@@ -129,6 +129,7 @@ class Entry:
         rtol: float | None = None,
         atol: float | None = None,
         on_stage: Callable[[str], None] = lambda _: None,
+        on_progress: Progress | None = None,
     ) -> str:
         """Export ``model`` as the next version, proved and all at once, and return where its ``model.onnx`` is.
 
@@ -150,6 +151,7 @@ class Entry:
         :param rtol: relative tolerance of the proof; by default after each output's type.
         :param atol: absolute tolerance, likewise.
         :param on_stage: called with what is being done, for a progress display.
+        :param on_progress: called with the bytes that a bucket has of the version, and the bytes in all.
         :raises ExportError: the model cannot become ONNX, or a size is hard-coded in it.
         :raises VerificationError: the exported graph answers otherwise than the framework.
         :raises InvalidInputError: wrong arguments, or a signature other than the earlier versions'. Also a ValueError.
@@ -201,7 +203,7 @@ class Entry:
         with self._store.staging() as stage, refusals_told(stage):
             built = build(request, stage, rows_apart=publication.batched(), rtol=rtol, atol=atol, stage=on_stage)
             on_stage("publishing")
-            number = publication.publish(stage, built)
+            number = publication.publish(stage, built, on_progress)
         return self._store.location(f"{version_folder(self.name, number)}/{MODEL_FILE}")
 
     @property

@@ -22,7 +22,7 @@ from gravswell.quiver.layout import config_key, parse_version, version_folder
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Manifest, Signature
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.signature import describe, tensors_of
-from gravswell.quiver.stores import Create, Store, Update
+from gravswell.quiver.stores import Create, Progress, Store, Update
 
 if TYPE_CHECKING:
     from gravswell.quiver.exporters import Built
@@ -110,7 +110,7 @@ class Publication:
         self._began_with = self._stated(self.config())
         return self._began_with
 
-    def publish(self, stage: Path, built: "Built") -> int:
+    def publish(self, stage: Path, built: "Built", progress: Progress | None = None) -> int:
         """Complete the staged version, make it appear, and return its number.
 
         It is made for the entry as it stands, and begun again where that changes before the version appears.
@@ -122,12 +122,14 @@ class Publication:
             path.relative_to(stage).as_posix(): _record(path) for path in sorted(stage.rglob("*")) if path.is_file()
         }
         with self._store.exclusive():
-            standing = self._appear(stage, built, files)
+            standing = self._appear(stage, built, files, progress)
             if standing.text != standing.stored.text:
                 self._write_config(built, standing.stored, standing.text)
         return standing.number
 
-    def _appear(self, stage: Path, built: "Built", files: dict[str, FileRecord]) -> "_Standing":
+    def _appear(
+        self, stage: Path, built: "Built", files: dict[str, FileRecord], progress: Progress | None
+    ) -> "_Standing":
         """Take a number. What somebody puts there by hand in between only costs the next number."""
         refused = changed = 0
         while True:
@@ -150,7 +152,8 @@ class Publication:
             (stage / MANIFEST).write_bytes(manifest.to_bytes())
             folder = version_folder(self._entry, standing.number)
             try:
-                self._store.publish(stage, folder, label=standing.label, check=partial(self._check, standing))
+                check = partial(self._check, standing)
+                self._store.publish(stage, folder, label=standing.label, check=check, progress=progress)
             except _ChangedError:
                 changed += 1
                 if changed == _TRIES:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes done and the bytes in all; from one thread at a time, never with fewer than before."""
+"""Called with the bytes done and the bytes in all, from one thread at a time; an upload begun anew begins at none."""
 
 
 class Counter:
