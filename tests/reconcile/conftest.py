@@ -65,6 +65,8 @@ class Api:
         await asyncio.sleep(0)  # what is sent at the same time does not find this one
         old = self.objects.get((resource.kind, metadata.get("namespace", ""), metadata["name"]), {"metadata": {}})
         merged = {**old, **copy.deepcopy(manifest), "metadata": {**old["metadata"], **copy.deepcopy(metadata)}}
+        if "data" in manifest and "data" in old:
+            merged["data"] = {**old["data"], **manifest["data"]}  # each key of a ConfigMap has an owner of its own
         return self.store(merged)
 
     async def apply_status(self, resource: ResourceType, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -141,14 +143,16 @@ class World:
         seen = self.see(resource, {**body, "metadata": metadata})["metadata"]
         return Key(resource, seen.get("namespace", ""), seen["name"])
 
-    def publish(self, *numbers: int, url: str = "pvc://claim/folder", accessible: bool = True) -> None:
-        """As the lister of the repository ``models``: the entry ``my-model`` has these versions."""
+    def publish(
+        self, *numbers: int, url: str = "pvc://claim/folder", accessible: bool = True, entry: str = "my-model"
+    ) -> None:
+        """As the lister of the repository ``models``: the one entry there has these versions."""
         versions = tuple(ListedVersion(number=n, digest=f"{n:064x}") for n in numbers)
-        entries = (ListedEntry(name="my-model", versions=versions),) if versions else ()
+        entries = (ListedEntry(name=entry, versions=versions),) if versions else ()
         listing = Listing(repository=url, observed_at=self.now, accessible=accessible, entries=entries)
         found = self.get("ConfigMap", "models-listing")
         assert found is not None
-        self.see(resources.CONFIG_MAP, {**found, "data": {LISTING_KEY: listing.to_json()}})
+        self.see(resources.CONFIG_MAP, {**found, "data": {**found["data"], LISTING_KEY: listing.to_json()}})
 
     def change(self, resource: ResourceType, name: str, **spec: Any) -> None:
         """A user changes the spec of an object."""
