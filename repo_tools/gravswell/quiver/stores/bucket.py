@@ -238,9 +238,8 @@ class BucketStore(Store):
                 self._quietly(claim.leave if claim.copy_of else lambda: self._abandon(entry, number))
                 raise
             self._complete(entry, number, f"{folder}/{mark}", files[mark].read_bytes())
-            if self._quietly(claim.stands) is False:  # the repository was deleted meanwhile, the tombstone too
-                self._delete([f"{folder}/{mark}"])
-                raise NotFoundError(f"{self.location(entry)} was removed while {number} was published in it")
+            if self._quietly(claim.stands) is False:
+                self._require_whole(folder, files, mark)
             self._quietly(claim.drop)  # a reader takes a version with both for published
 
     def _upload(self, folder: str, files: dict[str, Path], progress: Progress | None) -> None:
@@ -279,6 +278,14 @@ class BucketStore(Store):
             if self._quietly(lambda: self._objects.get(self._key(key)).data == data) is True:
                 return
             raise
+
+    def _require_whole(self, folder: str, files: Iterable[str], mark: str) -> None:
+        """Where the repository was deleted, tombstones and all, just before ``mark`` was written, take that back."""
+        there = self.view(folder).objects
+        found = there.get(f"{folder}/{mark}")
+        if found is not None and found.size and not all(f"{folder}/{name}" in there for name in files):
+            self._delete([f"{folder}/{mark}"])
+            raise NotFoundError(f"{self.location(folder)} was removed while it was published")
 
     def _abandon(self, entry: str, number: int) -> None:
         """Close a number whose upload ended or died, and clear its files away; nothing if it is published after all."""
