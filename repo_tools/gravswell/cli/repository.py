@@ -13,6 +13,7 @@ from rich.text import Text
 from gravswell.cli.exporting import export
 from gravswell.cli.output import Output, OutputOption, emit
 from gravswell.cli.shared import Name, Repository, Yes, existing_entry, parse_target, work_display
+from gravswell.cli.verifying import verify_on_server
 from gravswell.errors import ConflictError, GravswellError, NotFoundError, VerificationError
 
 if TYPE_CHECKING:
@@ -193,9 +194,16 @@ def verify(
     target: Annotated[
         str | None, typer.Argument(metavar="[ENTRY[/VERSION]]", help="What to verify. Default: everything.")
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Send the golden inputs to the running Triton whose gRPC is there."),
+    ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Verify versions: every file's hash, and the golden tensors in ONNX Runtime. Exits with 5 if any fails."""
+    if server is not None:
+        verify_on_server(repo, target, server, output)
+        return
     from gravswell import quiver as qv  # noqa: PLC0415
     from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
     from gravswell.quiver.verification import verify_version  # noqa: PLC0415

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from gravswell.errors import VerificationError
@@ -13,6 +12,7 @@ from gravswell.quiver.manifest import GOLDEN, MANIFEST, Manifest
 from gravswell.serving.agent.failures import ModelFailure
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.contracts import DesiredModel, Reason
+from gravswell.serving.samples import joined, pieces, with_rank
 
 Array = NDArray[Any]
 
@@ -74,35 +74,11 @@ async def prove(
     ranks = {tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input}
     for number, sample in enumerate(golden.samples):
         parts = []
-        for inputs in _batches(sample.inputs, config.max_batch_size):
-            wire = {name: _with_rank(value, ranks.get(name, value.ndim)) for name, value in inputs.items()}
+        for inputs in pieces(sample.inputs, config.max_batch_size):
+            wire = {name: with_rank(value, ranks.get(name, value.ndim)) for name, value in inputs.items()}
             parts.append(await triton.infer(model, version, wire, list(sample.outputs), limit=limit))
         if exact:
             try:
-                compare(sample.outputs, _joined(parts, sample.outputs), golden.rtol, golden.atol, golden.scales)
+                compare(sample.outputs, joined(parts, sample.outputs), golden.rtol, golden.atol, golden.scales)
             except VerificationError as error:
                 raise VerificationError(f"golden sample {number}: {error}") from None
-
-
-def _batches(inputs: Mapping[str, Array], max_batch_size: int) -> list[dict[str, Array]]:
-    """The sample in pieces that the model accepts: its rows are independent where it can batch at all."""
-    rows = max((len(value) for value in inputs.values() if value.ndim), default=1)
-    if max_batch_size <= 0 or rows <= max_batch_size:
-        return [dict(inputs)]
-    return [
-        {name: value[start : start + max_batch_size] for name, value in inputs.items()}
-        for start in range(0, rows, max_batch_size)
-    ]
-
-
-def _with_rank(value: Array, rank: int) -> Array:
-    """Triton carries no scalars: one is declared with dims [1], here a trailing dimension of 1."""
-    return value.reshape(value.shape + (1,) * (rank - value.ndim)) if value.ndim < rank else value
-
-
-def _joined(parts: Sequence[Mapping[str, Array]], expected: Mapping[str, Array]) -> dict[str, Array]:
-    joined = {}
-    for name, wanted in expected.items():
-        value = parts[0][name] if len(parts) == 1 else np.concatenate([part[name] for part in parts])
-        joined[name] = value.reshape(wanted.shape) if value.ndim > wanted.ndim and value.size == wanted.size else value
-    return joined
