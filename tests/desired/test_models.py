@@ -126,6 +126,57 @@ def test_a_repository_that_cannot_be_listed_takes_nothing_away(mode):
     assert resolved(server(mode), [model()], None, previous).desired.models == previous.models
 
 
+MOVED = Desired(repository="file:///old", models=(wanted("digits", 2),))
+REPLACED = ListedEntry(name="digits", versions=(ListedVersion(number=2, digest=DIGESTS[9]),))
+UNVERIFIED = ListedEntry(name="digits", versions=(version(2, verified=False),))
+
+
+@pytest.mark.parametrize(
+    ("mode", "models", "known", "reason", "says"),
+    [
+        ("Declared", [model()], listing(FOREIGN), Reason.ENTRY_NOT_FOUND, "it holds foreign"),
+        ("Declared", [model(version=2)], listing(ListedEntry(name="digits", versions=(version(1),))),
+         Reason.VERSION_NOT_FOUND, "it has 1"),
+        ("Declared", [model()], listing(UNVERIFIED), Reason.UNVERIFIED_VERSION, "no manifest"),
+        ("Declared", [model(suspend=True)], listing(REPLACED), Reason.VERSION_NOT_FOUND, "version 2 of digits as"),
+        ("Declared", [unreadable(entry="digits")], listing(REPLACED), Reason.INVALID_SPEC, "cannot read Model m"),
+        ("All", [model()], listing(FOREIGN), Reason.ENTRY_NOT_FOUND, "it holds foreign"),
+        ("All", [], listing(UNVERIFIED), Reason.UNVERIFIED_VERSION, "no manifest"),
+    ],
+    ids=["no entry", "no version", "unverified", "suspended", "unreadable", "all, a Model's", "all, unverified"],
+)  # fmt: skip
+def test_a_new_url_that_lacks_what_is_served_and_wanted_changes_nothing(mode, models, known, reason, says):
+    resolution = resolved(server(mode), models, known, MOVED)
+    assert resolution.desired == MOVED
+    assert (resolution.moved_to, resolution.missing) == ("file:///r", ("digits",))
+    assert resolution.unresolved["digits"].reason is reason
+    assert says in resolution.unresolved["digits"].message
+
+
+@pytest.mark.parametrize(
+    ("mode", "models", "known", "serves"),
+    [
+        ("Declared", [model()], LISTING, (wanted("digits", 3),)),
+        ("Declared", [model(version="gone")], LISTING, (wanted("digits", 2),)),
+        ("Declared", [model(suspend=True)], LISTING, (wanted("digits", 2),)),
+        ("Declared", [], listing(FOREIGN), ()),
+        ("Declared", [model(), model("n", "never-served")], LISTING, (wanted("digits", 3),)),
+        ("All", [], listing(FOREIGN), ()),
+        ("All", [], listing(), ()),
+    ],
+    ids=["there", "kept there", "suspended there", "not wanted", "beside a new one", "all, absent", "all, empty"],
+)  # fmt: skip
+def test_a_new_url_with_all_that_is_wanted_is_taken(mode, models, known, serves):
+    resolution = resolved(server(mode), models, known, MOVED)
+    assert resolution.desired == Desired(repository="file:///r", models=serves)
+    assert (resolution.moved_to, resolution.missing) == ("", ())
+
+
+def test_a_new_url_that_was_not_listed_changes_nothing():
+    resolution = resolved(server(), [model()], None, MOVED)
+    assert (resolution.desired, resolution.moved_to, resolution.missing) == (MOVED, "file:///r", ())
+
+
 def test_a_model_that_is_deleted_is_served_no_more():
     previous = Desired(repository="file:///r", models=(wanted("digits", 2),))
     assert resolved(server(), [], LISTING, previous).desired.models == ()

@@ -61,6 +61,37 @@ async def test_a_new_url_that_cannot_be_read_takes_nothing_away(moved):
     assert moved.desired() == {"my-model": 1}
 
 
+async def test_a_new_url_without_what_a_model_wants_takes_nothing_away(moved):
+    """Without a Model, ``models: All`` is what is there: nothing."""
+    other = {"metadata": {"name": "other"}, "spec": {"entry": "other"}}
+    declared = moved.get("Model", "model") is not None
+    if declared:
+        moved.own(resources.MODEL, other)
+    moved.publish(1, 2, url=ELSEWHERE, entry="other")
+    await moved.settle()
+    if not declared:
+        assert moved.desired() == {"other": 2}
+        return
+    assert not [w for w in moved.api.writes if " server" in w and not w.startswith("status")]
+    assert "pvc://claim/folder" in told(moved)
+    assert moved.desired() == {"my-model": 1}
+    ready = moved.condition("InferenceServer", "server")
+    assert (ready["status"], ready["reason"]) == ("False", "ModelsUnresolved")
+    assert f"the new url {ELSEWHERE}, which lacks what is served (my-model: " in ready["message"]
+    assert "The server stays on pvc://claim/folder" in ready["message"]
+    assert moved.condition("Model", "model")["reason"] == "EntryNotFound"
+    # What the new url has waits for the server, and says so.
+    waiting = moved.condition("Model", "other")
+    assert waiting["reason"] == "ModelsUnresolved"
+    assert f"stays on pvc://claim/folder until {ELSEWHERE} has what it serves of my-model" in waiting["message"]
+    # With the Model that it waits for, the wait ends.
+    moved.remove(resources.MODEL, "model")
+    await moved.settle()
+    assert moved.desired() == {"other": 2}
+    assert ELSEWHERE in told(moved)
+    assert moved.condition("Model", "other")["reason"] != "ModelsUnresolved"
+
+
 async def test_it_goes_on_when_the_new_url_is_listed(moved):
     moved.publish(1, 2, url=ELSEWHERE)
     await moved.settle()

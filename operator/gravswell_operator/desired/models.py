@@ -39,8 +39,11 @@ class Resolution:
     """By entry: the outcomes with a reason."""
     listed: bool = True
     """What the repository holds was seen."""
-    moved: bool = False
-    """What is served came from another url, and what this one holds was never seen."""
+    moved_to: str = ""
+    """The repository's url, where ``desired`` is what was served from another one and stays: this one was not listed
+    yet, or lacks some of it that is still wished for."""
+    missing: tuple[str, ...] = ()
+    """Entries of which ``moved_to`` lacks the version that stays."""
     lost: tuple[str, ...] = ()
     """Entries that are served and of which nothing says any more in which version. ``desired`` would unload them."""
 
@@ -207,13 +210,49 @@ def resolve_server(
             undeclared = {e.name: _latest_verified(e, kept.get(e.name)) for e in listing.entries if e.versions}
         outcomes = {**undeclared, **outcomes}
     wanted = tuple(o.desired for _, o in sorted(outcomes.items()) if o.desired is not None)
+    absent = _absent(outcomes, listing, repository) if is_moved(previous, url) else {}
+    outcomes |= absent
+    stays = previous if is_moved(previous, url) and (listing is None or absent) else None
     return Resolution(
-        desired=Desired(repository=url, models=wanted),
+        desired=stays or Desired(repository=url, models=wanted),
         unresolved={entry: outcome for entry, outcome in sorted(outcomes.items()) if not outcome.resolved},
         listed=listing is not None,
-        moved=previous is not None and previous.repository != url and listing is None,
+        moved_to=url if stays is not None else "",
+        missing=tuple(sorted(absent)),
         lost=_lost(server, outcomes, listing) if previous is None else (),
     )
+
+
+def is_moved(previous: Desired | None, url: str) -> bool:
+    """Whether what the agents were told last came from another url."""
+    return previous is not None and previous.repository != url
+
+
+def stays_behind(server: InferenceServer, resolution: Resolution, kept: DesiredModel | None) -> Outcome:
+    """What becomes of a Model that the new url has, where its server cannot move there for the sake of others."""
+    return Outcome(
+        kept,
+        Reason.MODELS_UNRESOLVED,
+        f"InferenceServer {server.metadata.name} stays on {resolution.desired.repository} until {resolution.moved_to} "
+        f"has what it serves of {', '.join(resolution.missing)}",
+    )
+
+
+def _absent(outcomes: Mapping[str, Outcome], listing: Listing | None, repository: str) -> dict[str, Outcome]:
+    """What shall stay as it was and cannot be had from the listing's url: by entry, each with its reason.
+
+    An agent that starts there would not get it, so replicas would be lost, one after the other.
+    """
+    entries = listing.entries if listing is not None else ()
+    there = {(entry.name, version.number, version.digest) for entry in entries for version in entry.versions}
+    found = {}
+    for entry, outcome in outcomes.items():
+        stays = outcome.desired
+        if listing is None or stays is None or (entry, stays.version, stays.digest) in there:
+            continue
+        message = f"ModelRepository {repository} does not have version {stays.version} of {entry} as it is served"
+        found[entry] = Outcome(stays, outcome.reason or Reason.VERSION_NOT_FOUND, outcome.message or message)
+    return found
 
 
 def _lost(server: InferenceServer, outcomes: Mapping[str, Outcome], listing: Listing | None) -> tuple[str, ...]:

@@ -7,7 +7,15 @@ from gravswell_operator import names
 from gravswell_operator.api import InferenceServer, Model, ModelRepository
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Record
-from gravswell_operator.desired.models import Outcome, contenders, resolve_model, told
+from gravswell_operator.desired.models import (
+    Outcome,
+    contenders,
+    is_moved,
+    resolve_model,
+    resolve_server,
+    stays_behind,
+    told,
+)
 from gravswell_operator.reconcile import documents, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import repository_key, server_key
@@ -44,5 +52,11 @@ def _resolve(context: Context, model: Model, server: InferenceServer) -> Outcome
         context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(server.metadata.name))
     )
     kept, entry = told(previous), model.spec.entry
-    rivals = contenders(context.models(server_key(model)), kept).get(entry, [])
-    return resolve_model(model, rivals, listing, kept.get(entry), repository)
+    models = context.models(server_key(model))
+    rivals = contenders(models, kept).get(entry, [])
+    outcome = resolve_model(model, rivals, listing, kept.get(entry), repository)
+    if outcome.resolved and isinstance(found, ModelRepository) and is_moved(previous, found.spec.url):
+        resolution = resolve_server(server, models, listing, previous, url=found.spec.url)
+        if resolution.missing:
+            return stays_behind(server, resolution, kept.get(entry))
+    return outcome

@@ -57,11 +57,18 @@ def blocker(
 def forgotten(server: InferenceServer, resolution: Resolution) -> Problem | None:
     """Why nothing may be written though everything that the server refers to is there."""
     repository = server.spec.repository_ref.name
-    if resolution.moved:
+    if resolution.missing:
+        missing = "; ".join(f"{entry}: {resolution.unresolved[entry].message}" for entry in resolution.missing)
+        return Problem(
+            Reason.MODELS_UNRESOLVED,
+            f"ModelRepository {repository} has the new url {resolution.moved_to}, which lacks what is served "
+            f"({missing}). The server stays on {resolution.desired.repository}, and nothing changes, until it is there",
+        )
+    if resolution.moved_to:
         return Problem(
             Reason.NOT_RESOLVED_YET,
-            f"ModelRepository {repository} has the new url {resolution.desired.repository}, which was not listed yet; "
-            "its own conditions say why. What is served stays, and nothing is changed until it is listed",
+            f"ModelRepository {repository} has the new url {resolution.moved_to}, which was not listed yet; its own "
+            "conditions say why. What is served stays, and nothing is changed until it is listed",
         )
     if not resolution.lost:
         return None

@@ -22,6 +22,8 @@ def serving(world):
     world.make_repository()
     world.make_server(nodePoolRef={"name": world.pool}, gpus=1)
     world.make_model()
+    world.until(lambda: world.get("deployment", "models-lister"))
+    world.until(lambda: world.get("deployment", "models-lister")["status"].get("readyReplicas"))  # then it may list
     world.publish(1)
     world.condition("inferenceserver", "server", status="True")
     for pod in world.pods():
@@ -129,6 +131,23 @@ def test_a_new_url_is_not_ready_before_it_is_listed(serving):
     world.until(lambda: (desired(world).repository, desired(world).models[0].version) == (elsewhere, 2))
     world.until(lambda: elsewhere in json.dumps(world.get("deployment", "server")))
     world.until(lambda: conditions(world.get("inferenceserver", "server"))["Ready"]["status"] == "True")
+
+
+def test_a_new_url_that_lacks_what_is_served_costs_no_replica(serving):
+    world, elsewhere = serving, "file:///srv/other"
+    before, pods = world.get("deployment", "server")["spec"], world.pods()
+    world.make_repository(url=elsewhere)
+    world.publish(url=elsewhere)
+    ready = world.condition("inferenceserver", "server", status="False", reason="ModelsUnresolved")
+    assert "digits: ModelRepository models has no published version of digits" in ready["message"]
+    assert "The server stays on file:///srv/models" in ready["message"]
+    assert "version 1 stays meanwhile" in world.condition("model", "digits", reason="EntryNotFound")["message"]
+    assert desired(world).repository == "file:///srv/models"
+    assert (world.get("deployment", "server")["spec"], world.pods()) == (before, pods)
+    world.publish(1, 2, url=elsewhere)
+    world.until(lambda: (desired(world).repository, desired(world).models[0].version) == (elsewhere, 2))
+    world.condition("inferenceserver", "server", status="True")
+    assert not set(pods) & set(world.pods())
 
 
 def test_a_version_that_fails_is_told_with_the_agents_words_while_the_old_one_serves(serving):
