@@ -17,6 +17,8 @@ import pytest
 
 from gravswell_operator.devcluster import ControlPlane, LocalNode
 
+from .operating import POLL_SECONDS, api_of
+
 OUR_IMAGE = "ghcr.io/gravswell/gravswell:test"
 
 
@@ -38,9 +40,10 @@ def kubectl(cluster: ControlPlane) -> Kubectl:
 @pytest.fixture
 def namespace(cluster: ControlPlane) -> Iterator[str]:
     name = f"test-{uuid.uuid4().hex[:8]}"
-    cluster.kubectl("create", "namespace", name)
+    api = api_of(cluster)
+    api.apply("", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    api.delete("namespace", "", name)
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +55,8 @@ def local_node(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
 class Pods:
     """Pods of one namespace, pinned to the local node."""
 
-    def __init__(self, kubectl: Kubectl, namespace: str) -> None:
-        self._kubectl = kubectl
+    def __init__(self, cluster: ControlPlane, namespace: str) -> None:
+        self._kubectl, self._api = cluster.kubectl, api_of(cluster)
         self.namespace = namespace
 
     def create(self, name: str, *containers: dict[str, Any], **spec: Any) -> None:
@@ -77,7 +80,8 @@ class Pods:
         self._kubectl("apply", "-n", self.namespace, "-f", "-", stdin=json.dumps(listed))
 
     def get(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self._kubectl("get", "pod", name, "-n", self.namespace, "-o", "json"))
+        found = self._api.get("pod", self.namespace, name)
+        assert found is not None, f"there is no pod {name}"
         return found
 
     def until(self, name: str, holds: Callable[[dict[str, Any]], Any], *, seconds: float = 90) -> dict[str, Any]:
@@ -89,7 +93,7 @@ class Pods:
                 return pod
             if time.monotonic() > end:
                 raise AssertionError(f"after {seconds} s: {json.dumps(pod['status'], indent=1)}")
-            time.sleep(0.2)
+            time.sleep(POLL_SECONDS)
 
     def until_phase(self, name: str, phase: str) -> dict[str, Any]:
         return self.until(name, lambda pod: pod["status"]["phase"] == phase)
@@ -101,11 +105,8 @@ class Pods:
         return self._kubectl("logs", name, "-n", self.namespace, *flags)
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        found = self._kubectl(
-            "get", "events", "-n", self.namespace, "-o", "json", f"--field-selector=involvedObject.name={name}"
-        )
-        items: list[dict[str, Any]] = json.loads(found)["items"]
-        return items
+        items = self._api.list("events", self.namespace)
+        return [event for event in items if event["involvedObject"].get("name") == name]
 
     def until_event(self, name: str, reason: str, *, seconds: float = 60) -> dict[str, Any]:
         end = time.monotonic() + seconds
@@ -113,7 +114,7 @@ class Pods:
             for event in self.events(name):
                 if event["reason"] == reason:
                     return event
-            time.sleep(0.2)
+            time.sleep(POLL_SECONDS)
         raise AssertionError(f"no event {reason} for {name}: {[e['reason'] for e in self.events(name)]}")
 
 
@@ -123,5 +124,5 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 
 @pytest.fixture
-def pods(kubectl: Kubectl, namespace: str, local_node: LocalNode) -> Pods:
-    return Pods(kubectl, namespace)
+def pods(cluster: ControlPlane, namespace: str, local_node: LocalNode) -> Pods:
+    return Pods(cluster, namespace)

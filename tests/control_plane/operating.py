@@ -1,6 +1,5 @@
 """The operator as a process on a control plane, under the chart's own role, and what tests do in one namespace."""
 
-import json
 import signal
 import socket
 import subprocess
@@ -9,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from gravswell_operator.devcluster import ControlPlane, ensure_binaries
 from gravswell_operator.devcluster.kubeconfig import write_token_kubeconfig
 from gravswell_operator.devcluster.processes import Child
 
+from .api import Api
+
 ROOT = Path(__file__).parents[2]
 SYSTEM = "gravswell-system"
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:gravswell"
 """Whom the operator is to the API server."""
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.2
 WAIT_SECONDS = 90
 API = "gravswell.dev/v1alpha1"
 
@@ -121,38 +123,46 @@ def running_operator(kubeconfig: Path) -> Iterator[OperatorProcess]:
     assert "a fault of the operator" not in log, log
 
 
+@cache
+def api_of(cluster: ControlPlane) -> Api:
+    """One connection for all tests of a control plane."""
+    return Api(cluster)
+
+
 class Namespace:
     """One namespace, as its users see it."""
 
     def __init__(self, cluster: ControlPlane, namespace: str) -> None:
         self.cluster, self.namespace = cluster, namespace
         self.pool = f"pool-{namespace}"
+        self._api = api_of(cluster)
 
     def kubectl(self, *arguments: str, **options: Any) -> str:
         return self.cluster.kubectl("-n", self.namespace, *arguments, **options)
 
     def apply(self, kind: str, name: str, **spec: Any) -> None:
-        body = {"apiVersion": API, "kind": kind, "metadata": {"name": name}, "spec": spec}
-        self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+        self.create(API, kind, name, spec=spec)
 
     def create(self, api_version: str, kind: str, name: str, **content: Any) -> None:
-        """Make or change an object of Kubernetes' own."""
+        """Make or change an object of any kind."""
         body = {"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, **content}
-        self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+        self._api.apply(self.namespace, body)
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
-        text = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
-        return json.loads(text) if text.strip() else None
+        return self._api.get(kind, self.namespace, name)
 
     def objects(self, *kinds: str, selector: str = "") -> list[dict[str, Any]]:
-        flags = ["-l", selector] if selector else []
-        found: list[dict[str, Any]] = json.loads(self.kubectl("get", ",".join(kinds), "-o", "json", *flags))["items"]
-        return found
+        names = ",".join(kinds).split(",")
+        return [body for name in names for body in self._api.list(name, self.namespace, selector)]
 
     until = staticmethod(wait_until)
 
-    def patch(self, kind: str, name: str, change: dict[str, Any], *flags: str) -> None:
-        self.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(change), *flags)
+    def patch(self, kind: str, name: str, change: dict[str, Any], *, subresource: str = "") -> None:
+        self._api.patch(kind, self.namespace, name, change, subresource=subresource)
+
+    def delete(self, kind: str, name: str = "") -> None:
+        """Ask that an object goes, or all of its kind."""
+        self._api.delete(kind, self.namespace, name)
 
     def condition(self, kind: str, name: str, type_: str = "Ready", **expected: str) -> dict[str, Any]:
         """The condition, once it answers the object's latest spec and has the expected status and reason."""

@@ -158,5 +158,6 @@ def operator(cluster: ControlPlane, nodes: None, tmp_path_factory: pytest.TempPa
 def world(cluster: ControlPlane, namespace: str, operator: OperatorProcess) -> Iterator[World]:
     made = World(cluster, namespace)
     yield made
-    made.kubectl("delete", "gpunodepool", made.pool, "--ignore-not-found", "--wait=false")
-    made.kubectl("delete", "isrv,mdl,mr", "--all", "--wait=false")
+    made.delete("gpunodepool", made.pool)
+    for kind in ("isrv", "mdl", "mr"):
+        made.delete(kind)

@@ -22,7 +22,7 @@ class Rack:
         self.status("node", node, conditions=[said])
 
     def status(self, kind: str, name: str, **status: Any) -> None:
-        self.world.patch(kind, name, {"status": status}, "--subresource=status")
+        self.world.patch(kind, name, {"status": status}, subresource="status")
 
     def pool(self) -> dict[str, Any]:
         return self.world.get("gpunodepool", self.world.pool)["status"]
@@ -38,7 +38,7 @@ def rack(world):
     for name in nodes:
         node = node_document(name, **labels)
         world.kubectl("create", "-f", "-", stdin=json.dumps(node))
-        world.patch("node", name, {"status": node["status"]}, "--subresource=status")
+        world.patch("node", name, {"status": node["status"]}, subresource="status")
     world.make_pool(provider={"type": "Static", "static": {"matchLabels": labels}}, taints=[], size=2)
     made = Rack(world, nodes)
     world.condition("gpunodepool", world.pool, status="True")
@@ -101,8 +101,8 @@ def test_a_node_that_goes_away_under_a_replica_is_named(rack):
     node = world.get("pod", pod)["spec"]["nodeName"]
     # Its heartbeats end, which the node's controller takes for a fault after 50 seconds.
     world.kubectl("label", "node", node, "type-")
-    ready = world.condition("inferenceserver", "server", status="False", reason="NodeNotReady")
-    assert f"0 of 1 replica ready; pod {pod} is on node {node}, which is not ready" in ready["message"]
+    words = f"0 of 1 replica ready; pod {pod} is on node {node}, which is not ready"
+    world.until(lambda: words in world.condition("inferenceserver", "server", reason="NodeNotReady")["message"])
     world.kubectl("label", "node", node, "type=kwok")
     rack.ready(node, ready=True)
     said = world.get("pod", pod)["status"]["conditions"]
