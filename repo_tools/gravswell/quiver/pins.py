@@ -13,6 +13,9 @@ PINS_COUNT_FOR = timedelta(days=7)
 PINS_RENEWED = timedelta(hours=1)
 """How often a pin is written again while nothing changes."""
 
+_FORGOTTEN = timedelta(days=90)
+"""The age at which a pin is no longer kept at all."""
+
 
 def pin(reader: RepositoryReader, entry: str, cluster: str, versions: Collection[int]) -> None:
     """Remember that ``cluster`` serves just these ``versions`` of the entry now; none: forget the cluster.
@@ -26,7 +29,7 @@ def pin(reader: RepositoryReader, entry: str, cluster: str, versions: Collection
         present = state.pins.get(cluster)
         if present is not None and present.versions == wanted.versions and abs(now - present.seen) < PINS_RENEWED:
             return state
-        others = {name: known for name, known in state.pins.items() if name != cluster}
+        others = {n: known for n, known in state.pins.items() if n != cluster and now - known.seen < _FORGOTTEN}
         return state.model_copy(update={"pins": {**others, cluster: wanted} if wanted.versions else others})
 
     change_state(reader.store, entry, change)

@@ -3,12 +3,13 @@
 And what is served is safe from pruning, by the pins that the lister writes and by asking the cluster.
 """
 
-import asyncio
+import json
 
 import pytest
+from typer.testing import CliRunner
 
+from gravswell.cli.app import app
 from gravswell.quiver import ModelRepository
-from gravswell.serving import served
 
 from .conftest import ENTRY
 
@@ -58,9 +59,15 @@ def test_what_is_served_is_not_pruned(place, entry):
     place.until(lambda: pinned(entry) == {(1,)})
     assert entry.prune(keep=1, grace="0s").going == [2]
 
-    looked = asyncio.run(served.look(place.cluster.kubeconfig))
-    assert looked[entry.version(1).digest] == [f"{place.namespace}/server"]
-    verdicts = entry.prune(keep=1, grace="0s", pins_within="0s", served=looked, dry_run=False).verdicts
-    assert [(verdict.version, verdict.goes) for verdict in verdicts] == [(3, False), (2, True), (1, False)]
-    assert verdicts[-1].reasons == (f"served by {place.namespace}/server",)
+    arguments = ["prune", place.repository, "--keep", "1", "--grace", "0s", "--pins-within", "0s", "--yes"]
+    pruned = CliRunner().invoke(
+        app, [*map(str, arguments), "--kubeconfig", str(place.cluster.kubeconfig), "-o", "json"]
+    )
+    assert pruned.exit_code == 0, pruned.output
+    verdicts = {
+        verdict["version"]: (verdict["goes"], verdict["reasons"]) for verdict in json.loads(pruned.stdout)["versions"]
+    }
+    assert [number for number, (goes, _) in verdicts.items() if goes] == [2]
+    assert verdicts[1] == (False, [f"served by {place.namespace}/server"])
+    assert entry.versions == [1, 3]
     assert place.answer() == 1.0
