@@ -14,6 +14,7 @@ from gravswell import __version__
 from gravswell.cli import aliases, pruning, repository
 from gravswell.cli.agent import app as agent
 from gravswell.cli.comparison import diff
+from gravswell.cli.importing import import_repository
 from gravswell.cli.linting import lint
 from gravswell.cli.output import stderr
 from gravswell.cli.serve import serve
@@ -78,6 +79,7 @@ app.command()(lint)
 app.command()(diff)
 app.command()(copy)
 app.command()(sync)
+app.command("import")(import_repository)
 app.command()(serve)
 app.add_typer(agent)
 

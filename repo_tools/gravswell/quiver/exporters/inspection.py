@@ -89,6 +89,18 @@ def external_data(proto: onnx.ModelProto, path: Path) -> tuple[dict[str, str], d
     return outside, missing
 
 
+def data_files(path: Path) -> set[str]:
+    """The files, relative to the folder of the ONNX file ``path``, in which it keeps data of its tensors."""
+    proto = onnx.load(str(path), load_external_data=False)
+    return {
+        Path(entry.value).as_posix()
+        for tensor in tensors(proto)
+        if tensor.data_location == TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+
+
 def _records(nodes: list[ort.NodeArg]) -> tuple[TensorRecord, ...]:
     return tuple(
         TensorRecord(

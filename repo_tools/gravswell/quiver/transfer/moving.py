@@ -23,14 +23,18 @@ from gravswell.quiver.transfer.planning import Step
 
 def begin_entry(source: RepositoryReader, destination: RepositoryReader, step: Step) -> None:
     """Make the entry with the source's configuration; nothing if somebody has made it meanwhile."""
-    text = _entry_config(source, step)
+    make_entry(destination, step.name, _entry_config(source, step))
+
+
+def make_entry(destination: RepositoryReader, name: str, text: str) -> None:
+    """Make an entry with that configuration; nothing if somebody has made it meanwhile."""
     with destination.store.staging() as stage:
         with refusals_told(stage):
             (stage / CONFIG).write_text(text)
         try:
-            destination.store.publish(stage, step.name)
+            destination.store.publish(stage, name)
         except ConflictError:
-            if not destination.has(step.name):
+            if not destination.has(name):
                 raise
 
 

@@ -1,0 +1,86 @@
+"""``gravswell import``: a repository that others wrote, made into a verified one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.progress import BarColumn, DownloadColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from gravswell.cli.output import Output, OutputOption, emit
+from gravswell.cli.shared import work_display
+from gravswell.errors import InvalidInputError
+
+_STYLES = {"imported": "green", "failed": "red"}
+
+
+def import_repository(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A Triton repository: a path, gs://, s3:// or az://.")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="The repository to import into.")],
+    entry: Annotated[list[str] | None, typer.Option("--entry", help="Only this entry; may be repeated.")] = None,
+    sample_inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ENTRY=FILE.npz",
+            help="Prove the entry with this batch in place of random ones: an array for each input, under its name. "
+            "Repeat it for several.",
+        ),
+    ] = None,
+    rtol: Annotated[float | None, typer.Option(min=0, help="Relative tolerance of the proofs.")] = None,
+    atol: Annotated[float | None, typer.Option(min=0, help="Absolute tolerance of the proofs.")] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Import the ONNX models of a repository that others wrote: each version proved in ONNX Runtime, numbers kept.
+
+    What cannot be imported is told, and keeps nothing else from being.
+    """
+    from gravswell.quiver import importing  # noqa: PLC0415 - keeps --help fast
+
+    rows: list[importing.Imported] = []
+    with work_display(BarColumn(), DownloadColumn(), TimeElapsedColumn()) as progress:
+        task = progress.add_task(f"reading {source}", total=None)
+        for row in importing.import_repository(
+            source,
+            destination,
+            entry or None,
+            samples=_samples(sample_inputs or []),
+            rtol=rtol,
+            atol=atol,
+            on_stage=lambda stage: progress.update(task, description=stage),
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        ):
+            rows.append(row)
+            progress.update(task, description=f"{row.entry}/{row.version}", completed=0, total=None)
+
+    def text() -> RenderableType:
+        table = Table("version", "result", "digest", "", box=None)
+        for row in rows:
+            what = f"{row.entry}/{row.version}" if row.version else row.entry
+            word = Text(row.result, style=_STYLES.get(row.result, "yellow"))
+            table.add_row(Text(what), word, (row.digest or "")[:12], Text(row.message))
+        return table if rows else "nothing to import: there is no version of a model"
+
+    data = [
+        {"entry": r.entry, "version": r.version or None, "result": r.result, "digest": r.digest, "message": r.message}
+        for r in rows
+    ]
+    emit(output, data, text)
+    failed = [row for row in rows if row.error is not None]
+    if failed:
+        told = "; ".join(f"{row.entry}{f'/{row.version}' if row.version else ''}: {row.message}" for row in failed)
+        raise type(failed[0].error)(f"{len(failed)} of {len(rows)} could not be imported: {told}")  # type: ignore[misc]
+
+
+def _samples(given: list[str]) -> Mapping[str, list[dict[str, Any]]]:
+    from gravswell.cli.loading import load_samples  # noqa: PLC0415
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    for value in given:
+        entry, equals, file = value.partition("=")
+        if not equals or not entry or not file:
+            raise InvalidInputError(f"--sample-inputs {value!r}: write ENTRY=FILE.npz")
+        found.setdefault(entry, []).extend(load_samples([Path(file)]))
+    return found

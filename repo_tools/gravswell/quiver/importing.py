@@ -1,0 +1,217 @@
+"""Repositories that others wrote, made into verified ones. Its law: nothing in the source is changed or believed.
+
+Each version of an ONNX model is proved as an export is: run in ONNX Runtime, at several batch sizes, with inputs of the
+user's or at random, the optimized graph against the plain one. ONNX Runtime itself is the reference, and the manifest's
+``verification.reference`` says so: the framework that the model came from is not there to be asked. Numbers are kept.
+
+The configuration comes along as its author wrote it, ``KIND_GPU`` and unknown fields too; what it leaves out is stated
+from the graph. ``max_batch_size`` is not guessed: without one, clients' batches reach the model as they are.
+
+What is not imported, and told: models of other backends, which nothing here can run to verify; ensembles, which are
+configuration alone; configurations that name files beside the versions, which a version does not hold.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.quiver.config import ConfigText
+from gravswell.quiver.disk import refusals_told
+from gravswell.quiver.entry import Entry
+from gravswell.quiver.fetching import copy_version
+from gravswell.quiver.layout import check_name, config_key, version_folder
+from gravswell.quiver.lint.facts import PLATFORMS
+from gravswell.quiver.manifest import MODEL_FILE
+from gravswell.quiver.platform import Platform
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.repository import ModelRepository
+from gravswell.quiver.stores import Progress, Store
+from gravswell.quiver.transfer.moving import make_entry
+
+Result = Literal["imported", "same", "skipped", "failed"]
+
+Samples = Mapping[str, Sequence[Mapping[str, Any]]]
+"""For each entry, batches of its inputs to prove it with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of one version, or with number 0 of a whole entry."""
+
+    entry: str
+    version: int
+    result: Result
+    """``same`` was imported before; ``skipped`` has a manifest already; ``failed`` is not there, and why."""
+    digest: str | None = None
+    message: str = ""
+    error: GravswellError | None = None
+
+
+def import_repository(
+    source: str | Path,
+    destination: str | Path,
+    entries: Collection[str] | None = None,
+    *,
+    samples: Samples | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    on_stage: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
+) -> Iterator[Imported]:
+    """Import every entry of ``source``, or those named, and say of each version what became of it.
+
+    What fails ends its entry there, for later numbers would close its own, and no other entry: a model that cannot be
+    proved, and a number that is taken in the destination by something else. An import that was interrupted is begun
+    again: what is there already is recognised.
+
+    :param destination: made if it is a folder that is not there.
+    :param samples: in place of random inputs.
+    :param rtol: tolerances of every proof, as of :meth:`~gravswell.quiver.entry.Entry.export_version`.
+    :param progress: of fetching a version from a bucket.
+    :raises NotFoundError: an entry is not in the source; told before anything is written.
+    """
+    reader = RepositoryReader(source)
+    names = reader.entries() if entries is None else list(entries)
+    given = samples or {}
+    for name in (*names, *given):
+        if not reader.has(name):
+            raise NotFoundError(f"there is no entry {name!r} in {source}; entries: {', '.join(reader.entries())}")
+    repository = ModelRepository(destination)
+    if reader.url == repository.url:
+        raise InvalidInputError(f"{source} is both source and destination: import into a repository of its own")
+    prove = partial(Entry.export_version, rtol=rtol, atol=atol, on_stage=on_stage)
+    for name in names:
+        on_stage(f"looking at {name}")
+        try:
+            model = _Model(reader, name)
+        except GravswellError as error:
+            yield Imported(name, 0, "failed", message=str(error), error=error)
+            continue
+        yield from model.into(repository, partial(prove, sample_inputs=given.get(name)), progress)
+
+
+class _Model:
+    """An entry of the source, of which it is known that it can be imported."""
+
+    def __init__(self, reader: RepositoryReader, name: str) -> None:
+        self.reader, self.name = reader, check_name(name)
+        self.config = ConfigText(reader.config(name) or "", where=reader.store.location(config_key(name)))
+        self.file = self.config.message.default_model_filename or MODEL_FILE
+        self._began = False
+        self._check()
+
+    def _check(self) -> None:
+        config = self.config.message
+        backend = config.backend or PLATFORMS.get(config.platform, config.platform)
+        if config.HasField("ensemble_scheduling") or backend == "ensemble":
+            raise UnsupportedError(f"{self.name} is an ensemble: import its members, and make the pipeline anew")
+        if backend not in ("", "onnxruntime"):
+            raise UnsupportedError(
+                f"{self.name} is a model of the {backend} backend, which nothing here can run to verify it: serve it "
+                f"from its own repository, or export the model to ONNX"
+            )
+        files = [output.label_filename for output in config.output]
+        files += [v.input_data_file for warmup in config.model_warmup for v in warmup.inputs.values()]
+        beside = ", ".join(file for file in files if file)
+        if beside:
+            raise UnsupportedError(
+                f"{self.config.where} names {beside}, which lies beside the versions and in none of them: take it out "
+                f"(label_filename, model_warmup), or warm up with zero_data or random_data"
+            )
+
+    def into(
+        self, repository: ModelRepository, prove: Callable[..., str], progress: Progress | None
+    ) -> Iterator[Imported]:
+        """Import its versions, ascending."""
+        entry = repository.models.get(self.name)
+        known = {int(version): version.digest for version in entry.versions} if entry else {}
+        for info in reversed(self.reader.versions(self.name)):
+            number = info.number
+            if info.digest is not None:
+                told = f"it is verified already: gravswell copy {self.reader.store.location('')} {self.name}/{number}"
+                yield Imported(self.name, number, "skipped", info.digest, told)
+                continue
+            try:
+                with self._on_disk(number, progress) as path:
+                    if entry is not None and number in known:
+                        self._require_same(entry, number, path)
+                        yield Imported(self.name, number, "same", known[number])
+                        continue
+                    entry = entry or self._begin(repository)
+                    prove(entry, path, version=number)
+                    left = self._left_out(path)
+                made = entry.version(number).digest
+            except GravswellError as error:
+                if self._began:
+                    with suppress(GravswellError):  # which has a version already; or else the error in hand says more
+                        repository.remove(self.name, only_empty=True)
+                yield Imported(self.name, number, "failed", message=str(error), error=error)
+                return
+            message = f"without {', '.join(left)}, which Triton does not read" if left else ""
+            yield Imported(self.name, number, "imported", made, message)
+
+    def _begin(self, repository: ModelRepository) -> Entry:
+        """The entry with its author's configuration, under the name of its folder."""
+        config = self.config.message
+        config.name = self.name
+        if not config.backend:
+            config.platform = Platform.ONNX.value
+        config.ClearField("default_model_filename")  # a version of ours is a model.onnx
+        make_entry(RepositoryReader(repository.url), self.name, self.config.render())
+        self._began = True
+        repository.refresh()
+        return repository.models[self.name]
+
+    def _left_out(self, path: Path) -> list[str]:
+        from gravswell.quiver.exporters.inspection import data_files  # noqa: PLC0415 - imports ONNX
+
+        read = {path.name, *data_files(path)}
+        files = (file.relative_to(path.parent).as_posix() for file in path.parent.rglob("*") if file.is_file())
+        return sorted(file for file in files if file not in read)
+
+    @contextmanager
+    def _on_disk(self, number: int, progress: Progress | None) -> Iterator[Path]:
+        """The version's model file; from a bucket, in a copy for as long as it is needed."""
+        store, folder = self.reader.store, version_folder(self.name, number)
+        with tempfile.TemporaryDirectory(prefix="gravswell-import-") as temporary:
+            here = _local(store, folder)
+            if here is None:
+                here = Path(temporary) / str(number)
+                copy_version(store, folder, None, here, None, progress=progress)
+            path = here / self.file
+            if path.is_dir():  # a folder holds the graph beside its data
+                path /= MODEL_FILE
+            if not path.is_file():
+                raise NotFoundError(f"{store.location(folder)} holds no {self.file}, which Triton would load")
+            yield path
+
+    def _require_same(self, entry: Entry, number: int, path: Path) -> None:
+        published = entry.version(number).manifest.files.get(MODEL_FILE)
+        if published is None or published.sha256 != _as_published(path):
+            raise ConflictError(
+                f"{entry.version(number).location} is another model: import into another repository, or remove it there"
+            )
+
+
+def _local(store: Store, folder: str) -> Path | None:
+    parts = urlsplit(store.url)
+    return Path(unquote(parts.path), folder) if parts.scheme == "file" else None
+
+
+def _as_published(path: Path) -> str:
+    """sha256 of the ``model.onnx`` that an export makes of the file."""
+    from gravswell.quiver.exporters import graph  # noqa: PLC0415 - imports ONNX
+
+    proto, external = graph.load(path)
+    proto, changed = graph.fit_for_serving(proto)
+    with tempfile.TemporaryDirectory(prefix="gravswell-import-") as folder, refusals_told(Path(folder)):
+        made = graph.write(proto, Path(folder)) if external or changed else path
+        with made.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
