@@ -92,7 +92,7 @@ def test_integers_are_taken_as_the_samples_have_them(entry: qv.Entry) -> None:
     model = nn.Embedding(50, 3)
     with pytest.raises(ExportError, match=r"ids TYPE_FP32 .*--input-type ids=int64"):
         entry.export_version(model, {"ids": (None, 7)})
-    with pytest.raises(ExportError, match=r"fails on the sample ids float32 \[1, 7\].*--input-type ids=int64"):
+    with pytest.raises(ExportError, match=r"fails on ids float32 \[1, 7\].*--input-type ids=int64"):
         entry.export_version(model, sample_inputs={"ids": np.zeros((2, 7), np.float32)})
     sample = {"ids": np.full((2, 7), 49)}
     entry.export_version(model, {"ids": (None, 7)}, ["y"], sample_inputs=sample)

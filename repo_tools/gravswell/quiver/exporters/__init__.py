@@ -4,7 +4,7 @@ Everything here imports ONNX and ONNX Runtime, so the rest of the library import
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -23,8 +23,15 @@ from gravswell.quiver.exporters.base import (
     described,
 )
 from gravswell.quiver.exporters.onnx_model import OnnxExporter
-from gravswell.quiver.exporters.proof import Proof, open_session, prove, run, session_inputs
-from gravswell.quiver.exporters.sampling import PLANS, given_batches, is_batched, random_batches
+from gravswell.quiver.exporters.proof import Proof, open_session, prove, prove_beyond, run, session_inputs
+from gravswell.quiver.exporters.sampling import (
+    PLANS,
+    far_shapes,
+    given_batches,
+    is_batched,
+    random_batches,
+    resized,
+)
 from gravswell.quiver.exporters.sklearn_estimator import SklearnExporter
 from gravswell.quiver.exporters.torch_module import TorchExporter
 from gravswell.quiver.golden import save_golden
@@ -81,6 +88,9 @@ def build(
         session = open_session(path)
         _check_inputs(session, specs)
         stage("verifying in ONNX Runtime")
+        for assumption in exported.assumptions:
+            beyond = resized(batches, assumption.shapes, given=bool(request.samples))
+            prove_beyond(session, beyond, assumption.condition, exported.reference, rtol=rtol, atol=atol)
         proof = prove(
             session,
             batches,
@@ -108,7 +118,11 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
     """Batches that the model accepts: the user's, or random ones of the first plan that it takes."""
     specs = request.inputs or ()
     if request.samples:
-        return given_batches(specs, [as_arrays(sample) for sample in request.samples])
+        batches = given_batches(specs, [as_arrays(sample) for sample in request.samples])
+        if not exporter.traces:
+            return batches
+        with exporter.answering(request) as answer:
+            return [*batches, *_far(answer, specs, batches, given=True)]
     first: Exception | None = None
     with exporter.answering(request) as answer:
         own = exporter.own_batches(request)
@@ -121,7 +135,7 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
             except Exception as error:  # noqa: BLE001 - whatever the user's model raises
                 first = first or error
                 continue
-            return batches
+            return [*batches, *_far(answer, specs, batches, given=False)] if exporter.traces else batches
     shapes = ", ".join(f"{s.name} {s.data_type} {[-1 if d is None else d for d in s.shape]}" for s in specs)
     failure = f"the model itself fails on random inputs of {shapes} ({described(first or ValueError())})"
     if request.inferred:
@@ -135,6 +149,21 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
         f'others than these, such as input_types={{"ids": "int64"}} (--input-type ids=int64); where only some values '
         f"are taken, give batches as sample_inputs (--sample-inputs FILE.npz){exporter.hint}"
     ) from first
+
+
+def _far(
+    answer: Callable[[Inputs], Any], specs: tuple[InputSpec, ...], batches: list[Inputs], *, given: bool
+) -> Iterator[Inputs]:
+    """Batches much larger than those that it is traced with, as far as the model takes such."""
+    for alternatives in far_shapes(specs, batches[0]):
+        for shapes in alternatives:
+            batch = resized(batches, shapes, given=given)
+            try:
+                answer(batch)
+            except Exception:  # noqa: BLE001, S112 - a limit of the user's model, which may raise whatever it likes
+                continue
+            yield batch
+            break
 
 
 def _write(exported: Exported, folder: Path) -> tuple[Any, Path]:

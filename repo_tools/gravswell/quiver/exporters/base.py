@@ -62,6 +62,16 @@ class ExportRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Assumption:
+    """A condition on the inputs' sizes that a converter took for granted, and inputs that do not meet it."""
+
+    condition: str
+    """As Python: ``x.shape[1] <= 100``."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """Shape of each input."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exported:
     """An ONNX graph and the model that it was made of, side by side."""
 
@@ -76,6 +86,8 @@ class Exported:
     """Name and version of whose outputs are the reference."""
     reference: Callable[[Inputs], Outputs]
     """The framework's own answer to a batch, by the graph's output names. May raise whatever the framework raises."""
+    assumptions: tuple[Assumption, ...] = ()
+    """Where the graph may be wrong, unless the model itself refuses such inputs or answers them alike."""
 
 
 class Exporter(ABC):
@@ -85,6 +97,8 @@ class Exporter(ABC):
     """What a user calls these models: ``torch module``…"""
     hint: ClassVar[str] = ""
     """What else to say when a model takes no random inputs."""
+    traces: ClassVar[bool] = False
+    """Whether it converts by running the model on an example, whose sizes may stay in the graph."""
 
     @abstractmethod
     def claims(self, model: Any) -> bool:

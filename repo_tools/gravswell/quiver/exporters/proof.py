@@ -136,6 +136,36 @@ def prove(
     return Proof(signature, _affordable(samples), record, batchable)
 
 
+def prove_beyond(
+    session: ort.InferenceSession,
+    batch: Inputs,
+    condition: str,
+    reference: Callable[[Inputs], Outputs],
+    *,
+    rtol: float | None,
+    atol: float | None,
+) -> None:
+    """Show that the graph is right also where ``condition``, which the exporter took for granted, is not met.
+
+    It is too where the model itself refuses such a batch: then nobody is answered wrongly whom it would answer.
+    """
+    try:
+        expected = reference(batch)
+    except Exception:  # noqa: BLE001 - whatever the user's model raises
+        return
+    sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in batch.items())
+    try:
+        got = run(session, batch)
+        compare(_in_types_of(got, expected), got, rtol, atol)
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's own errors share no base
+        why = str(error) if isinstance(error, VerificationError) else f"it does not run: {described(error)}"
+        raise ExportError(
+            f"the exported graph is right only while {condition}, and the model takes {sizes} too ({why}): it was "
+            f"exported as it computes for the sizes of one example; declare a number in place of None where the size "
+            f"never changes, or choose between the computations with torch.cond"
+        ) from None
+
+
 def _run_batch(session: ort.InferenceSession, batch: Inputs, batched: bool) -> Outputs:
     try:
         return run(session, batch)

@@ -1,5 +1,6 @@
 """The batches that a model is proved with: the user's own, or random ones of the shapes that were declared."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,15 @@ from gravswell.quiver.golden import Array
 
 BATCH_SIZES = (2, 1, 5)
 """Rows at which a dynamic first dim is proved. The first is what a model is traced with: tracers treat 1 specially."""
+
+FAR_ROWS = 17
+"""Rows of one batch more, for models that are traced: they may treat larger batches otherwise."""
+
+FAR_SIZES = (257, 256, 129, 128)
+"""Sizes of the dynamic dims behind the first in another one: the first of these that the model takes."""
+
+FAR_VALUES = 1 << 19
+"""Most values of such a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,51 @@ def _random(spec: InputSpec, rows: int, size: int, below: int, rng: np.random.Ge
     if dtype.kind in "iu":
         return np.asarray(rng.integers(0, below, shape)).astype(dtype)
     return np.asarray(rng.integers(0, below, shape)).astype(np.str_)
+
+
+def far_shapes(inputs: Sequence[InputSpec], batch: Inputs) -> Iterator[list[dict[str, tuple[int, ...]]]]:
+    """Shapes far from those of ``batch``: more rows, then longer ones; the first of each that the model takes is meant.
+
+    None is of more than :data:`FAR_VALUES` values: what is proved is kept with the version.
+    """
+    batched = is_batched(inputs)
+    rows = [{spec.name: (FAR_ROWS, *batch[spec.name].shape[1:]) for spec in inputs}] if batched else []
+    lengths = [
+        {
+            spec.name: tuple(
+                far if dim is None and (axis or not batched) else have
+                for axis, (dim, have) in enumerate(zip(spec.shape, batch[spec.name].shape, strict=True))
+            )
+            for spec in inputs
+        }
+        for far in FAR_SIZES
+    ]
+    for alternatives in (rows, lengths):
+        yield [
+            shapes
+            for shapes in alternatives
+            if any(shape != batch[name].shape for name, shape in shapes.items())
+            and sum(map(math.prod, shapes.values())) <= FAR_VALUES
+        ]
+
+
+def resized(batches: Sequence[Inputs], shapes: Mapping[str, tuple[int, ...]], *, given: bool) -> Inputs:
+    """A batch of those shapes out of the values of ``batches``, always the same one.
+
+    ``given``: they are the user's, whose rows and columns mean something, so that whole ones are repeated.
+    """
+    rng = np.random.default_rng(20151)
+    batch: Inputs = {}
+    for name, shape in shapes.items():
+        if given:
+            array = batches[0][name]
+            for axis, size in enumerate(shape):
+                if size != array.shape[axis]:
+                    array = np.take(array, rng.integers(0, array.shape[axis], size), axis)
+            batch[name] = array
+        else:
+            batch[name] = rng.choice(np.concatenate([batch[name].ravel() for batch in batches]), shape)
+    return batch
 
 
 def given_batches(inputs: Sequence[InputSpec], samples: Sequence[Mapping[str, Any]]) -> list[Inputs]:

@@ -7,6 +7,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ import onnxscript  # noqa: F401 - torch's default exporter needs it, and fails l
 import torch
 
 from gravswell.errors import ExportError, InvalidInputError
-from gravswell.quiver.exporters.base import ExportRequest, Inputs, InputSpec, described
+from gravswell.quiver.exporters.base import Assumption, ExportRequest, Inputs, InputSpec, described
 from gravswell.quiver.exporters.sampling import is_batched
+from gravswell.quiver.exporters.torch_sizes import assumptions
 from gravswell.quiver.exporters.torch_tracing import nothing_frozen
 from gravswell.quiver.golden import Array
 
@@ -43,16 +45,28 @@ def _tensors(model: Any, specs: tuple[InputSpec, ...], inputs: Inputs) -> dict[s
     return {p: torch.from_numpy(inputs[spec.name].copy()).to(device) for p, spec in parameters.items()}
 
 
-def export(
-    request: ExportRequest, specs: tuple[InputSpec, ...], example: Inputs, outputs: list[str]
-) -> tuple[Any, str]:
-    """The module as a ``ModelProto``, and by which exporter, with the reason where it was the second one."""
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The module as a ``ModelProto``."""
+
+    proto: Any
+    exporter: str
+    """Which one it was, with the reason where it was the second."""
+    assumptions: tuple[Assumption, ...] = ()
+
+
+def export(request: ExportRequest, specs: tuple[InputSpec, ...], example: Inputs, outputs: list[str]) -> Made:
+    """Export by torch's default exporter, or by the tracing one where that fails."""
     call = _Call(request, _with_tensors_as_parameters(request.model, specs), specs, example, outputs)
     try:
         with _quiet():
-            return call.by_default(), f"torch.onnx {torch.__version__}"
+            program = call.by_default()
+            proto = program.model_proto
     except Exception as error:  # noqa: BLE001 - torch.export raises errors of many kinds
         reason = described(error, 200)
+    else:
+        assumed = assumptions(program.exported_program, call.specs, example)
+        return Made(proto, f"torch.onnx {torch.__version__}", tuple(assumed))
     try:
         with _quiet():
             proto = call.by_tracing()
@@ -63,7 +77,7 @@ def export(
             f"torch.onnx cannot export {type(request.model).__name__}: {reason}; by tracing: {described(error, 200)}"
         ) from error
     _log.warning("torch's default exporter failed (%s); the model was traced instead", reason)
-    return proto, f"torch.onnx {torch.__version__}, traced because the default exporter failed: {reason}"
+    return Made(proto, f"torch.onnx {torch.__version__}, traced because the default exporter failed: {reason}")
 
 
 class _Call:
@@ -78,7 +92,7 @@ class _Call:
         own = _own_parameters(self._model)
         in_order = list(parameters) == own[: len(parameters)]
         self._names = list(parameters)
-        self._specs = list(parameters.values())
+        self.specs = list(parameters.values())
         self._args = tuple(tensors.values()) if in_order or not set(parameters) <= set(own) else ()
         self._kwargs = {} if self._args else tensors
         self._outputs = outputs
@@ -94,7 +108,7 @@ class _Call:
                 for i, dim in enumerate(spec.shape)
                 if dim is None
             }
-            for spec in self._specs
+            for spec in self.specs
         ]
         positional = (tuple(shapes),) if isinstance(self._model, _TakingOne) else tuple(shapes)
         program = torch.onnx.export(
@@ -103,30 +117,30 @@ class _Call:
             kwargs=self._kwargs or None,
             dynamo=True,
             dynamic_shapes=dict(zip(self._names, shapes, strict=True)) if self._kwargs else positional,
-            input_names=[spec.name for spec in self._specs],
+            input_names=[spec.name for spec in self.specs],
             output_names=self._outputs,
             opset_version=self._opset,
             verbose=False,
         )
         if program is None:
             raise ExportError("torch.onnx.export returned nothing")
-        return program.model_proto
+        return program
 
     def by_tracing(self) -> Any:
         """The exporter that records one run. ExportError where the run went as it did because of the values in it."""
         buffer = io.BytesIO()
         axes = {
             spec.name: {i: "batch" if i == 0 else f"{spec.name}_{i}" for i, d in enumerate(spec.shape) if d is None}
-            for spec in self._specs
+            for spec in self.specs
         }
-        with nothing_frozen(self._specs):
+        with nothing_frozen(self.specs):
             torch.onnx.export(
                 self._model,
                 self._args,
                 buffer,  # type: ignore[arg-type]  # torch's annotation says path; it documents and takes a file too
                 kwargs=self._kwargs or None,
                 dynamo=False,
-                input_names=[spec.name for spec in self._specs],
+                input_names=[spec.name for spec in self.specs],
                 output_names=self._outputs,
                 dynamic_axes=axes | ({name: {0: "batch"} for name in self._outputs} if self._batched else {}),
                 opset_version=self._opset,

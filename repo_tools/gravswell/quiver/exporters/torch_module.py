@@ -31,6 +31,7 @@ class TorchExporter(Exporter):
     """Inputs are matched to ``forward``'s parameters by name, or else by position, or are the dict that it takes."""
 
     name = "torch module"
+    traces = True
 
     def claims(self, model: Any) -> bool:
         """See :meth:`Exporter.claims`."""
@@ -71,18 +72,19 @@ class TorchExporter(Exporter):
                     f"{len(names)} output_names ({', '.join(names)}) for the {len(own)} tensors "
                     f"that {type(request.model).__name__} returns: name each"
                 )
-            proto, how = work.export(request, self.inputs(request), example, names)
+            made = work.export(request, self.inputs(request), example, names)
 
             def reference(inputs: Inputs) -> Outputs:
                 return {name: array for name, (_, array) in zip(names, answer(inputs), strict=True)}
 
             yield Exported(
-                proto=proto,
+                proto=made.proto,
                 source=None,
                 converted=True,
-                exporter=how,
+                exporter=made.exporter,
                 framework=work.FRAMEWORK,
                 reference=reference,
+                assumptions=made.assumptions,
             )
 
 

@@ -1,0 +1,114 @@
+"""Sizes that no example has: a graph that is right only for some of them is never published."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+from gravswell import quiver as qv
+from gravswell.errors import ExportError
+
+ROWS = {"x": (None, 8)}
+LENGTHS = {"x": (None, None, 8)}
+
+
+class Tailed(nn.Module):
+    """A layer, and what a test puts behind it."""
+
+    def __init__(self, tail: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 3)
+        self.tail = tail
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.tail(x, self.layer(x))
+
+
+class Positioned(nn.Module):
+    """Knows 512 positions, and fails beyond them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(512, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.positions[: x.shape[1]]
+
+
+def a_term_for_each_window(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    y = y.mean(1)
+    for k in range(x.shape[1] // 128):
+        y = y + x[:, 128 * k : 128 * k + 128].mean((1, 2)).unsqueeze(1)
+    return y
+
+
+@pytest.mark.parametrize(
+    ("shapes", "tail", "condition"),
+    [
+        (ROWS, lambda x, y: y * 2 if y.shape[0] > 8 else y, r"x\.shape\[0\] <= 8,"),
+        (ROWS, lambda x, y: y * float(1 + x.shape[0] // 8), r"x\.shape\[0\] <= 7,"),
+        (ROWS, lambda x, y: y + int(x.shape[0] / 100), r"x\.shape\[0\] <= 99,"),
+        (LENGTHS, lambda x, y: y[:, -100:].amax(1) if x.shape[1] > 100 else y.amax(1), r"x\.shape\[1\] <= 100,"),
+        (LENGTHS, lambda x, y: y * 2 if y[:, ::2].shape[1] > 300 else y, r"x\.shape\[1\] <= 600,"),
+        (LENGTHS, a_term_for_each_window, r"x\.shape\[1\] <= 127,"),
+        (LENGTHS, lambda x, y: y * 2 if x.shape[1] < 20 else y, r"x\.shape\[1\] >= 20,"),
+        (
+            LENGTHS,
+            lambda x, y: y * 2 if x.shape[0] * x.shape[1] > 9000 else y,
+            r"x\.shape\[.\]\*x\.shape\[.\] <= 9000,",
+        ),
+        (LENGTHS, lambda x, y: y * 2 if x.shape[1] == 1 else y, r"x\.shape\[1\] != 1,"),
+    ],
+)
+def test_a_size_at_which_the_module_computes_otherwise_is_found(
+    entry: qv.Entry, shapes: dict[str, Any], tail: Callable[..., torch.Tensor], condition: str
+) -> None:
+    with pytest.raises(ExportError, match=rf"right only while {condition} .*declare a number.*torch\.cond"):
+        entry.export_version(Tailed(tail), shapes)
+    assert entry.versions == []
+
+
+def test_sizes_of_two_inputs_that_happen_to_be_alike(entry: qv.Entry) -> None:
+    class Two(nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return a.sum(1) if a.shape[1] > b.shape[1] else b.sum(1)
+
+    with pytest.raises(ExportError, match=r"right only while a\.shape\[1\] <= b\.shape\[1\],"):
+        entry.export_version(Two(), {"a": (None, None), "b": (None, None)})
+
+
+def test_samples_of_one_s_own_reach_other_sizes_too(entry: qv.Entry) -> None:
+    model = Tailed(lambda x, y: y[:, -100:].sum(1) if x.shape[1] > 100 else y.sum(1))
+    sample = {"x": np.random.default_rng(0).random((2, 40, 8), np.float32)}
+    with pytest.raises(ExportError, match=r"right only while x\.shape\[1\] <= 100,"):
+        entry.export_version(model, LENGTHS, sample_inputs=sample)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "model"),
+    [
+        (LENGTHS, Positioned()),
+        (LENGTHS, Tailed(lambda x, y: y[:, : min(x.shape[1], 128)] * (1 + x.shape[0] // 8))),
+        (LENGTHS, Tailed(lambda x, y: y.reshape(x.shape[0], -1, 2, 3).sum(2))),
+        (LENGTHS, nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)),
+        ({"x": (None, 3, None, None)}, nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.MaxPool2d(2), nn.Conv2d(4, 2, 3))),
+    ],
+)
+def test_limits_of_the_module_itself_are_none_of_the_graph(
+    entry: qv.Entry, shapes: dict[str, Any], model: nn.Module
+) -> None:
+    path = entry.export_version(model, shapes, ["y"])
+    x = np.random.default_rng(1).random([40 if dim is None else dim for dim in shapes["x"]], np.float32)
+    (y,) = ort.InferenceSession(path).run(None, {"x": x})
+    with torch.no_grad():
+        np.testing.assert_allclose(y, model.eval()(torch.from_numpy(x)).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_traced_model_is_proved_far_from_its_example(entry: qv.Entry) -> None:
+    entry.export_version(Tailed(lambda x, y: y), LENGTHS)
+    proof = entry.versions[-1].manifest.verification
+    assert (proof.batch_sizes, proof.samples) == ((1, 2, 5, 17), 5)
