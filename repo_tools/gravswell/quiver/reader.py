@@ -92,8 +92,15 @@ class RepositoryReader:
         return info
 
     def aliases(self, entry: str) -> dict[str, int]:
-        """Names that point at versions of the entry."""
-        return dict(self.state(entry)[0].aliases)
+        """Names that point at versions of the entry.
+
+        Not those of versions that are gone: who replaces an entry and dies in the middle leaves the old one's aliases.
+        """
+        named = self.state(entry)[0].aliases
+        numbers = sorted(set(named.values()))
+        found = self.store.in_parallel(lambda number: self._version(entry, number), numbers) if numbers else []
+        there = {info.number for info in found if info is not None}
+        return {alias: number for alias, number in named.items() if number in there}
 
     def state(self, entry: str) -> tuple[EntryState, str | None]:
         """What is remembered of the entry, and the etag to replace it by; None when there is no file yet."""

@@ -1,0 +1,310 @@
+"""A whole repository against a model of it: anything that users and accidents do, in any order.
+
+Hypothesis draws the orders. A test run tries a few, always the same; with ``GRAVSWELL_EXAMPLES=2000`` in its environment
+it tries so many new ones, and prints the shortest that fails.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from gravswell import quiver as qv
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError
+from gravswell.quiver.reader import RepositoryReader
+
+from .faults import Killed, found_in
+
+EXAMPLES = int(os.environ.get("GRAVSWELL_EXAMPLES", "12"))
+NAMES = ("m", "m-2", "n")
+ALIASES = ("champion", "canary")
+names, aliases = st.sampled_from(NAMES), st.sampled_from(ALIASES)
+_CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
+
+
+class Deaths:
+    """Ends what is done to ``folder`` before a chosen change of it, as a killed process ends: nothing runs after it."""
+
+    def __init__(self) -> None:
+        self._folder = ""
+        self._left: int | None = None
+        sys.addaudithook(self._see)  # never to be taken off again, and silent but for the time of a death
+
+    @contextmanager
+    def after(self, changes: int, folder: Path) -> Iterator[None]:
+        """Die before the change that comes after so many; or not at all, if there are fewer."""
+        self._folder, self._left = str(folder), changes
+        try:
+            yield
+        finally:
+            self._left = None
+
+    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._left is None or event not in _CHANGES or not str(arguments[0]).startswith(self._folder):
+            return
+        if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+            return
+        self._left -= 1
+        if self._left < 0:
+            raise Killed
+
+
+DEATHS = Deaths()
+
+
+class Known:
+    """What the model knows of an entry."""
+
+    def __init__(self) -> None:
+        self.versions: list[int] = []
+        self.aliases: dict[str, int] = {}
+        self.dims: tuple[int, ...] | None = None
+        self.count = 0
+
+
+class RepositoryMachine(RuleBasedStateMachine):
+    """Two handles on one repository, used in turn, and what is known of it."""
+
+    given: Path
+    other: Path
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="gravswell-machine-"))
+        self.root = self.folder / "repo"
+        self.highest: dict[str, int] = {}
+        self.strangers: set[str] = set()
+        self.start()
+
+    def start(self) -> None:
+        """With an entry that stays: a folder that holds strangers' things and no entry is no repository."""
+        qv.ModelRepository(self.root).add("stays")
+        self.known = {"stays": Known()}
+        self.reopen()
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+
+    def repo(self, handle: int) -> qv.ModelRepository:
+        repo = self.handles[handle]
+        repo.refresh()
+        return repo
+
+    def entry(self, handle: int, name: str) -> qv.Entry:
+        return self.repo(handle).models[name]
+
+    # -- what users do
+
+    @rule(handle=st.integers(0, 1), name=names)
+    def add(self, handle: int, name: str) -> None:
+        if name in self.known:
+            with pytest.raises(ConflictError, match="exists already"):
+                self.repo(handle).add(name)
+        else:
+            self.repo(handle).add(name)
+            self.known[name] = Known()
+
+    @rule(handle=st.integers(0, 1), name=names)
+    def add_by_force(self, handle: int, name: str) -> None:
+        self.repo(handle).add(name, force=True)
+        self.known[name] = Known()
+
+    @precondition(lambda self: self.known)
+    @rule(handle=st.integers(0, 1), data=st.data(), other=st.booleans())
+    def export(self, handle: int, data: st.DataObject, other: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.known)))
+        known, dims = self.known[name], (-1, 3) if other else (-1, 4)
+        model = self.other if other else self.given
+        if known.dims not in (None, dims):
+            with pytest.raises(InvalidInputError, match="signature"):
+                self.entry(handle, name).export_version(model)
+            return
+        made = self.entry(handle, name).export_version(model)
+        number = int(Path(made).parent.name)
+        assert number > self.highest.get(name, 0), "numbers strictly increase"
+        self.highest[name] = number
+        known.versions.append(number)
+        known.dims = dims
+
+    @precondition(lambda self: self.known)
+    @rule(handle=st.integers(0, 1), data=st.data(), count=st.integers(1, 4))
+    def edit(self, handle: int, data: st.DataObject, count: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.known)))
+        config = self.entry(handle, name).config
+        if config.instance_group:
+            config.scale_instance_group(count)
+        else:
+            config.add_instance_group(count=count)
+        self.known[name].count = count
+
+    @precondition(lambda self: any(known.versions for known in self.known.values()))
+    @rule(handle=st.integers(0, 1), data=st.data(), alias=aliases)
+    def promote(self, handle: int, data: st.DataObject, alias: str) -> None:
+        name, number = self.drawn(data)
+        self.entry(handle, name).promote(number, alias)
+        self.known[name].aliases[alias] = number
+
+    @precondition(lambda self: any(known.versions for known in self.known.values()))
+    @rule(handle=st.integers(0, 1), data=st.data())
+    def remove_version(self, handle: int, data: st.DataObject) -> None:
+        name, number = self.drawn(data)
+        known = self.known[name]
+        if number in known.aliases.values():
+            with pytest.raises(ConflictError, match="move the alias"):
+                self.entry(handle, name).remove_version(number)
+        else:
+            self.entry(handle, name).remove_version(number)
+            known.versions.remove(number)
+
+    @rule(handle=st.integers(0, 1), name=names)
+    def remove(self, handle: int, name: str) -> None:
+        if name in self.known:
+            self.repo(handle).remove(name)
+            del self.known[name]
+        else:
+            with pytest.raises(NotFoundError, match="there is no entry"):
+                self.repo(handle).remove(name)
+
+    @precondition(lambda self: len(self.known) > 1)
+    @rule(handle=st.integers(0, 1))
+    def delete(self, handle: int) -> None:
+        self.repo(handle).delete()
+        self.highest.clear()
+        if self.strangers:
+            assert {path.name for path in self.root.iterdir()} == self.strangers
+            shutil.rmtree(self.root)  # which is no repository, with nothing but theirs in it
+            self.strangers.clear()
+        else:
+            assert not self.root.exists()
+        self.start()
+
+    @rule()
+    def reopen(self) -> None:
+        self.handles = [qv.ModelRepository(self.root) for _ in range(2)]
+
+    # -- what others do
+
+    @precondition(lambda self: self.known)
+    @rule(name=st.sampled_from(["notes", "9.tmp", "-1", "007"]), inside=st.booleans(), data=st.data())
+    def leave_a_folder(self, name: str, inside: bool, data: st.DataObject) -> None:
+        if inside:
+            (self.root / data.draw(st.sampled_from(sorted(self.known))) / name).mkdir(exist_ok=True)
+        else:
+            (self.root / name).mkdir(exist_ok=True)
+            self.strangers.add(name)
+
+    # -- accidents
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), changes=st.integers(0, 30))
+    def die(self, data: st.DataObject, changes: int) -> None:
+        """In the middle of anything; what is there then is what was, or what was to be."""
+        name = data.draw(st.sampled_from(sorted(self.known)))
+        known = self.known[name]
+        model = self.other if known.dims == (-1, 3) else self.given
+        removable = [number for number in known.versions if number not in known.aliases.values()]
+        acts: dict[str, Callable[[], object]] = {
+            "export": lambda: self.entry(0, name).export_version(model),
+            "replace": lambda: self.repo(0).add(name, force=True),
+            "edit": lambda: self.entry(0, name).config.add_instance_group(count=1),
+        }
+        if name != "stays":
+            acts["remove"] = lambda: self.repo(0).remove(name)
+        if removable:
+            acts["remove a version"] = lambda: self.entry(0, name).remove_version(removable[-1])
+        what = data.draw(st.sampled_from(sorted(acts)))
+        before = found_in(self.root)
+        self.repo(0)
+        with suppress(Killed), DEATHS.after(changes, self.folder):
+            acts[what]()
+        self.handles[0] = qv.ModelRepository.open(self.root)  # the one that died held the lock in this process
+        self.take_up(what, name, before)
+
+    def take_up(self, what: str, name: str, before: dict[str, tuple[int, ...]]) -> None:
+        """See which of the two came of it, and that it is nothing else."""
+        with RepositoryReader(self.root).store.exclusive():  # as the next writer, which ends what was begun
+            found = found_in(self.root)
+        assert {**found, name: ()} == {**before, name: ()}
+        known, now = self.known[name], found.get(name)
+        reader = RepositoryReader(self.root)
+        if what == "export":
+            assert now is not None
+            assert now[: len(before[name])] == before[name]
+            new = now[len(before[name]) :]
+            assert len(new) <= 1
+            assert all(number > self.highest.get(name, 0) for number in new)
+            if new:
+                self.highest[name] = new[0]
+                known.versions.append(new[0])
+                known.dims = reader.manifest(name, new[0])[0].signature.inputs[0].dims
+        elif what == "remove a version":
+            assert now is not None
+            assert set(before[name]) - set(now) <= {number for number in before[name] if number not in known.aliases}
+            known.versions = list(now)
+        elif now is None:
+            assert what == "remove"
+            del self.known[name]
+        elif what == "replace" and now == ():
+            config = self.entry(1, name).config
+            if known.versions or not config.input:
+                self.known[name] = Known()
+        if name in self.known:
+            groups = self.entry(1, name).config.instance_group
+            self.known[name].count = groups[0].count if groups else 0
+            self.known[name].aliases = reader.aliases(name)
+
+    # -- what always holds
+
+    @invariant()
+    def listing_is_the_model(self) -> None:
+        found = found_in(self.root)
+        assert found == {name: tuple(known.versions) for name, known in self.known.items()}
+        reader = RepositoryReader(self.root)
+        for name, known in self.known.items():
+            assert reader.aliases(name) == known.aliases
+            entry = self.entry(1, name)
+            assert [group.count for group in entry.config.instance_group][:1] == [known.count] * bool(known.count)
+            assert (entry.inputs["x"].dims if entry.inputs else None) == known.dims
+
+    @invariant()
+    def nothing_of_ours_is_a_folder(self) -> None:
+        assert {path.name for path in self.root.iterdir() if path.is_dir()} == {*self.known, *self.strangers}
+
+    def drawn(self, data: st.DataObject) -> tuple[str, int]:
+        return data.draw(
+            st.sampled_from(sorted((name, number) for name, known in self.known.items() for number in known.versions))
+        )
+
+
+def test_a_repository_is_its_model(prebuilt: Path, tmp_path: Path, affine: Callable[..., Any]) -> None:
+    other = tmp_path / "other.onnx"
+    other.write_bytes(affine(3).SerializeToString())
+    RepositoryMachine.given, RepositoryMachine.other = prebuilt, other
+    run_state_machine_as_test(
+        RepositoryMachine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize=EXAMPLES < 100,
+            database=None,
+            phases=[Phase.generate, Phase.shrink] if EXAMPLES >= 100 else [Phase.generate],
+        ),
+    )
