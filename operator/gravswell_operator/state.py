@@ -34,6 +34,8 @@ class PodState:
     problem: Problem | None
     node: str = field(default="", compare=False)
     """Where it runs; not compared, for that it was bound is no news to anybody."""
+    service_account: str = ""
+    """What it runs as."""
 
     @property
     def active(self) -> bool:
@@ -150,7 +152,7 @@ _WAITING = {
 
 def pod(raw: Raw) -> PodState:
     """A pod's state."""
-    metadata, status = raw["metadata"], raw.get("status") or {}
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     phase = status.get("phase", "Pending")
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
@@ -160,7 +162,8 @@ def pod(raw: Raw) -> PodState:
         terminating=bool(metadata.get("deletionTimestamp")),
         finished=phase in ("Succeeded", "Failed"),
         problem=_pod_problem(metadata["name"], phase, status, conditions, containers),
-        node=(raw.get("spec") or {}).get("nodeName") or "",
+        node=spec.get("nodeName") or "",
+        service_account=spec.get("serviceAccountName") or "",
     )
 
 

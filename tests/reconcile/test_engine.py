@@ -154,19 +154,6 @@ async def test_a_service_that_is_refused_holds_up_nothing_else(served):
     assert served.condition("InferenceServer", "server")["reason"] == "Rejected"
 
 
-async def test_what_a_workload_may_still_use_stays_until_it_is_changed(served):
-    """An account of the users' own comes in place of ours, and the Deployment cannot be changed yet."""
-    await served.settle()
-    refused = errors.ApiUnavailableError("busy")
-    served.api.refuse = lambda words: refused if words.startswith("apply Deployment") else None
-    served.change(resources.MODEL_REPOSITORY, "models", serviceAccountName="theirs")
-    await served.tick()
-    assert served.get("ServiceAccount", "server-agent") is not None
-    served.api.refuse = lambda _: None
-    await served.settle()
-    assert served.get("ServiceAccount", "server-agent") is None
-
-
 async def test_a_fault_of_ours_is_logged_and_nobody_elses(served, caplog):
     served.api.refuse = lambda words: RuntimeError("bug") if words == "apply Service server" else None
     key = next(served.context.cache.all(resources.INFERENCE_SERVER)).key

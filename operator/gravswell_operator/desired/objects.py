@@ -192,9 +192,15 @@ def account(parent: Parent, name: str, options: Options, *, role: str) -> Manife
 
 
 def configmap_access(
-    parent: Parent, name: str, service_account: str, *, role: str, read: Sequence[str] = (), write: Sequence[str] = ()
+    parent: Parent,
+    name: str,
+    accounts: Sequence[str],
+    *,
+    role: str,
+    read: Sequence[str] = (),
+    write: Sequence[str] = (),
 ) -> list[Manifest]:
-    """A Role for the named ConfigMaps and nothing else, bound to ``service_account``.
+    """A Role for the named ConfigMaps and nothing else, bound to the ServiceAccounts ``accounts``.
 
     ``read`` may be got, listed and watched (by name); ``write`` may be got and patched.
     """
@@ -203,12 +209,13 @@ def configmap_access(
         rules.append(_configmap_rule(read, ["get", "list", "watch"]))
     if write:
         rules.append(_configmap_rule(write, ["get", "patch"]))
-    subject = {"kind": "ServiceAccount", "name": service_account, "namespace": parent.metadata.namespace}
+    namespace = parent.metadata.namespace
+    subjects = [{"kind": "ServiceAccount", "name": account, "namespace": namespace} for account in accounts]
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
     group = "rbac.authorization.k8s.io/v1"
     return [
         child(parent, group, "Role", name, role=role, rules=rules),
-        child(parent, group, "RoleBinding", name, role=role, roleRef=reference, subjects=[subject]),
+        child(parent, group, "RoleBinding", name, role=role, roleRef=reference, subjects=subjects),
     ]
 
 

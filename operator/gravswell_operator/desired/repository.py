@@ -37,21 +37,28 @@ def what_is_served(url: str, servers: Iterable[tuple[Desired | None, Iterable[Re
     return Served(repository=url, entries=entries)
 
 
-def children(repository: ModelRepository, options: Options, served: Served | None = None) -> list[Manifest]:
+def children(
+    repository: ModelRepository,
+    options: Options,
+    served: Served | None = None,
+    accounts_in_use: Iterable[str] = (),
+) -> list[Manifest]:
     """Everything that a repository needs in its namespace, in the order in which it is applied.
 
-    ``served`` is what its lister shall pin: nothing, before any server is known.
+    ``served`` is what its lister shall pin: nothing, before any server is known. ``accounts_in_use`` are the
+    ServiceAccounts that pods of its lister run as, whatever is wanted now: they keep their rights.
     """
     name = repository.metadata.name
     own = names.lister(name)
     service_account = repository.spec.service_account_name or own
+    accounts = list(dict.fromkeys([service_account, *accounts_in_use]))
     listing = names.listing_configmap(name)
     role = names.ROLE_LISTER
     served = served or Served(repository=repository.spec.url)
     made = [child(repository, "v1", "ConfigMap", listing, role=role, data={SERVED_KEY: served.to_json()})]
-    if repository.spec.service_account_name is None:
+    if own in accounts:
         made.append(account(repository, own, options, role=role))
-    made += configmap_access(repository, own, service_account, role=role, write=[listing])
+    made += configmap_access(repository, own, accounts, role=role, write=[listing])
     made.append(_deployment(repository, service_account, options))
     return made
 

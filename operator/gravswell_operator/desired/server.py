@@ -27,6 +27,8 @@ class ServerPlan:
     surge: bool
     """A roll-out may start a new replica before an old one stops."""
     options: Options
+    accounts_in_use: tuple[str, ...] = ()
+    """The ServiceAccounts that pods of the server run as, whatever is wanted now: they keep their rights."""
 
 
 def children(plan: ServerPlan) -> list[Manifest]:
@@ -40,13 +42,14 @@ def children(plan: ServerPlan) -> list[Manifest]:
     desired, report = names.desired_configmap(name), names.report_configmap(name)
     own = names.agent_account(name)
     service_account = plan.repository.spec.service_account_name or own
+    accounts = list(dict.fromkeys([service_account, *plan.accounts_in_use]))
     made = [
         child(server, "v1", "ConfigMap", desired, role=role, data={DESIRED_KEY: plan.desired.to_json()}),
         child(server, "v1", "ConfigMap", report, role=role),
     ]
-    if plan.repository.spec.service_account_name is None:
+    if own in accounts:
         made.append(account(server, own, plan.options, role=role))
-    made += configmap_access(server, own, service_account, role=role, read=[desired], write=[report])
+    made += configmap_access(server, own, accounts, role=role, read=[desired], write=[report])
     made += [_service(server), _headless(server), _disruption_budget(server), _deployment(plan, service_account)]
     if server.spec.autoscaling is not None:
         made.append(_autoscaler(server))

@@ -80,6 +80,14 @@ class Context:
         records = (self.cache.get(k) for k in self.index.children(owner) if k.resource is resources.POD)
         return [self._on_its_node(record.view) for record in records if record is not None]
 
+    def accounts(self, owner: Key) -> list[str]:
+        """The ServiceAccounts that the pods of a server or of a repository's lister run as.
+
+        By the label that makes a pod one of theirs: whoever can make such a pod can make it run as any account there.
+        """
+        pods = (pod for pod in self.pods(owner) if not pod.finished)
+        return sorted({pod.service_account for pod in pods if pod.service_account})
+
     def _on_its_node(self, pod: PodState) -> PodState:
         return on_node(pod, self.view(Key(resources.NODE, "", pod.node))) if pod.node else pod
 

@@ -19,7 +19,9 @@ async def reconcile(context: Context, record: Record) -> None:
     name, namespace = repository.metadata.name, repository.metadata.namespace
     failure: GravswellError | None = None
     try:
-        await apply.apply_children(context, record, children(repository, context.options, _served(context, record)))
+        accounts = context.accounts(record.key)
+        wanted = children(repository, context.options, _served(context, record), accounts)
+        await apply.apply_children(context, record, wanted)
     except errors.NamespaceTerminatingError:
         raise  # no failure, and nobody reads what it would say
     except GravswellError as error:

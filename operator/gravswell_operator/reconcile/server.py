@@ -41,7 +41,13 @@ async def reconcile(context: Context, record: Record) -> None:
         assert not isinstance(pool, state.Unreadable)
         assert resolution is not None
         plan = ServerPlan(
-            server, repository, pool, resolution.desired, _surge(context, server, pool, pods), context.options
+            server,
+            repository,
+            pool,
+            resolution.desired,
+            _surge(context, server, pool, pods),
+            context.options,
+            _accounts_in_use(context, record),
         )
         try:
             await _hand_over_replicas(context, server)
@@ -103,6 +109,22 @@ def _surge(context: Context, server: InferenceServer, pool: GPUNodePool | None, 
     key = pool_key(server)
     on_pool = context.referrers(key, resources.INFERENCE_SERVER) if key is not None else []
     return may_surge(server, pool, on_pool)
+
+
+def _accounts_in_use(context: Context, record: Record) -> tuple[str, ...]:
+    """The ServiceAccounts that a replica runs as, or may run as again: they keep their rights until the last is gone.
+
+    In a roll-out that waits (for an account that is not there, too) a replica of before that is evicted comes back, and
+    needs our account to be there.
+    """
+    name, namespace = record.key.name, record.key.namespace
+    found, own = context.accounts(record.key), names.agent_account(name)
+    deployment: state.WorkloadState | None = context.child(resources.DEPLOYMENT, namespace, name)
+    account = context.cache.get(Key(resources.SERVICE_ACCOUNT, namespace, own))
+    is_ours = account is not None and account.owner == record.uid
+    if own not in found and is_ours and deployment is not None and not deployment.complete:
+        found.append(own)
+    return tuple(found)
 
 
 async def _hand_over_replicas(context: Context, server: InferenceServer) -> None:

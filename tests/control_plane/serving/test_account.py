@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from .conftest import ENTRY
+
 ACCOUNT = "reader"
 RIGHTS = {
     "server-desired": ["get", "list", "watch"],
@@ -90,5 +92,34 @@ def test_without_it_the_pods_get_accounts_of_their_own_and_it_loses_its_rights(s
     place.until_serving(1)
     assert place.pod()["spec"]["serviceAccountName"] == "server-agent"
     assert place.pod("lister")["spec"]["serviceAccountName"] == "models-lister"
-    assert rights(place, ACCOUNT) == []
+    place.until(lambda: rights(place, ACCOUNT) == [])  # with the last pod that ran as it
     assert place.get("serviceaccount", ACCOUNT) is not None
+
+
+def test_an_account_that_is_not_there_takes_nothing_from_the_replica_that_serves(serving):
+    place, _ = serving
+    place.publish(2)
+    place.until_serving(2)
+    pod = place.pod()["metadata"]
+    place.make_repository(serviceAccountName="typo")
+    place.condition("inferenceserver", "server", status="False", reason="PodsRefused")
+    # What is said to it arrives, and so does what it says.
+    place.make_model(version=1)
+    place.until(lambda: place.get("model", ENTRY)["status"].get("loadedVersion") == 1)
+    place.condition("model", ENTRY, status="True")
+    assert place.answer() == 1.0
+    assert place.pod()["metadata"]["uid"] == pod["uid"]
+    log = place.kubectl("logs", pod["name"], "-c", "agent")
+    assert "version 1 serves" in log
+    assert "refuses this ServiceAccount" not in log
+
+
+def test_its_own_account_goes_when_another_one_has_replaced_it(serving):
+    place, _ = serving
+    before = place.pod()["metadata"]["uid"]
+    place.make_repository(serviceAccountName=ACCOUNT)
+    place.until(lambda: place.replaced(before))
+    place.until_serving(1)
+    place.until(lambda: place.get("serviceaccount", "server-agent") is None)
+    place.until(lambda: place.get("serviceaccount", "models-lister") is None)
+    assert [s["name"] for s in place.get("rolebinding", "server-agent")["subjects"]] == [ACCOUNT]
