@@ -120,6 +120,7 @@ CASES = {
     "no-number": Case(PLAIN, "no-version version-stray", {"abc/model.onnx": affine()}),
     "leading-zero": Case(PLAIN, "no-version version-stray", {"01/model.onnx": affine()}),
     "leftover": Case(PLAIN, "version-misread", {**GOOD, "2.tmp/model.onnx": affine()}),
+    "leftover-alone": Case(None, "config-missing version-misread", {**GOOD, "2.tmp/model.onnx": affine()}),
     "leftover-of-published": Case(PLAIN, "version-stray", {**GOOD, "1.tmp/model.onnx": affine()}, asked=False),
     "negative": Case(PLAIN, "version-misread", {"-1/model.onnx": affine()}),
     "negative-unchosen": Case(PLAIN, "version-stray", {**GOOD, "-1/model.onnx": affine()}, asked=False),

@@ -60,7 +60,7 @@ def _check(model: ModelFacts, world: World, limits: Limits | None) -> Iterator[F
         return
     for name in model.unknown:
         yield rules.FIELD_UNKNOWN.at(model.place, f"{name} is, or holds, a field that ModelConfig does not have")
-    if model.text is None and not any(version.files for version in model.loaded):
+    if model.text is None and not model.has_model_file:
         yield rules.NO_MODEL.at(model.name, "the folder holds neither config.pbtxt nor a version of a model")
         return
     yield from structure.check_name(model)

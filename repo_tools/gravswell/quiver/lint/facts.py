@@ -67,6 +67,8 @@ class ModelFacts:
     unknown: tuple[str, ...] = ()
     loaded: tuple[VersionFacts, ...] = ()
     """The versions that the policy chooses, ascending."""
+    has_model_file: bool = False
+    """Whether any version, chosen or not, holds what may be a model's file."""
     side_files: frozenset[str] = frozenset()
     """Every file of the model's folder outside its versions, by path within it."""
     published: str | None = None
@@ -158,8 +160,13 @@ class World:
             own = number >= 0 and str(number) in model.children.folders  # -1 is looked for in 18446744073709551615
             files = tuple(_walk(self.store, f"{name}/{number}")) if own else ()
             versions.append(VersionFacts(number, model.numbers[number], files))
+        held = any(
+            f.path.startswith("model.") for n in model.numbers if n >= 0 for f in _walk(self.store, f"{name}/{n}")
+        )
         beside = {f"{folder}/{f.path}" for folder in FOLDERS for f in _walk(self.store, f"{name}/{folder}")}
-        model = replace(model, loaded=tuple(versions), side_files=frozenset({*model.children.files, *beside}))
+        model = replace(
+            model, loaded=tuple(versions), has_model_file=held, side_files=frozenset({*model.children.files, *beside})
+        )
         if model.backend == "onnxruntime":
             loaded = tuple(replace(v, graph=self._graph(reader, model, v)) for v in model.loaded)
             model = replace(model, loaded=loaded)
