@@ -90,6 +90,12 @@ def _traced(forward: Callable[..., Any], shape: tuple[int | None, ...] = (None, 
         lambda s, x: x.squeeze(0) if x.shape[0] == 1 else x,
         lambda s, x: nn.functional.pad(x, (0, 1)) if (x.size(0) + 1) % 2 else x,
         lambda s, x: x if any(x[:, 0] > 0) else -x,
+        lambda s, x: x.reshape(int(x.shape[0]), -1),
+        lambda s, x: x * len(x),
+        lambda s, x: x * float(1 + x.shape[0] // 8),
+        lambda s, x: x * (x.numel() // 8).item(),
+        lambda s, x: sum(x[:, :1] for _ in range(1 + x.shape[0] // 8)),
+        lambda s, x: x / torch.tensor([x.shape[0]]).sqrt(),
     ],
 )
 def test_what_the_next_input_may_have_otherwise_is_refused(forward: Callable[..., Any]) -> None:
@@ -101,8 +107,11 @@ def test_what_the_next_input_may_have_otherwise_is_refused(forward: Callable[...
     "forward",
     [
         lambda s, x: x if x.shape[1] == 8 else -x,
-        lambda s, x: x.reshape(int(x.shape[0]), -1),
-        lambda s, x: x * len(x),
+        lambda s, x: x.reshape(-1, int(x.shape[1])),
+        lambda s, x: x * len(x.T) if x.dim() == 2 and x.ndim == 2 else x,
+        lambda s, x: x.reshape(x.shape[0] * 2, -1)[: x.shape[0], : x.shape[1] // 2],
+        lambda s, x: x.new_zeros(x.size(0), 8) + torch.ones(x.shape).cumsum(1) + torch.arange(x.size(0))[:, None],
+        lambda s, x: nn.functional.interpolate(x[None], size=8).expand(x.shape[0], -1, -1),
         lambda s, x: sum(column for column in x.T),
         lambda s, x: x / torch.tensor([x.shape[1]]).sqrt(),
         lambda s, x: x * float(s.gate[0]),
@@ -117,6 +126,59 @@ def test_what_the_next_input_may_have_otherwise_is_refused(forward: Callable[...
 )
 def test_what_is_the_same_for_every_input_is_kept(forward: Callable[..., Any]) -> None:
     _traced(forward)
+
+
+class Behind(Gated):
+    """A branch on a weight, which sends it to the tracer, and what a test puts behind it."""
+
+    def __init__(self, tail: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.layer = nn.Conv1d(8, 4, 3, stride=2)
+        self.tail = tail
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.tail(x, self.layer(super().forward(x)))
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        lambda x, y: y * 2 if y.shape[0] > 8 else y,
+        lambda x, y: y * float(1 + y.shape[0] // 8),
+        lambda x, y: y[:, :, -100:] if y.shape[2] > 100 else y,
+        lambda x, y: sum(y[:, :, :1] for _ in range(1 + y.shape[2] // 500)),
+        lambda x, y: y * len(y),
+        lambda x, y: y * 2 if y.numel() > 100000 else y,
+    ],
+)
+def test_a_size_that_follows_from_a_dynamic_one_is_never_kept(entry: qv.Entry, tail: Callable[..., Any]) -> None:
+    line = tail.__code__.co_firstlineno
+    with pytest.raises(
+        ExportError, match=rf"{re.escape(Path(__file__).name)}:{line} makes .* declared dynamic.*declare a number there"
+    ):
+        entry.export_version(Behind(tail), {"x": (None, 8, None)})
+    assert entry.versions == []
+
+
+def test_a_size_that_follows_from_a_fixed_one_is_kept(entry: qv.Entry) -> None:
+    model = Behind(lambda x, y: y / float(y.shape[1]) ** 0.5 if y.shape[1] == 4 and y.dim() == 3 else y)
+    entry.export_version(model, {"x": (None, 8, None)})
+    assert "traced because" in entry.versions[-1].manifest.exporter
+
+
+def test_sizes_of_inputs_given_by_name(entry: qv.Entry) -> None:
+    class Optional(Gated):
+        limit = 20
+
+        def forward(
+            self, x: torch.Tensor, mask: torch.Tensor | None = None, scale: torch.Tensor | None = None
+        ) -> torch.Tensor:
+            x = super().forward(x) if mask is None else mask
+            both = torch.cat([x, x if scale is None else scale])
+            return both[: x.shape[0]] * (2 if both.shape[1] == 8 and both.shape[0] > self.limit else 1)
+
+    with pytest.raises(ExportError, match="a size that was declared dynamic"):
+        entry.export_version(Optional(), {"x": (None, 8), "scale": (None, 8)})
 
 
 def test_torchs_own_recurrent_layers_are_traced() -> None:

@@ -83,7 +83,7 @@ def build(
     stage("finding inputs")
     batches = _batches(exporter, request)
     stage(f"exporting the {exporter.name}")
-    with exporter.exporting(request, batches[0]) as exported:
+    with exporter.exporting(request, batches) as exported:
         proto, path = _write(exported, folder)
         session = open_session(path)
         _check_inputs(session, specs)

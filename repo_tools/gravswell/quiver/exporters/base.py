@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,10 +109,11 @@ class Exporter(ABC):
         """The inputs, completed: every one has a type. InvalidInputError when the model cannot tell its shapes."""
 
     @abstractmethod
-    def exporting(self, request: ExportRequest, example: Inputs) -> AbstractContextManager[Exported]:
+    def exporting(self, request: ExportRequest, batches: Sequence[Inputs]) -> AbstractContextManager[Exported]:
         """Export. While the context is open the model is in its inference form; afterwards it is as it was, always.
 
-        ``example`` is a batch that the model may be traced with. Raises ExportError when the model cannot become ONNX.
+        ``batches`` are some that the model takes; it may be traced with the first. Raises ExportError when the model
+        cannot become ONNX.
         """
 
     @abstractmethod

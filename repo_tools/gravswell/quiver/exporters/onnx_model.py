@@ -1,7 +1,7 @@
 """An existing ONNX model: a file's path, or a ``ModelProto``."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,9 @@ class OnnxExporter(Exporter):
         return tuple(records.values())
 
     @contextmanager
-    def exporting(self, request: ExportRequest, example: Inputs) -> Iterator[Exported]:
+    def exporting(self, request: ExportRequest, batches: Sequence[Inputs]) -> Iterator[Exported]:
         """See :meth:`Exporter.exporting`."""
-        del example  # nothing is traced
+        del batches  # nothing is traced
         proto, source = _load(request.model)
         if request.opset is not None and request.opset != default_opset(proto):
             raise InvalidInputError(

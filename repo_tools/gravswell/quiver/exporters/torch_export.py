@@ -5,7 +5,7 @@ import io
 import logging
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from gravswell.errors import ExportError, InvalidInputError
 from gravswell.quiver.exporters.base import Assumption, ExportRequest, Inputs, InputSpec, described
 from gravswell.quiver.exporters.sampling import is_batched
 from gravswell.quiver.exporters.torch_sizes import assumptions
-from gravswell.quiver.exporters.torch_tracing import nothing_frozen
+from gravswell.quiver.exporters.torch_tracing import Readings, check_same, nothing_frozen
 from gravswell.quiver.golden import Array
 
 FRAMEWORK = f"torch {torch.__version__}"
@@ -55,9 +55,13 @@ class Made:
     assumptions: tuple[Assumption, ...] = ()
 
 
-def export(request: ExportRequest, specs: tuple[InputSpec, ...], example: Inputs, outputs: list[str]) -> Made:
-    """Export by torch's default exporter, or by the tracing one where that fails."""
-    call = _Call(request, _with_tensors_as_parameters(request.model, specs), specs, example, outputs)
+def export(request: ExportRequest, specs: tuple[InputSpec, ...], batches: Sequence[Inputs], outputs: list[str]) -> Made:
+    """Export by torch's default exporter, or by the tracing one where that fails.
+
+    ``batches``: the first is the example; a trace is repeated with others, to see what changes with their sizes.
+    """
+    model = _with_tensors_as_parameters(request.model, specs)
+    call = _Call(request, model, specs, batches[0], outputs)
     try:
         with _quiet():
             program = call.by_default()
@@ -65,11 +69,13 @@ def export(request: ExportRequest, specs: tuple[InputSpec, ...], example: Inputs
     except Exception as error:  # noqa: BLE001 - torch.export raises errors of many kinds
         reason = described(error, 200)
     else:
-        assumed = assumptions(program.exported_program, call.specs, example)
+        assumed = assumptions(program.exported_program, call.specs, batches[0])
         return Made(proto, f"torch.onnx {torch.__version__}", tuple(assumed))
     try:
         with _quiet():
-            proto = call.by_tracing()
+            proto, readings = call.by_tracing()
+            for batch in _of_other_sizes(specs, batches) if readings else ():
+                check_same(readings, _Call(request, model, specs, batch, outputs).read())
     except ExportError as error:
         raise ExportError(f"{type(request.model).__name__} cannot be traced: {error}; untraced: {reason}") from error
     except Exception as error:  # so does the tracer
@@ -126,14 +132,17 @@ class _Call:
             raise ExportError("torch.onnx.export returned nothing")
         return program
 
-    def by_tracing(self) -> Any:
-        """The exporter that records one run. ExportError where the run went as it did because of the values in it."""
+    def by_tracing(self) -> tuple[Any, Readings]:
+        """The exporter that records one run, and the sizes that were read in it.
+
+        ExportError where the run went as it did because of the values in it, or of sizes that were declared dynamic.
+        """
         buffer = io.BytesIO()
         axes = {
             spec.name: {i: "batch" if i == 0 else f"{spec.name}_{i}" for i, d in enumerate(spec.shape) if d is None}
             for spec in self.specs
         }
-        with nothing_frozen(self.specs):
+        with nothing_frozen(self.specs) as readings:
             torch.onnx.export(
                 self._model,
                 self._args,
@@ -145,7 +154,24 @@ class _Call:
                 dynamic_axes=axes | ({name: {0: "batch"} for name in self._outputs} if self._batched else {}),
                 opset_version=self._opset,
             )
-        return onnx.load_from_string(buffer.getvalue())
+        return onnx.load_from_string(buffer.getvalue()), readings
+
+    def read(self) -> Readings:
+        """The sizes that are read in a trace, which is thrown away."""
+        model = _ByName(self._model, list(self._kwargs)) if self._kwargs else self._model
+        with nothing_frozen(self.specs) as readings, torch.no_grad():
+            torch.jit._get_trace_graph(model, self._args or tuple(self._kwargs.values()))  # type: ignore[attr-defined,no-untyped-call]
+        return readings
+
+
+def _of_other_sizes(specs: tuple[InputSpec, ...], batches: Sequence[Inputs]) -> Iterator[Inputs]:
+    """As few batches as show every dynamic dim at another size than the first batch has it."""
+    same = {(spec.name, axis) for spec in specs for axis, dim in enumerate(spec.shape) if dim is None}
+    for batch in sorted(batches[1:], key=lambda batch: any(1 in array.shape for array in batch.values())):
+        other = {(name, axis) for name, axis in same if batch[name].shape[axis] != batches[0][name].shape[axis]}
+        if other:  # those without a 1 came first: it is broadcast, and dropped by squeeze
+            same -= other
+            yield batch
 
 
 def _parameters(model: Any, specs: tuple[InputSpec, ...]) -> dict[str, InputSpec]:
@@ -188,6 +214,20 @@ class _TakingOne(torch.nn.Module):
     def forward(self, *tensors: torch.Tensor) -> Any:
         """What the module returns for the dict of them."""
         return self.model(dict(zip(self.names, tensors, strict=True)))
+
+
+class _ByName(torch.nn.Module):
+    """A module that is given its tensors in order, and gives them to another by name."""
+
+    def __init__(self, model: Any, names: list[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+        self.training = model.training
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        """What the module returns for them."""
+        return self.model(**dict(zip(self.names, tensors, strict=True)))
 
 
 def _flattened(value: Any) -> list[tuple[str, Array]]:

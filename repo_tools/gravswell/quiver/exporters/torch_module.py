@@ -1,6 +1,6 @@
 """A torch module, exported by ``torch.onnx``: the default exporter first, the tracing one where that fails."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -60,19 +60,19 @@ class TorchExporter(Exporter):
             yield lambda inputs: work.answer(model, specs, inputs)
 
     @contextmanager
-    def exporting(self, request: ExportRequest, example: Inputs) -> Iterator[Exported]:
+    def exporting(self, request: ExportRequest, batches: Sequence[Inputs]) -> Iterator[Exported]:
         """See :meth:`Exporter.exporting`."""
         work = _work()
         request = replace(request, model=_unwrapped(request.model))
         with self.answering(request) as answer:
-            own = answered(answer, example)
+            own = answered(answer, batches[0])
             names = list(request.output_names or (name for name, _ in own))
             if len(names) != len(own):
                 raise InvalidInputError(
                     f"{len(names)} output_names ({', '.join(names)}) for the {len(own)} tensors "
                     f"that {type(request.model).__name__} returns: name each"
                 )
-            made = work.export(request, self.inputs(request), example, names)
+            made = work.export(request, self.inputs(request), batches, names)
 
             def reference(inputs: Inputs) -> Outputs:
                 return {name: array for name, (_, array) in zip(names, answer(inputs), strict=True)}

@@ -1,7 +1,8 @@
 """What a trace would silently freeze: it records one run, and Python values read from tensors are constants in it.
 
 torch warns of every such reading, with the same words for a size that never changes and for a value of the input. So
-this looks into the graph that is being recorded: where does the tensor that is read come from?
+this looks into the graph that is being recorded: where does the tensor that is read come from? Whether the size of
+something computed changes with the input's is seen by tracing again, at other sizes.
 """
 
 import os
@@ -30,10 +31,17 @@ _READS = {
 """Functions that make a Python value, or a constant, of a tensor's values. torch itself warns of most of them."""
 
 _SIZES = {"aten::size", "aten::len", "aten::numel", "aten::dim", "prim::shape", "prim::dtype", "prim::device"}
+_WITHOUT_SIZES = {"aten::dim", "prim::dtype", "prim::device"}
 _LIKE = {f"aten::{kind}" for kind in ("zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_empty")}
 _SIZED_BY_VALUES = ("aten::nonzero", "aten::unique", "aten::_unique", "aten::masked_select")
 
+_DYNAMIC = "a size that was declared dynamic, or one that follows from it"
+
 _TORCH = str(Path(torch.__file__).parent) + os.sep
+
+
+Readings = dict[tuple[str, int], list[list[int] | None]]
+"""The sizes behind each reading in turn, by file and line of the code that reads."""
 
 
 class _Reads(TorchFunctionMode):
@@ -41,6 +49,7 @@ class _Reads(TorchFunctionMode):
 
     def __init__(self, specs: list[InputSpec]) -> None:
         super().__init__()
+        self.readings: Readings = {}
         self._specs = specs
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -53,13 +62,13 @@ class _Reads(TorchFunctionMode):
             result = func(*args, **(kwargs or {}))
         for tensor in _tensors((args, kwargs)):
             recorded = torch._C._get_value_trace(tensor)  # type: ignore[attr-defined]  # only while tracing: it crashes
-            why = self._why(recorded, func is _T.__bool__)
+            why = self._why(recorded)
             if why is not None:
                 said = [str(w.message) for w in heard if issubclass(w.category, TracerWarning)]
                 raise _frozen(why, said, *_place(frame))
         return result
 
-    def _why(self, value: Any, is_branch: bool) -> str | None:
+    def _why(self, value: Any) -> str | None:
         """What the value depends on that the next input may have otherwise; None where it is the same for each."""
         found, seen = [value], set()
         while found:
@@ -72,8 +81,11 @@ class _Reads(TorchFunctionMode):
                 of = next(node.inputs(), None)
                 if of is not None and any(_is_sized_by_values(n) for n in _ancestors(of)):
                     return "how many values meet a condition"
-                if is_branch and of is not None and not _in_torch(_nearest()) and self._is_dynamic(of, node):
-                    return "a size that was declared dynamic"
+                if of is None or _in_torch(_nearest()):
+                    continue  # torch knows of its own readings: it records them, or they are of its layers' own sizes
+                if self._is_dynamic(of, node):
+                    return _DYNAMIC
+                self.readings.setdefault(_place(_nearest()), []).append(_sizes(of, node))
             elif node.kind() == "prim::Param":
                 if self._input(value) is not None:
                     return "the values of its inputs"
@@ -91,26 +103,54 @@ class _Reads(TorchFunctionMode):
 
     def _is_dynamic(self, value: Any, size: Any) -> bool:
         spec = self._input(value)
-        axis = list(size.inputs())[1].toIValue() if spec is not None and size.inputsSize() > 1 else None
-        return spec is not None and isinstance(axis, int) and spec.shape[axis] is None
+        if spec is None or size.kind() in _WITHOUT_SIZES:
+            return False
+        axis = _axis(size)
+        return spec.shape[axis] is None if axis is not None else None in spec.shape
 
 
 @contextmanager
-def nothing_frozen(specs: list[InputSpec]) -> Iterator[None]:
-    """Trace in it. ExportError where the graph would keep what the model read from one input's values.
+def nothing_frozen(specs: list[InputSpec]) -> Iterator[Readings]:
+    """Trace in it. ExportError where the graph would keep what the model read from one input's values or sizes.
 
-    ``specs``: the model's inputs, in the order in which the tracer takes them.
+    ``specs``: the model's inputs, in the order in which the tracer takes them. The readings of other sizes are
+    complete afterwards, for :func:`check_same`.
     """
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", TracerWarning)
-        with _Reads(specs):
-            yield
+        with _Reads(specs) as reads:
+            yield reads.readings
     for warning in heard:  # readings inside C++, such as torch.FloatTensor([x.sum()]): sizes are integers
         said = str(warning.message)
         floating = said.startswith("Converting a tensor to a Python") and "integer" not in said and "index" not in said
         if floating and not warning.filename.startswith(_TORCH) and warning.filename != __file__:
             raise _frozen("the values of its inputs", [said], warning.filename, warning.lineno)
+
+
+def check_same(readings: Readings, again: Readings) -> None:
+    """ExportError where what was read while tracing is of other sizes ``again``, in a trace of inputs of other sizes.
+
+    A place that is not met again is none to compare: a module may fill a cache once.
+    """
+    for place, sizes in readings.items():
+        if any(a != b for a, b in zip(sizes, again.get(place, []), strict=False)):
+            raise _frozen(_DYNAMIC, [], *place)
+
+
+def _sizes(value: Any, size: Any) -> list[int] | None:
+    """What ``size``, a node, says of ``value``; None where the trace does not know."""
+    of = value.type().sizes() if value.type().kind() == "TensorType" and size.kind() not in _WITHOUT_SIZES else None
+    axis = _axis(size)
+    return of if of is None or axis is None else [of[axis]]
+
+
+def _axis(size: Any) -> int | None:
+    """The axis that the node measures, where it is a single one."""
+    if size.kind() == "aten::len":
+        return 0
+    axis = list(size.inputs())[1].toIValue() if size.inputsSize() > 1 else None
+    return axis if isinstance(axis, int) else None
 
 
 def _frozen(why: str, said: list[str], file: str, line: int) -> ExportError:
