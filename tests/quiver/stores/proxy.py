@@ -1,5 +1,6 @@
-"""A network that fails on demand: a TCP proxy that cuts every connection once so many bytes went up through it."""
+"""A network that is watched, and fails on demand: a TCP proxy that cuts connections once so many bytes went up."""
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 HOST = "127.0.0.1"
+
+_HEAD = re.compile(rb"(?:GET|PUT|POST|HEAD|DELETE) \S+ HTTP/1\.1\r\n.*?\r\n\r\n", re.DOTALL)
 
 
 class Proxy:
@@ -19,6 +22,10 @@ class Proxy:
         self.endpoint = f"http://{HOST}:{self._listener.getsockname()[1]}"
         self.left: int | None = None
         self.cuts = 0
+        self.damages = 0
+        """So many large pieces of what goes up arrive with a bit turned."""
+        self.heads: list[str] = []
+        """The request line and the headers of every request that came whole."""
         self.heals = False
         """Whether all passes again after the first cut."""
         self._lock = threading.Lock()
@@ -37,15 +44,33 @@ class Proxy:
         with client, suppress(OSError), socket.create_connection(self._target) as server:
             back = threading.Thread(target=self._back, args=(server, client), daemon=True)
             back.start()
+            pending = b""
             while data := client.recv(65536):
+                pending = self._watch(pending + data)
                 if not self._may_pass(len(data)):
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, no goodbye
                     break
-                server.sendall(data)
+                server.sendall(self._damaged(data))
             for end in (client, server):
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
             back.join()
+
+    def _watch(self, data: bytes) -> bytes:
+        """Note the requests in it, and return what may be the beginning of the next."""
+        end = 0
+        for found in _HEAD.finditer(data):
+            with self._lock:
+                self.heads.append(found[0].decode("latin-1"))
+            end = found.end()
+        return data[max(end, len(data) - 16384) :]
+
+    def _damaged(self, data: bytes) -> bytes:
+        with self._lock:
+            if not self.damages or len(data) < 60_000:
+                return data
+            self.damages -= 1
+        return data[:-1] + bytes([data[-1] ^ 1])
 
     def _may_pass(self, count: int) -> bool:
         with self._lock:

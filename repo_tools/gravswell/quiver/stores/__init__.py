@@ -84,9 +84,9 @@ def _objects(scheme: str, bucket: str) -> Objects:
 
         return GoogleObjects(bucket)
     if scheme == "s3":
-        from gravswell.quiver.stores.amazon import amazon_objects  # noqa: PLC0415 - only where it is used
+        from gravswell.quiver.stores.amazon import AmazonObjects  # noqa: PLC0415 - only where it is used
 
-        return amazon_objects(bucket)
+        return AmazonObjects(bucket)
     from gravswell.quiver.stores.azure import AzureObjects  # noqa: PLC0415 - only where it is used
 
     return AzureObjects(bucket)

@@ -27,6 +27,7 @@ _PART = 8 << 20
 """Bytes of one block of a large file; as a blob has 50,000 blocks at most, one of 419 GB is the largest."""
 
 _IN_FLIGHT = 4
+_PAGE = 1000
 _CONNECTION = "AZURE_STORAGE_CONNECTION_STRING"
 _LOG_IN = (
     f"set {_CONNECTION}, or AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or an identity "
@@ -48,7 +49,7 @@ class AzureObjects(Objects):
     def list(self, prefix: str) -> list[ObjectInfo]:
         """See :meth:`Objects.list`."""
         with self._translated(prefix):
-            found = self._container.list_blobs(name_starts_with=prefix or None, results_per_page=1000)
+            found = self._container.list_blobs(name_starts_with=prefix or None, results_per_page=_PAGE)
             return [_info(str(blob.name), blob) for blob in found]
 
     def get(self, key: str) -> Content:

@@ -14,7 +14,7 @@ from gravswell.errors import NotFoundError
 from gravswell.quiver.layout import check_key
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.stores.base import Children, FileInfo
-from gravswell.quiver.stores.objects import ObjectInfo
+from gravswell.quiver.stores.objects import ObjectInfo, parents
 
 
 class Listing:
@@ -23,7 +23,7 @@ class Listing:
     def __init__(self, objects: Iterable[ObjectInfo], *, url: str) -> None:
         self._url = url
         known = {o.key: o for o in objects}
-        folders = {parent for key in known for parent in _parents(key)}
+        folders = {parent for key in known for parent in parents(key)}
         self.buried = {
             key.removesuffix(f"/{MANIFEST}")
             for key, info in known.items()
@@ -36,13 +36,13 @@ class Listing:
             if not (info.size == 0 and (key.endswith("/") or key in folders))
         }
         """Every object but folder markers, by key, tombstones and all."""
-        self.visible = {k: o for k, o in self.objects.items() if self.buried.isdisjoint(_parents(k))}
+        self.visible = {k: o for k, o in self.objects.items() if self.buried.isdisjoint(parents(k))}
         """What readers see of them."""
         self._keys = list(self.visible)
         self._tree: dict[str, tuple[set[str], list[str]]] = defaultdict(lambda: (set(), []))
         for key in self._keys:
             parent = ""
-            for folder in _parents(key):
+            for folder in parents(key):
                 self._tree[parent][0].add(folder.rpartition("/")[2])
                 parent = folder
             self._tree[parent][1].append(key.rpartition("/")[2])
@@ -70,10 +70,3 @@ class Listing:
         if folder and not found:
             raise NotFoundError(f"{self._url}/{folder} is not there")
         return found
-
-
-def _parents(key: str) -> Iterable[str]:
-    end = key.find("/")
-    while end != -1:
-        yield key[:end]
-        end = key.find("/", end + 1)

@@ -7,7 +7,7 @@ it gives up.
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -39,6 +39,14 @@ class ObjectInfo:
     etag: str
     stamp: str | None = None
     crc32c: str | None = None
+
+
+def parents(key: str) -> Iterator[str]:
+    """The folders that a key lies in, the outermost first."""
+    end = key.find("/")
+    while end != -1:
+        yield key[:end]
+        end = key.find("/", end + 1)
 
 
 def delete_each(delete: Callable[[str], None], keys: Sequence[str]) -> None:
