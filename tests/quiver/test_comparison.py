@@ -156,10 +156,15 @@ def test_graph_weights_and_answers(entry: qv.Entry, root: Path) -> None:
     assert (answer.name, answer.samples) == ("y", 3)
     assert answer.max_abs is not None
     assert answer.max_abs > 0
+    entry.export_version(_network(np.nan))
+    (weight,) = (
+        w for w in compare_versions(Side(reader, "my-model", 1), Side(reader, "my-model", 3)).weights if w.name == "w"
+    )
+    assert (weight.state, weight.max_abs) == ("changed", None)
     same = compare_versions(Side(reader, "my-model", 2), Side(reader, "my-model", 2))
     assert same.identical
     assert (same.clients, same.config, same.outputs[0].max_abs) == ((), (), 0.0)
-    with pytest.raises(NotFoundError, match="its versions: 2, 1"):
+    with pytest.raises(NotFoundError, match="its versions: 3, 2, 1"):
         compare_versions(Side(reader, "my-model", 1), Side(reader, "my-model", 7))
 
 

@@ -108,6 +108,8 @@ def _weight(weight: Any) -> str:
         return ""
     if weight.max_abs is None:
         types, shapes = weight.data_type, weight.shape
+        if types[0] == types[1] and shapes[0] == shapes[1]:
+            return "in text, or in values that are not finite"
         return f"{types[0]} {list(shapes[0] or ())} → {types[1]} {list(shapes[1] or ())}"
     relative = "" if weight.relative is None else f", {weight.relative:.3g} of its norm"
     return f"by up to {weight.max_abs:.3g}{relative}"

@@ -93,6 +93,14 @@ def test_what_gravswell_makes_has_no_finding(entry: qv.Entry, root: Path) -> Non
     assert "gravswell serve" in found["group-needs-gpu"].rule.meaning
 
 
+def test_a_damaged_manifest_is_for_verify_to_tell(entry: qv.Entry, root: Path) -> None:
+    model = root.parent / "given.onnx"
+    model.write_bytes(affine())
+    entry.export_version(model)
+    (root / "my-model/1/.manifest.json").write_text("{")
+    assert lint(root) == []
+
+
 def test_an_entry_that_is_not_there(repository: Path) -> None:
     with pytest.raises(NotFoundError, match="entries: "):
         lint(repository, "nothing")

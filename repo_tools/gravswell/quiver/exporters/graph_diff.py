@@ -1,5 +1,6 @@
 """What differs between two graphs: operators, nodes, notes, and each weight, of which one is in memory at a time."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from gravswell.errors import VerificationError
 from gravswell.quiver.exporters.base import described
 from gravswell.quiver.exporters.graph import graphs
 from gravswell.quiver.golden import Array
+
+_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class GraphDifference:
 
 @dataclass(frozen=True, slots=True)
 class WeightDifference:
-    """One initializer. The differences are None where types or shapes differ, and for text."""
+    """One initializer. The differences are None where types or shapes differ, for text, and where not all is finite."""
 
     name: str
     state: Literal["equal", "changed", "added", "removed"]
@@ -137,14 +140,15 @@ def _values(name: str, types: Any, shapes: Any, x: Array, y: Array) -> WeightDif
         return WeightDifference(name, "equal", types, shapes, 0.0, 0.0)
     if x.dtype.kind not in "fiub":
         return WeightDifference(name, "changed", types, shapes)
-    p, q = x.astype(np.float64).ravel(), y.astype(np.float64).ravel()
-    norm = float(np.linalg.norm(p))
-    apart = q - p
+    a, b = x.ravel(), y.ravel()
+    largest = squares = apart = 0.0
+    for start in range(0, a.size, _ELEMENTS):  # in double precision, which a large tensor has no room for as a whole
+        p, q = (part[start : start + _ELEMENTS].astype(np.float64) for part in (a, b))
+        largest = float(np.maximum(largest, np.abs(q - p).max()))  # which keeps a NaN
+        squares += float(np.square(p).sum())
+        apart += float(np.square(q - p).sum())
+    if not math.isfinite(largest):
+        return WeightDifference(name, "changed", types, shapes)
     return WeightDifference(
-        name,
-        "changed",
-        types,
-        shapes,
-        max_abs=float(np.abs(apart).max()),
-        relative=float(np.linalg.norm(apart)) / norm if norm else None,
+        name, "changed", types, shapes, max_abs=largest, relative=math.sqrt(apart / squares) if squares else None
     )

@@ -8,7 +8,7 @@ the embedded Triton refuses it in ``tests/quiver/lint``.
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gravswell.errors import NotFoundError
+from gravswell.errors import AccessDeniedError, NotFoundError
 from gravswell.quiver.fetching import Progress
 from gravswell.quiver.lint import rules, scheduling, structure, tensors
 from gravswell.quiver.lint.facts import ModelFacts, World
@@ -48,6 +48,9 @@ def lint(
             model = world.model(name)
         except NotFoundError:
             continue  # removed meanwhile
+        except AccessDeniedError as error:  # as a volume's lost+found, which Triton tries to read too
+            found.append(rules.NO_MODEL.at(name, str(error)))
+            continue
         if model is not None:
             found += _check(model, world, limits)
     order = list(Severity)

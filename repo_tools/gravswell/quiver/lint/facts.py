@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from gravswell.errors import InvalidInputError, NotFoundError
+from gravswell.errors import InvalidInputError, NotFoundError, VerificationError
 from gravswell.quiver.config import ModelConfig, parse_config, unknown_fields
 from gravswell.quiver.fetching import Progress, copy_version
-from gravswell.quiver.layout import CONFIG, config_key, parse_version
+from gravswell.quiver.layout import CONFIG, config_key
+from gravswell.quiver.manifest import Manifest
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import Children, FileInfo, Store
 
@@ -170,7 +171,8 @@ class World:
         if model.backend == "onnxruntime":
             loaded = tuple(replace(v, graph=self._graph(reader, model, v)) for v in model.loaded)
             model = replace(model, loaded=loaded)
-        newest = next((v for v in sorted(model.numbers, reverse=True) if _published(self.store, name, v)), None)
+        numbers = (n for n in sorted(model.numbers, reverse=True) if n > 0)
+        newest = next((n for n in numbers if _manifest(reader, name, n) is not None), None)
         return replace(model, published=None if newest is None else reader.version_config(name, newest))
 
     def _graph(self, reader: RepositoryReader, model: ModelFacts, version: VersionFacts) -> "GraphFacts | None":
@@ -180,16 +182,14 @@ class World:
         size = next((f.size for f in version.files if f.path == file), None)
         if file is None or size is None or size >= 2**31:
             return None
-        if parse_version(version.folder) is not None and _published(self.store, model.name, version.number):
-            manifest, _ = reader.manifest(model.name, version.number)  # proved when it was made: not fetched again
-            if manifest.files.get(file) is not None:
-                signature = manifest.signature
-                return GraphFacts(
-                    inputs=signature.inputs,
-                    outputs=signature.outputs,
-                    opsets={"": manifest.opset},
-                    ir_version=manifest.ir_version,
-                )
+        manifest = _manifest(reader, model.name, version.number)
+        if manifest is not None and file in manifest.files:  # proved when it was made: not fetched again
+            return GraphFacts(
+                inputs=manifest.signature.inputs,
+                outputs=manifest.signature.outputs,
+                opsets={"": manifest.opset},
+                ir_version=manifest.ir_version,
+            )
         folder = f"{model.name}/{version.number}"
         local = urlsplit(self.store.url)
         if local.scheme == "file":
@@ -209,8 +209,12 @@ def model_path(model: ModelFacts, version: VersionFacts) -> str | None:
     return next((path for path in (model.file, inside) if path in names), None)
 
 
-def _published(store: Store, name: str, number: int) -> bool:
-    return any(f.path == ".manifest.json" for f in _walk(store, f"{name}/{number}"))
+def _manifest(reader: RepositoryReader, name: str, number: int) -> Manifest | None:
+    """What gravswell recorded of a version; None where it did not, and where that is damaged, as ``verify`` tells."""
+    try:
+        return reader.manifest(name, number)[0] if number > 0 else None
+    except (NotFoundError, VerificationError):
+        return None
 
 
 def _walk(store: Store, folder: str) -> list[FileInfo]:
