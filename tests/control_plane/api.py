@@ -1,6 +1,6 @@
 """Requests to a control plane from this process: what tests ask again and again costs no kubectl, which is a process.
 
-Kinds are named as for kubectl: by plural, singular, kind or short name.
+Kinds are named as for kubectl: by plural, singular, kind or short name; or by ``apiVersion/kind``.
 """
 
 import http.client
@@ -63,9 +63,17 @@ class Api:
     def apply(self, namespace: str, body: dict[str, Any]) -> None:
         """Server-side, and whatever others say of its fields."""
         name = body["metadata"]["name"]
-        path = self._path(self.kind(body["kind"]), namespace, name) + "?fieldManager=test&force=true"
+        path = self._path(self.kind(f"{body['apiVersion']}/{body['kind']}"), namespace, name)
+        path += "?fieldManager=test&force=true"
         status, answer = self._request("PATCH", path, json.dumps(body), "application/apply-patch+yaml")
         _answer(status, answer, f"apply {body['kind']} {name}")
+
+    def admit(self, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+        """What an object would be once it is made, without making it. An unknown field is an error."""
+        path = self._path(self.kind(f"{body['apiVersion']}/{body['kind']}"), namespace)
+        query = "?dryRun=All&fieldValidation=Strict"
+        status, answer = self._request("POST", path + query, json.dumps(body), "application/json")
+        return _answer(status, answer, f"make {body['kind']} {body['metadata']['name']}")
 
     def delete(self, kind: str, namespace: str, name: str = "") -> None:
         """Ask that an object goes, or all of its kind in the namespace; one that is not there has gone."""
@@ -93,7 +101,9 @@ class Api:
                         resource["resource"],
                         resource["scope"] == "Namespaced",
                     )
-                    names = (kind.plural, resource["singularResource"], kind.name, *resource.get("shortNames", ()))
+                    exact = f"{kind.api_version}/{kind.name}"
+                    shorts = resource.get("shortNames", ())
+                    names = (exact, kind.plural, resource["singularResource"], kind.name, *shorts)
                     for name in names:
                         found.setdefault(name, kind)
         self._kinds = found
