@@ -18,6 +18,10 @@ from gravswell_operator.api.common import (
 )
 from gravswell_operator.api.rules import Rule, matching
 
+_CHARACTER = "([-A-Za-z0-9._~!&()*+,;=:@]|%(2[0-9A-Da-d]|[3-6][0-9A-Fa-f]|7[0-9A-Ea-e]|[89A-Fa-f][0-9A-Fa-f]))"
+# Not "%2e" and "%2f", which would climb once decoded, nor "$", as "$(NAME)" is the kubelet's to replace.
+_PATH = f"(/{_CHARACTER}+)+/?"
+
 
 class ModelRepositorySpec(ApiModel):
     """Where the repository is and how it is read."""
@@ -35,13 +39,14 @@ class ModelRepositorySpec(ApiModel):
         str,
         Field(max_length=1024),
         matching(
-            "file:///[^?#]+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^?#]+",
-            "url must be pvc://CLAIM/PATH, or file:///PATH for the local node of a development cluster",
+            f"(file://|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?){_PATH}",
+            "url must be pvc://CLAIM/PATH, or file:///PATH for the local node of a development cluster; PATH is names "
+            "with one / between them, and what is no letter, digit or one of -._~!&()*+,;=:@ is written as %XX",
         ),
         Rule(
-            "!self.contains('/../') && !self.endsWith('/..')",
-            "url must not climb with '..'",
-            lambda url: ".." not in url.split("/"),
+            "!self.matches('/[.][.]?(/|$)')",
+            "url must not hold '.' or '..' as a folder: write the path without them",
+            lambda url: not {".", ".."} & set(url.split("/")),
         ),
     ]
     """pvc://CLAIM/PATH: a folder in a PersistentVolumeClaim of this namespace. file:///PATH: a folder of the
