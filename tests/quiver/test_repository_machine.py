@@ -1,7 +1,7 @@
 """A whole repository against a model of it: anything that users and accidents do, in any order.
 
-Hypothesis draws the orders. A test run tries a few, always the same; with ``GRAVSWELL_EXAMPLES=2000`` in its environment
-it tries so many new ones, and prints the shortest that fails.
+Hypothesis draws the orders. A test run tries a few, always the same; with ``GRAVSWELL_EXAMPLES=2000`` in its
+environment it tries so many new ones, and prints the shortest that fails.
 """
 
 import os

@@ -8,7 +8,9 @@ replaced. A writer that dies between the two leaves a version whose own configur
 
 import hashlib
 import logging
+import random
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _TRIES = 50
+_REFUSALS = 8
+"""How often one number is tried that no listing shows to be taken."""
 _PATIENCE = timedelta(seconds=60)
 """How long a first version waits for one with other tensors that has a higher number."""
 _PAUSE = 0.2
@@ -131,7 +135,8 @@ class Publication:
         self, stage: Path, built: "Built", files: dict[str, FileRecord], progress: Progress | None
     ) -> "_Standing":
         """Take a number. What somebody puts there by hand in between only costs the next number."""
-        refused = changed = 0
+        refused: Counter[int] = Counter()
+        changed = 0
         while True:
             standing = self._standing(built)
             (stage / VERSION_CONFIG).write_text(standing.text)
@@ -161,9 +166,11 @@ class Publication:
             except _RivalError:
                 raise
             except ConflictError:
-                if standing.number == refused:  # what is there shows in no listing: the next number would be this again
+                refused[standing.number] += 1
+                if refused[standing.number] == _REFUSALS:  # what is there shows in no listing
                     raise
-                refused = standing.number
+                # others take it and give it up again, where they find the entry changed
+                time.sleep(random.uniform(0, _PAUSE * (refused[standing.number] - 1)))  # noqa: S311 - spreads writers
             else:
                 return standing
 
