@@ -143,8 +143,9 @@ class Entry:
         :param output_names: a name for each output, in order.
         :param version: its number, above all earlier ones; the next one by default.
         :param input_types: numpy or Triton types, where an input is not of the model's own floating type.
-        :param sample_inputs: one batch, or several, to prove it with in place of random ones. Real rows are the real
-            proof: random ones reach only some of what a model has learnt. The manifest records which they were.
+        :param sample_inputs: one batch, or several, to prove it with in place of random ones; a DataFrame is one with
+            an input for each column. Real rows are the real proof: random ones reach only some of what a model has
+            learnt. The manifest records which they were.
         :param max_batch_size: let the server form batches of up to so many rows: the leading dim goes out of the
             configuration. By default the client's batches reach the model as they are.
         :param opset: the ONNX opset to export to, up to 21.
@@ -353,10 +354,20 @@ def new_config(name: str, platform: Platform) -> str:
     return ConfigText.from_message(ModelConfig(name=name, platform=platform.value)).render()
 
 
+def _columns_apart(sample: Any) -> Any:
+    """A DataFrame as a batch: an input for each of its columns."""
+    if not hasattr(sample, "columns"):
+        return sample
+    return {str(name): sample[[name]].to_numpy() for name in sample.columns}
+
+
 def _samples(given: Samples | None) -> tuple[Mapping[str, Any], ...]:
     if given is None:
         return ()
-    samples = (given,) if isinstance(given, Mapping) else tuple(given)
+    several = () if isinstance(given, Mapping) or hasattr(given, "columns") else given
+    samples = tuple(map(_columns_apart, several or (given,)))
     if not samples or not all(isinstance(sample, Mapping) and sample for sample in samples):
-        raise InvalidInputError('sample_inputs is a batch by input name, {"x": array}, or a sequence of such')
+        raise InvalidInputError(
+            'sample_inputs is a batch by input name, {"x": array}, a DataFrame, or a sequence of such'
+        )
     return samples

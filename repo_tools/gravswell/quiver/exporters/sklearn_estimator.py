@@ -1,14 +1,14 @@
 """A fitted scikit-learn estimator or pipeline, converted by skl2onnx."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 from onnx import helper
 
-from gravswell.errors import ExportError, InvalidInputError, UnsupportedError
+from gravswell.errors import ExportError, GravswellError, InvalidInputError, UnsupportedError
 from gravswell.quiver.exporters.base import (
     Exported,
     Exporter,
@@ -18,6 +18,16 @@ from gravswell.quiver.exporters.base import (
     Outputs,
     class_names,
     described,
+)
+from gravswell.quiver.exporters.sklearn_frame import (
+    as_fitted,
+    as_frame,
+    column_specs,
+    fitted_columns,
+    require_known_texts,
+    takes_columns,
+    text_options,
+    vectorizers,
 )
 from gravswell.quiver.exporters.sklearn_scale import first_step, own_batches
 from gravswell.quiver.golden import Array
@@ -31,14 +41,13 @@ _ML_OPSET = 3
 _TIE = 1e-3
 """Scores of two classes that are no further apart are as good as equal: far above rounding in float32."""
 
-_SEVERAL_TYPES = (
-    "convert it with skl2onnx.to_onnx and an initial type for each of them, and export the ONNX model; "
-    "or export only the steps behind those that read text"
-)
+_SEVERAL_TYPES = "fit it on a DataFrame, of which each column becomes an input"
 
 
 class SklearnExporter(Exporter):
-    """One input of shape ``(None, n_features)``; plain tensors out (no ``ZipMap``)."""
+    """One input of shape ``(None, n_features)``, or one for each column of a DataFrame that a ``ColumnTransformer``
+    was fitted on, or one column of texts; plain tensors out (no ``ZipMap``).
+    """
 
     name = "scikit-learn estimator"
     hint = f"; a pipeline over columns of several types takes more than one tensor: {_SEVERAL_TYPES}"
@@ -49,11 +58,11 @@ class SklearnExporter(Exporter):
 
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """See :meth:`Exporter.inputs`. Without shapes: ``x``, as wide as the estimator was fitted."""
-        if hasattr(first_step(request.model), "vocabulary_"):
-            raise ExportError(
-                f"{type(first_step(request.model)).__name__} takes a list of texts, which cannot be proved here: "
-                f"{_SEVERAL_TYPES}"
-            )
+        asked = [spec.name for spec in request.inputs or ()]
+        if takes_columns(request.model, asked or fitted_columns(request.model) or []):
+            return column_specs(request)
+        if _takes_texts(request.model) and len(asked) < 2:
+            return (InputSpec("".join(asked) or "x", "TYPE_STRING", (None, 1)),)
         features = getattr(request.model, "n_features_in_", None)
         if request.inputs is None:
             if features is None:
@@ -65,8 +74,8 @@ class SklearnExporter(Exporter):
         if len(request.inputs) != 1:
             names = ", ".join(spec.name for spec in request.inputs)
             raise ExportError(
-                f"a scikit-learn estimator takes one input tensor of one type, not {names}: stack its columns into "
-                f"one; where they are of several types, {_SEVERAL_TYPES}"
+                f"this estimator takes one input tensor of one type, not {names}: stack its columns into one; where "
+                f"they are of several types, begin with a ColumnTransformer and {_SEVERAL_TYPES}"
             )
         spec = request.inputs[0]
         if len(spec.shape) != 2 or (features is not None and spec.shape[1] != features):
@@ -77,14 +86,23 @@ class SklearnExporter(Exporter):
 
     def own_batches(self, request: ExportRequest) -> list[Inputs] | None:
         """See :meth:`Exporter.own_batches`."""
-        (spec,) = self.inputs(request)
+        specs, columns = self.inputs(request), None
+        if _takes_texts(request.model):
+            require_known_texts(request.model, specs)
+        if takes_columns(request.model, [spec.name for spec in specs]):
+            require_known_texts(request.model, specs)
+            fitted = fitted_columns(request.model) or []
+            columns = [fitted.index(spec.name) for spec in specs]
+        feed = _feed(request.model)
         try:
-            return own_batches(request.model, spec, lambda x: _settled(request.model, _as_fitted(x)))
+            return own_batches(request.model, specs, lambda batch: _settled(request.model, feed(batch)), columns)
+        except GravswellError:
+            raise
         except Exception:  # noqa: BLE001 - an estimator that does not answer is told of when the random ones are tried
             return None
 
     @contextmanager
-    def exporting(self, request: ExportRequest, example: Inputs) -> Iterator[Exported]:
+    def exporting(self, request: ExportRequest, batches: Sequence[Inputs]) -> Iterator[Exported]:
         """See :meth:`Exporter.exporting`."""
         try:
             import skl2onnx  # noqa: PLC0415 - a framework is imported only when it is used
@@ -93,18 +111,19 @@ class SklearnExporter(Exporter):
             raise UnsupportedError(
                 f"exporting scikit-learn needs {error.name}: pip install 'gravswell[sklearn]'"
             ) from None
-        del example  # nothing is traced
-        (spec,) = self.inputs(request)
+        del batches  # nothing is traced
+        specs = self.inputs(request)
         model = request.model
         opset = {"": request.opset or _OPSET, "ai.onnx.ml": _ML_OPSET}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the converters' notes to their own authors
-                proto = _convert(model, [(spec.name, _onnx_type(spec))], opset)
+                proto = _convert(model, _initial_types(model, specs), opset)
         except Exception as error:  # converters raise what they like
             raise ExportError(
                 f"skl2onnx {skl2onnx.__version__} cannot convert {type(model).__name__}: {described(error)}"
             ) from error
+        _restore_names(proto, specs, fitted_columns(model))
         own = [output.name for output in proto.graph.output]
         _rename(proto, own, request.output_names)
         with self.answering(request) as answer:
@@ -125,21 +144,34 @@ class SklearnExporter(Exporter):
         if not callable(method):
             raise ExportError(f"{type(model).__name__} has neither predict nor transform: it cannot be served")
 
+        feed = _feed(model)
+
         def answer(inputs: Inputs) -> Callable[[str], Array]:
-            (x,) = inputs.values()
-            x = _as_fitted(x)
+            x = feed(inputs)
             method(x)  # fails here, not later, on what the estimator does not take
             return lambda output: _own_answer(model, output, x)
 
         yield answer
 
 
-def _as_fitted(x: Array) -> Array:
-    """The input in the type that estimators are mostly fitted on."""
-    return np.asarray(x.astype({"U": object, "f": np.float64}.get(x.dtype.kind, x.dtype)))
+def _takes_texts(model: Any) -> bool:
+    """Whether it was fitted on a list of texts."""
+    return hasattr(first_step(model), "vocabulary_")
 
 
-def _settled(model: Any, x: Array) -> Array:
+def _feed(model: Any) -> Callable[[Inputs], Any]:
+    """How a batch is put together for the estimator."""
+
+    def fed(inputs: Inputs) -> Any:
+        if takes_columns(model, list(inputs)):
+            return as_frame(inputs)
+        (x,) = inputs.values()
+        return as_fitted(x.ravel() if _takes_texts(model) else x)
+
+    return fed
+
+
+def _settled(model: Any, x: Any) -> Array:
     """The rows whose label is not a tie: between two equal classes rounding decides, here as in the graph."""
     names = ("predict_proba", "decision_function") if hasattr(model, "classes_") else ()
     method = next((m for m in (getattr(model, name, None) for name in names) if callable(m)), None)
@@ -150,6 +182,27 @@ def _settled(model: Any, x: Array) -> Array:
         return np.ones(len(x), bool)
     ordered = np.sort(scores, axis=1)
     return np.asarray(ordered[:, -1] - ordered[:, -2] > _TIE * np.maximum(1.0, np.abs(ordered[:, -1])))
+
+
+def _initial_types(model: Any, specs: tuple[InputSpec, ...]) -> list[tuple[str, Any]]:
+    """What the converter is told: of columns all, in their order, for a ColumnTransformer may choose by position."""
+    given = {spec.name: spec for spec in specs}
+    if not takes_columns(model, list(given)):
+        return [(name, _onnx_type(spec)) for name, spec in given.items()]
+    columns = fitted_columns(model) or []
+    return [(name, _onnx_type(given.get(name, InputSpec(name, "TYPE_FP32", (None, 1))))) for name in columns]
+
+
+def _restore_names(proto: Any, specs: tuple[InputSpec, ...], columns: list[str] | None) -> None:
+    """Give inputs the names that were asked for, which the converter makes identifiers of, and drop unused columns."""
+    wanted = {spec.name for spec in specs}
+    given = columns if columns is not None and len(columns) == len(proto.graph.input) else [s.name for s in specs]
+    for name, node in zip(given, list(proto.graph.input), strict=True):
+        if name not in wanted:
+            proto.graph.input.remove(node)
+        elif node.name != name:
+            proto.graph.node.insert(0, helper.make_node("Identity", [name], [node.name]))
+            node.name = name
 
 
 def _onnx_type(spec: InputSpec) -> Any:
@@ -170,14 +223,14 @@ def _onnx_type(spec: InputSpec) -> Any:
 def _convert(model: Any, initial_types: list[tuple[str, Any]], opset: dict[str, int]) -> Any:
     import skl2onnx  # noqa: PLC0415 - a framework is imported only when it is used
 
+    common: dict[int, dict[str, Any]] = {id(step): text_options(step) for step in vectorizers(model)}
     classifier = _last_step(model)
     if hasattr(classifier, "classes_"):
-        for options in _options(classifier):
+        for own in _options(classifier):
+            options = {**common, id(classifier): own}
             with suppress(NameError):  # how skl2onnx says that it knows no such option for this classifier
-                return skl2onnx.to_onnx(
-                    model, initial_types=initial_types, options={id(classifier): options}, target_opset=opset
-                )
-    return skl2onnx.to_onnx(model, initial_types=initial_types, target_opset=opset)
+                return skl2onnx.to_onnx(model, initial_types=initial_types, options=options, target_opset=opset)
+    return skl2onnx.to_onnx(model, initial_types=initial_types, options=common or None, target_opset=opset)
 
 
 def _last_step(model: Any) -> Any:
@@ -230,7 +283,7 @@ def _own_answer(model: Any, output: str, x: Array) -> Array:
         return np.asarray(model.predict(x))
     if output in ("probabilities", "output_probability"):
         return _probabilities(model, x)
-    if output == "variable":
+    if output in ("variable", "transformed_column"):
         method = model.predict if callable(getattr(model, "predict", None)) else model.transform
         values = method(x)
         return np.asarray(values.toarray() if hasattr(values, "toarray") else values)

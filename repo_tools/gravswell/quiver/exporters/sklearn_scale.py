@@ -3,8 +3,8 @@
 At random numbers around zero a forest that was fitted on thousands answers from one corner, and any graph looks right.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,48 +23,84 @@ _MAGNITUDES = (1.0, 10.0, 100.0)
 """Of columns that the estimator says nothing of."""
 
 
-def own_batches(model: Any, spec: InputSpec, settled: Callable[[Array], Array]) -> list[Inputs] | None:
-    """Batches for the one input, always the same ones; None where the estimator says nothing of what it takes.
+class Known(NamedTuple):
+    """Values that an estimator knows of one column."""
 
-    ``settled`` says which rows of a table have an answer that rounding does not decide.
-    """
-    width = spec.shape[1] if len(spec.shape) == 2 else None
-    dtype = numpy_type(spec.data_type or "TYPE_FP32")
-    if width is None or spec.shape[0] is not None or dtype.kind not in "fU":
-        return None
-    known: dict[int, list[Array]] = {}
-    for column, values in _known(model, np.arange(width)):
+    values: Array
+    exactly: bool
+    """It takes these alone, as an encoder does; else what lies between them tells as much."""
+
+
+def known_values(model: Any) -> dict[int, list[Known]]:
+    """By column of the model's input, what its steps know of it."""
+    found: dict[int, list[Known]] = {}
+    width = getattr(first_step(model), "n_features_in_", None) or getattr(model, "n_features_in_", None) or 0
+    for column, values, exactly in _known(model, np.arange(int(width))):
         if 0 <= column < width:
-            known.setdefault(column, []).append(np.asarray(values).ravel())
-    text = dtype.kind == "U"
-    if text and (set(known) != set(range(width)) or any(v.dtype.kind not in "UO" for vs in known.values() for v in vs)):
+            found.setdefault(int(column), []).append(Known(np.asarray(values).ravel(), exactly))
+    return found
+
+
+def own_batches(
+    model: Any, specs: Sequence[InputSpec], settled: Callable[[Inputs], Array], columns: Sequence[int] | None = None
+) -> list[Inputs] | None:
+    """Batches, always the same ones; None where the estimator says nothing of what it takes.
+
+    ``settled`` says which rows of a batch have an answer that rounding does not decide. ``columns``: which column of
+    the estimator's each input is; None for inputs that follow one another, such as one table of all columns.
+    """
+    if any(len(spec.shape) != 2 or spec.shape[0] is not None or spec.shape[1] is None for spec in specs):
         return None
-    if not text and any(v.dtype.kind not in "fiub" for vs in known.values() for v in vs):
+    widths = [int(spec.shape[1] or 0) for spec in specs]
+    dtypes = [
+        numpy_type(spec.data_type or "TYPE_FP32") for spec, n in zip(specs, widths, strict=True) for _ in range(n)
+    ]
+    known = known_values(model)
+    places = range(len(dtypes)) if columns is None else columns
+    of_columns = [known.get(place, []) for place in places]
+    if columns is None and any(dtype.kind not in "fU" for dtype in dtypes):
+        return None  # small random integers do as well
+    if not all(map(_fits, dtypes, of_columns)):
         return None
-    exact = text or _splits(first_step(model))
-    rows = max(*BATCH_SIZES, min(_EXACT_ROWS if exact else _ROWS, _VALUES // max(width, 1)))
+    exact = all(dtype.kind == "U" for dtype in dtypes) or _splits(first_step(model))
+    rows = max(*BATCH_SIZES, min(_EXACT_ROWS if exact else _ROWS, _VALUES // max(len(dtypes), 1)))
     rng = np.random.default_rng(20151)
-    columns = [_column(known.get(k, []), 2 * rows, k, rng) for k in range(width)]
-    table = np.stack(columns, axis=1).astype(dtype)
-    table = table[settled(table)][:rows]
-    rows = len(table)
-    if not rows:
+    drawn = [
+        _column(values, 2 * rows, k, rng, dtype)
+        for k, (dtype, values) in enumerate(zip(dtypes, of_columns, strict=True))
+    ]
+    ends = np.cumsum(widths)
+    table = {
+        spec.name: np.stack(drawn[end - width : end], axis=1)
+        for spec, end, width in zip(specs, ends, widths, strict=True)
+    }
+    chosen = np.flatnonzero(settled(table))[:rows]
+    if not len(chosen):
         return None
     starts = np.cumsum((0, *BATCH_SIZES))
-    sizes = zip(starts, BATCH_SIZES, strict=False)
-    return [*({spec.name: np.take(table, np.arange(at, at + n) % rows, axis=0)} for at, n in sizes), {spec.name: table}]
+    batches = [chosen[np.arange(at, at + n) % len(chosen)] for at, n in zip(starts, BATCH_SIZES, strict=False)]
+    return [{name: array[rows_of] for name, array in table.items()} for rows_of in (*batches, chosen)]
 
 
-def _column(known: list[Array], rows: int, k: int, rng: np.random.Generator) -> Array:
+def _fits(dtype: np.dtype[Any], known: list[Known]) -> bool:
+    """Whether values of that type can be drawn: text only of what is known."""
+    if dtype.kind == "U":
+        return any(k.exactly for k in known) and all(k.values.dtype.kind in "UO" for k in known)
+    return all(k.values.dtype.kind in "fiub" for k in known)
+
+
+def _column(known: list[Known], rows: int, k: int, rng: np.random.Generator, dtype: np.dtype[Any]) -> Array:
     """Values of one column: of the known ones at random, or at several magnitudes."""
     if not known:
         magnitudes = np.take(_MAGNITUDES, (np.arange(rows) + k) % len(_MAGNITUDES))
-        return np.asarray(rng.standard_normal(rows) * magnitudes)
-    values = np.concatenate(known)
-    if values.dtype.kind in "UO":
-        return rng.choice(np.array([str(v) for v in values]), rows)
-    between = _between(values)
-    return rng.permutation(np.resize(rng.permutation(between), rows))
+        return np.asarray(rng.standard_normal(rows) * magnitudes).astype(dtype)
+    exact = [values for values, exactly in known if exactly]
+    if dtype.kind == "U":
+        return rng.choice(np.array([str(v) for v in np.concatenate(exact)]), rows).astype(dtype)
+    if exact:
+        return rng.choice(np.concatenate(exact), rows).astype(dtype)
+    between = _between(np.concatenate([values for values, _ in known]))
+    return np.asarray(rng.permutation(np.resize(rng.permutation(between), rows))).astype(dtype)
 
 
 def _between(values: Array) -> Array:
@@ -79,17 +115,19 @@ def _between(values: Array) -> Array:
 
 
 def first_step(model: Any) -> Any:
-    """What the inputs meet first, through searches and pipelines."""
+    """What the inputs meet first, through searches and pipelines, and behind what only fills gaps."""
     while True:
         if hasattr(model, "best_estimator_"):
             model = model.best_estimator_
-        elif hasattr(model, "steps") and any(_works(step) for _, step in model.steps):
-            model = next(step for _, step in model.steps if _works(step))
-        else:
+            continue
+        steps = [step for _, step in getattr(model, "steps", ()) if works(step)]
+        if not steps:
             return model
+        model = next((step for step in steps if not hasattr(step, "statistics_")), steps[0])
 
 
-def _works(step: Any) -> bool:
+def works(step: Any) -> bool:
+    """Whether a step is an estimator: not dropped, not passed through."""
     return step is not None and not isinstance(step, str)
 
 
@@ -104,19 +142,25 @@ def _members(model: Any) -> Iterator[Any]:
         yield from np.asarray(members, dtype=object).ravel()
 
 
-def _known(model: Any, columns: Array) -> Iterator[tuple[int, Any]]:
-    """Pairs of a column of the input and values that the estimator knows of it. ``columns``: its own, by position."""
+def _known(model: Any, columns: Array) -> Iterator[tuple[int, Any, bool]]:
+    """A column of the input, values that the estimator knows of it, and whether it takes these alone.
+
+    ``columns``: its own, by position.
+    """
     model = first_step(model)
     if hasattr(model, "transformers_"):
         for _, step, chosen in model.transformers_:
-            own = _positions(chosen, columns)
-            if _works(step) and own is not None:
+            own = positions(chosen, columns, getattr(model, "feature_names_in_", None))
+            if works(step) and own is not None:
                 yield from _known(step, own)
+        return
+    if hasattr(model, "vocabulary_"):  # texts, and nobody knows which
+        yield from ((int(column), np.zeros(0, np.str_), False) for column in columns)
         return
     if hasattr(model, "tree_"):
         inner = model.tree_.feature >= 0
         for feature in np.unique(model.tree_.feature[inner]):
-            yield int(columns[feature]), model.tree_.threshold[inner & (model.tree_.feature == feature)]
+            yield int(columns[feature]), model.tree_.threshold[inner & (model.tree_.feature == feature)], False
         return
     chosen = getattr(model, "estimators_features_", None)  # bagging gives each member some of the columns
     for k, member in enumerate(_members(model)):
@@ -126,11 +170,12 @@ def _known(model: Any, columns: Array) -> Iterator[tuple[int, Any]]:
         table = getattr(model, name, None)
         if table is not None:
             rows = table if width is None else np.asarray(table).T
-            yield from ((int(column), values) for column, values in zip(columns, rows, strict=False))
+            exactly = name == "categories_"
+            yield from ((int(column), values, exactly) for column, values in zip(columns, rows, strict=False))
     yield from _scaled(model, columns)
 
 
-def _scaled(model: Any, columns: Array) -> Iterator[tuple[int, Any]]:
+def _scaled(model: Any, columns: Array) -> Iterator[tuple[int, Any, bool]]:
     """Columns of the scalers: from below to above what they were fitted on."""
     low, high = getattr(model, "data_min_", None), getattr(model, "data_max_", None)
     if low is None or high is None:
@@ -141,13 +186,22 @@ def _scaled(model: Any, columns: Array) -> Iterator[tuple[int, Any]]:
         scale = np.ones_like(middle) if scale is None or np.shape(scale) != np.shape(middle) else scale
         low, high = np.asarray(middle) - 2 * scale, np.asarray(middle) + 2 * scale
     for column, least, most in zip(columns, low, high, strict=False):
-        yield int(column), np.linspace(least, most, 17)
+        yield int(column), np.linspace(least, most, 17), False
 
 
-def _positions(chosen: Any, columns: Array) -> Array | None:
-    """A column transformer's choice by position; None where it chooses by name, which a plain tensor does not have."""
+def positions(chosen: Any, columns: Array, names: Array | None) -> Array | None:
+    """A column transformer's choice out of ``columns``, whose ``names`` are known where it was fitted on a DataFrame.
+
+    None where that is not to be told.
+    """
     try:
-        picked = columns[chosen if isinstance(chosen, slice) else np.atleast_1d(np.asarray(chosen))]
-    except IndexError:
+        if not isinstance(chosen, slice):
+            chosen = np.atleast_1d(np.asarray(chosen))
+            if chosen.dtype.kind in "UOT" and names is not None:
+                place = {name: k for k, name in enumerate(names)}
+                chosen = np.array([place[name] for name in chosen], dtype=int)
+            elif not chosen.size:
+                chosen = chosen.astype(int)
+        return np.asarray(columns[chosen])
+    except (IndexError, KeyError, TypeError):
         return None
-    return np.asarray(picked)
