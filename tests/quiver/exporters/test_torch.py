@@ -43,6 +43,13 @@ def shapes(records: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {name: (record.data_type, record.dims) for name, record in records.items()}
 
 
+def diverged() -> nn.Module:
+    """What training with too large a step leaves."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    nn.init.constant_(model[1].weight, float("nan"))
+    return model
+
+
 def two(self: Any, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return a - 2 * b
 
@@ -269,6 +276,20 @@ def test_exports(
             ExportError,
             r"the model itself fails on ids int64 \[2\] \(IndexError.*as sample_inputs",
             id="samples-that-the-module-refuses",
+        ),
+        pytest.param(
+            diverged(),
+            {"input_shapes": X},
+            ExportError,
+            r"output_0 is NaN or infinite in every element.*nothing can be verified \(1\.weight of the module",
+            id="nan-throughout",
+        ),
+        pytest.param(
+            module(lambda s, x: (x, x.sum(1) / 0)),
+            {"input_shapes": X, "output_names": ["p", "q"]},
+            ExportError,
+            "output q is NaN or infinite in every element",
+            id="one-output-infinite-throughout",
         ),
         pytest.param(object(), {"input_shapes": X}, InvalidInputError, "cannot be exported", id="no-model"),
     ],

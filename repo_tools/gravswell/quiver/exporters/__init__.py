@@ -101,6 +101,7 @@ def build(
             rows_apart=rows_apart,
             rtol=rtol,
             atol=atol,
+            ailing=exported.ailing,
         )
     save_golden(folder / GOLDEN, proof.samples)
     return Built(proof, graph.default_opset(proto), proto.ir_version, exported.exporter, exported.framework)

@@ -86,6 +86,8 @@ class Exported:
     """Name and version of whose outputs are the reference."""
     reference: Callable[[Inputs], Outputs]
     """The framework's own answer to a batch, by the graph's output names. May raise whatever the framework raises."""
+    ailing: Callable[[], str] = str
+    """What in the model itself holds NaN, as the end of a message; empty if nothing does."""
     assumptions: tuple[Assumption, ...] = ()
     """Where the graph may be wrong, unless the model itself refuses such inputs or answers them alike."""
 

@@ -88,18 +88,20 @@ def prove(
     rows_apart: bool,
     rtol: float | None,
     atol: float | None,
+    ailing: Callable[[], str] = str,
 ) -> Proof:
     """Run the graph on ``batches`` and compare with ``reference``.
 
     ``inputs``: whose the batches are, for the record. ``batched``: the first dim was declared dynamic, so each size
     must run. ``rows_apart``: also prove that a row's answer does not depend on the rows beside it, which a server that
-    mixes requests into batches needs.
+    mixes requests into batches needs. ``ailing``: what is wrong with the model, for the message that it says nothing.
     """
     taken = session_inputs(session)
     outputs = session_outputs(session)
     names = {record.name for record in taken}
     answers = [_run_batch(session, batch, batched) for batch in batches]
     wanted = [_in_types_of(got, answered(reference, batch)) for batch, got in zip(batches, answers, strict=True)]
+    _check_says_something(wanted, ailing)
     scales = column_scales(wanted)
     samples: list[Sample] = []
     errors: dict[str, OutputError] = {}
@@ -176,6 +178,17 @@ def _run_batch(session: ort.InferenceSession, batch: Inputs, batched: bool) -> O
                 f"hard-coded in the model; use sizes of the tensors it is given, or declare a fixed first dimension"
             ) from error
         raise ExportError(f"the exported graph does not run: {described(error)}") from error
+
+
+def _check_says_something(wanted: Sequence[Outputs], ailing: Callable[[], str]) -> None:
+    """ExportError where an output is never a number: every graph that answers NaN would be equal."""
+    for name in wanted[0]:
+        values = [outputs[name] for outputs in wanted if name in outputs and outputs[name].size]
+        if values and all(array.dtype.kind == "f" and not np.isfinite(array).any() for array in values):
+            raise ExportError(
+                f"output {name} is NaN or infinite in every element, at every batch, so that nothing can be verified"
+                f"{ailing()}; publish a model that answers, or leave that output out"
+            )
 
 
 def _in_types_of(got: Outputs, expected: Outputs) -> Outputs:

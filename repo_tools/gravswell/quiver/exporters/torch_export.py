@@ -39,6 +39,13 @@ def answer(model: Any, specs: tuple[InputSpec, ...], inputs: Inputs) -> list[tup
         return _flattened(model(**tensors) if by_name else model(*tensors.values()))
 
 
+def ailing(model: Any) -> str:
+    """Which weights and buffers hold NaN, as the end of a message; empty if none does."""
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    found = [name for name, tensor in tensors if tensor.is_floating_point() and bool(tensor.isnan().any())]
+    return f" ({', '.join(found[:3])}{' and others' * (len(found) > 3)} of the module hold NaN)" if found else ""
+
+
 def _tensors(model: Any, specs: tuple[InputSpec, ...], inputs: Inputs) -> dict[str, torch.Tensor]:
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), "cpu")
     parameters = _parameters(model, specs)

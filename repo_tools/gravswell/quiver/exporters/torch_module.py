@@ -84,6 +84,7 @@ class TorchExporter(Exporter):
                 exporter=made.exporter,
                 framework=work.FRAMEWORK,
                 reference=reference,
+                ailing=lambda: work.ailing(request.model),
                 assumptions=made.assumptions,
             )
 
