@@ -1,3 +1,5 @@
+import math
+import sys
 import zipfile
 from pathlib import Path
 
@@ -6,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from pydantic import ValidationError
 
 from gravswell.errors import InvalidInputError, VerificationError
 from gravswell.quiver import golden
 from gravswell.quiver.golden import Sample, column_scales, compare, load_golden, save_golden, tolerance
+from gravswell.quiver.manifest import OutputError, VerificationRecord
 
 
 def _one(value: object) -> dict[str, np.ndarray]:
@@ -171,3 +175,18 @@ def test_a_header_that_states_more_than_any_memory(tmp_path: Path) -> None:
         archive.writestr("0/inputs/x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     with pytest.raises(VerificationError, match="damaged"):
         load_golden(tmp_path / "g.npz")
+
+
+def test_a_manifest_holds_no_tolerance_that_json_has_not() -> None:
+    """An infinite one would be written as null, which means that none was asked for."""
+    for value in (math.inf, math.nan, -1.0):
+        with pytest.raises(ValidationError, match="rtol"):
+            VerificationRecord(reference="torch", samples=1, rtol=value)
+        with pytest.raises(ValidationError, match="max_abs"):
+            OutputError(max_abs=value, max_rel=0.0)
+
+
+def test_differences_beyond_the_largest_number_are_that_number() -> None:
+    """Of the smallest float64 numbers, any difference is infinitely many times the value."""
+    (error,) = compare({"y": np.array([5e-324])}, {"y": np.array([1e-9])}).values()
+    assert error.max_rel == sys.float_info.max

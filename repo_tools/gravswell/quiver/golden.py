@@ -4,6 +4,7 @@ Keys are ``<k>/inputs/<tensor>`` and ``<k>/outputs/<tensor>`` for sample batch k
 pickle. Strings are kept as fixed-width unicode.
 """
 
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -167,9 +168,10 @@ def _compare_floats(name: str, expected: Array, got: Array, *, rtol: float, atol
     e, g = e[finite], g[finite]
     if not e.size:
         return OutputError(max_abs=0.0, max_rel=0.0)
-    difference, magnitude = np.abs(g - e), np.abs(e)
-    relative = np.divide(difference, magnitude, out=np.zeros_like(difference), where=magnitude > 0)
-    error = OutputError(max_abs=float(difference.max()), max_rel=float(relative.max()))
+    with np.errstate(over="ignore"):  # of values near the ends of float64
+        difference, magnitude = np.abs(g - e), np.abs(e)
+        relative = np.divide(difference, magnitude, out=np.zeros_like(difference), where=magnitude > 0)
+    error = OutputError(max_abs=_finite(difference.max()), max_rel=_finite(relative.max()))
     rounding = np.maximum(ROUNDINGS * float(np.finfo(expected.dtype).eps) * scale, magnitude / 2)
     allowed = np.maximum(atol, np.minimum(atol * scale, rounding)) + rtol * magnitude
     wrong = int((difference > allowed).sum())
@@ -179,6 +181,10 @@ def _compare_floats(name: str, expected: Array, got: Array, *, rtol: float, atol
             f"({error.max_rel:.3g} relative; rtol={rtol:g}, atol={atol:g})"
         )
     return error
+
+
+def _finite(value: Any) -> float:
+    return min(float(value), sys.float_info.max)
 
 
 def _as_bytes(array: Array) -> list[bytes]:

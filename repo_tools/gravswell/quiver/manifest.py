@@ -19,6 +19,9 @@ MODEL_FILE = "model.onnx"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""JSON has no others: an infinite tolerance would be written as null, which says that none was asked for."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -49,8 +52,8 @@ class Signature(_Part):
 class OutputError(_Part):
     """Largest difference of one output between ONNX Runtime and the framework, over all samples."""
 
-    max_abs: float
-    max_rel: float
+    max_abs: Finite
+    max_rel: Finite
 
 
 class VerificationRecord(_Part):
@@ -62,9 +65,9 @@ class VerificationRecord(_Part):
     """Whether the batches were the user's own or drawn at random; None where an older release did not say."""
     samples: int = Field(ge=0)
     batch_sizes: tuple[int, ...] = ()
-    rtol: float | None = None
+    rtol: Finite | None = None
     """What the user asked for; None: each output was held to the tolerance of its own type."""
-    atol: float | None = None
+    atol: Finite | None = None
     """Likewise."""
     errors: dict[str, OutputError] = Field(default_factory=dict)
 

@@ -157,6 +157,16 @@ def test_exports(
     ("model", "arguments", "error", "fact"),
     [
         pytest.param(nn.Linear(4, 1), {}, InvalidInputError, "input_shapes", id="no-shapes"),
+        *(
+            pytest.param(
+                nn.Linear(4, 1),
+                {"input_shapes": X, name: value},
+                InvalidInputError,
+                f"{name}=.* finite",
+                id=f"{name}-{value}",
+            )
+            for name, value in (("rtol", float("inf")), ("rtol", float("nan")), ("rtol", -1), ("atol", float("inf")))
+        ),
         pytest.param(nn.Linear(4, 1), {"input_shapes": {}}, InvalidInputError, "empty", id="empty-shapes"),
         pytest.param(nn.Linear(4, 1), {"input_shapes": {"x": "4"}}, InvalidInputError, "sequence", id="shape-text"),
         pytest.param(nn.Linear(4, 1), {"input_shapes": {"x": (None, -3)}}, InvalidInputError, "-3", id="shape-sign"),

@@ -3,6 +3,7 @@
 Everything here imports ONNX and ONNX Runtime, so the rest of the library imports this package only to export or verify.
 """
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -73,11 +74,16 @@ def build(
     """Export into ``folder`` (``model.onnx``, ``.golden.npz``) and prove it against the framework.
 
     ``rows_apart``: the server may put rows of several requests into one batch, so prove that this changes nothing.
-    Raises ExportError or VerificationError when the model cannot be exported or answers differently.
+    Raises ExportError or VerificationError when the model cannot be exported or answers differently, InvalidInputError
+    for a tolerance that is none.
     """
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if value is not None and not 0 <= value < math.inf:
+            raise InvalidInputError(f"{name}={value} is no tolerance: give a finite number, 0 or more")
     exporter = _exporter(request.model)
     if request.opset is not None and not 1 <= request.opset <= MAX_OPSET:
         raise InvalidInputError(f"opset {request.opset} is not served: Triton 24.08 and later take up to {MAX_OPSET}")
+    request = exporter.opened(request)
     request = replace(request, inputs=exporter.inputs(request))
     specs = request.inputs or ()
     stage("finding inputs")
