@@ -37,6 +37,29 @@ class Compact(nn.Module):
         return nn.functional.linear(x, self.weight.float())
 
 
+class Remembering(nn.Module):
+    """Keeps what it computed, in attributes of several kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.last: torch.Tensor | None = None
+        self.calls = 0
+        self.history: list[torch.Tensor | str] = ["before"]
+        self.table = {"first": 1}
+        self.running = torch.zeros(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = self.layer(x)
+        self.calls += 1
+        self.history.append(self.last)
+        self.table[f"call {self.calls}"] = self.calls
+        self.layer.seen = True
+        with torch.no_grad():
+            self.running += 1
+        return self.last.relu()
+
+
 class Gated(nn.Module):
     """Has a branch on a weight, which only the tracing exporter takes."""
 
@@ -110,3 +133,23 @@ def test_a_model_of_other_inputs_than_the_entry_s(entry: qv.Entry) -> None:
     with pytest.raises(ValueError, match=r"the entry's earlier versions: a model that takes others needs an entry"):
         entry.export_version(nn.Linear(5, 2))
     assert entry.versions == [1]
+
+
+def test_attributes_are_what_they_were(entry: qv.Entry) -> None:
+    model = Remembering()
+    own = dict(vars(model))
+    for _ in range(2):
+        entry.export_version(model, X)
+    assert vars(model) == own
+    assert all(vars(model)[name] is value for name, value in own.items())
+    assert (model.last, model.calls, model.history, model.table) == (None, 0, ["before"], {"first": 1})
+    assert float(model.running) == 0
+    assert not hasattr(model.layer, "seen")
+    assert [name for name, _ in model.named_parameters()] == ["layer.weight", "layer.bias"]
+    model(torch.zeros(1, 4)).sum().backward()
+
+
+def test_a_lazy_module_is_exported_and_works_afterwards(entry: qv.Entry) -> None:
+    model = nn.LazyLinear(2)
+    entry.export_version(model, X)
+    assert model(torch.zeros(3, 4)).shape == (3, 2)

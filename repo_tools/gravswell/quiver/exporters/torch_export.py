@@ -5,6 +5,7 @@ import io
 import logging
 import random
 import warnings
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ FRAMEWORK = f"torch {torch.__version__}"
 
 _OPSET = 18
 """What the default exporter is written in; the servers take up to 21."""
+
+_CONTAINERS = {list, dict, set, deque, OrderedDict, defaultdict}
 
 _log = logging.getLogger(__name__)
 
@@ -265,10 +268,12 @@ def _flattened(value: Any) -> list[tuple[str, Array]]:
 
 @contextmanager
 def undisturbed(model: Any) -> Iterator[None]:
-    """The module in eval mode, and afterwards everything as it was: modes, buffers, random states."""
-    modes = [(m, m.training) for m in model.modules() if hasattr(m, "training")]  # a frozen TorchScript has no mode
-    owned = [(module, dict(module._buffers)) for module in model.modules()]  # forward may put others in their place
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    """The module in eval mode, and afterwards everything as it was: modes, buffers, attributes, random states.
+
+    Attributes have their values back, and tensors, lists, dicts, sets and deques among them their contents. What
+    ``forward`` changes inside of other objects, or outside of the module, stays changed.
+    """
+    kept = [_Kept(module) for module in model.modules()]
     states = random.getstate(), np.random.get_state()  # the global one is what must be given back
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=list(devices)):
@@ -276,29 +281,47 @@ def undisturbed(model: Any) -> Iterator[None]:
         try:
             yield
         finally:
-            for module, mode in modes:
-                module.training = mode
-            for module, own in owned:
-                _put_back(module, own)
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    if not torch.equal(buffer, before):
-                        buffer.copy_(before)
+            for module in kept:
+                module.put_back()
             random.setstate(states[0])
             np.random.set_state(states[1])
 
 
-def _put_back(module: Any, own: dict[str, Any]) -> None:
-    """The buffers that the module had, where forward put others in their place."""
-    now = dict(module._buffers)
-    if now.keys() == own.keys() and all(now[name] is buffer for name, buffer in own.items()):
-        return
-    if isinstance(module, torch.jit.ScriptModule):  # keeps its own table, always with the same names
-        for name, buffer in own.items():
-            setattr(module, name, buffer)
-    else:
-        module._buffers.clear()
-        module._buffers.update(own)
+class _Kept:
+    """One module's own state, of which weights are no part: nothing that is run here changes them."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._scripted = isinstance(module, torch.jit.ScriptModule)
+        lazy = isinstance(module, torch.nn.modules.lazy.LazyModuleMixin)  # becomes another class, which stays
+        self._attributes: dict[str, Any] = {} if self._scripted or lazy else dict(vars(module))
+        self._contents = {k: v.copy() for k, v in self._attributes.items() if type(v) in _CONTAINERS}
+        self._mode = getattr(module, "training", None)  # a frozen TorchScript has none
+        self._buffers = dict(module._buffers)  # forward may put others in their place
+        own = [v for v in self._attributes.values() if isinstance(v, torch.Tensor) and v.layout == torch.strided]
+        tensors = [buffer for buffer in (*self._buffers.values(), *own) if buffer is not None and not buffer.is_meta]
+        self._tensors = [(tensor, tensor.detach().clone()) for tensor in tensors]
+
+    def put_back(self) -> None:
+        """Make everything what it was."""
+        if self._attributes:
+            own = vars(self._module)
+            own.clear()
+            own.update(self._attributes)
+        for name, before in self._contents.items():
+            container = self._attributes[name]
+            container.clear()
+            (container.extend if isinstance(container, list | deque) else container.update)(before)
+        if self._mode is not None:
+            self._module.training = self._mode
+        if self._scripted:  # keeps its own table, always with the same names
+            for name, buffer in self._buffers.items():
+                if dict(self._module._buffers)[name] is not buffer:
+                    setattr(self._module, name, buffer)
+        with torch.no_grad():
+            for tensor, value in self._tensors:
+                if not torch.equal(tensor, value):
+                    tensor.copy_(value)
 
 
 @contextmanager
