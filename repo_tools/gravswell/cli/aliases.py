@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit
-from gravswell.cli.shared import Name, Repository, existing_entry, work_display
-from gravswell.errors import InvalidInputError, NotFoundError
+from gravswell.cli.shared import Name, Repository, existing_entry, version_named, work_display
+from gravswell.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from gravswell.quiver import Move
@@ -49,7 +49,7 @@ def promote(
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
 
     entry = existing_entry(qv.ModelRepository.open(repo), name)
-    number = _number(entry, version)
+    number = version_named(entry, version)
     with work_display(BarColumn(), DownloadColumn()) as progress:
         task = progress.add_task(f"{name}/{number}", total=None)
         move = entry.promote(
@@ -177,25 +177,6 @@ def _expected(text: str | None) -> "Expected":
     if not text.isascii() or not text.isdigit():
         raise InvalidInputError(f"--expect {text}: write the number of a version, or none")
     return int(text)
-
-
-def _number(entry: Any, version: str) -> int:
-    """The version that a number, ``latest`` or another alias names."""
-    from gravswell.quiver.layout import parse_version  # noqa: PLC0415
-
-    number = parse_version(version)
-    if number is not None:
-        return number
-    if version == "latest":
-        versions: list[int] = entry.versions
-        if not versions:
-            raise NotFoundError(f"{entry.name} has no version yet: gravswell export makes one")
-        return int(versions[-1])
-    named: dict[str, int] = entry.aliases
-    if version not in named:
-        known = ", ".join(f"{alias} ({at})" for alias, at in sorted(named.items())) or "none"
-        raise NotFoundError(f"{version!r} is no version of {entry.name}, and no alias either; its aliases: {known}")
-    return named[version]
 
 
 def _data(entry: str, move: "Move") -> dict[str, Any]:

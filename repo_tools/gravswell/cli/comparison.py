@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit
-from gravswell.cli.shared import Name, Repository, version_named, work_display
+from gravswell.cli.shared import Name, Repository, existing_entry, version_named, work_display
 from gravswell.errors import VerificationError
 
 if TYPE_CHECKING:
@@ -37,13 +37,15 @@ def diff(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Tell what changed from version A to B: for clients, in the config, the graph, the weights and the answers."""
-    from gravswell.quiver.comparison import Side, compare_versions  # noqa: PLC0415 - keeps --help fast, here and below
+    from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
+    from gravswell.quiver.comparison import Side, compare_versions  # noqa: PLC0415
     from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
 
-    reader = RepositoryReader(repo)
-    there = reader if other is None else RepositoryReader(other)
-    its = other_name or name
-    sides = Side(reader, name, version_named(reader, name, old)), Side(there, its, version_named(there, its, new))
+    def side(url: str, entry: str, version: str) -> Side:
+        number = version_named(existing_entry(qv.ModelRepository.open(url), entry), version)
+        return Side(RepositoryReader(url), entry, number)
+
+    sides = side(repo, name, old), side(other or repo, other_name or name, new)
     with work_display(BarColumn(), DownloadColumn()) as progress:
         task = progress.add_task(f"{sides[0]} and {sides[1]}", total=None)
         found = compare_versions(

@@ -1,6 +1,6 @@
 """What the commands on a repository share: their arguments, how a target is read, and how work under way is shown."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
@@ -8,9 +8,6 @@ from rich.text import Text
 
 from gravswell.cli.output import stderr
 from gravswell.errors import InvalidInputError, NotFoundError
-
-if TYPE_CHECKING:
-    from gravswell.quiver.reader import RepositoryReader
 
 Repository = Annotated[str, typer.Argument(metavar="REPO", help="The repository: a path, gs://, s3:// or az:// URL.")]
 Name = Annotated[str, typer.Argument(metavar="ENTRY", help="The entry's name.")]
@@ -43,7 +40,7 @@ def parse_target(target: str) -> tuple[str, int | None]:
     return name, number
 
 
-def version_named(reader: "RepositoryReader", name: str, version: str) -> int:
+def version_named(entry: Any, version: str) -> int:
     """The number of the version that a number, ``latest`` or an alias names. NotFoundError where there is none."""
     from gravswell.quiver.layout import parse_version  # noqa: PLC0415
 
@@ -51,15 +48,15 @@ def version_named(reader: "RepositoryReader", name: str, version: str) -> int:
     if number is not None:
         return number
     if version == "latest":
-        numbers = reader.versions(name)
-        if not numbers:
-            raise NotFoundError(f"{name} has no version yet: gravswell export makes one")
-        return numbers[0].number
-    aliases = reader.aliases(name)
-    if version not in aliases:
-        known = ", ".join(f"{alias} ({at})" for alias, at in sorted(aliases.items())) or "none"
-        raise NotFoundError(f"{version!r} is no version of {name}, and no alias either; its aliases: {known}")
-    return aliases[version]
+        versions: list[int] = entry.versions
+        if not versions:
+            raise NotFoundError(f"{entry.name} has no version yet: gravswell export makes one")
+        return int(versions[-1])
+    named: dict[str, int] = entry.aliases
+    if version not in named:
+        known = ", ".join(f"{alias} ({at})" for alias, at in sorted(named.items())) or "none"
+        raise NotFoundError(f"{version!r} is no version of {entry.name}, and no alias either; its aliases: {known}")
+    return named[version]
 
 
 class Sized(ProgressColumn):

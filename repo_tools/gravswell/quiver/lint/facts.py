@@ -14,7 +14,7 @@ from gravswell.quiver.fetching import Progress, copy_version
 from gravswell.quiver.layout import CONFIG, config_key
 from gravswell.quiver.manifest import Manifest
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.quiver.stores import Children, FileInfo, Store
+from gravswell.quiver.stores import Children, FileInfo, Store, View
 
 if TYPE_CHECKING:
     from gravswell.quiver.exporters.inspection import GraphFacts
@@ -134,7 +134,8 @@ class World:
 
     def __init__(self, store: Store, progress: Progress | None = None) -> None:
         self.store = store
-        self.names = store.children().folders
+        self._view = store.view()  # one look: a bucket with a thousand entries is not asked a thousand times
+        self.names = self._view.children().folders
         self._progress = progress
         self._models: dict[str, ModelFacts] = {}
 
@@ -148,7 +149,7 @@ class World:
 
     def _gather(self, name: str) -> ModelFacts:
         reader = RepositoryReader(self.store)
-        model = ModelFacts(name, self.store.children(name))
+        model = ModelFacts(name, self._view.children(name))
         if CONFIG in model.children.files:
             text = self.store.read(config_key(name)).data.decode(errors="replace")
             try:
@@ -159,12 +160,12 @@ class World:
         versions = []
         for number in sorted(chosen(model.config.version_policy, set(model.numbers))):
             own = number >= 0 and str(number) in model.children.folders  # -1 is looked for in 18446744073709551615
-            files = tuple(_walk(self.store, f"{name}/{number}")) if own else ()
+            files = tuple(_walk(self._view, f"{name}/{number}")) if own else ()
             versions.append(VersionFacts(number, model.numbers[number], files))
         held = any(
-            f.path.startswith("model.") for n in model.numbers if n >= 0 for f in _walk(self.store, f"{name}/{n}")
+            f.path.startswith("model.") for n in model.numbers if n >= 0 for f in _walk(self._view, f"{name}/{n}")
         )
-        beside = {f"{folder}/{f.path}" for folder in FOLDERS for f in _walk(self.store, f"{name}/{folder}")}
+        beside = {f"{folder}/{f.path}" for folder in FOLDERS for f in _walk(self._view, f"{name}/{folder}")}
         model = replace(
             model, loaded=tuple(versions), has_model_file=held, side_files=frozenset({*model.children.files, *beside})
         )
@@ -217,8 +218,8 @@ def _manifest(reader: RepositoryReader, name: str, number: int) -> Manifest | No
         return None
 
 
-def _walk(store: Store, folder: str) -> list[FileInfo]:
+def _walk(view: View, folder: str) -> list[FileInfo]:
     try:
-        return store.walk(folder)
+        return view.walk(folder)
     except NotFoundError:
         return []
