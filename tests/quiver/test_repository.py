@@ -24,6 +24,22 @@ def test_it_is_made_or_opened(root: Path) -> None:
     assert list(qv.ModelRepository(root).models) == list(qv.ModelRepository.open(repo.url).models) == ["m"]
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_home_is_the_one_that_a_shell_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Callable[[str], str | Path]
+) -> None:
+    """A folder that is called ``~`` would be removed with a home by whoever types its name."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    repo = qv.ModelRepository(kind("~/models"))
+    assert repo.url == (tmp_path / "home/models").as_uri()
+    assert not Path("~").exists()
+    with pytest.raises(InvalidInputError, match="give the whole path"):
+        qv.ModelRepository(kind("~nobody-of-that-name/models"))
+    if kind is str:
+        assert qv.ModelRepository("./~").url == (tmp_path / "~").as_uri()
+
+
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "src/3").mkdir(parents=True)
     (tmp_path / "src/3/notes.txt").write_text("")

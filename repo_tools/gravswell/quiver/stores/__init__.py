@@ -92,14 +92,22 @@ def _objects(scheme: str, bucket: str) -> Objects:
     return AzureObjects(bucket)
 
 
+def _expanded(path: Path) -> Path:
+    """``~/models`` in somebody's home, as a shell takes it; never a folder that is called ``~``."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise InvalidInputError(f"{path} begins with a home that is not known ({error}): give the whole path") from None
+
+
 def _local_path(url: str | Path) -> Path:
     if isinstance(url, Path):
-        return url
+        return _expanded(url)
     if not url or "\0" in url:
         raise InvalidInputError(f"{url!r} is no repository URL: give a path or file:///path")
     parts = urlsplit(url)
     if "://" not in url:
-        return Path(url)
+        return _expanded(Path(url)) if url.startswith("~") else Path(url)
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise InvalidInputError(f"{url} names a host or a relative path: write file:///absolute/path")
