@@ -1,0 +1,155 @@
+"""Peak memory while a large model with external data is published and fetched, in processes of their own.
+
+``python benchmarks/publish_memory.py`` takes a folder, and a bucket of each kind on servers that it starts here
+(fake-gcs-server and azurite hold all of it in memory, versitygw on a disk); ``--to local --to s3`` only these, ``--to
+URL`` any other. ``--gigabytes 3`` needs five times that on the disk of TMPDIR.
+
+- *export*: ``export_version`` of an ONNX file: the model is proved in ONNX Runtime, hashed and published. The runtime
+  holds the model, so what counts is the peak above the model's own size. The bar: 500 MB.
+- *publish* and *fetch*: the same files through the store alone, which need not hold the model at all. What counts is
+  the peak above that of a process that only imports. The bar is the same.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from store_transfer import SERVERS, served
+
+BAR = 500e6
+WIDTH = 8192
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=3)
+    parser.add_argument("--to", action="append", help=f"local, {', '.join(SERVERS)}, or a URL")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        STEPS[options.step](*options.rest)
+        return
+    with tempfile.TemporaryDirectory(prefix="gravswell-benchmark-") as folder:
+        model = Path(folder, "source", "model.onnx")
+        model.parent.mkdir()
+        size = write_model(model, round(options.gigabytes * 1e9 / (WIDTH * WIDTH * 4)))
+        base = peak("import")
+        for target in options.to or ["local", *SERVERS]:
+            with place(target, Path(folder)) as url:
+                show(url, "export", peak("export", url, str(model)) - size, "above the model")
+                show(url, "publish", peak("publish", url, str(model)) - base, "above the imports")
+                show(url, "fetch", peak("fetch", url, str(Path(folder, "fetched"))) - base, "above the imports")
+                shutil.rmtree(Path(folder, "fetched"))
+
+
+@contextmanager
+def place(target: str, folder: Path) -> Iterator[str]:
+    """A repository's URL."""
+    if target in SERVERS:
+        with served(target, folder) as url:
+            yield f"{url}/memory"
+    elif target == "local":
+        yield str(folder / "repository")
+        shutil.rmtree(folder / "repository")
+    else:
+        yield target
+
+
+def show(url: str, step: str, extra: float, above: str) -> None:
+    """One line."""
+    said = "met" if extra <= BAR else f"over {BAR / 1e6:.0f} MB"
+    print(f"{url} {step}: {extra / 1e6:.0f} MB {above}: {said}", flush=True)
+
+
+def peak(step: str, *arguments: str) -> float:
+    """The peak of a process's resident memory, in bytes."""
+    begin = time.perf_counter()
+    child = subprocess.Popen([sys.executable, __file__, "--step", step, "--", *arguments])
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0, f"{step} {arguments} failed"
+    print(f"  {step}: peak {used.ru_maxrss / 1000:.0f} MB, {time.perf_counter() - begin:.0f} s", flush=True)
+    return used.ru_maxrss * 1024.0
+
+
+def write_model(path: Path, layers: int) -> int:
+    """So many matrix products in a row, with their weights in files beside it. Returns the bytes of all of it."""
+    nodes, weights = [], []
+    rng = np.random.default_rng(1)
+    row = (rng.standard_normal((1, WIDTH), dtype=np.float32) / WIDTH).tobytes()
+    for i in range(max(1, layers)):
+        weight = TensorProto(name=f"w{i}", data_type=TensorProto.FLOAT, dims=[WIDTH, WIDTH])
+        weight.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", f"w{i}.bin"), ("offset", "0"), ("length", str(WIDTH * WIDTH * 4))):
+            weight.external_data.add(key=key, value=value)
+        weights.append(weight)
+        with (path.parent / f"w{i}.bin").open("wb") as sink:
+            for start in range(WIDTH):
+                sink.write(row[4 * (start % WIDTH) :] + row[: 4 * (start % WIDTH)])
+        nodes.append(helper.make_node("MatMul", [f"x{i}" if i else "x", f"w{i}"], [f"x{i + 1}"]))
+    nodes[-1].output[0] = "y"
+    graph = helper.make_graph(
+        nodes,
+        "large",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", WIDTH])],
+        weights,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    path.write_bytes(made.SerializeToString())
+    onnx.checker.check_model(str(path))
+    return sum(file.stat().st_size for file in path.parent.iterdir())
+
+
+def _import() -> None:
+    _publish("", "")
+
+
+def _export(url: str, model: str) -> None:
+    from gravswell import quiver as qv  # noqa: PLC0415
+
+    qv.ModelRepository(url).add("exported").export_version(model)
+
+
+def _publish(url: str, model: str) -> None:
+    """The exported version's own files, as another entry: nothing but the store is at work."""
+    from gravswell import quiver as qv  # noqa: PLC0415
+    from gravswell.quiver.manifest import MANIFEST  # noqa: PLC0415
+
+    if not url:
+        return
+    repository = qv.ModelRepository(url)
+    repository.add("published")
+    store = repository.models["published"]._store
+    with store.staging() as stage:
+        for file in Path(model).parent.iterdir():
+            if url.startswith("/"):
+                os.link(file, stage / file.name)
+            else:
+                (stage / file.name).symlink_to(file)
+        (stage / MANIFEST).write_bytes(b"{}")
+        store.publish(stage, "published/1")
+
+
+def _fetch(url: str, destination: str) -> None:
+    from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
+
+    RepositoryReader(url).fetch("exported", 1, Path(destination))
+
+
+STEPS = {"import": _import, "export": _export, "publish": _publish, "fetch": _fetch}
+
+if __name__ == "__main__":
+    main()
