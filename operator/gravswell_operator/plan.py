@@ -108,7 +108,24 @@ def plan(resources: Sequence[Resource], options: Options) -> Plan:
         planned, found = _plan_one(resource, world, options)
         objects.append(planned)
         notes += [Note(planned.title, error, message) for error, message in found]
-    return Plan(objects, notes)
+    return Plan(objects, [*notes, *_collisions(objects)])
+
+
+def _collisions(objects: list[Planned]) -> list[Note]:
+    """Whose children would bear the name of another's: only the first to come gets it."""
+    owners: dict[tuple[str, str, str], Planned] = {}
+    rivals: dict[tuple[str, str], list[str]] = {}
+    for planned in objects:
+        for child in planned.children:
+            metadata = child["metadata"]
+            key = (child["kind"], metadata.get("namespace", ""), metadata["name"])
+            owner = owners.setdefault(key, planned)
+            if owner is not planned:
+                rivals.setdefault((planned.title, owner.title), []).append(f"{child['kind']} {metadata['name']}")
+    return [
+        Note(title, True, f"{' and '.join(sorted(children))} would be {owner}'s too: give one of the two another name")
+        for (title, owner), children in rivals.items()
+    ]
 
 
 def _name(resource: Resource) -> tuple[str, str]:
@@ -129,6 +146,8 @@ _Found = list[tuple[bool, str]]
 
 
 def _plan_one(resource: Resource, world: _World, options: Options) -> tuple[Planned, _Found]:
+    if isinstance(resource, GPUNodePool | ModelRepository | InferenceServer) and resource.spec.suspend:
+        return Planned(resource), [(False, "spec.suspend is true: the operator creates and changes nothing here")]
     if isinstance(resource, GPUNodePool):
         return _plan_pool(resource, world, options)
     if isinstance(resource, ModelRepository):
@@ -214,6 +233,8 @@ def _needs(server: InferenceServer, made: list[Manifest], surge: bool) -> Needs:
 
 
 def _model_notes(model: Model, world: _World) -> _Found:
+    if model.spec.suspend:
+        return [(False, "spec.suspend is true: the server keeps what was resolved last, and at first has nothing")]
     namespace, server = model.metadata.namespace, model.spec.server_ref.name
     if (namespace, server) not in world.servers:
         return [(False, f"InferenceServer {server} is not in these files; nothing serves it until {namespace} has it")]

@@ -54,6 +54,32 @@ def test_yaml_is_what_would_be_applied(run, written):
     assert {d["metadata"]["namespace"] for d in yaml.safe_load_all(done.out)} == {"team"}
 
 
+@pytest.mark.parametrize("kind", GOOD)
+def test_nothing_is_created_for_what_is_suspended(run, written, kind):
+    done = run("plan", written(**{kind: {"spec": {"suspend": True}}}), "-o", "json")
+    answer = json.loads(done.out)
+    suspended = next(o for o in answer["objects"] if o["object"].startswith(f"{kind} "))
+    assert (done.code, suspended["creates"]) == (0, [])
+    assert [n["object"] for n in answer["notes"] if "spec.suspend is true" in n["message"]] == [suspended["object"]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "rival", "child"),
+    [
+        ({"ModelRepository": {"metadata": {"name": "a"}}, "InferenceServer": {"metadata": {"name": "a-lister"}}},
+         "ModelRepository default/a", "Deployment a-lister"),
+    ],
+)  # fmt: skip
+def test_two_that_would_make_an_object_of_one_name(run, written, changes, rival, child):
+    changes["InferenceServer"]["spec"] = {"repositoryRef": {"name": "a"}}
+    done = run("plan", written(**changes), "-o", "json")
+    (note,) = [n for n in json.loads(done.out)["notes"] if n["severity"] == "error"]
+    assert done.code == 2
+    assert note["object"] == "InferenceServer default/a-lister"
+    assert child in note["message"]
+    assert f"would be {rival}'s too" in note["message"]
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "says"),
     [
