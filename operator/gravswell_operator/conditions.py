@@ -48,6 +48,7 @@ class Reason(enum.StrEnum):
 
     # ModelRepository
     LISTED = "Listed"
+    PARTLY_LISTED = "PartlyListed"
     NOT_LISTED_YET = "NotListedYet"
     LISTER_NOT_READY = "ListerNotReady"
     LISTING_UNREADABLE = "ListingUnreadable"

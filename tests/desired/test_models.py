@@ -24,6 +24,8 @@ def listing(*entries):
 DIGITS = ListedEntry(name="digits", versions=(version(3), version(2), version(1)), aliases={"champion": 2})
 FOREIGN = ListedEntry(name="foreign", versions=(version(1, verified=False),))
 LISTING = listing(DIGITS, FOREIGN)
+PARTLY_READ = listing(FOREIGN).model_copy(update={"message": "digits: its manifest is damaged"})
+TRIMMED = listing(ListedEntry(name="digits", versions=(version(3),), omitted=2))
 
 
 def model(name="m", entry="digits", *, version="latest", created="2026-01-01T00:00:00Z", status=None, **spec):
@@ -73,6 +75,9 @@ def test_a_version_becomes_a_number_and_a_digest(asked, number):
         (model(version="canary"), LISTING, Reason.VERSION_NOT_FOUND, "champion (2)"),
         (model(entry="other"), LISTING, Reason.ENTRY_NOT_FOUND, "it holds digits, foreign"),
         (model(), listing(), Reason.ENTRY_NOT_FOUND, "it holds nothing"),
+        (model(), PARTLY_READ, Reason.ENTRY_NOT_FOUND, "not all of it can be read: its own conditions say why"),
+        (model(version=1), TRIMMED, Reason.VERSION_NOT_FOUND, "not among the 1 that the listing"),
+        (model(version=4), TRIMMED, Reason.VERSION_NOT_FOUND, "has no version 4"),
         (model(), None, Reason.NOT_RESOLVED_YET, "has not been listed yet"),
         (model(entry="foreign"), LISTING, Reason.UNVERIFIED_VERSION, "verification: None"),
     ],

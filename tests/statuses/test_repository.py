@@ -37,6 +37,13 @@ def test_listed(resource, workload):
     assert found["Ready"].message == "1 model, 5 versions in pvc://claim/folder"
 
 
+def test_entries_that_cannot_be_read_are_named(resource, workload):
+    found = said(resource("ModelRepository"), listing(message="fraud: its state is damaged"), lister=workload())
+    assert found["Accessible"].status is True
+    assert (found["Ready"].status, found["Ready"].reason) == (False, Reason.PARTLY_LISTED)
+    assert found["Ready"].message == "1 model, 5 versions in pvc://claim/folder; not read: fraud: its state is damaged"
+
+
 def test_before_the_first_listing(resource):
     found = said(resource("ModelRepository"))
     assert (found["Accessible"].status, found["Accessible"].reason) == (None, Reason.NOT_LISTED_YET)

@@ -122,7 +122,8 @@ def resolve_model(  # noqa: PLR0911  an ordered list of facts, one return each
         return Outcome(
             kept,
             Reason.ENTRY_NOT_FOUND,
-            f"ModelRepository {repository} has no published version of {entry}; it holds {known}",
+            f"ModelRepository {repository} has no published version of {entry}; it holds {known}"
+            + ("; not all of it can be read: its own conditions say why" if listing.message else ""),
         )
     found = _find(listed, version)
     if found is None:
@@ -173,6 +174,12 @@ def _find(entry: ListedEntry, version: int | str) -> ListedVersion | None:
 
 def _missing(entry: ListedEntry, version: int | str, repository: str) -> str:
     numbers = ", ".join(str(v.number) for v in entry.versions[:10])
+    if isinstance(version, int) and entry.omitted and version < max(v.number for v in entry.versions):
+        return (
+            f"version {version} of {entry.name} is not among the {len(entry.versions)} that the listing of "
+            f"ModelRepository {repository} has room for: if it is there, give it an alias (gravswell promote), "
+            f"which is always listed"
+        )
     if isinstance(version, int):
         return f"ModelRepository {repository} has no version {version} of {entry.name}; it has {numbers}"
     aliases = ", ".join(f"{name} ({number})" for name, number in sorted(entry.aliases.items())) or "none"

@@ -40,7 +40,7 @@ def findings(view: RepositoryView) -> list[Finding]:
     if problem is None and lister is not None and lister.failure_message:
         problem = Problem(Reason.PODS_REFUSED, f"the lister's pod is refused: {lister.failure_message}")
     accessible = _accessible(repository, view.listing, view.unreadable, problem)
-    return [_ready(repository, accessible, lister, problem), accessible]
+    return [_ready(view, accessible, problem), accessible]
 
 
 def _named_credentials(repository: ModelRepository, problem: Problem | None) -> Problem | None:
@@ -93,19 +93,21 @@ def _inaccessible(repository: ModelRepository, listing: Listing) -> str:
     return listing.message if url == seen else f"{url}, which is {seen} in the pods: {listing.message}"
 
 
-def _ready(
-    repository: ModelRepository, accessible: Finding, lister: WorkloadState | None, problem: Problem | None
-) -> Finding:
+def _ready(view: RepositoryView, accessible: Finding, problem: Problem | None) -> Finding:
     if accessible.status is not True:
         return Finding(conditions.READY, False, accessible.reason, accessible.message)
     if problem is not None:
         return Finding(conditions.READY, False, problem.reason, f"new versions are not seen: {problem.message}")
-    if lister is None or not lister.ready:
+    if view.lister is None or not view.lister.ready:
         return Finding(
             conditions.READY,
             False,
             Reason.LISTER_NOT_READY,
-            f"new versions are not seen: Deployment {names.lister(repository.metadata.name)} has no ready pod",
+            f"new versions are not seen: Deployment {names.lister(view.repository.metadata.name)} has no ready pod",
+        )
+    if view.listing is not None and view.listing.message:  # of one that is accessible: what it could not read in it
+        return Finding(
+            conditions.READY, False, Reason.PARTLY_LISTED, f"{accessible.message}; not read: {view.listing.message}"
         )
     return Finding(conditions.READY, True, Reason.LISTED, accessible.message)
 
