@@ -160,7 +160,8 @@ class Store(ABC):
     def staging(self) -> AbstractContextManager[Path]:
         """An empty local folder in which a version is built; gone afterwards unless it was published.
 
-        On a disk, entering also cleans up what writers that died have left; on a bucket :meth:`publish` does.
+        Entering also cleans up what writers that died have left on this machine; what they left in a bucket,
+        :meth:`publish` does.
         """
 
     @abstractmethod

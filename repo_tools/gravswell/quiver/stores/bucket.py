@@ -22,8 +22,6 @@ again for versions that were being uploaded meanwhile; a ``config.pbtxt`` found 
 """
 
 import logging
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -32,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, UnavailableError
+from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError
 from gravswell.quiver.layout import CLAIM, CONFIG, check_key, parse_version
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.stores import ranges
@@ -42,6 +40,7 @@ from gravswell.quiver.stores.listing import Listing
 from gravswell.quiver.stores.memory import read_state, remember_numbers
 from gravswell.quiver.stores.objects import ObjectInfo, Objects
 from gravswell.quiver.stores.progress import Counter, Progress
+from gravswell.quiver.stores.temporary import temporary_stage
 
 TOMBSTONES_STAY = timedelta(days=1)
 """How long a number whose writer may only be asleep stays closed to it, by the store's clock."""
@@ -149,19 +148,9 @@ class BucketStore(Store):
             self._objects.delete(left)
         return True
 
-    @contextmanager
-    def staging(self) -> Iterator[Path]:
+    def staging(self) -> AbstractContextManager[Path]:
         """See :meth:`Store.staging`: in the system's folder for temporary files (``TMPDIR``)."""
-        try:
-            stage = Path(tempfile.mkdtemp(prefix="gravswell-stage-"))
-        except OSError as error:
-            raise UnavailableError(
-                f"{tempfile.gettempdir()}: {error.strerror}; free some space, or point TMPDIR at a larger disk"
-            ) from error
-        try:
-            yield stage
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+        return temporary_stage()
 
     def publish(
         self,
