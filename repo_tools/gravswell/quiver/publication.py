@@ -224,7 +224,7 @@ class Publication:
                 raise _RivalError(
                     f"the first version of {self._entry} is being uploaded by {rivals[0].writer}, with other tensors, "
                     f"or was until that ended a few minutes ago; nothing was published: wait for it, "
-                    f"or start over with add(…, force=True)"
+                    f"or start over with add --force (add(…, force=True))"
                 )
             time.sleep(_PAUSE)
 
@@ -250,7 +250,8 @@ class Publication:
             # Where entries go object by object this one goes first, once the numbers of the others are remembered.
             raise NotFoundError(
                 f"{stored.config.where} is not there, and versions of {self._entry} were removed: so is the entry, or "
-                f"it was to be when that was interrupted; remove it again, or start over with add(…, force=True)"
+                f"it was to be when that was interrupted; remove it again, or start over with add --force "
+                f"(add(…, force=True))"
             )
         message, wanted = stored.config.message, self._max_batch_size
         if message.name not in ("", self._entry):
@@ -262,7 +263,8 @@ class Publication:
             if message.input or message.output:
                 raise InvalidInputError(
                     f"the tensors of {self._entry} are stated for max_batch_size={message.max_batch_size}: leave "
-                    f"max_batch_size={wanted} out, or start over with add(…, force=True)"
+                    f"--max-batch-size {wanted} (max_batch_size={wanted}) out, or start over with add --force "
+                    f"(add(…, force=True))"
                 )
             message.max_batch_size = wanted
         return stored

@@ -90,7 +90,7 @@ def _check(entry: str, side: str, have: Sequence[TensorRecord], records: Sequenc
     if facts:
         raise InvalidInputError(
             f"the model's signature is not that of {entry}: {'; '.join(facts)}. Clients rely on it: "
-            f"make a new entry, or start this one over with add(…, force=True)"
+            f"make a new entry, or start this one over with add --force (add(…, force=True))"
         )
 
 
