@@ -2,17 +2,19 @@
 
 import asyncio
 import itertools
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError, UnavailableError
 
@@ -23,6 +25,7 @@ _ERRORS: Mapping[str, type[GravswellError]] = {
     "StatusCode.NOT_FOUND": NotFoundError,
 }
 _UNAVAILABLE = "StatusCode.UNAVAILABLE"
+_OTHER_TYPE = re.compile(r"data-type is '\w+', but .* expects '(\w+)'")
 
 
 async def infer_batches(
@@ -51,8 +54,11 @@ async def infer_batches(
     """
     replicas = [addresses] if isinstance(addresses, str) else list(addresses)
     arrays, rows = _checked(inputs)
-    if not replicas or batch_size < 1 or in_flight < 1:
-        raise InvalidInputError("infer_batches needs an address, and batch_size and in_flight of at least 1")
+    if not replicas or any(not isinstance(number, Integral) or number < 1 for number in (batch_size, in_flight)):
+        raise InvalidInputError(
+            f"infer_batches needs an address, and whole numbers of at least 1 as batch_size and in_flight, "
+            f"not {batch_size!r} and {in_flight!r}"
+        )
     starts = iter(range(0, rows, batch_size))
     turns = itertools.count()
     outputs: dict[str, NDArray[Any]] = {}
@@ -191,7 +197,12 @@ async def _ask(
 
 
 def _translated(error: InferenceServerException, model: str, rows: str) -> GravswellError:
-    return _ERRORS.get(error.status(), UnavailableError)(f"model '{model}' did not answer {rows}: {error.message()}")
+    message = f"model '{model}' did not answer {rows}: {error.message()}"
+    types = _OTHER_TYPE.search(message)
+    wanted = triton_to_np_dtype(types[1]) if types else None
+    if isinstance(wanted, type):  # NumPy's own default is float64, which few models take
+        message += f"; send its array as array.astype(np.{wanted.__name__})"
+    return _ERRORS.get(error.status(), UnavailableError)(message)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
