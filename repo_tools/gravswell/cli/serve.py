@@ -42,7 +42,10 @@ def serve(
     log: Annotated[Path | None, typer.Option(help="Keep Triton's log in this file.")] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Serve a repository with the real Triton, on this machine's CPU, until Ctrl-C."""
+    """Serve a repository with the real Triton, on this machine's CPU, until Ctrl-C.
+
+    It serves what there is when it starts: versions that are exported meanwhile are taken up by the next start.
+    """
     from gravswell.serving.triton import EmbeddedTriton, Ports  # noqa: PLC0415  imports protobuf and gRPC
 
     with _terminated_as_interrupted(), _installation() as progress:
