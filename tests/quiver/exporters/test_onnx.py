@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -194,6 +195,19 @@ def test_an_operator_that_the_runtime_lacks(entry: qv.Entry, affine: Affine) -> 
     proto.graph.node[0].op_type = "Nonsense"
     with pytest.raises(ExportError, match="does not load"):
         entry.export_version(proto)
+
+
+def test_a_model_is_opened_once(entry: qv.Entry, affine: Affine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its published form once more: sessions of a large one take seconds."""
+    real, opened = ort.InferenceSession, []
+
+    def opening(given: Any, *args: Any, **kwargs: Any) -> Any:
+        opened.append(given)
+        return real(given, *args, **kwargs)
+
+    monkeypatch.setattr(ort, "InferenceSession", opening)
+    entry.export_version(affine())
+    assert len(opened) == 2
 
 
 def test_chance_is_not_verifiable(entry: qv.Entry) -> None:

@@ -106,6 +106,10 @@ class Exporter(ABC):
     def claims(self, model: Any) -> bool:
         """Whether the model is one of this framework's, told without importing it."""
 
+    def opened(self, request: ExportRequest) -> ExportRequest:
+        """The request that the other methods are given: with its model read, where that is a file or takes long."""
+        return request
+
     @abstractmethod
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """The inputs, completed: every one has a type. InvalidInputError when the model cannot tell its shapes."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,17 @@ from gravswell.errors import ExportError, InvalidInputError
 from gravswell.quiver.exporters.base import Exported, Exporter, ExportRequest, Inputs, InputSpec, class_names, described
 from gravswell.quiver.exporters.graph import check_in_memory, default_opset, load
 from gravswell.quiver.exporters.proof import run, session_inputs, session_outputs
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A model that was read: a large one is, and gets its session, in seconds."""
+
+    proto: Any
+    """With its data in memory."""
+    source: Path | None
+    """The file to publish unchanged, where it is a single one."""
+    session: ort.InferenceSession
 
 
 class OnnxExporter(Exporter):
@@ -28,9 +40,13 @@ class OnnxExporter(Exporter):
             return True
         return any(name.startswith("onnx") and name.endswith(".ModelProto") for name in class_names(model))
 
+    def opened(self, request: ExportRequest) -> ExportRequest:
+        """See :meth:`Exporter.opened`. One session serves the signature, the search for inputs and the reference."""
+        return replace(request, model=_open(request.model))
+
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """See :meth:`Exporter.inputs`. The graph says; what the user says must agree with it."""
-        records = {spec.name: spec for spec in self._declared(request.model)}
+        records = {spec.name: spec for spec in _declared(request.model.session)}
         for spec in () if request.inferred else request.inputs or ():
             if spec.name not in records:
                 raise InvalidInputError(f"the graph has no input {spec.name!r}; its inputs: {', '.join(records)}")
@@ -46,7 +62,7 @@ class OnnxExporter(Exporter):
     def exporting(self, request: ExportRequest, batches: Sequence[Inputs]) -> Iterator[Exported]:
         """See :meth:`Exporter.exporting`."""
         del batches  # nothing is traced
-        proto, source = _load(request.model)
+        proto = request.model.proto
         if request.opset is not None and request.opset != default_opset(proto):
             raise InvalidInputError(
                 f"the model is in opset {default_opset(proto)}: leave opset={request.opset} out, "
@@ -62,7 +78,7 @@ class OnnxExporter(Exporter):
         with self.answering(request) as answer:
             yield Exported(
                 proto=proto,
-                source=source,
+                source=request.model.source,
                 converted=False,
                 exporter="ONNX, as it was given",
                 framework=f"onnxruntime {ort.__version__}",
@@ -72,36 +88,33 @@ class OnnxExporter(Exporter):
     @contextmanager
     def answering(self, request: ExportRequest) -> Iterator[Callable[[Inputs], Any]]:
         """See :meth:`Exporter.answering`."""
-        session = _session(request.model)
+        session = request.model.session
         yield lambda inputs: run(session, inputs)
 
-    def _declared(self, model: Any) -> list[InputSpec]:
-        session = _session(model)
-        session_outputs(session)  # names one that cannot be served, before anything is run
-        return [
-            InputSpec(r.name, r.data_type, tuple(None if dim == -1 else dim for dim in r.dims))
-            for r in session_inputs(session)
-        ]
+
+def _declared(session: ort.InferenceSession) -> list[InputSpec]:
+    session_outputs(session)  # names one that cannot be served, before anything is run
+    return [
+        InputSpec(r.name, r.data_type, tuple(None if dim == -1 else dim for dim in r.dims))
+        for r in session_inputs(session)
+    ]
 
 
-def _load(model: Any) -> tuple[Any, Path | None]:
-    """The graph with its data in memory, and the file to publish unchanged where it is a single one."""
+def _open(model: Any) -> _Opened:
     if isinstance(model, str | os.PathLike):
         path = Path(os.fspath(model))
         proto, external = load(path)
-        return proto, None if external else path
+        return _Opened(proto, None if external else path, _session(str(path)))
     check_in_memory(model)
-    return model, None
+    return _Opened(model, None, _session(model.SerializeToString()))
 
 
-def _session(model: Any) -> Any:
-    proto, source = _load(model)
+def _session(given: str | bytes) -> ort.InferenceSession:
+    """ONNX Runtime with a file, by its path, which holds for external data and above 2 GiB too; or with its bytes."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        # a file is opened by its path, which holds for external data and above 2 GiB too
-        given = str(source or model) if isinstance(model, str | os.PathLike) else proto.SerializeToString()
         return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own errors share no base
         raise ExportError(f"ONNX Runtime {ort.__version__} does not load the model: {described(error)}") from error

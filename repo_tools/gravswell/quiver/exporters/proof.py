@@ -103,6 +103,8 @@ def prove(
     wanted = [_in_types_of(got, answered(reference, batch)) for batch, got in zip(batches, answers, strict=True)]
     _check_says_something(wanted, ailing)
     scales = column_scales(wanted)
+    agree = partial(compare, rtol=rtol, atol=atol, scales=scales)
+    _prove_repeatable(session, batches[0], answers[0], agree)  # first: chance explains every other difference
     samples: list[Sample] = []
     errors: dict[str, OutputError] = {}
     for batch, got, expected in zip(batches, answers, wanted, strict=True):
@@ -119,8 +121,6 @@ def prove(
                 max_abs=max(before.max_abs, apart.max_abs), max_rel=max(before.max_rel, apart.max_rel)
             )
         samples.append(Sample({k: v for k, v in batch.items() if k in names}, expected))
-    agree = partial(compare, rtol=rtol, atol=atol, scales=scales)
-    _prove_repeatable(session, batches[0], answers[0], agree)
     outputs = [_observed(record, [answer[record.name] for answer in answers]) for record in outputs]
     batchable = batched and all(r.dims[:1] == (-1,) for r in (*taken, *outputs)) and _leads(batches, answers)
     if rows_apart and batchable:
