@@ -60,6 +60,17 @@ class Remembering(nn.Module):
         return self.last.relu()
 
 
+class Picky(nn.Module):
+    """Refuses every input, in some words."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise ValueError(self.words)
+
+
 class Gated(nn.Module):
     """Has a branch on a weight, which only the tracing exporter takes."""
 
@@ -153,3 +164,21 @@ def test_a_lazy_module_is_exported_and_works_afterwards(entry: qv.Entry) -> None
     model = nn.LazyLinear(2)
     entry.export_version(model, X)
     assert model(torch.zeros(3, 4)).shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "shapes", "way_out"),
+    [
+        (nn.Embedding(50, 3), {"ids": (None, 7)}, "types"),
+        (nn.Linear(5, 2), X, "shapes"),
+        (Picky("unknown categories in column 0"), X, "samples"),
+        (Picky("no"), X, "types shapes samples"),
+    ],
+)
+def test_a_module_that_fails_is_told_what_its_error_is_about(
+    entry: qv.Entry, model: nn.Module, shapes: dict[str, Any], way_out: str
+) -> None:
+    with pytest.raises(ExportError, match="the model itself fails") as caught:
+        entry.export_version(model, shapes)
+    told = {"types": "--input-type", "shapes": "declare the shapes", "samples": "--sample-inputs"}
+    assert {name for name, words in told.items() if words in str(caught.value)} == set(way_out.split())

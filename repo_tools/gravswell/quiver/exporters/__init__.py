@@ -4,8 +4,9 @@ Everything here imports ONNX and ONNX Runtime, so the rest of the library import
 """
 
 import math
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -42,6 +43,19 @@ __all__ = ["Built", "ExportRequest", "InputSpec", "build", "open_session", "run"
 
 EXPORTERS: tuple[Exporter, ...] = (TorchExporter(), SklearnExporter(), OnnxExporter())
 
+_WAYS_OUT = {
+    r"scalar type|dtype|must be (an )?integer|Long|tensors used as indices": (
+        'declare the types of its inputs, such as input_types={"ids": "int64"} (--input-type ids=int64)'
+    ),
+    r"unknown categor|\bNaN\b|infinity|out of (range|bounds)|could not convert": (
+        "where only some values are taken, give batches as sample_inputs (--sample-inputs FILE.npz)"
+    ),
+    r"shape|size|dimension|features|not enough values|too many values": (
+        "declare the shapes that it takes, a fixed batch as a number"
+    ),
+}
+"""What helps, by the words of the model's own error: the first that matches."""
+
 Stage = Callable[[str], None]
 """Called with what is being done now, in words for a progress display."""
 
@@ -66,6 +80,7 @@ def build(
     request: ExportRequest,
     folder: Path,
     *,
+    input_types: Mapping[str, str] | None = None,
     rows_apart: bool = False,
     rtol: float | None = None,
     atol: float | None = None,
@@ -73,7 +88,7 @@ def build(
 ) -> Built:
     """Export into ``folder`` (``model.onnx``, ``.golden.npz``) and prove it against the framework.
 
-    ``rows_apart``: the server may put rows of several requests into one batch, so prove that this changes nothing.
+    ``input_types``: Triton types of inputs whose shapes the model is to know itself. ``rows_apart``: the server may put rows of several requests into one batch, so prove that this changes nothing.
     Raises ExportError or VerificationError when the model cannot be exported or answers differently, InvalidInputError
     for a tolerance that is none.
     """
@@ -84,7 +99,7 @@ def build(
     if request.opset is not None and not 1 <= request.opset <= MAX_OPSET:
         raise InvalidInputError(f"opset {request.opset} is not served: Triton 24.08 and later take up to {MAX_OPSET}")
     request = exporter.opened(request)
-    request = replace(request, inputs=exporter.inputs(request))
+    request = replace(request, inputs=_typed(exporter, request, input_types or {}))
     specs = request.inputs or ()
     stage("finding inputs")
     batches = _batches(exporter, request)
@@ -111,6 +126,21 @@ def build(
         )
     save_golden(folder / GOLDEN, proof.samples)
     return Built(proof, graph.default_opset(proto), proto.ir_version, exported.exporter, exported.framework)
+
+
+def _typed(exporter: Exporter, request: ExportRequest, types: Mapping[str, str]) -> tuple[InputSpec, ...]:
+    """The inputs, completed by the exporter, of the ``types`` that were asked for."""
+    specs = exporter.inputs(request)
+    unknown = sorted(set(types) - {spec.name for spec in specs})
+    if unknown:
+        raise InvalidInputError(
+            f"input_types names {', '.join(unknown)}, which is no input; the model takes "
+            f"{', '.join(spec.name for spec in specs)}"
+        )
+    if all(types.get(spec.name, spec.data_type) == spec.data_type for spec in specs):
+        return specs
+    asked = tuple(replace(spec, data_type=types.get(spec.name, spec.data_type)) for spec in specs)
+    return exporter.inputs(replace(request, inputs=asked))
 
 
 def _exporter(model: Any) -> Exporter:
@@ -151,11 +181,13 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
             f"entry of its own; where only some values are taken, give batches as sample_inputs (--sample-inputs "
             f"FILE.npz)"
         ) from first
-    raise ExportError(
-        f"{failure}: declare the shapes that it takes (a fixed batch as a number), and the types of inputs that are of "
-        f'others than these, such as input_types={{"ids": "int64"}} (--input-type ids=int64); where only some values '
-        f"are taken, give batches as sample_inputs (--sample-inputs FILE.npz){exporter.hint}"
-    ) from first
+    raise ExportError(f"{failure}: {_way_out(str(first))}{exporter.hint}") from first
+
+
+def _way_out(said: str) -> str:
+    """What to do about a model that fails so: the one thing that its words are about, or else all of them."""
+    likely = next((way for words, way in _WAYS_OUT.items() if re.search(words, said, re.IGNORECASE)), None)
+    return likely or "; or ".join(_WAYS_OUT.values())
 
 
 def _far(
