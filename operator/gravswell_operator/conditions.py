@@ -17,6 +17,7 @@ VERIFIED = "Verified"
 REPOSITORY_RESOLVED = "RepositoryResolved"
 NODE_POOL_RESOLVED = "NodePoolResolved"
 MODELS_RESOLVED = "ModelsResolved"
+AUTOSCALING = "Autoscaling"
 DRIVERS_INSTALLED = "DriversInstalled"
 SUSPENDED = "Suspended"
 
@@ -74,6 +75,9 @@ class Reason(enum.StrEnum):
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     NO_REPLICA_READY = "NoReplicaReady"
     REPLICAS_READY = "ReplicasReady"
+    AUTOSCALER_ACTIVE = "AutoscalerActive"
+    AUTOSCALER_WAITING = "AutoscalerWaiting"
+    AUTOSCALER_FAILING = "AutoscalerFailing"
 
     # Pods of any kind
     NODE_NOT_READY = "NodeNotReady"

@@ -77,6 +77,16 @@ class WorkloadState:
 
 
 @dataclass(frozen=True, slots=True)
+class AutoscalerState:
+    """What a HorizontalPodAutoscaler says of itself."""
+
+    scales: bool | None
+    """It can read what it scales by, and can scale. None: it has not looked yet, or was switched off by 0 replicas."""
+    message: str = ""
+    """Its own words where it does not."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigMapState:
     """The data of a ConfigMap."""
 
@@ -246,6 +256,18 @@ def daemonset(raw: Raw) -> WorkloadState:
         updated=status.get("updatedNumberScheduled", 0),
         ready=status.get("numberReady", 0),
     )
+
+
+def autoscaler(raw: Raw) -> AutoscalerState:
+    """A HorizontalPodAutoscaler's conditions."""
+    conditions = {c["type"]: c for c in (raw.get("status") or {}).get("conditions") or ()}
+    relevant = [conditions[kind] for kind in ("AbleToScale", "ScalingActive") if kind in conditions]
+    for condition in relevant:
+        if condition["status"] == "False":
+            if condition.get("reason") == "ScalingDisabled":
+                return AutoscalerState(None)
+            return AutoscalerState(False, f"{condition.get('reason', '')}: {condition.get('message', '')}")
+    return AutoscalerState(True if len(relevant) == 2 else None)
 
 
 def configmap(raw: Raw) -> ConfigMapState:

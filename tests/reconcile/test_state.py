@@ -125,3 +125,25 @@ def test_a_daemonset_that_no_node_wants_is_ready():
     made = state.daemonset({"metadata": {"generation": 1}, "status": {"observedGeneration": 1}})
     assert made.generation_seen
     assert (made.desired, made.ready) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "scales", "says"),
+    [
+        ([], None, ""),
+        ([("AbleToScale", "True", "ReadyForNewScale")], None, ""),
+        ([("AbleToScale", "True", "ReadyForNewScale"), ("ScalingActive", "True", "ValidMetricFound")], True, ""),
+        (
+            [("AbleToScale", "True", "SucceededGetScale"), ("ScalingActive", "False", "FailedGetMetric")],
+            False,
+            "Failed",
+        ),
+        ([("AbleToScale", "False", "FailedGetScale")], False, "FailedGetScale"),
+        ([("AbleToScale", "True", "SucceededGetScale"), ("ScalingActive", "False", "ScalingDisabled")], None, ""),
+    ],
+)
+def test_an_autoscaler_scales_once_it_has_read_what_it_scales_by(conditions, scales, says):
+    status = {"conditions": [{"type": t, "status": s, "reason": r, "message": "m"} for t, s, r in conditions]}
+    made = state.autoscaler({"metadata": {}, "status": status})
+    assert made.scales is scales
+    assert says in made.message

@@ -5,7 +5,7 @@ import pytest
 from gravswell.serving.contracts import Desired, DesiredModel, ModelState
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.models import Outcome, Resolution
-from gravswell_operator.state import Problem
+from gravswell_operator.state import AutoscalerState, Problem
 from gravswell_operator.statuses.server import ServerView, blocker, fields, findings
 
 WANTED = DesiredModel(name="my-model", version=1, digest=f"{1:064x}")
@@ -53,6 +53,29 @@ def test_what_stops_it(resource, change, without, reason, says):
     assert problem is not None
     assert problem.reason is reason
     assert says in problem.message
+
+
+SCALED = {"spec": {"replicas": None, "autoscaling": {"minReplicas": 1, "maxReplicas": 4}}}
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "reason", "says"),
+    [
+        (None, None, Reason.AUTOSCALER_WAITING, "not decided"),
+        (AutoscalerState(None), None, Reason.AUTOSCALER_WAITING, "not decided"),
+        (AutoscalerState(True), True, Reason.AUTOSCALER_ACTIVE, "1 to 4 replicas"),
+        (AutoscalerState(False, "FailedGetResourceMetric: none"), False, Reason.AUTOSCALER_FAILING, "Metric: none"),
+    ],
+)
+def test_an_autoscaler_says_whether_it_scales(view, workload, state, status, reason, says):
+    found = said(view(SCALED, deployment=workload(1, 1), autoscaler=state))
+    assert (found["Autoscaling"].status, found["Autoscaling"].reason) == (status, reason)
+    assert says in found["Autoscaling"].message
+    assert found["Ready"].status is True
+
+
+def test_without_an_autoscaler_nothing_is_said_of_it(view):
+    assert "Autoscaling" not in said(view())
 
 
 def test_a_pool_for_others_only(resource):

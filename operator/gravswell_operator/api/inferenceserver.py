@@ -63,7 +63,8 @@ class Autoscaling(ApiModel):
     max_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
     """Most replicas, at any load; at most 100, as with fixed replicas."""
     target_cpu_utilization: Annotated[int, Field(ge=1, le=100)] = Field(default=70, alias="targetCPUUtilization")
-    """Average CPU use in percent of the request that the autoscaler aims at."""
+    """Average CPU use of Triton, in percent of its request, that the autoscaler aims at. It needs a metrics API in the
+    cluster, such as metrics-server, and says little of a model that computes on GPUs."""
 
 
 class ServiceSpec(ApiModel):
@@ -266,7 +267,8 @@ class InferenceServerSpec(ApiModel):
     """Fixed number of replicas, at most 100. All of them report into one ConfigMap, which has room for about 2000
     models times replicas; beyond that, spread the models or the load over several servers."""
     autoscaling: Autoscaling | None = None
-    """Replicas by load, in place of replicas; kubectl scale is refused meanwhile."""
+    """Replicas by load, in place of replicas; kubectl scale is refused meanwhile. The condition Autoscaling says
+    whether that works."""
     models: Literal["Declared", "All"] = "Declared"
     """Declared: the Models that name this server. All: every entry of the repository at its latest version, and
     Models override."""

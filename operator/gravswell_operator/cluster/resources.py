@@ -64,7 +64,7 @@ SERVICE_ACCOUNT = _child("ServiceAccount", "serviceaccounts")
 ROLE = _child("Role", "roles", "rbac.authorization.k8s.io")
 ROLE_BINDING = _child("RoleBinding", "rolebindings", "rbac.authorization.k8s.io")
 DISRUPTION_BUDGET = _child("PodDisruptionBudget", "poddisruptionbudgets", "policy")
-AUTOSCALER = _child("HorizontalPodAutoscaler", "horizontalpodautoscalers", "autoscaling", "v2")
+AUTOSCALER = _child("HorizontalPodAutoscaler", "horizontalpodautoscalers", "autoscaling", "v2", state.autoscaler)
 CHILDREN = (
     DEPLOYMENT,
     DAEMON_SET,

@@ -64,6 +64,7 @@ async def reconcile(context: Context, record: Record) -> None:
         blocker=problem,
         resolution=resolution,
         deployment=context.child(resources.DEPLOYMENT, namespace, name),
+        autoscaler=context.child(resources.AUTOSCALER, namespace, name),
         pods=pods,
         reports=documents.reports(report_map),
     )

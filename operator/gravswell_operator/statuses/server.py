@@ -10,7 +10,7 @@ from gravswell_operator.conditions import Finding, Reason, count
 from gravswell_operator.desired.models import Resolution, not_listed_yet
 from gravswell_operator.desired.placement import merged_selector, pool_node_selector
 from gravswell_operator.desired.source import source
-from gravswell_operator.state import PodState, Problem, Unreadable, WorkloadState
+from gravswell_operator.state import AutoscalerState, PodState, Problem, Unreadable, WorkloadState
 from gravswell_operator.statuses.pods import first_problem
 
 SHOWN_MODELS = 100
@@ -27,6 +27,7 @@ class ServerView:
     """Why its children are not applied: what was asked, or the API server's answer."""
     resolution: Resolution | None = None
     deployment: WorkloadState | None = None
+    autoscaler: AutoscalerState | None = None
     pods: Sequence[PodState] = ()
     reports: Mapping[str, Report] = field(default_factory=dict)
     """By pod."""
@@ -120,6 +121,7 @@ def findings(view: ServerView) -> list[Finding]:
         _ready(view),
         _available(view),
         _progressing(view),
+        *_autoscaling(view),
         _repository(view),
         *_pool(view),
         *_models(view),
@@ -246,6 +248,19 @@ def _progressing(view: ServerView) -> Finding:
         f"{deployment.updated} of {count(deployment.desired, 'replica')} of the latest specification, "
         f"{deployment.ready} ready",
     )
+
+
+def _autoscaling(view: ServerView) -> list[Finding]:
+    bounds, state = view.server.spec.autoscaling, view.autoscaler
+    if bounds is None:
+        return []
+    if state is None or state.scales is None:
+        message = "the HorizontalPodAutoscaler has not decided yet"
+        return [Finding(conditions.AUTOSCALING, None, Reason.AUTOSCALER_WAITING, message)]
+    if not state.scales:
+        return [Finding(conditions.AUTOSCALING, False, Reason.AUTOSCALER_FAILING, state.message)]
+    message = f"{bounds.min_replicas} to {bounds.max_replicas} replicas by load"
+    return [Finding(conditions.AUTOSCALING, True, Reason.AUTOSCALER_ACTIVE, message)]
 
 
 def _repository(view: ServerView) -> Finding:

@@ -92,6 +92,13 @@ def test_an_autoscaler_that_somebody_edits_is_put_right(scaled, change):
     world.until(lambda: world.get("hpa", "server")["spec"] == before)
 
 
+def test_an_autoscaler_without_metrics_is_told_of(scaled):
+    """This cluster has no metrics-server, as many have none."""
+    world = scaled
+    found = world.condition("inferenceserver", "server", "Autoscaling", status="False", reason="AutoscalerFailing")
+    assert "metrics" in found["message"]
+
+
 def test_from_an_autoscaler_to_a_number_and_back(scaled, tmp_path):
     """No replica goes on the way, whoever writes them."""
     world = scaled
