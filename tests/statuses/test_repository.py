@@ -59,8 +59,9 @@ def test_what_the_lister_cannot_read_is_told_in_its_words(resource, workload):
     assert found["Ready"].message == f"{where}: permission denied"
 
 
-def test_a_reason_that_is_no_reason_becomes_one(resource, workload):
-    found = said(resource("ModelRepository"), listing(accessible=False, reason="not a word"), lister=workload())
+@pytest.mark.parametrize("reason", ["not a word", "Word\n", ""])
+def test_a_reason_that_is_no_reason_becomes_one(resource, workload, reason):
+    found = said(resource("ModelRepository"), listing(accessible=False, reason=reason), lister=workload())
     assert found["Accessible"].reason is Reason.NOT_ACCESSIBLE
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from gravswell_operator.conditions import Reason
 from gravswell_operator.state import PodState, Problem
 
-_WORD = re.compile(r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
+_WORD = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
 _URGENCY = (
     Reason.NODE_NOT_READY,
     Reason.IMAGE_PULL_FAILED,
@@ -25,4 +25,4 @@ def first_problem(pods: Sequence[PodState]) -> Problem | None:
 
 def agent_reason(reason: str, otherwise: Reason) -> str:
     """The agent's or lister's own reason where it can be a condition's, else ``otherwise``."""
-    return reason if _WORD.match(reason) else otherwise
+    return reason if _WORD.fullmatch(reason) else otherwise
