@@ -13,7 +13,7 @@ from kubernetes.aio.client import Configuration
 from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.kube import credentials
 from gravswell.kube.client import Client
-from gravswell.kube.errors import ApiUnavailableError
+from gravswell.kube.errors import ApiForbiddenError, ApiUnavailableError
 from gravswell.kube.resources import POD
 from gravswell_operator.devcluster.certificates import Authority
 
@@ -85,6 +85,23 @@ async def test_a_token_that_cannot_be_read_again_is_used_on(server, environ, tmp
     found = await tokens(server, configuration, lambda: breaking(tmp_path / "token"))
     assert found == ["Bearer first", "Bearer first"]
     assert "could not be renewed" in caplog.text
+
+
+async def test_a_revoked_token_is_read_again_at_once(server, environ, tmp_path):
+    """A request that it was refused for is sent again, once, with another token if there is one."""
+    configuration = in_pod(server, environ)
+    replace(tmp_path / "token", "second")
+    valid = {"Bearer second"}
+    server.handler = lambda request: web.json_response(
+        {}, status=200 if request.headers["Authorization"] in valid else 401
+    )
+    async with Client(configuration, name="tester") as api:
+        await api.get(POD, "ns", "a")
+        valid.clear()
+        with pytest.raises(ApiForbiddenError):  # and no third one
+            await api.get(POD, "ns", "a")
+    found = [request.headers.get("Authorization") for request in server.asked]
+    assert found == ["Bearer first", "Bearer second", "Bearer second"]
 
 
 @pytest.mark.parametrize("missing", ["token", "ca.crt"])
@@ -164,6 +181,24 @@ async def test_a_plugin_is_called_when_its_credential_expires(server, tmp_path, 
     found = await tokens(server, configuration)
     assert found == [f"Bearer {min(number, called)}" for number in (2, 3)]
     assert len(calls.read_text().splitlines()) == called
+
+
+async def test_a_plugin_is_called_when_its_credential_was_revoked(server, tmp_path):
+    calls, version = tmp_path / "calls", "client.authentication.k8s.io/v1"
+    status = {"token": "$(wc -l < calls)", "expirationTimestamp": "2999-01-01T00:00:00Z"}
+    credential = json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": status})
+    plugin = tmp_path / "plugin"
+    plugin.write_text(f"#!/bin/sh\ncd {tmp_path}\necho called >> calls\ncat <<END\n{credential}\nEND\n")
+    plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
+    user = {"exec": {"apiVersion": version, "command": str(plugin), "interactiveMode": "Never"}}
+    configuration = await credentials.from_kubeconfig(kubeconfig(tmp_path / "config", user, server=server.host))
+    server.handler = lambda request: web.json_response(
+        {}, status=401 if request.headers["Authorization"] == "Bearer 1" else 200
+    )
+    async with Client(configuration, name="tester") as api:
+        await api.get(POD, "ns", "a")
+    assert [request.headers.get("Authorization") for request in server.asked] == ["Bearer 1", "Bearer 2"]
+    assert len(calls.read_text().splitlines()) == 2
 
 
 async def test_the_name_that_the_certificate_is_checked_for(server, tmp_path):

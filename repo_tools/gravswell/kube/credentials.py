@@ -6,10 +6,12 @@ itself anew; when that fails the last ones go on, and the API server judges them
 
 import asyncio
 import logging
+import math
 import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ RELOAD_SECONDS = 10.0
 RENEW_SECONDS = 60.0
 """How long a kubeconfig's user is used before the loader is asked for a fresh one: it reads a token file again, and
 calls a plugin whose credential is about to expire."""
+EARLY_SECONDS = 10.0
+"""How long to wait, after credentials were refused and read anew, before that is done again."""
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +68,8 @@ def in_cluster(environ: Mapping[str, str] = os.environ) -> Configuration:
     configuration = Configuration(host=f"https://{f'[{host}]' if ':' in host else host}:{port}")
     configuration.ssl_ca_cert = str(folder / "ca.crt")
 
-    async def renew(current: Configuration) -> None:
+    async def renew(current: Configuration, refused: bool) -> None:
+        del refused  # the file says what there is
         current.api_key["BearerToken"] = f"Bearer {_read(folder / 'token')}"
 
     configuration.api_key["BearerToken"] = f"Bearer {_read(folder / 'token')}"
@@ -89,7 +94,13 @@ async def from_kubeconfig(path: Path | None = None, context: str | None = None) 
         raise InvalidInputError(
             f"no usable kubeconfig: {error}; name one with --kubeconfig, or make a cluster with gravswell cluster up"
         ) from None
-    _keep_fresh(configuration, loader.load_and_set, RENEW_SECONDS)
+
+    async def renew(current: Configuration, refused: bool) -> None:
+        if refused:  # else the loader takes a plugin's credential for good until it expires
+            vars(loader).pop("exec_plugin_expiry", None)
+        await loader.load_and_set(current)
+
+    _keep_fresh(configuration, renew, RENEW_SECONDS)
     return configuration
 
 
@@ -118,7 +129,15 @@ async def open_session(configuration: Configuration, *, program: str) -> aiohttp
             request.headers["Authorization"] = setting["value"]
         if configuration.tls_server_name:
             request.server_hostname = configuration.tls_server_name
-        return await send(request)
+        response = await send(request)
+        renewal: object = configuration.refresh_api_key_hook
+        if response.status == HTTPStatus.UNAUTHORIZED and isinstance(renewal, _Renewal):
+            fresh = await renewal.refused(configuration, request.headers.get("Authorization"))
+            if fresh is not None:  # the last ones were revoked before their time
+                response.release()
+                request.headers["Authorization"] = fresh
+                response = await send(request)
+        return response
 
     context = await asyncio.to_thread(_ssl_context, configuration)
     return aiohttp.ClientSession(
@@ -130,24 +149,44 @@ async def open_session(configuration: Configuration, *, program: str) -> aiohttp
     )
 
 
-def _keep_fresh(
-    configuration: Configuration, renew: Callable[[Configuration], Awaitable[None]], seconds: float
-) -> None:
-    """Call ``renew`` before a request when the last time is ``seconds`` ago, whatever becomes of it."""
-    renewed = time.monotonic()
+_Renew = Callable[[Configuration, bool], Awaitable[None]]
+"""Reads the credentials anew; the flag says whether the last ones were refused."""
 
-    async def refresh(current: Configuration) -> None:
-        nonlocal renewed
+
+def _keep_fresh(configuration: Configuration, renew: _Renew, seconds: float) -> None:
+    """Call ``renew`` before a request when the last time is ``seconds`` ago, and after a 401."""
+    configuration.refresh_api_key_hook = _Renewal(renew, seconds)  # type: ignore[assignment]  # declared as None
+
+
+class _Renewal:
+    """When credentials are read anew: after a while, and when they are refused."""
+
+    def __init__(self, renew: _Renew, seconds: float) -> None:
+        self._renew = renew
+        self._seconds = seconds
+        self._renewed = time.monotonic()
+        self._early = -math.inf
+
+    async def __call__(self, current: Configuration) -> None:
+        """Before each request."""
+        if time.monotonic() - self._renewed >= self._seconds:
+            await self._now(current, refused=False)
+
+    async def refused(self, current: Configuration, value: str | None) -> str | None:
+        """After a request that ``value`` was refused for: another one, where there is one. Not twice at once."""
         now = time.monotonic()
-        if now - renewed < seconds:
-            return
-        renewed = now  # before the wait: requests meanwhile go on with what there is
+        if current.api_key.get("BearerToken") == value and now - self._early >= EARLY_SECONDS:
+            self._early = now
+            await self._now(current, refused=True)
+        fresh = current.api_key.get("BearerToken")
+        return fresh if fresh != value else None
+
+    async def _now(self, current: Configuration, *, refused: bool) -> None:
+        self._renewed = time.monotonic()  # before the wait: requests meanwhile go on with what there is
         try:
-            await renew(current)
+            await self._renew(current, refused)
         except (GravswellError, ConfigException, aiohttp.ClientError, OSError, ValueError) as error:
             log.warning("the credentials for %s could not be renewed: %s", current.host, error)
-
-    configuration.refresh_api_key_hook = refresh  # type: ignore[assignment]  # the client declares it as None
 
 
 def _ssl_context(configuration: Configuration) -> ssl.SSLContext:
