@@ -4,8 +4,11 @@ An operation meets its end at a *step*: a request to a bucket, or a change of a 
 """
 
 import hashlib
+import os
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -161,6 +164,38 @@ class Trap:
         if step == self.at and self.after:
             work()
         raise self.error()
+
+
+class Disk:
+    """The changes of a folder, each a step: a file opened to be written, anything made, renamed or removed."""
+
+    MAKING = frozenset({"open", "os.mkdir", "os.rename"})
+    ALL = MAKING | {"os.remove", "os.rmdir"}
+
+    def __init__(self) -> None:
+        self._trap: Trap | None = None
+        self._folder = ""
+        self._changes = self.ALL
+        sys.addaudithook(self._see)  # which can never be taken off again
+
+    @contextmanager
+    def trapped(self, folder: Path, trap: Trap, changes: frozenset[str] = ALL) -> Iterator[None]:
+        """Let every one of these ``changes`` below ``folder`` be a step of ``trap``."""
+        self._folder, self._changes, self._trap = str(folder), changes, trap
+        try:
+            yield
+        finally:
+            self._trap = None
+
+    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
+        trap = self._trap
+        if trap is None or event not in self._changes or not str(arguments[0]).startswith(self._folder):
+            return
+        if event != "open" or (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+            trap.step(lambda: None)
+
+
+DISK = Disk()
 
 
 class TrappedObjects(Objects):

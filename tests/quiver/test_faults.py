@@ -4,6 +4,8 @@ On a bucket a step is a request, which fails, is lost on its way back, or is the
 disk it is a change of it that the system refuses. That a process is killed at each is in ``test_deaths.py``.
 """
 
+import errno
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +19,7 @@ from gravswell.quiver import stores
 from gravswell.quiver.stores import bucket as buckets
 from gravswell.quiver.stores import claims
 
-from .faults import BEFORE, OPERATIONS, Killed, Operation, Trap, found_in, go_on, prepare, remains, trapped
+from .faults import BEFORE, DISK, OPERATIONS, Killed, Operation, Trap, found_in, go_on, prepare, remains, trapped
 from .stores.memory_objects import Memory, MemoryObjects
 
 Affine = Callable[..., Any]
@@ -90,4 +92,33 @@ def test_every_request_to_a_bucket(place: InMemory, prebuilt: Path, operation: O
         go_on(URL, prebuilt, {**found, **BEFORE} if found else {})  # numbers are forgotten with the whole repository
         left = remains(URL, place.keys())
         assert not left, f"{where}; {left}"
+    raise AssertionError("it never ended")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_every_change_of_a_disk_that_is_full(tmp_path: Path, prebuilt: Path, operation: Operation) -> None:
+    """What could not be written is told, and left no trace by the time that it is."""
+    prepare(tmp_path / "prepared", prebuilt)
+    root = tmp_path / "trial" / "repository"
+    for at in range(_LIMIT):
+        shutil.copytree(tmp_path / "prepared", root)
+        repo = qv.ModelRepository.open(root)
+        trap = Trap(at, lambda: OSError(errno.ENOSPC, "No space left on device"), for_good=False)
+        told = None
+        with DISK.trapped(root.parent, trap, DISK.MAKING):
+            try:
+                operation.act(repo, prebuilt)
+            except UnavailableError as error:
+                told = str(error)
+        found = found_in(root)
+        assert operation.allows(found) if told else found == operation.after, f"at {at}: {told}"
+        if not trap.sprung:
+            return
+        assert told is None or "free some space" in told
+        if found:
+            assert list(root.parent.iterdir()) == [root], f"at {at}: {told}"
+            go_on(root, prebuilt, {**found, **BEFORE})
+            left = remains(root, [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()])
+            assert not left, f"at {at}: {told}"
+        shutil.rmtree(root.parent)
     raise AssertionError("it never ended")

@@ -6,10 +6,9 @@ environment it tries so many new ones, and prints the shortest that fails.
 
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,43 +28,12 @@ from gravswell import quiver as qv
 from gravswell.errors import ConflictError, InvalidInputError, NotFoundError
 from gravswell.quiver.reader import RepositoryReader
 
-from .faults import Killed, found_in
+from .faults import DISK, Killed, Trap, found_in
 
 EXAMPLES = int(os.environ.get("GRAVSWELL_EXAMPLES", "12"))
 NAMES = ("m", "m-2", "n")
 ALIASES = ("champion", "canary")
 names, aliases = st.sampled_from(NAMES), st.sampled_from(ALIASES)
-_CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
-
-
-class Deaths:
-    """Ends what is done to ``folder`` before a chosen change of it, as a killed process ends: nothing runs after it."""
-
-    def __init__(self) -> None:
-        self._folder = ""
-        self._left: int | None = None
-        sys.addaudithook(self._see)  # never to be taken off again, and silent but for the time of a death
-
-    @contextmanager
-    def after(self, changes: int, folder: Path) -> Iterator[None]:
-        """Die before the change that comes after so many; or not at all, if there are fewer."""
-        self._folder, self._left = str(folder), changes
-        try:
-            yield
-        finally:
-            self._left = None
-
-    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self._left is None or event not in _CHANGES or not str(arguments[0]).startswith(self._folder):
-            return
-        if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
-            return
-        self._left -= 1
-        if self._left < 0:
-            raise Killed
-
-
-DEATHS = Deaths()
 
 
 class Known:
@@ -231,7 +199,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         what = data.draw(st.sampled_from(sorted(acts)))
         before = found_in(self.root)
         self.repo(0)
-        with suppress(Killed), DEATHS.after(changes, self.folder):
+        with suppress(Killed), DISK.trapped(self.folder, Trap(changes, Killed)):
             acts[what]()
         self.handles[0] = qv.ModelRepository.open(self.root)  # the one that died held the lock in this process
         self.take_up(what, name, before)

@@ -119,7 +119,6 @@ class LocalStore(Store):
                 temporary.replace(target)
             finally:
                 discard(temporary)
-                self._staging.drop()
             sync_folder(target.parent)
         return _etag(data)
 
@@ -217,7 +216,11 @@ class LocalStore(Store):
                     self._staging.recover()
             yield
         finally:
-            self._lock.release()
+            try:
+                if outermost:
+                    self._staging.drop()
+            finally:
+                self._lock.release()
 
     # -- inside
 
@@ -253,8 +256,8 @@ class LocalStore(Store):
         for path in rubbish:
             discard(path)
         try:
-            with self.exclusive():  # so that nobody is about to stage there
-                self._staging.drop()
+            with self.exclusive():  # so that nobody is about to stage there; leaving it drops the folder
+                pass
         except NotFoundError:
             self._staging.drop()  # the root went meanwhile, and with it all who need the folder
         except GravswellError:

@@ -52,9 +52,14 @@ class StagingFolder:
             ):  # a writer whose repository is gone holds no lock, and may have dropped it
                 lock = (self.path / f"{name}.lock").open("x")
                 break
-        fcntl.flock(lock, fcntl.LOCK_EX)
         stage = self.path / name
-        stage.mkdir()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            stage.mkdir()
+        except BaseException:
+            with lock:
+                discard(Path(lock.name))
+            raise
         return stage, lock
 
     def file(self) -> Path:
