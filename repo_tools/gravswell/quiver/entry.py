@@ -185,9 +185,6 @@ class Entry:
             )
         else:
             specs = None
-        unknown = sorted(set(types) - {spec.name for spec in specs or ()})
-        if unknown and specs is not None:
-            raise InvalidInputError(f"input_types names {', '.join(unknown)}, which is no input")
         if isinstance(output_names, str):
             raise InvalidInputError(f"output_names must be a sequence of names: [{output_names!r}]")
         names = tuple(output_names) if output_names is not None else None
@@ -202,7 +199,15 @@ class Entry:
             samples=_samples(sample_inputs),
         )
         with self._store.staging() as stage, refusals_told(stage):
-            built = build(request, stage, rows_apart=publication.batched(), rtol=rtol, atol=atol, stage=on_stage)
+            built = build(
+                request,
+                stage,
+                input_types=types,
+                rows_apart=publication.batched(),
+                rtol=rtol,
+                atol=atol,
+                stage=on_stage,
+            )
             on_stage("publishing")
             number = publication.publish(stage, built, on_progress)
         return self._store.location(f"{version_folder(self.name, number)}/{MODEL_FILE}")

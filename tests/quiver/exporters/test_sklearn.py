@@ -138,6 +138,37 @@ def test_scaled_inputs_are_drawn_around_what_was_fitted(entry: qv.Entry, scaler:
     assert entry.versions[-1].manifest.verification.inputs == "given"
 
 
+@pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler(), RobustScaler()], ids=repr)
+def test_timestamps_are_proved_where_they_were_fitted(entry: qv.Entry, scaler: Any) -> None:
+    """float32 numbers are 128 apart there: with scales of a thousand the graph of that type is far off."""
+    x = np.hstack([1.7e9 + 1000 * np.random.default_rng(0).random((400, 1)), X[:, 20:22]])
+    model = make_pipeline(scaler, LogisticRegression()).fit(x, (x[:, 0] > 1.7e9 + 500).astype(int))
+    way_out = r'Column 0 of x .* are 128 apart: take float64, input_types={"x": "float64"} \(--input-type x=float64\)'
+    with pytest.raises(VerificationError, match=way_out):
+        entry.export_version(model)
+    assert entry.versions == []
+    path = Path(entry.export_version(model, input_types={"x": "float64"}))
+    _, probabilities = ort.InferenceSession(path).run(None, {"x": x})
+    assert np.abs(probabilities - model.predict_proba(x)).max() < 1e-4
+    rows = np.concatenate([sample.inputs["x"][:, 0] for sample in load_golden(path.parent / ".golden.npz")])
+    assert (np.abs(rows - x[:, 0].mean()) < 3000).all()
+    assert len(np.unique(rows)) > 10
+
+
+def test_a_range_that_is_one_number_in_float32_has_its_neighbours(entry: qv.Entry) -> None:
+    path = Path(entry.export_version(StandardScaler().fit([[2.0**30 - 1, 5], [2.0**30 + 1, 5]])))
+    rows = np.concatenate([sample.inputs["x"] for sample in load_golden(path.parent / ".golden.npz")])
+    assert len(np.unique(rows[:, 0])) == 3
+    assert np.abs(rows[:, 0] - 2.0**30).max() <= 128
+
+
+def test_a_type_without_a_shape(entry: qv.Entry) -> None:
+    with pytest.raises(InvalidInputError, match="input_types names y, which is no input; the model takes x"):
+        entry.export_version(LinearRegression().fit(X, Y), input_types={"y": "float64"})
+    entry.export_version(LinearRegression().fit(X, Y), input_types={"x": "float64"})
+    assert {n: (r.data_type, r.dims) for n, r in entry.inputs.items()} == {"x": ("TYPE_FP64", (-1, 64))}
+
+
 def test_names_and_shapes_of_one_s_own(entry: qv.Entry) -> None:
     model = LogisticRegression(max_iter=20).fit(X, Y)
     path = entry.export_version(model, {"pixels": (None, 64)}, ["digit", "confidence"], max_batch_size=32)

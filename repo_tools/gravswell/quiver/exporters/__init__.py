@@ -88,7 +88,8 @@ def build(
 ) -> Built:
     """Export into ``folder`` (``model.onnx``, ``.golden.npz``) and prove it against the framework.
 
-    ``input_types``: Triton types of inputs whose shapes the model is to know itself. ``rows_apart``: the server may put rows of several requests into one batch, so prove that this changes nothing.
+    ``input_types``: Triton types by input, also of those whose shapes the model is to know itself. ``rows_apart``: the
+    server may put rows of several requests into one batch, so prove that this changes nothing.
     Raises ExportError or VerificationError when the model cannot be exported or answers differently, InvalidInputError
     for a tolerance that is none.
     """

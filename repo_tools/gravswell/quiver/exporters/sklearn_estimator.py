@@ -1,5 +1,6 @@
 """A fitted scikit-learn estimator or pipeline, converted by skl2onnx."""
 
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from gravswell.errors import ExportError, GravswellError, InvalidInputError, UnsupportedError
+from gravswell.errors import ExportError, GravswellError, InvalidInputError, UnsupportedError, VerificationError
 from gravswell.quiver.exporters.base import (
     Exported,
     Exporter,
@@ -29,7 +30,7 @@ from gravswell.quiver.exporters.sklearn_frame import (
     text_options,
     vectorizers,
 )
-from gravswell.quiver.exporters.sklearn_scale import first_step, own_batches
+from gravswell.quiver.exporters.sklearn_scale import coarse_range, first_step, own_batches
 from gravswell.quiver.golden import Array
 
 _OPSET = 18
@@ -126,15 +127,18 @@ class SklearnExporter(Exporter):
         _restore_names(proto, specs, fitted_columns(model))
         own = [output.name for output in proto.graph.output]
         _rename(proto, own, request.output_names)
-        with self.answering(request) as answer:
-            yield Exported(
-                proto=proto,
-                source=None,
-                converted=True,
-                exporter=f"skl2onnx {skl2onnx.__version__}",
-                framework=f"scikit-learn {sklearn.__version__}",
-                reference=lambda inputs: _named(answer(inputs), own, proto),
-            )
+        try:
+            with self.answering(request) as answer:
+                yield Exported(
+                    proto=proto,
+                    source=None,
+                    converted=True,
+                    exporter=f"skl2onnx {skl2onnx.__version__}",
+                    framework=f"scikit-learn {sklearn.__version__}",
+                    reference=lambda inputs: _named(answer(inputs), own, proto),
+                )
+        except VerificationError as error:
+            raise VerificationError(f"{error}{_too_coarse(model, specs)}") from None
 
     @contextmanager
     def answering(self, request: ExportRequest) -> Iterator[Callable[[Inputs], Any]]:
@@ -152,6 +156,26 @@ class SklearnExporter(Exporter):
             return lambda output: _own_answer(model, output, x)
 
         yield answer
+
+
+def _too_coarse(model: Any, specs: tuple[InputSpec, ...]) -> str:
+    """The end of a message, where float32 may be why the graph answers otherwise: it tells timestamps badly apart."""
+    names = [spec.name for spec in specs if spec.data_type == "TYPE_FP32"]
+    fitted = fitted_columns(model) or [] if takes_columns(model, [spec.name for spec in specs]) else None
+    if fitted is not None:
+        columns = {fitted.index(name): repr(name) for name in names}
+    else:
+        columns = {k: f"{k} of {name}" for name in names for k in range(specs[0].shape[1] or 0)}
+    coarse = coarse_range(model, list(columns))
+    if coarse is None:
+        return ""
+    column, low, high, apart = coarse
+    types = ", ".join(f'"{name}": "float64"' for name in names)
+    flags = " ".join(f"--input-type {shlex.quote(f'{name}=float64')}" for name in names)
+    return (
+        f". Column {columns[column]} was fitted on about {low:.10g} to {high:.10g}, where float32 numbers are "
+        f"{apart:.3g} apart: take float64, input_types={{{types}}} ({flags}), or subtract an offset before fitting"
+    )
 
 
 def _takes_texts(model: Any) -> bool:

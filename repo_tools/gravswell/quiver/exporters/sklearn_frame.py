@@ -72,7 +72,7 @@ def _known_type(known: list[Known]) -> str | None:
     """The type of the texts or categories that a step was fitted on."""
     if any(values.dtype.kind in "UOT" for values, _ in known):
         return "TYPE_STRING"
-    kinds = {values.dtype.kind for values, exactly in known if exactly}
+    kinds = {values.dtype.kind for values, kind in known if kind == "members"}
     return "TYPE_INT64" if kinds and kinds <= set("iu") else None
 
 
@@ -87,7 +87,7 @@ def require_known_texts(model: Any, specs: tuple[InputSpec, ...]) -> None:
     """Raise ExportError for a column of texts of which the estimator knows no values: none can be made up for it."""
     columns, known = fitted_columns(model), known_values(model)
     texts = {s.name: k if columns is None else columns.index(s.name) for k, s in enumerate(specs) if _is_text(s)}
-    free = [name for name, column in texts.items() if not any(exactly for _, exactly in known.get(column, []))]
+    free = [name for name, column in texts.items() if not any(kind == "members" for _, kind in known.get(column, []))]
     if free:
         raise ExportError(
             f"nothing but real texts proves what the estimator makes of {', '.join(free)}: give rows of yours as "

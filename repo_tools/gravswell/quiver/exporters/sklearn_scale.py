@@ -4,7 +4,7 @@ At random numbers around zero a forest that was fitted on thousands answers from
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -23,22 +23,50 @@ _MAGNITUDES = (1.0, 10.0, 100.0)
 """Of columns that the estimator says nothing of."""
 
 
+_POINTS = 17
+"""Of a range."""
+
+_COARSE = 1e-5
+"""Of a range's width: where numbers are further apart than this, scaling alone brings errors near the tolerance."""
+
+Kind = Literal["members", "thresholds", "range"]
+
+
 class Known(NamedTuple):
     """Values that an estimator knows of one column."""
 
     values: Array
-    exactly: bool
-    """It takes these alone, as an encoder does; else what lies between them tells as much."""
+    kind: Kind
+    """``members``: it takes these alone, as an encoder does. ``thresholds``: what lies between them tells most.
+    ``range``: these are the ends of what it was fitted on.
+    """
 
 
 def known_values(model: Any) -> dict[int, list[Known]]:
     """By column of the model's input, what its steps know of it."""
     found: dict[int, list[Known]] = {}
     width = getattr(first_step(model), "n_features_in_", None) or getattr(model, "n_features_in_", None) or 0
-    for column, values, exactly in _known(model, np.arange(int(width))):
+    for column, values, kind in _known(model, np.arange(int(width))):
         if 0 <= column < width:
-            found.setdefault(int(column), []).append(Known(np.asarray(values).ravel(), exactly))
+            found.setdefault(int(column), []).append(Known(np.asarray(values).ravel(), kind))
     return found
+
+
+def coarse_range(model: Any, columns: Sequence[int]) -> tuple[int, float, float, float] | None:
+    """Which of ``columns`` float32 tells least apart: column, both ends of its range, how far numbers are apart there.
+
+    None where it tells enough apart in each of them.
+    """
+    known = known_values(model)
+    ranges = [(column, values) for column in columns for values, kind in known.get(column, []) if kind == "range"]
+    found = []
+    for column, ends in ranges:
+        if ends.size and ends.dtype.kind == "f" and np.isfinite(ends).all():
+            apart = float(np.spacing(np.abs(ends).max().astype(np.float32)))
+            width = float(ends[-1] - ends[0])
+            if apart > _COARSE * width > 0:
+                found.append((apart / width, (column, float(ends[0]), float(ends[-1]), apart)))
+    return max(found)[1] if found else None
 
 
 def own_batches(
@@ -85,7 +113,7 @@ def own_batches(
 def _fits(dtype: np.dtype[Any], known: list[Known]) -> bool:
     """Whether values of that type can be drawn: text only of what is known."""
     if dtype.kind == "U":
-        return any(k.exactly for k in known) and all(k.values.dtype.kind in "UO" for k in known)
+        return any(k.kind == "members" for k in known) and all(k.values.dtype.kind in "UO" for k in known)
     return all(k.values.dtype.kind in "fiub" for k in known)
 
 
@@ -94,13 +122,33 @@ def _column(known: list[Known], rows: int, k: int, rng: np.random.Generator, dty
     if not known:
         magnitudes = np.take(_MAGNITUDES, (np.arange(rows) + k) % len(_MAGNITUDES))
         return np.asarray(rng.standard_normal(rows) * magnitudes).astype(dtype)
-    exact = [values for values, exactly in known if exactly]
+    members = [values for values, kind in known if kind == "members"]
     if dtype.kind == "U":
-        return rng.choice(np.array([str(v) for v in np.concatenate(exact)]), rows).astype(dtype)
-    if exact:
-        return rng.choice(np.concatenate(exact), rows).astype(dtype)
-    between = _between(np.concatenate([values for values, _ in known]))
-    return np.asarray(rng.permutation(np.resize(rng.permutation(between), rows))).astype(dtype)
+        return rng.choice(np.array([str(v) for v in np.concatenate(members)]), rows).astype(dtype)
+    if members:
+        return rng.choice(np.concatenate(members), rows).astype(dtype)
+    points = _points(known, dtype)
+    return np.asarray(rng.permutation(np.resize(rng.permutation(points), rows))).astype(dtype)
+
+
+def _points(known: list[Known], dtype: np.dtype[Any]) -> Array:
+    """Values between all thresholds and inside all ranges, but none on a threshold."""
+    thresholds = np.concatenate([np.zeros(0), *(values for values, kind in known if kind == "thresholds")])
+    within = [_within(values, dtype) for values, kind in known if kind == "range"]
+    points = np.concatenate([_between(thresholds)] * bool(thresholds.size) + within)
+    points = points[~np.isin(points.astype(np.float32), thresholds.astype(np.float32))]
+    return points if points.size else np.zeros(1)
+
+
+def _within(ends: Array, dtype: np.dtype[Any]) -> Array:
+    """Points from one end to the other, at least two that the type tells apart: float32 has few around a timestamp."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        points = np.unique(np.linspace(ends[0], ends[-1], _POINTS).astype(dtype))
+    points = points[np.isfinite(points)].astype(np.float64)
+    if points.size == 1:
+        step = max(1.0, float(np.spacing(np.abs(points.astype(dtype)))[0])) if dtype.kind == "f" else 1.0
+        points = points[0] + step * np.arange(-1, 2)
+    return np.asarray(points)
 
 
 def _between(values: Array) -> Array:
@@ -108,10 +156,9 @@ def _between(values: Array) -> Array:
     edges = np.unique(values.astype(np.float32)).astype(np.float64)
     edges = edges[np.isfinite(edges)]
     if not edges.size:
-        return np.zeros(1)
+        return edges
     step = max(1.0, float(np.abs(edges).max()) / 8)
-    points = np.concatenate([[edges[0] - step], (edges[1:] + edges[:-1]) / 2, [edges[-1] + step]]).astype(np.float32)
-    return points[~np.isin(points, edges.astype(np.float32))]
+    return np.concatenate([[edges[0] - step], (edges[1:] + edges[:-1]) / 2, [edges[-1] + step]]).astype(np.float32)
 
 
 def first_step(model: Any) -> Any:
@@ -142,8 +189,8 @@ def _members(model: Any) -> Iterator[Any]:
         yield from np.asarray(members, dtype=object).ravel()
 
 
-def _known(model: Any, columns: Array) -> Iterator[tuple[int, Any, bool]]:
-    """A column of the input, values that the estimator knows of it, and whether it takes these alone.
+def _known(model: Any, columns: Array) -> Iterator[tuple[int, Any, Kind]]:
+    """A column of the input, values that the estimator knows of it, and what these are.
 
     ``columns``: its own, by position.
     """
@@ -155,38 +202,41 @@ def _known(model: Any, columns: Array) -> Iterator[tuple[int, Any, bool]]:
                 yield from _known(step, own)
         return
     if hasattr(model, "vocabulary_"):  # texts, and nobody knows which
-        yield from ((int(column), np.zeros(0, np.str_), False) for column in columns)
+        yield from ((int(column), np.zeros(0, np.str_), "range") for column in columns)
         return
     if hasattr(model, "tree_"):
         inner = model.tree_.feature >= 0
         for feature in np.unique(model.tree_.feature[inner]):
-            yield int(columns[feature]), model.tree_.threshold[inner & (model.tree_.feature == feature)], False
+            yield int(columns[feature]), model.tree_.threshold[inner & (model.tree_.feature == feature)], "thresholds"
         return
     chosen = getattr(model, "estimators_features_", None)  # bagging gives each member some of the columns
     for k, member in enumerate(_members(model)):
         if hasattr(member, "fit"):
             yield from _known(member, columns if chosen is None else columns[chosen[k]])
-    for name, width in (("categories_", None), ("bin_edges_", None), ("cluster_centers_", 1), ("theta_", 1)):
-        table = getattr(model, name, None)
-        if table is not None:
-            rows = table if width is None else np.asarray(table).T
-            exactly = name == "categories_"
-            yield from ((int(column), values, exactly) for column, values in zip(columns, rows, strict=False))
-    yield from _scaled(model, columns)
+    kinds: tuple[tuple[str, Kind], ...] = (("categories_", "members"), ("bin_edges_", "thresholds"))
+    for name, kind in kinds:
+        for column, values in zip(columns, getattr(model, name, None) or (), strict=False):
+            yield int(column), values, kind
+    for column, ends in zip(columns, _ranges(model), strict=False):
+        yield int(column), ends, "range"
 
 
-def _scaled(model: Any, columns: Array) -> Iterator[tuple[int, Any, bool]]:
-    """Columns of the scalers: from below to above what they were fitted on."""
+def _ranges(model: Any) -> Array:
+    """From below to above what scalers, clusters and classes were fitted on: two ends for each column."""
     low, high = getattr(model, "data_min_", None), getattr(model, "data_max_", None)
-    if low is None or high is None:
-        middle = next((m for m in (getattr(model, n, None) for n in ("mean_", "center_")) if m is not None), None)
-        if middle is None or np.ndim(middle) != 1:
-            return
-        scale = getattr(model, "scale_", None)
-        scale = np.ones_like(middle) if scale is None or np.shape(scale) != np.shape(middle) else scale
-        low, high = np.asarray(middle) - 2 * scale, np.asarray(middle) + 2 * scale
-    for column, least, most in zip(columns, low, high, strict=False):
-        yield int(column), np.linspace(least, most, 17), False
+    if low is not None and high is not None:
+        return np.stack([low, high], axis=1)
+    tables = (getattr(model, name, None) for name in ("cluster_centers_", "theta_"))
+    centers = next((table for table in tables if table is not None), None)
+    if centers is not None:
+        low, high = np.min(centers, axis=0), np.max(centers, axis=0)
+        return np.stack([low - (high - low) / 2, high + (high - low) / 2], axis=1)
+    middle = next((m for m in (getattr(model, n, None) for n in ("mean_", "center_")) if m is not None), None)
+    if middle is None or np.ndim(middle) != 1:
+        return np.zeros((0, 2))
+    scale = getattr(model, "scale_", None)
+    scale = np.ones_like(middle) if scale is None or np.shape(scale) != np.shape(middle) else scale
+    return np.stack([np.asarray(middle) - 2 * scale, np.asarray(middle) + 2 * scale], axis=1)
 
 
 def positions(chosen: Any, columns: Array, names: Array | None) -> Array | None:
