@@ -14,7 +14,14 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClas
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    RobustScaler,
+    StandardScaler,
+)
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
@@ -189,6 +196,39 @@ def test_text_features_are_drawn_from_the_categories(entry: qv.Entry) -> None:
     sample = {"x": np.array([["a", "y"], ["c", "x"]])}
     entry.export_version(model, {"x": (None, 2)}, input_types={"x": "string"}, sample_inputs=sample)
     assert entry.inputs["x"].data_type == "TYPE_STRING"
+
+
+@pytest.mark.parametrize("data_type", ["float32", "int64"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        OneHotEncoder(sparse_output=False),
+        OneHotEncoder(handle_unknown="ignore", sparse_output=False),
+        OrdinalEncoder(),
+        make_column_transformer((OneHotEncoder(handle_unknown="ignore"), [0]), (StandardScaler(), [1])),
+    ],
+    ids=repr,
+)
+def test_numbers_that_are_categories_are_drawn_as_they_are(entry: qv.Entry, model: Any, data_type: str) -> None:
+    """Between them an encoder refuses, or answers otherwise than the graph, which never happens to real rows."""
+    codes = np.array([[1000, 3], [1001, 7], [1005, 7], [1009, 9]])
+    path = Path(
+        entry.export_version(
+            make_pipeline(model, LinearRegression()).fit(codes, range(4)), input_types={"x": data_type}
+        )
+    )
+    rows = np.concatenate([sample.inputs["x"] for sample in load_golden(path.parent / ".golden.npz")])
+    assert rows.dtype == data_type
+    assert set(rows[:, 0]) == {1000, 1001, 1005, 1009}
+
+
+def test_a_graph_that_is_right_for_real_rows_alone(entry: qv.Entry) -> None:
+    """The converter's encoder rounds what is no category."""
+    model = make_pipeline(FunctionTransformer(), OneHotEncoder(handle_unknown="ignore"), LinearRegression())
+    model.fit(np.arange(4.0).reshape(-1, 1), [3, 1, 4, 1])
+    with pytest.raises(VerificationError, match="prove it with real ones, as sample_inputs"):
+        entry.export_version(model)
+    entry.export_version(model, sample_inputs={"x": np.arange(4.0).reshape(-1, 1)})
 
 
 class Own(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types

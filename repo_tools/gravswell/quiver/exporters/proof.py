@@ -21,6 +21,11 @@ Agree = Callable[[Outputs, Outputs], object]
 GOLDEN_BYTES = 32 << 20
 """Samples are kept with the version up to this size, and the first one always."""
 
+_REAL_ROWS = (
+    ". The inputs were made up: where the model is never given such values, prove it with real ones, as sample_inputs "
+    "(--sample-inputs FILE.npz)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:
@@ -112,8 +117,9 @@ def prove(
         try:
             found = compare(expected, got, rtol, atol, scales)
         except VerificationError as error:
+            way_out = "" if inputs == "given" else _REAL_ROWS
             raise VerificationError(
-                f"the exported graph does not answer as {framework} does: {rows}{error}; nothing was published"
+                f"the exported graph does not answer as {framework} does: {rows}{error}; nothing was published{way_out}"
             ) from None
         for name, apart in found.items():
             before = errors.get(name, apart)

@@ -86,7 +86,7 @@ def own_batches(
     known = known_values(model)
     places = range(len(dtypes)) if columns is None else columns
     of_columns = [known.get(place, []) for place in places]
-    if columns is None and any(dtype.kind not in "fU" for dtype in dtypes):
+    if columns is None and any(dtype.kind not in "fU" for dtype in dtypes) and not any(of_columns):
         return None  # small random integers do as well
     if not all(map(_fits, dtypes, of_columns)):
         return None
