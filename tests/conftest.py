@@ -1,6 +1,7 @@
 """Fixtures that more than one area uses."""
 
 import copy
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 # Where a runner was started in the background SIGINT is ignored, and every program that a test interrupts would inherit
 # that; a handler of our own is reset to the default in them.
@@ -15,7 +18,25 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup, where the runner itself goes on
     signal.signal(signal.SIGHUP, lambda *_: None)
 
+os.environ.pop("COLUMNS", None)  # read once, by what prints, it would win over the widths that tests set
+
+TOGETHER = ("control_plane/reconciling", "control_plane/serving", "control_plane", "chart", "demo", "quiver/stores")
+"""Folders whose tests one worker runs: they share servers that take seconds to start, or gigabytes."""
+
 MANIFESTS = Path(__file__).parent / "api/manifests.yaml"
+
+
+class _Folders(LoadFileScheduling):
+    """Under ``-n``: a module to a worker, and of some folders all of them to the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = next((f for f in TOGETHER if nodeid.startswith(f"tests/{f}/")), None)
+        return folder or super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    return _Folders(config, log)
 
 
 def _merged(target: Any, change: Any) -> Any:
