@@ -56,7 +56,7 @@ def look(root: Path, model: Path, operation: Operation) -> None:
             pass
     found = found_in(root)
     assert operation.allows(found), found
-    go_on(root, model, {**found, **BEFORE} if found else {})
+    go_on(root, model, {**found, **BEFORE} if found else {}, exports=1)
     assert list(root.parent.iterdir()) == [root], "what the dead one left is cleaned up"
     left = remains(root, [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()])
     assert not left, left

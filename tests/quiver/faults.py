@@ -100,10 +100,11 @@ def _check_whole(reader: RepositoryReader, name: str, number: int) -> None:
         assert FileRecord(sha256=hashlib.sha256(data).hexdigest(), size=len(data)) == record, f"{name}/{number}/{path}"
 
 
-def go_on(url: str | Path, model: Path, seen: Versions) -> None:
-    """Work in the repository as its next user does: new numbers, and two exports into an entry clear it of remains.
+def go_on(url: str | Path, model: Path, seen: Versions, *, exports: int = 2) -> None:
+    """Work in the repository as its next user does: new numbers, and so many exports into an entry clear it of remains.
 
-    ``seen`` are the versions that were visible at any time before.
+    ``seen`` are the versions that were visible at any time before. In a bucket the first export closes the number of a
+    dead one, and only a later one takes away what keeps it closed.
     """
     repo = qv.ModelRepository(url)
     made: dict[str, set[int]] = {}
@@ -114,7 +115,7 @@ def go_on(url: str | Path, model: Path, seen: Versions) -> None:
                 entry.export_version(model)
             repo.remove(name)
             entry = repo.add(name)
-        numbers = [int(entry.export_version(model).split("/")[-2]) for _ in range(2)]
+        numbers = [int(entry.export_version(model).split("/")[-2]) for _ in range(exports)]
         assert numbers[0] > max(seen.get(name, ()), default=0), f"{name}/{numbers[0]} was there before"
         assert list(entry.inputs) == ["x"]
         made[name] = set(numbers)

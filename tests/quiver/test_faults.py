@@ -120,7 +120,7 @@ def test_every_change_of_a_disk_that_is_full(tmp_path: Path, prebuilt: Path, ope
         assert told is None or "free some space" in told
         if found:
             assert list(root.parent.iterdir()) == [root], f"at {at}: {told}"
-            go_on(root, prebuilt, {**found, **BEFORE})
+            go_on(root, prebuilt, {**found, **BEFORE}, exports=1)
             left = remains(root, [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()])
             assert not left, f"at {at}: {told}"
         shutil.rmtree(root.parent)
