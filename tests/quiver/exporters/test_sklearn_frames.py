@@ -19,7 +19,7 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, S
 from sklearn.tree import DecisionTreeClassifier
 
 from gravswell import quiver as qv
-from gravswell.errors import ExportError, InvalidInputError, UnsupportedError
+from gravswell.errors import ExportError, InvalidInputError, UnsupportedError, VerificationError
 from gravswell.quiver.golden import load_golden
 from gravswell.serving.client import infer_batches
 from gravswell.serving.triton import EmbeddedTriton
@@ -53,7 +53,12 @@ def pipeline(*parts: Any, **options: Any) -> Any:
 
 
 def feeds(frame: pd.DataFrame, session: ort.InferenceSession) -> dict[str, Any]:
-    types = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(string)": object}
+    types = {
+        "tensor(float)": np.float32,
+        "tensor(double)": np.float64,
+        "tensor(int64)": np.int64,
+        "tensor(string)": object,
+    }
     return {node.name: frame[[node.name]].to_numpy().astype(types[node.type]) for node in session.get_inputs()}
 
 
@@ -108,6 +113,26 @@ def test_each_column_is_an_input(entry: qv.Entry, model: Any, inputs: dict[str, 
     entry.export_version(model)
     assert entry.versions == [1, 2]
     assert entry.versions[-1].manifest.verification.inputs == "random"
+
+
+def test_a_column_of_timestamps_is_taken_in_float64(entry: qv.Entry) -> None:
+    frame = FRAME.assign(time=1.7e9 + 1000 * np.random.default_rng(1).random(len(FRAME)))
+    model = pipeline(
+        (OneHotEncoder(handle_unknown="ignore"), ["rooms", "city/x"]), (StandardScaler(), ["age (y)", "time"])
+    )
+    model.fit(frame, (frame["time"] > 1.7e9 + 500).astype(int))
+    with pytest.raises(VerificationError, match=r"Column 'time' was fitted on .*\"time\": \"float64\"} .*time=float64"):
+        entry.export_version(model)
+    double = {"age (y)": "float64", "time": "float64"}
+    session = ort.InferenceSession(entry.export_version(model, input_types=double))
+    assert {n: r.data_type for n, r in entry.inputs.items()} == {
+        "age (y)": "TYPE_FP64",
+        "rooms": "TYPE_INT64",
+        "city/x": "TYPE_STRING",
+        "time": "TYPE_FP64",
+    }
+    _, probabilities = session.run(None, feeds(frame, session))
+    assert np.abs(probabilities - model.predict_proba(frame)).max() < 1e-4
 
 
 def test_rows_are_drawn_from_what_was_fitted(entry: qv.Entry) -> None:

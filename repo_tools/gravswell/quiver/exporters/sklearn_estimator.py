@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.shape_inference
 from onnx import helper
 
 from gravswell.errors import ExportError, GravswellError, InvalidInputError, UnsupportedError, VerificationError
@@ -125,6 +127,8 @@ class SklearnExporter(Exporter):
                 f"skl2onnx {skl2onnx.__version__} cannot convert {type(model).__name__}: {described(error)}"
             ) from error
         _restore_names(proto, specs, fitted_columns(model))
+        if len({spec.data_type for spec in specs}) > 1:
+            _retype_outputs(proto)
         own = [output.name for output in proto.graph.output]
         _rename(proto, own, request.output_names)
         try:
@@ -227,6 +231,17 @@ def _restore_names(proto: Any, specs: tuple[InputSpec, ...], columns: list[str] 
         elif node.name != name:
             proto.graph.node.insert(0, helper.make_node("Identity", [name], [node.name]))
             node.name = name
+
+
+def _retype_outputs(proto: Any) -> None:
+    """Declare outputs in the types that they are computed in: the converter goes by one of several inputs."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    for output in bare.graph.output:
+        output.type.tensor_type.elem_type = onnx.TensorProto.UNDEFINED
+    inferred = {o.name: o.type.tensor_type.elem_type for o in onnx.shape_inference.infer_shapes(bare).graph.output}
+    for output in proto.graph.output:
+        output.type.tensor_type.elem_type = inferred.get(output.name) or output.type.tensor_type.elem_type
 
 
 def _onnx_type(spec: InputSpec) -> Any:
