@@ -190,6 +190,14 @@ def test_text_labels(entry: qv.Entry) -> None:
     assert entry.outputs["label"].data_type == "TYPE_STRING"
 
 
+@pytest.mark.parametrize("labels", [Y > 4, Y.astype(float)], ids=["bool", "float"])
+@pytest.mark.parametrize("model", [LogisticRegression(max_iter=20), DecisionTreeClassifier()], ids=repr)
+def test_labels_that_are_whole_numbers_become_integers(entry: qv.Entry, model: Any, labels: Any) -> None:
+    label, _ = ort.InferenceSession(entry.export_version(model.fit(X, labels))).run(None, {"x": X.astype(np.float32)})
+    assert entry.outputs["label"].data_type == "TYPE_INT64"
+    assert (label == model.predict(X)).all()
+
+
 def test_text_features_are_drawn_from_the_categories(entry: qv.Entry) -> None:
     model = OneHotEncoder(sparse_output=True).fit(np.array([["a", "x"], ["b", "y"], ["c", "x"]], object))
     entry.export_version(model, {"x": (None, 2)}, input_types={"x": "string"})

@@ -319,7 +319,9 @@ def _own_answer(model: Any, output: str, x: Array) -> Array:
     The names are those of skl2onnx 1.20; test_sklearn.py exports an estimator of each kind and states what it has.
     """
     if output in ("label", "output_label"):
-        return np.asarray(model.predict(x))
+        labels = np.asarray(model.predict(x))
+        # the converter writes true, false and the whole floats that scikit-learn takes for classes as integers
+        return labels.astype(np.int64) if labels.dtype.kind in "bf" else labels
     if output in ("probabilities", "output_probability"):
         return _probabilities(model, x)
     if output in ("variable", "transformed_column"):
