@@ -9,7 +9,7 @@ from gravswell.quiver.config import parse_config
 from gravswell.quiver.disk import TAKES_NO_MORE
 from gravswell.quiver.fetching import Progress
 from gravswell.quiver.golden import column_scales, compare, load_golden
-from gravswell.quiver.layout import version_folder
+from gravswell.quiver.layout import CLAIM, version_folder
 from gravswell.quiver.manifest import GOLDEN, MANIFEST, MODEL_FILE, VERSION_CONFIG, Manifest
 from gravswell.quiver.reader import RepositoryReader
 
@@ -53,7 +53,7 @@ def verify_version(reader: RepositoryReader, entry: str, number: int, *, progres
 
 def _check_extra_files(reader: RepositoryReader, entry: str, number: int, manifest: Manifest, where: str) -> None:
     found = {f.path for f in reader.store.walk(version_folder(entry, number))}
-    extra = sorted(found - set(manifest.files) - {MANIFEST})
+    extra = sorted(found - set(manifest.files) - {MANIFEST, CLAIM})  # a writer's, who died once it was published
     if extra:
         raise VerificationError(f"{where} holds {', '.join(extra)}, which was not published: remove it")
 
