@@ -170,9 +170,7 @@ def test_verification_finds_what_was_put_in_later(reader: RepositoryReader, root
         verify_version(reader, "my-model", 1)
 
 
-def test_the_claim_of_a_writer_who_died_once_it_had_published_is_no_damage(
-    reader: RepositoryReader, root: Path
-) -> None:
+def test_the_claim_of_a_writer_who_died_after_publishing_is_no_damage(reader: RepositoryReader, root: Path) -> None:
     (root / "my-model/1/.claim.json").write_text("{}")
     assert verify_version(reader, "my-model", 1).samples == 3
 
