@@ -147,8 +147,11 @@ UNVERIFIED = ListedEntry(name="digits", versions=(version(2, verified=False),))
         ("Declared", [unreadable(entry="digits")], listing(REPLACED), Reason.INVALID_SPEC, "cannot read Model m"),
         ("All", [model()], listing(FOREIGN), Reason.ENTRY_NOT_FOUND, "it holds foreign"),
         ("All", [], listing(UNVERIFIED), Reason.UNVERIFIED_VERSION, "no manifest"),
+        ("All", [], listing(FOREIGN), Reason.VERSION_NOT_FOUND, "version 2 of digits as it is served"),
+        ("All", [], listing(), Reason.VERSION_NOT_FOUND, "version 2 of digits as it is served"),
     ],
-    ids=["no entry", "no version", "unverified", "suspended", "unreadable", "all, a Model's", "all, unverified"],
+    ids=["no entry", "no version", "unverified", "suspended", "unreadable", "all, a Model's", "all, unverified",
+         "all, none of it", "all, empty"],
 )  # fmt: skip
 def test_a_new_url_that_lacks_what_is_served_and_wanted_changes_nothing(mode, models, known, reason, says):
     resolution = resolved(server(mode), models, known, MOVED)
@@ -166,15 +169,20 @@ def test_a_new_url_that_lacks_what_is_served_and_wanted_changes_nothing(mode, mo
         ("Declared", [model(suspend=True)], LISTING, (wanted("digits", 2),)),
         ("Declared", [], listing(FOREIGN), ()),
         ("Declared", [model(), model("n", "never-served")], LISTING, (wanted("digits", 3),)),
-        ("All", [], listing(FOREIGN), ()),
-        ("All", [], listing(), ()),
+        ("All", [], LISTING, (wanted("digits", 3),)),
     ],
-    ids=["there", "kept there", "suspended there", "not wanted", "beside a new one", "all, absent", "all, empty"],
+    ids=["there", "kept there", "suspended there", "not wanted", "beside a new one", "all"],
 )  # fmt: skip
 def test_a_new_url_with_all_that_is_wanted_is_taken(mode, models, known, serves):
     resolution = resolved(server(mode), models, known, MOVED)
     assert resolution.desired == Desired(repository="file:///r", models=serves)
     assert (resolution.moved_to, resolution.missing) == ("", ())
+
+
+def test_of_all_a_new_url_that_has_some_is_taken_and_what_it_lacks_unloaded():
+    previous = Desired(repository="file:///old", models=(wanted("digits", 2), wanted("other", 1)))
+    resolution = resolved(server("All"), [], LISTING, previous)
+    assert resolution.desired == Desired(repository="file:///r", models=(wanted("digits", 3),))
 
 
 def test_a_new_url_that_was_not_listed_changes_nothing():
