@@ -134,6 +134,7 @@ def test_a_repository_that_cannot_be_listed_takes_nothing_away(mode):
 MOVED = Desired(repository="file:///old", models=(wanted("digits", 2),))
 REPLACED = ListedEntry(name="digits", versions=(ListedVersion(number=2, digest=DIGESTS[9]),))
 UNVERIFIED = ListedEntry(name="digits", versions=(version(2, verified=False),))
+OTHER = listing(ListedEntry(name="other", versions=(version(1),)))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ UNVERIFIED = ListedEntry(name="digits", versions=(version(2, verified=False),))
         ("All", [], listing(), Reason.VERSION_NOT_FOUND, "version 2 of digits as it is served"),
     ],
     ids=["no entry", "no version", "unverified", "suspended", "unreadable", "all, a Model's", "all, unverified",
-         "all, none of it", "all, empty"],
+         "all, none verified", "all, empty"],
 )  # fmt: skip
 def test_a_new_url_that_lacks_what_is_served_and_wanted_changes_nothing(mode, models, known, reason, says):
     resolution = resolved(server(mode), models, known, MOVED)
@@ -170,19 +171,14 @@ def test_a_new_url_that_lacks_what_is_served_and_wanted_changes_nothing(mode, mo
         ("Declared", [], listing(FOREIGN), ()),
         ("Declared", [model(), model("n", "never-served")], LISTING, (wanted("digits", 3),)),
         ("All", [], LISTING, (wanted("digits", 3),)),
+        ("All", [], OTHER, (wanted("other", 1),)),
     ],
-    ids=["there", "kept there", "suspended there", "not wanted", "beside a new one", "all"],
+    ids=["there", "kept there", "suspended there", "not wanted", "beside a new one", "all", "all, others"],
 )  # fmt: skip
 def test_a_new_url_with_all_that_is_wanted_is_taken(mode, models, known, serves):
     resolution = resolved(server(mode), models, known, MOVED)
     assert resolution.desired == Desired(repository="file:///r", models=serves)
     assert (resolution.moved_to, resolution.missing) == ("", ())
-
-
-def test_of_all_a_new_url_that_has_some_is_taken_and_what_it_lacks_unloaded():
-    previous = Desired(repository="file:///old", models=(wanted("digits", 2), wanted("other", 1)))
-    resolution = resolved(server("All"), [], LISTING, previous)
-    assert resolution.desired == Desired(repository="file:///r", models=(wanted("digits", 3),))
 
 
 def test_a_new_url_that_was_not_listed_changes_nothing():

@@ -215,8 +215,8 @@ def resolve_server(
             undeclared = {name: Outcome(model) for name, model in kept.items()}
         else:
             undeclared = {e.name: _latest_verified(e, kept.get(e.name)) for e in listing.entries if e.versions}
-            if is_moved(previous, url) and not kept.keys() & undeclared.keys():
-                # Nothing of what is served: sooner a mistyped url than the wish to take everything away at once.
+            if is_moved(previous, url) and not any(outcome.desired for outcome in undeclared.values()):
+                # Nothing to serve there: sooner a mistyped url than the wish to take everything away at once.
                 undeclared = {name: Outcome(model) for name, model in kept.items()} | undeclared
         outcomes = {**undeclared, **outcomes}
     wanted = tuple(o.desired for _, o in sorted(outcomes.items()) if o.desired is not None)
