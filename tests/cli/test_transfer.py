@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
+import typer
 
 from .conftest import Run
 
@@ -30,8 +31,19 @@ def test_sync_and_delete(run: Run, repo: str, model: Path, monkeypatch: pytest.M
     told = run("sync", repo, "t", "--delete", "--dry-run")
     assert "would delete" in told.out
     assert run("sync", repo, "t", "--delete").code == 1  # asks, and is told no
+    Path("away").mkdir()
+    assert run("sync", "away", "t", "--delete", "--yes").code == 3
+
+    def asked(question: str, **_: object) -> bool:
+        assert "Remove m/2 from t?" in question
+        return run("export", "t", "m", model).code == 0
+
+    with monkeypatch.context() as answering:
+        answering.setattr(typer, "confirm", asked)
+        assert "m/3" not in run("sync", repo, "t", "--delete").out
+    assert run("show", "t", "m", "-o", "json").data["versions"] == [1, 3]
     done = run("sync", repo, "t", "--delete", "--yes", "--entry", "m", "-o", "json")
-    assert [(s["action"], s["version"]) for s in done.data["steps"]][-1] == ("delete", 2)
+    assert [(s["action"], s["version"]) for s in done.data["steps"]][-1] == ("delete", 3)
     assert run("export", repo, "m", model).code == 0
     refused = run("sync", repo, "t")
     assert refused.code == 4

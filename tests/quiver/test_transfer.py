@@ -141,9 +141,67 @@ def test_delete_takes_what_the_source_does_not_have(
     plan = Transfer(root, there, {"my-model": None}, delete=True).plan()
     assert [str(step) for step in plan.of("delete")] == ["my-model/3"]  # other entries are not looked at
     plan = Transfer(root, there, delete=True).run()
-    assert [str(step) for step in plan.of("delete")] == ["my-model/3", "gone"]
+    assert [str(step) for step in plan.of("delete")] == ["my-model/3", "gone/1", "gone"]
     reader = RepositoryReader(there)
     assert (reader.entries(), reader.numbers("my-model")) == (["my-model"], [2, 1])
+
+
+def test_delete_takes_what_was_agreed_and_nothing_else(two: qv.Entry, root: Path, there: Path, affine: Affine) -> None:
+    Transfer(root, there).run()
+    theirs = qv.ModelRepository(there)
+    theirs.models["my-model"].export_version(affine(scale=4.0))
+    for name in ("gone", "busy"):
+        theirs.add(name).export_version(affine())
+    work = Transfer(root, there, delete=True)
+    agreed = work.plan()
+    assert [str(step) for step in agreed.of("delete")] == ["my-model/3", "busy/1", "busy", "gone/1", "gone"]
+    theirs.models["my-model"].export_version(affine(scale=5.0))  # both while the question stands
+    theirs.models["busy"].export_version(affine())
+    (there / "gone/1" / MANIFEST).write_bytes((there / "busy/2" / MANIFEST).read_bytes())
+    done = work.run(agreed)
+    assert [str(step) for step in done.of("delete")] == ["my-model/3", "busy/1"]
+    assert {str(step): step.reason for step in done.of("skip")} == {
+        "busy": "holds what is not in the plan: 2",
+        "gone/1": "became another version since the plan was made",
+        "gone": "holds what is not in the plan: 1",
+    }
+    reader = RepositoryReader(there)
+    assert {name: reader.numbers(name) for name in reader.entries()} == {
+        "busy": [2],
+        "gone": [1],
+        "my-model": [4, 2, 1],
+    }
+
+
+def test_delete_of_what_is_gone_already(two: qv.Entry, root: Path, there: Path, affine: Affine) -> None:
+    theirs = qv.ModelRepository(there)
+    for name in ("one", "two"):
+        theirs.add(name).export_version(affine())
+    work = Transfer(root, there, delete=True)
+    agreed = work.plan()
+    theirs.remove("one")
+    theirs.models["two"].remove_version(1)
+    assert work.run(agreed) == agreed
+    assert RepositoryReader(there).entries() == ["my-model"]
+
+
+def test_delete_is_not_for_a_source_that_holds_nothing(two: qv.Entry, root: Path, tmp_path: Path) -> None:
+    """A volume that is not mounted, or a name that is wrong."""
+    (tmp_path / "mount").mkdir()
+    before = _tree(root)
+    with pytest.raises(NotFoundError, match="mount holds no entry"):
+        Transfer(tmp_path / "mount", root, delete=True).run()
+    assert _tree(root) == before
+    assert Transfer(tmp_path / "mount", root).run().steps == ()
+
+
+def test_an_entry_that_is_needed_is_not_deleted(two: qv.Entry, root: Path, there: Path, affine: Affine) -> None:
+    other = qv.ModelRepository(there).add("other")
+    other.export_version(affine())
+    other.promote(1, "champion")
+    with pytest.raises(ConflictError, match="other/1 would be deleted, and champion needs it"):
+        Transfer(root, there, delete=True).run()
+    assert RepositoryReader(there).entries() == ["other"]
 
 
 def test_the_state_goes_along_by_choice(two: qv.Entry, root: Path, there: Path) -> None:

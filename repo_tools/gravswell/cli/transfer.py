@@ -71,20 +71,22 @@ def sync(
     from gravswell.quiver.transfer import Transfer  # noqa: PLC0415
 
     work = Transfer(source, destination, dict.fromkeys(entry) if entry else None, delete=delete, state=state)
+    agreed = None
     if delete and not yes and not dry_run:
-        going = work.plan().of("delete")
-        if going:
+        agreed = work.plan()
+        if going := agreed.of("delete"):
             typer.confirm(f"Remove {', '.join(map(str, going))} from {destination}?", abort=True, err=True)
-    _transfer(work, dry_run, output)
+    _transfer(work, dry_run, output, agreed)
 
 
-def _transfer(work: "Transfer", dry_run: bool, output: Output) -> None:
+def _transfer(work: "Transfer", dry_run: bool, output: Output, agreed: "Plan | None" = None) -> None:
     if dry_run:
         plan = work.plan()
     else:
         with work_display(BarColumn(), DownloadColumn(), TransferSpeedColumn()) as progress:
             task = progress.add_task("comparing", total=None)
             plan = work.run(
+                agreed,
                 on_step=lambda step, what: progress.reset(task, description=f"{what} {step}", total=None),
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
@@ -100,6 +102,7 @@ def _data(plan: "Plan", dry_run: bool) -> dict[str, Any]:
             "version": step.number or None,
             "digest": step.digest,
             "size": step.size,
+            "reason": step.reason,
         }
         for step in plan.steps
     ]
@@ -114,7 +117,8 @@ def _text(plan: "Plan", dry_run: bool) -> Group:
             size = decimal(step.size) if step.size else ""
             table.add_row(told[step.action][not dry_run], Text(str(step)), size, (step.digest or "")[:12])
         elif step.action == "skip":
-            table.add_row("skipped", Text(str(step)), decimal(step.size), "unverified: `gravswell import` verifies it")
+            size = decimal(step.size) if step.size else ""
+            table.add_row("skipped", Text(str(step)), size, Text(step.reason))
     same = sum(1 for step in plan.of("same") if step.number)
     moved = decimal(plan.size)
     summary = f"{moved} {'to move' if dry_run else 'moved'}, {same} version{'s' if same != 1 else ''} there already"

@@ -49,6 +49,21 @@ def test_there_and_back_again(bucket: str, local: Path, tmp_path: Path) -> None:
     assert {step.action for step in Transfer(local, f"{bucket}/b").run().steps} == {"same"}
 
 
+def test_delete_takes_whole_entries(bucket: str, local: Path, affine: Affine) -> None:
+    Transfer(local, bucket).run()
+    theirs = qv.ModelRepository.open(bucket)
+    theirs.models["m"].export_version(affine(scale=9.0))
+    for name in ("busy", "gone"):
+        theirs.add(name).export_version(affine())
+    work = Transfer(local, bucket, delete=True)
+    agreed = work.plan()
+    theirs.models["busy"].export_version(affine())
+    done = work.run(agreed)
+    assert [str(step) for step in done.of("delete")] == ["m/3", "busy/1", "gone/1", "gone"]
+    reader = RepositoryReader(bucket)
+    assert {name: reader.numbers(name) for name in reader.entries()} == {"busy": [2], "m": [2, 1]}
+
+
 def test_between_kinds_of_stores(google: Server, amazon: Server, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for server in (google, amazon):
         for variable, value in server.environment.items():

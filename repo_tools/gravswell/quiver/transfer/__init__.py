@@ -9,7 +9,7 @@ then names the version that it was copied from (``source``); its files, times an
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gravswell.errors import InvalidInputError, NotFoundError
@@ -17,6 +17,7 @@ from gravswell.quiver.layout import check_name
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.repository import ModelRepository
 from gravswell.quiver.stores import Progress
+from gravswell.quiver.transfer.deleting import delete_agreed
 from gravswell.quiver.transfer.memory import carry_state
 from gravswell.quiver.transfer.moving import begin_entry, move_version, settle_config
 from gravswell.quiver.transfer.planning import Plan, Step, Wanted, plan_transfer
@@ -42,7 +43,7 @@ class Transfer:
     """The one wanted entry's name in the destination."""
     delete: bool = False
     """Remove what is in the destination and not in the source: versions of the wanted entries, and where all are
-    wanted whole entries too."""
+    wanted whole entries too. Refused where the source has no entry: that is a wrong name, or a volume that is away."""
     state: bool = False
     """Take along aliases with their history, and for whole entries the number that the next export gets."""
 
@@ -72,12 +73,21 @@ class Transfer:
             delete_entries=self.delete and self.wanted is None,
         )
 
-    def run(self, *, on_step: OnStep = lambda _step, _what: None, progress: Progress | None = None) -> Plan:
+    def run(
+        self,
+        plan: Plan | None = None,
+        *,
+        on_step: OnStep = lambda _step, _what: None,
+        progress: Progress | None = None,
+    ) -> Plan:
         """Do it, and return what was done. Raises as :meth:`plan` does, before anything moves; later also
         VerificationError for a version of the source that is damaged, and UnavailableError where a store fails. What
         was moved until then stays, and the next run goes on behind it.
+
+        :param plan: do just this, which somebody has seen and agreed to; what became another version since is not
+            deleted but skipped, and so is an entry into which one came. Default: what :meth:`plan` says now.
         """
-        plan = self.plan()
+        plan = self.plan() if plan is None else plan
         source = RepositoryReader(self.source)
         repository = ModelRepository(self.destination)
         destination = RepositoryReader(self.destination)
@@ -93,15 +103,23 @@ class Transfer:
             settle()
             if self.state:
                 carry_state(source, destination, step.entry, step.name, whole=step.name in plan.whole)
+        stay: dict[Step, str] = {}
         for step in plan.of("delete"):
             on_step(step, "deleting")
-            if step.number:
-                repository.models[step.name].remove_version(step.number)
-            else:
-                repository.remove(step.name)
-        return plan
+            if reason := delete_agreed(repository, destination, step):
+                stay[step] = reason
+        steps = (replace(step, action="skip", reason=stay[step]) if step in stay else step for step in plan.steps)
+        return replace(plan, steps=tuple(steps))
 
     def _wanted(self, source: RepositoryReader) -> Wanted:
         if self.rename is not None and (self.wanted is None or len(self.wanted) != 1):
             raise InvalidInputError("a new name is for one entry: name the one that gets it")
-        return dict.fromkeys(source.entries()) if self.wanted is None else self.wanted
+        if self.wanted is not None:
+            return self.wanted
+        entries = source.entries()
+        if self.delete and not entries:
+            raise NotFoundError(
+                f"{source.store.location('')} holds no entry, and everything in the destination would be deleted: is "
+                f"its name right, and its volume mounted? `gravswell rm` removes what is to go"
+            )
+        return dict.fromkeys(entries)

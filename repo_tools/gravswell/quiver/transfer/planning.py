@@ -1,6 +1,6 @@
 """What a transfer would do, and whether it may: decided from both listings, before anything moves."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,13 +10,15 @@ from gravswell.quiver.reader import RepositoryReader, VersionInfo
 
 Action = Literal["copy", "same", "skip", "delete"]
 
+_UNVERIFIED = "unverified: `gravswell import` verifies it"
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One version, or with number 0 a whole entry.
 
-    ``copy`` moves it; ``same`` is there already, byte for byte; ``skip`` was recorded by nobody, so nothing of it can
-    be checked; ``delete`` is no longer in the source.
+    ``copy`` moves it; ``same`` is there already, byte for byte; ``skip`` leaves it, for its ``reason``; ``delete`` is
+    no longer in the source. A whole entry is deleted after its versions, and only if no other has come into it.
     """
 
     action: Action
@@ -27,7 +29,9 @@ class Step:
     number: int
     size: int = 0
     digest: str | None = None
-    """The source's."""
+    """The source's; the destination's for ``delete``."""
+    reason: str = ""
+    """Why it is skipped."""
 
     def __str__(self) -> str:
         what = self.entry if not self.number else f"{self.entry}/{self.number}"
@@ -70,7 +74,7 @@ def plan_transfer(
     :param destination: None where there is no repository yet.
     :param rename: names in the destination, where they differ.
     :param delete: versions of those entries that the source does not have go.
-    :param delete_entries: entries that the source does not have go.
+    :param delete_entries: entries that are not wanted go.
     """
     steps: list[Step] = []
     conflicts: list[str] = []
@@ -89,12 +93,10 @@ def plan_transfer(
             steps.append(step)
             conflicts += [conflict] if conflict else []
         if delete and destination is not None:
-            steps += [
-                Step("delete", name, name, n, v.size, v.digest) for n, v in sorted(there.items()) if n not in versions
-            ]
+            steps += _deletes(name, (v for n, v in there.items() if n not in versions))
     if delete_entries and destination is not None:
-        kept = {rename.get(entry, entry) for entry in source.entries()}
-        steps += [Step("delete", name, name, 0) for name in sorted(present - kept)]
+        for name in sorted(present - {rename.get(entry, entry) for entry in wanted}):
+            steps += [*_deletes(name, destination.versions(name)), Step("delete", name, name, 0)]
     if destination is not None:
         conflicts += _needed(destination, steps)
     if conflicts:
@@ -104,6 +106,10 @@ def plan_transfer(
         )
     ordered = sorted(steps, key=lambda s: s.action == "delete")  # stable: the rest keeps its order
     return Plan(tuple(ordered), frozenset(rename.get(e, e) for e, numbers in wanted.items() if numbers is None))
+
+
+def _deletes(name: str, versions: Iterable[VersionInfo]) -> list[Step]:
+    return [Step("delete", name, name, v.number, v.size, v.digest) for v in sorted(versions, key=lambda v: v.number)]
 
 
 def _judge(
@@ -117,7 +123,7 @@ def _judge(
 ) -> tuple[Step, str | None]:
     step = Step("copy", entry, name, info.number, info.size, info.digest)
     if info.digest is None:
-        return Step("skip", entry, name, info.number, info.size), None
+        return Step("skip", entry, name, info.number, info.size, reason=_UNVERIFIED), None
     held = there.get(info.number)
     if held is None and info.number < floor:
         return step, f"{name}/{info.number} was in the destination before, and was removed there"
