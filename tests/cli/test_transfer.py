@@ -45,6 +45,8 @@ def test_sync_and_delete(run: Run, repo: str, model: Path, monkeypatch: pytest.M
     done = run("sync", repo, "t", "--delete", "--yes", "--entry", "m", "-o", "json")
     assert [(s["action"], s["version"]) for s in done.data["steps"]][-1] == ("delete", 3)
     assert run("export", repo, "m", model).code == 0
-    refused = run("sync", repo, "t")
+    skipped = run("sync", repo, "t")
+    assert (skipped.code, "below the next number" in " ".join(skipped.out.split())) == (0, True)
+    refused = run("copy", repo, "m/2", "t")
     assert refused.code == 4
-    assert "m/2 was in the destination before" in refused.err
+    assert "m/2 is below the next number in the destination (4)" in refused.err

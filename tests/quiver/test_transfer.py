@@ -86,11 +86,21 @@ def test_conflicts_are_all_told_before_anything_moves(
         Transfer(root, root).run()
 
 
-def test_a_number_that_was_removed_there_does_not_come_back(two: qv.Entry, root: Path, there: Path) -> None:
+def test_a_number_that_was_removed_there_does_not_come_back(
+    two: qv.Entry, root: Path, there: Path, affine: Affine
+) -> None:
+    """And is in the way of nothing else: a mirror that is pruned stays a mirror."""
     Transfer(root, there).run()
-    qv.ModelRepository(there).models["my-model"].remove_version(2)
-    with pytest.raises(ConflictError, match="my-model/2 was in the destination before"):
-        Transfer(root, there).run()
+    qv.ModelRepository(there).models["my-model"].remove_version(1)
+    two.export_version(affine(scale=9.0))
+    before = _tree(there)
+    with pytest.raises(ConflictError, match=r"my-model/1 is below the next number in the destination \(2\)"):
+        Transfer(root, there, {"my-model": [1, 3]}).run()
+    assert _tree(there) == before
+    plan = Transfer(root, there).run()
+    assert _actions(plan) == ["same my-model", "skip my-model/1", "same my-model/2", "copy my-model/3"]
+    assert "below the next number" in plan.of("skip")[0].reason
+    assert RepositoryReader(there).numbers("my-model") == [3, 2]
 
 
 def test_a_damaged_version_is_not_copied(two: qv.Entry, root: Path, there: Path) -> None:

@@ -1,7 +1,7 @@
 """What a transfer would do, and whether it may: decided from both listings, before anything moves."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gravswell.errors import ConflictError, NotFoundError
@@ -89,7 +89,9 @@ def plan_transfer(
         floor = destination.state(name)[0].next_version if destination is not None else 1
         steps.append(Step("same" if name in present else "copy", entry, name, 0))
         for info in chosen:
-            step, conflict = _judge(entry, name, info, destination=destination, there=there, floor=floor)
+            step, conflict = _judge(
+                entry, name, info, destination=destination, there=there, floor=floor, named=numbers is not None
+            )
             steps.append(step)
             conflicts += [conflict] if conflict else []
         if delete and destination is not None:
@@ -120,13 +122,20 @@ def _judge(
     destination: RepositoryReader | None,
     there: Mapping[int, VersionInfo],
     floor: int,
+    named: bool,
 ) -> tuple[Step, str | None]:
+    """The version's step, and what is in its way. One whose number is closed there, as prune leaves it, is in the way
+    only where it was ``named``: a mirror that was pruned still gets what follows.
+    """
     step = Step("copy", entry, name, info.number, info.size, info.digest)
     if info.digest is None:
         return Step("skip", entry, name, info.number, info.size, reason=_UNVERIFIED), None
     held = there.get(info.number)
     if held is None and info.number < floor:
-        return step, f"{name}/{info.number} was in the destination before, and was removed there"
+        closed = f"is below the next number in the destination ({floor}): removed there, or passed over"
+        if named:
+            return step, f"{name}/{info.number} {closed}"
+        return replace(step, action="skip", reason=closed), None
     if held is None:
         return step, None
     if destination is not None and _is_copy(destination, name, held, info, renamed=name != entry):
