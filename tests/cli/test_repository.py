@@ -14,6 +14,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LinearRegression
 
+from gravswell import quiver as qv
 from gravswell.cli.app import app
 from gravswell.errors import ConflictError, InvalidInputError, UnavailableError, VerificationError
 
@@ -248,6 +249,29 @@ def test_replacement_asks(
     assert "m with its 1 version" in result.err + result.out
     assert Path(repo, "m/1").exists() is not replaced
     assert run("add", repo, "m", "--force", "--yes").code == 0
+
+
+def test_an_entry_that_is_needed(run: Run, repo: str) -> None:
+    """The question tells who needs it; what a cluster serves takes more than a yes."""
+    entry = qv.ModelRepository.open(repo).models["m"]
+    entry.promote(1, "champion")
+    for command, question in (
+        (("rm", repo, "m"), "Remove m with its 1 version from r?"),
+        (("add", repo, "m", "--force"), "Replace m with its 1 version in r?"),
+    ):
+        assert f"champion names m/1. {question}" in run(*command, stdin="n\n").err
+        entry.pin("prod", [1])
+        for answer in ((), ("--yes",)):
+            refused = run(*command, *answer)
+            assert refused.code == ConflictError.exit_code
+            assert refused.err.startswith("error: prod serves m/1: "), "and nothing is asked first"
+        assert f"champion names m/1; prod serves m/1. {question}" in run(*command, "--even-served", stdin="n\n").err
+        assert entry.versions == [1]
+        entry.pin("prod", [])
+    entry.pin("prod", [1])
+    assert run("add", repo, "m", "--force", "--yes", "--even-served").code == 0
+    assert entry.versions == []
+    assert run("rm", repo, "m", "--yes").code == 0
 
 
 def test_names_that_look_like_markup(run: Run, model: Path) -> None:

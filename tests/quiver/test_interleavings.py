@@ -202,6 +202,23 @@ def test_an_entry_is_exported_into_while_it_is_removed(memory: Memory, prebuilt:
     interleaved(memory, lambda repo: repo.remove("m"), exporting(prebuilt), check)
 
 
+def test_an_entry_is_pinned_while_it_is_removed(memory: Memory, prebuilt: Path) -> None:
+    """Up to the write that remembers its numbers, the pin is seen; what comes later finds it decided."""
+    qv.ModelRepository(URL).add("m").export_version(prebuilt)
+    refused = []
+
+    def check(outcome: Outcome) -> None:
+        assert outcome.second is None, outcome
+        refused.append(outcome.first is not None)
+        assert outcome.first is None or isinstance(outcome.first, ConflictError), outcome
+        assert found_in(URL) == ({"m": (1,)} if outcome.first else {}), outcome
+
+    interleaved(memory, lambda repo: repo.remove("m"), lambda repo: repo.models["m"].pin("prod", [1]), check)
+    assert refused[0] is True
+    assert refused[-1] is False
+    assert refused == sorted(refused, reverse=True)
+
+
 def test_the_repository_is_deleted_during_an_export(memory: Memory, prebuilt: Path) -> None:
     qv.ModelRepository(URL).add("m").export_version(prebuilt)
 

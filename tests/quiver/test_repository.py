@@ -201,6 +201,41 @@ def test_damaged_memory_is_told_before_anything_is_changed(
     assert not root.exists(), "a deletion always ends"
 
 
+@pytest.mark.parametrize("verb", ["remove", "replace"])
+def test_an_entry_that_a_cluster_serves_goes_only_on_purpose(
+    root: Path, repo: qv.ModelRepository, entry: qv.Entry, affine: Affine, verb: str
+) -> None:
+    """An alias alone keeps no entry: who removes it all, on purpose, removes its names with it."""
+
+    def act(**how: bool) -> None:
+        if verb == "remove":
+            repo.remove("my-model", **how)
+        else:
+            repo.add("my-model", force=True, **how)
+
+    for _ in range(3):
+        entry.export_version(affine())
+    entry.promote(2, "champion")
+    entry.pin("prod", [1, 3])
+    entry.pin("dev", [3])
+    entry.remove_version(1, even_served=True)
+    before = (root / ".my-model.gravswell.json").read_bytes()
+    assert {n: (h.aliases, h.clusters) for n, h in repo.holders("my-model").items()} == {
+        2: (("champion",), ()),
+        3: ((), ("dev", "prod")),
+    }, "nobody needs what is gone"
+    with pytest.raises(ConflictError, match=r"^dev, prod serves my-model/3: .*--even-served"):
+        act()
+    assert entry.versions == [2, 3]
+    assert (root / ".my-model.gravswell.json").read_bytes() == before
+    act(even_served=True)
+    assert list(repo.models) == ([] if verb == "remove" else ["my-model"])
+    number = repo.add("my-model", force=True).export_version(affine())
+    assert number.endswith("my-model/4/model.onnx")
+    repo.models["my-model"].promote(4, "champion")
+    act()
+
+
 def test_only_an_empty_entry(repo: qv.ModelRepository, entry: qv.Entry, affine: Affine) -> None:
     entry.export_version(affine())
     with pytest.raises(ConflictError, match="has versions"):

@@ -16,6 +16,8 @@ from gravswell.cli.shared import Name, Repository, Yes, existing_entry, parse_ta
 from gravswell.cli.verifying import verify_on_server
 from gravswell.errors import ConflictError, GravswellError, NotFoundError, VerificationError
 
+EvenServed = Annotated[bool, typer.Option("--even-served", help="Also what a cluster said it serves.")]
+
 if TYPE_CHECKING:
     from gravswell.quiver.reader import RepositoryReader, VersionInfo
 
@@ -39,6 +41,7 @@ def add(
     name: Name,
     platform: Annotated[str, typer.Option(help="The kind of model.")] = "onnx",
     force: Annotated[bool, typer.Option("--force", help="Replace an entry, with all its versions.")] = False,
+    even_served: EvenServed = False,
     yes: Yes = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -47,9 +50,10 @@ def add(
 
     repository = qv.ModelRepository.open(repo)
     if force and not yes and name in repository.models:
-        typer.confirm(f"Replace {_with_versions(repository.models[name])} in {repo}?", abort=True, err=True)
+        question = f"Replace {_with_versions(repository.models[name])} in {repo}?"
+        typer.confirm(_told(repository, name, even_served=even_served) + question, abort=True, err=True)
     try:
-        entry = repository.add(name, platform, force=force)
+        entry = repository.add(name, platform, force=force, even_served=even_served)
     except ConflictError as error:
         if force:
             raise
@@ -256,13 +260,14 @@ def verify(
 def rm(
     repo: Repository,
     target: Annotated[str, typer.Argument(metavar="ENTRY[/VERSION]", help="An entry, or one version of it.")],
-    even_served: Annotated[
-        bool, typer.Option("--even-served", help="Also a version that a cluster said it serves.")
-    ] = False,
+    even_served: EvenServed = False,
     yes: Yes = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Remove an entry with all its versions, or one version. Numbers are never used again."""
+    """Remove an entry with all its versions and aliases, or one version that no alias names.
+
+    Not what a cluster said it serves, without --even-served. Numbers are never used again.
+    """
     from gravswell import quiver as qv  # noqa: PLC0415
 
     repository = qv.ModelRepository.open(repo)
@@ -270,9 +275,10 @@ def rm(
     entry = existing_entry(repository, name)
     what = _with_versions(entry) if number is None else f"{name}/{entry.version(number)}"
     if not yes:
-        typer.confirm(f"Remove {what} from {repo}?", abort=True, err=True)
+        told = _told(repository, name, even_served=even_served) if number is None else ""
+        typer.confirm(f"{told}Remove {what} from {repo}?", abort=True, err=True)
     if number is None:
-        repository.remove(name)
+        repository.remove(name, even_served=even_served)
     else:
         entry.remove_version(number, even_served=even_served)
     emit(output, {"removed": target}, lambda: Text(f"removed {what}"))
@@ -310,6 +316,21 @@ def _version_of(row: "dict[str, Any]") -> str:
 def _with_versions(entry: Any) -> str:
     count = len(entry.versions)
     return f"{entry.name} with its {count} version{'s' if count != 1 else ''}"
+
+
+def _told(repository: Any, name: str, *, even_served: bool) -> str:
+    """What stands before the question whether an entry may go: who needs its versions.
+
+    ConflictError for one that may not go, before anybody is asked.
+    """
+    from gravswell.quiver.removal import refuse_served  # noqa: PLC0415
+
+    held = repository.holders(name)
+    if not even_served:
+        refuse_served(name, held)
+    needs = [f"{', '.join(h.aliases)} names {name}/{number}" for number, h in held.items() if h.aliases]
+    needs += [f"{', '.join(h.clusters)} serves {name}/{number}" for number, h in held.items() if h.clusters]
+    return f"{'; '.join(needs)}. " if needs else ""
 
 
 def _when(moment: datetime | None) -> str:

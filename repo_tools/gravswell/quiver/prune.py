@@ -9,9 +9,9 @@ from gravswell.errors import InvalidInputError
 from gravswell.quiver.aliases import rollback_goals
 from gravswell.quiver.layout import version_folder
 from gravswell.quiver.manifest import MANIFEST
-from gravswell.quiver.pins import PINS_COUNT_FOR, pinned
+from gravswell.quiver.pins import PINS_COUNT_FOR
 from gravswell.quiver.reader import RepositoryReader, VersionInfo
-from gravswell.quiver.removal import remove_versions
+from gravswell.quiver.removal import holders, remove_versions
 from gravswell.quiver.state import EntryState
 
 GRACE = timedelta(hours=24)
@@ -161,13 +161,14 @@ def _held(
     for info in whole[:1]:
         if info != staying[0]:
             hold(info.number, "the newest of ours")
-    for alias, number in sorted(state.aliases.items()):
-        hold(number, alias)
+    needed = {info.number: holders(state, info.number, within=rules.pins_within) for info in staying}
+    for number, needs in needed.items():
+        for alias in needs.aliases:
+            hold(number, alias)
     for alias, number in sorted(rollback_goals(state).items()):
         hold(number, f"rollback of {alias} goes there")
-    clusters = pinned(state, rules.pins_within)
     for info in staying:
-        servers = [*rules.served.get(info.digest or "", ()), *clusters.get(info.number, ())]
+        servers = [*rules.served.get(info.digest or "", ()), *needed[info.number].clusters]
         if servers:
             hold(info.number, f"served by {', '.join(dict.fromkeys(servers))}")
         if info.digest is None:

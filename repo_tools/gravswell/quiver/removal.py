@@ -9,7 +9,9 @@
 Who dies on the way leaves notes, and the next removal that comes by completes what they say.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 
 from gravswell.errors import ConflictError
 from gravswell.quiver.layout import version_folder
@@ -17,6 +19,38 @@ from gravswell.quiver.pins import PINS_COUNT_FOR, pinned
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.state import EntryState
 from gravswell.quiver.stores.memory import change_state
+
+
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """Who needs a version: the aliases that name it, and the clusters that said that they serve it, by name."""
+
+    aliases: tuple[str, ...]
+    clusters: tuple[str, ...]
+
+
+def holders(state: EntryState, number: int, *, within: timedelta = PINS_COUNT_FOR) -> Holders:
+    """Who needs version ``number`` of the entry of which ``state`` is remembered; a cluster by pins seen ``within``."""
+    return Holders(
+        tuple(sorted(alias for alias, target in state.aliases.items() if target == number)),
+        tuple(pinned(state, within).get(number, ())),
+    )
+
+
+def needed(state: EntryState, numbers: Collection[int]) -> dict[int, Holders]:
+    """Those of the versions that somebody needs, ascending, but for those whose removal is decided already."""
+    found = {number: holders(state, number) for number in sorted(numbers) if number not in state.removing}
+    return {number: held for number, held in found.items() if held.aliases or held.clusters}
+
+
+def refuse_served(entry: str, held: Mapping[int, Holders]) -> None:
+    """ConflictError, naming them, if clusters serve any of these versions of the entry."""
+    served = [f"{', '.join(h.clusters)} serves {entry}/{number}" for number, h in held.items() if h.clusters]
+    if served:
+        raise ConflictError(
+            f"{'; '.join(served)}: let it serve another version first; "
+            f"even_served (--even-served) removes it all the same"
+        )
 
 
 def remove_versions(
@@ -60,15 +94,11 @@ def remove_version(reader: RepositoryReader, entry: str, number: int, *, even_se
         if number in state.removing:
             return [number]
         reader.version(entry, number)
-        aliases = sorted(alias for alias, target in state.aliases.items() if target == number)
-        if aliases:
-            raise ConflictError(f"{', '.join(aliases)} points at {entry}/{number}: move the alias first")
-        clusters = pinned(state, PINS_COUNT_FOR).get(number)
-        if clusters and not even_served:
-            raise ConflictError(
-                f"{', '.join(clusters)} serves {entry}/{number}: let it serve another version first; "
-                f"even_served (--even-served) removes it all the same"
-            )
+        held = holders(state, number)
+        if held.aliases:
+            raise ConflictError(f"{', '.join(held.aliases)} points at {entry}/{number}: move the alias first")
+        if not even_served:
+            refuse_served(entry, {number: held})
         return [number]
 
     remove_versions(reader, entry, choose)

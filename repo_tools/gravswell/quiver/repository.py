@@ -10,8 +10,10 @@ from gravswell.quiver.entry import Entry, new_config
 from gravswell.quiver.layout import CONFIG, check_name, state_key
 from gravswell.quiver.platform import Platform
 from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.removal import Holders, needed, refuse_served
+from gravswell.quiver.state import EntryState
 from gravswell.quiver.stores import Store, open_store
-from gravswell.quiver.stores.memory import forget_aliases, remember_numbers
+from gravswell.quiver.stores.memory import change_state, forget_aliases
 
 _log = logging.getLogger(__name__)
 
@@ -74,11 +76,26 @@ class ModelRepository:
         """Take up what others added and removed."""
         self._models = _Models(self._store, self._reader.entries())
 
-    def add(self, name: str, platform: Platform | str = Platform.ONNX, force: bool = False) -> Entry:
+    def holders(self, name: str) -> dict[int, Holders]:
+        """The versions of an entry that somebody needs, by number, each with the aliases and clusters that do.
+
+        NotFoundError if there is no such entry.
+        """
+        return needed(self._reader.state(name)[0], self._reader.numbers(name))
+
+    def add(
+        self,
+        name: str,
+        platform: Platform | str = Platform.ONNX,
+        force: bool = False,
+        *,
+        even_served: bool = False,
+    ) -> Entry:
         """Make an entry. ConflictError if there is one, unless ``force`` replaces it and all its versions.
 
-        The new entry goes on counting versions where the replaced one ended, and has none of its aliases. An export
-        that is under way is published in the new entry only if it took nothing from the old one.
+        That is a ConflictError too while a cluster said within a week that it serves one of them, without
+        ``even_served``. The new entry goes on counting versions where the replaced one ended, and has none of its
+        aliases. An export that is under way is published in the new entry only if it took nothing from the old one.
         """
         check_name(name)
         platform = Platform.parse(platform)
@@ -99,19 +116,21 @@ class ModelRepository:
                                 f"or replace it with force"
                             ) from None
                 if replace:
-                    self._remember(name)
+                    self._close(name, even_served=even_served)
                     self._store.publish(stage, name, replace=True)
                 forget_aliases(self._store, name)  # last: they may name versions until these are gone
         self.refresh()
         return self._models.get(name) or Entry(self._store, name)  # somebody may have removed it by now
 
-    def remove(self, name: str, *, only_empty: bool = False) -> None:
+    def remove(self, name: str, *, only_empty: bool = False, even_served: bool = False) -> None:
         """Remove an entry with all its versions, for every reader at once.
 
         Their numbers are never used again under this name: the file that remembers them stays, without the aliases. An
         export that is under way then fails with a NotFoundError. NotFoundError if there is no such entry.
 
         :param only_empty: ConflictError if it has a version, also one that somebody published a moment ago.
+        :param even_served: also one of which a cluster said within a week that it serves a version: ConflictError
+            otherwise. Aliases keep nothing here.
         """
         with self._store.exclusive():
             self._reader.state(name)  # as in add
@@ -120,31 +139,38 @@ class ModelRepository:
                 raise NotFoundError(f"there is no entry {name!r} in {self._store.location('')}; entries: {known}")
             if only_empty and self._reader.numbers(name):
                 raise ConflictError(f"{self._store.location(name)} has versions: remove it with them, or leave it")
-            self._remember(name)
+            self._close(name, even_served=even_served)
             self._store.remove_folder(name)
             forget_aliases(self._store, name)
         self.refresh()
 
-    def _remember(self, name: str) -> None:
-        try:
-            highest = max(self._reader.numbers(name), default=0)
-        except NotFoundError:
-            return  # others removed it this moment, and remembered its numbers
-        if highest:
-            remember_numbers(self._store, name, highest + 1)
+    def _close(self, name: str, *, even_served: bool) -> None:
+        """Remember the entry's numbers before they go, unless a cluster needs one of its versions: ConflictError."""
+
+        def close(state: EntryState) -> EntryState:
+            try:
+                numbers = self._reader.numbers(name)
+            except NotFoundError:
+                return state  # others removed it this moment, and remembered its numbers
+            if not even_served:
+                refuse_served(name, needed(state, numbers))
+            following = max(numbers, default=0) + 1
+            return state.model_copy(update={"next_version": max(state.next_version, following)})
+
+        change_state(self._store, name, close)
 
     def delete(self) -> None:
-        """Remove every entry and what is remembered of them, and the folder itself if nothing else is in it.
+        """Remove every entry, served or not, what is remembered of them, and the folder if nothing else is in it.
 
         Numbers are forgotten with the repository, and not before: where this is interrupted they are still remembered.
         """
         with self._store.exclusive():
             for name in self._reader.entries():
                 try:
-                    self._remember(name)
+                    self._close(name, even_served=True)
                 except VerificationError:  # what is remembered is damaged, and goes too; the removal writes it anew
                     self._store.delete(state_key(name))
-                    self._remember(name)
+                    self._close(name, even_served=True)
                 self._store.remove_folder(name)
             for name in self._store.children().files:
                 if name.startswith(".") and name == state_key(name[1:].removesuffix(".gravswell.json")):
