@@ -24,6 +24,14 @@ def test_copy(run: Run, repo: str, model: Path) -> None:
     assert run("copy", repo, "m/9", "t").code == 3
 
 
+def test_moves_of_aliases_are_told(run: Run, repo: str, model: Path) -> None:
+    assert run("export", repo, "m", model).code == 0
+    assert run("promote", repo, "m", "2", "champion").code == 0
+    assert "would move champion to m/2" in " ".join(run("sync", repo, "t", "--state", "--dry-run").out.split())
+    done = run("sync", repo, "t", "--state", "-o", "json")
+    assert done.data["aliases"] == [{"entry": "m", "alias": "champion", "version": 2, "previous": None}]
+
+
 def test_sync_and_delete(run: Run, repo: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     assert run("sync", repo, "t").code == 0

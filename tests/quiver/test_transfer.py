@@ -11,7 +11,7 @@ from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, Ve
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores.memory import remember_numbers
-from gravswell.quiver.transfer import Transfer
+from gravswell.quiver.transfer import AliasMove, Transfer
 from gravswell.quiver.verification import verify_version
 
 Affine = Callable[..., Any]
@@ -229,13 +229,70 @@ def test_the_state_goes_along_by_choice(two: qv.Entry, root: Path, there: Path) 
     state = reader.state("my-model")[0]
     assert state.aliases == {"champion": 2, "canary": 1}
     assert state.next_version == 8
-    assert state.trail("champion") == [1, 2]
+    assert state.trail("champion") == [2]  # for 1 was not there when its history was taken
     two.promote(2, "canary")
     Transfer(root, there, state=True).run()
     last = reader.state("my-model")[0].last_move("canary")
     assert last is not None
     assert (last.version, last.previous) == (2, 1)
     assert "copied" in last.reason
+
+
+def test_an_alias_never_comes_to_name_another_version(two: qv.Entry, root: Path, there: Path, affine: Affine) -> None:
+    """The numbers are the same in both, the versions are not."""
+    two.promote(1, "champion")
+    two.promote(2, "champion")
+    two.promote(1, "canary")
+    two.promote(2, "canary")
+    two.promote(1, "stable")
+    theirs = qv.ModelRepository(there).add("my-model")
+    theirs.export_version(affine(scale=11.0))
+    Transfer(root, there, {"my-model": [2]}, state=True).run()
+    state = RepositoryReader(there).state("my-model")[0]
+    assert state.aliases == {"canary": 2, "champion": 2}
+    assert (state.trail("canary"), state.trail("champion")) == ([2], [2])  # a rollback has nowhere to go
+    theirs.promote(1, "champion")
+    two.promote(1, "champion")
+    two.export_version(affine(scale=9.0))
+    plan = Transfer(root, there, {"my-model": [3]}, state=True).run()
+    assert plan.moves == []  # the source's champion is 1, which is another one here
+    assert RepositoryReader(there).aliases("my-model") == {"canary": 2, "champion": 1}
+
+
+def test_moves_of_aliases_are_in_the_plan(two: qv.Entry, root: Path, there: Path, affine: Affine) -> None:
+    two.promote(1, "champion")
+    two.promote(2, "champion")
+    remember_numbers(RepositoryReader(root).store, "my-model", 8)
+    work = Transfer(root, there, state=True)
+    assert work.plan().moves == [AliasMove("my-model", "champion", 2, None)]
+    assert work.run().moves == [AliasMove("my-model", "champion", 2, None)]
+    assert work.plan().moves == []
+    assert RepositoryReader(there).state("my-model")[0].trail("champion") == [1, 2]
+    theirs = qv.ModelRepository(there).models["my-model"]
+    theirs.export_version(affine(scale=4.0))  # 8
+    theirs.promote(8, "champion")
+    work = Transfer(root, there, state=True, delete=True)  # what champion names may go, for champion moves
+    agreed = work.plan()
+    assert [str(move) for move in agreed.moves] == ["champion to my-model/2 from my-model/8"]
+    theirs.promote(1, "champion")  # while the question stands
+    done = work.run(agreed)
+    assert done.moves == []
+    assert [str(step) for step in done.of("delete")] == ["my-model/8"]
+    assert theirs.aliases == {"champion": 1}
+
+
+def test_the_next_number_is_of_the_time_before_the_versions_were_listed(
+    two: qv.Entry, root: Path, there: Path, affine: Affine
+) -> None:
+    """What is exported while a copy runs is not passed over by it: it comes with the next one."""
+    work = Transfer(root, there, state=True)
+    agreed = work.plan()
+    for _ in range(2):
+        two.export_version(affine(scale=9.0))
+    two.remove_version(4)  # from now on the source's next number is 5
+    work.run(agreed)
+    work.run()
+    assert RepositoryReader(there).numbers("my-model") == [3, 2, 1]
 
 
 def test_the_configuration_follows_unless_it_was_edited_there(

@@ -20,7 +20,11 @@ Source = Annotated[
     str, typer.Argument(metavar="SRC", help="The repository to copy from: a path, gs://, s3:// or az://.")
 ]
 State = Annotated[
-    bool, typer.Option("--state", help="Take along aliases with their history, and for whole entries the next number.")
+    bool,
+    typer.Option(
+        "--state",
+        help="Take along the aliases of these versions with their history, and for whole entries the next number.",
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 
@@ -71,7 +75,7 @@ def sync(
     from gravswell.quiver.transfer import Transfer  # noqa: PLC0415
 
     work = Transfer(source, destination, dict.fromkeys(entry) if entry else None, delete=delete, state=state)
-    agreed = None
+    agreed = None  # what is asked about is what is done
     if delete and not yes and not dry_run:
         agreed = work.plan()
         if going := agreed.of("delete"):
@@ -106,7 +110,8 @@ def _data(plan: "Plan", dry_run: bool) -> dict[str, Any]:
         }
         for step in plan.steps
     ]
-    return {"dryRun": dry_run, "bytes": plan.size, "steps": steps}
+    moves = [{"entry": m.name, "alias": m.alias, "version": m.version, "previous": m.previous} for m in plan.moves]
+    return {"dryRun": dry_run, "bytes": plan.size, "steps": steps, "aliases": moves}
 
 
 def _text(plan: "Plan", dry_run: bool) -> Group:
@@ -119,6 +124,8 @@ def _text(plan: "Plan", dry_run: bool) -> Group:
         elif step.action == "skip":
             size = decimal(step.size) if step.size else ""
             table.add_row("skipped", Text(str(step)), size, Text(step.reason))
+    for move in plan.moves:
+        table.add_row("would move" if dry_run else "moved", Text(str(move)), "", "alias")
     same = sum(1 for step in plan.of("same") if step.number)
     moved = decimal(plan.size)
     summary = f"{moved} {'to move' if dry_run else 'moved'}, {same} version{'s' if same != 1 else ''} there already"

@@ -18,11 +18,11 @@ from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.repository import ModelRepository
 from gravswell.quiver.stores import Progress
 from gravswell.quiver.transfer.deleting import delete_agreed
-from gravswell.quiver.transfer.memory import carry_state
 from gravswell.quiver.transfer.moving import begin_entry, move_version, settle_config
 from gravswell.quiver.transfer.planning import Plan, Step, Wanted, plan_transfer
+from gravswell.quiver.transfer.remembered import AliasMove, carry
 
-__all__ = ["Plan", "Step", "Transfer"]
+__all__ = ["AliasMove", "Plan", "Step", "Transfer"]
 
 OnStep = Callable[[Step, str], None]
 """Called with a step and what is done for it: ``fetching``, ``publishing``, ``deleting``."""
@@ -45,7 +45,8 @@ class Transfer:
     """Remove what is in the destination and not in the source: versions of the wanted entries, and where all are
     wanted whole entries too. Refused where the source has no entry: that is a wrong name, or a volume that is away."""
     state: bool = False
-    """Take along aliases with their history, and for whole entries the number that the next export gets."""
+    """Take along, with their history, the aliases of those wanted versions that are copied or are there already, and
+    for whole entries the number that the next export gets."""
 
     def plan(self) -> Plan:
         """What :meth:`run` would do now.
@@ -71,6 +72,7 @@ class Transfer:
             rename=rename,
             delete=self.delete,
             delete_entries=self.delete and self.wanted is None,
+            state=self.state,
         )
 
     def run(
@@ -84,14 +86,15 @@ class Transfer:
         VerificationError for a version of the source that is damaged, and UnavailableError where a store fails. What
         was moved until then stays, and the next run goes on behind it.
 
-        :param plan: do just this, which somebody has seen and agreed to; what became another version since is not
-            deleted but skipped, and so is an entry into which one came. Default: what :meth:`plan` says now.
+        :param plan: do just this, which somebody has seen and agreed to. What became another version since is not
+            deleted but skipped, and so is an entry into which one came; an alias that somebody has moved stays.
+            Default: what :meth:`plan` says now.
         """
         plan = self.plan() if plan is None else plan
         source = RepositoryReader(self.source)
         repository = ModelRepository(self.destination)
         destination = RepositoryReader(self.destination)
-        entries = [step for step in plan.steps if not step.number and step.action != "delete"]
+        entries = [step for step in plan.steps if not step.number and step.action in ("copy", "same")]
         for step in entries:
             if step.action == "copy":
                 begin_entry(source, destination, step)
@@ -99,17 +102,16 @@ class Transfer:
         for step in plan.of("copy"):
             if step.number:
                 move_version(source, destination, step, on_step=on_step, progress=progress)
-        for step, settle in zip(entries, settles, strict=True):
+        for settle in settles:
             settle()
-            if self.state:
-                carry_state(source, destination, step.entry, step.name, whole=step.name in plan.whole)
+        remembered = tuple(carry(destination, planned) for planned in plan.remembered)
         stay: dict[Step, str] = {}
         for step in plan.of("delete"):
             on_step(step, "deleting")
             if reason := delete_agreed(repository, destination, step):
                 stay[step] = reason
         steps = (replace(step, action="skip", reason=stay[step]) if step in stay else step for step in plan.steps)
-        return replace(plan, steps=tuple(steps))
+        return Plan(tuple(steps), remembered)
 
     def _wanted(self, source: RepositoryReader) -> Wanted:
         if self.rename is not None and (self.wanted is None or len(self.wanted) != 1):

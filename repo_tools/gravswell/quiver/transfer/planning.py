@@ -7,6 +7,8 @@ from typing import Literal
 from gravswell.errors import ConflictError, NotFoundError
 from gravswell.quiver.pins import PINS_COUNT_FOR, pinned
 from gravswell.quiver.reader import RepositoryReader, VersionInfo
+from gravswell.quiver.state import EntryState
+from gravswell.quiver.transfer.remembered import AliasMove, Remembered, plan_remembered
 
 Action = Literal["copy", "same", "skip", "delete"]
 
@@ -43,12 +45,17 @@ class Plan:
     """The steps in their order: entries by name, versions ascending, what goes last."""
 
     steps: tuple[Step, ...]
-    whole: frozenset[str]
-    """Entries, by their names in the destination, of which every version is looked after."""
+    remembered: tuple[Remembered, ...] = ()
+    """What the entries will remember, where their state is taken along."""
 
     def of(self, action: Action) -> list[Step]:
         """The steps of one kind."""
         return [step for step in self.steps if step.action == action]
+
+    @property
+    def moves(self) -> list[AliasMove]:
+        """Aliases that come to name another version."""
+        return [move for remembered in self.remembered for move in remembered.moves]
 
     @property
     def size(self) -> int:
@@ -68,6 +75,7 @@ def plan_transfer(
     rename: Mapping[str, str],
     delete: bool,
     delete_entries: bool,
+    state: bool,
 ) -> Plan:
     """Compare the two. ConflictError names every version that is in the way, and those that ``delete`` may not take.
 
@@ -75,39 +83,53 @@ def plan_transfer(
     :param rename: names in the destination, where they differ.
     :param delete: versions of those entries that the source does not have go.
     :param delete_entries: entries that are not wanted go.
+    :param state: aliases, their history and the next number go along.
     """
     steps: list[Step] = []
     conflicts: list[str] = []
+    remembered: list[Remembered] = []
     present = set(destination.entries()) if destination is not None else set()
     for entry, numbers in sorted(wanted.items()):
         name = rename.get(entry, entry)
+        given = (
+            source.state(entry)[0] if state else None
+        )  # before the versions: one that is removed now is no gap in it
         versions = {v.number: v for v in source.versions(entry)}
         for number in sorted(numbers or ()):
             source.version(entry, number)  # names those that exist, if this one does not
         chosen = [versions[n] for n in sorted(versions if numbers is None else numbers)]
         there = {v.number: v for v in destination.versions(name)} if destination is not None and name in present else {}
-        floor = destination.state(name)[0].next_version if destination is not None else 1
+        here = destination.state(name)[0] if destination is not None else EntryState()
         steps.append(Step("same" if name in present else "copy", entry, name, 0))
         for info in chosen:
             step, conflict = _judge(
-                entry, name, info, destination=destination, there=there, floor=floor, named=numbers is not None
+                entry,
+                name,
+                info,
+                destination=destination,
+                there=there,
+                floor=here.next_version,
+                named=numbers is not None,
             )
             steps.append(step)
             conflicts += [conflict] if conflict else []
+        if given is not None:
+            same = {s.number for s in steps if s.name == name and s.action in ("copy", "same")}
+            remembered.append(plan_remembered(name, given, here, same=same, there=there, whole=numbers is None))
         if delete and destination is not None:
             steps += _deletes(name, (v for n, v in there.items() if n not in versions))
     if delete_entries and destination is not None:
         for name in sorted(present - {rename.get(entry, entry) for entry in wanted}):
             steps += [*_deletes(name, destination.versions(name)), Step("delete", name, name, 0)]
     if destination is not None:
-        conflicts += _needed(destination, steps)
+        conflicts += _needed(destination, steps, {(m.name, m.alias) for r in remembered for m in r.moves})
     if conflicts:
         raise ConflictError(
             f"nothing was moved: {'; '.join(conflicts)}. Versions never change and numbers are never used twice: copy "
             f"the entry under another name, or export the model anew there"
         )
     ordered = sorted(steps, key=lambda s: s.action == "delete")  # stable: the rest keeps its order
-    return Plan(tuple(ordered), frozenset(rename.get(e, e) for e, numbers in wanted.items() if numbers is None))
+    return Plan(tuple(ordered), tuple(remembered))
 
 
 def _deletes(name: str, versions: Iterable[VersionInfo]) -> list[Step]:
@@ -154,13 +176,14 @@ def _is_copy(destination: RepositoryReader, name: str, held: VersionInfo, info: 
     return origin is not None and origin.digest == info.digest
 
 
-def _needed(destination: RepositoryReader, steps: list[Step]) -> Iterator[str]:
-    """Versions that would go and are named by an alias, or served by a cluster."""
+def _needed(destination: RepositoryReader, steps: list[Step], moving: Collection[tuple[str, str]]) -> Iterator[str]:
+    """Versions that would go and are served by a cluster, or named by an alias that is not ``moving`` away."""
     for step in steps:
         if step.action != "delete" or not step.number:
             continue
         state = destination.state(step.name)[0]
-        aliases = sorted(alias for alias, number in state.aliases.items() if number == step.number)
+        named = sorted(alias for alias, number in state.aliases.items() if number == step.number)
+        aliases = [alias for alias in named if (step.name, alias) not in moving]
         clusters = pinned(state, PINS_COUNT_FOR).get(step.number) or []
         if aliases or clusters:
             yield f"{step} would be deleted, and {', '.join([*aliases, *clusters])} needs it: move that first"
