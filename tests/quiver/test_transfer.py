@@ -11,7 +11,7 @@ from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, Ve
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores.memory import remember_numbers
-from gravswell.quiver.transfer import AliasMove, Transfer
+from gravswell.quiver.transfer import AliasMove, Step, Transfer
 from gravswell.quiver.verification import verify_version
 
 Affine = Callable[..., Any]
@@ -101,6 +101,21 @@ def test_a_number_that_was_removed_there_does_not_come_back(
     assert _actions(plan) == ["same my-model", "skip my-model/1", "same my-model/2", "copy my-model/3"]
     assert "below the next number" in plan.of("skip")[0].reason
     assert RepositoryReader(there).numbers("my-model") == [3, 2]
+
+
+def test_a_number_that_is_used_while_others_are_copied_does_not_come_back(
+    two: qv.Entry, root: Path, there: Path, affine: Affine
+) -> None:
+    def used(step: Step, what: str) -> None:
+        if (step.number, what) == (2, "publishing"):
+            theirs = qv.ModelRepository(there).models["my-model"]
+            theirs.export_version(affine(scale=7.0))
+            theirs.remove_version(2)
+
+    with pytest.raises(ConflictError, match=r"my-model/2 was used since .* the next one there is 3"):
+        Transfer(root, there).run(on_step=used)
+    assert RepositoryReader(there).numbers("my-model") == [1]
+    assert _actions(Transfer(root, there).run())[-1] == "skip my-model/2"
 
 
 def test_a_damaged_version_is_not_copied(two: qv.Entry, root: Path, there: Path) -> None:

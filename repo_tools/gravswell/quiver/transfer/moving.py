@@ -65,7 +65,19 @@ def move_version(
     on_step: Callable[[Step, str], None],
     progress: Progress | None,
 ) -> None:
-    """Move one version. VerificationError if it is not what its manifest says, or changed since it was planned."""
+    """Move one version. VerificationError if it is not what its manifest says, or changed since it was planned;
+    ConflictError if its number was used in the destination since.
+    """
+
+    def check() -> None:
+        """A number that was used and is free again is seen in nothing but what is remembered."""
+        following = destination.state(step.name)[0].next_version
+        if step.number < following:
+            raise ConflictError(
+                f"{destination.store.location(version_folder(step.name, step.number))} was used since the plan was "
+                f"made, and no number is used twice: the next one there is {following}"
+            )
+
     with destination.store.staging() as stage:
         copy = stage / str(step.number)
         on_step(step, "fetching")
@@ -80,7 +92,7 @@ def move_version(
                 raw = _rename(copy, step, raw)
         on_step(step, "publishing")
         folder = version_folder(step.name, step.number)
-        destination.store.publish(copy, folder, copy_of=digest_of(raw), progress=progress)
+        destination.store.publish(copy, folder, copy_of=digest_of(raw), check=check, progress=progress)
 
 
 def _rename(copy: Path, step: Step, raw: bytes) -> bytes:
