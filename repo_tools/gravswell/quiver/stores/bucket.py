@@ -76,12 +76,7 @@ class BucketStore(Store):
 
     def view(self, folder: str = "") -> Listing:
         """See :meth:`Store.view`. One list call for each thousand objects."""
-        start = self._prefix + (f"{check_key(folder)}/" if folder else "")
-        cut = len(self._prefix)
-        return Listing(
-            (ObjectInfo(o.key[cut:], o.size, o.modified, o.etag) for o in self._objects.list(start) if o.key[cut:]),
-            url=self.url,
-        )
+        return self._listing(self._objects.list(self._prefix + (f"{check_key(folder)}/" if folder else "")))
 
     def children(self, folder: str = "") -> Children:
         """See :meth:`Store.children`."""
@@ -140,12 +135,11 @@ class BucketStore(Store):
 
     def remove_root(self) -> bool:
         """See :meth:`Store.remove_root`. Tombstones go too: a writer that slept through it finds its claim gone."""
-        view = self.view()
-        if view.visible:
+        left = self._objects.list(self._prefix)  # once: what others put here since is not ours to judge
+        if self._listing(left).visible:
             return False
-        left = [o.key for o in self._objects.list(self._prefix)]
         if left:
-            self._objects.delete(left)
+            self._objects.delete([o.key for o in left])
         return True
 
     def staging(self) -> AbstractContextManager[Path]:
@@ -363,6 +357,12 @@ class BucketStore(Store):
         self._delete(f"{entry}/{number}/{MANIFEST}" for number in passing)
 
     # -- inside
+
+    def _listing(self, objects: Iterable[ObjectInfo]) -> Listing:
+        cut = len(self._prefix)
+        return Listing(
+            (ObjectInfo(o.key[cut:], o.size, o.modified, o.etag) for o in objects if o.key[cut:]), url=self.url
+        )
 
     def _key(self, key: str) -> str:
         return self._prefix + check_key(key)

@@ -1,8 +1,9 @@
 """One flat listing of a bucket, asked as if it were a tree of folders.
 
 Three things that are objects are hidden here: folder markers (empty objects that tools make to show a folder),
-tombstones, and what lies beside a tombstone. A tombstone is an *empty* ``.manifest.json``. It takes a version out of
-every reader's sight in one write, and out of reach of a writer that would still complete it; its number stays taken.
+tombstones, and what lies beside a tombstone. A tombstone is an *empty* ``.manifest.json`` in the folder of a version,
+``ENTRY/NUMBER``. It takes a version out of every reader's sight in one write, and out of reach of a writer that would
+still complete it; its number stays taken.
 """
 
 import itertools
@@ -11,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from gravswell.errors import NotFoundError
-from gravswell.quiver.layout import check_key
+from gravswell.quiver.layout import check_key, parse_version
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.stores.base import Children, FileInfo
 from gravswell.quiver.stores.objects import ObjectInfo, parents
@@ -25,11 +26,9 @@ class Listing:
         known = {o.key: o for o in objects}
         folders = {parent for key in known for parent in parents(key)}
         self.buried = {
-            key.removesuffix(f"/{MANIFEST}")
-            for key, info in known.items()
-            if info.size == 0 and key.endswith(f"/{MANIFEST}")
+            key.removesuffix(f"/{MANIFEST}") for key, info in known.items() if info.size == 0 and _is_mark(key)
         }
-        """Folders that have a tombstone."""
+        """Folders of versions that have a tombstone."""
         self.objects = {
             key: info
             for key, info in sorted(known.items())
@@ -70,3 +69,9 @@ class Listing:
         if folder and not found:
             raise NotFoundError(f"{self._url}/{folder} is not there")
         return found
+
+
+def _is_mark(key: str) -> bool:
+    """Whether ``key`` is a version's manifest. In a bucket that others use too, the same name elsewhere is theirs."""
+    parts = key.split("/")
+    return len(parts) == 3 and parts[2] == MANIFEST and parse_version(parts[1]) is not None
