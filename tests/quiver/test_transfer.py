@@ -224,7 +224,7 @@ def test_an_entry_that_is_needed_is_not_deleted(two: qv.Entry, root: Path, there
     other = qv.ModelRepository(there).add("other")
     other.export_version(affine())
     other.promote(1, "champion")
-    with pytest.raises(ConflictError, match="other/1 would be deleted, and champion needs it"):
+    with pytest.raises(ConflictError, match="other/1 would be deleted, and champion needs it; take its alias away"):
         Transfer(root, there, delete=True).run()
     assert RepositoryReader(there).entries() == ["other"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gravswell.errors import ConflictError, NotFoundError
-from gravswell.quiver.pins import PINS_COUNT_FOR, pinned
 from gravswell.quiver.reader import RepositoryReader, VersionInfo
+from gravswell.quiver.removal import needed
 from gravswell.quiver.state import EntryState
 from gravswell.quiver.transfer.remembered import AliasMove, Remembered, plan_remembered
 
@@ -91,9 +91,8 @@ def plan_transfer(
     present = set(destination.entries()) if destination is not None else set()
     for entry, numbers in sorted(wanted.items()):
         name = rename.get(entry, entry)
-        given = (
-            source.state(entry)[0] if state else None
-        )  # before the versions: one that is removed now is no gap in it
+        # before the versions: the next number must not pass over one that is exported from now on
+        given = source.state(entry)[0] if state else None
         versions = {v.number: v for v in source.versions(entry)}
         for number in sorted(numbers or ()):
             source.version(entry, number)  # names those that exist, if this one does not
@@ -121,15 +120,21 @@ def plan_transfer(
     if delete_entries and destination is not None:
         for name in sorted(present - {rename.get(entry, entry) for entry in wanted}):
             steps += [*_deletes(name, destination.versions(name)), Step("delete", name, name, 0)]
-    if destination is not None:
-        conflicts += _needed(destination, steps, {(m.name, m.alias) for r in remembered for m in r.moves})
-    if conflicts:
-        raise ConflictError(
-            f"nothing was moved: {'; '.join(conflicts)}. Versions never change and numbers are never used twice: copy "
-            f"the entry under another name, or export the model anew there"
-        )
+    moves = [move for planned in remembered for move in planned.moves]
+    _refuse(conflicts, list(_needed(destination, steps, moves)) if destination is not None else [])
     ordered = sorted(steps, key=lambda s: s.action == "delete")  # stable: the rest keeps its order
     return Plan(tuple(ordered), tuple(remembered))
+
+
+def _refuse(conflicts: list[str], held: list[str]) -> None:
+    """ConflictError with all that is in the way, and the way out of each kind."""
+    told: list[str] = []
+    if conflicts:
+        told += [*conflicts, "copy the entry under another name, or export the model anew there"]
+    if held:
+        told += [*held, "take its alias away (`gravswell unalias`), or let the cluster serve another version"]
+    if told:
+        raise ConflictError(f"nothing was moved: {'; '.join(told)}")
 
 
 def _deletes(name: str, versions: Iterable[VersionInfo]) -> list[Step]:
@@ -176,14 +181,15 @@ def _is_copy(destination: RepositoryReader, name: str, held: VersionInfo, info: 
     return origin is not None and origin.digest == info.digest
 
 
-def _needed(destination: RepositoryReader, steps: list[Step], moving: Collection[tuple[str, str]]) -> Iterator[str]:
-    """Versions that would go and are served by a cluster, or named by an alias that is not ``moving`` away."""
+def _needed(destination: RepositoryReader, steps: list[Step], moves: Collection[AliasMove]) -> Iterator[str]:
+    """Versions that would go and are served by a cluster, or named by an alias that is not among ``moves``."""
+    moving = {(move.name, move.alias) for move in moves}
+    going: dict[str, list[int]] = {}
     for step in steps:
-        if step.action != "delete" or not step.number:
-            continue
-        state = destination.state(step.name)[0]
-        named = sorted(alias for alias, number in state.aliases.items() if number == step.number)
-        aliases = [alias for alias in named if (step.name, alias) not in moving]
-        clusters = pinned(state, PINS_COUNT_FOR).get(step.number) or []
-        if aliases or clusters:
-            yield f"{step} would be deleted, and {', '.join([*aliases, *clusters])} needs it: move that first"
+        if step.action == "delete" and step.number:
+            going.setdefault(step.name, []).append(step.number)
+    for name, numbers in going.items():
+        for number, held in needed(destination.state(name)[0], numbers).items():
+            who = [*(alias for alias in held.aliases if (name, alias) not in moving), *held.clusters]
+            if who:
+                yield f"{name}/{number} would be deleted, and {', '.join(who)} needs it"
