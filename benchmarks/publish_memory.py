@@ -2,7 +2,8 @@
 
 ``python benchmarks/publish_memory.py`` takes a folder, and a bucket of each kind on servers that it starts here
 (fake-gcs-server and azurite hold all of it in memory, versitygw on a disk); ``--to local --to s3`` only these, ``--to
-URL`` any other. ``--gigabytes 3`` needs five times that on the disk of TMPDIR.
+URL`` any other, in a folder ``gravswell-benchmark`` there, which must not hold anything and is deleted afterwards.
+``--gigabytes 3`` needs five times that on the disk of TMPDIR, and twice that at the URL.
 
 - *export*: ``export_version`` of an ONNX file: the model is proved in ONNX Runtime, hashed and published. The runtime
   holds the model, so what counts is the peak above the model's own size. The bar: 500 MB.
@@ -27,6 +28,7 @@ from onnx import TensorProto, helper
 from store_transfer import SERVERS, served
 
 BAR = 500e6
+FOLDER = "gravswell-benchmark"
 WIDTH = 8192
 
 
@@ -56,7 +58,7 @@ def main() -> None:
 
 @contextmanager
 def place(target: str, folder: Path) -> Iterator[str]:
-    """A repository's URL."""
+    """The URL of a repository that is empty, and gone afterwards."""
     if target in SERVERS:
         with served(target, folder) as url:
             yield f"{url}/memory"
@@ -64,7 +66,25 @@ def place(target: str, folder: Path) -> Iterator[str]:
         yield str(folder / "repository")
         shutil.rmtree(folder / "repository")
     else:
-        yield target
+        with own_folder(target) as url:
+            yield url
+
+
+@contextmanager
+def own_folder(url: str) -> Iterator[str]:
+    """A repository of ours beside whatever is at ``url``; SystemExit if there is one already."""
+    from gravswell import quiver as qv  # noqa: PLC0415 - here, and in the steps: not in every child
+    from gravswell.quiver.stores import open_store  # noqa: PLC0415
+
+    own = f"{url.rstrip('/')}/{FOLDER}"
+    found = open_store(own, create=True).children()
+    held = ", ".join((*found.folders, *found.files))
+    if held:
+        raise SystemExit(f"{own} holds {held}: delete what an earlier run left there, or give another URL")
+    try:
+        yield own
+    finally:
+        qv.ModelRepository(own).delete()
 
 
 def show(url: str, step: str, extra: float, above: str) -> None:

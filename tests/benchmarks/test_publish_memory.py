@@ -1,0 +1,79 @@
+"""What the benchmark does in a repository of the user's: the whole of it, with a tiny model, in this process."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from gravswell import quiver as qv
+from gravswell.errors import UnavailableError
+from gravswell.quiver import stores
+from gravswell.quiver.stores import Create, open_store
+
+from ..quiver.stores.memory_objects import Memory, MemoryObjects
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
+    """What every bucket holds."""
+    memory = Memory()
+    monkeypatch.setattr(stores, "_objects", lambda *_: MemoryObjects(memory))
+    return memory
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, memory: Memory) -> str:
+    """The user's own repository, with one entry."""
+    url = str(tmp_path / "models") if request.param == "folder" else "gs://memory/models"
+    qv.ModelRepository(url).add("mine")
+    return url
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch, url: str) -> ModuleType:
+    """The script as a module, called with ``--to URL``; its steps run here."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module("publish_memory")
+    monkeypatch.setattr(module, "WIDTH", 8)
+    monkeypatch.setattr(module, "peak", lambda step, *arguments: module.STEPS[step](*(arguments or ())) or 0.0)
+    monkeypatch.setattr(sys, "argv", ["publish_memory.py", "--gigabytes", "1e-6", "--to", url])
+    return module
+
+
+def everything(url: str) -> tuple[stores.Children, set[str]]:
+    """Folders too, also empty ones."""
+    store = open_store(url)
+    return store.children(), {file.path for file in store.walk("")}
+
+
+def test_it_leaves_what_was_there(benchmark: ModuleType, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = everything(url)
+    for _ in range(2):
+        benchmark.main()
+        said = capsys.readouterr().out
+        assert [f"{url}/gravswell-benchmark {step}: " in said for step in ("export", "publish", "fetch")] == [True] * 3
+        assert everything(url) == before
+
+
+def test_it_clears_up_when_it_fails(benchmark: ModuleType, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: str) -> None:
+        raise UnavailableError("the network is gone")
+
+    before = everything(url)
+    monkeypatch.setitem(benchmark.STEPS, "fetch", failing)
+    with pytest.raises(UnavailableError):
+        benchmark.main()
+    assert everything(url) == before
+
+
+def test_it_takes_no_place_that_is_not_empty(benchmark: ModuleType, url: str) -> None:
+    qv.ModelRepository(f"{url}/gravswell-benchmark")
+    open_store(f"{url}/gravswell-benchmark").write("notes.txt", b"theirs", Create())
+    before = everything(url)
+    with pytest.raises(SystemExit, match=r"gravswell-benchmark holds notes.txt: "):
+        benchmark.main()
+    assert everything(url) == before
