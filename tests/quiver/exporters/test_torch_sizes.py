@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+import sympy
 import torch
 from torch import nn
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError
+from gravswell.quiver.exporters import torch_sizes
+from gravswell.quiver.exporters.base import InputSpec
 
 ROWS = {"x": (None, 8)}
 LENGTHS = {"x": (None, None, 8)}
@@ -106,6 +109,55 @@ def test_limits_of_the_module_itself_are_none_of_the_graph(
     (y,) = ort.InferenceSession(path).run(None, {"x": x})
     with torch.no_grad():
         np.testing.assert_allclose(y, model.eval()(torch.from_numpy(x)).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def cat(mask: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.cat([a, b], 1) * mask
+
+
+def squared(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return x.sum(1) + y.sum(1) if x.shape[1] ** 2 == y.shape[1] else x.sum(1)
+
+
+@pytest.mark.parametrize(
+    ("forward", "shapes", "condition"),
+    [
+        (cat, {"mask": (2, 64), "a": (2, 31), "b": (2, 33)}, {"(a.shape[1] + b.shape[1])", "mask.shape[1]"}),
+        (squared, {"y": (2, 64), "x": (2, 8)}, {"x.shape[1]*x.shape[1]", "y.shape[1]"}),
+    ],
+)
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_size_that_torch_composes_of_others(
+    forward: Callable[..., torch.Tensor], shapes: dict[str, tuple[int, ...]], condition: set[str], deferred: bool
+) -> None:
+    """Without deferring, as torch may do by itself, it puts ``s1 + s2`` in the place of the first input's size."""
+    given = {name: torch.ones(shape) for name, shape in shapes.items()}
+    dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(
+        type("Given", (nn.Module,), {"forward": staticmethod(forward)})(),
+        tuple(given.values()),
+        dynamic_shapes=tuple(dims for _ in given),
+        prefer_deferred_runtime_asserts_over_guards=deferred,
+    )
+    specs = [InputSpec(name, None, (None, None)) for name in given]
+    found = torch_sizes.assumptions(program, specs, {name: tensor.numpy() for name, tensor in given.items()})
+    assert condition in {frozenset(assumption.condition.split(" == ")) for assumption in found}
+
+
+def test_a_size_without_a_solution_takes_its_conditions_along(caplog: pytest.LogCaptureFixture) -> None:
+    x, y, s, t, u = sympy.symbols("x y s t u", integer=True, positive=True)
+    own, conditions = torch_sizes._solved({y: s + t, x: u, sympy.Symbol("z"): 2 * u})
+    assert (own, conditions) == ({u: x}, [sympy.Eq(sympy.Symbol("z"), 2 * x)])
+    assert "torch takes y for s + t of its own" in caplog.text
+
+
+def test_conditions_that_cannot_be_read_are_told(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where another version of torch keeps them elsewhere."""
+    monkeypatch.setattr(torch_sizes, "_conditions", lambda program, specs: program.guards_of_another_torch)
+    with pytest.raises(
+        ExportError, match=r"took for granted of the sizes cannot be read \(AttributeError.*declare num"
+    ):
+        entry.export_version(Tailed(lambda x, y: y), LENGTHS)
 
 
 def test_a_traced_model_is_proved_far_from_its_example(entry: qv.Entry) -> None:

@@ -79,7 +79,13 @@ def export(request: ExportRequest, specs: tuple[InputSpec, ...], batches: Sequen
     except Exception as error:  # noqa: BLE001 - torch.export raises errors of many kinds
         reason = described(error, 200)
     else:
-        assumed = assumptions(program.exported_program, call.specs, batches[0])
+        try:
+            assumed = assumptions(program.exported_program, call.specs, batches[0])
+        except Exception as error:  # parts of torch that are not public, and may differ in another version
+            raise ExportError(
+                f"what torch {torch.__version__} took for granted of the sizes cannot be read ({described(error)}), so "
+                f"that the graph cannot be proved for others; declare numbers in place of None in input_shapes"
+            ) from error
         return Made(proto, f"torch.onnx {torch.__version__}", tuple(assumed))
     try:
         with _quiet():

@@ -6,6 +6,7 @@ it: there a longer input is answered, by the wrong branch. Most conditions are h
 itself: a kernel's width, a table of 512 positions. Which they are is seen by asking the module beyond them.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from gravswell.quiver.exporters.sampling import FAR_ROWS, is_batched
 
 MOST_VALUES = 1 << 22
 """Of all inputs together, when sizes are tried that break a condition."""
+
+_log = logging.getLogger(__name__)
 
 Sizes = Mapping[Any, int]
 """Sizes by the symbol of their dimension, one for each dynamic dim of each input."""
@@ -49,29 +52,17 @@ def _conditions(program: torch.export.ExportedProgram, specs: Sequence[InputSpec
     """Expressions over the symbols of the dynamic dims, all true at the example's sizes."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     values = [nodes[name].meta["val"] for name in program.graph_signature.user_inputs if name in nodes]
-    own: dict[Any, Any] = {}
-    found: list[Any] = []
+    sizes: dict[Any, Any] = {}
     environment = None
     for value, spec in zip(values, specs, strict=True):
         for axis, dim in enumerate(spec.shape):
             size = value.shape[axis]
-            if dim is not None or not isinstance(size, torch.SymInt):  # one that became a number is seen in the graph
-                continue
-            symbol = _symbol(spec, axis)
-            environment = size.node.shape_env
-            expression = size.node.expr
-            unknown = expression.free_symbols - set(own)
-            if not unknown:
-                found.append(sympy.Eq(symbol, expression.xreplace(own)))
-                continue
-            (inner,) = unknown
-            (solution,) = sympy.solve(expression.xreplace(own) - symbol, inner)
-            numerator, denominator = sympy.fraction(solution)
-            own[inner] = solution
-            if denominator != 1:
-                found.append(sympy.Eq(Mod(numerator, denominator), 0))
+            if dim is None and isinstance(size, torch.SymInt):  # one that became a number is seen in the graph
+                environment = size.node.shape_env
+                sizes[_symbol(spec, axis)] = size.node.expr
     if environment is None:
         return []
+    own, found = _solved(sizes)
     for inner, bounds in program.range_constraints.items():
         found += [sympy.Ge(inner, bounds.lower), *([sympy.Le(inner, bounds.upper)] if bounds.upper.is_Integer else [])]
     found += [assertion.expr for group in environment.deferred_runtime_asserts.values() for assertion in group]
@@ -79,6 +70,33 @@ def _conditions(program: torch.export.ExportedProgram, specs: Sequence[InputSpec
     conditions = dict.fromkeys(environment.replace(condition).xreplace(own) for condition in found)
     known = {_symbol(spec, axis) for spec, axis in _dynamic(specs)}
     return [c for c in conditions if c.free_symbols and c.free_symbols <= known]
+
+
+def _solved(sizes: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[Any]]:
+    """torch's own symbols by the dims' (``sizes``: the other way), and the conditions under which there are such dims.
+
+    A size may be composed of others, as of a mask for two inputs in a row: those that are one symbol come first. A
+    symbol that is found in no way is left out.
+    """
+    own: dict[Any, Any] = {}
+    found: list[Any] = []
+    for symbol, size in sorted(sizes.items(), key=lambda item: (len(item[1].free_symbols), not item[1].is_Symbol)):
+        unknown = size.free_symbols - set(own)
+        expression = size.xreplace(own)
+        if not unknown:
+            found.append(sympy.Eq(symbol, expression))
+            continue
+        try:
+            (inner,) = unknown
+            (solution,) = sympy.solve(expression - symbol, inner)
+        except (ValueError, NotImplementedError):  # not one unknown, not one solution, or no way to it
+            _log.warning("torch takes %s for %s of its own sizes: no condition on those is tried", symbol, size)
+            continue
+        own[inner] = solution
+        numerator, denominator = sympy.fraction(solution)
+        if denominator != 1:
+            found.append(sympy.Eq(Mod(numerator, denominator), 0))
+    return own, found
 
 
 def _dynamic(specs: Sequence[InputSpec]) -> Iterator[tuple[InputSpec, int]]:
