@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import tritonclient.grpc as triton
 from sklearn.datasets import load_digits
@@ -13,6 +12,7 @@ from torch import nn
 from gravswell import quiver as qv
 from gravswell.quiver.golden import compare, load_golden
 from gravswell.quiver.manifest import GOLDEN
+from gravswell.serving.samples import joined, pieces
 from gravswell.serving.triton import EmbeddedTriton
 
 
@@ -56,10 +56,12 @@ def _reproduce(client: triton.InferenceServerClient, name: str, entry: qv.Entry)
     samples = load_golden(Path(entry.versions[-1].location).parent / GOLDEN)
     assert len(samples) >= 3  # an estimator gets one more, on its own scale
     for sample in samples:
-        inputs = []
-        for key, array in sample.inputs.items():
-            inputs.append(triton.InferInput(key, array.shape, types[key]))
-            inputs[-1].set_data_from_numpy(array)
-        answer = client.infer(name, inputs)
-        got = {key: np.reshape(answer.as_numpy(key), array.shape) for key, array in sample.outputs.items()}
-        compare(sample.outputs, got)
+        answers = []
+        for piece in pieces(sample.inputs, entry.config.max_batch_size):
+            inputs = []
+            for key, array in piece.items():
+                inputs.append(triton.InferInput(key, array.shape, types[key]))
+                inputs[-1].set_data_from_numpy(array)
+            answer = client.infer(name, inputs)
+            answers.append({key: answer.as_numpy(key) for key in sample.outputs})
+        compare(sample.outputs, joined(answers, sample.outputs))

@@ -68,6 +68,8 @@ def test_what_is_served_is_not_pruned(place, entry):
         verdict["version"]: (verdict["goes"], verdict["reasons"]) for verdict in json.loads(pruned.stdout)["versions"]
     }
     assert [number for number, (goes, _) in verdicts.items() if goes] == [2]
-    assert verdicts[1] == (False, [f"served by {place.namespace}/server"])
+    goes, (reason,) = verdicts[1]
+    assert not goes
+    assert f"{place.namespace}/server" in reason  # and whatever of this cluster serves the very same version
     assert entry.versions == [1, 3]
     assert place.answer() == 1.0

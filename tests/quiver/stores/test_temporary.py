@@ -1,8 +1,9 @@
 """The folder in which a version for a bucket is built."""
 
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,20 +19,21 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _die(folder: str) -> None:
-    tempfile.tempdir = folder
-    with temporary_stage() as stage:
-        (stage / "model.onnx").write_bytes(b"half")
-        os.kill(os.getpid(), signal.SIGKILL)
+DIE = """
+import os, signal
+from gravswell.quiver.stores.temporary import temporary_stage
+with temporary_stage() as stage:
+    (stage / "model.onnx").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_what_a_killed_writer_left_goes_and_a_living_one_s_stays(temporary: Path) -> None:
     with temporary_stage() as living:
         (living / "model.onnx").write_bytes(b"whole")
-        writer = multiprocessing.get_context("spawn").Process(target=_die, args=(str(temporary),))
-        writer.start()
-        writer.join(60)
-        assert writer.exitcode == -signal.SIGKILL
+        environment = os.environ | {"TMPDIR": str(temporary)}
+        writer = subprocess.run([sys.executable, "-c", DIE], env=environment, timeout=60, check=False)
+        assert writer.returncode == -signal.SIGKILL
         assert len([*temporary.rglob("model.onnx")]) == 2
         with temporary_stage() as stage:
             assert not [*stage.iterdir()]
