@@ -1,6 +1,7 @@
 """Sizes that no example has: a graph that is right only for some of them is never published."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 
 from gravswell import quiver as qv
-from gravswell.errors import ExportError
+from gravswell.errors import ExportError, VerificationError
 from gravswell.quiver.exporters import torch_sizes
 from gravswell.quiver.exporters.base import InputSpec
+from gravswell.quiver.exporters.proof import open_session, prove
 
 ROWS = {"x": (None, 8)}
 LENGTHS = {"x": (None, None, 8)}
@@ -109,6 +111,29 @@ def test_limits_of_the_module_itself_are_none_of_the_graph(
     (y,) = ort.InferenceSession(path).run(None, {"x": x})
     with torch.no_grad():
         np.testing.assert_allclose(y, model.eval()(torch.from_numpy(x)).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_beyond_is_held_to_the_scales_of_the_others(entry: qv.Entry) -> None:
+    """Where the others are tens of thousands, what is near zero in a small one is rounding."""
+    path = entry.export_version(nn.Flatten(), {"x": (None, None, 1)}, ["y"])
+    prove(
+        open_session(Path(path)),
+        [{"x": np.full((2, length, 1), 3e4, np.float32)} for length in (32, 64)],
+        lambda batch: {"y": batch["x"][:, :, 0] + np.float32(0.02)},
+        framework="one that rounds",
+        inputs="random",
+        batched=True,
+        rows_apart=False,
+        rtol=None,
+        atol=None,
+        beyond=[("x.shape[1] >= 2", {"x": np.zeros((1, 1, 1), np.float32)})],
+    )
+
+
+def test_chance_is_told_before_sizes(entry: qv.Entry) -> None:
+    model = Tailed(lambda x, y: (y if x.shape[1] < 100 else y * 2) + torch.rand_like(y))
+    with pytest.raises(VerificationError, match="another answer each time"):
+        entry.export_version(model, LENGTHS)
 
 
 def cat(mask: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ from gravswell.quiver.exporters.base import (
     described,
 )
 from gravswell.quiver.exporters.onnx_model import OnnxExporter
-from gravswell.quiver.exporters.proof import Proof, open_session, prove, prove_beyond, run, session_inputs
+from gravswell.quiver.exporters.proof import Proof, open_session, prove, run, session_inputs
 from gravswell.quiver.exporters.sampling import (
     PLANS,
     far_shapes,
@@ -110,9 +110,6 @@ def build(
         session = open_session(path)
         _check_inputs(session, specs)
         stage("verifying in ONNX Runtime")
-        for assumption in exported.assumptions:
-            beyond = resized(batches, assumption.shapes, given=bool(request.samples))
-            prove_beyond(session, beyond, assumption.condition, exported.reference, rtol=rtol, atol=atol)
         proof = prove(
             session,
             batches,
@@ -124,6 +121,10 @@ def build(
             rtol=rtol,
             atol=atol,
             ailing=exported.ailing,
+            beyond=(
+                (assumption.condition, resized(batches, assumption.shapes, given=bool(request.samples)))
+                for assumption in exported.assumptions
+            ),
         )
     save_golden(folder / GOLDEN, proof.samples)
     return Built(proof, graph.default_opset(proto), proto.ir_version, exported.exporter, exported.framework)

@@ -1,6 +1,6 @@
 """The proof: the exported file, run in ONNX Runtime, answers as the framework does, at every batch size."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,12 +94,14 @@ def prove(
     rtol: float | None,
     atol: float | None,
     ailing: Callable[[], str] = str,
+    beyond: Iterable[tuple[str, Inputs]] = (),
 ) -> Proof:
     """Run the graph on ``batches`` and compare with ``reference``.
 
     ``inputs``: whose the batches are, for the record. ``batched``: the first dim was declared dynamic, so each size
     must run. ``rows_apart``: also prove that a row's answer does not depend on the rows beside it, which a server that
     mixes requests into batches needs. ``ailing``: what is wrong with the model, for the message that it says nothing.
+    ``beyond``: conditions that the exporter took for granted, each with a batch that does not meet it.
     """
     taken = session_inputs(session)
     outputs = session_outputs(session)
@@ -110,6 +112,8 @@ def prove(
     scales = column_scales(wanted)
     agree = partial(compare, rtol=rtol, atol=atol, scales=scales)
     _prove_repeatable(session, batches[0], answers[0], agree)  # first: chance explains every other difference
+    for condition, batch in beyond:  # explains those differences that a batch of other sizes makes
+        _prove_beyond(session, batch, condition, reference, scales, rtol=rtol, atol=atol)
     samples: list[Sample] = []
     errors: dict[str, OutputError] = {}
     for batch, got, expected in zip(batches, answers, wanted, strict=True):
@@ -144,11 +148,12 @@ def prove(
     return Proof(signature, _affordable(samples), record, batchable)
 
 
-def prove_beyond(
+def _prove_beyond(
     session: ort.InferenceSession,
     batch: Inputs,
     condition: str,
     reference: Callable[[Inputs], Outputs],
+    scales: Outputs,
     *,
     rtol: float | None,
     atol: float | None,
@@ -156,6 +161,7 @@ def prove_beyond(
     """Show that the graph is right also where ``condition``, which the exporter took for granted, is not met.
 
     It is too where the model itself refuses such a batch: then nobody is answered wrongly whom it would answer.
+    ``scales``: those of the proof's batches, among which this one is too small to judge by itself.
     """
     try:
         expected = reference(batch)
@@ -164,7 +170,8 @@ def prove_beyond(
     sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in batch.items())
     try:
         got = run(session, batch)
-        compare(_in_types_of(got, expected), got, rtol, atol)
+        wanted = _in_types_of(got, expected)
+        compare(wanted, got, rtol, atol, column_scales([scales, wanted]))
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's own errors share no base
         why = str(error) if isinstance(error, VerificationError) else f"it does not run: {described(error)}"
         raise ExportError(
