@@ -1,5 +1,6 @@
 """Sizes that no example has: a graph that is right only for some of them is never published."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,40 @@ def test_a_size_at_which_the_module_computes_otherwise_is_found(
     with pytest.raises(ExportError, match=rf"right only while {condition} .*declare a number.*torch\.cond"):
         entry.export_version(Tailed(tail), shapes)
     assert entry.versions == []
+
+
+def patches(x: torch.Tensor) -> torch.Tensor:
+    y = x.reshape(x.shape[0], -1, 8, 8).sum(2)
+    return y * 2 if x.shape[1] > 300 else y
+
+
+def windows(x: torch.Tensor) -> torch.Tensor:
+    y = x.reshape(x.shape[0], x.shape[1] // 8, 8, 8).sum(2)
+    return y * 2 if x.shape[1] < 20 else y
+
+
+@pytest.mark.parametrize(("forward", "condition"), [(patches, "x.shape[1] <= 300"), (windows, "x.shape[1] >= 20")])
+def test_a_branch_among_the_multiples_of_eight_alone(
+    entry: qv.Entry, forward: Callable[..., torch.Tensor], condition: str
+) -> None:
+    """The module refuses what is right behind the bound, and that proves nothing."""
+    model = type("Given", (nn.Module,), {"forward": staticmethod(forward)})()
+    with pytest.raises(ExportError, match=rf"right only while {re.escape(condition)},"):
+        entry.export_version(model, LENGTHS)
+    assert entry.versions == []
+
+
+def test_a_branch_on_the_length_of_two_inputs() -> None:
+    """They are changed together, and both sizes behind the bound are asked for."""
+    x, mask = (sympy.Symbol(f"{name}.shape[1]", integer=True, positive=True) for name in ("x", "mask"))
+    groups = torch_sizes._joined([[], [x], [mask]], [sympy.Eq(mask, x)])
+    assert [sorted(map(str, group)) for group in groups] == [[], ["mask.shape[1]", "x.shape[1]"]]
+
+
+def test_a_bound_on_a_part_of_a_size_is_found() -> None:
+    x = sympy.Symbol("x", integer=True, positive=True)
+    (sizes, *_) = torch_sizes._breaking(x / 8 <= 37, [[], [x]], {x: 32}, [])
+    assert sizes == {x: 297}
 
 
 def test_sizes_of_two_inputs_that_happen_to_be_alike(entry: qv.Entry) -> None:

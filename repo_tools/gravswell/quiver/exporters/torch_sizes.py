@@ -9,6 +9,7 @@ itself: a kernel's width, a table of 512 positions. Which they are is seen by as
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]  # comes with torch
@@ -21,6 +22,9 @@ from gravswell.quiver.exporters.sampling import FAR_ROWS, is_batched
 
 MOST_VALUES = 1 << 22
 """Of all inputs together, when sizes are tried that break a condition."""
+
+FURTHER = 300
+"""Sizes behind a bound among which one is looked for that the module takes, such as a multiple of 32."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +45,8 @@ def assumptions(program: torch.export.ExportedProgram, specs: Sequence[InputSpec
     base = {_symbol(spec, axis): example[spec.name].shape[axis] for spec, axis in _dynamic(specs)}
     found: dict[tuple[int, ...], Assumption] = {}
     for condition in conditions:
-        for sizes in _breaking(condition, groups, base):
+        equalities = [other for other in conditions if isinstance(other, sympy.Eq) and other != condition]
+        for sizes in _breaking(condition, _joined(groups, equalities), base, equalities):
             shapes = {spec.name: _shape(spec, sizes) for spec in specs}
             if sum(map(math.prod, shapes.values())) <= MOST_VALUES:
                 found.setdefault(tuple(sizes.values()), Assumption(PythonPrinter().doprint(condition), shapes))
@@ -115,12 +120,29 @@ def _groups(specs: Sequence[InputSpec]) -> list[list[Any]]:
     return [batch, *([_symbol(spec, axis)] for spec, axis in _dynamic(specs) if axis or not batched)]
 
 
+def _joined(groups: list[list[Any]], equalities: Sequence[Any]) -> list[list[Any]]:
+    """``groups``, those that must be alike as one; the batch stays the first."""
+    joined = [list(group) for group in groups]
+    for left, right in (condition.args for condition in equalities):
+        first = next((group for group in joined if left in group), None)
+        second = next((group for group in joined if right in group), None)
+        if first is None or second is None or first is second:
+            continue
+        keep, drop = (second, first) if second is joined[0] else (first, second)
+        keep += drop
+        joined = [group for group in joined if group is not drop]
+    return joined
+
+
 def _shape(spec: InputSpec, sizes: Sizes) -> tuple[int, ...]:
     return tuple(sizes[_symbol(spec, axis)] if dim is None else dim for axis, dim in enumerate(spec.shape))
 
 
-def _breaking(condition: Any, groups: list[list[Any]], base: Sizes) -> Iterator[Sizes]:
-    """Sizes at which the condition is not met: one dim changed, little and much, and then all of them."""
+def _breaking(condition: Any, groups: list[list[Any]], base: Sizes, equalities: Sequence[Any]) -> Iterator[Sizes]:
+    """Sizes at which the condition is not met: one dim changed, little and much, and then all of them.
+
+    Also the nearest at which the module's ``equalities`` are: others it refuses, whatever its branches are.
+    """
     about = [group for group in groups if condition.free_symbols & set(group)]
     for group in about:
         usual = base[group[0]]
@@ -132,6 +154,10 @@ def _breaking(condition: Any, groups: list[list[Any]], base: Sizes) -> Iterator[
         far = [size for size in broken if abs(size - usual) >= 2 * abs(nearest - usual)]
         for size in dict.fromkeys([nearest, *(n for n in broken if n == nearest + 1), *far[:1]]):
             yield {**base, **dict.fromkeys(group, size)}
+        if equalities and not isinstance(condition, sympy.Eq):
+            onward = range(nearest, nearest + FURTHER) if nearest > usual else range(nearest, 0, -1)[:FURTHER]
+            further = ({**base, **dict.fromkeys(group, size)} for size in onward)
+            yield from islice((s for s in further if not _holds(condition, s) and _all_hold(equalities, s)), 1)
         everything = {symbol: nearest for others in groups[1:] for symbol in others}
         everything |= dict.fromkeys(groups[0], nearest if group is groups[0] else FAR_ROWS)
         if not _holds(condition, everything):
@@ -140,9 +166,14 @@ def _breaking(condition: Any, groups: list[list[Any]], base: Sizes) -> Iterator[
 
 def _candidates(condition: Any, usual: int) -> list[int]:
     """Sizes on both sides of each number in the condition, in ascending order."""
-    numbers = {abs(int(number)) for number in condition.atoms(sympy.Integer)}
+    numbers = {abs(part) for number in condition.atoms(sympy.Rational) for part in (int(number.p), int(number.q))}
+    numbers |= {a * b for a in numbers for b in numbers}  # x / 8 <= 37
     near = {number + step for number in numbers for step in (-1, 0, 1, 2)} | {2 * number + 3 for number in numbers}
     return sorted(size for size in near | {1, 2, 3, usual + 1, usual + 2, 2 * usual + 1} if 1 <= size <= MOST_VALUES)
+
+
+def _all_hold(conditions: Sequence[Any], sizes: Sizes) -> bool:
+    return all(_holds(condition, sizes) for condition in conditions)
 
 
 def _holds(condition: Any, sizes: Sizes) -> bool:
