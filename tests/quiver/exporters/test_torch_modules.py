@@ -171,6 +171,9 @@ def test_a_lazy_module_is_exported_and_works_afterwards(entry: qv.Entry) -> None
     [
         (nn.Embedding(50, 3), {"ids": (None, 7)}, "types"),
         (nn.Linear(5, 2), X, "shapes"),
+        (Picky("all sizes must match exactly, but along dimension 0 they are 2 and 3"), X, "shapes"),
+        (Picky("expected all longer ones of one size"), X, "shapes"),
+        (Picky("expected Float but found Long"), X, "types"),
         (Picky("unknown categories in column 0"), X, "samples"),
         (Picky("no"), X, "types shapes samples"),
     ],

@@ -44,7 +44,7 @@ __all__ = ["Built", "ExportRequest", "InputSpec", "build", "open_session", "run"
 EXPORTERS: tuple[Exporter, ...] = (TorchExporter(), SklearnExporter(), OnnxExporter())
 
 _WAYS_OUT = {
-    r"scalar type|dtype|must be (an )?integer|Long|tensors used as indices": (
+    r"scalar type|dtype|must be (an )?integer|(?-i:\bLong(Tensor)?\b)|tensors used as indices": (
         'declare the types of its inputs, such as input_types={"ids": "int64"} (--input-type ids=int64)'
     ),
     r"unknown categor|\bNaN\b|infinity|out of (range|bounds)|could not convert": (
