@@ -1,14 +1,13 @@
 """A crowd at one model: so many writers, each a process of its own, and a reader beside them; run by the tests.
 
-``python crowd.py URL COUNT WRITERS LOGS MODEL.onnx``. Everything is imported once, and the processes forked from that
-before anybody connects to a store. Each writer appends each number to a file in LOGS once it is said to be published;
-the reader, which reads until they are done, how often it read. One that fails prints its traceback, and the run ends
-with 1.
+``python -m tests.quiver.crowd URL COUNT WRITERS LOGS MODEL.onnx``. Everything is imported once, and the processes forked
+from that before anybody connects to a store. Each writer appends each number to a file in LOGS once it is said to be
+published; the reader, which reads until they are done, how often it read. One that fails prints its traceback, and the
+run ends with 1.
 """
 
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,8 @@ import onnxruntime  # noqa: F401 - before the forks
 from gravswell import quiver as qv
 from gravswell.quiver import exporters  # noqa: F401 - likewise
 from gravswell.quiver.reader import RepositoryReader
+
+from .forking import fork
 
 
 def write(url: str, count: int, log: Path, model: str) -> None:
@@ -41,24 +42,11 @@ def read(url: str, log: Path, ended: Callable[[], bool]) -> None:
     log.write_text(f"{rounds}\n")
 
 
-def _fork(work: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        work()
-    except BaseException:  # noqa: BLE001 - told, and never back into the parent's code
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-    os._exit(0)
-
-
 def main(url: str, count: str, writers: str, logs: str, model: str) -> int:
     """Whether all of them did what they should."""
     folder, done = Path(logs), Path(logs, "done")
-    reader = _fork(lambda: read(url, folder / "reader", done.exists))
-    crowd = [_fork(lambda k=k: write(url, int(count), folder / f"{k}.log", model)) for k in range(int(writers))]
+    reader = fork(lambda: read(url, folder / "reader", done.exists))
+    crowd = [fork(lambda k=k: write(url, int(count), folder / f"{k}.log", model)) for k in range(int(writers))]
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in crowd]
     done.touch()
     codes.append(os.waitstatus_to_exitcode(os.waitpid(reader, 0)[1]))

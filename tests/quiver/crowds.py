@@ -12,6 +12,7 @@ from gravswell.quiver.reader import RepositoryReader
 
 from .faults import found_in
 
+ROOT = Path(__file__).parents[2]
 WRITERS = 4
 EACH = int(os.environ.get("GRAVSWELL_CROWD", "0"))
 
@@ -21,8 +22,8 @@ def crowd(url: str, model: Path, logs: Path, *, each: int) -> None:
     each = EACH or each
     qv.ModelRepository(url).add("m")
     logs.mkdir()
-    program = [sys.executable, str(Path(__file__).with_name("crowd.py")), url, each, WRITERS, logs, model]
-    ended = subprocess.run([*map(str, program)], capture_output=True, text=True, timeout=3600, check=False)
+    program = [sys.executable, "-m", "tests.quiver.crowd", url, each, WRITERS, logs, model]
+    ended = subprocess.run([*map(str, program)], capture_output=True, text=True, timeout=3600, check=False, cwd=ROOT)
     assert ended.returncode == 0, ended.stderr
     said = [int(line) for k in range(WRITERS) for line in (logs / f"{k}.log").read_text().split()]
     assert len(said) == WRITERS * each

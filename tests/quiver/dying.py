@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,20 +19,12 @@ from gravswell.quiver import exporters  # noqa: F401 - likewise
 from gravswell.quiver.reader import RepositoryReader
 
 from .faults import BEFORE, DISK, OPERATIONS, Operation, Trap, found_in, go_on, remains
+from .forking import fork
 
 
 def in_a_process(work: Callable[[], object]) -> int:
     """Do it there, and return how that ended."""
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    try:
-        work()
-    except BaseException:  # noqa: BLE001 - told, and never back into the parent's code
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-    os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(fork(work), 0)[1])
 
 
 def kill() -> BaseException:
