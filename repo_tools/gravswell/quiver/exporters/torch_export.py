@@ -218,28 +218,26 @@ def _with_tensors_as_parameters(model: Any, specs: tuple[InputSpec, ...]) -> Any
     return _TakingOne(model, [spec.name for spec in specs]) if takes_dict else model
 
 
-class _TakingOne(torch.nn.Module):
-    """A module whose ``forward`` takes a dict of tensors, as one that takes the tensors in order."""
+class _InOrder(torch.nn.Module):
+    """A module that is given its tensors in order; how they reach the one inside, a subclass says."""
 
     def __init__(self, model: Any, names: list[str]) -> None:
         super().__init__()
         self.model = model
         self.names = names
         self.training = model.training
+
+
+class _TakingOne(_InOrder):
+    """To a module whose ``forward`` takes one dict of tensors."""
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         """What the module returns for the dict of them."""
         return self.model(dict(zip(self.names, tensors, strict=True)))
 
 
-class _ByName(torch.nn.Module):
-    """A module that is given its tensors in order, and gives them to another by name."""
-
-    def __init__(self, model: Any, names: list[str]) -> None:
-        super().__init__()
-        self.model = model
-        self.names = names
-        self.training = model.training
+class _ByName(_InOrder):
+    """To a module that takes them by name."""
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         """What the module returns for them."""
