@@ -1,7 +1,6 @@
 """One entry of a repository: a model's name, its configuration and its versions."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from gravswell.errors import InvalidInputError, NotFoundError
@@ -13,58 +12,18 @@ from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.fetching import Progress
 from gravswell.quiver.layout import check_version, config_key, version_folder
 from gravswell.quiver.live import Config
-from gravswell.quiver.manifest import MODEL_FILE, Manifest, TensorRecord
+from gravswell.quiver.manifest import MODEL_FILE, TensorRecord
 from gravswell.quiver.pins import PINS_COUNT_FOR, pin
 from gravswell.quiver.platform import Platform
 from gravswell.quiver.prune import GRACE, Duration, Pruning, Rules, prune
 from gravswell.quiver.publication import Publication, stored_config
-from gravswell.quiver.reader import RepositoryReader, VersionInfo
+from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.removal import remove_version
-from gravswell.quiver.signature import parse_shape, tensors_of
+from gravswell.quiver.request import Samples, Shapes, export_request
+from gravswell.quiver.signature import tensors_of
 from gravswell.quiver.state import Move
 from gravswell.quiver.stores import Create, Store, Update
-
-Shapes = Mapping[str, Sequence[int | None]]
-Samples = Mapping[str, Any] | Sequence[Mapping[str, Any]]
-
-
-class Version(int):
-    """A version's number, which knows where it is: use it as an int, or ask for more."""
-
-    info: VersionInfo
-    location: str
-    _reader: RepositoryReader
-    _entry: str
-
-    @classmethod
-    def of(cls, reader: RepositoryReader, entry: str, info: VersionInfo) -> "Version":
-        """The version of ``entry`` that ``info`` describes."""
-        version = cls(info.number)
-        version.info = info
-        version.location = reader.store.location(f"{version_folder(entry, info.number)}/{MODEL_FILE}")
-        version._reader = reader
-        version._entry = entry
-        return version
-
-    @property
-    def digest(self) -> str | None:
-        """sha256 of the manifest; None for a version that something else wrote."""
-        return self.info.digest
-
-    @property
-    def size(self) -> int:
-        """Bytes of all its files."""
-        return self.info.size
-
-    @property
-    def created(self) -> datetime | None:
-        """When it was made."""
-        return self.info.created
-
-    @property
-    def manifest(self) -> Manifest:
-        """All that was recorded when it was made. NotFoundError for a version that something else wrote."""
-        return self._reader.manifest(self._entry, int(self))[0]
+from gravswell.quiver.version import Version
 
 
 class Entry:
@@ -160,7 +119,7 @@ class Entry:
         :raises UnavailableError: the disk takes no more.
         :raises ConflictError: ``version`` is or was in use, or the entry was replaced meanwhile.
         """
-        from gravswell.quiver.exporters import ExportRequest, InputSpec, build  # noqa: PLC0415 - imports ONNX
+        from gravswell.quiver.exporters import build  # noqa: PLC0415 - imports ONNX
 
         if version is not None:
             check_version(version)
@@ -169,34 +128,8 @@ class Entry:
         publication = Publication(self._store, self.name, max_batch_size=max_batch_size, version=version)
         stated = publication.earlier()
         types = {name: parse_data_type(value, tensor=name) for name, value in (input_types or {}).items()}
-        inferred = input_shapes is None and stated is not None
-        if input_shapes is not None:
-            known = {record.name: record.data_type for record in stated.inputs} if stated else {}
-            specs: tuple[InputSpec, ...] | None = tuple(
-                InputSpec(name, types.get(name, known.get(name)), parse_shape(name, shape))
-                for name, shape in input_shapes.items()
-            )
-            if not specs:
-                raise InvalidInputError("input_shapes is empty: name at least one input, or leave it out")
-        elif stated is not None and stated.inputs:
-            specs = tuple(
-                InputSpec(r.name, types.get(r.name, r.data_type), tuple(None if d == -1 else d for d in r.dims))
-                for r in stated.inputs
-            )
-        else:
-            specs = None
-        if isinstance(output_names, str):
-            raise InvalidInputError(f"output_names must be a sequence of names: [{output_names!r}]")
-        names = tuple(output_names) if output_names is not None else None
-        if names is None and stated is not None and stated.outputs:
-            names = tuple(record.name for record in stated.outputs)
-        request = ExportRequest(
-            model=model,
-            inputs=specs,
-            output_names=names,
-            opset=opset,
-            inferred=inferred and output_names is None,
-            samples=_samples(sample_inputs),
+        request = export_request(
+            model, input_shapes, output_names, stated=stated, types=types, samples=sample_inputs, opset=opset
         )
         with self._store.staging() as stage, refusals_told(stage):
             built = build(
@@ -357,22 +290,3 @@ class Entry:
 def new_config(name: str, platform: Platform) -> str:
     """The configuration of an entry that has no version yet."""
     return ConfigText.from_message(ModelConfig(name=name, platform=platform.value)).render()
-
-
-def _columns_apart(sample: Any) -> Any:
-    """A DataFrame as a batch: an input for each of its columns."""
-    if not hasattr(sample, "columns"):
-        return sample
-    return {str(name): sample[[name]].to_numpy() for name in sample.columns}
-
-
-def _samples(given: Samples | None) -> tuple[Mapping[str, Any], ...]:
-    if given is None:
-        return ()
-    several = () if isinstance(given, Mapping) or hasattr(given, "columns") else given
-    samples = tuple(map(_columns_apart, several or (given,)))
-    if not samples or not all(isinstance(sample, Mapping) and sample for sample in samples):
-        raise InvalidInputError(
-            'sample_inputs is a batch by input name, {"x": array}, a DataFrame, or a sequence of such'
-        )
-    return samples

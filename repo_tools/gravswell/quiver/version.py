@@ -1,0 +1,46 @@
+"""A version as users hold it: a number that knows where it is."""
+
+from datetime import datetime
+
+from gravswell.quiver.layout import version_folder
+from gravswell.quiver.manifest import MODEL_FILE, Manifest
+from gravswell.quiver.reader import RepositoryReader, VersionInfo
+
+
+class Version(int):
+    """A version's number, which knows where it is: use it as an int, or ask for more."""
+
+    info: VersionInfo
+    location: str
+    _reader: RepositoryReader
+    _entry: str
+
+    @classmethod
+    def of(cls, reader: RepositoryReader, entry: str, info: VersionInfo) -> "Version":
+        """The version of ``entry`` that ``info`` describes."""
+        version = cls(info.number)
+        version.info = info
+        version.location = reader.store.location(f"{version_folder(entry, info.number)}/{MODEL_FILE}")
+        version._reader = reader
+        version._entry = entry
+        return version
+
+    @property
+    def digest(self) -> str | None:
+        """sha256 of the manifest; None for a version that something else wrote."""
+        return self.info.digest
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return self.info.size
+
+    @property
+    def created(self) -> datetime | None:
+        """When it was made."""
+        return self.info.created
+
+    @property
+    def manifest(self) -> Manifest:
+        """All that was recorded when it was made. NotFoundError for a version that something else wrote."""
+        return self._reader.manifest(self._entry, int(self))[0]
