@@ -51,6 +51,8 @@ def interleaved(memory: Memory, first: Act, second: Act, check: Callable[[Outcom
     for at in itertools.count():
         memory.held = dict(beginning)
         repo, other = (qv.ModelRepository.open(URL) for _ in range(2))
+        for handle in (repo, other):
+            handle.models.get("m")  # from here on it is known, whatever the other does
         ends: list[GravswellError | None] = []
 
         def between() -> None:

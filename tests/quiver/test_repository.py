@@ -117,11 +117,20 @@ def test_removal_spares_the_neighbour_with_the_same_prefix(repo: qv.ModelReposit
 
 
 def test_refresh_takes_up_what_others_did(root: Path, repo: qv.ModelRepository) -> None:
+    assert list(repo.models) == []
     other = qv.ModelRepository.open(root)
     other.add("m")
     assert "m" not in repo.models
     repo.refresh()
     assert list(repo.models) == ["m"]
+    other.add("n")
+    assert list(repo.models) == ["m"], "as they were when they were listed"
+    repo.refresh()
+    assert repo.models["n"] is repo.models["n"], "an entry is looked for alone, and made once"
+    assert "o" not in repo.models
+    with pytest.raises(KeyError):
+        repo.models["o"]
+    assert repo.models.get("../n") is None
     assert "m" in repr(repo.models)
     assert str(root) in repr(repo)
 
@@ -245,17 +254,8 @@ def test_only_an_empty_entry(repo: qv.ModelRepository, entry: qv.Entry, affine: 
     assert list(repo.models) == ["my-model"]
 
 
-def test_an_entry_that_another_removes_at_once(
-    root: Path, repo: qv.ModelRepository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refresh = qv.ModelRepository.refresh
-
-    def removed_before(self: qv.ModelRepository) -> None:
-        shutil.rmtree(root / "m")
-        refresh(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(qv.ModelRepository, "refresh", removed_before)
-        entry = repo.add("m")
+def test_an_entry_that_another_removes_at_once(root: Path, repo: qv.ModelRepository) -> None:
+    entry = repo.add("m")
+    shutil.rmtree(root / "m")
     with pytest.raises(NotFoundError, match="was removed"):
         _ = entry.config

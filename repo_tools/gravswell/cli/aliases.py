@@ -118,8 +118,8 @@ def aliases(
 
     repository, reader = qv.ModelRepository.open(repo), RepositoryReader(repo)
     rows: list[dict[str, Any]] = []
-    for entry in [existing_entry(repository, name).name] if name is not None else repository.models:
-        state, _ = reader.state(entry)
+    entries = [existing_entry(repository, name).name] if name is not None else list(repository.models)
+    for entry, (state, _) in zip(entries, reader.store.in_parallel(reader.state, entries), strict=True):
         goals = rollback_goals(state)
         for alias, number in sorted(state.aliases.items()):
             move = state.last_move(alias)

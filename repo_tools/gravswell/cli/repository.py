@@ -19,7 +19,9 @@ from gravswell.errors import ConflictError, GravswellError, NotFoundError, Verif
 EvenServed = Annotated[bool, typer.Option("--even-served", help="Also what a cluster said it serves.")]
 
 if TYPE_CHECKING:
-    from gravswell.quiver.reader import RepositoryReader, VersionInfo
+    from collections.abc import Mapping
+
+    from gravswell.quiver.reader import EntryInfo, RepositoryReader
 
 
 def register(app: typer.Typer) -> None:
@@ -72,48 +74,41 @@ def ls(
     from gravswell import quiver as qv  # noqa: PLC0415
     from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
 
-    repository = qv.ModelRepository.open(repo)
-    reader = RepositoryReader(repo)
-    found, unreadable = _versions(reader, repository, name)
-    named: dict[str, dict[str, int]] = {}
-    for entry in found:
-        try:
-            named[entry] = reader.aliases(entry)
-        except GravswellError as error:
-            named[entry], unreadable[entry] = {}, error
+    found = _found(RepositoryReader(repo), qv.ModelRepository.open(repo), name)
     data = {
         entry: [
             {
                 "version": v.number,
-                "aliases": _names(named[entry], v.number),
+                "aliases": _names(info.aliases, v.number),
                 "digest": v.digest,
                 "size": v.size,
                 "created": v.created and v.created.isoformat(),
             }
-            for v in versions
+            for v in info.versions
         ]
-        for entry, versions in found.items()
+        for entry, info in found.items()
     }
+    unreadable = {entry: info.error for entry, info in found.items() if info.error is not None}
 
     def text() -> RenderableType:
-        if not found and not unreadable:
+        if not found:
             return Text(f"{repo} has no entries yet: gravswell add {repo} NAME")
         columns = ("entry", "latest", "versions") if name is None else ("entry", "version")
         table = Table(*columns, "aliases", "digest", "size", "created", box=None)
-        for entry, versions in found.items():
-            for v in versions[:1] if name is None else versions:
+        for entry, info in found.items():
+            for v in info.versions[:1] if name is None else info.versions:
                 if name is None:
-                    aliases = ", ".join(f"{alias} {number}" for alias, number in sorted(named[entry].items()))
-                    cells = [str(v.number), str(len(versions)), aliases]
+                    aliases = ", ".join(f"{alias} {number}" for alias, number in sorted(info.aliases.items()))
+                    cells = [str(v.number), str(len(info.versions)), aliases]
                 else:
-                    cells = [str(v.number), ", ".join(_names(named[entry], v.number))]
+                    cells = [str(v.number), ", ".join(_names(info.aliases, v.number))]
                 created = f"{v.created:%Y-%m-%d %H:%M:%S}" if v.created else ""
                 digest = v.digest[:12] if v.digest else "unverified"
                 table.add_row(Text(entry), *map(Text, cells), digest, decimal(v.size), created)
-            if not versions:
+            if not info.versions and info.error is None:
                 table.add_row(Text(entry), "none yet")
-        for entry in unreadable:
-            table.add_row(Text(entry), Text("unreadable", style="red"))
+            if info.error is not None:
+                table.add_row(Text(entry), Text("unreadable", style="red"))
         return table
 
     emit(output, data, text)
@@ -215,13 +210,14 @@ def verify(
     repository = qv.ModelRepository.open(repo)
     reader = RepositoryReader(repo)
     name, number = parse_target(target) if target else (None, None)
-    found, unreadable = _versions(reader, repository, name)
-    wanted = [(entry, v.number) for entry, versions in found.items() for v in versions if number in (None, v.number)]
+    found = _found(reader, repository, name)
+    wanted = [(entry, v.number) for entry, info in found.items() for v in info.versions if number in (None, v.number)]
     if name is not None and number is not None and not wanted:
         reader.version(name, number)  # says which there are
     rows: list[dict[str, Any]] = [
-        {"entry": entry, "version": None, "result": "failed", "samples": 0, "message": str(error)}
-        for entry, error in unreadable.items()
+        {"entry": entry, "version": None, "result": "failed", "samples": 0, "message": str(info.error)}
+        for entry, info in found.items()
+        if info.error is not None
     ]
     with work_display(BarColumn(), DownloadColumn()) as progress:
         for entry, version in wanted:
@@ -284,28 +280,12 @@ def rm(
     emit(output, {"removed": target}, lambda: Text(f"removed {what}"))
 
 
-def _versions(
-    reader: "RepositoryReader", repository: Any, name: str | None
-) -> "tuple[dict[str, list[VersionInfo]], dict[str, GravswellError]]":
-    """The versions of every entry, or of the one named, and what is wrong with entries that cannot be read.
-
-    Neither those, nor an entry that somebody removes meanwhile, hide another.
-    """
-    if name is not None:
-        return {name: reader.versions(existing_entry(repository, name).name)}, {}
-    found: dict[str, list[VersionInfo]] = {}
-    unreadable: dict[str, GravswellError] = {}
-    for entry in repository.models:
-        try:
-            found[entry] = reader.versions(entry)
-        except NotFoundError:
-            continue
-        except GravswellError as error:
-            unreadable[entry] = error
-    return found, unreadable
+def _found(reader: "RepositoryReader", repository: Any, name: str | None) -> "dict[str, EntryInfo]":
+    """Every entry, or the one named."""
+    return reader.survey() if name is None else {name: reader.look(existing_entry(repository, name).name)}
 
 
-def _names(aliases: dict[str, int], number: int) -> list[str]:
+def _names(aliases: "Mapping[str, int]", number: int) -> list[str]:
     return sorted(alias for alias, target in aliases.items() if target == number)
 
 

@@ -82,6 +82,11 @@ def state_key(entry: str) -> str:
     return f".{entry}.gravswell.json"
 
 
+def is_state_key(name: str) -> bool:
+    """Whether a file of that name at the root is such a one."""
+    return name.startswith(".") and name == state_key(name[1:].removesuffix(state_key("")[1:]))
+
+
 def check_key(key: str) -> str:
     """Return ``key`` if it stays inside the repository, else raise :class:`InvalidInputError`."""
     parts = key.split("/")

@@ -4,19 +4,20 @@ What exists for a reader: a version folder with a manifest; and one that somebod
 as *unverified*. A claim without a manifest is an upload under way, or dead, and stays hidden.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
-from gravswell.errors import AccessDeniedError, NotFoundError, VerificationError
+from gravswell.errors import AccessDeniedError, GravswellError, NotFoundError, VerificationError
 from gravswell.quiver.fetching import Progress, check_files, copy_version
 from gravswell.quiver.layout import (
     CLAIM,
-    CONFIG,
     check_version,
     config_key,
     is_readable_name,
+    is_state_key,
     parse_version,
     state_key,
     version_folder,
@@ -24,6 +25,9 @@ from gravswell.quiver.layout import (
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, digest_of
 from gravswell.quiver.state import EntryState
 from gravswell.quiver.stores import Content, Store, View, open_store
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,17 @@ class VersionInfo:
     size: int
     """Bytes of all its files."""
     created: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class EntryInfo:
+    """One entry as a listing of all shows it."""
+
+    versions: tuple[VersionInfo, ...] = ()
+    """Newest first."""
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    error: GravswellError | None = None
+    """Why something of it could not be read, and is not here."""
 
 
 class RepositoryReader:
@@ -51,14 +66,46 @@ class RepositoryReader:
 
     def entries(self) -> list[str]:
         """Names of the entries, sorted: folders that hold a ``config.pbtxt`` or a version of a model."""
-        view = (
-            self.store.view()
-        )  # one look at everything: a bucket with a thousand entries is not asked a thousand times
-        return [name for name in view.children().folders if is_readable_name(name) and _is_entry(view, name)]
+        return _entries(self.store.view())
 
     def has(self, entry: str) -> bool:
-        """Whether there is an entry of that name."""
-        return is_readable_name(entry) and _is_entry(self.store.view(entry), entry)
+        """Whether there is an entry of that name. No other is looked at."""
+        if not is_readable_name(entry):
+            return False
+        return self.store.has_file(config_key(entry)) or _is_entry(self.store.view(entry), entry)
+
+    def look(self, entry: str) -> EntryInfo:
+        """One entry. NotFoundError without it; what cannot be read of its state is told in ``error``."""
+        versions = tuple(self.versions(entry))
+        try:
+            return EntryInfo(versions, self.aliases(entry))
+        except GravswellError as error:
+            return EntryInfo(versions, error=error)
+
+    def is_one(self) -> bool:
+        """Whether it is a repository: it has an entry, or remembers one. Looks no further than to the first."""
+        return any(
+            any(map(is_state_key, part.children().files)) or any(_is_entry(part, name) for name in _names(part))
+            for part in self.store.parts()
+        )
+
+    def survey(self) -> dict[str, EntryInfo]:
+        """Every entry with its versions and aliases, from one look at what there is.
+
+        A bucket is listed once, and what is read of it then is read in parallel. An entry that cannot be read, whole or
+        in part, hides no other: its ``error`` says why.
+        """
+        view = self.store.view()
+        found = {name: _numbers(view, name) for name in _entries(view)}
+        remembering = set(view.children().files)
+        states = self._each(lambda name: self.state(name)[0], [n for n in found if state_key(n) in remembering])
+        # An alias may have come to name a version that was made since: it is looked at as those that were listed are.
+        for name, state in states.items():
+            if isinstance(state, EntryState):
+                found[name] = sorted({*found[name], *state.aliases.values()}, reverse=True)
+        wanted = [(name, number) for name, numbers in found.items() for number in numbers]
+        infos = self._each(lambda one: self._version(*one), wanted)
+        return {name: self._surveyed(name, numbers, infos, states.get(name)) for name, numbers in found.items()}
 
     def check_present(self, found: Collection[str], known: Collection[str]) -> None:
         """NotFoundError where the repository is away: for whoever is about to conclude that entries were removed.
@@ -165,6 +212,31 @@ class RepositoryReader:
 
     # -- inside
 
+    def _each(self, work: Callable[[T], R], items: Sequence[T]) -> dict[T, R | GravswellError]:
+        """What ``work`` makes of each item, or the error that it ends with."""
+
+        def attempt(item: T) -> R | GravswellError:
+            try:
+                return work(item)
+            except GravswellError as error:
+                return error
+
+        return dict(zip(items, self.store.in_parallel(attempt, items), strict=True)) if items else {}
+
+    @staticmethod
+    def _surveyed(
+        entry: str,
+        numbers: Sequence[int],
+        infos: Mapping[tuple[str, int], VersionInfo | GravswellError | None],
+        state: EntryState | GravswellError | None,
+    ) -> EntryInfo:
+        found = [infos[entry, number] for number in numbers]
+        versions = tuple(info for info in found if isinstance(info, VersionInfo))
+        there = {info.number for info in versions}
+        named = state.aliases if isinstance(state, EntryState) else {}
+        error = next((e for e in (*found, state) if isinstance(e, GravswellError)), None)
+        return EntryInfo(versions, {alias: number for alias, number in named.items() if number in there}, error)
+
     def _children(self, entry: str) -> tuple[str, ...]:
         if not is_readable_name(entry):
             raise NotFoundError(f"there is no entry {entry!r} in {self.store.location('')}")
@@ -220,13 +292,30 @@ class RepositoryReader:
             raise VerificationError(f"{self.store.location(key)} is not UTF-8 text: restore it") from None
 
 
+def _names(view: View) -> list[str]:
+    return list(filter(is_readable_name, view.children().folders))
+
+
+def _entries(view: View) -> list[str]:
+    return [name for name in _names(view) if _is_entry(view, name)]
+
+
+def _numbers(view: View, entry: str) -> list[int]:
+    """Newest first; none where the entry went while we looked."""
+    try:
+        folders = view.children(entry).folders
+    except NotFoundError:
+        return []
+    return sorted((n for n in map(parse_version, folders) if n is not None), reverse=True)
+
+
 def _is_entry(view: View, name: str) -> bool:
+    if view.has_file(config_key(name)):
+        return True
     try:
         children = view.children(name)
     except (NotFoundError, AccessDeniedError):
         return False  # removed while we looked; or none of ours, as a volume's lost+found
-    if CONFIG in children.files:
-        return True
     return any(parse_version(f) is not None and _is_version(view, f"{name}/{f}") for f in children.folders)
 
 

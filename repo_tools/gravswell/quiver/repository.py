@@ -7,7 +7,7 @@ from pathlib import Path
 from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, VerificationError
 from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.entry import Entry, new_config
-from gravswell.quiver.layout import CONFIG, check_name, state_key
+from gravswell.quiver.layout import CONFIG, check_name, is_state_key, state_key
 from gravswell.quiver.platform import Platform
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.removal import Holders, needed, refuse_served
@@ -37,8 +37,8 @@ class ModelRepository:
     def _attach(self, store: Store) -> None:
         self._store = store
         self._reader = RepositoryReader(store)
-        self._models = _Models(store, self._reader.entries())
-        if not self._models and self._strangers():
+        self._models = _Models(self._reader)
+        if not self._reader.is_one() and self._strangers():
             with store.exclusive():  # in which no entry comes or goes while we look again
                 strangers = self._strangers()
             if strangers:
@@ -47,12 +47,11 @@ class ModelRepository:
                     f"{store.location('')} is no model repository: it holds {held} and no entry with a {CONFIG} "
                     f"or a version; name another folder"
                 )
-            self.refresh()
 
     def _strangers(self) -> list[str]:
         children = self._store.children()
-        folders, files = ([n for n in names if not n.startswith(".")] for names in (children.folders, children.files))
-        return [] if any(map(self._reader.has, folders)) else folders + files
+        held = [name for name in (*children.folders, *children.files) if not name.startswith(".")]
+        return held if held and not self._reader.is_one() else []
 
     def __repr__(self) -> str:
         return f"ModelRepository({self._store.location('')!r})"
@@ -69,12 +68,16 @@ class ModelRepository:
 
     @property
     def models(self) -> Mapping[str, Entry]:
-        """The entries by name, as they were when this object was made or last refreshed."""
+        """The entries by name.
+
+        All of them as they were when their names were first asked for, or last refreshed; where only one name is asked
+        for, before that, only that entry is looked at, and a bucket with thousands is not listed for it.
+        """
         return self._models
 
     def refresh(self) -> None:
         """Take up what others added and removed."""
-        self._models = _Models(self._store, self._reader.entries())
+        self._models = _Models(self._reader)
 
     def holders(self, name: str) -> dict[int, Holders]:
         """The versions of an entry that somebody needs, by number, each with the aliases and clusters that do.
@@ -119,8 +122,7 @@ class ModelRepository:
                     self._close(name, even_served=even_served)
                     self._store.publish(stage, name, replace=True)
                 forget_aliases(self._store, name)  # last: they may name versions until these are gone
-        self.refresh()
-        return self._models.get(name) or Entry(self._store, name)  # somebody may have removed it by now
+        return self._models.added(name)
 
     def remove(self, name: str, *, only_empty: bool = False, even_served: bool = False) -> None:
         """Remove an entry with all its versions, for every reader at once.
@@ -142,7 +144,7 @@ class ModelRepository:
             self._close(name, even_served=even_served)
             self._store.remove_folder(name)
             forget_aliases(self._store, name)
-        self.refresh()
+        self._models.removed(name)
 
     def _close(self, name: str, *, even_served: bool) -> None:
         """Remember the entry's numbers before they go, unless a cluster needs one of its versions: ConflictError."""
@@ -173,32 +175,55 @@ class ModelRepository:
                     self._close(name, even_served=True)
                 self._store.remove_folder(name)
             for name in self._store.children().files:
-                if name.startswith(".") and name == state_key(name[1:].removesuffix(".gravswell.json")):
+                if is_state_key(name):
                     self._store.delete(name)
             if not self._store.remove_root():
                 left = ", ".join((*self._store.children().folders, *self._store.children().files)[:3])
                 _log.warning("%s stays: it holds %s, which is not ours", self._store.location(""), left)
-        self._models = _Models(self._store, [])
+        self._models = _Models(self._reader, [])
 
 
 class _Models(Mapping[str, Entry]):
-    """Entries by name, each made when it is first asked for."""
+    """Entries by name, each made when it is first asked for; their names are listed when they are."""
 
-    def __init__(self, store: Store, names: list[str]) -> None:
-        self._store = store
-        self._entries: dict[str, Entry | None] = dict.fromkeys(names)
+    def __init__(self, reader: RepositoryReader, names: list[str] | None = None) -> None:
+        self._reader = reader
+        self._names = None if names is None else set(names)
+        self._made: dict[str, Entry] = {}
 
     def __getitem__(self, name: str) -> Entry:
-        entry = self._entries[name]
-        if entry is None:
-            entry = self._entries[name] = Entry(self._store, name)
-        return entry
+        if name not in self:
+            raise KeyError(name)
+        return self._made.setdefault(name, Entry(self._reader.store, name))
+
+    def __contains__(self, name: object) -> bool:
+        if self._names is not None:
+            return name in self._names
+        return name in self._made or (isinstance(name, str) and self._reader.has(name))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(sorted(self._listed()))
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._listed())
 
     def __repr__(self) -> str:
-        return f"{{{', '.join(self._entries)}}}"
+        return f"{{{', '.join(self)}}}"
+
+    def added(self, name: str) -> Entry:
+        """Take up an entry that we made, and return it."""
+        if self._names is not None:
+            self._names.add(name)
+        self._made[name] = entry = Entry(self._reader.store, name)
+        return entry
+
+    def removed(self, name: str) -> None:
+        """Forget one that we removed."""
+        if self._names is not None:
+            self._names.discard(name)
+        self._made.pop(name, None)
+
+    def _listed(self) -> set[str]:
+        if self._names is None:
+            self._names = set(self._reader.entries())
+        return self._names

@@ -3,13 +3,16 @@
 import hashlib
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from gravswell.quiver.stores.base import Content, Create, PutMode, Update
 from gravswell.quiver.stores.objects import ObjectInfo, Objects
+
+PAGE = 1000
+"""Objects in one answer to a listing."""
 
 
 @dataclass
@@ -36,9 +39,13 @@ class MemoryObjects(Objects):
         self.way_to_make = "true"
         self.way_to_log_in = "none is needed"
 
-    def list(self, prefix: str) -> list[ObjectInfo]:
+    def pages(self, prefix: str) -> Iterator[Sequence[ObjectInfo]]:
         with self._memory.lock:
-            return [replace(info, stamp=None) for key, (_, info) in self._memory.held.items() if key.startswith(prefix)]
+            keys = sorted(key for key in self._memory.held if key.startswith(prefix))
+        for start in range(0, len(keys) or 1, PAGE):
+            with self._memory.lock:
+                page = [self._memory.held[key][1] for key in keys[start : start + PAGE] if key in self._memory.held]
+            yield [replace(info, stamp=None) for info in page]
 
     def get(self, key: str) -> Content:
         data, info = self._held(key)

@@ -105,7 +105,7 @@ class Counted:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, store: BucketStore) -> None:
         self.calls: Counter[str] = Counter()
         self._objects: Objects = store._objects
-        for name in ("list", "get", "stat", "delete"):
+        for name in ("pages", "get", "stat", "delete"):
             monkeypatch.setattr(self._objects, name, self._counting(name, getattr(self._objects, name)))
 
     def _counting(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,8 +127,9 @@ def test_more_entries_than_an_answer_to_a_listing_holds(bucket: str, monkeypatch
     counted = Counted(monkeypatch, store)
     monkeypatch.setattr("gravswell.quiver.repository.open_store", lambda url, **_: store)
     repo = qv.ModelRepository(f"{bucket}/r")
+    assert counted.calls == {"pages": 1}
     assert len(repo.models) == count
-    assert counted.calls == {"list": 1}
+    assert counted.calls == {"pages": 2}
     assert repo.models["m7"].platform is qv.Platform.ONNX
     repo.delete()
     assert keys(bucket) == []

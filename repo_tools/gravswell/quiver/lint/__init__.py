@@ -37,21 +37,28 @@ def lint(
     :param progress: of fetching a model.
     :raises NotFoundError: there is no such entry.
     """
-    world = World(repository if isinstance(repository, Store) else open_store(repository), progress)
-    if entry is not None and entry not in world.names:
-        known = ", ".join(world.names) or "none"
-        raise NotFoundError(f"there is no entry {entry!r} in {world.store.location('')}; entries: {known}")
-    found: list[Finding] = []
-    for name in world.names if entry is None else (entry,):
+    store = repository if isinstance(repository, Store) else open_store(repository)
+    world = World(store, progress, everything=entry is None)
+
+    def look(name: str) -> ModelFacts | AccessDeniedError | None:
         on_model(name)
         try:
-            model = world.model(name)
+            return world.model(name)
         except NotFoundError:
-            continue  # removed meanwhile
+            return None  # removed meanwhile
         except AccessDeniedError as error:  # as a volume's lost+found, which Triton tries to read too
-            found.append(rules.NO_MODEL.at(name, str(error)))
-            continue
-        if model is not None:
+            return error
+
+    names = world.names if entry is None else (entry,)
+    seen = dict(zip(names, store.in_parallel(look, names), strict=True))
+    if entry is not None and seen[entry] is None:
+        known = ", ".join(world.names) or "none"
+        raise NotFoundError(f"there is no entry {entry!r} in {store.location('')}; entries: {known}")
+    found: list[Finding] = []
+    for name, model in seen.items():
+        if isinstance(model, AccessDeniedError):
+            found.append(rules.NO_MODEL.at(name, str(model)))
+        elif model is not None:
             found += _check(model, world, limits)
     order = list(Severity)
     return sorted(found, key=lambda f: (order.index(f.severity), f.place))

@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from gravswell.errors import InvalidInputError, NotFoundError, VerificationError
 from gravswell.quiver.config import ModelConfig, parse_config, unknown_fields
 from gravswell.quiver.fetching import Progress, copy_version
-from gravswell.quiver.layout import CONFIG, config_key
+from gravswell.quiver.layout import CONFIG, config_key, is_readable_name
 from gravswell.quiver.manifest import Manifest
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import Children, FileInfo, Store, View
@@ -132,24 +133,37 @@ def chosen(policy: Any, existing: set[int]) -> set[int]:
 class World:
     """The models of a repository, each looked at when it is first asked for."""
 
-    def __init__(self, store: Store, progress: Progress | None = None) -> None:
+    def __init__(self, store: Store, progress: Progress | None = None, *, everything: bool = True) -> None:
+        """With ``everything`` a bucket is listed once for all models, and else for each of the few that are asked for.
+
+        It is never asked a thousand times for a thousand entries, nor listed whole for one.
+        """
         self.store = store
-        self._view = store.view()  # one look: a bucket with a thousand entries is not asked a thousand times
-        self.names = self._view.children().folders
+        self._view = store.view() if everything else None
         self._progress = progress
         self._models: dict[str, ModelFacts] = {}
+        self._fetching = threading.Lock()
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Every folder of the root."""
+        return (self._view or self.store).children().folders
 
     def model(self, name: str) -> ModelFacts | None:
-        """One model with the graphs of its versions; None if there is no such folder."""
-        if name not in self.names:
+        """One model with the graphs of its versions; None if there is no such folder. From any thread."""
+        if not is_readable_name(name) or (self._view is not None and name not in self.names):
             return None
         if name not in self._models:
-            self._models[name] = self._gather(name)
+            view = self._view or self.store.view(name)
+            try:
+                children = view.children(name)
+            except NotFoundError:
+                return None
+            self._models[name] = self._gather(view, ModelFacts(name, children))
         return self._models[name]
 
-    def _gather(self, name: str) -> ModelFacts:
-        reader = RepositoryReader(self.store)
-        model = ModelFacts(name, self._view.children(name))
+    def _gather(self, view: View, model: ModelFacts) -> ModelFacts:
+        reader, name = RepositoryReader(self.store), model.name
         if CONFIG in model.children.files:
             text = self.store.read(config_key(name)).data.decode(errors="replace")
             try:
@@ -160,12 +174,10 @@ class World:
         versions = []
         for number in sorted(chosen(model.config.version_policy, set(model.numbers))):
             own = number >= 0 and str(number) in model.children.folders  # -1 is looked for in 18446744073709551615
-            files = tuple(_walk(self._view, f"{name}/{number}")) if own else ()
+            files = tuple(_walk(view, f"{name}/{number}")) if own else ()
             versions.append(VersionFacts(number, model.numbers[number], files))
-        held = any(
-            f.path.startswith("model.") for n in model.numbers if n >= 0 for f in _walk(self._view, f"{name}/{n}")
-        )
-        beside = {f"{folder}/{f.path}" for folder in FOLDERS for f in _walk(self._view, f"{name}/{folder}")}
+        held = any(f.path.startswith("model.") for n in model.numbers if n >= 0 for f in _walk(view, f"{name}/{n}"))
+        beside = {f"{folder}/{f.path}" for folder in FOLDERS for f in _walk(view, f"{name}/{folder}")}
         model = replace(
             model, loaded=tuple(versions), has_model_file=held, side_files=frozenset({*model.children.files, *beside})
         )
@@ -195,7 +207,8 @@ class World:
         local = urlsplit(self.store.url)
         if local.scheme == "file":
             return inspect_graph(Path(unquote(local.path), folder, file))
-        with tempfile.TemporaryDirectory(prefix="gravswell-lint-") as temporary:
+        # one at a time: the next may be as large
+        with self._fetching, tempfile.TemporaryDirectory(prefix="gravswell-lint-") as temporary:
             copy = Path(temporary) / str(version.number)
             copy_version(self.store, folder, None, copy, None, progress=self._progress)
             return inspect_graph(copy / file)

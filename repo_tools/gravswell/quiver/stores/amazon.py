@@ -70,22 +70,27 @@ class AmazonObjects(Objects):
             credential_provider=login.provider,
         )
 
-    def list(self, prefix: str) -> list[ObjectInfo]:
-        """See :meth:`Objects.list`.
+    def pages(self, prefix: str) -> Iterator[Sequence[ObjectInfo]]:
+        """See :meth:`Objects.pages`.
 
         The library takes the slash from the end of a key: the folder marker ``a/`` looks like an empty file ``a``, and
         is told from one by asking for that. It knows no key with two slashes in a row: the folder of ``a//b`` is left
         out.
         """
+        seen: set[str] = set()
         with self._translated(prefix):
             try:
-                pages = obstore.list(self._store, prefix.rstrip("/") or None, chunk_size=_PAGE)
-                found = [_info(meta) for page in pages for meta in page]
+                for page in obstore.list(self._store, prefix.rstrip("/") or None, chunk_size=_PAGE):
+                    seen.update(meta["path"] for meta in page)
+                    yield self._inside(prefix, map(_info, page))
             except rust.InvalidPathError:
                 found = _walked(self._store, prefix, self.at)
-            inside = [info for info in found if info.key.startswith(prefix)]
-            markers = self._markers(inside)
-            return [info for info in inside if info.key not in markers]
+                yield self._inside(prefix, (info for info in found if info.key not in seen))
+
+    def _inside(self, prefix: str, found: Iterable[ObjectInfo]) -> Sequence[ObjectInfo]:
+        inside = [info for info in found if info.key.startswith(prefix)]
+        markers = self._markers(inside)
+        return [info for info in inside if info.key not in markers]
 
     def _markers(self, found: Iterable[ObjectInfo]) -> set[str]:
         """The keys of folder markers; a marker with something in its folder is recognised without being asked for."""

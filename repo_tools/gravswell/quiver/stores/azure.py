@@ -46,11 +46,12 @@ class AzureObjects(Objects):
         self.way_to_make = f"az storage container create --name {container} --account-name {service.account_name}"
         self._container = service.get_container_client(container)
 
-    def list(self, prefix: str) -> list[ObjectInfo]:
-        """See :meth:`Objects.list`."""
+    def pages(self, prefix: str) -> Iterator[Sequence[ObjectInfo]]:
+        """See :meth:`Objects.pages`."""
         with self._translated(prefix):
             found = self._container.list_blobs(name_starts_with=prefix or None, results_per_page=_PAGE)
-            return [_info(str(blob.name), blob) for blob in found]
+            for page in found.by_page():
+                yield [_info(str(blob.name), blob) for blob in page]
 
     def get(self, key: str) -> Content:
         """See :meth:`Objects.get`."""

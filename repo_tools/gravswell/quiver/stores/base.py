@@ -13,7 +13,7 @@ right without :meth:`Store.exclusive`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -89,6 +89,9 @@ class View(Protocol):
     def walk(self, folder: str) -> list[FileInfo]:
         """See :meth:`Store.walk`."""
 
+    def has_file(self, key: str) -> bool:
+        """See :meth:`Store.has_file`."""
+
 
 class Store(ABC):
     """Files under keys, at one root.
@@ -114,12 +117,23 @@ class Store(ABC):
     def walk(self, folder: str) -> list[FileInfo]:
         """Every file under ``folder``, hidden ones too, sorted by path. NotFoundError if there is no such folder."""
 
+    @abstractmethod
+    def has_file(self, key: str) -> bool:
+        """Whether there is a file at ``key``, without a look at what lies beside it."""
+
     def view(self, folder: str = "") -> View:  # noqa: ARG002 - a disk is asked when it is asked
         """What lies in ``folder`` and below it, to be asked several things; nothing is known of the rest.
 
         A bucket lists it once, a thousand objects a call. Not to be kept: it grows stale.
         """
         return self
+
+    def parts(self) -> Iterator[View]:
+        """What lies in the store, a part at a time, for whoever looks for something and may stop there.
+
+        A bucket is asked for the next thousand objects when that is taken; a folder may be in two parts.
+        """
+        yield self
 
     def in_parallel(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """What ``work`` makes of each item, in their order; several at a time on a store behind a network."""

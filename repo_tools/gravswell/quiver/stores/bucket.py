@@ -34,7 +34,19 @@ from gravswell.errors import ConflictError, GravswellError, InvalidInputError, N
 from gravswell.quiver.layout import CLAIM, CONFIG, check_key, parse_version
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.stores import ranges
-from gravswell.quiver.stores.base import Children, Content, Create, FileInfo, Overwrite, PutMode, R, Store, T, Upload
+from gravswell.quiver.stores.base import (
+    Children,
+    Content,
+    Create,
+    FileInfo,
+    Overwrite,
+    PutMode,
+    R,
+    Store,
+    T,
+    Upload,
+    View,
+)
 from gravswell.quiver.stores.claims import EXPIRY, Claim, is_copy, take_over, upload_of
 from gravswell.quiver.stores.listing import Listing
 from gravswell.quiver.stores.memory import read_state, remember_numbers
@@ -85,6 +97,18 @@ class BucketStore(Store):
     def walk(self, folder: str) -> list[FileInfo]:
         """See :meth:`Store.walk`."""
         return self.view(folder).walk(folder)
+
+    def has_file(self, key: str) -> bool:
+        """See :meth:`Store.has_file`."""
+        try:
+            found = self._objects.stat(self._key(key))
+        except NotFoundError:
+            return False
+        return found.size > 0 or not key.endswith(f"/{MANIFEST}")
+
+    def parts(self) -> Iterator[View]:
+        """See :meth:`Store.parts`."""
+        return map(self._listing, self._objects.pages(self._prefix))
 
     def read(self, key: str) -> Content:
         """See :meth:`Store.read`."""

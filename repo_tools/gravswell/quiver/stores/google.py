@@ -51,11 +51,12 @@ class GoogleObjects(Objects):
             self._bucket = storage.Client(project=None).bucket(bucket)
         self._retry = DEFAULT_RETRY.with_timeout(objects.PATIENCE.total_seconds())
 
-    def list(self, prefix: str) -> list[ObjectInfo]:
-        """See :meth:`Objects.list`."""
+    def pages(self, prefix: str) -> Iterator[Sequence[ObjectInfo]]:
+        """See :meth:`Objects.pages`."""
         with self._translated(prefix, bucket=True):
             found = self._bucket.list_blobs(prefix=prefix or None, fields=_FIELDS, page_size=_PAGE, retry=self._retry)
-            return [self._info(blob) for blob in found]
+            for page in found.pages:
+                yield [self._info(blob) for blob in page]
 
     def get(self, key: str) -> Content:
         """See :meth:`Objects.get`."""

@@ -70,6 +70,10 @@ class Listing:
             raise NotFoundError(f"{self._url}/{folder} is not there")
         return found
 
+    def has_file(self, key: str) -> bool:
+        """See :meth:`~gravswell.quiver.stores.base.Store.has_file`."""
+        return check_key(key) in self.visible
+
 
 def _is_mark(key: str) -> bool:
     """Whether ``key`` is a version's manifest. In a bucket that others use too, the same name elsewhere is theirs."""

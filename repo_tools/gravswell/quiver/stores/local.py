@@ -81,6 +81,10 @@ class LocalStore(Store):
                     found.append(FileInfo(path.relative_to(top).as_posix(), info.st_size, modified))
         return sorted(found, key=lambda f: f.path)
 
+    def has_file(self, key: str) -> bool:
+        """See :meth:`Store.has_file`. What we may not look at is not there."""
+        return os.path.isfile(self._path(key))  # noqa: PTH113 - which raises for no error
+
     def read(self, key: str) -> Content:
         """See :meth:`Store.read`."""
         with _translated(self.location(key)):

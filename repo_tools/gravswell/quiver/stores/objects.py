@@ -66,8 +66,15 @@ class Objects(ABC):
     """How this kind of store gets its credentials."""
 
     @abstractmethod
+    def pages(self, prefix: str) -> Iterator[Sequence[ObjectInfo]]:
+        """Every object whose key starts with ``prefix``, which ends in ``/`` or is empty, by its key.
+
+        A request each, of up to a thousand objects, once it is asked for: who has seen enough does not go on.
+        """
+
     def list(self, prefix: str) -> list[ObjectInfo]:
-        """Every object whose key starts with ``prefix``, which ends in ``/`` or is empty."""
+        """All of them at once. See :meth:`pages`."""
+        return [info for page in self.pages(prefix) for info in page]
 
     @abstractmethod
     def get(self, key: str) -> Content:

@@ -88,7 +88,7 @@ def plan_transfer(
     steps: list[Step] = []
     conflicts: list[str] = []
     remembered: list[Remembered] = []
-    present = set(destination.entries()) if destination is not None else set()
+    present = _present(destination, [rename.get(entry, entry) for entry in wanted], everything=delete_entries)
     for entry, numbers in sorted(wanted.items()):
         name = rename.get(entry, entry)
         # before the versions: the next number must not pass over one that is exported from now on
@@ -124,6 +124,13 @@ def plan_transfer(
     _refuse(conflicts, list(_needed(destination, steps, moves)) if destination is not None else [])
     ordered = sorted(steps, key=lambda s: s.action == "delete")  # stable: the rest keeps its order
     return Plan(tuple(ordered), tuple(remembered))
+
+
+def _present(destination: RepositoryReader | None, names: Collection[str], *, everything: bool) -> set[str]:
+    """Those of the ``names`` that are entries of the destination, which is not listed for a few; or all that are."""
+    if destination is None:
+        return set()
+    return set(destination.entries()) if everything or len(names) > 1 else set(filter(destination.has, names))
 
 
 def _refuse(conflicts: list[str], held: list[str]) -> None:
