@@ -15,6 +15,7 @@ from gravswell_operator.desired.placement import may_surge, peak_replicas
 from gravswell_operator.desired.repository import children as repository_children
 from gravswell_operator.desired.server import ServerPlan
 from gravswell_operator.desired.server import children as server_children
+from gravswell_operator.desired.source import SECRET_KEYS
 from gravswell_operator.quantities import parse
 from gravswell_operator.statuses.server import blocker
 
@@ -151,14 +152,30 @@ def _plan_one(resource: Resource, world: _World, options: Options) -> tuple[Plan
     if isinstance(resource, GPUNodePool):
         return _plan_pool(resource, world, options)
     if isinstance(resource, ModelRepository):
-        notes: _Found = []
-        if resource.spec.url.startswith("file://"):
-            notes.append((False, f"{resource.spec.url} is a folder that only the development cluster's node can read"))
-        return Planned(resource, repository_children(resource, options)), notes
+        return Planned(resource, repository_children(resource, options)), _repository_notes(resource)
     if isinstance(resource, InferenceServer):
         return _plan_server(resource, world, options)
     assert isinstance(resource, Model)
     return Planned(resource), _model_notes(resource, world)
+
+
+def _repository_notes(repository: ModelRepository) -> _Found:
+    """What the objects do not show: whom they need beside them."""
+    spec, namespace = repository.spec, repository.metadata.namespace
+    if spec.url.startswith("file://"):
+        return [(False, f"{spec.url} is a folder that only the development cluster's node can read")]
+    if spec.bucket is None:
+        return []
+    if spec.credentials_secret_ref is not None:
+        secret = spec.credentials_secret_ref.name
+        keys = SECRET_KEYS[spec.bucket]
+        return [(False, f"its pods wait until namespace {namespace} has the Secret {secret}, with {keys}")]
+    if spec.service_account_name is not None:
+        account = spec.service_account_name
+        return [(False, f"no pod is made until namespace {namespace} has the ServiceAccount {account}")]
+    return [
+        (False, f"without credentialsSecretRef and serviceAccountName {spec.url} is read with the nodes' own identity")
+    ]
 
 
 def _plan_pool(pool: GPUNodePool, world: _World, options: Options) -> tuple[Planned, _Found]:

@@ -188,3 +188,25 @@ def test_a_shell_gets_the_code_and_the_message_in_a_pipe(written):
     assert "a replica asks for 5 GPUs" in done.stderr
     assert "Traceback" not in done.stderr
     assert "InferenceServer default/server" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("spec", "note"),
+    [
+        (
+            {"credentialsSecretRef": {"name": "keys"}},
+            "its pods wait until namespace default has the Secret keys, with AWS_ACCESS_KEY_ID and",
+        ),
+        ({"serviceAccountName": "reader"}, "no pod is made until namespace default has the ServiceAccount reader"),
+        (
+            {},
+            "without credentialsSecretRef and serviceAccountName s3://bucket/zoo is read with the nodes' own identity",
+        ),
+    ],
+)
+def test_a_bucket_needs_somebody_who_may_read_it(run, written, spec, note):
+    done = run("plan", written(ModelRepository={"spec": {"url": "s3://bucket/zoo", **spec}}), "-o", "json")
+    assert done.code == 0
+    (found,) = json.loads(done.out)["notes"]
+    assert (found["object"], found["severity"]) == ("ModelRepository default/models", "warning")
+    assert found["message"].startswith(note)

@@ -59,6 +59,35 @@ def test_what_the_lister_cannot_read_is_told_in_its_words(resource, workload):
     assert found["Ready"].message == f"{where}: permission denied"
 
 
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (
+            {"credentialsSecretRef": {"name": "keys"}},
+            "the Secret keys of credentialsSecretRef does not open gs://bucket/zoo: it needs credentials.json",
+        ),
+        ({"serviceAccountName": "reader"}, "the ServiceAccount reader of serviceAccountName does not open gs://bucket"),
+        ({}, "gs://bucket/zoo is not open to the nodes' own identity: name a Secret in credentialsSecretRef"),
+    ],
+)
+def test_a_bucket_that_refuses_names_who_asked_and_where_that_is_said(resource, workload, spec, words):
+    refused = listing(
+        accessible=False, reason="AccessDenied", message="gs://bucket/zoo was refused to these credentials"
+    )
+    found = said(resource("ModelRepository", {"spec": {"url": "gs://bucket/zoo", **spec}}), refused, lister=workload())
+    for type_ in ("Accessible", "Ready"):
+        assert (found[type_].status, found[type_].reason) == (False, "AccessDenied")
+        assert found[type_].message.startswith(words)
+        assert found[type_].message.endswith(": gs://bucket/zoo was refused to these credentials")
+
+
+@pytest.mark.parametrize("reason", ["RepositoryNotFound", "RepositoryUnavailable", "NotARepository"])
+def test_a_bucket_that_cannot_be_had_is_told_in_the_lister_s_words(resource, workload, reason):
+    away = listing(accessible=False, reason=reason, message="gs://bucket cannot be reached (refused)")
+    found = said(resource("ModelRepository", {"spec": {"url": "gs://bucket"}}), away, lister=workload())
+    assert (found["Ready"].reason, found["Ready"].message) == (reason, "gs://bucket cannot be reached (refused)")
+
+
 @pytest.mark.parametrize("reason", ["not a word", "Word\n", ""])
 def test_a_reason_that_is_no_reason_becomes_one(resource, workload, reason):
     found = said(resource("ModelRepository"), listing(accessible=False, reason=reason), lister=workload())

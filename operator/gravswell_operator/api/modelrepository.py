@@ -1,5 +1,6 @@
 """``ModelRepository``: where versions are published, and how the cluster may read them."""
 
+import re
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -21,6 +22,17 @@ from gravswell_operator.api.rules import Rule, matching
 _CHARACTER = "([-A-Za-z0-9._~!&()*+,;=:@]|%(2[0-9A-Da-d]|[3-6][0-9A-Fa-f]|7[0-9A-Ea-e]|[89A-Fa-f][0-9A-Fa-f]))"
 # Not "%2e" and "%2f", which would climb once decoded, nor "$", as "$(NAME)" is the kubelet's to replace.
 _PATH = f"(/{_CHARACTER}+)+/?"
+_BUCKETS = "(gs|s3|az)://"
+# As open_store reads it: nothing is decoded, and slashes at both ends do not count. Printable, without "$" and what no
+# class of both languages holds as it is.
+_IN_KEYS = "[ -#%-.0-Z^-~\u00a1-\ud7a3]"
+_BUCKET_URL = f"{_BUCKETS}[-A-Za-z0-9._]+(/+{_IN_KEYS}+(/{_IN_KEYS}+)*)?/*"
+_ANYTHING = "(.|[^.])*"
+_StorageAccount = Annotated[
+    str,
+    Field(max_length=24),
+    matching("[a-z0-9]{3,24}", "storageAccount must be 3 to 24 lower-case letters and digits"),
+]
 
 
 class ModelRepositorySpec(ApiModel):
@@ -33,15 +45,29 @@ class ModelRepositorySpec(ApiModel):
             "ServiceAccount with an identity of its own",
             lambda spec: spec.credentials_secret_ref is None or spec.service_account_name is None,
         ),
+        Rule(
+            "!has(self.storageAccount) || self.url.startsWith('az://')",
+            "storageAccount is Azure's, and only an az:// url has one",
+            lambda spec: spec.storage_account is None or spec.url.startswith("az://"),
+            field_path=".storageAccount",
+        ),
     )
 
     url: Annotated[
         str,
         Field(max_length=1024),
         matching(
-            f"(file://|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?){_PATH}",
-            "url must be pvc://CLAIM/PATH, or file:///PATH for the local node of a development cluster; PATH is names "
-            "with one / between them, and what is no letter, digit or one of -._~!&()*+,;=:@ is written as %XX",
+            f"{_BUCKETS}{_ANYTHING}|(file://|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?){_PATH}",
+            "url must be pvc://CLAIM/PATH, or file:///PATH for the local node of a development cluster, or a bucket's, "
+            "such as gs://BUCKET/FOLDER; of the first two, PATH is names with one / between them, and what is no "
+            "letter, digit or one of -._~!&()*+,;=:@ is written as %XX",
+        ),
+        Rule(
+            f"!self.matches('^{_BUCKETS}') || self.matches('^({_BUCKET_URL})$')",
+            "url must be gs://BUCKET, s3://BUCKET or az://CONTAINER, alone or with a /FOLDER, which is written as the "
+            "keys of its objects are: names with one / between them, without $, [, ] or backslash, and %XX stands for "
+            "nothing else",
+            lambda url: not re.match(_BUCKETS, url) or re.fullmatch(_BUCKET_URL, url) is not None,
         ),
         Rule(
             "!self.matches('/[.][.]?(/|$)')",
@@ -49,13 +75,21 @@ class ModelRepositorySpec(ApiModel):
             lambda url: not {".", ".."} & set(url.split("/")),
         ),
     ]
-    """pvc://CLAIM/PATH: a folder in a PersistentVolumeClaim of this namespace. file:///PATH: a folder of the
-    development cluster's local node."""
+    """gs://BUCKET/FOLDER, s3://BUCKET/FOLDER, az://CONTAINER/FOLDER: a bucket, or a folder in it. pvc://CLAIM/PATH: a
+    folder in a PersistentVolumeClaim of this namespace. file:///PATH: a folder of the development cluster's local
+    node."""
     credentials_secret_ref: LocalReference | None = None
-    """Secret whose keys become the environment of what reads the repository (AWS_ACCESS_KEY_ID…). Only the pods see
-    it, and they read it when they start: after a change, name another Secret here, or kubectl rollout restart them."""
+    """Secret whose keys become the environment of what reads the repository, by the names of the clouds' own libraries:
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY…; AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with
+    AZURE_STORAGE_KEY…. For gs:// the key credentials.json holds the key file of a service account. The key endpoint
+    names another server than the cloud's (an emulator, MinIO: http://HOST:PORT), and region the region of s3://. Only
+    the pods see it, and they read it when they start: after a change, name another Secret here, or kubectl rollout
+    restart them."""
     service_account_name: DnsName | None = None
-    """ServiceAccount that what reads the repository runs as."""
+    """ServiceAccount that what reads the repository runs as: the cloud's identity that is bound to it is asked for
+    (GKE's and Azure's workload identity, EKS's IRSA or pod identity)."""
+    storage_account: _StorageAccount | None = None
+    """Azure's storage account of an az:// container, where no Secret names it (AZURE_STORAGE_ACCOUNT)."""
     sync_interval: Annotated[
         Duration,
         Rule(
@@ -67,6 +101,11 @@ class ModelRepositorySpec(ApiModel):
     """How often the repository is listed, such as 45s or 1h30m."""
     suspend: bool = False
     """True: the operator leaves the repository and what belongs to it as they are."""
+
+    @property
+    def bucket(self) -> str | None:
+        """The kind of bucket that the url names, ``gs``, ``s3`` or ``az``; None where it names a folder."""
+        return self.url.partition("://")[0] if re.match(_BUCKETS, self.url) else None
 
 
 class EntryStatus(ApiModel):

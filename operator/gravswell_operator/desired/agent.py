@@ -34,6 +34,7 @@ def agent_container(
             field_env("POD_NAME", "metadata.name"),
             field_env("POD_NAMESPACE", "metadata.namespace"),
             scratch_env(),
+            *where.env,
         ],
         "ports": [{"name": "agent", "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
         "readinessProbe": http_probe("/readyz", "agent", period=2, timeout=5, failures=5),

@@ -20,6 +20,7 @@ MODELS_FOLDER = "/run/gravswell-models"
 other where the names are the same."""
 SCRATCH_FOLDER = "/run/gravswell-scratch"
 REPOSITORY_FOLDER = "/repository"
+CREDENTIALS_FOLDER = "/run/gravswell-credentials"
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  a folder's name, not a secret
 USER_ID = 1000
 """Triton's image has this user; named here because *restricted* pod security wants a number."""

@@ -75,9 +75,9 @@ def server_pod(
         # A pod with secrets of its own gets none of its account's, so the installation's are named again.
         secrets = dict.fromkeys([*options.image_pull_secrets, *(s.name for s in template.image_pull_secrets)])
         pod["imagePullSecrets"] = [{"name": secret} for secret in secrets]
-    metadata: Manifest = {"labels": {**template.labels, **labels(server, names.ROLE_TRITON)}}
-    if template.annotations:
-        metadata["annotations"] = dict(template.annotations)
+    metadata: Manifest = {"labels": {**template.labels, **where.labels, **labels(server, names.ROLE_TRITON)}}
+    if annotations := {**where.annotations, **template.annotations}:
+        metadata["annotations"] = annotations
     return {"metadata": metadata, "spec": pod}
 
 

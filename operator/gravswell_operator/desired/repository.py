@@ -100,6 +100,6 @@ def _deployment(repository: ModelRepository, service_account: str, options: Opti
         "selector": {"matchLabels": selector},
         # Two listers at once would write the same ConfigMap in turns.
         "strategy": {"type": "Recreate"},
-        "template": {"metadata": {"labels": labels(repository, names.ROLE_LISTER)}, "spec": pod},
+        "template": {"metadata": {"labels": {**where.labels, **labels(repository, names.ROLE_LISTER)}}, "spec": pod},
     }
     return child(repository, "apps/v1", "Deployment", names.lister(name), role=names.ROLE_LISTER, spec=spec)

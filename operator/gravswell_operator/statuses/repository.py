@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gravswell.serving.contracts import Listing
+from gravswell.serving.contracts import Reason as ListersReason
 from gravswell_operator import conditions, names
 from gravswell_operator.api import ModelRepository
-from gravswell_operator.api.modelrepository import EntryStatus
+from gravswell_operator.api.modelrepository import EntryStatus, ModelRepositorySpec
 from gravswell_operator.conditions import Finding, Reason, count
-from gravswell_operator.desired.source import source
+from gravswell_operator.desired.source import SECRET_KEYS, source
 from gravswell_operator.state import PodState, Problem, WorkloadState
 from gravswell_operator.statuses.pods import agent_reason, first_problem
 
@@ -90,7 +91,27 @@ def _inaccessible(repository: ModelRepository, listing: Listing) -> str:
     url, seen = repository.spec.url, source(repository).url
     if not listing.message:
         return f"{url} cannot be read"
+    if repository.spec.bucket is not None and listing.reason == ListersReason.ACCESS_DENIED:
+        return f"{_who_asks(repository.spec, repository.spec.bucket)}: {listing.message}"
     return listing.message if url == seen else f"{url}, which is {seen} in the pods: {listing.message}"
+
+
+def _who_asks(spec: ModelRepositorySpec, kind: str) -> str:
+    """As whom the pods ask, and where that is changed: the lister's words are for a person with a shell."""
+    if spec.credentials_secret_ref is not None:
+        return (
+            f"the Secret {spec.credentials_secret_ref.name} of credentialsSecretRef does not open {spec.url}: it needs "
+            f"{SECRET_KEYS[kind]}, of an account that may read there; mend it, and restart the lister and the servers"
+        )
+    if spec.service_account_name is not None:
+        return (
+            f"the ServiceAccount {spec.service_account_name} of serviceAccountName does not open {spec.url}: bind it "
+            f"to an identity of the cloud that may read there"
+        )
+    return (
+        f"{spec.url} is not open to the nodes' own identity: name a Secret in credentialsSecretRef, or a "
+        f"ServiceAccount with an identity of the cloud in serviceAccountName"
+    )
 
 
 def _ready(view: RepositoryView, accessible: Finding, problem: Problem | None) -> Finding:

@@ -1,0 +1,124 @@
+"""How a bucket's credentials reach what reads it, and nothing else in the pods."""
+
+import json
+
+import pytest
+
+from gravswell_operator.api import InferenceServer, ModelRepository
+from gravswell_operator.desired.objects import Options
+from gravswell_operator.plan import plan
+
+READERS = ("lister", "agent")
+SECRET = {"credentialsSecretRef": {"name": "bucket-keys"}}
+IDENTITY = {"serviceAccountName": "reader"}
+
+
+def templates(url, template=None, **repository):
+    """The pod templates of the lister and of a server."""
+    spec = {"url": url, **repository}
+    server = {"repositoryRef": {"name": "models"}, "tag": "24.08", "replicas": 1, "models": "All"}
+    resources = [
+        ModelRepository.model_validate({"metadata": {"name": "models", "namespace": "n"}, "spec": spec}),
+        InferenceServer.model_validate(
+            {"metadata": {"name": "server", "namespace": "n"}, "spec": {**server, "podTemplate": template or {}}}
+        ),
+    ]
+    made = [m for p in plan(resources, Options(image="registry.example/gravswell:1")).objects for m in p.children]
+    return [manifest["spec"]["template"] for manifest in made if manifest["kind"] == "Deployment"]
+
+
+def containers(*args, **options):
+    specs = [template["spec"] for template in templates(*args, **options)]
+    return {c["name"]: c for spec in specs for c in (*spec.get("initContainers", ()), *spec["containers"])}
+
+
+def variables(container):
+    """What each variable of the container comes from: its value, or the key of the Secret."""
+    found = {}
+    for variable in container.get("env", ()):
+        reference = variable.get("valueFrom", {}).get("secretKeyRef")
+        if reference is not None:
+            assert (reference["name"], reference["optional"]) == ("bucket-keys", True)
+            found[variable["name"]] = f"key {reference['key']}"
+        elif "value" in variable:
+            found[variable["name"]] = variable["value"]
+    found.pop("TMPDIR", None)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (
+            "gs://bucket/zoo",
+            {
+                "STORAGE_EMULATOR_HOST": "key endpoint",
+                "GOOGLE_APPLICATION_CREDENTIALS": "/run/gravswell-credentials/credentials.json",
+            },
+        ),
+        ("s3://bucket/zoo", {"AWS_ENDPOINT_URL": "key endpoint", "AWS_REGION": "key region"}),
+        ("az://container/zoo", {"AZURE_STORAGE_ENDPOINT": "key endpoint"}),
+        ("pvc://claim/zoo", {}),
+        ("file:///srv/zoo", {}),
+    ],
+)
+def test_the_secret_s_keys_reach_each_library_under_its_own_names(url, expected):
+    found = containers(url, **SECRET)
+    for name in READERS:
+        assert variables(found[name]) == expected
+        assert found[name]["envFrom"] == [{"secretRef": {"name": "bucket-keys"}}]  # demanded: without it nothing starts
+
+
+def test_a_key_file_is_a_file_of_the_readers_alone():
+    for template in templates("gs://bucket", **SECRET):
+        (volume,) = [volume for volume in template["spec"]["volumes"] if volume["name"] == "credentials"]
+        assert volume["secret"] == {
+            "secretName": "bucket-keys",
+            "items": [{"key": "credentials.json", "path": "credentials.json"}],
+            "defaultMode": 0o440,
+            "optional": True,  # an emulator's Secret has none
+        }
+    found = containers("gs://bucket", **SECRET)
+    mounted = {name for name, c in found.items() if any(m["name"] == "credentials" for m in c["volumeMounts"])}
+    assert mounted == set(READERS)
+    for url in ("s3://bucket", "az://container", "pvc://claim/zoo"):
+        assert not [t for t in templates(url, **SECRET) if "credentials" in {v["name"] for v in t["spec"]["volumes"]}]
+
+
+@pytest.mark.parametrize("url", ["gs://bucket", "s3://bucket", "az://container"])
+def test_neither_triton_nor_what_makes_its_key_hears_of_the_secret(url):
+    found = containers(url, **SECRET)
+    assert {name for name, container in found.items() if "bucket-keys" in json.dumps(container)} == set(READERS)
+
+
+@pytest.mark.parametrize("url", ["gs://bucket", "s3://bucket", "az://container"])
+def test_without_credentials_nothing_is_set_that_would_hide_the_nodes_own(url):
+    found = containers(url)
+    for name in READERS:
+        assert variables(found[name]) == {}
+        assert "envFrom" not in found[name]
+
+
+def test_azure_s_identity_is_asked_for_by_a_label_and_kept_from_triton():
+    lister, server = templates("az://container", storageAccount="lab", template={"labels": {"a": "b"}}, **IDENTITY)
+    for template in (lister, server):
+        assert template["spec"]["serviceAccountName"] == "reader"
+        assert template["metadata"]["labels"]["azure.workload.identity/use"] == "true"
+    assert server["metadata"]["labels"]["a"] == "b"
+    assert server["metadata"]["annotations"] == {"azure.workload.identity/skip-containers": "triton;key"}
+    found = containers("az://container", storageAccount="lab", **IDENTITY)
+    for name in READERS:
+        assert variables(found[name]) == {"AZURE_STORAGE_ACCOUNT": "lab"}
+
+
+def test_amazon_s_identity_is_kept_from_triton():
+    lister, server = templates("s3://bucket", template={"annotations": {"a": "b"}}, **IDENTITY)
+    assert "annotations" not in lister["metadata"]
+    assert server["metadata"]["annotations"] == {"eks.amazonaws.com/skip-containers": "triton,key", "a": "b"}
+
+
+@pytest.mark.parametrize("url", ["s3://bucket", "az://container", "gs://bucket"])
+def test_who_has_a_secret_wants_no_identity(url):
+    for template in templates(url, **SECRET):
+        assert "annotations" not in template["metadata"]
+        assert "azure.workload.identity/use" not in template["metadata"]["labels"]
