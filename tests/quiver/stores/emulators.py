@@ -57,14 +57,16 @@ class Server:
 
 
 @contextmanager
-def google(folder: Path) -> Iterator[Server]:
-    """fake-gcs-server, in memory."""
+def google(folder: Path, *, port: int = 0, objects: Path | None = None) -> Iterator[Server]:
+    """fake-gcs-server, in memory; or with its ``objects`` in a folder, so that it can be stopped and go on later."""
     program = Program("fake-gcs-server", _GCS, "github.com/fsouza/fake-gcs-server")
     binary = build(program, cancelled=threading.Event(), tick=lambda _: None)
+    backend = ("-backend", "memory") if objects is None else ("-backend", "filesystem", "-filesystem-root", objects)
     with _running(
         "fake-gcs-server",
-        lambda port: [binary, "-scheme", "http", "-host", HOST, "-port", str(port), "-backend", "memory"],
+        lambda port: [binary, "-scheme", "http", "-host", HOST, "-port", str(port), *backend],
         folder,
+        port=port,
     ) as endpoint:
 
         def make(bucket: str) -> None:
@@ -168,10 +170,12 @@ def _running(
     folder: Path,
     *,
     environment: Mapping[str, str] | None = None,
+    port: int = 0,
 ) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        port: int = free.getsockname()[1]
+    if not port:
+        with socket.socket() as free:
+            free.bind((HOST, 0))
+            port = free.getsockname()[1]
     child = Child(name, argv(port), log=folder / f"{name}.log", environment=environment, directory=folder)
     try:
         end = time.monotonic() + 120

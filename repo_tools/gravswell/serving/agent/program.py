@@ -6,11 +6,13 @@ import signal
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from gravswell.errors import InvalidInputError
 from gravswell.kube import credentials
 from gravswell.kube.client import Client
+from gravswell.quiver.stores import objects
 from gravswell.serving.agent.configmaps import ConfigMap
 from gravswell.serving.agent.desired import ConfigMapSource, DesiredSource, FileSource, LatestSource
 from gravswell.serving.agent.folder import ModelFolder
@@ -28,6 +30,9 @@ log = logging.getLogger(__name__)
 
 AGENT, LISTER = "gravswell-agent", "gravswell-lister"
 """The programs' names: of the fields that they write, and in the audit log."""
+
+LISTER_PATIENCE = timedelta(seconds=10)
+"""How long a lister asks a bucket that does not answer before it says so: it asks again with its next listing."""
 
 SIMULATED_GPUS_ENV = "GRAVSWELL_SIMULATED_GPUS"
 """Set to 1 by a development node, whose GPUs are only counted: models run on the CPU there."""
@@ -130,6 +135,7 @@ async def run_lister(
 
     The listing names the repository ``known_as``, where that is given.
     """
+    objects.PATIENCE = LISTER_PATIENCE  # of this process, which does nothing else
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(Client(credentials.in_cluster(), name=LISTER))
         configmap = ConfigMap(client, namespace or credentials.pod_namespace(), listing)

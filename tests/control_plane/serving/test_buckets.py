@@ -1,0 +1,196 @@
+"""Repositories in buckets of each kind, on real servers that speak the three protocols: from the export to the answer.
+
+One entry goes its way through ``gs://`` and through the loss of the bucket. ``s3://`` and ``az://`` are read by others
+beside it, with the credentials of Secrets that are spelt as the clouds' own libraries spell them.
+"""
+
+import base64
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from gravswell import quiver as qv
+from gravswell.serving import Client
+
+from ...quiver.stores import emulators
+from ...serving.agent.versions import WIDTH, scaling_graph
+from .conftest import ENTRY
+
+ALIAS = "champion"
+GONE = "http://127.0.0.1:9"
+
+
+class Google:
+    """A server of ``gs://`` that can be stopped, and that a user here reaches as its pods do."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._running = folder, ExitStack()
+        self.endpoint, self._port = "", 0
+
+    def start(self) -> None:
+        objects = self._folder / "objects"
+        objects.mkdir(exist_ok=True)
+        server = self._running.enter_context(emulators.google(self._folder, port=self._port, objects=objects))
+        if not self._port:
+            server.make_bucket("shelf")
+        self.endpoint, self._port = server.endpoint, int(server.endpoint.rpartition(":")[2])
+
+    def stop(self) -> None:
+        self._running.close()
+
+
+@pytest.fixture(scope="module")
+def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Google]:
+    server = Google(tmp_path_factory.mktemp("google"))
+    server.start()
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("STORAGE_EMULATOR_HOST", server.endpoint)
+        yield server
+    server.stop()
+
+
+def export(url: str, number: int) -> None:
+    """Publish a version that multiplies by ``number``, and let the alias name it."""
+    repo = qv.ModelRepository(url)
+    entry = repo.models[ENTRY] if ENTRY in repo.models else repo.add(ENTRY, platform=qv.Platform.ONNX)
+    assert entry.export_version(onnx.load_from_string(scaling_graph(float(number)))).endswith(f"/{number}/model.onnx")
+    entry.promote(number, ALIAS)
+
+
+def write_secret(place, name, **data):
+    place.create("v1", "Secret", name, data={k: base64.b64encode(v.encode()).decode() for k, v in data.items()})
+
+
+def make_server(place, name, url, **secret):
+    """A repository with its Secret, a server and a Model, all of one name."""
+    write_secret(place, name, **secret)
+    place.make_repository(name, url=url, credentialsSecretRef={"name": name})
+    place.make_server(name, repositoryRef={"name": name})
+    place.make_model(name, serverRef={"name": name}, version=ALIAS)
+
+
+def amazons_secret(server):
+    keys = {name: server.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    return {**keys, "region": "us-east-1", "endpoint": server.endpoint}
+
+
+def azures_secret(server):
+    account = {"AZURE_STORAGE_ACCOUNT": emulators.ACCOUNT, "AZURE_STORAGE_KEY": emulators.KEY}
+    return {**account, "endpoint": f"{server.endpoint}/{emulators.ACCOUNT}"}
+
+
+@pytest.fixture(scope="module")
+def serving(place, google):
+    """A server, and at once with it repositories that cannot be had."""
+    export("gs://shelf/zoo", 1)
+    make_server(place, "google", "gs://shelf/zoo", endpoint=google.endpoint)
+    write_secret(place, "away", endpoint=GONE)
+    write_secret(place, "keyless", other="key")
+    for name, url, secret in (
+        ("absent", "gs://no-such-shelf/zoo", "google"),
+        ("away", "gs://shelf/zoo", "away"),
+        ("keyless", "gs://shelf/zoo", "keyless"),
+    ):
+        place.make_repository(name, url=url, credentialsSecretRef={"name": secret})
+    until_serving(place, "google", 1)
+    return place
+
+
+def until_serving(place, name, version):
+    place.until(lambda: (place.get("model", name).get("status") or {}).get("loadedVersion") == version)
+    for kind in ("modelrepository", "inferenceserver", "model"):
+        place.condition(kind, name, status="True")
+
+
+def pod(place, server):
+    (found,) = (
+        pod
+        for pod in place.objects("pods", selector=f"gravswell.dev/server={server}")
+        if "deletionTimestamp" not in pod["metadata"]
+    )
+    return found
+
+
+def answer(place, server):
+    """By how much the server multiplies, asked as a client does."""
+    address = f"{pod(place, server)['status']['podIP']}:8000"
+    rows = np.ones((3, WIDTH), np.float32)
+    with Client(address) as client:
+        outputs = client.infer(ENTRY, {"x": rows}, batch_size=2)
+    (factor,) = set(outputs["y"].flatten())
+    return float(factor)
+
+
+def test_what_is_exported_into_a_bucket_is_served(serving):
+    assert answer(serving, "google") == 1.0
+    status = serving.get("modelrepository", "google")["status"]
+    assert [(entry["name"], entry["latest"]) for entry in status["models"]] == [(ENTRY, 1)]
+
+
+def test_a_version_that_is_promoted_arrives(serving):
+    before = pod(serving, "google")["metadata"]["uid"]
+    export("gs://shelf/zoo", 2)
+    until_serving(serving, "google", 2)
+    assert answer(serving, "google") == 2.0
+    assert pod(serving, "google")["metadata"]["uid"] == before
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "words"),
+    [
+        ("absent", "RepositoryNotFound", ["there is no bucket gs://no-such-shelf", "gcloud storage buckets create"]),
+        ("away", "RepositoryUnavailable", ["gs://shelf", "cannot be reached", "port=9", "check the network"]),
+        ("keyless", "AccessDenied", ["the Secret keyless of credentialsSecretRef does not open", "credentials.json"]),
+    ],
+)
+def test_a_bucket_that_cannot_be_had_is_named_with_the_fact_and_the_way_out(serving, name, reason, words):
+    accessible = serving.condition("modelrepository", name, "Accessible", status="False", reason=reason)
+    assert [word for word in words if word not in accessible["message"]] == []
+    assert serving.condition("modelrepository", name, status="False")["reason"] == reason
+
+
+@pytest.mark.parametrize(("name", "secret"), [("amazon", amazons_secret), ("azure", azures_secret)])
+def test_the_other_clouds_buckets_are_served_too(place, tmp_path, monkeypatch, name, secret):
+    with getattr(emulators, name)(tmp_path) as server:
+        server.make_bucket("shelf")
+        for variable, value in server.environment.items():
+            monkeypatch.setenv(variable, value)
+        url = f"{server.scheme}://shelf/zoo"
+        export(url, 1)
+        make_server(place, name, url, **secret(server))
+        until_serving(place, name, 1)
+        assert answer(place, name) == 1.0
+        for kind in ("model", "inferenceserver", "modelrepository"):
+            place.delete(kind, name)
+
+
+def restarted(place):
+    """Whether both containers of the server run again, and the pod takes traffic."""
+    status = pod(place, "google")["status"]
+    ready = {c["type"]: c["status"] for c in status["conditions"]}["Ready"]
+    return ready == "True" and all(c["restartCount"] >= 1 for c in status["containerStatuses"])
+
+
+def test_without_its_bucket_a_server_answers_restarts_and_goes_on(serving, google):
+    google.stop()
+    away = serving.condition("modelrepository", "google", "Accessible", status="False", reason="RepositoryUnavailable")
+    assert "gs://shelf" in away["message"]
+    assert answer(serving, "google") == 2.0
+    before = pod(serving, "google")
+    for status in before["status"]["containerStatuses"]:
+        os.kill(int(status["containerID"].rpartition("/")[2]), signal.SIGKILL)
+    serving.until(lambda: restarted(serving))
+    assert answer(serving, "google") == 2.0
+    assert pod(serving, "google")["metadata"]["uid"] == before["metadata"]["uid"]
+    serving.condition("inferenceserver", "google", status="True")
+
+    google.start()
+    export("gs://shelf/zoo", 3)
+    until_serving(serving, "google", 3)
+    assert answer(serving, "google") == 3.0
