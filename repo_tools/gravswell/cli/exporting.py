@@ -38,6 +38,10 @@ def export(
         int | None, typer.Option(min=0, help="Let the server form batches of up to so many rows.")
     ] = None,
     opset: Annotated[int | None, typer.Option(min=1, help="The ONNX opset to export to.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="TAG", help="The oldest Triton that is to run it, 20.11 or newer. Default: 24.08."),
+    ] = None,
     rtol: Annotated[float | None, typer.Option(min=0, help="Relative tolerance of the proof.")] = None,
     atol: Annotated[float | None, typer.Option(min=0, help="Absolute tolerance of the proof.")] = None,
     sample_inputs: Annotated[
@@ -75,6 +79,7 @@ def export(
                 sample_inputs=samples or None,
                 max_batch_size=max_batch_size,
                 opset=opset,
+                target=target,
                 rtol=rtol,
                 atol=atol,
                 on_stage=lambda stage: progress.update(task, description=stage),

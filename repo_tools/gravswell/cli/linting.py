@@ -19,7 +19,11 @@ def lint(
     repo: Repository,
     name: Annotated[str | None, typer.Argument(metavar="[ENTRY]", help="Default: every folder.")] = None,
     tag: Annotated[
-        str | None, typer.Option(metavar="TAG", help="Check the graphs' age against Triton's image of this tag: 24.08.")
+        str | None,
+        typer.Option(
+            metavar="TAG",
+            help="Check the graphs' age against Triton's image of this tag, such as 24.08: any from 20.11 on.",
+        ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 5 for any finding but notes.")] = False,
     output: OutputOption = Output.TEXT,
@@ -28,13 +32,13 @@ def lint(
     from gravswell.quiver import lint as linting  # noqa: PLC0415 - keeps --help fast, here and below
     from gravswell.quiver.stores import open_store  # noqa: PLC0415
 
-    limits = None if tag is None else linting.limits_of(tag)
+    target = None if tag is None else linting.target_of(tag)
     with work_display(BarColumn(), DownloadColumn()) as progress:
         task = progress.add_task(repo, total=None)
         findings = linting.lint(
             open_store(repo),
             name,
-            limits=limits,
+            target=target,
             on_model=lambda model: progress.update(task, description=model, completed=0, total=None),
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )

@@ -85,6 +85,7 @@ class Entry:
         sample_inputs: Samples | None = None,
         max_batch_size: int | None = None,
         opset: int | None = None,
+        target: str | None = None,
         rtol: float | None = None,
         atol: float | None = None,
         on_stage: Callable[[str], None] = lambda _: None,
@@ -107,7 +108,10 @@ class Entry:
             learnt. The manifest records which they were.
         :param max_batch_size: let the server form batches of up to so many rows: the leading dim goes out of the
             configuration. By default the client's batches reach the model as they are.
-        :param opset: the ONNX opset to export to, up to 21.
+        :param opset: the ONNX opset to export to, up to the newest that ``target`` takes.
+        :param target: tag of the oldest Triton that is to run it, from ``20.11`` on, 24.08 by default: the graph keeps
+            the limits of its ONNX Runtime, an existing graph is converted down where ONNX can, and the manifest says
+            which it was.
         :param rtol: relative tolerance of the proof; by default after each output's type.
         :param atol: absolute tolerance, likewise.
         :param on_stage: called with what is being done, for a progress display.
@@ -129,7 +133,14 @@ class Entry:
         stated = publication.earlier()
         types = {name: parse_data_type(value, tensor=name) for name, value in (input_types or {}).items()}
         request = export_request(
-            model, input_shapes, output_names, stated=stated, types=types, samples=sample_inputs, opset=opset
+            model,
+            input_shapes,
+            output_names,
+            stated=stated,
+            types=types,
+            samples=sample_inputs,
+            opset=opset,
+            target=target,
         )
         with self._store.staging() as stage, refusals_told(stage):
             built = build(

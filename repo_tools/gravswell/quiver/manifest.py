@@ -94,6 +94,8 @@ class Manifest(_Part):
     signature: Signature
     opset: int
     ir_version: int
+    target: str | None = None
+    """Tag of the oldest Triton that the graph was made for; None where an older release did not say."""
     exporter: str
     framework: str
     gravswell: str
@@ -103,7 +105,7 @@ class Manifest(_Part):
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""
-        unset = {"source"} if self.source is None else None
+        unset = {name for name in ("source", "target") if getattr(self, name) is None}
         return (self.model_dump_json(by_alias=True, indent=2, exclude=unset) + "\n").encode()
 
     @classmethod

@@ -149,6 +149,7 @@ class Publication:
                 signature=built.signature,
                 opset=built.opset,
                 ir_version=built.ir_version,
+                target=built.target,
                 exporter=built.exporter,
                 framework=built.framework,
                 gravswell=__version__,

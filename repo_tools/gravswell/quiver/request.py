@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from gravswell.errors import InvalidInputError
 from gravswell.quiver.manifest import Signature
 from gravswell.quiver.signature import parse_shape
+from gravswell.quiver.targets import DEFAULT_TARGET, target_of
 
 if TYPE_CHECKING:
     from gravswell.quiver.exporters import ExportRequest, InputSpec
@@ -26,6 +27,7 @@ def export_request(
     types: Mapping[str, str],
     samples: Samples | None,
     opset: int | None,
+    target: str | None,
 ) -> "ExportRequest":
     """What to export. InvalidInputError for arguments that cannot be meant.
 
@@ -44,6 +46,7 @@ def export_request(
         inputs=_inputs(input_shapes, stated, types),
         output_names=names,
         opset=opset,
+        target=DEFAULT_TARGET if target is None else target_of(target),
         inferred=input_shapes is None and stated is not None and output_names is None,
         samples=batches_of(samples),
     )

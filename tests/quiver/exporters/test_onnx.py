@@ -57,7 +57,7 @@ def test_a_newer_opset_that_cannot_be_is_refused_naming_both(
         raise RuntimeError("no adapter")
 
     monkeypatch.setattr(onnx.version_converter, "convert_version", fail)
-    with pytest.raises(ExportError, match=r"opset 22.*up to 21.*Triton 24\.08"):
+    with pytest.raises(ExportError, match=r"opset 22.*Triton 24\.08.*up to 21"):
         entry.export_version(affine(opset=22, ir_version=10))
 
 
@@ -233,7 +233,7 @@ def test_initializers_are_no_inputs(entry: qv.Entry, affine: Affine) -> None:
 def test_newer_operators_that_no_converter_brings_down_are_refused(entry: qv.Entry, affine: Affine) -> None:
     proto = affine()
     proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 5))
-    with pytest.raises(ExportError, match=r"the graph is in opset 5 of ai\.onnx\.ml, the servers take up to 4"):
+    with pytest.raises(ExportError, match=r"the graph is in opset 5 of ai\.onnx\.ml, Triton 24\.08 .*takes up to 4"):
         entry.export_version(proto)
     for opsets, version, limit in (({"": 22}, 22, 21), ({"": 18, "ai.onnx.ml": 5}, 5, 4)):
         proto = affine()

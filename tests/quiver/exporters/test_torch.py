@@ -489,3 +489,13 @@ def test_what_torch_needs_is_named(entry: qv.Entry, monkeypatch: pytest.MonkeyPa
     monkeypatch.delattr(exporters, "torch_export", raising=False)
     with pytest.raises(UnsupportedError, match=r"needs onnxscript: pip install 'gravswell\[torch\]'"):
         entry.export_version(nn.Linear(4, 2), input_shapes=X)
+
+
+def test_a_target_of_an_old_triton_is_kept_to(entry: qv.Entry) -> None:
+    """torch's default exporter writes opset 18, which Triton 20.11 does not take: the other one writes 12."""
+    model = nn.Sequential(nn.Linear(64, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 1))
+    path = entry.export_version(model, {"x": (None, 64)}, ["y"], target="20.11")
+    written = onnx.load(path)
+    assert (written.opset_import[0].version, written.ir_version) == (12, 7)
+    assert entry.versions[-1].manifest.target == "20.11"
+    assert entry.inputs["x"].dims == (-1, 64)

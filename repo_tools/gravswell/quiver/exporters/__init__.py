@@ -15,7 +15,6 @@ from typing import Any
 from gravswell.errors import ExportError, GravswellError, InvalidInputError
 from gravswell.quiver.exporters import graph
 from gravswell.quiver.exporters.base import (
-    MAX_OPSET,
     Exported,
     Exporter,
     ExportRequest,
@@ -38,6 +37,7 @@ from gravswell.quiver.exporters.sklearn_estimator import SklearnExporter
 from gravswell.quiver.exporters.torch_module import TorchExporter
 from gravswell.quiver.golden import save_golden
 from gravswell.quiver.manifest import GOLDEN, MODEL_FILE, Signature
+from gravswell.quiver.targets import Target
 
 __all__ = ["Built", "ExportRequest", "InputSpec", "build", "open_session", "run"]
 
@@ -69,6 +69,8 @@ class Built:
     ir_version: int
     exporter: str
     framework: str
+    target: str | None = None
+    """Tag of the Triton whose limits the graph keeps."""
 
     @property
     def signature(self) -> Signature:
@@ -97,8 +99,11 @@ def build(
         if value is not None and not 0 <= value < math.inf:
             raise InvalidInputError(f"{name}={value} is no tolerance: give a finite number, 0 or more")
     exporter = _exporter(request.model)
-    if request.opset is not None and not 1 <= request.opset <= MAX_OPSET:
-        raise InvalidInputError(f"opset {request.opset} is not served: Triton 24.08 and later take up to {MAX_OPSET}")
+    if request.opset is not None and not 1 <= request.opset <= request.target.opset:
+        raise InvalidInputError(
+            f"opset {request.opset} is not served: {request.target} takes up to {request.target.opset}; leave it out, "
+            f"or name a newer target"
+        )
     request = exporter.opened(request)
     request = replace(request, inputs=_typed(exporter, request, input_types or {}))
     specs = request.inputs or ()
@@ -106,7 +111,7 @@ def build(
     batches = _batches(exporter, request)
     stage(f"exporting the {exporter.name}")
     with exporter.exporting(request, batches) as exported:
-        proto, path = _write(exported, folder)
+        proto, path = _write(exported, request.target, folder)
         session = open_session(path)
         _check_inputs(session, specs)
         stage("verifying in ONNX Runtime")
@@ -127,7 +132,8 @@ def build(
             ),
         )
     save_golden(folder / GOLDEN, proof.samples)
-    return Built(proof, graph.default_opset(proto), proto.ir_version, exported.exporter, exported.framework)
+    opset = graph.default_opset(proto)
+    return Built(proof, opset, proto.ir_version, exported.exporter, exported.framework, request.target.tag)
 
 
 def _typed(exporter: Exporter, request: ExportRequest, types: Mapping[str, str]) -> tuple[InputSpec, ...]:
@@ -207,8 +213,8 @@ def _far(
             break
 
 
-def _write(exported: Exported, folder: Path) -> tuple[Any, Path]:
-    proto, changed = graph.fit_for_serving(exported.proto)
+def _write(exported: Exported, target: Target, folder: Path) -> tuple[Any, Path]:
+    proto, changed = graph.fit_for_serving(exported.proto, target)
     if exported.source is not None and not changed:
         shutil.copyfile(exported.source, folder / MODEL_FILE)
         return proto, folder / MODEL_FILE

@@ -13,20 +13,7 @@ from numpy.typing import NDArray
 
 from gravswell.errors import ExportError, GravswellError
 from gravswell.quiver.golden import Array
-
-MAX_OPSETS: Mapping[str, int] = {"": 21, "ai.onnx.ml": 4}
-"""Newest opset of each of ONNX's domains that every Triton we serve on runs.
-
-That is what ONNX Runtime 1.18 implements, which the oldest of them, 24.08, carries: its row in the table of
-https://onnxruntime.ai/docs/reference/compatibility.html says ONNX 1.16, opset 21, ML opset 4, IR 10. Tried on 1.18.1:
-``LabelEncoder`` of ML opset 4 runs, ``TreeEnsemble`` of 5 has no implementation. Newer Tritons carry newer releases,
-which run all that older ones do.
-"""
-
-MAX_OPSET = MAX_OPSETS[""]
-
-MAX_IR = 10
-"""Newest ONNX IR version, by the same row."""
+from gravswell.quiver.targets import DEFAULT_TARGET, Target
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -55,10 +42,21 @@ class ExportRequest:
     """None: the model has to know."""
     output_names: tuple[str, ...] | None = None
     opset: int | None = None
+    """What the user insists on; None: :meth:`opset_for` says."""
+    target: Target = DEFAULT_TARGET
+    """The oldest Triton that is to run the graph."""
     inferred: bool = False
     """``inputs`` and ``output_names`` are what the entry has, not what the user said."""
     samples: tuple[Mapping[str, Array], ...] = ()
     """The user's own input batches; made up at random when there are none."""
+
+    def opset_for(self, own: int) -> int:
+        """The opset of ONNX's own operators to write, for a converter whose ``own`` choice that is."""
+        return self.opset or min(own, self.target.opset)
+
+    def ml_opset_for(self, own: int) -> int:
+        """The opset of ``ai.onnx.ml`` to write, likewise."""
+        return min(own, self.target.ml_opset)
 
 
 @dataclass(frozen=True, slots=True)

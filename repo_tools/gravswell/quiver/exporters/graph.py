@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import ModelProto, TensorProto, external_data_helper
+from onnx import ModelProto, TensorProto, external_data_helper, inliner, version_converter
 
 from gravswell.errors import ExportError, InvalidInputError, NotFoundError
-from gravswell.quiver.exporters.base import MAX_IR, MAX_OPSET, MAX_OPSETS, described
+from gravswell.quiver.exporters.base import described
 from gravswell.quiver.manifest import MODEL_FILE
+from gravswell.quiver.targets import DEFAULT_TARGET, Target
+
+_FUNCTIONS_SINCE = 8
+"""The IR version from which on a graph may bring functions of its own."""
 
 INLINE_LIMIT = 2**31 - 2**24
 """Bytes of tensors up to which a model is one file. protobuf ends at 2 GiB; the graph itself takes the rest."""
@@ -23,40 +27,43 @@ def default_opset(proto: ModelProto) -> int:
     return next((int(o.version) for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
-def fit_for_serving(proto: ModelProto) -> tuple[ModelProto, bool]:
-    """The graph in an opset and IR version that the oldest supported Triton accepts, and whether it was changed."""
-    changed = False
-    _check_opsets(proto)
+def fit_for_serving(proto: ModelProto, target: Target = DEFAULT_TARGET) -> tuple[ModelProto, bool]:
+    """The graph in an opset and IR version that ``target`` takes, and whether it was changed.
+
+    The caller's object stays as it is. What comes out is to be proved: converters are known to err. ExportError, naming
+    the target and what it takes, where nothing brings the graph down.
+    """
+    fitted = proto
+    _check_opsets(proto, target)
     opset = default_opset(proto)
-    if opset > MAX_OPSET:
+    if target.ir_version < _FUNCTIONS_SINCE and proto.functions:
+        fitted = inliner.inline_local_functions(fitted)
+    if opset > target.opset:
         try:
-            proto = onnx.version_converter.convert_version(proto, MAX_OPSET)
+            fitted = version_converter.convert_version(fitted, target.opset)
         except Exception as error:  # the converter raises what its C++ raises
             raise ExportError(
-                f"the graph is in opset {opset}, the servers take up to {MAX_OPSET} (Triton 24.08, ONNX Runtime 1.18), "
-                f"and ONNX cannot convert it ({described(error)}): export it with opset {MAX_OPSET} or older"
+                f"the graph is in opset {opset}, {target} takes up to {target.opset}, and ONNX cannot convert it "
+                f"({described(error)}): export it with opset {target.opset} or older, or for a newer target"
             ) from error
-        changed = True
-    if proto.ir_version > MAX_IR:
-        if not changed:
-            copy = ModelProto()
-            copy.CopyFrom(proto)
-            proto = copy  # the caller's object stays as it is
-        proto.ir_version = MAX_IR  # the proof in ONNX Runtime shows whether anything newer was used
-        changed = True
-    return proto, changed
+    if fitted.ir_version > target.ir_version:
+        if fitted is proto:
+            fitted = ModelProto()
+            fitted.CopyFrom(proto)
+        fitted.ir_version = target.ir_version  # the proof in ONNX Runtime shows whether anything else newer was used
+    return fitted, fitted is not proto
 
 
-def _check_opsets(proto: ModelProto) -> None:
+def _check_opsets(proto: ModelProto, target: Target) -> None:
     """Refuse what no converter brings down: newer operators of ``ai.onnx.ml``, and newer ones of any in a function."""
     imports = [("the graph", o) for o in proto.opset_import if o.domain == "ai.onnx.ml"]
     imports += [(f"function {f.name!r} of the graph", o) for f in proto.functions for o in f.opset_import]
     for what, imported in imports:
-        limit = MAX_OPSETS.get("" if imported.domain == "ai.onnx" else imported.domain)
+        limit = target.limit(imported.domain)
         if limit is not None and imported.version > limit:
             raise ExportError(
-                f"{what} is in opset {imported.version} of {imported.domain or 'ai.onnx'}, the servers take up to "
-                f"{limit} (Triton 24.08, ONNX Runtime 1.18): export it with opset {limit} or older"
+                f"{what} is in opset {imported.version} of {imported.domain or 'ai.onnx'}, {target} takes up to "
+                f"{limit}: export it with opset {limit} or older, or for a newer target"
             )
 
 

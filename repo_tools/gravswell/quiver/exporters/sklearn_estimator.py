@@ -117,7 +117,7 @@ class SklearnExporter(Exporter):
         del batches  # nothing is traced
         specs = self.inputs(request)
         model = request.model
-        opset = {"": request.opset or _OPSET, "ai.onnx.ml": _ML_OPSET}
+        opset = {"": request.opset_for(_OPSET), "ai.onnx.ml": request.ml_opset_for(_ML_OPSET)}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the converters' notes to their own authors

@@ -119,7 +119,7 @@ class _Call:
         self._kwargs = {} if self._args else tensors
         self._outputs = outputs
         self._batched = is_batched(specs)
-        self._opset = request.opset or _OPSET
+        self._opset = request.opset_for(_OPSET)
 
     def by_default(self) -> Any:
         """The exporter over ``torch.export``."""
@@ -146,6 +146,9 @@ class _Call:
         )
         if program is None:
             raise ExportError("torch.onnx.export returned nothing")
+        written = program.model.opset_imports.get("", 0)
+        if written > self._opset:  # torch only logs that it could not convert it
+            raise ExportError(f"it writes opset {written}, and cannot bring that down to {self._opset}")
         return program
 
     def by_tracing(self) -> tuple[Any, Readings]:

@@ -13,17 +13,17 @@ from gravswell.quiver.fetching import Progress
 from gravswell.quiver.lint import rules, scheduling, structure, tensors
 from gravswell.quiver.lint.facts import ModelFacts, World
 from gravswell.quiver.lint.rules import RULES, Finding, Rule, Severity
-from gravswell.quiver.lint.target import Limits, limits_of
 from gravswell.quiver.stores import Store, open_store
+from gravswell.quiver.targets import Target, target_of
 
-__all__ = ["RULES", "Finding", "Limits", "Rule", "Severity", "limits_of", "lint"]
+__all__ = ["RULES", "Finding", "Rule", "Severity", "Target", "lint", "target_of"]
 
 
 def lint(
     repository: str | Path | Store,
     entry: str | None = None,
     *,
-    limits: Limits | None = None,
+    target: Target | None = None,
     on_model: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> list[Finding]:
@@ -32,13 +32,13 @@ def lint(
     A version that gravswell published is judged by its manifest, any other by its graph, which is fetched where the
     repository is in a bucket. Only versions that the config's ``version_policy`` chooses are looked into.
 
-    :param limits: also check the graphs' age against these (:func:`limits_of` a tag).
+    :param target: also check the graphs' age against what this Triton takes (:func:`target_of` a tag).
     :param on_model: called with each model's name before it is looked at.
     :param progress: of fetching a model.
     :raises NotFoundError: there is no such entry.
     """
     store = repository if isinstance(repository, Store) else open_store(repository)
-    world = World(store, progress, everything=entry is None)
+    world = World(store, progress, target, everything=entry is None)
 
     def look(name: str) -> ModelFacts | AccessDeniedError | None:
         on_model(name)
@@ -59,12 +59,12 @@ def lint(
         if isinstance(model, AccessDeniedError):
             found.append(rules.NO_MODEL.at(name, str(model)))
         elif model is not None:
-            found += _check(model, world, limits)
+            found += _check(model, world, target)
     order = list(Severity)
     return sorted(found, key=lambda f: (order.index(f.severity), f.place))
 
 
-def _check(model: ModelFacts, world: World, limits: Limits | None) -> Iterator[Finding]:
+def _check(model: ModelFacts, world: World, target: Target | None) -> Iterator[Finding]:
     if model.unreadable is not None:
         yield rules.CONFIG_UNREADABLE.at(model.place, model.unreadable)
         return
@@ -82,6 +82,6 @@ def _check(model: ModelFacts, world: World, limits: Limits | None) -> Iterator[F
     yield from scheduling.check_side_files(model)
     for version in model.loaded:
         yield from structure.check_files(model, version)
-        yield from tensors.check_graph(model, version, limits)
+        yield from tensors.check_graph(model, version, target)
     yield from scheduling.check_ensemble(model, world)
     yield from structure.check_published(model)

@@ -16,6 +16,7 @@ from gravswell.quiver.layout import CONFIG, config_key, is_readable_name
 from gravswell.quiver.manifest import Manifest
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import Children, FileInfo, Store, View
+from gravswell.quiver.targets import Target, target_of
 
 if TYPE_CHECKING:
     from gravswell.quiver.exporters.inspection import GraphFacts
@@ -133,7 +134,14 @@ def chosen(policy: Any, existing: set[int]) -> set[int]:
 class World:
     """The models of a repository, each looked at when it is first asked for."""
 
-    def __init__(self, store: Store, progress: Progress | None = None, *, everything: bool = True) -> None:
+    def __init__(
+        self,
+        store: Store,
+        progress: Progress | None = None,
+        target: Target | None = None,
+        *,
+        everything: bool = True,
+    ) -> None:
         """With ``everything`` a bucket is listed once for all models, and else for each of the few that are asked for.
 
         It is never asked a thousand times for a thousand entries, nor listed whole for one.
@@ -141,6 +149,7 @@ class World:
         self.store = store
         self._view = store.view() if everything else None
         self._progress = progress
+        self._target = target
         self._models: dict[str, ModelFacts] = {}
         self._fetching = threading.Lock()
 
@@ -196,7 +205,8 @@ class World:
         if file is None or size is None or size >= 2**31:
             return None
         manifest = _manifest(reader, model.name, version.number)
-        if manifest is not None and file in manifest.files:  # proved when it was made: not fetched again
+        if manifest is not None and file in manifest.files and self._told(manifest):
+            # proved when it was made: not fetched again
             return GraphFacts(
                 inputs=manifest.signature.inputs,
                 outputs=manifest.signature.outputs,
@@ -212,6 +222,12 @@ class World:
             copy = Path(temporary) / str(version.number)
             copy_version(self.store, folder, None, copy, None, progress=self._progress)
             return inspect_graph(copy / file)
+
+    def _told(self, manifest: Manifest) -> bool:
+        """Whether the manifest says enough of the graph's age: it holds one opset, and the target of all of them."""
+        if self._target is None:
+            return True
+        return manifest.target is not None and target_of(manifest.target).ml_opset <= self._target.ml_opset
 
 
 def model_path(model: ModelFacts, version: VersionFacts) -> str | None:

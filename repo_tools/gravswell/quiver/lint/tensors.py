@@ -9,9 +9,9 @@ from gravswell.quiver.config import ModelConfig
 from gravswell.quiver.lint import rules
 from gravswell.quiver.lint.facts import ModelFacts, VersionFacts
 from gravswell.quiver.lint.rules import Finding
-from gravswell.quiver.lint.target import Limits
 from gravswell.quiver.manifest import TensorRecord
 from gravswell.quiver.signature import data_type_name
+from gravswell.quiver.targets import Target
 
 if TYPE_CHECKING:
     from gravswell.quiver.exporters.inspection import GraphFacts
@@ -56,14 +56,14 @@ def _incomplete(tensor: Any) -> str | None:
     return None
 
 
-def check_graph(model: ModelFacts, version: VersionFacts, limits: Limits | None) -> Iterator[Finding]:
+def check_graph(model: ModelFacts, version: VersionFacts, target: Target | None) -> Iterator[Finding]:
     """The graph, and the config against it."""
     graph = version.graph
     if graph is None:
         return
     place = f"{model.name}/{version.number}"
-    if limits is not None:
-        yield from _age(place, graph, limits)
+    if target is not None:
+        yield from _age(place, graph, target)
     for tensor, location in graph.outside.items():
         yield rules.DATA_OUTSIDE.at(place, f"tensor {tensor!r} keeps its data in {location!r}")
     for tensor, location in graph.missing.items():
@@ -83,14 +83,14 @@ def check_graph(model: ModelFacts, version: VersionFacts, limits: Limits | None)
         yield from _side(model, version, "output", config=config, records=graph.outputs, optional=frozenset())
 
 
-def _age(place: str, graph: "GraphFacts", limits: Limits) -> Iterator[Finding]:
+def _age(place: str, graph: "GraphFacts", target: Target) -> Iterator[Finding]:
     for domain, opset in graph.opsets.items():
-        limit = limits.opsets.get(domain)
+        limit = target.limit(domain)
         if limit is not None and opset > limit:
-            fact = f"the graph is in opset {opset} of {domain or 'ai.onnx'}; Triton {limits.tag} takes up to {limit}"
+            fact = f"the graph is in opset {opset} of {domain or 'ai.onnx'}; {target} takes up to {limit}"
             yield rules.OPSET_TOO_NEW.at(place, fact)
-    if graph.ir_version > limits.ir_version:
-        fact = f"the graph is in IR version {graph.ir_version}; Triton {limits.tag} takes up to {limits.ir_version}"
+    if graph.ir_version > target.ir_version:
+        fact = f"the graph is in IR version {graph.ir_version}; {target} takes up to {target.ir_version}"
         yield rules.IR_TOO_NEW.at(place, fact)
 
 
