@@ -17,6 +17,7 @@ from gravswell.cli.comparison import diff
 from gravswell.cli.importing import import_repository
 from gravswell.cli.linting import lint
 from gravswell.cli.output import stderr
+from gravswell.cli.quantizing import quantize
 from gravswell.cli.serve import serve
 from gravswell.cli.transfer import copy, sync
 from gravswell.errors import GravswellError, UnsupportedError
@@ -81,6 +82,8 @@ app.command()(copy)
 app.command()(sync)
 app.command("import")(import_repository)
 app.command()(serve)
+app.command()(quantize)
+app.command()(tune)
 app.add_typer(agent)
 
 

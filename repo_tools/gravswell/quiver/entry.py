@@ -1,7 +1,7 @@
 """One entry of a repository: a model's name, its configuration and its versions."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.quiver import aliases
@@ -19,11 +19,14 @@ from gravswell.quiver.prune import GRACE, Duration, Pruning, Rules, prune
 from gravswell.quiver.publication import Publication, stored_config
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.removal import remove_version
-from gravswell.quiver.request import Samples, Shapes, export_request
+from gravswell.quiver.request import Samples, Shapes, batches_of, export_request
 from gravswell.quiver.signature import tensors_of
 from gravswell.quiver.state import Move
 from gravswell.quiver.stores import Create, Store, Update
 from gravswell.quiver.version import Version
+
+if TYPE_CHECKING:
+    from gravswell.quiver.variants import Kind, Quantized
 
 
 class Entry:
@@ -38,6 +41,11 @@ class Entry:
 
     def __repr__(self) -> str:
         return f"Entry({self.name!r} in {self._store.location('')})"
+
+    @property
+    def repository_url(self) -> str:
+        """The URL of the repository that it is in."""
+        return self._store.url
 
     @property
     def platform(self) -> Platform:
@@ -155,6 +163,50 @@ class Entry:
             on_stage("publishing")
             number = publication.publish(stage, built, on_progress)
         return self._store.location(f"{version_folder(self.name, number)}/{MODEL_FILE}")
+
+    def quantize(
+        self,
+        kind: "Kind",
+        *,
+        version: int | None = None,
+        calibration: Samples | None = None,
+        max_error: float | None = None,
+        min_agreement: float | None = None,
+        on_stage: Callable[[str], None] = lambda _: None,
+        on_progress: Progress | None = None,
+    ) -> "Quantized":
+        """Publish ``version`` (the newest by default) in lower precision, as the next version, and return its figures.
+
+        ``fp16`` halves it, for GPUs. ``int8`` is for CPUs, a quarter of the size: with ``calibration`` everything
+        between the layers is computed in 8 bits, without it only products with weights are. Inputs and outputs stay
+        what they are. The outputs are compared with the golden ones, and the largest differences are in the manifest.
+
+        :param calibration: batches of real inputs, as :meth:`export_version` takes them as ``sample_inputs``; an opened
+            ``.npz`` is one. They are measured with too; a few rows take the place of golden ones that were made up.
+        :param max_error: how much an output may differ, as a share of its largest magnitude: 0.01 for fp16 and 0.1 for
+            int8 by default. Every server that is to serve it is held to that as well.
+        :param min_agreement: on which share of the rows the largest score of each output must be the same one, and an
+            integer or text equal; by default it is only measured.
+        :param on_stage: called with what is being done, for a progress display.
+        :param on_progress: called with the bytes moved and the bytes in all.
+        :raises VerificationError: it differs by more, and the message has the figures; nothing is published.
+        :raises InvalidInputError: nothing in the graph can be converted, such as in an ensemble of trees; or the
+            version is a variant itself.
+        :raises ExportError: ONNX Runtime cannot convert the graph.
+        """
+        from gravswell.quiver.variants import quantize  # noqa: PLC0415 - imports ONNX
+
+        return quantize(
+            self._store,
+            self.name,
+            kind,
+            version=version,
+            calibration=batches_of(calibration, "calibration"),
+            max_error=max_error,
+            min_agreement=min_agreement,
+            stage=on_stage,
+            progress=on_progress,
+        )
 
     @property
     def aliases(self) -> dict[str, int]:

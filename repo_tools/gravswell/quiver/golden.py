@@ -20,6 +20,9 @@ from gravswell.quiver.manifest import OutputError
 
 Array = NDArray[Any]
 
+Atol = float | Mapping[str, float] | None
+"""An absolute tolerance: one for every output in its scale, or by output's name one that holds as it stands."""
+
 MAX_BYTES = 256 << 20
 """Most that the golden tensors of one version take in memory: whoever serves it loads them, trusted or not."""
 
@@ -105,7 +108,7 @@ def compare(
     expected: Mapping[str, Array],
     got: Mapping[str, Array],
     rtol: float | None = None,
-    atol: float | None = None,
+    atol: Atol = None,
     scales: Mapping[str, Array] | None = None,
 ) -> dict[str, OutputError]:
     """Compare outputs by name and return the largest differences; VerificationError names what differs and by how much.
@@ -114,7 +117,8 @@ def compare(
     rounding follows the size of the sums, also where their result is near zero. But a value that is not even half
     right is rounding only up to :data:`ROUNDINGS` of the type's steps at s, or up to ``atol`` itself. NaN must stand
     where NaN is expected, and infinities too. ``rtol`` and ``atol`` apply to floats and default to each type's
-    :func:`tolerance`; integers, booleans and strings must be equal.
+    :func:`tolerance`; integers, booleans and strings must be equal. An ``atol`` that an output has by its name was made
+    for it, and no scale widens it.
 
     :param scales: the :func:`column_scales` of all batches; of ``expected`` alone by default, which says little of a
         column when that is a single row.
@@ -123,9 +127,15 @@ def compare(
     missing = sorted(set(expected) - set(got))
     if missing:
         raise VerificationError(f"no output {', '.join(missing)}; there are: {', '.join(sorted(got)) or 'none'}")
+    own = atol if isinstance(atol, Mapping) else {}
     return {
         name: _compare(
-            name, np.asarray(e), np.asarray(got[name]), rtol=rtol, atol=atol, scale=scales.get(name, _UNSCALED)
+            name,
+            np.asarray(e),
+            np.asarray(got[name]),
+            rtol=rtol,
+            atol=own.get(name) if isinstance(atol, Mapping) else atol,
+            scale=_UNSCALED if name in own else scales.get(name, _UNSCALED),
         )
         for name, e in expected.items()
     }

@@ -5,7 +5,7 @@ Its sha256 is the version's digest; it names the hash and size of every other fi
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -56,6 +56,33 @@ class OutputError(_Part):
     max_rel: Finite
 
 
+class VariantError(OutputError):
+    """How far one output of a variant is from the framework's, over all rows that were compared."""
+
+    of_scale: Finite
+    """``max_abs`` as a share of the output's largest magnitude."""
+    agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of scores, the share of rows whose largest one is the same; of integers and strings, of values that are equal."""
+
+
+class VariantRecord(_Part):
+    """What a version of lower precision was made from, and what that cost."""
+
+    kind: str
+    """``fp16`` or ``int8``."""
+    method: str
+    """How: ``float16 weights and activations``, ``dynamic``…"""
+    version: int = Field(ge=1)
+    """The version that it was made from."""
+    digest: Sha256
+    """That version's."""
+    max_error: Finite
+    """The share of an output's largest magnitude by which it may differ, here and on every server."""
+    rows: int = Field(ge=1)
+    """Rows that were compared: of the golden batches, and of those given for calibration."""
+    errors: dict[str, VariantError]
+
+
 class VerificationRecord(_Part):
     """The proof that was made before publication."""
 
@@ -67,11 +94,13 @@ class VerificationRecord(_Part):
     batch_sizes: tuple[int, ...] = ()
     rtol: Finite | None = None
     """What the user asked for; None: each output was held to the tolerance of its own type."""
-    atol: Finite | None = None
-    """Likewise."""
+    atol: Finite | dict[str, Finite] | None = None
+    """Likewise; by output for a variant, whose bound they are."""
     errors: dict[str, OutputError] = Field(default_factory=dict)
 
 
+    variant: VariantRecord | None = None
+    """Of a version that was made from another one in lower precision."""
 class SourceRecord(_Part):
     """The version that this one is a copy of, under another name."""
 
@@ -105,7 +134,9 @@ class Manifest(_Part):
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""
-        unset = {name for name in ("source", "target") if getattr(self, name) is None}
+        unset: dict[str, Any] = {name: True for name in ("source", "target") if getattr(self, name) is None}
+        if self.verification.variant is None:
+            unset["verification"] = {"variant"}
         return (self.model_dump_json(by_alias=True, indent=2, exclude=unset) + "\n").encode()
 
     @classmethod

@@ -1,6 +1,6 @@
 """The proof: the exported file, run in ONNX Runtime, answers as the framework does, at every batch size."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import onnxruntime as ort
 from gravswell.errors import ExportError, VerificationError
 from gravswell.quiver.datatypes import from_runtime
 from gravswell.quiver.exporters.base import Inputs, Outputs, answered, described
-from gravswell.quiver.golden import Sample, column_scales, compare
+from gravswell.quiver.golden import Atol, Sample, column_scales, compare
 from gravswell.quiver.manifest import OutputError, Signature, TensorRecord, VerificationRecord
 
 Agree = Callable[[Outputs, Outputs], object]
@@ -92,7 +92,7 @@ def prove(
     batched: bool,
     rows_apart: bool,
     rtol: float | None,
-    atol: float | None,
+    atol: Atol,
     ailing: Callable[[], str] = str,
     beyond: Iterable[tuple[str, Inputs]] = (),
 ) -> Proof:
@@ -141,7 +141,7 @@ def prove(
         samples=len(samples),
         batch_sizes=tuple(sorted({_rows(batch) for batch in batches})) if batched else (),
         rtol=rtol,
-        atol=atol,
+        atol=dict(atol) if isinstance(atol, Mapping) else atol,
         errors=errors,
     )
     signature = Signature(inputs=tuple(taken), outputs=tuple(outputs))
@@ -156,7 +156,7 @@ def _prove_beyond(
     scales: Outputs,
     *,
     rtol: float | None,
-    atol: float | None,
+    atol: Atol,
 ) -> None:
     """Show that the graph is right also where ``condition``, which the exporter took for granted, is not met.
 

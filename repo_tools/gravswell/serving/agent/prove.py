@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from gravswell.errors import VerificationError
-from gravswell.quiver.golden import Sample, column_scales, compare, load_golden
+from gravswell.quiver.golden import Atol, Sample, column_scales, compare, load_golden
 from gravswell.quiver.manifest import GOLDEN, MANIFEST, Manifest
 from gravswell.serving.agent.failures import ModelFailure
 from gravswell.serving.agent.triton import TritonControl
@@ -22,7 +22,7 @@ class Golden(NamedTuple):
 
     samples: Sequence[Sample]
     rtol: float | None
-    atol: float | None
+    atol: Atol
     scales: Mapping[str, Array]
     """The :func:`~gravswell.quiver.golden.column_scales` of all the version's samples."""
 

@@ -1,0 +1,232 @@
+"""A graph in float16 or in 8-bit integers, by the converters that come with ONNX Runtime."""
+
+import logging
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from graphlib import TopologicalSorter
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import onnx.inliner
+import onnxruntime as ort
+from onnx import ModelProto, TensorProto
+
+from gravswell.errors import ExportError, InvalidInputError
+from gravswell.quiver.exporters import graph
+from gravswell.quiver.exporters.base import Inputs, described
+from gravswell.quiver.exporters.files import INLINE_LIMIT
+
+Kind = Literal["fp16", "int8"]
+
+DYNAMIC_OPS = ("MatMul", "Gather", "Attention", "LSTM", "EmbedLayerNormalization")
+"""Whose weights become 8-bit without calibration; Gemm goes as MatMul. Not Conv: ONNX Runtime's ConvInteger is slower
+than its float32 convolution."""
+
+STATIC_OPS = (
+    *("Conv", "Gemm", "MatMul", "Gather"),
+    # They let 8-bit values through: without them every one of them would be a float32 island between two others.
+    *("Relu", "Clip", "Add", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool"),
+    *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"),
+)
+"""What is computed in 8 bits with calibration. Not Softmax, LayerNormalization and the like: there 8 bits cost much
+accuracy and save nothing."""
+
+_NARROW = {"fp16": (TensorProto.FLOAT16,), "int8": (TensorProto.INT8, TensorProto.UINT8)}
+_WEIGHTED = frozenset({*DYNAMIC_OPS, "Gemm"})
+
+
+class _Quiet(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+
+def convert(kind: Kind, path: Path, batches: Sequence[Inputs]) -> tuple[ModelProto, str]:
+    """The graph in the file ``path`` as ``kind``, and by which method.
+
+    ``batches`` calibrate int8: the ranges of all values between the layers are measured on them; without any, only
+    weights are stored in 8 bits and ranges are taken from each request. Inputs and outputs stay as they are.
+    Raises InvalidInputError where there is nothing in the graph to convert, ExportError where it cannot be.
+    """
+    original = onnx.load(str(path))  # fetched and hashed by us: its data lies beside it
+    if kind == "int8":
+        _require_takers(original, calibrated=bool(batches))
+    with tempfile.TemporaryDirectory(prefix="gravswell-quantize-") as name, _told(kind), _tools_folder():
+        if kind == "fp16":
+            converted, method = _to_fp16(original), "float16 weights and activations"
+        else:
+            converted, method = _to_int8(path, Path(name), batches), "static, QDQ" if batches else "dynamic"
+    if _narrow(converted, kind) <= _narrow(original, kind):
+        raise _nothing(original, kind, "float32 weights of two or more dimensions")
+    for side in ("input", "output"):  # a converter's shape inference may have renamed dims
+        stated = getattr(converted.graph, side)
+        del stated[:]
+        stated.extend(getattr(original.graph, side))
+    _keep_used_domains(converted)
+    graph.strip_sources(converted)
+    return converted, method
+
+
+def _to_fp16(proto: ModelProto) -> ModelProto:
+    """Inputs and outputs stay float32; operators without a float16 form keep it too, with casts around them."""
+    inlined = onnx.inliner.inline_local_functions(proto)
+    converted: ModelProto = import_module("onnxruntime.transformers.float16").convert_float_to_float16(
+        inlined, keep_io_types=True
+    )
+    _sort(converted.graph)
+    return converted
+
+
+def _to_int8(path: Path, folder: Path, batches: Sequence[Inputs]) -> ModelProto:
+    """Weights in 7 of the 8 bits, a scale for each channel: no processor's 16-bit sums overflow, so all agree.
+
+    Without that, x86 processors that lack VNNI saturate, and answer otherwise than those that have it.
+    """
+    tools = import_module("onnxruntime.quantization")
+    large = sum(file.stat().st_size for file in path.parent.iterdir()) >= INLINE_LIMIT
+    prepared, made = folder / "prepared.onnx", folder / "made.onnx"
+    tools.quant_pre_process(
+        str(path),
+        str(prepared),
+        skip_symbolic_shape=True,  # needs sympy, and helps only where ranks are unknown
+        save_as_external_data=large,
+        all_tensors_to_one_file=True,
+    )
+    _mend(prepared)
+    if batches:
+        tools.quantize_static(
+            str(prepared),
+            str(made),
+            _Reader(batches),
+            op_types_to_quantize=list(STATIC_OPS),
+            per_channel=True,
+            reduce_range=True,
+            use_external_data_format=large,
+        )
+    else:
+        tools.quantize_dynamic(
+            str(prepared),
+            str(made),
+            op_types_to_quantize=list(DYNAMIC_OPS),
+            per_channel=True,
+            reduce_range=True,
+            use_external_data_format=large,
+        )
+    return onnx.load(str(made))
+
+
+def _mend(path: Path) -> None:
+    """Two forms that ONNX allows and ONNX Runtime's quantizer stumbles over."""
+    proto = onnx.load(str(path), load_external_data=False)
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    # It transposes a Gemm's weight, and not what is said of its shape.
+    said = [info for info in proto.graph.value_info if info.name not in weights]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(said)
+    # It takes a Gemm's bias for a row of channels, also where it is a matrix of one row.
+    biases = [node.input[2] for node in proto.graph.node if node.op_type == "Gemm" and len(node.input) > 2]
+    read = Counter(name for g in graph.graphs(proto) for node in g.node for name in node.input)
+    for name in biases:
+        bias = weights.get(name)
+        if bias is not None and len(bias.dims) == 2 and bias.dims[0] == 1 and read[name] == 1:
+            del bias.dims[0]
+    onnx.save_model(proto, str(path))
+
+
+class _Reader:
+    """ONNX Runtime's calibration protocol: batches one after another, then None."""
+
+    def __init__(self, batches: Sequence[Inputs]) -> None:
+        self._batches = iter(batches)
+
+    def get_next(self) -> Inputs | None:
+        return next(self._batches, None)
+
+
+@contextmanager
+def _told(kind: Kind) -> Iterator[None]:
+    """Whatever the converters raise as one ExportError, and without the advice that they log for their own users."""
+    quiet, root = _Quiet(), logging.getLogger()
+    root.addFilter(quiet)
+    try:
+        yield
+    except (ExportError, InvalidInputError):
+        raise
+    except Exception as error:  # they raise whatever they like
+        raise ExportError(
+            f"ONNX Runtime {ort.__version__} cannot convert the graph to {kind}: {described(error)}; "
+            f"serve it as it is, or convert it where it comes from"
+        ) from error
+    finally:
+        root.removeFilter(quiet)
+
+
+@contextmanager
+def _tools_folder() -> Iterator[None]:
+    """ONNX Runtime's tools import one another by bare names, and would leave their folder on the path for everybody."""
+    folder = str(Path(ort.__file__).parent / "transformers")
+    before = list(sys.path)
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path[:] = [entry for entry in sys.path if entry != folder or entry in before]
+
+
+def _narrow(proto: ModelProto, kind: Kind) -> int:
+    """Bytes of weights of two or more dimensions in the types that ``kind`` brings."""
+    return sum(
+        len(tensor.raw_data) or len(tensor.int32_data)
+        for tensor in graph.tensors(proto)
+        if tensor.data_type in _NARROW[kind] and len(tensor.dims) > 1
+    )
+
+
+def _require_takers(proto: ModelProto, *, calibrated: bool) -> None:
+    """InvalidInputError where no operator has weights that int8 takes; the converters say it in words of their own."""
+    kinds = {node.op_type for g in graph.graphs(proto) for node in g.node}
+    kinds |= {node.op_type for function in proto.functions for node in function.node}
+    if kinds & _WEIGHTED or (calibrated and "Conv" in kinds):
+        return
+    calibrate = "; Conv needs calibration data (--calibration FILE.npz)" if "Conv" in kinds else ""
+    raise _nothing(proto, "int8", f"the weights of {', '.join(sorted(_WEIGHTED))}{calibrate}")
+
+
+def _nothing(proto: ModelProto, kind: Kind, takes: str) -> InvalidInputError:
+    kinds = ", ".join(sorted({node.op_type for node in proto.graph.node}))
+    return InvalidInputError(
+        f"there is nothing in the graph to convert to {kind}, which takes {takes}; its operators: {kinds}"
+    )
+
+
+def _keep_used_domains(proto: ModelProto) -> None:
+    """ONNX Runtime states every domain that it knows, in its newest version, which older ones refuse."""
+    used = {node.domain for g in graph.graphs(proto) for node in g.node}
+    used |= {node.domain for function in proto.functions for node in function.node}
+    kept = [o for o in proto.opset_import if o.domain in used or o.domain in ("", "ai.onnx")]
+    del proto.opset_import[:]
+    proto.opset_import.extend(kept)
+
+
+def _sort(g: Any) -> None:
+    """Nodes after those that they depend on, as ONNX demands and the float16 converter leaves to its readers."""
+    made = {name: i for i, node in enumerate(g.node) for name in node.output if name}
+    needs = {i: {made[name] for name in _reads(node) if name in made} - {i} for i, node in enumerate(g.node)}
+    nodes = [g.node[i] for i in TopologicalSorter(needs).static_order()]
+    ordered = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del g.node[:]
+    g.node.extend(ordered)
+
+
+def _reads(node: Any) -> set[str]:
+    """The names that a node reads, in its subgraphs too."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+            names.update(output.name for output in inner.output)
+            names.update(*(_reads(part) for part in inner.node))
+    return names
