@@ -38,3 +38,15 @@ def span(text: str) -> timedelta:
         return timedelta(days=int(days[1])) if days else timedelta(seconds=seconds(text))
     except InvalidInputError:
         raise InvalidInputError(f"{text!r} is no length of time: write 30d, 12h or 1h30m") from None
+
+
+def fraction(text: str) -> float:
+    """The length of ``text`` in seconds, of those that latencies are told in: ``20ms``, ``1.5s``, ``800us``.
+
+    Raises :class:`InvalidInputError` for a text that is none, or no time at all.
+    """
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(us|ms|s)", text)
+    length = float(found[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[found[2]] if found else 0.0
+    if not length:
+        raise InvalidInputError(f"{text!r} is no time: write 20ms, 1.5s or 800us")
+    return length

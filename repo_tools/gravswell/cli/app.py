@@ -20,6 +20,7 @@ from gravswell.cli.output import stderr
 from gravswell.cli.quantizing import quantize
 from gravswell.cli.serve import serve
 from gravswell.cli.transfer import copy, sync
+from gravswell.cli.tuning import tune
 from gravswell.errors import GravswellError, UnsupportedError
 
 PLUGIN_GROUP = "gravswell.commands"

@@ -53,6 +53,11 @@ class ControlAPI:
         found: dict[str, Any] = self._call("GET", f"/v2/models/{model}")
         return found
 
+    def statistics(self, model: str, version: int) -> dict[str, Any]:
+        """What Triton has counted of a version since it was loaded: requests, runs, and the time in each stage."""
+        (found,) = self._call("GET", f"/v2/models/{model}/versions/{version}/stats")["model_stats"]
+        return dict(found)
+
     def load(self, model: str, config: str | None, timeout: float) -> None:
         """Load a model, with ``config`` (JSON) in place of the repository's when it is given."""
         body = {"parameters": {"config": config}} if config is not None else {}

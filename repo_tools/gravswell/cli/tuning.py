@@ -1,0 +1,169 @@
+"""``gravswell tune``: the best instance count and batching of an entry under a latency limit, measured here."""
+
+import enum
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.progress import BarColumn
+from rich.table import Table
+from rich.text import Text
+
+from gravswell.cli.output import Output, OutputOption, emit, stderr
+from gravswell.cli.shared import Repository, existing_entry, parse_target, work_display
+from gravswell.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from gravswell.tuning import Measurement, Progress, TuneReport
+
+SHOWN = 12
+"""Rows of the table on the screen; the files have all."""
+
+
+class Batching(enum.StrEnum):
+    """Whether the server may put requests together."""
+
+    ON = "on"
+    OFF = "off"
+    BOTH = "both"
+
+
+def tune(
+    repo: Repository,
+    target: Annotated[
+        str, typer.Argument(metavar="ENTRY[/VERSION]", help="What to tune, measured by its newest version by default.")
+    ],
+    latency_limit: Annotated[
+        str, typer.Option(metavar="TIME", help="The longest that an answer may take: 20ms, 1.5s, 800us.")
+    ],
+    percentile: Annotated[
+        float, typer.Option(min=0, max=100, help="Per cent of the answers that must come within the limit.")
+    ] = 99,
+    batch_sizes: Annotated[
+        str | None, typer.Option(metavar="N,N…", help="Rows of a request. Default: 1,8,32 as the model takes them.")
+    ] = None,
+    instances: Annotated[
+        str | None, typer.Option(metavar="N,N…", help="Instances to try. Default: 1, 2, 4… up to the CPUs here.")
+    ] = None,
+    concurrency: Annotated[
+        str | None, typer.Option(metavar="N,N…", help="Clients that ask at a time. Default: 1,2,4,8,16,32,64.")
+    ] = None,
+    dynamic_batching: Annotated[
+        Batching, typer.Option(help="Let the server put requests together, or not, or see which is better.")
+    ] = Batching.BOTH,
+    duration: Annotated[str, typer.Option(metavar="TIME", help="How long each point is measured.")] = "3s",
+    budget: Annotated[
+        int, typer.Option(min=1, help="Measurements at most; a large space is seen coarsely first.")
+    ] = 40,
+    sample_inputs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="Ask with this batch. Default: the version's golden one."),
+    ] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply/--dry-run", help="Write the best setting into config.pbtxt, or only tell it.")
+    ] = True,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the table and the plot go. Default: tune-ENTRY-TIME here.")
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Measure an entry on the real Triton and set its instances and dynamic batching for the most rows a second.
+
+    It runs on this machine's CPU, where nothing else should run meanwhile. Ctrl-C keeps the table so far and changes
+    nothing. What is served changes with the next version only.
+    """
+    from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
+    from gravswell.cli.loading import load_samples  # noqa: PLC0415
+    from gravswell.durations import fraction  # noqa: PLC0415
+    from gravswell.tuning import tune  # noqa: PLC0415
+
+    name, number = parse_target(target)
+    entry = existing_entry(qv.ModelRepository.open(repo), name)
+    kept = folder or Path(f"tune-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    with work_display(BarColumn()) as display:
+        task = display.add_task("starting Triton", total=None)
+
+        def show(progress: "Progress") -> None:
+            left = f"at most {progress.seconds_left:,.0f} s left"
+            display.update(task, description=f"{progress.now}; {left}", completed=progress.done, total=progress.most)
+
+        try:
+            report = tune(
+                entry,
+                latency_limit=fraction(latency_limit),
+                percentile=percentile,
+                batch_sizes=_numbers("--batch-sizes", batch_sizes),
+                instances=_numbers("--instances", instances),
+                concurrency=_numbers("--concurrency", concurrency),
+                dynamic_batching=dynamic_batching.value,
+                duration=fraction(duration),
+                budget=budget,
+                version=number,
+                sample_inputs=load_samples([sample_inputs]) if sample_inputs else None,
+                apply=apply,
+                folder=kept,
+                on_progress=show,
+                on_install=lambda step, done, total: display.update(
+                    task, description=step, completed=done, total=total
+                ),
+            )
+        except KeyboardInterrupt:
+            display.stop()
+            where = f"; what was measured is in {kept}" if kept.is_dir() else ""
+            stderr.print(f"interrupted: config.pbtxt is unchanged{where}", soft_wrap=True, highlight=False)
+            raise typer.Exit(130) from None
+    emit(output, report, lambda: _text(report, repo))
+
+
+def _numbers(option: str, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidInputError(f"{option} {text!r}: write whole numbers with commas: 1,2,4") from None
+
+
+def _text(report: "TuneReport", repo: str) -> RenderableType:
+    from gravswell.tuning.search import fits  # noqa: PLC0415
+
+    chosen = report.chosen
+    assert chosen is not None  # no choice is an error
+    limit = report.latency_limit_ms / 1e3
+    table = Table(box=None)
+    for column in ("instances", "batching", "rows", "clients", "rows/s", f"p{report.percentile:g} ms", "queue ms",
+                   "compute ms", "rows/run"):  # fmt: skip
+        table.add_column(column, justify="right")
+    best = sorted(report.measurements, key=lambda m: (fits(m, limit), m.rows_per_second), reverse=True)
+    for m in best[:SHOWN]:
+        style = "bold green" if m == chosen else "" if fits(m, limit) else "dim"
+        table.add_row(*_cells(m), style=style)
+    told: list[RenderableType] = [table, ""]
+    if len(best) > SHOWN:
+        told.append(f"and {len(best) - SHOWN} more, in the table")
+    if not report.changes:
+        told.append("config.pbtxt says the best setting already")
+    for change in report.changes:
+        told.append(Text(f"{'config.pbtxt now has' if report.applied else 'would write'} {change}"))
+    told += [Text(note) for note in report.notes]
+    told.append(Text(f"the table is in {report.folder}"))
+    if report.applied:
+        told.append(
+            Text(
+                "What is served is as before: the setting goes with the next version. To publish this model with it: "
+                f"gravswell republish {repo} {report.entry}/{report.version}"
+            )
+        )
+    return Group(*told)
+
+
+def _cells(m: "Measurement") -> list[str]:
+    from gravswell.tuning.settings import batching_told  # noqa: PLC0415
+
+    setting = [str(m.instances), batching_told(m.queue_delay_us), str(m.rows), str(m.concurrency)]
+    if m.failure is not None:
+        return [*setting, "failed"]
+    figures = [f"{m.rows_per_second:,.0f}", f"{m.latency_ms:.3g}", f"{m.queue_ms:.3g}", f"{m.compute_ms:.3g}"]
+    return [*setting, *figures, f"{m.rows_per_run:.3g}"]

@@ -1,0 +1,112 @@
+"""A load of many clients on one model: each sends its next request when it has the answer to the last one.
+
+Its law: the client must not be what is measured. A request is packed once, and every connection sends the same bytes
+again and reads no more of an answer than that it is one.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.utils import np_to_triton_dtype
+
+from gravswell import addresses
+from gravswell.errors import GravswellError, InvalidInputError, UnavailableError
+from gravswell.serving.client.connection import Connection
+from gravswell.serving.client.wire import Packer
+
+ANSWER_SECONDS = 60.0
+"""For one answer. What takes longer is no load but a hang."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the clients saw: the latency of each answer that came within ``seconds``, in seconds, unsorted."""
+
+    latencies: NDArray[np.float64]
+    seconds: float
+
+    def percentile(self, percent: float) -> float:
+        """Seconds within which that share of the answers came: a latency that was seen, never one in between."""
+        return float(np.percentile(self.latencies, percent, method="higher"))
+
+
+def packed(address: str, model: str, version: int, inputs: Mapping[str, NDArray[Any]]) -> bytes:
+    """One request for these arrays as it goes over the wire: HTTP with binary tensors."""
+    types = {name: "BYTES" if a.dtype.kind in "SUO" else np_to_triton_dtype(a.dtype) for name, a in inputs.items()}
+    head, payload = Packer(types, None).pack(inputs)
+    line = f"POST /v2/models/{model}/versions/{version}/infer HTTP/1.1\r\nHost: {address}\r\n"
+    return b"".join([line.encode(), head, *payload])
+
+
+async def drive(address: str, request: bytes, *, concurrency: int, seconds: float, warm_up: float) -> Load:
+    """Ask the Triton at ``address`` (``host:port`` of HTTP) for ``seconds``, after ``warm_up`` seconds of the same.
+
+    Raises :class:`InvalidInputError` with Triton's words where it refuses the request, :class:`UnavailableError` where
+    it does not answer, or not once in the measured time.
+    """
+    host, port = addresses.split(address)
+    loop = asyncio.get_running_loop()
+    connections: list[Connection] = []
+    try:
+        for _ in range(concurrency):
+            _, connection = await loop.create_connection(Connection, host, port)
+            connections.append(connection)
+        begin = loop.time() + warm_up
+        clients = [_Client(connection, request, begin, begin + seconds) for connection in connections]
+        for client in clients:
+            client.ask()
+        async with asyncio.timeout(warm_up + seconds + ANSWER_SECONDS):
+            await asyncio.gather(*(client.done for client in clients))
+    except TimeoutError:
+        raise UnavailableError(f"Triton at {address} gave no answer within {ANSWER_SECONDS:.0f} s") from None
+    except OSError as error:
+        raise UnavailableError(f"Triton at {address} takes no connection: {error.strerror or error}") from None
+    finally:
+        for connection in connections:
+            connection.close()
+    latencies = [latency for client in clients for latency in client.latencies]
+    if not latencies:
+        raise UnavailableError(f"no request was answered within {seconds:g} s: measure for longer (--duration)")
+    return Load(np.array(latencies), seconds)
+
+
+class _Client:
+    """One client on one connection; what counts is what it asks and is answered between ``begin`` and ``end``."""
+
+    def __init__(self, connection: Connection, request: bytes, begin: float, end: float) -> None:
+        self.latencies: list[float] = []
+        self._loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[None] = self._loop.create_future()
+        self._connection = connection
+        self._request = request
+        self._begin, self._end = begin, end
+
+    def ask(self) -> None:
+        self._connection.send(self, self._request, [], len(self._request), self._loop.time())
+
+    def answered(self, connection: Connection, status: int, body: bytes, json_size: int | None) -> None:
+        """See :class:`~gravswell.serving.client.connection.Asker`."""
+        del json_size
+        now = self._loop.time()
+        if status != 200:
+            self._fail(InvalidInputError(f"Triton refused the request: {body.decode(errors='replace')[:300]}"))
+            return
+        if connection.sent_at >= self._begin and now <= self._end:
+            self.latencies.append(now - connection.sent_at)
+        if now < self._end:
+            self.ask()
+        elif not self.done.done():
+            self.done.set_result(None)
+
+    def broken(self, connection: Connection, reason: str) -> None:
+        """Likewise."""
+        del connection
+        self._fail(UnavailableError(f"Triton broke off: {reason}"))
+
+    def _fail(self, error: GravswellError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)

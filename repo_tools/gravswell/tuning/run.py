@@ -1,0 +1,197 @@
+"""The whole of it: measure, choose, keep the table, and write what was tuned into the entry's configuration."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gravswell.errors import InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.quiver import Entry
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.request import Samples, batches_of
+from gravswell.quiver.signature import tensors_of
+from gravswell.tuning import space as spaces
+from gravswell.tuning.bench import bench, fixed_rows
+from gravswell.tuning.plot import plot
+from gravswell.tuning.report import PLOT_FILE, Measurement, TuneReport
+from gravswell.tuning.search import choose, leader, next_point
+from gravswell.tuning.settings import batching_told, require_tunable, tuned
+
+BUDGET = 40
+"""Measurements at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    done: int
+    most: int
+    """Measurements at most; it may end with fewer."""
+    seconds_left: float
+    """At most, at the pace so far."""
+    now: str
+    """What is measured now, in words; what was best so far, at the end."""
+    best: Measurement | None = None
+
+
+def tune(
+    entry: Entry,
+    *,
+    latency_limit: float,
+    percentile: float = 99.0,
+    batch_sizes: Sequence[int] | None = None,
+    instances: Sequence[int] | None = None,
+    concurrency: Sequence[int] | None = None,
+    dynamic_batching: spaces.Batching = "both",
+    duration: float = 3.0,
+    budget: int = BUDGET,
+    version: int | None = None,
+    sample_inputs: Samples | None = None,
+    apply: bool = True,
+    folder: Path | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_install: Callable[[str, int, int], None] | None = None,
+) -> TuneReport:
+    """Find the setting of most rows a second whose latency stays within a limit, and write it into ``entry.config``.
+
+    The embedded Triton serves ``version`` (the newest by default) on this machine's CPU; nothing else should run there.
+    Only the count of the instance group and dynamic batching are written; everything else in the file stays, and the
+    version that is served stays as it is: the change goes with the next one.
+
+    :param latency_limit: seconds within which the ``percentile`` of all answers must come, as the clients see it.
+    :param batch_sizes: rows of a request; 1, 8 and 32 by default.
+    :param instances: counts to try; powers of two up to the number of CPUs by default.
+    :param concurrency: numbers of clients, each of which waits for its answer; 1 to 64 by default.
+    :param dynamic_batching: ``on``, ``off``, or which of both is better.
+    :param duration: seconds for which each point is measured.
+    :param budget: measurements at most; a large space is seen coarsely first.
+    :param sample_inputs: what to ask with; the version's golden batches by default.
+    :param apply: write the configuration. Without, the report has the changes all the same.
+    :param folder: where to keep ``table.json``, ``table.csv`` and ``plot.png``; what was measured is there even if the
+        run is interrupted. None: nothing is kept.
+    :param on_progress: called before each measurement.
+    :param on_install: called with a step, and the bytes done and in all, while the server is installed.
+    :raises InvalidInputError: no setting is within the limit, and the message has the nearest; or the entry cannot be
+        tuned, such as an ensemble.
+    :raises ConflictError: somebody changed the configuration while it was being written.
+    """
+    _check(latency_limit, percentile, duration, budget)
+    reader = RepositoryReader(entry.repository_url)
+    number = _version(entry, version)
+    config = entry.config.message
+    require_tunable(config)
+    signature = tensors_of(config)
+    cpus = len(os.sched_getaffinity(0))
+    report = TuneReport(
+        entry=entry.name,
+        version=number,
+        repository=reader.store.location(""),
+        latency_limit_ms=latency_limit * 1e3,
+        percentile=percentile,
+        cpus=cpus,
+        seconds_each=duration,
+        budget=budget,
+        folder=None if folder is None else str(folder),
+    )
+    measured: list[Measurement] = []
+    with bench(reader, entry.name, number, config, samples=batches_of(sample_inputs), on_install=on_install) as table:
+        space = spaces.space(
+            latency_limit=latency_limit,
+            max_batch_size=config.max_batch_size,
+            golden_rows=fixed_rows(signature, table.inputs),
+            cpus=cpus,
+            batch_sizes=batch_sizes,
+            instances=instances,
+            concurrency=concurrency,
+            batching=dynamic_batching,
+        )
+        most = min(budget, len(space))
+        report = report.model_copy(update={"notes": _told(space, config.max_batch_size)})
+        began = time.monotonic()
+        while (point := next_point(space, measured, limit=latency_limit, budget=budget)) is not None:
+            each = (time.monotonic() - began) / len(measured) if measured else duration * 1.3
+            words = f"{point.instances} instances, batching {batching_told(point.delay)}"
+            load = f"{point.concurrency} clients with {point.rows} rows"
+            left = (most - len(measured)) * each
+            best = leader(measured, latency_limit)
+            on_progress(Progress(len(measured), most, left, f"{words}, {load}", best))
+            measured.append(table.measure(point, seconds=duration, percentile=percentile))
+            report = report.model_copy(update={"measurements": list(measured)})
+            if folder is not None:
+                report.save(folder)
+    return _finished(entry, report, latency_limit, apply=apply, folder=folder)
+
+
+def _finished(entry: Entry, report: TuneReport, limit: float, *, apply: bool, folder: Path | None) -> TuneReport:
+    chosen = choose(report.measurements, limit)
+    report = report.model_copy(update={"complete": True, "chosen": chosen})
+    if chosen is not None:
+        config = entry.config  # as it is by now: what others changed meanwhile stays
+        message, changes, notes = tuned(config.message, chosen.point)
+        if apply and changes:
+            config.CopyFrom(message)
+        report = report.model_copy(
+            update={"changes": changes, "applied": bool(apply and changes), "notes": [*report.notes, *notes]}
+        )
+    if folder is not None:
+        try:
+            plot(report, folder / PLOT_FILE)
+        except UnsupportedError as error:
+            report = report.model_copy(update={"notes": [*report.notes, str(error)]})
+        report.save(folder)
+    if chosen is None:
+        raise InvalidInputError(_nothing_fits(report, limit))
+    return report
+
+
+def _nothing_fits(report: TuneReport, limit: float) -> str:
+    kept = f"; the table is in {report.folder}" if report.folder else ""
+    nearest = leader(report.measurements, limit)
+    if nearest is None:
+        failures = {m.failure for m in report.measurements}
+        return (
+            f"{report.entry}/{report.version} answered under no setting: {'; '.join(sorted(map(str, failures)))}{kept}"
+        )
+    return (
+        f"no setting of {report.entry}/{report.version} keeps p{report.percentile:g} within {limit * 1e3:g} ms on this "
+        f"machine's {report.cpus} CPUs. The nearest: {nearest.latency_ms:.3g} ms and {nearest.rows_per_second:,.0f} "
+        f"rows/s with {_told_of(nearest)}. Allow more (--latency-limit), or ask with fewer rows or clients "
+        f"(--batch-sizes, --concurrency){kept}"
+    )
+
+
+def _told_of(m: Measurement) -> str:
+    return (
+        f"{m.instances} instances, batching {batching_told(m.queue_delay_us)}, {m.concurrency} clients, {m.rows} rows"
+    )
+
+
+def _told(space: spaces.Space, max_batch_size: int) -> list[str]:
+    if max_batch_size > 1 or len(space.delays) > 1:
+        return []
+    return [
+        "dynamic batching was not tried: the entry has no max_batch_size, so the server forms no batches; one that was "
+        "exported with --max-batch-size N can have it"
+    ]
+
+
+def _version(entry: Entry, version: int | None) -> int:
+    if version is not None:
+        return int(entry.version(version))
+    versions = entry.versions
+    if not versions:
+        raise NotFoundError(f"{entry.name} has no version to measure: export one first")
+    return int(versions[-1])
+
+
+def _check(latency_limit: float, percentile: float, duration: float, budget: int) -> None:
+    for name, value, least in (("latency_limit", latency_limit, 0.0), ("duration", duration, 0.05)):
+        if not least < value < math.inf:
+            raise InvalidInputError(f"{name}={value}: give seconds, more than {least:g}")
+    if not 0 < percentile <= 100:
+        raise InvalidInputError(f"percentile={percentile}: give one above 0 and up to 100")
+    if budget < 1:
+        raise InvalidInputError(f"budget={budget}: at least one measurement is needed")

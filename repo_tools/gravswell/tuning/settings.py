@@ -1,0 +1,97 @@
+"""A setting in Triton's configuration: as it is measured, and as it is written for production. Pure."""
+
+from typing import Any
+
+from tritonclient.grpc import model_config_pb2
+
+from gravswell.errors import InvalidInputError
+from gravswell.quiver.config import ModelConfig
+from gravswell.tuning.space import Point
+
+_Group: Any = model_config_pb2.ModelInstanceGroup
+
+
+def require_tunable(config: Any) -> None:
+    """InvalidInputError for a configuration whose instances or batches are not one number each."""
+    name = config.name
+    if config.HasField("ensemble_scheduling") or config.platform == "ensemble":
+        members = sorted({step.model_name for step in config.ensemble_scheduling.step})
+        raise InvalidInputError(f"{name} is an ensemble and runs in its members' instances: tune {', '.join(members)}")
+    if config.HasField("sequence_batching"):
+        raise InvalidInputError(
+            f"{name} batches sequences, whose requests depend on one another: a load of independent ones measures "
+            f"something else; set its instances by hand"
+        )
+    if len(config.instance_group) > 1:
+        raise InvalidInputError(
+            f"{name} has {len(config.instance_group)} instance groups, and one count is tuned: keep one of them, "
+            f"or set their counts by hand"
+        )
+
+
+def measured_config(config: Any, point: Point, version: int) -> Any:
+    """``config`` as it is measured: on the CPU, one version, and no cache, which would answer for the model."""
+    made = ModelConfig()
+    made.CopyFrom(config)
+    made.ClearField("response_cache")
+    made.ClearField("version_policy")
+    made.version_policy.specific.versions.append(version)
+    made.ClearField("instance_group")
+    made.instance_group.add(kind=_Group.KIND_CPU, count=point.instances)
+    _batch(made, point.delay)
+    return made
+
+
+def tuned(config: Any, point: Point) -> tuple[Any, list[str], list[str]]:
+    """``config`` with what was tuned and all else as it is; what that changes, and what to know, in words.
+
+    A count that was measured on a CPU says nothing of GPUs: a group that asks for them keeps its own.
+    """
+    made = ModelConfig()
+    made.CopyFrom(config)
+    notes = []
+    group = made.instance_group[0] if made.instance_group else None
+    if group is not None and group.kind == _Group.KIND_GPU:
+        notes.append(
+            f"instance_group asks for GPUs and keeps its count: the best one on this CPU, {point.instances}, "
+            f"says nothing of them"
+        )
+    elif group is not None and group.kind == _Group.KIND_MODEL:
+        notes.append("instance_group is KIND_MODEL, whose instances the model places itself: it keeps its count")
+    else:
+        if group is None:
+            group = made.instance_group.add(kind=_Group.KIND_AUTO)
+        group.count = point.instances
+        notes.append(
+            f"{point.instances} instance{'s' if point.instances > 1 else ''} is a count for CPUs, where it was measured"
+        )
+    _batch(made, point.delay)
+    return made, _changes(config, made), notes
+
+
+def _batch(config: Any, delay: int | None) -> None:
+    if delay is None:
+        config.ClearField("dynamic_batching")
+        return
+    config.dynamic_batching.SetInParent()
+    config.dynamic_batching.max_queue_delay_microseconds = delay
+
+
+def _changes(before: Any, after: Any) -> list[str]:
+    words = []
+    counts = [config.instance_group[0].count if config.instance_group else None for config in (before, after)]
+    if counts[0] != counts[1]:
+        words.append(f"instance_group count: {counts[1]} (was {counts[0] or 'unset'})")
+    batching = [batching_told(_delay(config)) for config in (before, after)]
+    if batching[0] != batching[1]:
+        words.append(f"dynamic_batching: {batching[1]} (was {batching[0]})")
+    return words
+
+
+def _delay(config: Any) -> int | None:
+    return config.dynamic_batching.max_queue_delay_microseconds if config.HasField("dynamic_batching") else None
+
+
+def batching_told(delay: int | None) -> str:
+    """Dynamic batching in words, by its wait in microseconds; None is off."""
+    return "off" if delay is None else f"on, waits {delay} µs" if delay else "on"
