@@ -77,11 +77,11 @@ def google(folder: Path, *, port: int = 0, objects: Path | None = None) -> Itera
 
 @contextmanager
 def amazon(folder: Path) -> Iterator[Server]:
-    """moto."""
+    """moto; see ``serial_moto.py``."""
     library = _installed("moto-5.2.5", lambda target: _pip(target, _MOTO))
     with _running(
         "moto",
-        lambda port: [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)],
+        lambda port: [sys.executable, Path(__file__).with_name("serial_moto.py"), "-H", HOST, "-p", str(port)],
         folder,
         environment={**os.environ, "PYTHONPATH": str(library), "MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE)},
     ) as endpoint:
