@@ -233,6 +233,9 @@ class TrappedObjects(Objects):
         for key in keys:  # in their order, so that a step is the same in every run
             self._delete(key)
 
+    def delete_exact(self, key: str, etag: str) -> None:
+        self._step(lambda: self._objects.delete_exact(key, etag))
+
     def _delete(self, key: str) -> None:
         self._step(lambda: self._objects.delete([key]))
 

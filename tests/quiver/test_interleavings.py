@@ -165,6 +165,23 @@ def test_an_export_into_an_entry_that_is_being_replaced(memory: Memory, prebuilt
     interleaved(memory, lambda repo: repo.add("m", force=True), exporting(prebuilt), check)
 
 
+def test_a_version_of_the_new_entry_stays(memory: Memory, prebuilt: Path, affine: Affine) -> None:
+    """Once it is said to be published with tensors that only the new entry takes, who replaces does not bury it."""
+    qv.ModelRepository(URL).add("m").export_version(prebuilt)
+    published = []
+
+    def check(outcome: Outcome) -> None:
+        assert outcome.first is None, outcome
+        published.append(outcome.second is None)
+        assert set(signatures().values()) == ({(-1, 3)} if published[-1] else set()), outcome
+        assert published[-1] or "signature" in str(outcome.second), outcome
+
+    interleaved(memory, lambda repo: repo.add("m", force=True), exporting(affine(3)), check)
+    assert published[0] is False
+    assert published[-1] is True
+    assert sum(published) > 2, "while it was being replaced"
+
+
 def test_an_entry_is_replaced_twice_at_once(memory: Memory, prebuilt: Path) -> None:
     """Whoever replaces never hears that there is an entry already."""
 

@@ -72,9 +72,9 @@ def stored_config(reader: RepositoryReader, entry: str) -> StoredConfig:
 
 
 def _healed(reader: RepositoryReader, entry: str, config: ConfigText, *, whole: bool) -> ConfigText:
-    published = next(
-        (reader.version_config(entry, info.number) for info in reader.versions(entry) if info.digest is not None), None
-    )
+    state, _ = reader.state(entry)
+    infos = (info for info in reader.versions(entry) if info.digest is not None and state.holds(info.number))
+    published = next((reader.version_config(entry, info.number) for info in infos), None)
     if published is None:
         return config
     own = ConfigText(published, where=config.where)
@@ -194,7 +194,8 @@ class Publication:
                 f"{self._entry} cannot have a version {number}: numbers up to {free - 1} are or were in use; "
                 f"leave the number out, or use {free} or more"
             )
-        parent = next((earlier for earlier in taken if self._manifest(earlier) is not None), None)
+        own = filter(state.holds, taken)
+        parent = next((earlier for earlier in own if self._manifest(earlier) is not None), None)
         label = _label(stored.config)
         return _Standing(stored, stored.config.render(), stated, label=label, number=number, parent=parent)
 
@@ -271,7 +272,8 @@ class Publication:
         return stored
 
     def _stated(self, config: ConfigText) -> Signature | None:
-        for number in self._reader.numbers(self._entry):
+        state, _ = self._reader.state(self._entry)
+        for number in filter(state.holds, self._reader.numbers(self._entry)):
             manifest = self._manifest(number)
             if manifest is not None:
                 return manifest.signature

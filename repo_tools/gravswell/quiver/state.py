@@ -19,7 +19,7 @@ MOVES_OF_AN_ALIAS = 50
 MOVES_OF_AN_ENTRY = 500
 """How many moves are remembered: of each alias, so that a busy one never crowds out another, and in all."""
 
-_LATER = ("revision", "history", "removing", "pins")
+_LATER = ("revision", "since", "history", "removing", "pins")
 """Fields that are written only once there is something in them."""
 
 Number = Annotated[int, Field(ge=1)]
@@ -63,6 +63,8 @@ class EntryState(BaseModel):
     pass for one that never did, and a promotion would miss the removal in between."""
     next_version: int = Field(default=1, ge=1, alias="nextVersion")
     """No version below it will be made again: numbers are never reused."""
+    since: Number | None = None
+    """No version below it belongs to the entry as it is: it replaced another one, which may not be gone yet."""
     aliases: dict[str, Number] = Field(default_factory=dict)
     history: tuple[Move, ...] = ()
     """The moves of aliases, oldest first."""
@@ -70,6 +72,10 @@ class EntryState(BaseModel):
     """Versions whose removal is decided and perhaps not done: no alias is moved to one."""
     pins: dict[str, Pin] = Field(default_factory=dict)
     """By cluster: which versions must stay though no alias names them."""
+
+    def holds(self, number: int) -> bool:
+        """Whether version ``number``, if it is there, belongs to the entry as it is."""
+        return self.since is None or number >= self.since
 
     def moved(self, move: Move) -> "EntryState":
         """With ``move`` made and remembered."""

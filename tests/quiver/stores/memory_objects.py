@@ -83,6 +83,15 @@ class MemoryObjects(Objects):
             for key in keys:
                 self._memory.held.pop(key, None)
 
+    def delete_exact(self, key: str, etag: str) -> None:
+        if self._memory.hashed:
+            super().delete_exact(key, etag)  # as on S3
+            return
+        with self._memory.lock:
+            if key not in self._memory.held or self._memory.held[key][1].etag != etag:
+                raise self._conflict(key)
+            del self._memory.held[key]
+
     def _delete(self, key: str) -> None:
         self.delete([key])
 

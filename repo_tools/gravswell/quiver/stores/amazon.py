@@ -62,13 +62,18 @@ class AmazonObjects(Objects):
         config: S3Config = {"checksum_algorithm": "SHA256", **login.config}
         if endpoint:
             config["endpoint"] = endpoint
-        self._store = S3Store(
-            bucket,
-            config=config,
-            client_options=_client(endpoint),
-            retry_config=_retries(),
-            credential_provider=login.provider,
-        )
+
+        def opened(retries: "RetryConfig") -> S3Store:
+            return S3Store(
+                bucket,
+                config=config,
+                client_options=_client(endpoint),
+                retry_config=retries,
+                credential_provider=login.provider,
+            )
+
+        self._store = opened(_retries())
+        self._once = opened({"max_retries": 0})
 
     def pages(self, prefix: str) -> Iterator[Sequence[ObjectInfo]]:
         """See :meth:`Objects.pages`.
@@ -157,6 +162,10 @@ class AmazonObjects(Objects):
         """See :meth:`Objects.delete`."""
         with self._translated(""):
             obstore.delete(self._store, [*keys])
+
+    def _delete_once(self, key: str) -> None:
+        with self._translated(key):
+            obstore.delete(self._once, key)
 
     @contextmanager
     def _translated(self, key: str, *, mode: PutMode | None = None) -> Iterator[None]:

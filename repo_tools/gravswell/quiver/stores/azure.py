@@ -18,7 +18,7 @@ from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.identity import CredentialUnavailableError, DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient, ExponentialRetry
 
-from gravswell.errors import AccessDeniedError, InvalidInputError
+from gravswell.errors import AccessDeniedError, InvalidInputError, NotFoundError
 from gravswell.quiver.stores import objects
 from gravswell.quiver.stores.base import Content, Create, PutMode, Update
 from gravswell.quiver.stores.objects import STAMP, ObjectInfo, Objects, delete_each
@@ -106,6 +106,16 @@ class AzureObjects(Objects):
             except azure.ResourceNotFoundError as error:
                 if _code(error) == "ContainerNotFound":
                     raise
+
+    def delete_exact(self, key: str, etag: str) -> None:
+        """See :meth:`Objects.delete_exact`."""
+        try:
+            with self._translated(key):
+                self._container.delete_blob(
+                    key, delete_snapshots="include", etag=etag, match_condition=MatchConditions.IfNotModified
+                )
+        except NotFoundError:
+            raise self._conflict(key) from None
 
     @contextmanager
     def _translated(self, key: str, *, mode: PutMode | None = None) -> Iterator[None]:

@@ -19,6 +19,12 @@ cleaner wins, and it stays for :data:`TOMBSTONES_STAY`. The number is remembered
 How an entry ends: its number is remembered, ``config.pbtxt`` is deleted, then its versions get their tombstones, oldest
 first, so that what is ``latest`` does not go back; it vanishes for readers with the last of them. Then it is listed
 again for versions that were being uploaded meanwhile; a ``config.pbtxt`` found then is somebody's new entry, and stays.
+
+How an entry is replaced: the new ``config.pbtxt`` is written, then it is remembered from which number on versions
+belong to it (``since``), above all that are there. What is below goes as above; the next publication goes on with that
+if we die. What is above was claimed since, and its writer may have seen the new entry: a version up there goes only if
+it descends from one below. An upload that is not complete is refused, for nobody can see what it was made for; its
+writer begins again, and makes it for the new entry. What is claimed after that can be made for nothing else.
 """
 
 import logging
@@ -30,9 +36,10 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError
+from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, VerificationError
 from gravswell.quiver.layout import CLAIM, CONFIG, check_key, parse_version
-from gravswell.quiver.manifest import MANIFEST
+from gravswell.quiver.manifest import MANIFEST, Manifest
+from gravswell.quiver.state import EntryState
 from gravswell.quiver.stores import ranges
 from gravswell.quiver.stores.base import (
     Children,
@@ -49,7 +56,7 @@ from gravswell.quiver.stores.base import (
 )
 from gravswell.quiver.stores.claims import EXPIRY, Claim, is_copy, take_over, upload_of
 from gravswell.quiver.stores.listing import Listing
-from gravswell.quiver.stores.memory import read_state, remember_numbers
+from gravswell.quiver.stores.memory import begin_anew, read_state, remember_numbers
 from gravswell.quiver.stores.objects import ObjectInfo, Objects
 from gravswell.quiver.stores.progress import Counter, Progress
 from gravswell.quiver.stores.temporary import temporary_stage
@@ -211,7 +218,7 @@ class BucketStore(Store):
         key = self._key(f"{entry}/{name}")
         if replace:
             self._objects.put(key, path.read_bytes(), Overwrite())
-            self._remove_entry(entry, keep=name)
+            self._end_replaced(entry, keep=f"{entry}/{name}")
         elif self.view(entry).visible:
             raise ConflictError(f"{self.location(entry)} exists already")
         else:
@@ -232,8 +239,10 @@ class BucketStore(Store):
         with claim:
             try:
                 view = self.view(entry)
-                self._require_free(view, entry, number, resumed=claim.resumed)
+                state = self._require_free(view, entry, number, resumed=claim.resumed)
                 self._sweep(view, entry, now=view.objects[f"{folder}/{CLAIM}"].modified, own=number)
+                if state.since is not None:
+                    self._quietly(partial(self._bury_below, view, entry, state.since))
                 check()
             except BaseException:
                 self._quietly(claim.leave if claim.resumed else claim.drop)
@@ -261,7 +270,7 @@ class BucketStore(Store):
         for name in sorted(name for name, size in sizes.items() if size >= _LARGE):
             put(name)
 
-    def _require_free(self, view: Listing, entry: str, number: int, *, resumed: bool) -> None:
+    def _require_free(self, view: Listing, entry: str, number: int, *, resumed: bool) -> EntryState:
         """Now that the claim is ours: nothing else there, the number not used before, and the entry there."""
         folder = f"{entry}/{number}"
         there = {key for key in view.objects if key.startswith(f"{folder}/")}
@@ -270,8 +279,10 @@ class BucketStore(Store):
         uploads = _uploads(view, entry)
         if not any(key.split("/")[1] not in uploads for key in view.visible):
             raise NotFoundError(f"{self.location(entry)} is not there")
-        if read_state(self, entry)[0].next_version > number:
+        state = read_state(self, entry)[0]
+        if state.next_version > number:
             raise ConflictError(f"{self.location(folder)} was in use before, and no number is used twice")
+        return state
 
     def _complete(self, entry: str, number: int, key: str, data: bytes) -> None:
         """Write the file that makes the version exist."""
@@ -305,6 +316,16 @@ class BucketStore(Store):
         remember_numbers(self, entry, number + 1)
         self._delete(key for key in self.view(folder).objects if not key.endswith(f"/{MANIFEST}"))
 
+    def _free(self, folder: str, claim: str) -> None:
+        """Clear away a copy that nobody went on with, with its claim, which is ours under the etag ``claim``.
+
+        Its number is nobody's then, and a copy of that version may have it. It needs no tombstone: its writer has been
+        silent for much longer than one would stay.
+        """
+        key = f"{folder}/{CLAIM}"
+        self._delete(k for k in self.view(folder).objects if k != key)
+        self._objects.delete_exact(self._key(key), claim)
+
     def _sweep(self, view: Listing, entry: str, *, now: datetime, own: int) -> None:
         """Clear away what dead writers left in the entry beside our ``own`` number. ``now`` is by the store's clock."""
         for number in _numbers(view):
@@ -319,10 +340,13 @@ class BucketStore(Store):
         elif claim is not None and now - claim.modified >= EXPIRY:
             if mark is not None:
                 self._delete([claim.key])
-            elif now - claim.modified < COPIES_STAY and is_copy(self._objects, self._key(claim.key)):
-                pass
-            elif take_over(self._objects, self._key(claim.key), now=now):
-                self._abandon(entry, number)
+            elif not is_copy(self._objects, self._key(claim.key)):
+                if take_over(self._objects, self._key(claim.key), now=now):
+                    self._abandon(entry, number)
+            elif now - claim.modified >= COPIES_STAY:
+                etag = take_over(self._objects, self._key(claim.key), now=now)
+                if etag is not None:
+                    self._free(folder, etag)
 
     def _clear(self, view: Listing, folder: str, tombstone: ObjectInfo, now: datetime) -> None:
         self._delete(key for key in view.objects if key.startswith(f"{folder}/") and key != tombstone.key)
@@ -333,23 +357,49 @@ class BucketStore(Store):
 
     # -- removal
 
-    def _remove_entry(self, entry: str, *, keep: str | None = None) -> None:
+    def _remove_entry(self, entry: str) -> None:
+        config = f"{entry}/{CONFIG}"
         for attempt in range(_TRIES):
             view = self.view(entry)
-            if attempt and f"{entry}/{CONFIG}" in view.visible and keep is None:
+            if attempt and config in view.visible:
                 return  # added anew by somebody else
-            gone = {k for k in view.visible if k != f"{entry}/{keep}"}
-            if not gone:
+            if not view.visible:
                 return
             numbers = _numbers(view)
             if numbers:
                 remember_numbers(self, entry, max(numbers) + 1)
-            own = [f"{entry}/{CONFIG}"] if keep is None else []
-            self._delete(key for key in own if key in gone)
+            self._delete(key for key in (config,) if key in view.visible)
             self._bury(view, entry, [n for n in numbers if f"{entry}/{n}" not in view.buried])
-            versions = {str(number) for number in numbers}
-            self._delete(key for key in gone if key.split("/")[1] not in versions and key not in own)
+            self._delete(key for key in _beside(view, numbers) if key != config)
         raise ConflictError(f"{self.location(entry)}: others export into it faster than it can be removed; try again")
+
+    def _end_replaced(self, entry: str, *, keep: str) -> None:
+        """Take away what the entry held before it was replaced. See the module."""
+        since = begin_anew(self, entry, max(_numbers(self.view(entry)), default=0) + 1)
+        view = self.view(entry)
+        numbers = _numbers(view)
+        self._delete(key for key in _beside(view, numbers) if key != keep)
+        self._bury_below(view, entry, since)
+        uploads = _uploads(view, entry)
+        gone: set[int] = set()
+        for number in (n for n in numbers if n >= since):
+            if str(number) in uploads:
+                self._abandon(entry, number)
+            parent = self._parent(entry, number)
+            if parent is not None and (parent < since or parent in gone):
+                gone.add(number)
+                self._bury(self.view(entry), entry, [number])
+
+    def _bury_below(self, view: Listing, entry: str, since: int) -> None:
+        self._bury(view, entry, [n for n in _numbers(view) if n < since and f"{entry}/{n}" not in view.buried])
+
+    def _parent(self, entry: str, number: int) -> int | None:
+        """The version that ``number`` was made after; None where it has none, is gone, or is not ours to judge."""
+        key = f"{entry}/{number}/{MANIFEST}"
+        try:
+            return Manifest.from_bytes(self.read(key).data, where=self.location(key)).parent
+        except (NotFoundError, VerificationError):
+            return None
 
     def _bury(self, view: Listing, entry: str, numbers: list[int]) -> None:
         """Take versions out of sight, the newest last, then away."""
@@ -408,6 +458,12 @@ class BucketStore(Store):
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
+
+
+def _beside(view: Listing, numbers: Iterable[int]) -> list[str]:
+    """Keys of what lies in the entry outside of the folders of these versions."""
+    versions = {str(number) for number in numbers}
+    return [key for key in view.visible if key.split("/")[1] not in versions]
 
 
 def _numbers(view: Listing) -> list[int]:

@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import uuid
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Literal, Self
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gravswell.errors import ConflictError, GravswellError, NotFoundError
 from gravswell.quiver.stores.base import Create, Update, Upload
-from gravswell.quiver.stores.objects import Objects
+from gravswell.quiver.stores.objects import GONE, Objects
 
 BEAT = timedelta(seconds=20)
 """How often a living writer renews its claim."""
@@ -60,7 +61,7 @@ class Claim:
         self._objects, self._key, self._label, self.copy_of = objects, key, label, copy_of
         self.resumed = False
         """Whether files of an earlier copy may lie beside it."""
-        self._writer = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+        self._writer = _writer()
         self._beat = 0
         self._etag = ""
         self._lost: ConflictError | None = None
@@ -87,9 +88,8 @@ class Claim:
         """Renew it now. ConflictError if somebody has taken it for dead meanwhile."""
         with self._renewing:
             if self._lost is None:
-                self._beat += 1
                 try:
-                    self._etag = self._objects.put(self._key, self._content(), Update(self._etag))
+                    self._renew()
                 except ConflictError as error:
                     self._lost = error
             if self._lost is not None:
@@ -104,25 +104,46 @@ class Claim:
         return found is not None and found.writer == self._writer
 
     def drop(self) -> None:
-        """Remove it."""
+        """Remove it, unless somebody has taken it over: then it is theirs, and says so of files that are theirs."""
         self._ended.set()
-        with self._renewing:
-            self._objects.delete([self._key])
+        with self._renewing, suppress(ConflictError):
+            try:
+                self._objects.delete_exact(self._key, self._etag)
+            except ConflictError:
+                self._objects.delete_exact(self._key, self._own_etag())
 
     def leave(self) -> None:
-        """Leave it for the next copy of the same to go on with."""
+        """Leave it for the next copy of the same to go on with. ConflictError if one does already."""
         self._ended.set()
         with self._renewing:
-            self._beat += 1
-            left = self._as_content().model_copy(update={"abandoned": True})
-            self._objects.put(self._key, left.to_bytes(), Update(self._etag))
+            self._renew(abandoned=True)
+
+    def _renew(self, *, abandoned: bool = False) -> None:
+        self._beat += 1
+        content = self._as_content().model_copy(update={"abandoned": abandoned}).to_bytes()
+        try:
+            self._etag = self._objects.put(self._key, content, Update(self._etag))
+        except ConflictError:
+            self._etag = self._objects.put(self._key, content, Update(self._own_etag()))
+
+    def _own_etag(self) -> str:
+        """The etag, if it is ours: one of our renewals may have arrived though the store did not say so.
+
+        ConflictError if it is not.
+        """
+        gone = ConflictError(f"{self._objects.at(self._key)} is another writer's by now, or gone")
+        try:
+            found = self._objects.get(self._key)
+        except NotFoundError:
+            raise gone from None
+        content = _parsed(found.data)
+        if content is None or content.writer != self._writer:
+            raise gone
+        return found.etag
 
     def _resume(self) -> str:
         found = self._objects.get(self._key)
-        try:
-            content = _Content.model_validate_json(found.data)
-        except ValidationError:
-            content = _Content(writer="another program", beat=0)
+        content = _parsed(found.data) or _Content(writer="another program", beat=0)
         busy = ConflictError(f"{self._objects.at(self._key)}: {content.writer} is writing it, or died doing so")
         if content.copy_of != self.copy_of:
             raise busy
@@ -150,14 +171,15 @@ class Claim:
 
 
 def upload_of(objects: Objects, key: str, number: int) -> Upload | None:
-    """Whose upload the claim at ``key`` is; None if it is gone. One that is not ours has no label."""
+    """Whose upload the claim at ``key`` is; None if it is gone, or going. One that is not ours has no label."""
     try:
         data = objects.get(key).data
     except NotFoundError:
         return None
-    try:
-        content = _Content.model_validate_json(data)
-    except ValidationError:
+    if data.startswith(GONE):
+        return None
+    content = _parsed(data)
+    if content is None:
         return Upload(number, writer="another program", label="")
     return Upload(number, content.writer, content.label)
 
@@ -165,22 +187,34 @@ def upload_of(objects: Objects, key: str, number: int) -> Upload | None:
 def is_copy(objects: Objects, key: str) -> bool:
     """Whether the claim at ``key`` is of a copy, which may be gone on with for longer than others live."""
     try:
-        return bool(_Content.model_validate_json(objects.get(key).data).copy_of)
-    except (NotFoundError, ValidationError):
+        content = _parsed(objects.get(key).data)
+    except NotFoundError:
         return False
+    return content is not None and bool(content.copy_of)
 
 
-def take_over(objects: Objects, key: str, *, now: datetime) -> bool:
-    """Whether the claim at ``key`` is dead, and is now ours to clear away; its writer can no longer confirm it.
+def take_over(objects: Objects, key: str, *, now: datetime) -> str | None:
+    """The claim at ``key``, if it is dead: now ours to clear away, under this etag. Its writer cannot confirm it.
 
-    ``now`` is by the store's clock.
+    None if its writer lives, or another cleaner was faster. ``now`` is by the store's clock.
     """
     try:
         found = objects.stat(key)
         if now - found.modified < EXPIRY:
-            return False
-        writer = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
-        objects.put(key, _Content(writer=writer, beat=0, abandoned=True).to_bytes(), Update(found.etag))
+            return None
+        content = _Content(writer=_writer(), beat=0, abandoned=True).to_bytes()
+        return objects.put(key, content, Update(found.etag))
     except (NotFoundError, ConflictError):
-        return False  # its writer lives, or another cleaner was faster
-    return True
+        return None
+
+
+def _writer() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+
+
+def _parsed(data: bytes) -> _Content | None:
+    """None for what another program wrote."""
+    try:
+        return _Content.model_validate_json(data)
+    except ValidationError:
+        return None

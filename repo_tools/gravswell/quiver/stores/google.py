@@ -18,7 +18,7 @@ from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from gravswell.errors import GravswellError
+from gravswell.errors import GravswellError, NotFoundError
 from gravswell.quiver.stores import objects
 from gravswell.quiver.stores.base import Content, Create, PutMode, Update
 from gravswell.quiver.stores.checksum import Crc32c
@@ -180,6 +180,14 @@ class GoogleObjects(Objects):
     def _delete(self, key: str) -> None:
         with self._translated(key), suppress(api.NotFound):
             self._bucket.blob(key).delete(retry=self._retry)
+
+    def delete_exact(self, key: str, etag: str) -> None:
+        """See :meth:`Objects.delete_exact`. The generation that is deleted is named, and no other goes."""
+        try:
+            with self._translated(key):
+                self._bucket.blob(key, generation=int(etag)).delete(retry=self._retry)
+        except NotFoundError:
+            raise self._conflict(key) from None
 
     def _info(self, blob: Any) -> ObjectInfo:
         stamp = (blob.metadata or {}).get(STAMP)

@@ -45,6 +45,19 @@ def remember_numbers(store: Store, entry: str, next_version: int) -> None:
     change_state(store, entry, lambda s: s.model_copy(update={"next_version": max(s.next_version, next_version)}))
 
 
+def begin_anew(store: Store, entry: str, following: int) -> int:
+    """Remember that ``entry`` replaced another one, and return the first number that a version of it may have.
+
+    That is ``following``, or a later one where an earlier was in use.
+    """
+
+    def begin(state: EntryState) -> EntryState:
+        first = max(state.next_version, following)
+        return state.model_copy(update={"next_version": first, "since": first})
+
+    return change_state(store, entry, begin).next_version
+
+
 def forget_aliases(store: Store, entry: str) -> None:
     """Forget the names of the versions that were removed with ``entry``; what else is remembered of it stays.
 

@@ -14,10 +14,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from gravswell.errors import AccessDeniedError, ConflictError, NotFoundError, UnavailableError
-from gravswell.quiver.stores.base import Content, Overwrite, PutMode
+from gravswell.quiver.stores.base import Content, Overwrite, PutMode, Update
 
 PATIENCE = timedelta(seconds=60)
 """How long a request that meets a cut connection, 429 or 5xx is repeated."""
+
+GONE = b"gone "
+"""How the content of an object begins that counts as deleted. See :meth:`Objects.delete_exact`."""
 
 _DELETES = 16
 
@@ -119,6 +122,21 @@ class Objects(ABC):
     @abstractmethod
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects, in no order; those that are not there count as removed."""
+
+    def delete_exact(self, key: str, etag: str) -> None:
+        """Remove an object if it is still that of the etag. ConflictError if it is another's by now, or gone.
+
+        This is the way of a store whose deletions take no condition, and of one whose protocol is spoken by servers
+        that would ignore it and delete whatever is there, as S3's. The object first becomes a :data:`GONE`, which is
+        conditional; then that is deleted, in one request that is never repeated: a repetition could come when the key
+        is somebody else's. Nobody may put anything in the place of a :data:`GONE` that has to stay.
+        """
+        self.put(key, GONE + uuid.uuid4().bytes, Update(etag))
+        self._delete_once(key)
+
+    def _delete_once(self, key: str) -> None:
+        """Delete an object by one request, whatever becomes of it."""
+        self.delete([key])
 
     # -- the errors that all kinds of store have in common
 
