@@ -39,7 +39,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch, url: str) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     module = importlib.import_module("publish_memory")
     monkeypatch.setattr(module, "WIDTH", 8)
-    monkeypatch.setattr(module, "peak", lambda step, *arguments: module.STEPS[step](*(arguments or ())) or 0.0)
+    monkeypatch.setattr(module, "peak", lambda step, *arguments: module.STEPS[step](*arguments) or 8.0 * len(arguments))
     monkeypatch.setattr(sys, "argv", ["publish_memory.py", "--gigabytes", "1e-6", "--to", url])
     return module
 

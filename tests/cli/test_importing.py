@@ -24,3 +24,7 @@ def test_import(run: Run, model: Path) -> None:
     assert "1 of 2 could not be imported: p: p is a model of the python backend" in told.err
     assert run("import", "theirs", "ours", "--entry", "none").code == 3
     assert run("import", "theirs", "ours", "--sample-inputs", "batch.npz").code == 2
+    assert run("import", "theirs", "ours", "--input-shape", "x=1,4").code == 2
+    assert run("import", "theirs", "again", "--entry", "m", "--input-shape", "m/x=7,4").code == 0
+    proof = run("show", "again", "m/3", "-o", "json").data["manifest"]["verification"]
+    assert proof["shapes"][0] == {"x": [7, 4]}

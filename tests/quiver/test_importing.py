@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import external_data_helper
+from onnx import external_data_helper, numpy_helper
 
 from gravswell import quiver as qv
 from gravswell.errors import InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.quiver.exporters import files
 from gravswell.quiver.importing import Imported, import_repository
 from gravswell.quiver.lint import lint
 from gravswell.quiver.reader import RepositoryReader
@@ -62,7 +63,9 @@ def test_what_others_wrote_becomes_verified(theirs: Path, ours: Path, write: Wri
     other = write("named", 'default_model_filename: "net.onnx" platform: "onnxruntime_onnx"')
     (other / "1/model.onnx").rename(other / "1/net.onnx")
     before = {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()}
-    rows = list(import_repository(theirs, ours))
+    told: list[Imported] = []
+    rows = import_repository(theirs, ours, on_version=told.append)
+    assert told == rows
     assert _results(rows) == [
         ("bare", 2, "imported"),
         ("bare", 5, "imported"),
@@ -89,7 +92,7 @@ def test_what_others_wrote_becomes_verified(theirs: Path, ours: Path, write: Wri
             "part": [1],
             "split": [1],
         }
-    again = list(import_repository(theirs, ours))
+    again = import_repository(theirs, ours)
     assert {row.result for row in again} == {"same"}
     assert again[0].digest == rows[0].digest
 
@@ -97,12 +100,33 @@ def test_what_others_wrote_becomes_verified(theirs: Path, ours: Path, write: Wri
 def test_samples_of_one_s_own(theirs: Path, ours: Path, write: Write) -> None:
     write("m", None)
     batch = {"x": np.arange(12, dtype=np.float32).reshape(3, 4)}
-    (row,) = import_repository(theirs, ours, ["m"], samples={"m": [batch]}, rtol=1e-3)
+    (row,) = import_repository(theirs, ours, ["m"], sample_inputs={"m": [batch]}, rtol=1e-3)
     assert row.result == "imported"
     proof = RepositoryReader(ours).manifest("m", 1)[0].verification
     assert (proof.inputs, proof.rtol) == ("given", 1e-3)
     with pytest.raises(NotFoundError, match="no entry 'n'"):
-        list(import_repository(theirs, ours, samples={"n": [batch]}))
+        import_repository(theirs, ours, sample_inputs={"n": [batch]})
+
+
+def test_sizes_of_one_s_own(theirs: Path, ours: Path, write: Write) -> None:
+    write("m", None)
+    (row,) = import_repository(theirs, ours, input_shapes={"m": {"x": (7, 4)}})
+    assert row.result == "imported"
+    assert RepositoryReader(ours).manifest("m", 1)[0].verification.shapes[0] == {"x": (7, 4)}
+
+
+def test_another_model_with_the_same_graph_is_not_the_same(
+    theirs: Path, ours: Path, write: Write, affine: Affine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above the limit of one file the graphs are equal, and only the data differs."""
+    monkeypatch.setattr(files, "INLINE_LIMIT", 0)
+    model = affine(1024)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full(1024, 2, np.float32), "scale"))
+    data = write("m", None, {1: model}, data="weights.bin") / "1/weights.bin"
+    assert import_repository(theirs, ours)[0].result == "imported"
+    assert import_repository(theirs, ours)[0].result == "same"
+    data.write_bytes(np.full(1024, 3, np.float32).tobytes())
+    assert "is another model" in import_repository(theirs, ours)[0].message
 
 
 @pytest.mark.parametrize("location", ["../weights.bin", "absolute", "link"])
@@ -139,7 +163,7 @@ def test_what_cannot_be_imported_is_told_and_hinders_nothing_else(
     broken = write("g-half", None, {1: affine(), 2: affine(), 3: affine(scale=3.0)})
     (broken / "2/model.onnx").write_bytes(b"no model")
     write("z", None)
-    rows = list(import_repository(theirs, ours))
+    rows = import_repository(theirs, ours)
     assert _results(rows) == [
         ("a-python", 0, "failed"),
         ("b-ensemble", 0, "failed"),
@@ -168,4 +192,4 @@ def test_what_is_in_the_way_is_left_alone(theirs: Path, ours: Path, write: Write
     (skipped,) = import_repository(ours, theirs.parent / "third")
     assert (skipped.result, "gravswell copy" in skipped.message) == ("skipped", True)
     with pytest.raises(InvalidInputError, match="both source and destination"):
-        list(import_repository(theirs, theirs))
+        import_repository(theirs, theirs)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit
 from gravswell.cli.shared import Name, Repository, Sized, existing_entry, work_display
-from gravswell.errors import GravswellError, InvalidInputError, NotFoundError
+from gravswell.errors import GravswellError, NotFoundError
 
 
 def export(
@@ -27,7 +27,8 @@ def export(
         ),
     ],
     input_shape: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=DIMS", help="Shape of an input, -1 for any size: x=-1,64.")
+        list[str] | None,
+        typer.Option(metavar="NAME=DIMS", help="Shape of an input, -1 for any size: x=-1,64; () for a number."),
     ] = None,
     input_type: Annotated[
         list[str] | None, typer.Option(metavar="NAME=TYPE", help="Type of an input: ids=int64.")
@@ -60,15 +61,15 @@ def export(
 ) -> None:
     """Export a model as the next version: proved in ONNX Runtime first, then published all at once."""
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
-    from gravswell.cli.loading import load_model, load_samples  # noqa: PLC0415
+    from gravswell.cli.loading import load_model, load_samples, named, shape  # noqa: PLC0415
 
     repository = qv.ModelRepository.open(repo)
-    shapes = {key: _dims(key, dims) for key, dims in _pairs("--input-shape", input_shape)} or None
+    shapes = {key: shape(key, dims) for key, dims in named("--input-shape", input_shape)} or None
     samples = load_samples(sample_inputs or [])
     with work_display(TimeElapsedColumn(), Sized(DownloadColumn()), Sized(TransferSpeedColumn())) as progress:
         task = progress.add_task(f"loading {model}", total=None)
         loaded = load_model(model, allow_pickle=allow_pickle)
-        types = dict(_pairs("--input-type", input_type)) or None
+        types = dict(named("--input-type", input_type)) or None
         with _present(repository, name, create) as entry:
             path = entry.export_version(
                 loaded,
@@ -119,21 +120,3 @@ def _present(repository: Any, name: str, create: bool) -> Iterator[Any]:
         with suppress(GravswellError):  # the error in hand says more
             repository.remove(name, only_empty=True)
         raise
-
-
-def _pairs(option: str, values: list[str] | None) -> list[tuple[str, str]]:
-    pairs = []
-    for value in values or []:
-        key, equals, rest = value.partition("=")
-        if not equals or not key or not rest:
-            raise InvalidInputError(f"{option} {value!r}: write NAME=VALUE")
-        pairs.append((key, rest))
-    return pairs
-
-
-def _dims(name: str, dims: str) -> tuple[int | None, ...]:
-    try:
-        numbers = [int(dim) for dim in dims.split(",")]
-    except ValueError:
-        raise InvalidInputError(f"--input-shape {name}={dims}: write sizes with commas, -1 for any: x=-1,64") from None
-    return tuple(None if n == -1 else n for n in numbers)

@@ -1,6 +1,5 @@
 """``gravswell import``: a repository that others wrote, made into a verified one."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit
-from gravswell.cli.shared import work_display
+from gravswell.cli.shared import Sized, work_display
 from gravswell.errors import InvalidInputError
 
 _STYLES = {"imported": "green", "failed": "red"}
@@ -21,6 +20,13 @@ def import_repository(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A Triton repository: a path, gs://, s3:// or az://.")],
     destination: Annotated[str, typer.Argument(metavar="DST", help="The repository to import into.")],
     entry: Annotated[list[str] | None, typer.Option("--entry", help="Only this entry; may be repeated.")] = None,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ENTRY/NAME=DIMS",
+            help="Shape at which to prove an entry's input, -1 for any size: m/x=-1,3,48,320; () for a number.",
+        ),
+    ] = None,
     sample_inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,21 +45,21 @@ def import_repository(
     """
     from gravswell.quiver import importing  # noqa: PLC0415 - keeps --help fast
 
-    rows: list[importing.Imported] = []
-    with work_display(BarColumn(), DownloadColumn(), TimeElapsedColumn()) as progress:
+    shapes, samples = _shapes(input_shape), _samples(sample_inputs)
+    with work_display(TimeElapsedColumn(), Sized(BarColumn()), Sized(DownloadColumn())) as progress:
         task = progress.add_task(f"reading {source}", total=None)
-        for row in importing.import_repository(
+        rows = importing.import_repository(
             source,
             destination,
             entry or None,
-            samples=_samples(sample_inputs or []),
+            input_shapes=shapes,
+            sample_inputs=samples,
             rtol=rtol,
             atol=atol,
+            on_version=lambda _: progress.update(task, completed=0, total=None),
             on_stage=lambda stage: progress.update(task, description=stage),
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        ):
-            rows.append(row)
-            progress.update(task, description=f"{row.entry}/{row.version}", completed=0, total=None)
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
 
     def text() -> RenderableType:
         table = Table("version", "result", "digest", "", box=None)
@@ -74,13 +80,22 @@ def import_repository(
         raise type(failed[0].error)(f"{len(failed)} of {len(rows)} could not be imported: {told}")  # type: ignore[misc]
 
 
-def _samples(given: list[str]) -> Mapping[str, list[dict[str, Any]]]:
-    from gravswell.cli.loading import load_samples  # noqa: PLC0415
+def _shapes(given: list[str] | None) -> dict[str, dict[str, tuple[int | None, ...]]]:
+    from gravswell.cli.loading import named, shape  # noqa: PLC0415
+
+    found: dict[str, dict[str, tuple[int | None, ...]]] = {}
+    for key, dims in named("--input-shape", given):
+        entry, slash, name = key.partition("/")
+        if not slash or not entry or not name:
+            raise InvalidInputError(f"--input-shape {key}={dims}: write ENTRY/NAME=DIMS")
+        found.setdefault(entry, {})[name] = shape(name, dims)
+    return found
+
+
+def _samples(given: list[str] | None) -> dict[str, list[dict[str, Any]]]:
+    from gravswell.cli.loading import load_samples, named  # noqa: PLC0415
 
     found: dict[str, list[dict[str, Any]]] = {}
-    for value in given:
-        entry, equals, file = value.partition("=")
-        if not equals or not entry or not file:
-            raise InvalidInputError(f"--sample-inputs {value!r}: write ENTRY=FILE.npz")
+    for entry, file in named("--sample-inputs", given):
         found.setdefault(entry, []).extend(load_samples([Path(file)]))
     return found

@@ -119,6 +119,28 @@ def _unpickle(path: Path, allowed: bool) -> Any:
         return joblib.load(path)  # reads plain pickles too
 
 
+def named(option: str, values: Sequence[str] | None) -> list[tuple[str, str]]:
+    """What a repeatable option was given: ``NAME=VALUE`` each."""
+    pairs = []
+    for value in values or []:
+        key, equals, rest = value.partition("=")
+        if not equals or not key or not rest:
+            raise InvalidInputError(f"{option} {value!r}: write NAME=VALUE")
+        pairs.append((key, rest))
+    return pairs
+
+
+def shape(name: str, dims: str) -> tuple[int | None, ...]:
+    """The shape of the input ``name`` that a user means: sizes with commas, -1 for any; ``()`` is a number's."""
+    try:
+        numbers = [] if dims == "()" else [int(dim) for dim in dims.split(",")]
+    except ValueError:
+        raise InvalidInputError(
+            f"--input-shape {name}={dims}: write sizes with commas, -1 for any: x=-1,64; () for a number"
+        ) from None
+    return tuple(None if n == -1 else n for n in numbers)
+
+
 def load_samples(paths: Sequence[Path]) -> list[dict[str, NDArray[Any]]]:
     """One batch from each ``.npz``: its arrays, by the names they have in it. Nothing is ever unpickled."""
     return [_sample(path) for path in paths]

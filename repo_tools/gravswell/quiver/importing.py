@@ -13,12 +13,12 @@ configuration alone; configurations that name files beside the versions, which a
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, UnsupportedError
@@ -32,13 +32,11 @@ from gravswell.quiver.manifest import MODEL_FILE
 from gravswell.quiver.platform import Platform
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.repository import ModelRepository
+from gravswell.quiver.request import Samples, Shapes
 from gravswell.quiver.stores import Progress, Store
 from gravswell.quiver.transfer.moving import make_entry
 
 Result = Literal["imported", "same", "skipped", "failed"]
-
-Samples = Mapping[str, Sequence[Mapping[str, Any]]]
-"""For each entry, batches of its inputs to prove it with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,42 +57,63 @@ def import_repository(
     destination: str | Path,
     entries: Collection[str] | None = None,
     *,
-    samples: Samples | None = None,
+    input_shapes: Mapping[str, Shapes] | None = None,
+    sample_inputs: Mapping[str, Samples] | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    on_version: Callable[[Imported], None] = lambda _: None,
     on_stage: Callable[[str], None] = lambda _: None,
-    progress: Progress | None = None,
-) -> Iterator[Imported]:
-    """Import every entry of ``source``, or those named, and say of each version what became of it.
+    on_progress: Progress | None = None,
+) -> list[Imported]:
+    """Import every entry of ``source``, or those named, and return of each version what became of it.
 
     What fails ends its entry there, for later numbers would close its own, and no other entry: a model that cannot be
     proved, and a number that is taken in the destination by something else. An import that was interrupted is begun
     again: what is there already is recognised.
 
     :param destination: made if it is a folder that is not there.
-    :param samples: in place of random inputs.
-    :param rtol: tolerances of every proof, as of :meth:`~gravswell.quiver.entry.Entry.export_version`.
-    :param progress: of fetching a version from a bucket.
+    :param input_shapes: for each entry, as of :meth:`~gravswell.quiver.entry.Entry.export_version`, of which these are
+        all: sizes to prove it at.
+    :param sample_inputs: for each entry, batches to prove it with in place of random ones.
+    :param rtol: tolerances of every proof.
+    :param on_version: called with each version as soon as it is known what became of it.
+    :param on_stage: called with what is being done.
+    :param on_progress: called with the bytes that are fetched or published of a version, and the bytes in all.
     :raises NotFoundError: an entry is not in the source; told before anything is written.
     """
     reader = RepositoryReader(source)
     names = reader.entries() if entries is None else list(entries)
-    given = samples or {}
-    for name in (*names, *given):
+    shapes, samples = input_shapes or {}, sample_inputs or {}
+    for name in (*names, *shapes, *samples):
         if not reader.has(name):
             raise NotFoundError(f"there is no entry {name!r} in {source}; entries: {', '.join(reader.entries())}")
     repository = ModelRepository(destination)
     if reader.url == repository.url:
         raise InvalidInputError(f"{source} is both source and destination: import into a repository of its own")
-    prove = partial(Entry.export_version, rtol=rtol, atol=atol, on_stage=on_stage)
+    prove = partial(Entry.export_version, rtol=rtol, atol=atol, on_stage=on_stage, on_progress=on_progress)
+    found: list[Imported] = []
     for name in names:
         on_stage(f"looking at {name}")
-        try:
-            model = _Model(reader, name)
-        except GravswellError as error:
-            yield Imported(name, 0, "failed", message=str(error), error=error)
-            continue
-        yield from model.into(repository, partial(prove, sample_inputs=given.get(name)), progress)
+        given = partial(prove, input_shapes=shapes.get(name), sample_inputs=samples.get(name))
+        for version in _import(reader, name, repository, given, on_progress):
+            found.append(version)
+            on_version(version)
+    return found
+
+
+def _import(
+    reader: RepositoryReader,
+    name: str,
+    repository: ModelRepository,
+    prove: Callable[..., str],
+    progress: Progress | None,
+) -> Iterator[Imported]:
+    try:
+        model = _Model(reader, name)
+    except GravswellError as error:
+        yield Imported(name, 0, "failed", message=str(error), error=error)
+    else:
+        yield from model.into(repository, prove, progress)
 
 
 class _Model:
@@ -170,9 +189,9 @@ class _Model:
         return repository.models[self.name]
 
     def _left_out(self, path: Path) -> list[str]:
-        from gravswell.quiver.exporters.inspection import data_files  # noqa: PLC0415 - imports ONNX
+        from gravswell.quiver.exporters.weights import data_files, skim  # noqa: PLC0415 - imports ONNX
 
-        read = {path.name, *data_files(path)}
+        read = {path.name, *(PurePosixPath(location).as_posix() for _, location in data_files(skim(path)))}
         files = (file.relative_to(path.parent).as_posix() for file in path.parent.rglob("*") if file.is_file())
         return sorted(file for file in files if file not in read)
 
@@ -193,8 +212,8 @@ class _Model:
             yield path
 
     def _require_same(self, entry: Entry, number: int, path: Path) -> None:
-        published = entry.version(number).manifest.files.get(MODEL_FILE)
-        if published is None or published.sha256 != _as_published(path):
+        published = entry.version(number).manifest.files
+        if {name: file.sha256 for name, file in published.items() if not name.startswith(".")} != _as_published(path):
             raise ConflictError(
                 f"{entry.version(number).location} is another model: import into another repository, or remove it there"
             )
@@ -205,13 +224,15 @@ def _local(store: Store, folder: str) -> Path | None:
     return Path(unquote(parts.path), folder) if parts.scheme == "file" else None
 
 
-def _as_published(path: Path) -> str:
-    """sha256 of the ``model.onnx`` that an export makes of the file."""
-    from gravswell.quiver.exporters import graph  # noqa: PLC0415 - imports ONNX
+def _as_published(path: Path) -> dict[str, str]:
+    """sha256 of each file that an export makes of the model."""
+    from gravswell.quiver.exporters import files, graph  # noqa: PLC0415 - imports ONNX
 
-    proto, external = graph.load(path)
-    proto, changed = graph.fit_for_serving(proto)
-    with tempfile.TemporaryDirectory(prefix="gravswell-import-") as folder, refusals_told(Path(folder)):
-        made = graph.write(proto, Path(folder)) if external or changed else path
-        with made.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+    proto, changed = graph.fit_for_serving(files.load(path))
+    with tempfile.TemporaryDirectory(prefix="gravswell-import-") as temporary, refusals_told(Path(temporary)):
+        files.write(proto, Path(temporary), path, changed=changed)
+        hashes = {}
+        for made in Path(temporary).iterdir():
+            with made.open("rb") as stream:
+                hashes[made.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashes

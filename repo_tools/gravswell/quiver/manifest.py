@@ -92,15 +92,17 @@ class VerificationRecord(_Part):
     """Whether the batches were the user's own or drawn at random; None where an older release did not say."""
     samples: int = Field(ge=0)
     batch_sizes: tuple[int, ...] = ()
+    shapes: tuple[dict[str, tuple[int, ...]], ...] = ()
+    """The shape of each input in each batch; none where an older release did not say."""
     rtol: Finite | None = None
     """What the user asked for; None: each output was held to the tolerance of its own type."""
     atol: Finite | dict[str, Finite] | None = None
     """Likewise; by output for a variant, whose bound they are."""
     errors: dict[str, OutputError] = Field(default_factory=dict)
-
-
     variant: VariantRecord | None = None
     """Of a version that was made from another one in lower precision."""
+
+
 class SourceRecord(_Part):
     """The version that this one is a copy of, under another name."""
 

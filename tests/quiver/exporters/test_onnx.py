@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError, NotFoundError, VerificationError
-from gravswell.quiver.exporters import graph
+from gravswell.quiver.exporters import files
 
 Affine = Callable[..., Any]
 
@@ -99,6 +99,59 @@ def test_shapes_that_the_graph_does_not_have(entry: qv.Entry, affine: Affine) ->
     entry.export_version(affine(), input_shapes={"x": (None, 4)}, output_names=["y"])
 
 
+def _reshaping(height: int, width: int) -> Any:
+    """A graph that says that it takes any size, and whose inside knows only multiples of these."""
+    made = helper.make_graph(
+        [
+            helper.make_node("Reshape", ["x", "shape"], ["tiles"]),
+            helper.make_node("ReduceMean", ["tiles"], ["mean"], axes=[2, 4], keepdims=0),
+            helper.make_node("Mul", ["mean", "factor"], ["y"]),
+        ],
+        "tiles",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "h", "w"]),
+            helper.make_tensor_value_info("factor", TensorProto.FLOAT, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "a", "b"])],
+        [numpy_helper.from_array(np.array([0, 1, height, -1, width], np.int64), "shape")],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 13)], ir_version=9)
+
+
+def test_sizes_that_the_graph_leaves_open_are_chosen_tried_and_recorded(entry: qv.Entry) -> None:
+    entry.export_version(_reshaping(64, 64))
+    proof = entry.versions[-1].manifest.verification
+    assert proof.shapes == tuple({"x": (rows, size, size), "factor": ()} for rows, size in ((2, 64), (1, 128), (5, 64)))
+
+
+def test_sizes_that_the_user_chooses(entry: qv.Entry) -> None:
+    with pytest.raises(ExportError, match=r"the model itself fails on random inputs of x TYPE_FP32.*input_shapes"):
+        entry.export_version(_reshaping(48, 80))
+    assert entry.versions == []
+    entry.export_version(_reshaping(48, 80), input_shapes={"x": (None, 48, 160), "factor": ()})
+    proof = entry.versions[-1].manifest.verification
+    assert [shapes["x"] for shapes in proof.shapes] == [(2, 48, 160), (1, 48, 160), (5, 48, 160)]
+    assert [shapes["factor"] for shapes in proof.shapes] == [()] * 3
+    assert entry.inputs["x"].dims == (-1, -1, -1), "the graph's own: the sizes were a choice"
+    entry.export_version(_reshaping(48, 80), input_shapes={"x": (3, 48, 80)})
+    assert entry.versions[-1].manifest.verification.shapes[0]["x"] == (3, 48, 80)
+
+
+def test_an_input_of_unknown_rank_gets_the_user_s(entry: qv.Entry, affine: Affine, tmp_path: Path) -> None:
+    model = affine()
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    before = model.SerializeToString()
+    for given in (model, _saved(tmp_path, model)):
+        with pytest.raises(InvalidInputError, match=r"how many dimensions input 'x' has: say so as input_shapes"):
+            entry.export_version(given)
+    for given in (model, _saved(tmp_path, model)):
+        path = entry.export_version(given, input_shapes={"x": (None, 4)})
+        assert entry.inputs["x"].dims == (-1, 4)
+        assert [d.dim_value for d in onnx.load(path).graph.input[0].type.tensor_type.shape.dim] == [0, 4]
+    assert model.SerializeToString() == before
+    entry.export_version(model)  # the entry knows by now
+
+
 def _with_external(tmp_path: Path, affine: Affine, location: str) -> Path:
     proto = affine()
     (tensor,) = proto.graph.initializer
@@ -137,7 +190,7 @@ def test_above_the_limit_the_data_file_is_published_too(
 ) -> None:
     proto = affine(1024)
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full(1024, 2, np.float32), "scale"))
-    monkeypatch.setattr(graph, "INLINE_LIMIT", 100)
+    monkeypatch.setattr(files, "INLINE_LIMIT", 100)
     path = Path(entry.export_version(proto))
     assert sorted(p.name for p in path.parent.iterdir() if not p.name.startswith(".")) == [
         "model.onnx",

@@ -27,7 +27,7 @@ def test_a_bucket_that_somebody_filled(bucket: str, tmp_path: Path, affine: Affi
     assert {finding.rule.id for finding in found} == {"config-missing"}
     assert fetched, "the graph that Triton would load is looked at"
 
-    rows = list(import_repository(f"{bucket}/theirs", f"{bucket}/ours"))
+    rows = import_repository(f"{bucket}/theirs", f"{bucket}/ours")
     assert [(row.version, row.result) for row in rows] == [(1, "imported"), (4, "imported")]
     fetched.clear()
     assert lint(f"{bucket}/ours", progress=lambda done, _total: fetched.append(done)) == []

@@ -5,7 +5,6 @@ Everything here imports ONNX and ONNX Runtime, so the rest of the library import
 
 import math
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gravswell.errors import ExportError, GravswellError, InvalidInputError
-from gravswell.quiver.exporters import graph
+from gravswell.quiver.exporters import files, graph
 from gravswell.quiver.exporters.base import (
     Exported,
     Exporter,
@@ -36,7 +35,7 @@ from gravswell.quiver.exporters.sampling import (
 from gravswell.quiver.exporters.sklearn_estimator import SklearnExporter
 from gravswell.quiver.exporters.torch_module import TorchExporter
 from gravswell.quiver.golden import save_golden
-from gravswell.quiver.manifest import GOLDEN, MODEL_FILE, Signature
+from gravswell.quiver.manifest import GOLDEN, Signature
 from gravswell.quiver.targets import Target
 
 __all__ = ["Built", "ExportRequest", "InputSpec", "build", "open_session", "run"]
@@ -180,6 +179,7 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
             except Exception as error:  # noqa: BLE001 - whatever the user's model raises
                 first = first or error
                 continue
+            first = None  # whose traceback holds what it was raised in: a session may be gigabytes
             return [*batches, *_far(answer, specs, batches, given=False)] if exporter.traces else batches
     shapes = ", ".join(f"{s.name} {s.data_type} {[-1 if d is None else d for d in s.shape]}" for s in specs)
     failure = f"the model itself fails on random inputs of {shapes} ({described(first or ValueError())})"
@@ -215,12 +215,9 @@ def _far(
 
 def _write(exported: Exported, target: Target, folder: Path) -> tuple[Any, Path]:
     proto, changed = graph.fit_for_serving(exported.proto, target)
-    if exported.source is not None and not changed:
-        shutil.copyfile(exported.source, folder / MODEL_FILE)
-        return proto, folder / MODEL_FILE
     if exported.converted:
         graph.strip_sources(proto)
-    return proto, graph.write(proto, folder)
+    return proto, files.write(proto, folder, exported.source, changed=changed or exported.converted)
 
 
 def _check_inputs(session: Any, specs: tuple[InputSpec, ...]) -> None:

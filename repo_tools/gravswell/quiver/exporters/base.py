@@ -74,9 +74,9 @@ class Exported:
     """An ONNX graph and the model that it was made of, side by side."""
 
     proto: Any
-    """``onnx.ModelProto`` with all its data in memory."""
+    """``onnx.ModelProto``, of whose tensors some may lie in ``source`` and in files beside it."""
     source: Path | None
-    """A file that already holds exactly ``proto``, to be published byte for byte; None: serialize it."""
+    """The file that ``proto`` was read from, to be published byte for byte if it is the only one. None: in memory."""
     converted: bool
     """Made by a converter just now, which leaves notes in it; not somebody's own graph."""
     exporter: str

@@ -1,25 +1,16 @@
-"""What is done to every ONNX graph before it is published: age limits, private metadata, external data, writing."""
+"""What is done to every ONNX graph before it is published: age limits and private metadata; and walks through it."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import onnx
-from onnx import ModelProto, TensorProto, external_data_helper, inliner, version_converter
+from onnx import ModelProto, TensorProto, inliner, version_converter
 
-from gravswell.errors import ExportError, InvalidInputError, NotFoundError
+from gravswell.errors import ExportError
 from gravswell.quiver.exporters.base import described
-from gravswell.quiver.manifest import MODEL_FILE
 from gravswell.quiver.targets import DEFAULT_TARGET, Target
 
 _FUNCTIONS_SINCE = 8
 """The IR version from which on a graph may bring functions of its own."""
-
-INLINE_LIMIT = 2**31 - 2**24
-"""Bytes of tensors up to which a model is one file. protobuf ends at 2 GiB; the graph itself takes the rest."""
-
-DATA_FILE = f"{MODEL_FILE}.data"
 
 
 def default_opset(proto: ModelProto) -> int:
@@ -121,64 +112,3 @@ def _attribute_tensors(node: Any) -> Iterator[TensorProto]:
         yield from attribute.tensors
         if attribute.HasField("t"):
             yield attribute.t
-
-
-def _external(proto: ModelProto) -> dict[str, str]:
-    """Name of each tensor whose data lies in another file, and that file."""
-    return {
-        tensor.name: next((e.value for e in tensor.external_data if e.key == "location"), "")
-        for tensor in tensors(proto)
-        if tensor.data_location == TensorProto.EXTERNAL
-    }
-
-
-def load(path: Path) -> tuple[ModelProto, bool]:
-    """Read an ONNX file, data files beside it included, and say whether there were any.
-
-    A data file outside the model's own folder is refused: a crafted model would publish any file of this machine.
-    """
-    if not path.is_file():
-        raise NotFoundError(f"there is no file {path}")
-    try:
-        proto = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # noqa: BLE001 - protobuf's DecodeError, or whatever a damaged file provokes
-        raise InvalidInputError(f"{path} is no ONNX model: {described(error)}") from None
-    if not proto.graph.node and not proto.graph.output:
-        raise InvalidInputError(f"{path} is no ONNX model: it holds no graph")
-    external = _external(proto)
-    folder = path.parent.resolve()
-    for tensor, location in external.items():
-        target = folder / location
-        inside = target.resolve().is_relative_to(folder) and not target.is_symlink()
-        if not location or os.path.isabs(location) or ".." in Path(location).parts or not inside:  # noqa: PTH117 - text
-            raise InvalidInputError(
-                f"{path}: tensor {tensor!r} keeps its data in {location!r}, outside the model's folder; "
-                f"save the model with its data beside it"
-            )
-        if not target.is_file():
-            raise NotFoundError(f"{path}: tensor {tensor!r} keeps its data in {location!r}, which is not there")
-    if external:
-        external_data_helper.load_external_data_for_model(proto, str(folder))
-    return proto, bool(external)
-
-
-def check_in_memory(proto: ModelProto) -> None:
-    """Refuse a ``ModelProto`` whose data lies in files that we cannot know."""
-    external = _external(proto)
-    if external:
-        tensor, location = next(iter(external.items()))
-        raise InvalidInputError(
-            f"tensor {tensor!r} of the ModelProto keeps its data in {location!r}: "
-            f"give the path of the model file instead, or load it with its external data"
-        )
-
-
-def write(proto: ModelProto, folder: Path) -> Path:
-    """Write ``model.onnx``, in one file below :data:`INLINE_LIMIT`, else with ``model.onnx.data`` beside it."""
-    path = folder / MODEL_FILE
-    size = sum(len(tensor.raw_data) for tensor in tensors(proto))
-    if size < INLINE_LIMIT:
-        path.write_bytes(proto.SerializeToString(deterministic=True))
-    else:
-        onnx.save_model(proto, str(path), save_as_external_data=True, location=DATA_FILE, size_threshold=1024)
-    return path

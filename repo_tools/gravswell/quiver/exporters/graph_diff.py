@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, external_data_helper, numpy_helper
+from onnx import ModelProto, TensorProto
 
 from gravswell.errors import VerificationError
 from gravswell.quiver.exporters.base import described
 from gravswell.quiver.exporters.graph import graphs
+from gravswell.quiver.exporters.weights import array_of, skim
 from gravswell.quiver.golden import Array
 
 _ELEMENTS = 1 << 20
@@ -66,12 +67,12 @@ def compare_graphs(first: Path, second: Path) -> tuple[GraphDifference, list[Wei
         nodes_changed=tuple(name for name in a if name in b and a[name] != b[name]),
         metadata=_differing(*notes),
     )
-    return difference, _weights(old, new, first.parent, second.parent)
+    return difference, _weights(old, new, first, second)
 
 
 def _load(path: Path) -> ModelProto:
     try:
-        return onnx.load(str(path), load_external_data=False)
+        return skim(path)
     except Exception as error:
         raise VerificationError(f"{path.name} is no ONNX model: {described(error)}") from error
 
@@ -114,7 +115,7 @@ def _weights(old: ModelProto, new: ModelProto, first: Path, second: Path) -> lis
         elif types[0] != types[1] or shapes[0] != shapes[1]:
             found.append(WeightDifference(name, "changed", types, shapes))
         else:
-            found.append(_values(name, types, shapes, _array(x, first), _array(y, second)))
+            found.append(_values(name, types, shapes, array_of(x, first), array_of(y, second)))
     return found
 
 
@@ -124,15 +125,6 @@ def _type(tensor: TensorProto | None) -> str | None:
 
 def _shape(tensor: TensorProto | None) -> tuple[int, ...] | None:
     return None if tensor is None else tuple(tensor.dims)
-
-
-def _array(tensor: TensorProto, folder: Path) -> Array:
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return np.asarray(numpy_helper.to_array(tensor))
-    whole = TensorProto()
-    whole.CopyFrom(tensor)  # and not into the model, which would keep it
-    external_data_helper.load_external_data_for_tensor(whole, str(folder))
-    return np.asarray(numpy_helper.to_array(whole))
 
 
 def _values(name: str, types: Any, shapes: Any, x: Array, y: Array) -> WeightDifference:

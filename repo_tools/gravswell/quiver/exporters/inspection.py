@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import onnx
 import onnxruntime as ort
-from onnx import TensorProto
 
 from gravswell.errors import ExportError
 from gravswell.quiver.datatypes import from_runtime
 from gravswell.quiver.exporters.base import described
-from gravswell.quiver.exporters.graph import tensors
-from gravswell.quiver.exporters.proof import open_session
+from gravswell.quiver.exporters.proof import as_record, open_session
+from gravswell.quiver.exporters.weights import faults, skim
 from gravswell.quiver.manifest import TensorRecord
 
 
@@ -40,10 +38,10 @@ class GraphFacts:
 def inspect_graph(path: Path) -> GraphFacts:
     """Look at the ONNX file ``path``. Nothing is raised for what is wrong with it: that is told in the facts."""
     try:
-        proto = onnx.load(str(path), load_external_data=False)
+        proto = skim(path)
     except Exception as error:  # noqa: BLE001 - protobuf's DecodeError, or whatever a damaged file provokes
         return GraphFacts(error=described(error))
-    outside, missing = external_data(proto, path)
+    outside, missing = faults(proto, path)
     facts = GraphFacts(
         opsets={"" if o.domain == "ai.onnx" else o.domain: int(o.version) for o in proto.opset_import},
         ir_version=int(proto.ir_version),
@@ -67,47 +65,5 @@ def inspect_graph(path: Path) -> GraphFacts:
     )
 
 
-def external_data(proto: onnx.ModelProto, path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Tensors of the graph in the file ``path`` whose data lies outside its folder, and whose data is not there.
-
-    Outside is an absolute path, one that climbs (``..``), and a link, wherever it leads: a crafted model would have
-    whoever loads or publishes it read any file of that machine.
-    """
-    outside: dict[str, str] = {}
-    missing: dict[str, str] = {}
-    folder = path.parent.resolve()
-    for tensor in tensors(proto):
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        parts = Path(location).parts
-        target = folder / location
-        if not location or target.resolve() != target or ".." in parts or Path(location).is_absolute():
-            outside[tensor.name] = location
-        elif not target.is_file():
-            missing[tensor.name] = location
-    return outside, missing
-
-
-def data_files(path: Path) -> set[str]:
-    """The files, relative to the folder of the ONNX file ``path``, in which it keeps data of its tensors."""
-    proto = onnx.load(str(path), load_external_data=False)
-    return {
-        Path(entry.value).as_posix()
-        for tensor in tensors(proto)
-        if tensor.data_location == TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-
-
 def _records(nodes: list[ort.NodeArg]) -> tuple[TensorRecord, ...]:
-    return tuple(
-        TensorRecord(
-            name=node.name,
-            data_type=data_type,
-            dims=tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape),
-        )
-        for node in nodes
-        if (data_type := from_runtime(node.type)) is not None
-    )
+    return tuple(record for node in nodes if (record := as_record(node)) is not None)

@@ -1,29 +1,86 @@
 """An existing ONNX model: a file's path, or a ``ModelProto``."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime as ort
 
 from gravswell.errors import ExportError, InvalidInputError
-from gravswell.quiver.exporters.base import Exported, Exporter, ExportRequest, Inputs, InputSpec, class_names, described
-from gravswell.quiver.exporters.graph import check_in_memory, default_opset, load
+from gravswell.quiver.disk import refusals_told
+from gravswell.quiver.exporters.base import (
+    Exported,
+    Exporter,
+    ExportRequest,
+    Inputs,
+    InputSpec,
+    Outputs,
+    class_names,
+    described,
+)
+from gravswell.quiver.exporters.files import fits_one_file, load, write
+from gravswell.quiver.exporters.graph import default_opset
+from gravswell.quiver.exporters.onnx_values import index_bounds, integer_inputs
 from gravswell.quiver.exporters.proof import run, session_inputs, session_outputs
+from gravswell.quiver.exporters.sampling import PLANS, random_batches
 
 
-@dataclass(frozen=True, slots=True)
 class _Opened:
-    """A model that was read: a large one is, and gets its session, in seconds."""
+    """A model that was read, without its weights, and ONNX Runtime with it, which holds them.
 
-    proto: Any
-    """With its data in memory."""
-    source: Path | None
-    """The file to publish unchanged, where it is a single one."""
-    session: ort.InferenceSession
+    One session serves the signature, the search for inputs and the reference: with a large model, each takes seconds.
+    """
+
+    def __init__(
+        self,
+        proto: Any,
+        source: Path | None,
+        session: ort.InferenceSession,
+        folder: tempfile.TemporaryDirectory[str] | None = None,
+    ) -> None:
+        self.proto = proto
+        """As far as it is in memory."""
+        self.source = source
+        """The file that it was read from, in ``folder`` where it had to be written first."""
+        self.folder = folder
+        self._session: ort.InferenceSession | None = session
+
+    @property
+    def session(self) -> ort.InferenceSession:
+        """ONNX Runtime with the model, until :meth:`close`."""
+        assert self._session is not None, "the model was closed"
+        return self._session
+
+    def answer(self, batch: Inputs) -> Outputs:
+        """What it makes of a batch."""
+        return run(self.session, batch)
+
+    def close(self) -> None:
+        """Give back the memory of the session: the next one holds as much."""
+        self._session = None
+
+
+class _Answers:
+    """What a model answered to some batches, for when it is closed."""
+
+    def __init__(self, model: _Opened, batches: Sequence[Inputs]) -> None:
+        self._known: list[tuple[Inputs, Outputs | Exception]] = []
+        for batch in batches:
+            try:
+                self._known.append((batch, model.answer(batch)))
+            except Exception as error:  # noqa: BLE001 - told to whoever asks for this answer
+                self._known.append((batch, error.with_traceback(None)))
+
+    def __call__(self, batch: Inputs) -> Outputs:
+        answer = next(answer for known, answer in self._known if known is batch)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 class OnnxExporter(Exporter):
@@ -33,6 +90,7 @@ class OnnxExporter(Exporter):
     """
 
     name = "ONNX model (path or ModelProto)"
+    hint = "; sizes that it takes are input_shapes, such as {'x': (1, 3, 48, 320)} (--input-shape x=1,3,48,320)"
 
     def claims(self, model: Any) -> bool:
         """See :meth:`Exporter.claims`."""
@@ -41,27 +99,40 @@ class OnnxExporter(Exporter):
         return any(name.startswith("onnx") and name.endswith(".ModelProto") for name in class_names(model))
 
     def opened(self, request: ExportRequest) -> ExportRequest:
-        """See :meth:`Exporter.opened`. One session serves the signature, the search for inputs and the reference."""
-        return replace(request, model=_open(request.model))
+        """See :meth:`Exporter.opened`."""
+        return replace(request, model=_open(request.model, request.inputs or ()))
 
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
-        """See :meth:`Exporter.inputs`. The graph says; what the user says must agree with it."""
-        records = {spec.name: spec for spec in _declared(request.model.session)}
-        for spec in () if request.inferred else request.inputs or ():
-            if spec.name not in records:
-                raise InvalidInputError(f"the graph has no input {spec.name!r}; its inputs: {', '.join(records)}")
-            declared = records[spec.name]
-            if spec.shape != declared.shape or spec.data_type not in (None, declared.data_type):
+        """See :meth:`Exporter.inputs`. The graph says; the user may choose the sizes that it leaves open."""
+        specs = {spec.name: spec for spec in _declared(request.model.session)}
+        for given in () if request.inferred else request.inputs or ():
+            if given.name not in specs:
+                raise InvalidInputError(f"the graph has no input {given.name!r}; its inputs: {', '.join(specs)}")
+            declared = specs[given.name]
+            fits = len(given.shape) == len(declared.shape) and all(
+                dim in (None, size) for dim, size in zip(declared.shape, given.shape, strict=True)
+            )
+            if not fits or given.data_type not in (None, declared.data_type):
                 raise InvalidInputError(
-                    f"input {spec.name!r} is {declared.data_type} {_dims(declared.shape)} in the graph, "
-                    f"not {spec.data_type or declared.data_type} {_dims(spec.shape)}: leave the shapes out"
+                    f"input {given.name!r} is {declared.data_type} {_dims(declared.shape)} in the graph, "
+                    f"not {given.data_type or declared.data_type} {_dims(given.shape)}: choose sizes where it has -1, "
+                    f"or leave its shape out"
                 )
-        return tuple(records.values())
+            specs[given.name] = replace(declared, shape=given.shape)
+        return tuple(specs.values())
+
+    def own_batches(self, request: ExportRequest) -> list[Inputs] | None:
+        """See :meth:`Exporter.own_batches`. Indices below the length of their table, and flags beside them."""
+        proto = request.model.proto
+        bounds = index_bounds(proto)
+        if not bounds:
+            return None
+        flags = dict.fromkeys(integer_inputs(proto.graph), 2)  # such as the mask that comes with token ids
+        return random_batches(request.inputs or (), PLANS[0], flags | bounds)
 
     @contextmanager
     def exporting(self, request: ExportRequest, batches: Sequence[Inputs]) -> Iterator[Exported]:
         """See :meth:`Exporter.exporting`."""
-        del batches  # nothing is traced
         proto = request.model.proto
         if request.opset is not None and request.opset != default_opset(proto):
             raise InvalidInputError(
@@ -75,21 +146,22 @@ class OnnxExporter(Exporter):
                 f"the graph's outputs are {', '.join(names)}, not {', '.join(given)}: "
                 f"leave output_names out, or rename them in the model"
             )
-        with self.answering(request) as answer:
+        answers = _Answers(request.model, batches)
+        request.model.close()
+        with request.model.folder or nullcontext():
             yield Exported(
                 proto=proto,
                 source=request.model.source,
                 converted=False,
                 exporter="ONNX, as it was given",
                 framework=f"onnxruntime {ort.__version__}",
-                reference=answer,
+                reference=answers,
             )
 
     @contextmanager
     def answering(self, request: ExportRequest) -> Iterator[Callable[[Inputs], Any]]:
         """See :meth:`Exporter.answering`."""
-        session = request.model.session
-        yield lambda inputs: run(session, inputs)
+        yield request.model.answer
 
 
 def _declared(session: ort.InferenceSession) -> list[InputSpec]:
@@ -100,13 +172,45 @@ def _declared(session: ort.InferenceSession) -> list[InputSpec]:
     ]
 
 
-def _open(model: Any) -> _Opened:
-    if isinstance(model, str | os.PathLike):
-        path = Path(os.fspath(model))
-        proto, external = load(path)
-        return _Opened(proto, None if external else path, _session(str(path)))
-    check_in_memory(model)
-    return _Opened(model, None, _session(model.SerializeToString()))
+def _open(model: Any, specs: Sequence[InputSpec]) -> _Opened:
+    source = Path(os.fspath(model)) if isinstance(model, str | os.PathLike) else None
+    given = load(source) if source is not None else model
+    proto = _with_shapes(given, {spec.name: spec.shape for spec in specs})
+    if source is not None and proto is given:
+        return _Opened(proto, source, _session(str(source)))
+    if source is None and fits_one_file(proto, None):
+        return _Opened(proto, None, _session(proto.SerializeToString()))
+    folder = tempfile.TemporaryDirectory(prefix="gravswell-model-")
+    with refusals_told(Path(folder.name)):
+        path = write(proto, Path(folder.name), source)
+    return _Opened(load(path), path, _session(str(path)), folder)
+
+
+def _with_shapes(proto: Any, shapes: Mapping[str, tuple[int | None, ...]]) -> Any:
+    """The model with a shape for every input: ``shapes`` says those that the graph does not state."""
+    own = {tensor.name for tensor in proto.graph.initializer}
+    open_ = [i.name for i in proto.graph.input if i.name not in own and _has_no_shape(i)]
+    unknown = [name for name in open_ if name not in shapes]
+    if unknown:
+        raise InvalidInputError(
+            f"the graph does not state how many dimensions input {unknown[0]!r} has: say so as input_shapes, "
+            f'{{"{unknown[0]}": (None, 64)}}, or () for a single number (--input-shape {unknown[0]}=-1,64)'
+        )
+    if not open_:
+        return proto
+    stated = onnx.ModelProto()
+    stated.CopyFrom(proto)
+    for value in stated.graph.input:
+        if value.name in open_:
+            shape = value.type.tensor_type.shape
+            shape.SetInParent()
+            for axis, dim in enumerate(shapes[value.name]):
+                shape.dim.add(**({"dim_param": f"{value.name}_{axis}"} if dim is None else {"dim_value": dim}))
+    return stated
+
+
+def _has_no_shape(value: Any) -> bool:
+    return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
 
 
 def _session(given: str | bytes) -> ort.InferenceSession:

@@ -53,23 +53,31 @@ def open_session(path: Path) -> ort.InferenceSession:
 
 def session_inputs(session: ort.InferenceSession) -> list[TensorRecord]:
     """The graph's inputs. ExportError names one that no Triton tensor can hold."""
-    return [_record(node, "input") for node in session.get_inputs()]
+    return [_servable(node, "input") for node in session.get_inputs()]
 
 
 def session_outputs(session: ort.InferenceSession) -> list[TensorRecord]:
     """The graph's outputs, likewise."""
-    return [_record(node, "output") for node in session.get_outputs()]
+    return [_servable(node, "output") for node in session.get_outputs()]
 
 
-def _record(node: Any, side: str) -> TensorRecord:
+def as_record(node: ort.NodeArg) -> TensorRecord | None:
+    """An input or output of a session; None for what no Triton tensor can hold."""
     data_type = from_runtime(node.type)
     if data_type is None:
+        return None
+    dims = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
+    return TensorRecord(name=node.name, data_type=data_type, dims=dims)
+
+
+def _servable(node: ort.NodeArg, side: str) -> TensorRecord:
+    record = as_record(node)
+    if record is None:
         raise ExportError(
             f"{side} {node.name!r} is a {node.type}: Triton serves plain tensors of numbers, booleans and strings; "
             f"have the model take or return those"
         )
-    dims = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
-    return TensorRecord(name=node.name, data_type=data_type, dims=dims)
+    return record
 
 
 def run(session: ort.InferenceSession, inputs: Inputs) -> Outputs:
@@ -140,6 +148,7 @@ def prove(
         inputs=inputs,
         samples=len(samples),
         batch_sizes=tuple(sorted({_rows(batch) for batch in batches})) if batched else (),
+        shapes=tuple({name: array.shape for name, array in batch.items() if name in names} for batch in batches),
         rtol=rtol,
         atol=dict(atol) if isinstance(atol, Mapping) else atol,
         errors=errors,

@@ -42,11 +42,15 @@ def is_batched(inputs: Sequence[InputSpec]) -> bool:
     return bool(inputs) and all(spec.shape[:1] == (None,) for spec in inputs)
 
 
-def random_batches(inputs: Sequence[InputSpec], plan: Plan) -> list[Inputs]:
-    """Three batches, always the same ones: sizes :data:`BATCH_SIZES` where the first dim is dynamic."""
+def random_batches(inputs: Sequence[InputSpec], plan: Plan, below: Mapping[str, int] | None = None) -> list[Inputs]:
+    """Three batches, always the same ones: sizes :data:`BATCH_SIZES` where the first dim is dynamic.
+
+    ``below``: how large the integers of an input get, where that is known.
+    """
     rng = np.random.default_rng(20151)
+    limits = below or {}
     return [
-        {spec.name: _random(spec, rows, plan.sizes[k % 2], plan.below, rng) for spec in inputs}
+        {spec.name: _random(spec, rows, plan.sizes[k % 2], limits.get(spec.name, plan.below), rng) for spec in inputs}
         for k, rows in enumerate(BATCH_SIZES)
     ]
 
