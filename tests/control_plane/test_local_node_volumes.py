@@ -40,6 +40,7 @@ def test_environment_comes_from_everywhere_that_kubernetes_takes_it_from(pods):
         {"name": "COMPOSED", "value": "$(PLAIN)-$(COLOUR)-$(UNKNOWN)-$$(PLAIN)"},
         {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hidden", "key": "TOKEN"}}},
         {"name": "ABSENT", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "k", "optional": True}}},
+        {"name": "SIZE", "valueFrom": {"secretKeyRef": {"name": "hidden", "key": "none", "optional": True}}},
         {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
         {"name": "LABEL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['tier']"}}},
@@ -91,19 +92,31 @@ def test_a_missing_config_map_is_a_config_error_until_it_appears(pods):
 
 def test_mounted_config_maps_and_secrets_follow_their_objects(pods):
     pods.apply(config_map("live", value="one", other="x"), secret("sealed", password="pw"))
-    script = "while :; do echo $(cat /etc/live/value /etc/sealed/pass/word); sleep 0.3; done"
+    look = "cat /etc/live/value /etc/sealed/pass/word; stat -L -c %a /etc/sealed/pass/word; ls /etc/maybe"
+    script = f"while :; do echo $({look}); sleep 0.3; done"
     pods.create(
         "watcher",
-        sh(script, volumeMounts=[mount("live", "/etc/live"), mount("sealed", "/etc/sealed")]),
+        sh(script, volumeMounts=[mount(name, f"/etc/{name}") for name in ("live", "sealed", "maybe")]),
         volumes=[
+            {
+                "name": "maybe",
+                "secret": {"secretName": "sealed", "items": [{"key": "later", "path": "later"}], "optional": True},
+            },
             {"name": "live", "configMap": {"name": "live", "items": [{"key": "value", "path": "value"}]}},
-            {"name": "sealed", "secret": {"secretName": "sealed", "items": [{"key": "password", "path": "pass/word"}]}},
+            {
+                "name": "sealed",
+                "secret": {
+                    "secretName": "sealed",
+                    "items": [{"key": "password", "path": "pass/word"}],
+                    "defaultMode": 0o440,
+                },
+            },
         ],
     )
     pods.until_ready("watcher")
-    log_until(pods, "watcher", "onepw")
-    pods.apply(config_map("live", value="two"))
-    log_until(pods, "watcher", "twopw")
+    log_until(pods, "watcher", "onepw440\n")
+    pods.apply(config_map("live", value="two"), secret("sealed", password="pw", later="is here"))
+    log_until(pods, "watcher", "twopw440 later\n")
 
 
 def test_a_pod_waits_for_a_config_map_volume_and_says_so(pods):

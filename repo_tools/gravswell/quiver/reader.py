@@ -96,7 +96,13 @@ class RepositoryReader:
         in part, hides no other: its ``error`` says why.
         """
         view = self.store.view()
-        found = {name: _numbers(view, name) for name in _entries(view)}
+        found: dict[str, list[int]] = {}
+        closed: dict[str, EntryInfo] = {}
+        for name in _entries(view):
+            try:
+                found[name] = _numbers(view, name)
+            except AccessDeniedError as error:
+                closed[name] = EntryInfo(error=error)
         remembering = set(view.children().files)
         states = self._each(lambda name: self.state(name)[0], [n for n in found if state_key(n) in remembering])
         # An alias may have come to name a version that was made since: it is looked at as those that were listed are.
@@ -105,7 +111,8 @@ class RepositoryReader:
                 found[name] = sorted({*found[name], *state.aliases.values()}, reverse=True)
         wanted = [(name, number) for name, numbers in found.items() for number in numbers]
         infos = self._each(lambda one: self._version(*one), wanted)
-        return {name: self._surveyed(name, numbers, infos, states.get(name)) for name, numbers in found.items()}
+        seen = {name: self._surveyed(name, numbers, infos, states.get(name)) for name, numbers in found.items()}
+        return dict(sorted((seen | closed).items()))
 
     def check_present(self, found: Collection[str], known: Collection[str]) -> None:
         """NotFoundError where the repository is away: for whoever is about to conclude that entries were removed.

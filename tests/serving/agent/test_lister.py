@@ -83,26 +83,43 @@ def test_the_last_entries_stand_while_the_repository_cannot_be_read(repository: 
     assert merged(seen.model_copy(update={"repository": "other"}), later) == later
 
 
-@pytest.mark.parametrize("moment", ["entries", "versions"])
-def test_a_repository_that_goes_while_it_is_read_loses_no_entry(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-):
-    for name in ("a", "b"):
-        publish(repository, name, 1, 1.0)
-    seen = list_repository(str(repository), NOW)
-    look = getattr(RepositoryReader, moment)
+def going_after(
+    monkeypatch: pytest.MonkeyPatch, repository: Path, reads: type[RepositoryReader | LocalStore], moment: str
+) -> None:
+    """The repository goes as soon as that was asked of it."""
+    look = getattr(reads, moment)
 
-    def going(reader: RepositoryReader, *of: str) -> object:
+    def going(reader: object, *of: str) -> object:
         found = look(reader, *of)
         if repository.exists():
             repository.rename(repository.with_name("away"))
         return found
 
-    monkeypatch.setattr(RepositoryReader, moment, going)
+    monkeypatch.setattr(reads, moment, going)
+
+
+@pytest.mark.parametrize(
+    ("reads", "moment"), [(LocalStore, "has_file"), (LocalStore, "read"), (RepositoryReader, "survey")]
+)
+def test_a_repository_that_goes_while_it_is_read_loses_no_entry(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, reads: type[RepositoryReader | LocalStore], moment: str
+):
+    for name in ("a", "b"):
+        publish(repository, name, 1, 1.0)
+    seen = list_repository(str(repository), NOW)
+    going_after(monkeypatch, repository, reads, moment)
     listing = list_repository(str(repository), NOW, seen)
     assert (listing.accessible, listing.reason) == (False, Reason.REPOSITORY_NOT_FOUND)
     assert merged(seen, listing).entries == seen.entries
-    repository.with_name("away").rename(repository)
+
+
+@pytest.mark.parametrize("moment", ["entries", "versions"])
+def test_a_repository_that_goes_while_its_latest_is_looked_for_changes_nothing(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    for name in ("a", "b"):
+        publish(repository, name, 1, 1.0)
+    going_after(monkeypatch, repository, RepositoryReader, moment)
     with pytest.raises(NotFoundError):
         LatestSource(str(repository), 1.0)._latest()
 

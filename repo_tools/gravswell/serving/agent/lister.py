@@ -23,7 +23,9 @@ from gravswell.errors import (
     VerificationError,
 )
 from gravswell.kube.backoff import Backoff
-from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.reader import EntryInfo, RepositoryReader
+from gravswell.quiver.stores import Content, open_store
+from gravswell.quiver.stores.looking import looked_at
 from gravswell.serving.agent.configmaps import ConfigMap, Snapshot
 from gravswell.serving.agent.pinning import Pinning
 from gravswell.serving.contracts import (
@@ -57,10 +59,17 @@ BEAT_SECONDS = 5.0
 """Between two heartbeats while the repository is being read."""
 
 
-def list_repository(url: str, now: datetime, last: Listing | None = None, known_as: str | None = None) -> Listing:
+def list_repository(
+    url: str,
+    now: datetime,
+    last: Listing | None = None,
+    known_as: str | None = None,
+    contents: dict[str, Content] | None = None,
+) -> Listing:
     """What the repository at ``url`` holds; never raises for a repository that cannot be read, but says so.
 
     The listing is of ``known_as``, the name by which its reader knows the repository, if that is not ``url``.
+    ``contents`` is what earlier listings read of a bucket: what did not change since is not read again.
 
     An entry that alone cannot be read stands as in ``last``, for what is no longer listed may be unloaded; one that was
     never read is left out. ``message`` names both.
@@ -70,15 +79,16 @@ def list_repository(url: str, now: datetime, last: Listing | None = None, known_
     entries: list[ListedEntry] = []
     problems: list[str] = []
     try:
-        reader = RepositoryReader(url)
-        for name in sorted({*reader.entries(), *known}):
+        reader = RepositoryReader(looked_at(open_store(url), {} if contents is None else contents))
+        survey = reader.survey()
+        for name in sorted({*survey, *known}):
             if name.startswith(PRIVATE_PREFIX):
                 continue  # nothing is served under such a name
             if not is_text(name):
                 problems.append(f"folder {name!a}: its name is not UTF-8, so no document can carry it; rename it")
                 continue
             try:
-                entries.append(_entry(reader, name))
+                entries.append(_entry(name, survey[name] if name in survey else reader.look(name)))
             except NotFoundError:
                 continue  # removed since
             except (AccessDeniedError, InvalidInputError, VerificationError) as error:
@@ -159,6 +169,7 @@ class Lister:
         self._configmap = configmap
         self._interval = interval
         self._pinning = Pinning(url)
+        self._contents: dict[str, Content] = {}
         self.last: Listing | None = None
         """What was seen last."""
         self.has_listed = False
@@ -210,7 +221,7 @@ class Lister:
 
     async def _list(self, now: datetime) -> Listing:
         """What the repository holds."""
-        return await self._in_thread(list_repository, self._url, now, self.last, self._known_as)
+        return await self._in_thread(list_repository, self._url, now, self.last, self._known_as, self._contents)
 
     async def _in_thread(self, work: Callable[..., T], *given: object) -> T:
         """What asks the store, which may be slow or away for long: that is no fault of this loop."""
@@ -246,13 +257,14 @@ def _served(there: Snapshot) -> Served | None:
         return None
 
 
-def _entry(reader: RepositoryReader, name: str) -> ListedEntry:
-    aliases = reader.aliases(name)  # first, so that what was exported and promoted meanwhile dangles in no listing
+def _entry(name: str, seen: EntryInfo) -> ListedEntry:
+    if seen.error is not None:
+        raise seen.error
     versions = tuple(
         ListedVersion(number=info.number, digest=info.digest, size=info.size, created=info.created)
-        for info in reader.versions(name)
+        for info in seen.versions
     )
-    return ListedEntry(name=name, versions=versions, aliases=aliases)
+    return ListedEntry(name=name, versions=versions, aliases=dict(seen.aliases))
 
 
 def _reason(error: GravswellError) -> Reason:
