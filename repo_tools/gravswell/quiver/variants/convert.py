@@ -81,6 +81,12 @@ def _to_fp16(proto: ModelProto) -> ModelProto:
     return converted
 
 
+def float32_only() -> frozenset[str]:
+    """Operators that stay in float32 in a graph of float16."""
+    with _tools_folder():
+        return frozenset(import_module("onnxruntime.transformers.float16").DEFAULT_OP_BLOCK_LIST)
+
+
 def _to_int8(path: Path, folder: Path, batches: Sequence[Inputs]) -> ModelProto:
     """Weights in 7 of the 8 bits, a scale for each channel: no processor's 16-bit sums overflow, so all agree.
 

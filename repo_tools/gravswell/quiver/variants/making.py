@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -26,8 +27,9 @@ from gravswell.quiver.publication import Publication
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import Store
 from gravswell.quiver.targets import DEFAULT_TARGET, target_of
-from gravswell.quiver.variants.convert import Kind, convert
+from gravswell.quiver.variants.convert import Kind, convert, float32_only
 from gravswell.quiver.variants.measure import bounds, judge, measure, seconds_of
+from gravswell.quiver.variants.rounding import rounding_session
 
 MAX_ERRORS: Mapping[Kind, float] = {"fp16": 0.01, "int8": 0.1}
 """By how much an output may differ by default, as a share of its largest magnitude."""
@@ -131,7 +133,12 @@ def quantize(
         proto, _ = graph.fit_for_serving(proto, target)
         variant = open_session(files.write(proto, folder, None))
         stage("measuring")
-        errors = measure(compared.expected, [run(variant, batch) for batch in compared.inputs])
+        asked = variant
+        if kind == "fp16":
+            rounded = Path(name) / "rounded"
+            rounded.mkdir()
+            asked = rounding_session(onnx.load(str(parent / MODEL_FILE)), proto, rounded, float32_only())
+        errors = measure(compared.expected, [run(asked, batch) for batch in compared.inputs])
         judge(errors, max_error=bound, min_agreement=min_agreement, rows=compared.rows)
         record = VariantRecord(
             kind=kind,
