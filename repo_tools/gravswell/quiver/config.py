@@ -78,7 +78,8 @@ class ConfigText:
         """
         if self._plain:
             return format_config(self.message)
-        changed = {name for name in self._names() if not _same(self._before, self.message, name)}
+        unchanged = self._before == self.message  # as nearly always, and much sooner known than field by field
+        changed = set() if unchanged else {n for n in self._names() if not _same(self._before, self.message, n)}
         lost = sorted({f.name for f in self._fields if f.name in changed and not _known(f)})
         if lost:
             raise InvalidInputError(

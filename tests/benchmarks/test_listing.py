@@ -1,0 +1,32 @@
+"""That the benchmark of listings counts and compares what it says, with a few entries."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("listing")
+
+
+def test_a_folder(benchmark: ModuleType, tmp_path: Path) -> None:
+    row = benchmark.local(tmp_path / "r", 5, 1)
+    assert row["entries"] == 5
+    assert row["ratioToReading"] > 0
+
+
+def test_requests_are_told_apart(benchmark: ModuleType) -> None:
+    heads = [
+        "GET /storage/v1/b/b/o?prefix=r%2F HTTP/1.1",
+        "GET /storage/v1/b/b?projection=noAcl HTTP/1.1",
+        "GET /b?list-type=2&prefix=r HTTP/1.1",
+        "GET /b/r/m/config.pbtxt HTTP/1.1",
+        "PUT /b/r/m/config.pbtxt HTTP/1.1",
+    ]
+    assert benchmark.requests(heads) == {"list": 2, "library": 1, "GET": 1, "PUT": 1}
