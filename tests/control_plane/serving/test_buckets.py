@@ -5,18 +5,24 @@ beside it, with the credentials of Secrets that are spelt as the clouds' own lib
 """
 
 import base64
+import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import numpy as np
 import onnx
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from tritonclient.grpc import InferenceServerClient, InferInput
 
 from gravswell import quiver as qv
-from gravswell.serving import Client
 
 from ...quiver.stores import emulators
 from ...serving.agent.versions import WIDTH, scaling_graph
@@ -85,14 +91,60 @@ def azures_secret(server):
     return {**account, "endpoint": f"{server.endpoint}/{emulators.ACCOUNT}"}
 
 
+class Tokens(ThreadingHTTPServer):
+    """Gives a token to whoever shows the signed word of a service account, and notes whose it was."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Token)
+        self.asked: list[str] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def key_file(self, account: str) -> str:
+        """A service account's key file, as Google's console writes it."""
+        key = rsa.generate_private_key(65537, 2048).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        address = f"http://127.0.0.1:{self.server_port}/token"
+        known = {"type": "service_account", "client_email": account, "token_uri": address}
+        return json.dumps({**known, "private_key": key.decode(), "private_key_id": "1", "project_id": "lab"})
+
+
+class _Token(BaseHTTPRequestHandler):
+    server: Tokens
+
+    def do_POST(self) -> None:
+        body = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        claims = body["assertion"][0].split(".")[1]
+        self.server.asked.append(json.loads(base64.urlsafe_b64decode(claims + "=="))["iss"])
+        answer = json.dumps({"access_token": "t", "token_type": "Bearer", "expires_in": 3600}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None: ...
+
+
 @pytest.fixture(scope="module")
-def serving(place, google):
-    """A server, and at once with it repositories that cannot be had."""
+def tokens() -> Iterator[Tokens]:
+    with Tokens() as server:
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def serving(place, google, tokens):
+    """A server, and at once with it repositories that are had by a key file, and that cannot be had."""
     export("gs://shelf/zoo", 1)
     make_server(place, "google", "gs://shelf/zoo", endpoint=google.endpoint)
+    # The library's own variable for another address, which is asked with the key where an emulator is asked without.
+    key_file = {"credentials.json": tokens.key_file("reader@lab"), "API_ENDPOINT_OVERRIDE": google.endpoint}
+    write_secret(place, "keyed", **key_file)
     write_secret(place, "away", endpoint=GONE)
     write_secret(place, "keyless", other="key")
     for name, url, secret in (
+        ("keyed", "gs://shelf/zoo", "keyed"),
         ("absent", "gs://no-such-shelf/zoo", "google"),
         ("away", "gs://shelf/zoo", "away"),
         ("keyless", "gs://shelf/zoo", "keyless"),
@@ -118,12 +170,12 @@ def pod(place, server):
 
 
 def answer(place, server):
-    """By how much the server multiplies, asked as a client does."""
-    address = f"{pod(place, server)['status']['podIP']}:8000"
+    """By how much the server multiplies, asked by gRPC."""
+    address = f"{pod(place, server)['status']['podIP']}:8001"
     rows = np.ones((3, WIDTH), np.float32)
-    with Client(address) as client:
-        outputs = client.infer(ENTRY, {"x": rows}, batch_size=2)
-    (factor,) = set(outputs["y"].flatten())
+    asked = InferInput("x", list(rows.shape), "FP32").set_data_from_numpy(rows)
+    with InferenceServerClient(address, channel_args=[("grpc.enable_http_proxy", 0)]) as client:
+        (factor,) = set(client.infer(ENTRY, [asked]).as_numpy("y").flatten())
     return float(factor)
 
 
@@ -139,6 +191,11 @@ def test_a_version_that_is_promoted_arrives(serving):
     until_serving(serving, "google", 2)
     assert answer(serving, "google") == 2.0
     assert pod(serving, "google")["metadata"]["uid"] == before
+
+
+def test_a_key_file_is_who_asks(serving, tokens):
+    serving.condition("modelrepository", "keyed", status="True")
+    assert set(tokens.asked) == {"reader@lab"}
 
 
 @pytest.mark.parametrize(
@@ -178,19 +235,20 @@ def restarted(place):
 
 
 def test_without_its_bucket_a_server_answers_restarts_and_goes_on(serving, google):
+    version = serving.get("model", "google")["status"]["loadedVersion"]
     google.stop()
     away = serving.condition("modelrepository", "google", "Accessible", status="False", reason="RepositoryUnavailable")
     assert "gs://shelf" in away["message"]
-    assert answer(serving, "google") == 2.0
+    assert answer(serving, "google") == version
     before = pod(serving, "google")
     for status in before["status"]["containerStatuses"]:
         os.kill(int(status["containerID"].rpartition("/")[2]), signal.SIGKILL)
     serving.until(lambda: restarted(serving))
-    assert answer(serving, "google") == 2.0
+    assert answer(serving, "google") == version
     assert pod(serving, "google")["metadata"]["uid"] == before["metadata"]["uid"]
     serving.condition("inferenceserver", "google", status="True")
 
     google.start()
-    export("gs://shelf/zoo", 3)
-    until_serving(serving, "google", 3)
-    assert answer(serving, "google") == 3.0
+    export("gs://shelf/zoo", version + 1)
+    until_serving(serving, "google", version + 1)
+    assert answer(serving, "google") == version + 1
