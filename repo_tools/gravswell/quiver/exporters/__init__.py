@@ -22,6 +22,7 @@ from gravswell.quiver.exporters.base import (
     as_arrays,
     described,
 )
+from gravswell.quiver.exporters.lightgbm_model import LightGBMExporter
 from gravswell.quiver.exporters.onnx_model import OnnxExporter
 from gravswell.quiver.exporters.proof import Proof, open_session, prove, run, session_inputs
 from gravswell.quiver.exporters.sampling import (
@@ -34,13 +35,20 @@ from gravswell.quiver.exporters.sampling import (
 )
 from gravswell.quiver.exporters.sklearn_estimator import SklearnExporter
 from gravswell.quiver.exporters.torch_module import TorchExporter
+from gravswell.quiver.exporters.xgboost_model import XGBoostExporter
 from gravswell.quiver.golden import save_golden
 from gravswell.quiver.manifest import GOLDEN, Signature
 from gravswell.quiver.targets import Target
 
 __all__ = ["Built", "ExportRequest", "InputSpec", "build", "open_session", "run"]
 
-EXPORTERS: tuple[Exporter, ...] = (TorchExporter(), SklearnExporter(), OnnxExporter())
+EXPORTERS: tuple[Exporter, ...] = (
+    TorchExporter(),
+    XGBoostExporter(),  # whose estimators are scikit-learn's too, as LightGBM's are
+    LightGBMExporter(),
+    SklearnExporter(),
+    OnnxExporter(),
+)
 
 _WAYS_OUT = {
     r"scalar type|dtype|must be (an )?integer|(?-i:\bLong(Tensor)?\b)|tensors used as indices": (

@@ -12,6 +12,7 @@ import onnx.shape_inference
 from onnx import helper
 
 from gravswell.errors import ExportError, GravswellError, InvalidInputError, UnsupportedError, VerificationError
+from gravswell.quiver.exporters import trees_sklearn
 from gravswell.quiver.exporters.base import (
     Exported,
     Exporter,
@@ -33,6 +34,7 @@ from gravswell.quiver.exporters.sklearn_frame import (
     vectorizers,
 )
 from gravswell.quiver.exporters.sklearn_scale import coarse_range, first_step, own_batches
+from gravswell.quiver.exporters.sklearn_voting import convertible, shares
 from gravswell.quiver.golden import Array
 
 _OPSET = 18
@@ -119,7 +121,7 @@ class SklearnExporter(Exporter):
         model = request.model
         opset = {"": request.opset_for(_OPSET), "ai.onnx.ml": request.ml_opset_for(_ML_OPSET)}
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), convertible(model):
                 warnings.simplefilter("ignore")  # the converters' notes to their own authors
                 proto = _convert(model, _initial_types(model, specs), opset)
         except Exception as error:  # converters raise what they like
@@ -203,7 +205,8 @@ def _settled(model: Any, x: Any) -> Array:
     """The rows whose label is not a tie: between two equal classes rounding decides, here as in the graph."""
     names = ("predict_proba", "decision_function") if hasattr(model, "classes_") else ()
     method = next((m for m in (getattr(model, name, None) for name in names) if callable(m)), None)
-    scores: Array = np.asarray(method(x)) if method is not None else np.zeros(0)
+    votes = shares(model, x) if method is None and names else None
+    scores: Array = np.asarray(method(x)) if method is not None else np.zeros(0) if votes is None else votes
     if scores.ndim == 1 and len(scores):
         scores = np.stack([-scores, scores], axis=1)
     if scores.ndim != 2 or scores.shape[1] < 2:
@@ -262,6 +265,7 @@ def _onnx_type(spec: InputSpec) -> Any:
 def _convert(model: Any, initial_types: list[tuple[str, Any]], opset: dict[str, int]) -> Any:
     import skl2onnx  # noqa: PLC0415 - a framework is imported only when it is used
 
+    trees_sklearn.register()
     common: dict[int, dict[str, Any]] = {id(step): text_options(step) for step in vectorizers(model)}
     classifier = _last_step(model)
     if hasattr(classifier, "classes_"):
@@ -340,5 +344,8 @@ def _own_answer(model: Any, output: str, x: Array) -> Array:
 def _probabilities(model: Any, x: Array) -> Array:
     if callable(getattr(model, "predict_proba", None)):
         return np.asarray(model.predict_proba(x))
+    votes = shares(model, x)
+    if votes is not None:
+        return votes
     scores = np.asarray(model.decision_function(x))
     return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores

@@ -4,42 +4,17 @@ At random numbers around zero a forest that was fitted on thousands answers from
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from gravswell.quiver.datatypes import numpy_type
-from gravswell.quiver.exporters.base import Inputs, InputSpec
-from gravswell.quiver.exporters.sampling import BATCH_SIZES
+from gravswell.quiver.exporters import trees_sklearn
+from gravswell.quiver.exporters.base import Inputs, InputSpec, class_names
+from gravswell.quiver.exporters.drawing import Kind, Known, drawn_batches
 from gravswell.quiver.golden import Array
-
-_EXACT_ROWS, _ROWS = 256, 24
-"""Rows of the largest batch: many where none can lie on a threshold by rounding, few behind a step that computes."""
-
-_VALUES = 1 << 16
-"""Most values of the largest batch, which is kept with the version."""
-
-_MAGNITUDES = (1.0, 10.0, 100.0)
-"""Of columns that the estimator says nothing of."""
-
-
-_POINTS = 17
-"""Of a range."""
 
 _COARSE = 1e-5
 """Of a range's width: where numbers are further apart than this, scaling alone brings errors near the tolerance."""
-
-Kind = Literal["members", "thresholds", "range"]
-
-
-class Known(NamedTuple):
-    """Values that an estimator knows of one column."""
-
-    values: Array
-    kind: Kind
-    """``members``: it takes these alone, as an encoder does. ``thresholds``: what lies between them tells most.
-    ``range``: these are the ends of what it was fitted on.
-    """
 
 
 def known_values(model: Any) -> dict[int, list[Known]]:
@@ -72,93 +47,8 @@ def coarse_range(model: Any, columns: Sequence[int]) -> tuple[int, float, float,
 def own_batches(
     model: Any, specs: Sequence[InputSpec], settled: Callable[[Inputs], Array], columns: Sequence[int] | None = None
 ) -> list[Inputs] | None:
-    """Batches, always the same ones; None where the estimator says nothing of what it takes.
-
-    ``settled`` says which rows of a batch have an answer that rounding does not decide. ``columns``: which column of
-    the estimator's each input is; None for inputs that follow one another, such as one table of all columns.
-    """
-    if any(len(spec.shape) != 2 or spec.shape[0] is not None or spec.shape[1] is None for spec in specs):
-        return None
-    widths = [int(spec.shape[1] or 0) for spec in specs]
-    dtypes = [
-        numpy_type(spec.data_type or "TYPE_FP32") for spec, n in zip(specs, widths, strict=True) for _ in range(n)
-    ]
-    known = known_values(model)
-    places = range(len(dtypes)) if columns is None else columns
-    of_columns = [known.get(place, []) for place in places]
-    if columns is None and any(dtype.kind not in "fU" for dtype in dtypes) and not any(of_columns):
-        return None  # small random integers do as well
-    if not all(map(_fits, dtypes, of_columns)):
-        return None
-    exact = all(dtype.kind == "U" for dtype in dtypes) or _splits(first_step(model))
-    rows = max(*BATCH_SIZES, min(_EXACT_ROWS if exact else _ROWS, _VALUES // max(len(dtypes), 1)))
-    rng = np.random.default_rng(20151)
-    drawn = [
-        _column(values, 2 * rows, k, rng, dtype)
-        for k, (dtype, values) in enumerate(zip(dtypes, of_columns, strict=True))
-    ]
-    ends = np.cumsum(widths)
-    table = {
-        spec.name: np.stack(drawn[end - width : end], axis=1)
-        for spec, end, width in zip(specs, ends, widths, strict=True)
-    }
-    chosen = np.flatnonzero(settled(table))[:rows]
-    if not len(chosen):
-        return None
-    starts = np.cumsum((0, *BATCH_SIZES))
-    batches = [chosen[np.arange(at, at + n) % len(chosen)] for at, n in zip(starts, BATCH_SIZES, strict=False)]
-    return [{name: array[rows_of] for name, array in table.items()} for rows_of in (*batches, chosen)]
-
-
-def _fits(dtype: np.dtype[Any], known: list[Known]) -> bool:
-    """Whether values of that type can be drawn: text only of what is known."""
-    if dtype.kind == "U":
-        return any(k.kind == "members" for k in known) and all(k.values.dtype.kind in "UO" for k in known)
-    return all(k.values.dtype.kind in "fiub" for k in known)
-
-
-def _column(known: list[Known], rows: int, k: int, rng: np.random.Generator, dtype: np.dtype[Any]) -> Array:
-    """Values of one column: of the known ones at random, or at several magnitudes."""
-    if not known:
-        magnitudes = np.take(_MAGNITUDES, (np.arange(rows) + k) % len(_MAGNITUDES))
-        return np.asarray(rng.standard_normal(rows) * magnitudes).astype(dtype)
-    members = [values for values, kind in known if kind == "members"]
-    if dtype.kind == "U":
-        return rng.choice(np.array([str(v) for v in np.concatenate(members)]), rows).astype(dtype)
-    if members:
-        return rng.choice(np.concatenate(members), rows).astype(dtype)
-    points = _points(known, dtype)
-    return np.asarray(rng.permutation(np.resize(rng.permutation(points), rows))).astype(dtype)
-
-
-def _points(known: list[Known], dtype: np.dtype[Any]) -> Array:
-    """Values between all thresholds and inside all ranges, but none on a threshold."""
-    thresholds = np.concatenate([np.zeros(0), *(values for values, kind in known if kind == "thresholds")])
-    within = [_within(values, dtype) for values, kind in known if kind == "range"]
-    points = np.concatenate([_between(thresholds)] * bool(thresholds.size) + within)
-    points = points[~np.isin(points.astype(np.float32), thresholds.astype(np.float32))]
-    return points if points.size else np.zeros(1)
-
-
-def _within(ends: Array, dtype: np.dtype[Any]) -> Array:
-    """Points from one end to the other, at least two that the type tells apart: float32 has few around a timestamp."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        points = np.unique(np.linspace(ends[0], ends[-1], _POINTS).astype(dtype))
-    points = points[np.isfinite(points)].astype(np.float64)
-    if points.size == 1:
-        step = max(1.0, float(np.spacing(np.abs(points.astype(dtype)))[0])) if dtype.kind == "f" else 1.0
-        points = points[0] + step * np.arange(-1, 2)
-    return np.asarray(points)
-
-
-def _between(values: Array) -> Array:
-    """Points on both sides of each value, half way to the next, so that no rounding decides on which side they are."""
-    edges = np.unique(values.astype(np.float32)).astype(np.float64)
-    edges = edges[np.isfinite(edges)]
-    if not edges.size:
-        return edges
-    step = max(1.0, float(np.abs(edges).max()) / 8)
-    return np.concatenate([[edges[0] - step], (edges[1:] + edges[:-1]) / 2, [edges[-1] + step]]).astype(np.float32)
+    """Batches for an estimator; see :func:`drawn_batches`."""
+    return drawn_batches(known_values(model), specs, settled, columns, exact=_splits(first_step(model)))
 
 
 def first_step(model: Any) -> Any:
@@ -180,13 +70,15 @@ def works(step: Any) -> bool:
 
 def _splits(model: Any) -> bool:
     """Whether it only compares its inputs with thresholds, so that points between those are answered exactly."""
-    return hasattr(model, "tree_") or any(map(_splits, _members(model)))
+    boosted = class_names(model) & trees_sklearn.CLASSES or hasattr(model, "_predictors")
+    return bool(boosted) or hasattr(model, "tree_") or any(map(_splits, _members(model)))
 
 
 def _members(model: Any) -> Iterator[Any]:
     members = getattr(model, "estimators_", None)
     if isinstance(members, list | np.ndarray):
         yield from np.asarray(members, dtype=object).ravel()
+    yield from (calibrated.estimator for calibrated in getattr(model, "calibrated_classifiers_", ()))
 
 
 def _known(model: Any, columns: Array) -> Iterator[tuple[int, Any, Kind]]:
@@ -204,21 +96,40 @@ def _known(model: Any, columns: Array) -> Iterator[tuple[int, Any, Kind]]:
     if hasattr(model, "vocabulary_"):  # texts, and nobody knows which
         yield from ((int(column), np.zeros(0, np.str_), "range") for column in columns)
         return
-    if hasattr(model, "tree_"):
-        inner = model.tree_.feature >= 0
-        for feature in np.unique(model.tree_.feature[inner]):
-            yield int(columns[feature]), model.tree_.threshold[inner & (model.tree_.feature == feature)], "thresholds"
-        return
-    chosen = getattr(model, "estimators_features_", None)  # bagging gives each member some of the columns
+    yield from _thresholds(model, columns)
+    # bagging gives each member some of the columns; what one takes for missing, another refuses
+    chosen = getattr(model, "estimators_features_", None)
     for k, member in enumerate(_members(model)):
         if hasattr(member, "fit"):
-            yield from _known(member, columns if chosen is None else columns[chosen[k]])
+            for column, values, kind in _known(member, columns if chosen is None else columns[chosen[k]]):
+                yield column, values[~np.isnan(values)] if kind in ("thresholds", "edges") else values, kind
     kinds: tuple[tuple[str, Kind], ...] = (("categories_", "members"), ("bin_edges_", "thresholds"))
     for name, kind in kinds:
         for column, values in zip(columns, getattr(model, name, None) or (), strict=False):
             yield int(column), values, kind
     for column, ends in zip(columns, _ranges(model), strict=False):
         yield int(column), ends, "range"
+
+
+def _thresholds(model: Any, columns: Array) -> Iterator[tuple[int, Any, Kind]]:
+    """Of an estimator that is a tree, or boosted trees; NaN among those of the ones that take missing values."""
+    boosted = trees_sklearn.read(model)
+    if boosted is not None:
+        yield from ((int(columns[feature]), edges, "edges") for feature, edges in boosted.edges().items())
+        return
+    if hasattr(model, "tree_"):
+        features, thresholds = model.tree_.feature, model.tree_.threshold
+        inner, gap = features >= 0, np.zeros(0)
+    elif hasattr(model, "_predictors") and getattr(model, "_preprocessor", None) is None:
+        # HistGradientBoosting, of which nothing public tells; where it encodes categories first, columns change places
+        nodes = np.concatenate([tree.nodes for trees in model._predictors for tree in trees])
+        features, thresholds = nodes["feature_idx"], nodes["num_threshold"]
+        inner, gap = (nodes["is_leaf"] == 0) & (nodes["is_categorical"] == 0), np.array([np.nan])
+    else:
+        return
+    for feature in np.unique(features[inner]):
+        values = thresholds[inner & (features == feature)]
+        yield int(columns[feature]), np.concatenate([values, gap]), "thresholds"
 
 
 def _ranges(model: Any) -> Array:

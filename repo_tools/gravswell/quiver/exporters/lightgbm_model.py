@@ -1,0 +1,32 @@
+"""LightGBM's boosters and estimators."""
+
+from typing import Any
+
+import numpy as np
+
+from gravswell.quiver.exporters import trees_lightgbm
+from gravswell.quiver.exporters.trees import Boosted
+from gravswell.quiver.exporters.trees_exporter import TreesExporter
+from gravswell.quiver.golden import Array
+
+
+class LightGBMExporter(TreesExporter):
+    """A ``Booster`` answers ``variable``, what its ``predict`` says, of the best iteration where it knows one.
+    Estimators answer as scikit-learn's: ``label`` and ``probabilities``, or ``variable``.
+
+    Its thresholds are float64. Inputs in float32 are compared with the next float32 below, which tells them apart just
+    so; inputs in float64 with the thresholds themselves; integers become float32, as LightGBM makes them.
+    """
+
+    name = "LightGBM model"
+    classes = trees_lightgbm.CLASSES
+    module = "lightgbm"
+    hint = "; categories are given as their codes"
+
+    def read(self, model: Any) -> Boosted:
+        """See :meth:`TreesExporter.read`."""
+        return trees_lightgbm.read(model)
+
+    def answers(self, model: Any, x: Array) -> Array:
+        """See :meth:`TreesExporter.answers`."""
+        return np.asarray(model.predict(x))

@@ -1,0 +1,77 @@
+"""Estimators of XGBoost and LightGBM inside scikit-learn's: pipelines, searches, votes, stacks, calibration."""
+
+import sys
+from typing import Any
+
+from onnx import TensorProto, helper
+
+from gravswell.quiver.exporters import trees_lightgbm, trees_xgboost
+from gravswell.quiver.exporters.base import class_names
+from gravswell.quiver.exporters.trees import Boosted
+from gravswell.quiver.exporters.trees_graph import Pieces, build, served_labels
+
+CLASSES = trees_xgboost.CLASSES | trees_lightgbm.CLASSES
+"""Bases of all models, also of those that are no estimators."""
+
+_ESTIMATORS = {
+    "xgboost": ("XGBClassifier", "XGBRegressor", "XGBRanker", "XGBRFClassifier", "XGBRFRegressor"),
+    "lightgbm": ("LGBMClassifier", "LGBMRegressor", "LGBMRanker"),
+}
+
+
+def read(model: Any) -> Boosted | None:
+    """The trees of a fitted estimator; None for one of another kind."""
+    names = class_names(model)
+    if names & trees_xgboost.CLASSES:
+        return trees_xgboost.read(model)
+    return trees_lightgbm.read(model) if names & trees_lightgbm.CLASSES else None
+
+
+def register() -> None:
+    """Tell skl2onnx how the estimators of those frameworks are converted that are imported: any others are not met."""
+    from skl2onnx import update_registered_converter  # noqa: PLC0415 - a framework is imported only when it is used
+
+    for module, names in _ESTIMATORS.items():
+        for name in names if module in sys.modules else ():
+            kind = getattr(sys.modules[module], name)
+            options = {"zipmap": [True, False]} if "Classifier" in name else {}
+            if hasattr(kind, "decision_function"):  # which calibration then goes by
+                options["raw_scores"] = [True, False]
+            update_registered_converter(kind, f"Gravswell{name}", _shapes, _convert, options=options or None)
+
+
+def _shapes(operator: Any) -> None:
+    from skl2onnx.common import data_types  # noqa: PLC0415 - a framework is imported only when it is used
+
+    boosted: Any = read(operator.raw_operator)
+    operator.boosted = boosted
+    rows = operator.inputs[0].get_first_dimension()
+    if boosted.classes is not None:
+        text = served_labels(boosted.classes).dtype.kind == "U"
+        label = data_types.StringTensorType if text else data_types.Int64TensorType
+        operator.outputs[0].set_type(label([rows, boosted.targets] if boosted.several_labels else [rows]))
+    numbers = operator.outputs[-1].type
+    wide = (
+        data_types.DoubleTensorType if isinstance(numbers, data_types.DoubleTensorType) else data_types.FloatTensorType
+    )
+    operator.outputs[-1].set_type(wide([rows, boosted.width]))
+
+
+def _convert(scope: Any, operator: Any, container: Any) -> None:
+    from skl2onnx.common.data_types import guess_proto_type  # noqa: PLC0415 - a framework is imported only when it is used
+
+    (x,) = operator.inputs
+    pieces = Pieces(scope.get_unique_variable_name)
+    *labels, numbers = (output.full_name for output in operator.outputs)
+    double = guess_proto_type(operator.outputs[-1].type) == TensorProto.DOUBLE
+    answer = pieces.fresh("answer") if double else numbers
+    raw = bool((scope.get_options(operator.raw_operator, {}, fail=False) or {}).get("raw_scores"))
+    build(operator.boosted, x.full_name, guess_proto_type(x.type), [*labels, answer], pieces, raw=raw)
+    if double:
+        pieces.add("Cast", answer, output=numbers, to=TensorProto.DOUBLE)
+    container.initializers.extend(pieces.constants)
+    for node in pieces.nodes:
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        container.add_node(
+            node.op_type, list(node.input), list(node.output), op_domain=node.domain, name=node.name, **attributes
+        )

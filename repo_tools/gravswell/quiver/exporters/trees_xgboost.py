@@ -1,0 +1,148 @@
+"""XGBoost's boosters and estimators, read from the JSON that they save, whose fields XGBoost documents."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gravswell.errors import ExportError, InvalidInputError
+from gravswell.quiver.exporters.base import described
+from gravswell.quiver.exporters.trees import Boosted, Link, Tree, runs
+from gravswell.quiver.golden import Array
+
+CLASSES = frozenset({"xgboost.core.Booster", "xgboost.sklearn.XGBModel"})
+"""Bases of all models."""
+
+
+def _logit(p: Array) -> Array:
+    p = np.clip(p, 1e-6, 1 - 1e-6)  # as XGBoost does
+    return np.asarray(np.log(p / (1 - p)))
+
+
+def _same(p: Array) -> Array:
+    return p
+
+
+_LINKS: Mapping[str, tuple[Link, Callable[[Array], Array]]] = {
+    "binary:logistic": ("sigmoid", _logit),
+    "reg:logistic": ("sigmoid", _logit),
+    "binary:logitraw": ("identity", _same),
+    "binary:hinge": ("hinge", _same),
+    "multi:softprob": ("softmax", _same),
+    "multi:softmax": ("argmax", _same),
+    "count:poisson": ("exp", np.log),
+    "reg:gamma": ("exp", np.log),
+    "reg:tweedie": ("exp", np.log),
+    "survival:aft": ("exp", np.log),
+    "survival:cox": ("exp", np.log),
+    **dict.fromkeys(
+        (
+            "reg:squarederror",
+            "reg:squaredlogerror",
+            "reg:pseudohubererror",
+            "reg:absoluteerror",
+            "reg:quantileerror",
+            "rank:ndcg",
+            "rank:map",
+            "rank:pairwise",
+        ),
+        ("identity", _same),
+    ),
+}
+"""By objective, what the sums become, and how its ``base_score`` becomes the sum that everything begins with."""
+
+
+def read(model: Any) -> Boosted:
+    """Read a booster or a fitted estimator.
+
+    Raises InvalidInputError for one that is not fitted, ExportError for one that is not to be had in ONNX.
+    """
+    booster, classes = model, None
+    if hasattr(model, "fit"):
+        try:
+            booster = model.get_booster()
+        except Exception as error:  # noqa: BLE001 - XGBoost's and scikit-learn's errors for this share no base
+            raise InvalidInputError(f"{type(model).__name__} cannot be read: {described(error)}") from None
+        classes = np.asarray(model.classes_) if hasattr(model, "predict_proba") else None
+    saved = json.loads(booster.save_raw("json"))["learner"]
+    objective = saved["objective"]["name"]
+    if objective not in _LINKS:
+        raise ExportError(
+            f"what XGBoost makes of the sums under the objective {objective!r} is not known here; known: "
+            f"{', '.join(_LINKS)}"
+        )
+    link, margin = _LINKS[objective]
+    if classes is not None:
+        link = _of_classifier(objective, link)
+    parameters = saved["learner_model_param"]
+    base = np.atleast_1d(json.loads(parameters["base_score"])).astype(np.float64)
+    targets = max(int(parameters["num_class"]), int(parameters.get("num_target", 1)), 1)
+    common: dict[str, Any] = {
+        "features": int(parameters["num_feature"]),
+        "base": margin(np.broadcast_to(base, targets)),
+        "link": link,
+        "missing": float(getattr(model, "missing", np.nan)),
+        "classes": classes,
+        "names": tuple(booster.feature_names or ()),
+    }
+    booster_of = saved["gradient_booster"]
+    if booster_of["name"] == "gblinear":
+        table = np.asarray(booster_of["model"]["weights"]).reshape(-1, targets)
+        return Boosted(**{**common, "base": common["base"][0] + table[-1], "weights": table[:-1]})  # the first for all
+    return Boosted(**common, trees=_trees(booster_of, rounds(booster)))
+
+
+def _of_classifier(objective: str, link: Link) -> Link:
+    if objective == "multi:softmax":
+        return "softmax"  # its estimator has probabilities, its booster has none
+    if link not in ("sigmoid", "softmax", "hinge"):
+        raise ExportError(
+            f"a classifier with the objective {objective!r} has no probabilities of its own: train it with "
+            f"binary:logistic or multi:softprob, or export its booster, model.get_booster()"
+        )
+    return link
+
+
+def rounds(booster: Any) -> int | None:
+    """How many iterations answer, where that is not all of them."""
+    best = booster.attr("best_iteration")
+    return None if best is None else min(int(best) + 1, booster.num_boosted_rounds())
+
+
+def _trees(saved: Mapping[str, Any], rounds_of: int | None) -> tuple[Tree, ...]:
+    forest = saved.get("gbtree", saved)["model"]
+    drop = saved.get("weight_drop") or forest.get("weight_drop") or [1.0] * len(forest["trees"])
+    count = len(forest["trees"]) if rounds_of is None else forest["iteration_indptr"][rounds_of]
+    if not count:
+        raise InvalidInputError("the model has no trees: train it first")
+    parts = zip(forest["trees"][:count], forest["tree_info"], drop, strict=False)
+    return tuple(_tree(tree, int(target), float(weight)) for tree, target, weight in parts)
+
+
+def _tree(saved: Mapping[str, Any], target: int, weight: float) -> Tree:
+    if int(saved["tree_param"].get("size_leaf_vector", 1)) > 1:
+        raise ExportError(
+            "trees whose leaves hold a vector (multi_strategy='multi_output_tree') are not exported: train with "
+            "multi_strategy='one_output_per_tree'"
+        )
+    thresholds = np.asarray(saved["split_conditions"], dtype=np.float64)
+    leaf = np.asarray(saved["left_children"]) < 0
+    tree = Tree(
+        target,
+        feature=list(saved["split_indices"]),
+        threshold=np.where(leaf, 0.0, thresholds).tolist(),
+        yes=list(saved["left_children"]),
+        no=list(saved["right_children"]),
+        missing_yes=[bool(left) for left in saved["default_left"]],
+        value=np.where(leaf, thresholds * weight, 0.0).tolist(),
+    )
+    starts, sizes = saved.get("categories_segments", ()), saved.get("categories_sizes", ())
+    for node, start, size in zip(saved.get("categories_nodes", ()), starts, sizes, strict=True):
+        left, right = tree.yes[node], tree.no[node]
+        ends, children = [], []
+        for first, beyond in runs(saved["categories"][start : start + size]):  # these go right, all others left
+            ends += [float(first), float(beyond)]
+            children += [left, right]
+        tree.split_ranges(node, tree.feature[node], ends, [*children, left], left if tree.missing_yes[node] else right)
+    return tree
