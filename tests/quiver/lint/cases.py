@@ -58,6 +58,8 @@ X, Y = (
 PLAIN = ONNX + X + Y
 BATCHED = ONNX + 'max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [4] } '
 BATCHED += 'output { name: "y" data_type: TYPE_FP32 dims: [4] } '
+ONE_CPU = "kind: KIND_CPU count: 1 "
+CONTROL = "sequence-control"
 GOOD = {"1/model.onnx": affine()}
 EMPTY: dict[str, bytes] = {"1/.keep": b""}
 
@@ -67,10 +69,42 @@ def ensemble(step: str, rest: str = "") -> str:
     return f'platform: "ensemble" {X}{Y} ensemble_scheduling {{ step {{ {step} }} }} {rest}'
 
 
-def step(model: str = "good", version: int = -1, key: str = "x", value: str = "x") -> str:
+def step(model: str = "good", version: int = -1, key: str = "x", value: str = "x", made: str = "y") -> str:
     """One step's text."""
-    maps = f'input_map {{ key: "{key}" value: "{value}" }} output_map {{ key: "y" value: "y" }}'
+    maps = f'input_map {{ key: "{key}" value: "{value}" }} output_map {{ key: "y" value: "{made}" }}'
     return f'model_name: "{model}" model_version: {version} {maps}'
+
+
+def group(text: str) -> str:
+    """The plain model with that instance group."""
+    return f"{PLAIN.replace(ONE, '')} instance_group {{ {text} }}"
+
+
+def warmup(
+    batch: int = 1,
+    *,
+    data_type: str = "TYPE_FP32",
+    dims: str = "[1, 4]",
+    data: str = "zero_data: true",
+    more: str = "",
+) -> str:
+    """A sample for ``x``."""
+    value = f"data_type: {data_type} dims: {dims} {data}"
+    return f'model_warmup {{ name: "w" batch_size: {batch} inputs {{ key: "x" value {{ {value} }} }} {more} }}'
+
+
+def controls(*given: str) -> str:
+    """The batched model with sequences and these controls: name, kind, values."""
+    inputs = ""
+    for control in given:
+        name, kind, *values = control.split(" ", 2)
+        inputs += f'control_input {{ name: "{name}" control {{ kind: CONTROL_SEQUENCE_{kind} {"".join(values)} }} }} '
+    return f"{BATCHED} sequence_batching {{ {inputs} }}"
+
+
+def parameter(key: str, value: str) -> str:
+    """One of ``parameters``."""
+    return f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
 
 
 @dataclass(frozen=True)
@@ -130,7 +164,7 @@ CASES = {
     "stray-file": Case(PLAIN, "file-stray", {**GOOD, "README.md": b"a"}, asked=False),
     "policy-in-part": Case(PLAIN + "version_policy { specific { versions: [1, 7] } }", "policy-absent"),
     "policy-in-vain": Case(PLAIN + "version_policy { specific { versions: [7] } }", "policy-absent no-version"),
-    "policy-of-none": Case(PLAIN + "version_policy { latest {} }", "no-version"),
+    "policy-of-none": Case(PLAIN + "version_policy { latest {} }", "no-version policy-empty"),
     "no-file": Case(PLAIN, "file-missing", {"1/other.onnx": affine()}),
     "unchosen-damage": Case(PLAIN, "", {"1/model.onnx": b"no model", "2/model.onnx": affine()}),
     # the config
@@ -175,14 +209,67 @@ CASES = {
     "nothing-to-batch": Case(PLAIN + "dynamic_batching {}", "batching-unused"),
     "priorities": Case(BATCHED + "dynamic_batching { priority_levels: 2 }", "priority-default"),
     "gpu-of-a-cpu": Case(PLAIN.replace(ONE, "") + "instance_group { kind: KIND_CPU count: 1 gpus: [0] }", "group-gpus"),
-    "gpu-of-any": Case(PLAIN.replace(ONE, "") + "instance_group { count: 1 gpus: [0] }", "group-gpus", asked=False),
-    "gpu": Case(PLAIN.replace(ONE, "") + "instance_group { kind: KIND_GPU count: 1 }", "group-needs-gpu", asked=False),
-    "count": Case(PLAIN.replace(ONE, "") + "instance_group { kind: KIND_CPU count: -1 }", "group-count"),
-    "warm-up": Case(
-        PLAIN + 'model_warmup { name: "w" batch_size: 1 inputs { key: "x" value '
-        '{ data_type: TYPE_FP32 dims: [1, 4] input_data_file: "none" } } }',
-        "warmup-file",
+    "gpu-of-a-model": Case(group("kind: KIND_MODEL count: 1 gpus: [0]"), "group-gpus"),
+    "gpu-of-any": Case(group("count: 1 gpus: [0]"), "group-needs-gpu", asked=False),
+    "gpu": Case(group("kind: KIND_GPU count: 1"), "group-needs-gpu", asked=False),
+    "count": Case(group("kind: KIND_CPU count: -1"), "group-count"),
+    "profile": Case(group('kind: KIND_CPU count: 1 profile: "0"'), "group-profile"),
+    "resource-0": Case(group(ONE_CPU + 'rate_limiter { resources { name: "R" } }'), "resource-count"),
+    "resource-of-both": Case(group(
+        ONE_CPU + 'rate_limiter { resources { name: "Q" count: 1 global: true } resources { name: "Q" count: 1 } }'
+    ), "resource-scope"),
+    "warm-up": Case(PLAIN + warmup(data='input_data_file: "none"'), "warmup-file"),
+    "warm-up-type": Case(PLAIN + warmup(data_type="TYPE_INT64"), "warmup-input"),
+    "warm-up-dims": Case(PLAIN + warmup(dims="[1, 5]"), "warmup-input"),
+    "warm-up-open": Case(PLAIN + warmup(dims="[-1, 4]"), "warmup-input"),
+    "warm-up-no-data": Case(PLAIN + warmup(data=""), "warmup-input"),
+    "warm-up-of-nothing": Case(PLAIN + 'model_warmup { name: "w" batch_size: 1 }', "warmup-input"),
+    "warm-up-of-more": Case(
+        PLAIN + warmup(more='inputs { key: "q" value { data_type: TYPE_FP32 dims: 1 zero_data: true } }'),
+        "warmup-input",
     ),
+    "warm-up-batch": Case(BATCHED + warmup(9, dims="[4]"), "warmup-batch"),
+    "warm-up-rows": Case(PLAIN + warmup(2), "warmup-batch"),
+    "warm-up-never": Case(PLAIN + warmup(0, dims="[7]"), "warmup-skipped"),
+    "priority-beyond": Case(BATCHED + "dynamic_batching { priority_levels: 2 default_priority_level: 1 "
+        "priority_queue_policy { key: 3 value { max_queue_size: 1 } } }", "priority-policy"),
+    "ordered-priorities": Case(BATCHED + "dynamic_batching { preserve_ordering: true priority_levels: 2 "
+        "default_priority_level: 1 }", "preserve-ordering"),
+    "ordered-delay": Case(BATCHED + "dynamic_batching { preserve_ordering: true default_queue_policy "
+        "{ timeout_action: DELAY default_timeout_microseconds: 5 } }", "preserve-ordering"),
+    "cached-sequence": Case(BATCHED + "response_cache { enable: true } sequence_batching {}", "cache-unable"),
+    "cached-stream": Case(
+        BATCHED + "response_cache { enable: true } model_transaction_policy { decoupled: true }", "cache-unable"
+    ),
+    "sequence-prefers": Case(
+        BATCHED + "sequence_batching { oldest { max_candidate_sequences: 4 preferred_batch_size: [9] } }",
+        "preferred-size",
+    ),
+    "slots": Case(BATCHED + "sequence_batching { direct { minimum_slot_utilization: 1.5 } }", "slot-utilization"),
+    "control-twice": Case(controls("s START int32_false_true: [0, 1]", "t START int32_false_true: [0, 1]"), CONTROL),
+    "control-shared": Case(controls("s START int32_false_true: [0, 1]", "s END int32_false_true: [0, 1]"), CONTROL),
+    "control-nameless": Case(controls(" START int32_false_true: [0, 1]"), CONTROL),
+    "control-valueless": Case(controls("s READY"), CONTROL),
+    "control-of-three": Case(controls("s START int32_false_true: [0, 1, 2]"), CONTROL),
+    "control-mixed": Case(controls("s END int32_false_true: [0, 1] bool_false_true: [false, true]"), CONTROL),
+    "control-of-id": Case(controls("s CORRID data_type: TYPE_FP32"), CONTROL),
+    "control-of-id-pair": Case(controls("s CORRID data_type: TYPE_INT64 fp32_false_true: [0, 1]"), CONTROL),
+    "parameter": Case(PLAIN + parameter("intra_op_thread_count", "many"), "parameter-value"),
+    "parameter-mode": Case(PLAIN + parameter("execution_mode", "3"), "parameter-value"),
+    "format": Case(PLAIN.replace('name: "x"', 'name: "x" format: FORMAT_NHWC'), "tensor-format"),
+    "shape-tensor": Case(PLAIN.replace('name: "x"', 'name: "x" is_shape_tensor: true'), "tensor-format"),
+    "non-linear": Case(PLAIN.replace('name: "y"', 'name: "y" is_non_linear_format_io: true'), "tensor-format"),
+    "reshaped-to-none": Case(PLAIN.replace('name: "x"', 'name: "x" reshape { shape: [] }'), "tensor-incomplete"),
+    "reshaped-around": Case(_dims("[4, -1]", reshape="[-1, 4]"), "tensor-incomplete"),
+    "batch-of-none": Case(BATCHED + 'batch_input { target_name: "b" data_type: TYPE_FP32 }', "batch-source"),
+    "batch-of-other": Case(
+        BATCHED + 'batch_input { target_name: "b" data_type: TYPE_FP32 source_input: "q" }', "batch-source"
+    ),
+    "batch-type": Case(
+        BATCHED + 'batch_input { target_name: "b" data_type: TYPE_INT64 source_input: "x" }', "batch-source"
+    ),
+    "batch-to-other": Case(BATCHED + 'batch_output { target_name: "q" source_input: "x" }', "batch-source"),
+    "batch-to-twice": Case(BATCHED + 'batch_output { target_name: ["y", "y"] source_input: "x" }', "batch-source"),
     "labels": Case(PLAIN.replace("dims: [-1, 4] } ", 'dims: [-1, 4] label_filename: "a.txt" } ').replace(
         'label_filename: "a.txt"', "", 1
     ), "labels-missing"),
@@ -192,5 +279,22 @@ CASES = {
     "member-gone": Case(ensemble(step("gone")), "step-missing", EMPTY),
     "member-version": Case(ensemble(step(version=9)), "step-version", EMPTY),
     "member-tensor": Case(ensemble(step(key="q")), "step-tensor", EMPTY),
-    "unmade": Case(ensemble(step(value="z")), "tensor-unmade", EMPTY),
+    "of-a-backend": Case(ensemble(step(), 'backend: "onnxruntime"'), "ensemble-platform", EMPTY),
+    "of-a-platform": Case(
+        ensemble(step()).replace('"ensemble"', '"onnxruntime_onnx"'), "ensemble-platform", EMPTY
+    ),
+    "optimized": Case(ensemble(step(), "optimization { priority: PRIORITY_MAX }"), "ensemble-section", EMPTY),
+    "warmed-up": Case(ensemble(step(), warmup()), "ensemble-section", EMPTY),
+    "step-of-none": Case(ensemble(step("")), "step-incomplete", EMPTY),
+    "step-of-0": Case(ensemble(step().replace("model_version: -1", "")), "step-incomplete", EMPTY),
+    "step-without-input": Case(
+        ensemble('model_name: "good" model_version: -1 output_map { key: "y" value: "y" }'),
+        "step-incomplete tensor-unused", EMPTY,
+    ),
+    "made-twice": Case(ensemble(f"{step()} }} step {{ {step()}"), "tensor-rewritten", EMPTY),
+    "circle": Case(
+        ensemble(f"{step(value='n')} }} step {{ {step(value='y', made='n')}"), "tensor-unmade tensor-unused", EMPTY
+    ),
+    "input-unused": Case(ensemble(step(), X.replace('"x"', '"z"')), "tensor-unused", EMPTY),
+    "unmade": Case(ensemble(step(value="z")), "tensor-unmade tensor-unused", EMPTY),
 }  # fmt: skip

@@ -1,16 +1,18 @@
 """What Triton would refuse, guess or silently ignore in a repository, told before it is served.
 
 Its law: :mod:`~gravswell.quiver.lint.rules` says what each rule is, :mod:`~gravswell.quiver.lint.facts` looks at the
-repository once, and the checks are functions of that alone. Nothing is written. A rule is called ``refused`` only where
-the embedded Triton refuses it in ``tests/quiver/lint``.
+repository once, and the checks are functions of that alone. What a configuration shows by itself is checked in
+:mod:`gravswell.quiver.checks`, as it is wherever one is written. Nothing is written here. A rule is called
+``refused`` only where the embedded Triton refuses it in ``tests/quiver/lint``.
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gravswell.errors import AccessDeniedError, NotFoundError
+from gravswell.quiver.checks import findings
 from gravswell.quiver.fetching import Progress
-from gravswell.quiver.lint import rules, scheduling, structure, tensors
+from gravswell.quiver.lint import members, rules, structure, tensors
 from gravswell.quiver.lint.facts import ModelFacts, World
 from gravswell.quiver.lint.rules import RULES, Finding, Rule, Severity
 from gravswell.quiver.stores import Store, open_store
@@ -77,11 +79,10 @@ def _check(model: ModelFacts, world: World, target: Target | None) -> Iterator[F
     yield from structure.check_versions(model)
     yield from structure.check_platform(model)
     yield from tensors.check_stated(model)
-    yield from scheduling.check_batching(model)
-    yield from scheduling.check_instances(model)
-    yield from scheduling.check_side_files(model)
+    yield from findings(model.config, model.place)
+    yield from members.check_side_files(model)
     for version in model.loaded:
         yield from structure.check_files(model, version)
         yield from tensors.check_graph(model, version, target)
-    yield from scheduling.check_ensemble(model, world)
+    yield from members.check_members(model, world)
     yield from structure.check_published(model)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from gravswell.errors import InvalidInputError, NotFoundError, VerificationError
+from gravswell.quiver.checks.backends import PLATFORMS, is_ensemble
 from gravswell.quiver.config import ModelConfig, parse_config, unknown_fields
 from gravswell.quiver.fetching import Progress, copy_version
 from gravswell.quiver.layout import CONFIG, config_key, is_readable_name
@@ -20,16 +21,6 @@ from gravswell.quiver.targets import Target, target_of
 
 if TYPE_CHECKING:
     from gravswell.quiver.exporters.inspection import GraphFacts
-
-PLATFORMS = {
-    "onnxruntime_onnx": "onnxruntime",
-    "tensorrt_plan": "tensorrt",
-    "pytorch_libtorch": "pytorch",
-    "tensorflow_graphdef": "tensorflow",
-    "tensorflow_savedmodel": "tensorflow",
-    "ensemble": "ensemble",
-}
-"""Triton's platforms, and the backend that each stands for."""
 
 MODEL_FILES = {"onnxruntime": "model.onnx", "python": "model.py", "pytorch": "model.pt", "tensorrt": "model.plan"}
 """The file that a backend loads where the config names none."""
@@ -104,7 +95,7 @@ class ModelFacts:
     @property
     def ensemble(self) -> bool:
         """Whether it is made of other models."""
-        return bool(self.config.platform == "ensemble" or self.config.HasField("ensemble_scheduling"))
+        return is_ensemble(self.config)
 
     @property
     def file(self) -> str | None:
@@ -160,8 +151,8 @@ class World:
 
     def model(self, name: str) -> ModelFacts | None:
         """One model with the graphs of its versions; None if there is no such folder. From any thread."""
-        if not is_readable_name(name) or (self._view is not None and name not in self.names):
-            return None
+        if (self._view is not None or not is_readable_name(name)) and name not in self.names:
+            return None  # an odd name may be no path at all
         if name not in self._models:
             view = self._view or self.store.view(name)
             try:

@@ -6,7 +6,7 @@ from gravswell.errors import InvalidInputError
 from gravswell.quiver import layout
 from gravswell.quiver.layout import CONFIG, parse_version
 from gravswell.quiver.lint import rules
-from gravswell.quiver.lint.facts import FOLDERS, PLATFORMS, ModelFacts, VersionFacts, model_path
+from gravswell.quiver.lint.facts import FOLDERS, ModelFacts, VersionFacts, model_path
 from gravswell.quiver.lint.rules import Finding
 
 _PROTOBUF_LIMIT = 2**31
@@ -48,18 +48,11 @@ def check_versions(model: ModelFacts) -> Iterator[Finding]:
 
 
 def check_platform(model: ModelFacts) -> Iterator[Finding]:
-    """Which backend loads it."""
+    """Whether anything says which backend loads it."""
     config = model.config
-    if config.platform and not config.backend and config.platform not in PLATFORMS:
-        yield rules.PLATFORM_UNKNOWN.at(model.place, f"there is no platform {config.platform!r}")
-    elif config.platform in PLATFORMS and config.backend not in ("", PLATFORMS[config.platform]):
-        fact = (
-            f"platform {config.platform!r} stands for {PLATFORMS[config.platform]}, and backend is {config.backend!r}"
-        )
-        yield rules.PLATFORM_DIFFERS.at(model.place, fact)
-    elif model.text is not None and not config.platform and not config.backend and not model.ensemble:
+    if model.text is not None and not config.platform and not config.backend and not model.ensemble:
         guess = f"Triton goes by the files, which say {model.backend}" if model.backend else "and no file says which"
-        yield rules.PLATFORM_GUESSED.at(model.place, f"neither platform nor backend is stated; {guess}")
+        yield rules.PLATFORM_GUESSED.at(model.place, f"neither platform nor backend is stated; {guess}", "platform")
 
 
 def check_files(model: ModelFacts, version: VersionFacts) -> Iterator[Finding]:

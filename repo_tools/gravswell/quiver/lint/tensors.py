@@ -1,10 +1,9 @@
 """Checks of the inputs and outputs that a config states, alone and against the graph."""
 
-from collections import Counter
 from collections.abc import Iterator
-from math import prod
 from typing import TYPE_CHECKING, Any
 
+from gravswell.quiver.checks.tensors import is_whole
 from gravswell.quiver.config import ModelConfig
 from gravswell.quiver.lint import rules
 from gravswell.quiver.lint.facts import ModelFacts, VersionFacts
@@ -20,40 +19,12 @@ _GUESSED_BATCH = 4
 
 
 def check_stated(model: ModelFacts) -> Iterator[Finding]:
-    """What is stated at all, and whether each tensor of it is whole."""
-    config = model.config
-    if config.max_batch_size < 0:
-        yield rules.BATCH_NEGATIVE.at(model.place, f"max_batch_size is {config.max_batch_size}")
-    missing = [side for side in ("input", "output") if not getattr(config, side)]
+    """What is stated at all."""
+    missing = [side for side in ("input", "output") if not getattr(model.config, side)]
     if model.text is None:
         yield rules.CONFIG_MISSING.at(model.name, "there is no config.pbtxt")
     elif missing and model.backend == "onnxruntime":
-        yield rules.TENSORS_GUESSED.at(model.place, f"no {' and no '.join(missing)} is stated")
-    for side in ("input", "output"):
-        tensors = getattr(config, side)
-        for tensor in tensors:
-            fact = _incomplete(tensor)
-            if fact:
-                yield rules.TENSOR_INCOMPLETE.at(model.place, f"{side} {tensor.name!r} {fact}")
-        for name, count in Counter(tensor.name for tensor in tensors).items():
-            if count > 1:
-                yield rules.TENSOR_TWICE.at(model.place, f"{side} {name!r} is stated {count} times")
-
-
-def _incomplete(tensor: Any) -> str | None:
-    dims = list(tensor.dims)
-    if not tensor.name:
-        return "has no name"
-    if not tensor.data_type:
-        return "has no data_type"
-    if not dims:
-        return "has no dims"
-    if any(dim < 1 and dim != -1 for dim in dims):
-        return f"has dims {dims}"
-    shape = list(tensor.reshape.shape)
-    if tensor.HasField("reshape") and -1 not in dims and -1 not in shape and prod(dims) != prod(shape):
-        return f"has dims {dims}, reshaped to {shape}, which is another number of elements"
-    return None
+        yield rules.TENSORS_GUESSED.at(model.place, f"no {' and no '.join(missing)} is stated", missing[0])
 
 
 def check_graph(model: ModelFacts, version: VersionFacts, target: Target | None) -> Iterator[Finding]:
@@ -136,7 +107,9 @@ def _side(
             yield rules.TYPE_DIFFERS.at(model.place, fact)
         dims = list(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
         wanted = there.dims[1:] if batched else there.dims
-        if not _fits(dims, there.dims, wanted, batched=batched, exact=side == "output") and not _incomplete(tensor):
+        if not _fits(dims, there.dims, wanted, batched=batched, exact=side == "output") and is_whole(
+            tensor, config.max_batch_size
+        ):
             batch = f" behind the batch (max_batch_size {config.max_batch_size})" if batched else ""
             fact = f"{side} {tensor.name!r} is stated as {dims}; version {version.number} has {list(wanted)}{batch}"
             yield rules.DIMS_DIFFER.at(model.place, fact)
