@@ -7,7 +7,6 @@ median over the rounds. Compare the ratios: rows/s depend on the machine and on 
 """
 
 import argparse
-import asyncio
 import json
 import statistics
 import tempfile
@@ -24,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from tritonclient.grpc import InferenceServerClient, InferInput
 
-from gravswell.serving.client import infer_batches
+from gravswell.serving import Client
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
 
 BATCHES = (8, 512)
@@ -105,19 +104,17 @@ def one_by_one(address: str, model: str, batch: int, seconds: float) -> float:
 
 
 def in_flight(address: str, model: str, batch: int, seconds: float) -> float:
-    """Rows/s of :func:`infer_batches` with 32 requests in flight, as many rows as take about ``seconds``."""
+    """Rows/s of our own client with 32 requests in flight, as many rows as take about ``seconds``."""
+    with Client(address) as client:
 
-    async def run(requests: int) -> float:
-        x = np.ones((batch * requests, 64), np.float32)
-        started = time.perf_counter()
-        await infer_batches(address, model, {"x": x}, batch_size=batch)
-        return len(x) / (time.perf_counter() - started)
+        def run(requests: int) -> float:
+            x = np.ones((batch * requests, 64), np.float32)
+            started = time.perf_counter()
+            client.infer(model, x, batch_size=batch)
+            return len(x) / (time.perf_counter() - started)
 
-    async def sized() -> float:
-        warm = await run(64)
-        return await run(max(64, int(warm * seconds / batch)))
-
-    return asyncio.run(sized())
+        warm = run(64)
+        return run(max(64, int(warm * seconds / batch)))
 
 
 def measure(seconds: float, rounds: int) -> dict[str, Any]:
@@ -133,12 +130,12 @@ def measure(seconds: float, rounds: int) -> dict[str, Any]:
             for models in (["plain"], ["plain", "batching"])
         }
         with EmbeddedTriton(folder) as server:
-            address = server.grpc_address
+            grpc, http = server.grpc_address, server.http_address
             ways: dict[str, Callable[[int], float]] = {
                 IN_PROCESS: lambda batch: in_process(model, batch, seconds),
-                "Triton, one request at a time": lambda batch: one_by_one(address, "plain", batch, seconds),
-                "Triton, 32 in flight": lambda batch: in_flight(address, "plain", batch, seconds),
-                "Triton, 32 in flight, dynamic batching": lambda batch: in_flight(address, "batching", batch, seconds),
+                "Triton, one request at a time": lambda batch: one_by_one(grpc, "plain", batch, seconds),
+                "Triton, 32 in flight": lambda batch: in_flight(http, "plain", batch, seconds),
+                "Triton, 32 in flight, dynamic batching": lambda batch: in_flight(http, "batching", batch, seconds),
             }
             taken = [{way: {batch: ways[way](batch) for batch in BATCHES} for way in ways} for _ in range(rounds)]
     rates = {way: {b: statistics.median(one[way][b] for one in taken) for b in BATCHES} for way in ways}

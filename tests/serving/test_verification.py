@@ -70,7 +70,7 @@ def server(root: Path) -> Iterator[EmbeddedTriton]:
 
 
 async def _verified(root: Path, server: EmbeddedTriton, *names: str, number: int | None = None) -> list[Served]:
-    return [row async for row in verify_served(RepositoryReader(root), server.grpc_address, names, number)]
+    return [row async for row in verify_served(RepositoryReader(root), server.http_address, names, number)]
 
 
 async def test_what_is_loaded_answers_as_recorded(root: Path, server: EmbeddedTriton) -> None:
@@ -103,12 +103,12 @@ async def test_what_differs_is_told(root: Path, server: EmbeddedTriton, tmp_path
 
 
 async def test_no_server(root: Path) -> None:
-    with pytest.raises(UnavailableError, match=r"no Triton answers at 127\.0\.0\.1:1 .*8001"):
+    with pytest.raises(UnavailableError, match=r"model 'm' did not answer at 127\.0\.0\.1:1: .*[Cc]onnect"):
         [row async for row in verify_served(RepositoryReader(root), "127.0.0.1:1", ["m"])]
 
 
 def test_on_the_command_line(run: Run, root: Path, server: EmbeddedTriton) -> None:
-    address = server.grpc_address
+    address = server.http_address
     told = run("verify", root, "--server", address, "-o", "json")
     assert told.code == 0
     assert [row["result"] for row in told.data if row["entry"] == "m"] == [

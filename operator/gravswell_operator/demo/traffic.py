@@ -7,10 +7,8 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-import tritonclient.grpc as triton
-from tritonclient.utils import InferenceServerException
-
-from gravswell.serving.client import connect
+from gravswell.errors import GravswellError
+from gravswell.serving import AsyncClient
 from gravswell_operator.demo.digits import Floats
 
 PAUSE = 0.005
@@ -59,16 +57,15 @@ async def traffic(address: str, model: str, input_name: str, images: Floats) -> 
 
 
 async def _send(seen: Traffic, address: str, model: str, input_name: str, images: Floats) -> None:
-    tensor = triton.InferInput(input_name, [8, images.shape[1]], "FP32")
-    async with connect(address) as client:
+    async with AsyncClient(address, request_timeout=10, retry_for=0) as client:  # no failure is made good unseen
         start = 0
         while True:
-            tensor.set_data_from_numpy(images[start : start + 8])
+            batch = {input_name: images[start : start + 8]}
             start = (start + 8) % (len(images) - 8)
             try:
-                answer = await client.infer(model, [tensor], client_timeout=10)
-            except InferenceServerException as error:
+                answer = await client.request(model, batch)
+            except GravswellError as error:
                 seen.failures.append(str(error))
             else:
-                seen.note(int(answer.get_response().model_version))
+                seen.note(int(answer.version))
             await asyncio.sleep(PAUSE)

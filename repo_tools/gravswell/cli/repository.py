@@ -195,7 +195,7 @@ def verify(
     ] = None,
     server: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Send the golden inputs to the running Triton whose gRPC is there."),
+        typer.Option(metavar="HOST:PORT", help="Send the golden inputs to the running Triton whose HTTP is there."),
     ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:

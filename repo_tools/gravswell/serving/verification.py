@@ -1,6 +1,6 @@
 """Published versions against a Triton that is running: are they loaded there, and do they answer as was recorded?
 
-Its law: the server is only asked. It is reached by gRPC and by what every client may do: metadata, config, inference.
+Its law: the server is only asked, for what every client may ask: metadata, config, inference.
 """
 
 import hashlib
@@ -8,28 +8,20 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
-from tritonclient.grpc import InferInput, InferRequestedOutput
-from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from typing import Literal
 
 from gravswell.errors import GravswellError, NotFoundError, UnavailableError, VerificationError
-from gravswell.quiver.golden import Sample, column_scales, compare, load_golden
+from gravswell.quiver.golden import Array, Sample, column_scales, compare, load_golden
 from gravswell.quiver.layout import version_folder
 from gravswell.quiver.manifest import GOLDEN, Manifest
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.serving.client import connect
+from gravswell.serving.client import AsyncClient
 from gravswell.serving.samples import joined, pieces, with_rank
 
 Result = Literal["verified", "failed", "not loaded", "unverified", "unknown"]
 
 REQUEST_SECONDS = 60.0
 """Limit of one request to the server."""
-
-_AWAY = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +47,13 @@ async def verify_served(
     request_seconds: float = REQUEST_SECONDS,
 ) -> AsyncIterator[Served]:
     """Send the golden inputs of every version of ``entries``, or of ``number`` alone, to the Triton at ``address``
-    (``host:port`` of gRPC), and compare the answers under the recorded tolerances.
+    (``host:port`` of HTTP, or a URL), and compare the answers under the recorded tolerances.
 
     UnavailableError if no Triton answers there, or it stops answering. What is wrong with a version is in its result.
     """
-    client = connect(address)
-    try:
-        try:
-            await client.get_server_metadata(client_timeout=request_seconds)
-        except InferenceServerException as error:
-            raise UnavailableError(
-                f"no Triton answers at {address} ({error.message()}): give host:port of its gRPC, 8001 by default"
-            ) from None
+    async with AsyncClient(address, request_timeout=request_seconds, retry_for=0) as client:
         for entry in entries:
-            loaded = await _loaded(client, address, entry, request_seconds)
+            loaded = await _loaded(client, entry)
             known = {version.number: version for version in reversed(reader.versions(entry))}
             for n in sorted(known.keys() | loaded):
                 if number not in (None, n):
@@ -81,40 +66,29 @@ async def verify_served(
                 elif known[n].digest is None:
                     yield Served(entry, n, "unverified", message="nothing was recorded of it")
                 else:
-                    yield await _verify(reader, client, entry, n, request_seconds)
-    finally:
-        await client.close()
+                    yield await _verify(reader, client, entry, n)
 
 
-async def _loaded(client: InferenceServerClient, address: str, entry: str, limit: float) -> set[int]:
+async def _loaded(client: AsyncClient, entry: str) -> set[int]:
     try:
-        metadata = await client.get_model_metadata(entry, client_timeout=limit)
-    except InferenceServerException as error:
-        if error.status() in _AWAY:
-            raise UnavailableError(f"Triton at {address} does not answer any more: {error.message()}") from None
+        model = await client.model(entry)
+    except NotFoundError:
         return set()  # it knows no such model, or none of its versions is ready
-    return {int(version) for version in metadata.versions}
+    return {int(version) for version in model.versions}
 
 
-async def _verify(
-    reader: RepositoryReader, client: InferenceServerClient, entry: str, number: int, limit: float
-) -> Served:
+async def _verify(reader: RepositoryReader, client: AsyncClient, entry: str, number: int) -> Served:
     done = 0
     try:
         manifest, samples = _golden(reader, entry, number)
-        answer = await client.get_model_config(entry, str(number), client_timeout=limit)
         proof, scales = manifest.verification, column_scales([sample.outputs for sample in samples])
         for k, sample in enumerate(samples):
-            got = await _infer(client, entry, number, sample, config=answer.config, limit=limit)
+            got = await _infer(client, entry, number, sample)
             try:
                 compare(sample.outputs, got, proof.rtol, proof.atol, scales)
             except VerificationError as error:
                 raise VerificationError(f"golden sample {k}: {error}") from None
             done += 1
-    except InferenceServerException as error:
-        if error.status() in _AWAY:
-            raise UnavailableError(f"Triton stopped answering at {entry}/{number}: {error.message()}") from None
-        return Served(entry, number, "failed", done, f"the server refused golden sample {done}: {error.message()}")
     except UnavailableError:
         raise
     except NotFoundError as error:
@@ -140,26 +114,13 @@ def _golden(reader: RepositoryReader, entry: str, number: int) -> tuple[Manifest
         return manifest, load_golden(path)
 
 
-async def _infer(
-    client: InferenceServerClient, entry: str, number: int, sample: Sample, *, config: Any, limit: float
-) -> dict[str, NDArray[Any]]:
-    ranks = {tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input}
-    outputs = [InferRequestedOutput(name) for name in sample.outputs]
+async def _infer(client: AsyncClient, entry: str, number: int, sample: Sample) -> dict[str, Array]:
+    model = await client.model(entry, number)
+    model.check_outputs(list(sample.outputs))
+    ranks = {tensor.name: len(tensor.shape) for tensor in model.inputs}
     parts = []
-    for piece in pieces(sample.inputs, config.max_batch_size):
-        inputs = [_tensor(name, with_rank(value, ranks.get(name, value.ndim))) for name, value in piece.items()]
-        answer = await client.infer(entry, inputs, str(number), outputs, client_timeout=limit)
-        got = {name: answer.as_numpy(name) for name in sample.outputs}
-        parts.append({name: value for name, value in got.items() if value is not None})
-    missing = [name for name in sample.outputs if name not in parts[0]]
-    if missing:
-        raise VerificationError(f"the server answered without output {', '.join(missing)}")
+    for piece in pieces(sample.inputs, model.max_batch_size or 0):
+        inputs = {name: with_rank(value, ranks.get(name, value.ndim)) for name, value in piece.items()}
+        answer = await client.request(entry, inputs, version=number, outputs=list(sample.outputs))
+        parts.append(answer.outputs)
     return joined(parts, sample.outputs)
-
-
-def _tensor(name: str, value: NDArray[Any]) -> InferInput:
-    if value.dtype.kind == "U":
-        value = value.astype(np.object_)  # Triton's client knows no text of fixed width
-    tensor = InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
-    tensor.set_data_from_numpy(value)
-    return tensor

@@ -1,6 +1,5 @@
 """Estimators that were fitted on a DataFrame, or on texts: an input for each column, proved on the framework's rows."""
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from sklearn.tree import DecisionTreeClassifier
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError, VerificationError
 from gravswell.quiver.golden import load_golden
-from gravswell.serving.client import infer_batches
+from gravswell.serving import Client
 from gravswell.serving.triton import EmbeddedTriton
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -207,8 +206,8 @@ def test_on_the_server(repo: qv.ModelRepository, entry: qv.Entry, root: Path) ->
     entry.export_version(model, sample_inputs=FRAME.drop(columns="unused").head(20))
     rows = {name: FRAME[[name]].to_numpy() for name in entry.inputs}
     rows = rows | {"age (y)": rows["age (y)"].astype(np.float32)}
-    with EmbeddedTriton(root) as server:
-        answers = asyncio.run(infer_batches(server.grpc_address, entry.name, rows, batch_size=50))
+    with EmbeddedTriton(root) as server, Client(server.http_address) as client:
+        answers = client.infer(entry.name, rows, batch_size=50)
     assert (answers["label"] == model.predict(FRAME)).mean() > 0.98
     assert np.abs(answers["probabilities"] - model.predict_proba(FRAME)).max() < 1e-3
 

@@ -1,0 +1,17 @@
+"""Many rows through one Triton or many: requests in flight, answers in the order of the rows.
+
+Its law: plain HTTP/1.1 with binary tensors, a connection for each request under way, in one asyncio loop. That was
+chosen by measurement (``benchmarks/client_rate.py`` repeats it): at eight rows a request the client's own processor
+time is the limit, and gRPC takes several times as much of it, also with requests built by hand.
+
+One direction: ``sync`` on ``aio``; that on ``run``, which moves requests; that on ``sources``, ``sinks`` and
+``replicas``; and these on ``model``, ``wire`` and ``connection``.
+"""
+
+from gravswell.serving.client.aio import AsyncClient
+from gravswell.serving.client.model import Model, Tensor
+from gravswell.serving.client.sinks import Part
+from gravswell.serving.client.sync import Client
+from gravswell.serving.client.wire import Answer
+
+__all__ = ["Answer", "AsyncClient", "Client", "Model", "Part", "Tensor"]

@@ -1,0 +1,357 @@
+"""The client for coroutines."""
+
+import asyncio
+import json
+import ssl
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import numpy as np
+
+from gravswell.errors import InvalidInputError, NotFoundError
+from gravswell.serving.client.model import Model, described
+from gravswell.serving.client.replicas import Endpoint, Replicas, header_lines
+from gravswell.serving.client.run import Limits, Run
+from gravswell.serving.client.sinks import Ordered, Part, Raw, Whole
+from gravswell.serving.client.sources import Arrays, Batches, Inbox, Request, Single, Source, feed, feed_from_thread
+from gravswell.serving.client.wire import Answer, Array, Layouts, Packer
+
+REPORT_SECONDS = 0.1
+"""How often ``on_rows`` is called."""
+
+
+class AsyncClient:
+    """Many rows through one Triton or many: requests in flight, answers in the order of the rows.
+
+    >>> async with AsyncClient("triton:8000") as client:
+    ...     outputs = await client.infer("my-model", {"x": rows}, batch_size=8)
+
+    :param servers: ``host:port`` of Triton's HTTP (8000 by default), ``http://…`` or ``https://…``; several are
+        replicas of each other. A name stands for all the addresses that it has, as a headless Service's does, and is
+        resolved again every few seconds: replicas that are added get their share, those that go get no more.
+    :param in_flight: requests under way at each replica, at most.
+    :param max_bytes: of requests under way and answers that nobody has taken yet; one request goes whatever its size.
+    :param request_timeout: seconds for one answer.
+    :param retry_for: seconds for which a request is tried again after it first failed because a replica drained,
+        restarted or was gone: at the others, and at that one after a pause. 0: once at each replica.
+    :param headers: sent with every request, as ``{"Authorization": "Bearer …"}``.
+    :param context: TLS as it shall be for ``https://``; the system's authorities by default.
+
+    It connects directly, whatever proxy the environment names. Belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        servers: str | Sequence[str],
+        *,
+        in_flight: int = 32,
+        max_bytes: int = 256 << 20,
+        request_timeout: float = 60.0,
+        retry_for: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        names = [servers] if isinstance(servers, str) else list(servers)
+        if not names:
+            raise InvalidInputError("a client needs a server: host:port of its HTTP, as triton:8000")
+        for name, value in (("in_flight", in_flight), ("max_bytes", max_bytes)):
+            if not isinstance(value, Integral) or value < 1:
+                raise InvalidInputError(f"{name} is a whole number of at least 1, and not {value!r}")
+        for name, seconds in (("request_timeout", request_timeout), ("retry_for", retry_for)):
+            if not isinstance(seconds, Real) or not seconds >= 0:
+                raise InvalidInputError(f"{name} is a number of seconds, and not {seconds!r}")
+        self._limits = Limits(in_flight, max_bytes, request_timeout, retry_for)
+        self._headers = dict(headers or {})
+        self._replicas = Replicas(map(Endpoint.parse, names), context)
+        for endpoint in self._replicas.endpoints:
+            header_lines(endpoint, self._headers)
+        self._models: dict[tuple[str, str], Model] = {}
+
+    @property
+    def replicas(self) -> dict[str, int]:
+        """How many requests each replica has answered, by ``ip:port``; empty before the first call."""
+        return {replica.address: replica.answers for replica in self._replicas.all}
+
+    async def model(self, name: str, version: str | int = "") -> Model:
+        """What the server tells of a model: asked once.
+
+        NotFoundError if no replica has it, UnavailableError if none answers.
+        """
+        key = (name, str(version))
+        if key not in self._models:
+            path = _path(*key)
+            what = f"model '{name}'" + (f" version {version}" if version else "")
+            metadata = await self._document(path, what)
+            try:
+                config = await self._document(f"{path}/config", what)
+            except (InvalidInputError, NotFoundError):
+                config = None  # a server of the same protocol that is no Triton sets no limit that we could know
+            self._models[key] = described(name, metadata, config)
+        return self._models[key]
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Any,
+        *,
+        batch_size: int | None = None,
+        version: str | int = "",
+        outputs: Sequence[str] | None = None,
+        on_rows: Callable[[int], None] | None = None,
+    ) -> dict[str, Array]:
+        """The outputs of ``model`` for all rows of ``inputs``, by name, row for row.
+
+        ``inputs`` is a mapping of arrays by input name, or one array where the model has one input, with the rows along
+        the first axes; or an iterable or asynchronous iterable of such batches, of any sizes. They go in requests of
+        ``batch_size`` rows; None: as many as suit the model and their size. ``outputs`` names those that are wanted.
+        ``on_rows(n)`` is called a few times a second with the number of rows answered since; what it raises ends the
+        call.
+
+        The first request that fails ends the whole, and the message names its rows: :class:`InvalidInputError` for what
+        the model does not take, most of it before anything is sent; :class:`NotFoundError` for an unknown model;
+        :class:`UnavailableError` where no replica answered in time.
+        """
+        if isinstance(inputs, AsyncIterable) or _is_batches(inputs):
+            parts = []
+            async for part in self.stream(model, inputs, batch_size=batch_size, version=version, outputs=outputs):
+                parts.append(part)
+                if on_rows:
+                    on_rows(part.stop - part.start)
+            return _joined(parts, model)
+        known = await self.model(model, version)
+        known.check_outputs(outputs)
+        arrays, rows = known.rows(inputs)
+        if not rows:
+            raise InvalidInputError(f"there are no rows to send to model '{model}'")
+        size = known.batch_size(batch_size, sum(array.nbytes for array in arrays.values()) // rows)
+        if known.rows_fixed and rows % size:
+            raise InvalidInputError(f"model '{model}' takes exactly {size} rows a request, and {rows} is no multiple")
+        source = Arrays(arrays, rows, size, Packer(known.datatypes(), outputs))
+        sink = Whole(rows, model)
+        run = self._run(source, sink, model, version)
+        try:
+            await _finished(run, on_rows)
+        finally:
+            run.close()
+        return sink.outputs
+
+    async def stream(
+        self,
+        model: str,
+        source: Any,
+        *,
+        batch_size: int | None = None,
+        version: str | int = "",
+        outputs: Sequence[str] | None = None,
+        max_wait: float = 1.0,
+    ) -> AsyncIterator[Part]:
+        """The answers to a source, part by part in the order of its rows, as they come.
+
+        ``source`` is as in :meth:`infer`; a plain iterable runs in a thread of its own, so it may wait as long as it
+        likes. Rows that have waited ``max_wait`` seconds for others to fill a request are sent without them. The source
+        is read only as far as requests are under way or about to be, and a loop body that is slow holds it back.
+
+        Errors as of :meth:`infer`, and what the source raises. Leaving the loop early ends everything
+        (:func:`contextlib.aclosing` does that at once).
+        """
+        opened = await self.open_stream(
+            model, source, batch_size=batch_size, version=version, outputs=outputs, max_wait=max_wait
+        )
+        try:
+            while parts := await opened.ready():
+                for part in parts:
+                    yield part
+        finally:
+            opened.close()
+
+    async def open_stream(
+        self,
+        model: str,
+        source: Any,
+        *,
+        batch_size: int | None,
+        version: str | int,
+        outputs: Sequence[str] | None,
+        max_wait: float,
+    ) -> "Stream":
+        """What :meth:`stream` is made of, for whoever has to take parts across threads."""
+        known = await self.model(model, version)
+        known.check_outputs(outputs)
+        if not isinstance(max_wait, Real) or not max_wait >= 0:
+            raise InvalidInputError(f"max_wait is a number of seconds, and not {max_wait!r}")
+        if not isinstance(source, AsyncIterable) and not _is_batches(source):
+            source = [source]
+        loop = asyncio.get_running_loop()
+        window = 2 * self._limits.in_flight * max(1, len(self._replicas.all))
+        stream = Stream()
+        inbox = Inbox(max(2, min(window, 64)), stream.wake, loop.time)
+        batches = Batches(inbox, known, batch_size, Packer(known.datatypes(), outputs), max_wait)
+        stream.begin(self._run(batches, sink := Ordered(window, model), model, version), sink, inbox, source)
+        return stream
+
+    async def request(
+        self,
+        model: str,
+        inputs: Any,
+        *,
+        version: str | int = "",
+        outputs: Sequence[str] | None = None,
+    ) -> Answer:
+        """One request with exactly these tensors, whose first axes need not be rows; errors as of :meth:`infer`."""
+        known = await self.model(model, version)
+        known.check_outputs(outputs)
+        head, payload = Packer(known.datatypes(), outputs).pack(known.tensors(inputs))
+        run = self._run(Single(Request(0, 0, 0, head, payload)), sink := Raw(), model, version)
+        try:
+            await run.done
+        finally:
+            run.close()
+        assert sink.answer is not None
+        return sink.answer
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._replicas.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # Inside
+
+    def _run(self, source: Source, sink: Any, model: str, version: str | int) -> Run:
+        path = _path(model, str(version))
+        run = Run(
+            self._replicas,
+            source,
+            sink,
+            what=f"model '{model}'",
+            prolog=lambda endpoint: self._prolog(endpoint, f"POST {endpoint.prefix}{path}/infer"),
+            read=Layouts().read,
+            limits=self._limits,
+        )
+        run.start()
+        return run
+
+    async def _document(self, path: str, what: str) -> dict[str, Any]:
+        await self._replicas.ensure_resolved(asyncio.get_running_loop().time())
+        documents: list[dict[str, Any]] = []
+        run = Run(
+            self._replicas,
+            Single(Request(0, 0, 0, b"\r\n", [])),
+            Raw(),
+            what=what,
+            prolog=lambda endpoint: self._prolog(endpoint, f"GET {endpoint.prefix}{path}"),
+            read=lambda body, _: documents.append(_parsed(body)) or Answer({}, ""),  # type: ignore[func-returns-value]
+            limits=self._limits,
+            wait_for_model=False,
+        )
+        run.start()
+        try:
+            await run.done
+        finally:
+            run.close()
+        return documents[0]
+
+    def _prolog(self, endpoint: Endpoint, what: str) -> bytes:
+        return f"{what} HTTP/1.1\r\n".encode() + header_lines(endpoint, self._headers)
+
+
+class Stream:
+    """A stream under way."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._run: Run | None = None
+        self._sink: Ordered | None = None
+        self._inbox: Inbox | None = None
+        self._feeder: asyncio.Task[None] | threading.Thread | None = None
+        self._room = asyncio.Event()
+
+    def begin(self, run: Run, sink: Ordered, inbox: Inbox, source: Any) -> None:
+        """Read the source."""
+        self._run, self._sink, self._inbox = run, sink, inbox
+        if isinstance(source, AsyncIterable):
+            inbox.on_room = self._room.set
+            self._feeder = self._loop.create_task(feed(source, inbox, self._wait_for_room))
+        else:
+            self._feeder = feed_from_thread(source, inbox)
+
+    @property
+    def most_outstanding(self) -> int:
+        """The most requests that were under way at once."""
+        return self._run.most_outstanding if self._run else 0
+
+    def wake(self) -> None:
+        """Something came; from any thread."""
+        if self._run is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._run.pump)
+
+    async def ready(self) -> list[Part]:
+        """The parts whose turn it is; none at the end."""
+        assert self._sink is not None
+        assert self._run is not None
+        parts = await self._sink.ready()
+        self._run.pump()
+        return parts
+
+    def close(self) -> None:
+        """End it. A source in a thread ends at its next batch."""
+        if self._run is not None:
+            self._run.close()
+        if isinstance(self._feeder, asyncio.Task):
+            self._feeder.cancel()
+
+    async def _wait_for_room(self) -> None:
+        self._room.clear()
+        await self._room.wait()
+
+
+async def _finished(run: Run, on_rows: Callable[[int], None] | None) -> None:
+    if on_rows is None:
+        await run.done
+        return
+    told = 0
+    while True:
+        await asyncio.wait({run.done}, timeout=REPORT_SECONDS)
+        if run.rows_done > told:
+            told, new = run.rows_done, run.rows_done - told
+            on_rows(new)
+        if run.done.done():
+            run.done.result()
+            return
+
+
+def _path(model: str, version: str) -> str:
+    return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    document = json.loads(body)
+    if not isinstance(document, dict):
+        raise ValueError("what it sent is no JSON object")  # noqa: TRY004
+    return document
+
+
+def _is_batches(value: Any) -> bool:
+    """Whether it is an iterable of batches: no mapping and nothing that NumPy would make one array of."""
+    one = isinstance(value, Mapping | list | tuple | str | bytes) or hasattr(value, "__array__")
+    return isinstance(value, Iterable) and not one
+
+
+def _joined(parts: list[Part], model: str) -> dict[str, Array]:
+    if not parts:
+        raise InvalidInputError(f"there are no rows to send to model '{model}'")
+    try:
+        return {name: np.concatenate([part.outputs[name] for part in parts]) for name in parts[0].outputs}
+    except ValueError as error:
+        told = f"the outputs of model '{model}' make no one array ({error}); stream() gives each part as it is"
+        raise InvalidInputError(told) from None

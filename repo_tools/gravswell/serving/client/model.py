@@ -1,0 +1,146 @@
+"""What a model takes, as its server tells, and whether given arrays are that: checked before anything is sent."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from gravswell.errors import InvalidInputError
+from gravswell.serving.client.wire import Array, numpy_type
+
+AUTO_BYTES, AUTO_ROWS = 1 << 18, 1024
+"""Of a request whose size is ours to choose: enough that its overhead no longer matters, and no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or an output: ``datatype`` is Triton's (``FP32``…), a size of -1 in ``shape`` stands for any."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as its server describes it. Shapes include the batch, where the model has one."""
+
+    name: str
+    versions: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    max_batch_size: int | None
+    """Rows that one request may have; None where the server sets no limit."""
+
+    @property
+    def rows_fixed(self) -> int | None:
+        """The rows that every request must have; None where that is free."""
+        return max((t.shape[0] for t in self.inputs if t.shape and t.shape[0] > 0), default=None)
+
+    def datatypes(self) -> dict[str, str]:
+        """Triton's types of the inputs, by name."""
+        return {tensor.name: tensor.datatype for tensor in self.inputs}
+
+    def batch_size(self, wanted: int | None, row_bytes: int) -> int:
+        """The rows of a request: ``wanted``, if the model takes that; for None a good number for rows of that size."""
+        fixed, most = self.rows_fixed, self.max_batch_size
+        if wanted is None:
+            return fixed or max(1, min(most or AUTO_ROWS, AUTO_ROWS, AUTO_BYTES // max(1, row_bytes)))
+        if not isinstance(wanted, Integral) or wanted < 1:
+            raise InvalidInputError(f"batch_size is a whole number of at least 1, or None, and not {wanted!r}")
+        if fixed is not None and wanted != fixed:
+            raise InvalidInputError(f"model '{self.name}' takes exactly {fixed} rows a request, not {wanted}")
+        if most is not None and wanted > most:
+            raise InvalidInputError(
+                f"model '{self.name}' takes up to {most} rows a request (its max_batch_size), not {wanted}"
+            )
+        return int(wanted)
+
+    def named(self, inputs: Any) -> Mapping[str, Any]:
+        """``inputs`` by name: as they are, or a single array under the name of the one input."""
+        if isinstance(inputs, Mapping):
+            return inputs
+        names = [t.name for t in self.inputs if not t.optional] or [t.name for t in self.inputs]
+        if len(names) != 1:
+            raise InvalidInputError(f"model '{self.name}' has inputs {', '.join(names)}: give each its array, by name")
+        return {names[0]: inputs}
+
+    def tensors(self, inputs: Any) -> dict[str, Array]:
+        """``inputs`` as arrays of the model's types. InvalidInputError for a name, type or shape that is not its."""
+        given = self.named(inputs)
+        known = {tensor.name: tensor for tensor in self.inputs}
+        for name in given:
+            if name not in known:
+                raise InvalidInputError(f"model '{self.name}' has no input '{name}'; its inputs: {', '.join(known)}")
+        for name, tensor in known.items():
+            if name not in given and not tensor.optional:
+                raise InvalidInputError(f"model '{self.name}' needs input '{name}', {_described(tensor)}")
+        return {name: self._array(value, known[name]) for name, value in given.items()}
+
+    def rows(self, inputs: Any) -> tuple[dict[str, Array], int]:
+        """:meth:`tensors`, which have the rows along their first axes, and how many rows they are."""
+        arrays = self.tensors(inputs)
+        sizes = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+        rows = next(iter(sizes.values()), 0)
+        if len(set(sizes.values())) > 1:
+            raise InvalidInputError(f"the inputs of model '{self.name}' differ in their number of rows: {sizes}")
+        return arrays, rows
+
+    def check_outputs(self, wanted: Sequence[str] | None) -> None:
+        """InvalidInputError for the name of an output that the model does not have."""
+        known = [tensor.name for tensor in self.outputs]
+        for name in wanted or ():
+            if name not in known:
+                raise InvalidInputError(f"model '{self.name}' has no output '{name}'; its outputs: {', '.join(known)}")
+
+    def _array(self, value: Any, tensor: Tensor) -> Array:
+        where = f"input '{tensor.name}' of model '{self.name}'"
+        wanted = numpy_type(tensor.datatype)
+        if wanted is None:
+            raise InvalidInputError(f"{where} is {tensor.datatype}, which this client does not know")
+        try:
+            array = np.asarray(value)
+            numbers = isinstance(value, list | tuple) and array.dtype.kind in "biuf" and tensor.datatype != "BYTES"
+            if numbers and np.can_cast(array.dtype, wanted, "same_kind"):
+                array = np.asarray(value, wanted)  # Python's numbers have no size: they take the model's, if they fit
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            # rows of different lengths, a number that is too large, a tensor of a GPU
+            told = f"{where}: a {type(value).__name__} that is no array of {tensor.datatype}: {error}"
+            raise InvalidInputError(told) from None
+        if tensor.datatype == "BYTES":
+            if array.dtype.kind not in "OSUT":
+                raise InvalidInputError(f"{where} is text (BYTES), and the array is of {array.dtype}: use str or bytes")
+        elif array.dtype.newbyteorder("<") != wanted and not (tensor.datatype == "BF16" and array.dtype == np.float32):
+            raise InvalidInputError(
+                f"{where} is {tensor.datatype}, and the array is of {array.dtype}: send array.astype(np.{wanted.name})"
+            )
+        fits = array.ndim == len(tensor.shape) and all(
+            size in (-1, got) for size, got in zip(tensor.shape[1:], array.shape[1:], strict=True)
+        )
+        if not fits:
+            raise InvalidInputError(
+                f"{where} has shape {list(tensor.shape)}, its rows first, and the array has {list(array.shape)}"
+            )
+        return array
+
+
+def described(name: str, metadata: Mapping[str, Any], config: Mapping[str, Any] | None) -> Model:
+    """The model, of the documents that Triton gives: its metadata, and its config where the server tells it."""
+    optional = {one["name"] for one in (config or {}).get("input", ()) if one.get("optional")}
+    most = int((config or {}).get("max_batch_size", 0))
+
+    def tensors(side: str) -> tuple[Tensor, ...]:
+        return tuple(
+            Tensor(t["name"], t["datatype"], tuple(int(size) for size in t["shape"]), t["name"] in optional)
+            for t in metadata.get(side, ())
+        )
+
+    versions = tuple(str(version) for version in metadata.get("versions", ()))
+    return Model(name, versions, tensors("inputs"), tensors("outputs"), most or None)
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tensor.datatype} of shape {list(tensor.shape)}"

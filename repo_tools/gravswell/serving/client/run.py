@@ -1,0 +1,319 @@
+"""One call's requests: sent while there is room, answered in any order, tried again elsewhere, and ended cleanly.
+
+Its law: everything happens in the loop's own turns, by callbacks; there is no task for a request, because at twenty
+thousand requests a second tasks are what costs. The first request that fails for good ends the whole.
+"""
+
+import asyncio
+import json
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gravswell.errors import AccessDeniedError, GravswellError, InvalidInputError, NotFoundError, UnavailableError
+from gravswell.serving.client.connection import Connection
+from gravswell.serving.client.replicas import LONGEST_LIFE, Endpoint, Replica, Replicas
+from gravswell.serving.client.sinks import Sink
+from gravswell.serving.client.sources import Request, Source
+from gravswell.serving.client.wire import Answer, numpy_type
+
+CONNECT_SECONDS = 10.0
+TICK_SECONDS = 0.05
+"""How often limits are looked at, and replicas that were left alone."""
+
+_AWAY = frozenset({408, 429, 502, 503, 504})
+"""Statuses of a server, or of a proxy before it, that cannot answer now."""
+_UNKNOWN = re.compile(r"unknown model|no available versions", re.IGNORECASE)
+"""What Triton says of a model that it has not loaded: with 404, 400 or 503, by its release."""
+_OTHER_TYPE = re.compile(r"data-type is '\w+', but .* expects '(\w+)'")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a call: see :class:`gravswell.serving.client.AsyncClient`."""
+
+    in_flight: int
+    max_bytes: int
+    request_timeout: float
+    retry_for: float
+
+
+class Run:
+    """A call under way. ``read`` makes the answer of a response's body; ``prolog`` begins a request to an endpoint."""
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        source: Source,
+        sink: Sink,
+        *,
+        what: str,
+        prolog: Callable[[Endpoint], bytes],
+        read: Callable[[bytes, int | None], Answer],
+        limits: Limits,
+        wait_for_model: bool = True,
+    ) -> None:
+        self._replicas, self._source, self._sink = replicas, source, sink
+        self._what, self._prolog, self._read, self._limits = what, prolog, read, limits
+        self._wait_for_model = wait_for_model
+        self._loop = asyncio.get_running_loop()
+        self._prologs: dict[Replica, bytes] = {}
+        self._busy: dict[Connection, tuple[Request, Replica]] = {}
+        self._opening: dict[asyncio.Task[None], Replica] = {}
+        self._again: deque[Request] = deque()
+        self._next_index = 0
+        self._bytes = 0
+        self._unknown = 0
+        self._pumping = False
+        self._seen = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._due: asyncio.TimerHandle | None = None
+        self.rows_done = 0
+        self.most_outstanding = 0
+        """The most requests that were under way at once."""
+        self.done: asyncio.Future[None] = self._loop.create_future()
+
+    def start(self) -> None:
+        """Send what can be sent."""
+        self._tick()
+
+    def close(self) -> None:
+        """End it, whatever is under way; harmless when it has ended."""
+        self._finish(None)
+
+    def pump(self) -> None:
+        """Send while there is something to send, and room for it."""
+        if self._pumping or self.done.done():
+            return
+        self._pumping = True
+        try:
+            now = self._loop.time()
+            while (replica := self._replicas.choose(self._limits.in_flight, now)) is not None:
+                request = self._next(now)
+                if request is None:
+                    break
+                self._send(request, replica, now)
+        except BaseException as error:  # noqa: BLE001  a source may raise anything: it is the caller's to see
+            self._finish(error)
+        finally:
+            self._pumping = False
+        if not (self._busy or self._opening or self._again) and self._source.ended:
+            self._finish(None)
+
+    def _next(self, now: float) -> Request | None:
+        if self._again:
+            return self._again.popleft()
+        outstanding = len(self._busy) + len(self._opening)
+        if not self._sink.room(self._next_index):
+            return None
+        if (outstanding or self._sink.held) and self._bytes + self._sink.held >= self._limits.max_bytes:
+            return None
+        request = self._source.next(now)
+        if request is None:
+            self._wait_for_source()
+            return None
+        self._next_index = request.index + 1
+        self._bytes += request.size
+        return request
+
+    def _wait_for_source(self) -> None:
+        due = self._source.due_at()
+        if due is not None and self._due is None:
+
+            def come() -> None:
+                self._due = None
+                self.pump()
+
+            self._due = self._loop.call_at(due, come)
+
+    def _send(self, request: Request, replica: Replica, now: float) -> None:
+        replica.busy += 1
+        request.attempts += 1
+        connection = replica.idle()
+        if connection is None:
+            task = self._loop.create_task(self._open(request, replica))
+            self._opening[task] = replica
+            task.add_done_callback(self._opened)
+        else:
+            self._ask(connection, request, replica, now)
+        self.most_outstanding = max(self.most_outstanding, len(self._busy) + len(self._opening))
+
+    def _ask(self, connection: Connection, request: Request, replica: Replica, now: float) -> None:
+        prolog = self._prologs.get(replica)
+        if prolog is None:
+            prolog = self._prologs[replica] = self._prolog(replica.endpoint)
+        self._busy[connection] = (request, replica)
+        connection.send(self, prolog + request.head, request.payload, request.size, now)
+
+    async def _open(self, request: Request, replica: Replica) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                connection = await replica.open()
+        except TimeoutError:
+            self._failed(request, replica, f"no connection within {CONNECT_SECONDS:.0f} s")
+        except OSError as error:
+            self._failed(request, replica, str(error))
+        else:
+            self._ask(connection, request, replica, self._loop.time())
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        replica = self._opening.pop(task)
+        if task.cancelled():
+            replica.busy -= 1
+        elif (error := task.exception()) is not None:
+            self._finish(error)
+        self.pump()
+
+    # What a connection tells
+
+    def answered(self, connection: Connection, status: int, body: bytes, json_size: int | None) -> None:
+        """See :class:`gravswell.serving.client.connection.Asker`."""
+        request, replica = self._busy.pop(connection)
+        if status == 200:
+            replica.busy -= 1
+            replica.worked()
+            replica.release(connection, self._loop.time())
+            self._bytes -= request.size
+            try:
+                self._sink.put(request, self._read(body, json_size))
+            except GravswellError as error:
+                self._finish(error)
+                return
+            except ValueError as error:
+                told = f"{self._told(request, replica)}: {error}"
+                self._finish(UnavailableError(told))
+                return
+            self.rows_done += request.stop - request.start
+        else:
+            replica.release(connection, self._loop.time())
+            self._refused(request, replica, status, body)
+        self.pump()
+
+    def broken(self, connection: Connection, reason: str) -> None:
+        """See :class:`gravswell.serving.client.connection.Asker`."""
+        request, replica = self._busy.pop(connection)
+        if connection.foreign:
+            replica.busy -= 1
+            told = f"{replica.address} does not speak HTTP/1.1 ({reason}): give Triton's HTTP port, 8000 by default"
+            self._finish(InvalidInputError(told))
+            return
+        self._failed(request, replica, reason)
+        self._loop.call_soon(self.pump)
+
+    # What went wrong
+
+    def _refused(self, request: Request, replica: Replica, status: int, body: bytes) -> None:
+        message = _message(body) or f"HTTP status {status}"
+        if _UNKNOWN.search(message):
+            self._unknown += 1
+            if self._wait_for_model or self._unknown < len(self._replicas.all):
+                # It restarts and has not loaded it yet, or is about to go: others have it.
+                self._failed(request, replica, message)
+                return
+            replica.busy -= 1
+            self._finish(NotFoundError(f"{self._what} is not served at {replica.address}: {message}"))
+            return
+        if status in _AWAY:
+            self._failed(request, replica, message)
+            return
+        replica.busy -= 1
+        if status in {401, 403}:
+            kind: type[GravswellError] = AccessDeniedError
+        elif status >= 500:  # it answered: the model failed on these rows, and would anywhere
+            kind = GravswellError
+        else:
+            kind = InvalidInputError
+        types = _OTHER_TYPE.search(message)
+        wanted = numpy_type(types[1]) if types else None
+        if wanted is not None:
+            message += f"; send its array as array.astype(np.{wanted.name})"
+        self._finish(kind(f"{self._what} refused{request} at {replica.address}: {message}"))
+
+    def _failed(self, request: Request, replica: Replica, reason: str) -> None:
+        """Try it again, elsewhere if there is an elsewhere, or give up."""
+        now = self._loop.time()
+        replica.busy -= 1
+        replica.failed(now)
+        self._replicas.refresh(now, self.pump, soon=True)
+        if request.first_failed is None:
+            request.first_failed = now
+        request.reason = f"{self._told(request, replica)}: {reason}"
+        if self._is_late(request, now):
+            self._give_up(request)
+        else:
+            self._again.append(request)
+
+    def _is_late(self, request: Request, now: float) -> bool:
+        tried = request.attempts >= len(self._replicas.all)
+        return tried and request.first_failed is not None and now - request.first_failed >= self._limits.retry_for
+
+    def _give_up(self, request: Request) -> None:
+        tried = f" (tried for {self._limits.retry_for:g} s)" if self._limits.retry_for else ""
+        self._finish(UnavailableError(f"{request.reason}{tried}"))
+
+    def _told(self, request: Request, replica: Replica) -> str:
+        return f"{self._what} did not answer{request} at {replica.address}"
+
+    def _tick(self) -> None:
+        if self.done.done():
+            return
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        now = self._loop.time()
+        limit = now - self._limits.request_timeout
+        for connection in [c for c in self._busy if c.sent_at < limit]:
+            connection.close(f"no answer within {self._limits.request_timeout:g} s")
+        self._replicas.refresh(now, self.pump)
+        self._replicas.tidy()
+        for request in self._again:
+            if self._is_late(request, now):
+                self._give_up(request)
+                return
+        if self._replicas.all:
+            self._seen = now
+        else:  # a name without an address: no replica is ready, or it is misspelt
+            self._replicas.refresh(now, self.pump, soon=True)
+            if now - self._seen >= self._limits.retry_for:
+                self._finish(UnavailableError(f"{self._what} is nowhere: {self._replicas.problem}"))
+                return
+        self.pump()
+
+    def _finish(self, error: BaseException | None) -> None:
+        if self.done.done():
+            if self.done.cancelled():
+                self._stop()
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+            self.done.exception()  # retrieved: whoever closes it first may never await it
+        self._stop()
+        self._sink.end(error)
+
+    def _stop(self) -> None:
+        for handle in (self._timer, self._due):
+            if handle is not None:
+                handle.cancel()
+        self._source.close()
+        self._again.clear()
+        for task in self._opening:
+            task.cancel()
+        busy, self._busy = self._busy, {}
+        for connection, (_, replica) in busy.items():
+            replica.busy -= 1
+            connection.asker = None
+            connection.close()
+        self._loop.call_later(LONGEST_LIFE, self._replicas.tidy)
+
+
+def _message(body: bytes) -> str:
+    """Triton's words in an answer that is an error."""
+    text = body.decode(errors="replace").strip()
+    try:
+        document: Any = json.loads(text)
+    except ValueError:
+        return text[:500]
+    told = document.get("error", text) if isinstance(document, dict) else text
+    return str(told)[:2000]
