@@ -18,6 +18,7 @@ from gravswell.cli.importing import import_repository
 from gravswell.cli.linting import lint
 from gravswell.cli.output import stderr
 from gravswell.cli.quantizing import quantize
+from gravswell.cli.republishing import republish
 from gravswell.cli.serve import serve
 from gravswell.cli.transfer import copy, sync
 from gravswell.cli.tuning import tune
@@ -83,6 +84,7 @@ app.command()(copy)
 app.command()(sync)
 app.command("import")(import_repository)
 app.command()(serve)
+app.command()(republish)
 app.command()(quantize)
 app.command()(tune)
 app.add_typer(agent)

@@ -78,8 +78,13 @@ class Entry:
         """The versions in ascending order. They are ints: ``entry.versions[-1] + 1``."""
         return [Version.of(self._reader, self.name, info) for info in reversed(self._reader.versions(self.name))]
 
-    def version(self, number: int) -> Version:
-        """One version. NotFoundError, naming those that exist, if it does not."""
+    def version(self, number: int | None = None) -> Version:
+        """One version, the newest by default. NotFoundError, naming those that exist, if it does not."""
+        if number is None:
+            newest = next(iter(self._reader.versions(self.name)), None)
+            if newest is None:
+                raise NotFoundError(f"{self.name} has no version yet: export one first (gravswell export)")
+            return Version.of(self._reader, self.name, newest)
         return Version.of(self._reader, self.name, self._reader.version(self.name, number))
 
     def export_version(
@@ -200,13 +205,34 @@ class Entry:
             self._store,
             self.name,
             kind,
-            version=version,
+            int(self.version(version)),
             calibration=batches_of(calibration, "calibration"),
             max_error=max_error,
             min_agreement=min_agreement,
             stage=on_stage,
             progress=on_progress,
         )
+
+    def republish(
+        self,
+        version: int | None = None,
+        *,
+        on_stage: Callable[[str], None] = lambda _: None,
+        on_progress: Progress | None = None,
+    ) -> Version:
+        """Publish ``version`` (the newest by default) again, as the next one, with :attr:`config` as it is by now.
+
+        That is how an edit of the configuration reaches servers: each version is served with its own. The graph, its
+        golden batches and its proof are the old version's; the parameters are those of :meth:`quantize`.
+
+        :raises InvalidInputError: the version has this configuration already; or it allows the server to put requests
+            together, and the version was not proved for that.
+        :raises NotFoundError: there is no such version.
+        """
+        from gravswell.quiver.republication import republish  # noqa: PLC0415 - imports ONNX
+
+        number = int(self.version(version))
+        return self.version(republish(self._store, self.name, number, stage=on_stage, progress=on_progress))
 
     @property
     def aliases(self) -> dict[str, int]:

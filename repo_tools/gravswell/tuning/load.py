@@ -21,6 +21,9 @@ from gravswell.serving.client.wire import Packer
 ANSWER_SECONDS = 60.0
 """For one answer. What takes longer is no load but a hang."""
 
+RECEIVE_BYTES = 1 << 18
+"""Where all connections receive, one after the other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -51,9 +54,10 @@ async def drive(address: str, request: bytes, *, concurrency: int, seconds: floa
     host, port = addresses.split(address)
     loop = asyncio.get_running_loop()
     connections: list[Connection] = []
+    received = memoryview(bytearray(RECEIVE_BYTES))
     try:
         for _ in range(concurrency):
-            _, connection = await loop.create_connection(Connection, host, port)
+            _, connection = await loop.create_connection(lambda: Connection(received), host, port)
             connections.append(connection)
         begin = loop.time() + warm_up
         clients = [_Client(connection, request, begin, begin + seconds) for connection in connections]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gravswell.errors import InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.errors import InvalidInputError, UnsupportedError
 from gravswell.quiver import Entry
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.request import Samples, batches_of
@@ -80,7 +80,7 @@ def tune(
     """
     _check(latency_limit, percentile, duration, budget)
     reader = RepositoryReader(entry.repository_url)
-    number = _version(entry, version)
+    number = int(entry.version(version))
     config = entry.config.message
     require_tunable(config)
     signature = tensors_of(config)
@@ -176,15 +176,6 @@ def _told(space: spaces.Space, max_batch_size: int) -> list[str]:
         "dynamic batching was not tried: the entry has no max_batch_size, so the server forms no batches; one that was "
         "exported with --max-batch-size N can have it"
     ]
-
-
-def _version(entry: Entry, version: int | None) -> int:
-    if version is not None:
-        return int(entry.version(version))
-    versions = entry.versions
-    if not versions:
-        raise NotFoundError(f"{entry.name} has no version to measure: export one first")
-    return int(versions[-1])
 
 
 def _check(latency_limit: float, percentile: float, duration: float, budget: int) -> None:

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from gravswell.errors import InvalidInputError, NotFoundError
+from gravswell.errors import InvalidInputError
 from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.exporters import Built, InputSpec, files, graph
 from gravswell.quiver.exporters.base import Inputs, Outputs, as_arrays
@@ -95,18 +95,17 @@ def quantize(
     store: Store,
     entry: str,
     kind: Kind,
+    number: int,
     *,
-    version: int | None = None,
     calibration: Sequence[Mapping[str, Any]] = (),
     max_error: float | None = None,
     min_agreement: float | None = None,
     stage: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> Quantized:
-    """Publish ``version`` of ``entry`` (the newest by default) as ``kind``. See ``Entry.quantize``."""
+    """Publish version ``number`` of ``entry`` as ``kind``. See ``Entry.quantize``."""
     bound = _checked(kind, calibration, max_error, min_agreement)
     reader = RepositoryReader(store)
-    number = _parent(reader, entry, version)
     with store.staging() as folder, refusals_told(folder), tempfile.TemporaryDirectory(prefix="gravswell-") as name:
         stage(f"fetching {entry}/{number}")
         parent = Path(name) / str(number)
@@ -190,14 +189,6 @@ def _checked(kind: str, calibration: Sequence[Any], max_error: float | None, min
     if min_agreement is not None and not 0 <= min_agreement <= 1:
         raise InvalidInputError(f"min_agreement={min_agreement} is no share: give a number from 0 to 1")
     return bound
-
-
-def _parent(reader: RepositoryReader, entry: str, version: int | None) -> int:
-    if version is not None:
-        return reader.version(entry, version).number
-    for info in reader.versions(entry):
-        return info.number
-    raise NotFoundError(f"{entry} has no version yet: export one, and quantize that")
 
 
 def _batches(

@@ -1,0 +1,79 @@
+"""A setting in Triton's configuration: as it is measured, and as it is written."""
+
+import pytest
+from google.protobuf import text_format
+
+from gravswell.errors import InvalidInputError
+from gravswell.quiver.config import parse_config
+from gravswell.tuning.settings import measured_config, require_tunable, tuned
+from gravswell.tuning.space import Point
+
+BASE = 'name: "m" platform: "onnxruntime_onnx" max_batch_size: 8 '
+RICH = (
+    BASE + "instance_group { count: 3 kind: KIND_CPU } response_cache { enable: true } "
+    "dynamic_batching { preferred_batch_size: 4 max_queue_delay_microseconds: 7 } parameters { key: 'k' value { "
+    "string_value: 'v' } } version_policy { latest { num_versions: 2 } }"
+)
+POINT, ALONE = Point(2, 500, 8, 4), Point(2, None, 8, 4)
+
+
+def test_what_is_measured_is_one_version_on_the_cpu_without_a_cache() -> None:
+    made = measured_config(parse_config(RICH), POINT, 5)
+    assert text_format.MessageToString(made, as_one_line=True) == text_format.MessageToString(
+        parse_config(
+            BASE + "version_policy { specific { versions: 5 } } instance_group { count: 2 kind: KIND_CPU } "
+            "dynamic_batching { preferred_batch_size: 4 max_queue_delay_microseconds: 500 } "
+            "parameters { key: 'k' value { string_value: 'v' } }"
+        ),
+        as_one_line=True,
+    )
+    assert not measured_config(parse_config(RICH), ALONE, 5).HasField("dynamic_batching")
+
+
+def test_only_what_was_tuned_is_written() -> None:
+    before = parse_config(RICH)
+    after, changes, notes = tuned(before, POINT)
+    expected = parse_config(RICH)
+    expected.instance_group[0].count = 2
+    expected.dynamic_batching.max_queue_delay_microseconds = 500
+    assert after == expected
+    assert before == parse_config(RICH)
+    assert changes == [
+        "instance_group count: 2 (was 3)",
+        "dynamic_batching: on, waits 500 µs (was on, waits 7 µs)",
+    ]
+    assert notes == ["2 instances is a count for CPUs, where it was measured"]
+
+
+def test_the_best_is_there_already() -> None:
+    config, _, _ = tuned(parse_config(RICH), POINT)
+    again, changes, _ = tuned(config, POINT)
+    assert (again, changes) == (config, [])
+
+
+@pytest.mark.parametrize(
+    ("group", "written", "note"),
+    [
+        ("", "instance_group { count: 2 kind: KIND_AUTO }", "a count for CPUs"),
+        ("instance_group { kind: KIND_AUTO }", "instance_group { count: 2 kind: KIND_AUTO }", "a count for CPUs"),
+        ("instance_group { count: 4 kind: KIND_GPU }", "instance_group { count: 4 kind: KIND_GPU }", "asks for GPUs"),
+        ("instance_group { count: 4 kind: KIND_MODEL }", "instance_group { count: 4 kind: KIND_MODEL }", "KIND_MODEL"),
+    ],
+)
+def test_a_count_of_cpus_is_not_written_for_gpus(group: str, written: str, note: str) -> None:
+    after, _, notes = tuned(parse_config(BASE + group), ALONE)
+    assert after == parse_config(BASE + written)
+    assert note in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('platform: "ensemble" ensemble_scheduling { step { model_name: "a" } }', "tune a"),
+        ("sequence_batching { }", "batches sequences"),
+        ("instance_group { count: 1 } instance_group { count: 2 }", "2 instance groups"),
+    ],
+)
+def test_what_has_not_one_number_is_refused(text: str, words: str) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        require_tunable(parse_config('name: "m" ' + text))
