@@ -86,10 +86,31 @@ def metrics_url() -> Iterator[str]:
 
 
 def test_gpus_of_a_server(metrics_url: str) -> None:
+    """A server that plays Triton's metrics, because no machine of ours has a GPU; the names are Triton's."""
     assert utils.read_gpu_use(metrics_url) == {0: 75.0, 1: 25.0}
     with utils.GpuUtilProgress(metrics_url=metrics_url, interval=0.01) as progress:
         _wait_for_tasks(progress, 2)
     assert [task.completed for task in progress.tasks] == [75.0, 25.0]
+
+
+def test_the_notebook_s_own_words_show_remote_gpus(metrics_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several servers, one of which is away; its cells name no server, so the environment does."""
+    monkeypatch.setenv("GRAVSWELL_METRICS_URL", f"http://127.0.0.1:9/metrics,{metrics_url}")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with utils.GpuUtilProgress([1, 7], interval=0.01) as progress:
+        task_id = progress.add_task("Inference", total=16)
+        progress.update(task_id, advance=8)
+        progress.update(task_id, advance=8)
+        while not progress._tasks[task_id].finished:
+            time.sleep(0.1)
+        _wait_for_tasks(progress, 2)
+        assert [task.description for task in progress.tasks] == ["Inference", "[green]GPU 1 utilization"]
+        assert "/s" in str(progress.make_tasks_table(progress.tasks[:1]).columns[3]._cells[0])
+
+
+def test_where_servers_tell_their_metrics() -> None:
+    urls = utils.metrics_urls(["10.0.0.1:8000", "[fd00::1]:8001"], 9002)
+    assert urls == ["http://10.0.0.1:9002/metrics", "http://[fd00::1]:9002/metrics"]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/metrics", "ftp://x/metrics"])
