@@ -15,6 +15,7 @@ from gravswell.cli import aliases, pruning, repository
 from gravswell.cli.agent import app as agent
 from gravswell.cli.comparison import diff
 from gravswell.cli.importing import import_repository
+from gravswell.cli.inferring import infer
 from gravswell.cli.linting import lint
 from gravswell.cli.output import stderr
 from gravswell.cli.quantizing import quantize
@@ -84,6 +85,7 @@ app.command()(copy)
 app.command()(sync)
 app.command("import")(import_repository)
 app.command()(serve)
+app.command()(infer)
 app.command()(republish)
 app.command()(quantize)
 app.command()(tune)
