@@ -22,7 +22,7 @@ def export(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="model.onnx; file.py:object or module:object, a model or a function that returns one; "
+            help="model.onnx or model.keras; file.py:object or module:object, a model or a function that returns one; "
             "or a pickled scikit-learn estimator (.joblib, .pkl) with --allow-pickle.",
         ),
     ],

@@ -23,11 +23,11 @@ _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors")
 def load_model(given: str, *, allow_pickle: bool) -> Any:
     """The model that ``given`` names.
 
-    ``path.onnx``; ``module:attribute`` or ``file.py:attribute``, where a function is called for the model that it
-    returns; or a pickled scikit-learn estimator (``.joblib``, ``.pkl``), which is loaded only with ``allow_pickle``:
-    loading a pickle runs whatever code is in it.
+    ``path.onnx`` or ``path.keras``; ``module:attribute`` or ``file.py:attribute``, where a function is called for the
+    model that it returns; or a pickled scikit-learn estimator (``.joblib``, ``.pkl``), which is loaded only with
+    ``allow_pickle``: loading a pickle runs whatever code is in it.
     """
-    if given.endswith(".onnx"):
+    if given.endswith((".onnx", ".keras")):
         return Path(given)
     if given.endswith(_PICKLES):
         return _unpickle(Path(given), allow_pickle)
@@ -39,7 +39,7 @@ def load_model(given: str, *, allow_pickle: bool) -> Any:
     module, colon, attribute = given.rpartition(":")
     if not colon or not module or not attribute:
         raise InvalidInputError(
-            f"{given!r} names no model: give a file (model.onnx, model.joblib) or a Python object "
+            f"{given!r} names no model: give a file (model.onnx, model.keras, model.joblib) or a Python object "
             f"(file.py:attribute, package.module:attribute)"
         )
     with _guarded(f"running {module}"):

@@ -22,6 +22,7 @@ from gravswell.quiver.exporters.base import (
     as_arrays,
     described,
 )
+from gravswell.quiver.exporters.keras_model import KerasExporter
 from gravswell.quiver.exporters.lightgbm_model import LightGBMExporter
 from gravswell.quiver.exporters.onnx_model import OnnxExporter
 from gravswell.quiver.exporters.proof import Proof, open_session, prove, run, session_inputs
@@ -36,13 +37,14 @@ from gravswell.quiver.exporters.sampling import (
 from gravswell.quiver.exporters.sklearn_estimator import SklearnExporter
 from gravswell.quiver.exporters.torch_module import TorchExporter
 from gravswell.quiver.exporters.xgboost_model import XGBoostExporter
-from gravswell.quiver.golden import save_golden
+from gravswell.quiver.golden import save_golden, tolerance
 from gravswell.quiver.manifest import GOLDEN, Signature
 from gravswell.quiver.targets import Target
 
 __all__ = ["Built", "ExportRequest", "InputSpec", "build", "open_session", "run"]
 
 EXPORTERS: tuple[Exporter, ...] = (
+    KerasExporter(),  # whose models are torch modules too where Keras runs on torch
     TorchExporter(),
     XGBoostExporter(),  # whose estimators are scikit-learn's too, as LightGBM's are
     LightGBMExporter(),
@@ -121,6 +123,9 @@ def build(
         proto, path = _write(exported, request.target, folder)
         session = open_session(path)
         _check_inputs(session, specs)
+        if exported.computes_in is not None:
+            coarse = tolerance(exported.computes_in)
+            rtol, atol = coarse[0] if rtol is None else rtol, coarse[1] if atol is None else atol
         stage("verifying in ONNX Runtime")
         proof = prove(
             session,

@@ -88,6 +88,8 @@ class Exported:
     """What in the model itself holds NaN, as the end of a message; empty if nothing does."""
     assumptions: tuple[Assumption, ...] = ()
     """Where the graph may be wrong, unless the model itself refuses such inputs or answers them alike."""
+    computes_in: np.dtype[Any] | None = None
+    """The floating type of what is inside, where that is coarser than the outputs': it says how exact they are."""
 
 
 class Exporter(ABC):

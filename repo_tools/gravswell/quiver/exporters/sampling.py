@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from gravswell.errors import InvalidInputError
-from gravswell.quiver.datatypes import numpy_type
-from gravswell.quiver.exporters.base import Inputs, InputSpec
+from gravswell.quiver.datatypes import numpy_type, parse_data_type
+from gravswell.quiver.exporters.base import ExportRequest, Inputs, InputSpec, as_arrays
 from gravswell.quiver.golden import Array
 
 BATCH_SIZES = (2, 1, 5)
@@ -35,6 +35,21 @@ class Plan:
 
 PLANS = (Plan((32, 64), 100), Plan((32, 64), 2), Plan((64, 128), 2), Plan((8, 16), 2), Plan((1, 2), 2))
 """Tried in order until the model accepts one: small vocabularies, strided networks, short windows."""
+
+
+def specs_of_samples(request: ExportRequest) -> tuple[InputSpec, ...]:
+    """Inputs as the user's first batch has them, with any number of rows."""
+    sample = as_arrays(request.samples[0]) if request.samples else {}
+    return tuple(InputSpec(name, None, (None, *array.shape[1:])) for name, array in sample.items() if array.ndim)
+
+
+def type_of_samples(request: ExportRequest, spec: InputSpec) -> str | None:
+    """The type of an array of integers or booleans; floats and lists become what the model computes in."""
+    given = request.samples[0].get(spec.name) if request.samples else None
+    if not hasattr(given, "dtype"):
+        return None
+    dtype = np.asarray(given).dtype
+    return parse_data_type(dtype, tensor=spec.name) if dtype.kind in "iub" else None
 
 
 def is_batched(inputs: Sequence[InputSpec]) -> bool:

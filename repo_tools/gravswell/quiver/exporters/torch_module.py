@@ -5,10 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError
-from gravswell.quiver.datatypes import parse_data_type
 from gravswell.quiver.exporters.base import (
     Exported,
     Exporter,
@@ -17,9 +14,9 @@ from gravswell.quiver.exporters.base import (
     InputSpec,
     Outputs,
     answered,
-    as_arrays,
     class_names,
 )
+from gravswell.quiver.exporters.sampling import specs_of_samples, type_of_samples
 
 _PARALLEL = {
     "torch.nn.parallel.data_parallel.DataParallel",
@@ -39,13 +36,13 @@ class TorchExporter(Exporter):
 
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """See :meth:`Exporter.inputs`. The type is the one that the module's weights have."""
-        inputs = request.inputs or _of_samples(request)
+        inputs = request.inputs or specs_of_samples(request)
         if not inputs:
             raise InvalidInputError(
                 f"a torch module does not say what it takes: give the shapes of the inputs of "
                 f'{type(request.model).__name__}, such as input_shapes={{"x": (None, 64)}} with None for the batch'
             )
-        inputs = tuple(replace(spec, data_type=spec.data_type or _type_of_samples(request, spec)) for spec in inputs)
+        inputs = tuple(replace(spec, data_type=spec.data_type or type_of_samples(request, spec)) for spec in inputs)
         if all(spec.data_type for spec in inputs):
             return inputs
         default = _floating_type(request.model)
@@ -87,21 +84,6 @@ class TorchExporter(Exporter):
                 ailing=lambda: work.ailing(request.model),
                 assumptions=made.assumptions,
             )
-
-
-def _of_samples(request: ExportRequest) -> tuple[InputSpec, ...]:
-    """Inputs as the user's first batch has them, with any number of rows."""
-    sample = as_arrays(request.samples[0]) if request.samples else {}
-    return tuple(InputSpec(name, None, (None, *array.shape[1:])) for name, array in sample.items() if array.ndim)
-
-
-def _type_of_samples(request: ExportRequest, spec: InputSpec) -> str | None:
-    """The type of an array of integers or booleans; floats and lists become what the module computes in."""
-    given = request.samples[0].get(spec.name) if request.samples else None
-    if not hasattr(given, "dtype"):
-        return None
-    dtype = np.asarray(given).dtype
-    return parse_data_type(dtype, tensor=spec.name) if dtype.kind in "iub" else None
 
 
 def _unwrapped(model: Any) -> Any:

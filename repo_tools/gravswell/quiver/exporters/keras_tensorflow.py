@@ -1,0 +1,157 @@
+"""The work of :mod:`~gravswell.quiver.exporters.keras_model` on TensorFlow, apart from it because it imports that."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import tensorflow as tf
+import tf2onnx
+from tf2onnx import optimizer, tf_loader, tfonnx
+
+from gravswell.errors import ExportError, InvalidInputError
+from gravswell.quiver.datatypes import numpy_type
+from gravswell.quiver.exporters.base import ExportRequest, Inputs, InputSpec, described
+from gravswell.quiver.exporters.graph import graphs
+from gravswell.quiver.exporters.keras_call import Call, layers_of
+from gravswell.quiver.exporters.keras_graph import canonical
+from gravswell.quiver.exporters.keras_noise import quiet
+from gravswell.quiver.golden import Array
+
+EXPORTER = f"tf2onnx {tf2onnx.__version__}"
+
+FRAMEWORK = f"tensorflow {tf.__version__}"
+
+_OPSET = 18
+"""The newest that tf2onnx writes; the servers take up to 21."""
+
+
+def answer(call: Call, inputs: Inputs) -> list[tuple[str, Array]]:
+    """What the model returns for a batch: every tensor, with its name."""
+    named = call({name: tf.convert_to_tensor(array) for name, array in inputs.items()})
+    return [(name, _as_array(name, value)) for name, value in named]
+
+
+def _as_array(name: str, value: Any) -> Array:
+    if not isinstance(value, tf.Tensor):
+        raise ExportError(
+            f"output {name} is a {type(value).__name__}: only dense tensors can be served; have the model return those"
+        )
+    if value.dtype.is_complex:
+        raise ExportError(f"output {name} is complex: return its real and imaginary parts as two tensors")
+    if value.dtype == tf.bfloat16:
+        raise ExportError(f"output {name} is bfloat16, which no numpy array holds: return it as float32")
+    array: Array = np.asarray(value)
+    return np.char.decode(array.astype(np.bytes_), "utf-8", "replace") if value.dtype == tf.string else array
+
+
+def export(request: ExportRequest, call: Call, specs: Sequence[InputSpec], outputs: Sequence[str]) -> Any:
+    """The model as a ``ModelProto``. ExportError names the operators that have no counterpart in ONNX."""
+    model = type(request.model).__name__
+    opset = request.opset_for(_OPSET)
+    if opset > _OPSET:
+        raise InvalidInputError(f"{EXPORTER} writes opsets up to {_OPSET}: leave opset={opset} out")
+    brain = [layer.name for layer in layers_of(request.model) if layer.compute_dtype == "bfloat16"]
+    if brain:
+        raise ExportError(
+            f"{', '.join(brain[:3])}{' and others' * (len(brain) > 3)} of {model} compute in bfloat16, which ONNX "
+            f"Runtime does not on CPUs: set their dtype policy to float32 or mixed_float16"
+        )
+    keeping = [layer.name for layer in layers_of(request.model) if getattr(layer, "stateful", False)]
+    if keeping:
+        raise ExportError(
+            f"{', '.join(keeping)} of {model} are stateful: a server's instances share no state between requests; "
+            f"return the state, and take it as an input (initial_state)"
+        )
+    signature = [
+        tf.TensorSpec(spec.shape, _tensorflow_type(spec), name=f"input_{k:04}") for k, spec in enumerate(specs)
+    ]
+
+    def served(*tensors: Any) -> dict[str, Any]:
+        named = call({spec.name: tensor for spec, tensor in zip(specs, tensors, strict=True)})
+        return {f"output_{k:04}": tf.identity(tensor) for k, (_, tensor) in enumerate(named)}
+
+    try:
+        with quiet():
+            function = tf.function(served, input_signature=signature, autograph=False).get_concrete_function()
+    except Exception as error:
+        raise ExportError(
+            f"{model} works on values only, and TensorFlow cannot make a graph of it ({described(error)}): choose "
+            f"between tensors with keras.ops.where, between computations with keras.ops.cond"
+        ) from error
+    try:
+        with quiet():
+            proto, names = _converted(request, function, [spec.name for spec in specs], outputs)
+    except Exception as error:
+        raise ExportError(f"{EXPORTER} cannot convert {model}: {described(error)}") from error
+    missing = sorted({node.op_type for graph in graphs(proto) for node in graph.node if not _is_known(node)})
+    if missing:
+        raise ExportError(
+            f"{EXPORTER} has no ONNX operator for {', '.join(missing)} of {model}: do that step outside of the model, "
+            f"or with other layers"
+        )
+    return canonical(proto, names)
+
+
+def _converted(
+    request: ExportRequest, function: Any, inputs: Sequence[str], outputs: Sequence[str]
+) -> tuple[Any, dict[str, str]]:
+    """The function as a ``ModelProto``, and the user's names of its inputs and outputs.
+
+    Not by tf2onnx's own ``from_function``, which takes constants that a layer holds for inputs, and no lookup tables.
+    """
+    taken = [tensor.name for tensor in function.inputs[: len(inputs)]]  # then come what it captured
+    made = [tensor.name for tensor in function.outputs]
+    with tf.device("/cpu:0"):
+        frozen, tables = tf_loader.from_trackable(request.model, function, taken, made, large_model=False)
+        with tf.Graph().as_default() as graph:
+            tf.import_graph_def(frozen, name="")
+            converted = tfonnx.process_tf_graph(
+                graph,
+                opset=request.opset_for(_OPSET),
+                input_names=taken,
+                output_names=made,
+                initialized_tables=tables,
+                continue_on_error=True,  # what it does not know stays in the graph, to be named
+            )
+            proto = optimizer.optimize_graph(converted).make_model("keras")
+    return proto, dict(zip((*taken, *made), (*inputs, *outputs), strict=True))
+
+
+def _tensorflow_type(spec: InputSpec) -> Any:
+    dtype = numpy_type(spec.data_type or "TYPE_FP32")
+    return tf.string if dtype.kind == "U" else tf.as_dtype(dtype)
+
+
+def _is_known(node: Any) -> bool:
+    """Whether it is an operator of ONNX: those that tf2onnx does not know it leaves as they are in TensorFlow."""
+    return onnx.defs.has(node.op_type, node.domain)
+
+
+@contextmanager
+def undisturbed(model: Any) -> Iterator[None]:
+    """Afterwards everything is as it was: attributes, what a call changes in variables, and random states.
+
+    A model that was never built stays built: it is then another object than before, as after any other first call.
+    """
+    kept = [(layer, dict(vars(layer))) for layer in layers_of(model) if layer.built]
+    trained = {id(variable) for variable in model.trainable_variables}
+    values = [(v, tf.convert_to_tensor(v.value)) for v in model.variables if id(v) not in trained]
+    cudnn = [layer for layer in layers_of(model) if getattr(layer, "use_cudnn", False)]
+    states = random.getstate(), np.random.get_state()  # the global one is what must be given back
+    try:
+        for layer in cudnn:
+            layer.use_cudnn = False  # an operator of its own, which ONNX has no counterpart of
+        yield
+    finally:
+        for layer, attributes in kept:
+            own = vars(layer)
+            own.clear()
+            own.update(attributes)
+        for variable, value in values:
+            if not np.array_equal(variable.numpy(), value.numpy()):
+                variable.assign(value)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
