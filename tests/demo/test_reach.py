@@ -42,11 +42,11 @@ def test_loopback_addresses_are_dialled_and_others_forwarded(tmp_path: Path) -> 
             pod("late", "127.3.4.6", ready=False),
             pod("going", "127.3.4.7", deletionTimestamp="2026-01-01T00:00:00Z"),
         ],
-        'echo "Forwarding from 127.0.0.1:40123 -> 8000"; exec sleep 60',
+        'echo "Forwarding from 127.0.0.1:40123 -> 8001"; exec sleep 60',
     )
     with ExitStack() as stack:
-        assert replicas(fake, stack) == ["127.3.4.5:8000", "127.0.0.1:40123"]
-    assert (tmp_path / "forwards").read_text().split() == ["port-forward", "--namespace=default", "pod/there", ":8000"]
+        assert replicas(fake, stack) == ["127.3.4.5:8001", "127.0.0.1:40123"]
+    assert (tmp_path / "forwards").read_text().split() == ["port-forward", "--namespace=default", "pod/there", ":8001"]
 
 
 def test_a_forward_that_fails_is_told_in_kubectls_words(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 
 from gravswell import quiver as qv
 from gravswell.errors import VerificationError
-from gravswell.serving import AsyncClient
 from gravswell.utils import print_tree
+from gravswell_operator.demo.asking import scores
 from gravswell_operator.demo.digits import CLASSES, Digits, Floats, Trainer
 from gravswell_operator.demo.view import Story
 
@@ -80,8 +80,7 @@ async def classify(story: Story, lab: Lab, addresses: list[str], *, title: str) 
                 done += rows
                 show("images", done, len(images))
 
-            async with AsyncClient(addresses) as client:
-                outputs = await client.infer(ENTRY, {lab.input_name: images}, batch_size=8, on_rows=arrived)
+            outputs = await scores(addresses, ENTRY, lab.input_name, images, on_rows=arrived)
         served = next(o for o in outputs.values() if o.shape == (len(images), CLASSES))
         worst = float(np.abs(served - lab.expected).max())
         if not np.allclose(served, lab.expected, rtol=1e-3, atol=1e-4):

@@ -17,7 +17,7 @@ SERVER = "digits"
 
 
 def replicas(kubectl: Kubectl, stack: ExitStack) -> list[str]:
-    """HTTP addresses of the server's ready replicas, for as long as ``stack`` is open.
+    """gRPC addresses of the server's ready replicas, for as long as ``stack`` is open.
 
     A pod of the development cluster has a loopback address of its own (and EndpointSlices refuse those, so there is no
     Service to go through); to any other cluster's pods kubectl forwards a port.
@@ -49,10 +49,10 @@ def _is_ready(pod: dict[str, Any]) -> bool:
 def _address(kubectl: Kubectl, stack: ExitStack, pod: dict[str, Any]) -> str:
     address = pod["status"]["podIP"]
     if ip_address(address).is_loopback:
-        return f"{address}:{PORT_HTTP}"
+        return f"{address}:{PORT_GRPC}"
     name = pod["metadata"]["name"]
     forward = Popen(
-        kubectl.command("port-forward", f"--namespace={NAMESPACE}", f"pod/{name}", f":{PORT_HTTP}"),
+        kubectl.command("port-forward", f"--namespace={NAMESPACE}", f"pod/{name}", f":{PORT_GRPC}"),
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=STDOUT,

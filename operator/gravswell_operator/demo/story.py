@@ -100,7 +100,7 @@ def _serve(story: Story, lab: Lab, *, required: bool, hold: bool) -> None:
         with story.step("start it on the repository") as step:
             server = stack.enter_context(EmbeddedTriton(lab.directory))
             step.note = f"gRPC {server.grpc_address}, HTTP {server.http_address}"
-        asyncio.run(classify(story, lab, [server.http_address], title="the test set, eight images a request"))
+        asyncio.run(classify(story, lab, [server.grpc_address], title="the test set, eight images a request"))
         if hold:
             where = (f"gRPC {server.grpc_address}", f"HTTP {server.http_address}", f"repository {lab.directory}")
             wait_for_interrupt(story, "Kept up:", *where)

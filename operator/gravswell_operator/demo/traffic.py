@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from gravswell.errors import GravswellError
-from gravswell.serving import AsyncClient
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from gravswell_operator.demo.asking import connect
 from gravswell_operator.demo.digits import Floats
 
 PAUSE = 0.005
@@ -57,15 +59,16 @@ async def traffic(address: str, model: str, input_name: str, images: Floats) -> 
 
 
 async def _send(seen: Traffic, address: str, model: str, input_name: str, images: Floats) -> None:
-    async with AsyncClient(address, request_timeout=10, retry_for=0) as client:  # no failure is made good unseen
+    tensor = triton.InferInput(input_name, [8, images.shape[1]], "FP32")
+    async with connect(address) as client:
         start = 0
         while True:
-            batch = {input_name: images[start : start + 8]}
+            tensor.set_data_from_numpy(images[start : start + 8])
             start = (start + 8) % (len(images) - 8)
             try:
-                answer = await client.request(model, batch)
-            except GravswellError as error:
+                answer = await client.infer(model, [tensor], client_timeout=10)
+            except InferenceServerException as error:
                 seen.failures.append(str(error))
             else:
-                seen.note(int(answer.version))
+                seen.note(int(answer.get_response().model_version))
             await asyncio.sleep(PAUSE)
