@@ -133,9 +133,19 @@ def _text(report: "TuneReport", repo: str) -> RenderableType:
     assert chosen is not None  # no choice is an error
     limit = report.latency_limit_ms / 1e3
     table = Table(box=None)
-    for column in ("instances", "batching", "rows", "clients", "rows/s", f"p{report.percentile:g} ms", "queue ms",
-                   "compute ms", "rows/run"):  # fmt: skip
-        table.add_column(column, justify="right")
+    head = (
+        "inst.",
+        "batching",
+        "rows",
+        "clients",
+        "rows/s",
+        f"p{report.percentile:g} ms",
+        "queue",
+        "compute",
+        "rows/run",
+    )
+    for column in head:
+        table.add_column(column, justify="right", no_wrap=True)
     best = sorted(report.measurements, key=lambda m: (fits(m, limit), m.rows_per_second), reverse=True)
     for m in best[:SHOWN]:
         style = "bold green" if m == chosen else "" if fits(m, limit) else "dim"
@@ -162,7 +172,8 @@ def _text(report: "TuneReport", repo: str) -> RenderableType:
 def _cells(m: "Measurement") -> list[str]:
     from gravswell.tuning.settings import batching_told  # noqa: PLC0415
 
-    setting = [str(m.instances), batching_told(m.queue_delay_us), str(m.rows), str(m.concurrency)]
+    batching = f"on, {m.queue_delay_us} µs" if m.queue_delay_us else batching_told(m.queue_delay_us)
+    setting = [str(m.instances), batching, str(m.rows), str(m.concurrency)]
     if m.failure is not None:
         return [*setting, "failed"]
     figures = [f"{m.rows_per_second:,.0f}", f"{m.latency_ms:.3g}", f"{m.queue_ms:.3g}", f"{m.compute_ms:.3g}"]

@@ -18,6 +18,7 @@ from gravswell.quiver.exporters import open_session, run
 from gravswell.quiver.golden import compare, load_golden
 from gravswell.quiver.manifest import GOLDEN, Manifest
 from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.variants import convert
 from gravswell.quiver.verification import verify_version
 
 from ...networks import FEATURES, classifier, convolution, model
@@ -171,6 +172,16 @@ def test_values_beyond_float16_are_no_variant(repo: qv.ModelRepository) -> None:
     entry.export_version(model(nodes, tensors[:1], tensors[1:], weights))  # it fits again in the end
     with pytest.raises(VerificationError, match="NaN or infinite"):
         entry.quantize("fp16", max_error=1.0)
+
+
+@pytest.mark.parametrize(("kind", "calibration"), [("fp16", None), ("int8", None), ("int8", ROWS)])
+def test_a_large_graph_goes_from_file_to_file(
+    entry: qv.Entry, repo: qv.ModelRepository, monkeypatch: pytest.MonkeyPatch, kind: Any, calibration: Any
+) -> None:
+    """What is above 2 GiB fits in no message, so the converters are given files with the data beside them."""
+    monkeypatch.setattr(convert, "INLINE_LIMIT", 1000)
+    made = entry.quantize(kind, calibration=calibration)
+    assert verify_version(RepositoryReader(repo.url), entry.name, made.version).samples == 3
 
 
 def test_a_variant_has_no_variants(entry: qv.Entry) -> None:

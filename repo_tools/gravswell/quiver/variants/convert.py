@@ -57,7 +57,7 @@ def convert(kind: Kind, path: Path, batches: Sequence[Inputs]) -> tuple[ModelPro
         _require_takers(original, calibrated=bool(batches))
     with tempfile.TemporaryDirectory(prefix="gravswell-quantize-") as name, _told(kind), _tools_folder():
         if kind == "fp16":
-            converted, method = _to_fp16(original), "float16 weights and activations"
+            converted, method = _to_fp16(path), "float16 weights and activations"
         else:
             converted, method = _to_int8(path, Path(name), batches), "static, QDQ" if batches else "dynamic"
     if _narrow(converted, kind) <= _narrow(original, kind):
@@ -71,11 +71,26 @@ def convert(kind: Kind, path: Path, batches: Sequence[Inputs]) -> tuple[ModelPro
     return converted, method
 
 
-def _to_fp16(proto: ModelProto) -> ModelProto:
+def shaped(path: Path) -> ModelProto:
+    """The graph in the file ``path`` with the types and shapes of all its values, and below 2 GiB without functions.
+
+    One above that can be inferred only from file to file; the file goes beside it, where its data is.
+    """
+    if not _is_large(path):
+        return onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(onnx.load(str(path))))
+    inferred = path.with_name(".shaped.onnx")
+    onnx.shape_inference.infer_shapes_path(str(path), str(inferred))
+    return onnx.load(str(inferred))
+
+
+def _is_large(path: Path) -> bool:
+    return sum(file.stat().st_size for file in path.parent.iterdir()) >= INLINE_LIMIT
+
+
+def _to_fp16(path: Path) -> ModelProto:
     """Inputs and outputs stay float32; operators without a float16 form keep it too, with casts around them."""
-    inlined = onnx.inliner.inline_local_functions(proto)
     converted: ModelProto = import_module("onnxruntime.transformers.float16").convert_float_to_float16(
-        inlined, keep_io_types=True
+        shaped(path), keep_io_types=True, disable_shape_infer=True
     )
     _sort(converted.graph)
     return converted
@@ -93,7 +108,7 @@ def _to_int8(path: Path, folder: Path, batches: Sequence[Inputs]) -> ModelProto:
     Without that, x86 processors that lack VNNI saturate, and answer otherwise than those that have it.
     """
     tools = import_module("onnxruntime.quantization")
-    large = sum(file.stat().st_size for file in path.parent.iterdir()) >= INLINE_LIMIT
+    large = _is_large(path)
     prepared, made = folder / "prepared.onnx", folder / "made.onnx"
     tools.quant_pre_process(
         str(path),

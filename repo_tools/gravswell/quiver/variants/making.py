@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from gravswell.errors import InvalidInputError
+from gravswell.errors import ExportError, InvalidInputError
 from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.exporters import Built, InputSpec, files, graph
 from gravswell.quiver.exporters.base import Inputs, Outputs, as_arrays
@@ -27,7 +26,7 @@ from gravswell.quiver.publication import Publication
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import Store
 from gravswell.quiver.targets import DEFAULT_TARGET, target_of
-from gravswell.quiver.variants.convert import Kind, convert, float32_only
+from gravswell.quiver.variants.convert import Kind, convert, float32_only, shaped
 from gravswell.quiver.variants.measure import bounds, judge, measure, seconds_of
 from gravswell.quiver.variants.rounding import rounding_session
 
@@ -136,7 +135,7 @@ def quantize(
         if kind == "fp16":
             rounded = Path(name) / "rounded"
             rounded.mkdir()
-            asked = rounding_session(onnx.load(str(parent / MODEL_FILE)), proto, rounded, float32_only())
+            asked = rounding_session(shaped(parent / MODEL_FILE), proto, rounded, float32_only())
         errors = measure(compared.expected, [run(asked, batch) for batch in compared.inputs])
         judge(errors, max_error=bound, min_agreement=min_agreement, rows=compared.rows)
         record = VariantRecord(
@@ -253,17 +252,25 @@ def _prove(
     atol = bounds(compared.expected, record.max_error)
     theirs = not real or manifest.verification.inputs == "given"
     held = [{k: v for k, v in e.items() if k in atol} if atol else e for e in proved.expected]
-    proof = prove(
-        session,
-        proved.inputs,
-        _Compared(proved.inputs, held).reference,
-        framework=manifest.verification.reference if theirs else f"onnxruntime {ort.__version__}",
-        inputs="given" if real else manifest.verification.inputs or "random",
-        batched=all(r.dims[:1] == (-1,) for r in manifest.signature.inputs),
-        rows_apart=rows_apart,
-        rtol=0.0,
-        atol=atol,
-    )
+    try:
+        proof = prove(
+            session,
+            proved.inputs,
+            _Compared(proved.inputs, held).reference,
+            framework=manifest.verification.reference if theirs else f"onnxruntime {ort.__version__}",
+            inputs="given" if real else manifest.verification.inputs or "random",
+            batched=all(r.dims[:1] == (-1,) for r in manifest.signature.inputs),
+            rows_apart=rows_apart,
+            rtol=0.0,
+            atol=atol,
+        )
+    except ExportError as error:
+        if record.method != "dynamic" or not rows_apart:
+            raise
+        raise ExportError(
+            f"{error}. That is so where int8 takes its ranges from each request: give calibration data "
+            f"(--calibration FILE.npz), with which they are fixed"
+        ) from None
     return replace(proof, record=proof.record.model_copy(update={"variant": record}))
 
 

@@ -9,8 +9,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import onnx
-import onnx.inliner
 import onnxruntime as ort
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
@@ -20,14 +18,14 @@ from gravswell.quiver.exporters.base import described
 
 
 def rounding_session(
-    original: ModelProto, converted: ModelProto, folder: Path, exempt: Collection[str]
+    proto: ModelProto, converted: ModelProto, folder: Path, exempt: Collection[str]
 ) -> ort.InferenceSession:
-    """A session of ``original`` with the weights of ``converted`` and every float32 result rounded to float16.
+    """A session of ``proto`` with the weights of ``converted`` and every float32 result rounded to float16.
 
+    ``proto``: with the types of its values, and changed for this.
     ``exempt``: operators that stay in float32. The file that it needs goes into ``folder``. ExportError where it
     cannot be made.
     """
-    proto = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(original))
     halves = {t.name: t for t in converted.graph.initializer if t.data_type == TensorProto.FLOAT16}
     for tensor in proto.graph.initializer:
         if tensor.name in halves and tensor.data_type == TensorProto.FLOAT:
