@@ -64,8 +64,8 @@ class GpuUtilProgress(Progress):
     """rich's progress display with rows/s, and a bar for the use of each GPU, in percent.
 
     :param gpu_ids: which GPUs to show: one id, several, or all (None).
-    :param metrics_url: the metrics of a Triton (``http://host:8002/metrics``), or of several, to read them from; without
-        it those that :data:`METRICS_VARIABLE` names, with commas, and without that this machine's.
+    :param metrics_url: the metrics of a Triton, ``http://host:8002/metrics``, or of several, to read them from;
+        without it those that :data:`METRICS_VARIABLE` names, with commas, and without that this machine's.
     :param interval: seconds between readings.
 
     A server's GPUs are numbered as they are found, by UUID. Where there is no GPU, or nothing answers, there are simply

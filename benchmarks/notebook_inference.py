@@ -1,0 +1,211 @@
+"""The notebook's inference, on this machine: its own loops beside the served model, every row checked, in one run.
+
+``python benchmarks/notebook_inference.py [--rows 500000] [--instances 1,2] [--servers 1,2] [--plot rows.png]``
+
+Its data set, 500,000 rows of 64, goes eight rows at a time through its network: naively in this process, in four
+threads, with the notebook's own client cell (``async_infer`` without a bound), and with our client for each number of
+instances and of servers. Then several slow users, a millisecond for a row each as in the notebook, share one server:
+their rows/s should grow with them until the server is saturated. Compare ratios: it all runs on the processors of one
+machine, so more instances than those cannot show more.
+"""
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tritonclient.grpc as triton
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from gravswell import quiver as qv
+from gravswell.notebook import MLP, do_some_inference
+from gravswell.serving import Client
+from gravswell.serving.triton import EmbeddedTriton, ensure_triton
+
+INPUT_SIZE, HIDDEN_SIZES, BATCH = 64, [256, 128, 64], 8
+NAIVE = "naive, in this process"
+
+Rows = NDArray[np.float32]
+
+
+def naive(model: torch.nn.Module, rows: Rows) -> Rows:
+    """The notebook's first loop."""
+    return np.concatenate(list(do_some_inference(model, rows, BATCH)))
+
+
+def threaded(model: torch.nn.Module, rows: Rows, threads: int = 4) -> Rows:
+    """Its second."""
+    with ThreadPoolExecutor(threads) as pool:
+        return np.concatenate(list(pool.map(lambda share: naive(model, share), np.array_split(rows, threads))))
+
+
+def notebook_cell(address: str, rows: Rows) -> Rows:
+    """Its own client: every request at once, and a wait for the last."""
+    out = np.empty((len(rows), 1), np.float32)
+    left, done = [-(-len(rows) // BATCH)], threading.Event()
+    failures: list[Exception] = []
+    with triton.InferenceServerClient(address, channel_args=[("grpc.enable_http_proxy", 0)]) as client:
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            tensor = triton.InferInput("x", list(batch.shape), "FP32")
+            tensor.set_data_from_numpy(batch)
+
+            def callback(result: Any, error: Any, start: int = start) -> None:
+                if error:
+                    failures.append(error)
+                else:
+                    y = result.as_numpy("y")
+                    out[start : start + len(y)] = y
+                left[0] -= 1
+                if not left[0]:
+                    done.set()
+
+            client.async_infer("my-model", [tensor], callback)
+        done.wait()
+    if failures:
+        raise failures[0]
+    return out
+
+
+def served(client: Client, rows: Rows) -> Rows:
+    """Our client, at the same eight rows a request."""
+    return client.infer("my-model", {"x": rows}, batch_size=BATCH)["y"]
+
+
+def slow_users(address: str, rows: Rows, expected: Rows, users: int) -> float:
+    """Rows/s of so many users together, each with a source that takes a millisecond for a row."""
+
+    def use(k: int) -> int:
+        def source() -> Iterator[Rows]:
+            for start in range(0, len(rows), BATCH):
+                batch = rows[start : start + BATCH]
+                time.sleep(0.001 * len(batch))
+                yield batch
+
+        with Client(address, in_flight=4) as client:
+            for part in client.stream("my-model", source(), batch_size=BATCH):
+                _check(part.outputs["y"], expected[part.start : part.stop], f"user {k}")
+        return len(rows)
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(users) as pool:
+        asked = sum(pool.map(use, range(users)))
+    return asked / (time.perf_counter() - began)
+
+
+def measure(rows: int, instances: list[int], servers: list[int], users: list[int]) -> dict[str, Any]:
+    """Rows/s of each way, and its ratio to the naive loop."""
+    ensure_triton()
+    torch.manual_seed(0)
+    model = MLP(INPUT_SIZE, HIDDEN_SIZES).eval()
+    dataset = np.random.default_rng(0).normal(size=(rows, INPUT_SIZE)).astype(np.float32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(dataset)).numpy()
+    rates: dict[str, float] = {}
+
+    def timed(way: str, ask: Callable[..., Rows], *arguments: Any) -> None:
+        began = time.perf_counter()
+        y = ask(*arguments)
+        rates[way] = len(dataset) / (time.perf_counter() - began)
+        _check(y, expected, way)
+
+    timed(NAIVE, naive, model, dataset)
+    timed("4 threads, in this process", threaded, model, dataset)
+    slow: dict[str, float] = {}
+    for count in instances:
+        with tempfile.TemporaryDirectory(prefix="gravswell-benchmark-") as scratch:
+            entry = qv.ModelRepository(Path(scratch) / "my-repo").add("my-model", platform=qv.Platform.ONNX)
+            entry.export_version(model, input_shapes={"x": (None, INPUT_SIZE)}, output_names=["y"])
+            entry.config.add_instance_group(count=count)
+            for number in servers:
+                with ExitStack() as stack:
+                    up = [stack.enter_context(EmbeddedTriton(Path(scratch) / "my-repo")) for _ in range(number)]
+                    client = stack.enter_context(Client([server.http_address for server in up]))
+                    if (count, number) == (instances[0], servers[0]):
+                        timed("the notebook's client", notebook_cell, up[0].grpc_address, dataset)
+                        for n in users:
+                            few = slice(0, min(rows, 2000))
+                            slow[str(n)] = slow_users(up[0].http_address, dataset[few], expected[few], n)
+                    name = f"gravswell, {number} x {count}"
+                    timed(name, served, client, dataset)
+    return {
+        "rows": rows,
+        "rowsPerSecond": {way: round(rate) for way, rate in rates.items()},
+        "ratioToNaive": {way: round(rate / rates[NAIVE], 2) for way, rate in rates.items()},
+        "ratioToNotebookClient": {way: round(rate / rates["the notebook's client"], 2) for way, rate in rates.items()},
+        "slowUsersRowsPerSecond": {n: round(rate) for n, rate in slow.items()},
+    }
+
+
+def _check(got: Rows, expected: Rows, way: str) -> None:
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5, err_msg=f"rows of: {way}")
+
+
+def table(figures: dict[str, Any]) -> Table:
+    """The figures for a person."""
+    shown = Table(
+        title=f"{figures['rows']:,} rows, every one checked; servers x instances of each", title_justify="left"
+    )
+    for column in ("", "rows/s", "to naive", "to the notebook's client"):
+        shown.add_column(column, justify="right" if column else "left")
+    for way, rate in figures["rowsPerSecond"].items():
+        ratios = (figures[by][way] for by in ("ratioToNaive", "ratioToNotebookClient"))
+        shown.add_row(way, f"{rate:,}", *map(str, ratios))
+    for n, rate in figures["slowUsersRowsPerSecond"].items():
+        shown.add_row(f"{n} slow users of one server", f"{rate:,}", "", "")
+    return shown
+
+
+def plot(figures: dict[str, Any], path: str) -> None:
+    """Rows/s against instances, a line for each number of servers."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415 - of the extra `plot`
+
+    lines: dict[int, list[tuple[int, float]]] = {}
+    for way, rate in figures["rowsPerSecond"].items():
+        if way.startswith("gravswell, "):
+            servers, count = map(int, way.removeprefix("gravswell, ").split(" x "))
+            lines.setdefault(servers, []).append((count, rate))
+    _, axes = plt.subplots()
+    for servers, points in lines.items():
+        axes.plot(*zip(*points, strict=True), marker="o", label=f"{servers} servers" if servers > 1 else "1 server")
+    axes.axhline(figures["rowsPerSecond"][NAIVE], linestyle=":", label=NAIVE)
+    axes.set(xlabel="instances on each server", ylabel="rows/s", ylim=(0, None))
+    axes.legend()
+    plt.savefig(path)
+
+
+def main() -> None:
+    """Measure and print."""
+
+    def numbers(text: str) -> list[int]:
+        return [int(number) for number in text.split(",")]
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--instances", type=numbers, default=[1, 2], help="instances on each server")
+    parser.add_argument("--servers", type=numbers, default=[1, 2], help="servers that the client balances over")
+    parser.add_argument("--users", type=numbers, default=[1, 4, 16, 64], help="slow users that share one server")
+    parser.add_argument("--plot", metavar="FILE", help="draw rows/s against instances")
+    parser.add_argument("--output", choices=["text", "json"], default="text")
+    options = parser.parse_args()
+    figures = measure(options.rows, options.instances, options.servers, options.users)
+    if options.plot:
+        plot(figures, options.plot)
+    if options.output == "json":
+        print(json.dumps(figures, indent=2))
+    else:
+        Console().print(table(figures))
+
+
+if __name__ == "__main__":
+    main()
