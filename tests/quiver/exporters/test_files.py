@@ -1,6 +1,7 @@
 """Models as files, with their weights wherever a model may keep them: read, written, and never whole in memory."""
 
 import gc
+import tempfile
 import tracemalloc
 import weakref
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gravswell import quiver as qv
 from gravswell.errors import InvalidInputError, NotFoundError
-from gravswell.quiver.exporters import files
+from gravswell.quiver.exporters import files, onnx_model
 from gravswell.quiver.exporters.graph import tensors
 from gravswell.quiver.exporters.weights import LEAST, array_of, is_external, place, skim
 
@@ -207,6 +208,16 @@ def test_weights_pass_through_a_piece_at_a_time(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert written.stat().st_size > 1 << 26
     assert peak < 8 << 20
+
+
+def test_a_large_proto_goes_through_a_file(entry: qv.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_model, "_LARGE", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = _everywhere()
+    np.testing.assert_array_equal(_answer(Path(entry.export_version(model))), ROWS + 47)
+    assert entry.versions[-1].manifest.verification.samples == 3
+    assert not list(tmp_path.glob("gravswell-model-*"))
+    assert model.SerializeToString() == _everywhere().SerializeToString()
 
 
 def test_one_session_lives_at_a_time(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,8 @@ def _encoder() -> onnx.ModelProto:
         helper.make_node("Cast", ["ids"], ["narrow"], to=TensorProto.INT32),
         helper.make_node("Unsqueeze", ["narrow", "last"], ["apart"]),
         helper.make_node("Squeeze", ["apart", "last"], ["together"]),
-        helper.make_node("Identity", ["words"], ["shared"]),
+        helper.make_node("Cast", ["words"], ["exact"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["exact", "step"], ["shared"]),
         helper.make_node("Gather", ["shared", "together"], ["word"]),
         helper.make_node("Constant", [], ["kinds"], value=_table("", KINDS)),
         helper.make_node("Gather", ["kinds", "kind_ids"], ["kind"], axis=-2),
@@ -40,7 +41,11 @@ def _encoder() -> onnx.ModelProto:
         "encoder",
         ids,
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "length", 2])],
-        [_table("words", WORDS), numpy_helper.from_array(np.int64([2]), "last")],
+        [
+            numpy_helper.from_array(np.arange(WORDS * 2, dtype=np.int8).reshape(WORDS, 2), "words"),
+            numpy_helper.from_array(np.float32(0.1), "step"),
+            numpy_helper.from_array(np.int64([2]), "last"),
+        ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
@@ -80,4 +85,4 @@ def test_what_the_graph_does_not_say_is_not_guessed(change: dict[str, Any]) -> N
             lookup.input[:] = value
         else:
             setattr(lookup, field, value)
-    assert index_bounds(model) == {"kind_ids": KINDS}
+    assert index_bounds(model) == {"kind_ids": KINDS} | ({} if "op_type" in change else {"ids": None})

@@ -62,11 +62,6 @@ def size_of(proto: ModelProto, source: Path | None) -> int:
     return sum(span_of(t, source).length if is_external(t) else t.ByteSize() for t in tensors(proto))
 
 
-def fits_one_file(proto: ModelProto, source: Path | None) -> bool:
-    """Whether a model that lies there is written as one file."""
-    return size_of(proto, source) < INLINE_LIMIT
-
-
 def write(proto: ModelProto, folder: Path, source: Path | None, *, changed: bool = True) -> Path:
     """Write ``model.onnx`` into ``folder``, in one file below :data:`INLINE_LIMIT`, else with ``model.onnx.data`` too.
 

@@ -23,11 +23,14 @@ from gravswell.quiver.exporters.base import (
     class_names,
     described,
 )
-from gravswell.quiver.exporters.files import fits_one_file, load, write
+from gravswell.quiver.exporters.files import load, size_of, write
 from gravswell.quiver.exporters.graph import default_opset
 from gravswell.quiver.exporters.onnx_values import index_bounds, integer_inputs
 from gravswell.quiver.exporters.proof import run, session_inputs, session_outputs
 from gravswell.quiver.exporters.sampling import PLANS, random_batches
+
+_LARGE = 64 << 20
+"""Bytes of a model in memory from which on it is written to a file first: a session of bytes takes several times."""
 
 
 class _Opened:
@@ -128,7 +131,8 @@ class OnnxExporter(Exporter):
         if not bounds:
             return None
         flags = dict.fromkeys(integer_inputs(proto.graph), 2)  # such as the mask that comes with token ids
-        return random_batches(request.inputs or (), PLANS[0], flags | bounds)
+        below = {name: bound or PLANS[0].below for name, bound in bounds.items()}
+        return random_batches(request.inputs or (), PLANS[0], flags | below)
 
     @contextmanager
     def exporting(self, request: ExportRequest, batches: Sequence[Inputs]) -> Iterator[Exported]:
@@ -178,7 +182,7 @@ def _open(model: Any, specs: Sequence[InputSpec]) -> _Opened:
     proto = _with_shapes(given, {spec.name: spec.shape for spec in specs})
     if source is not None and proto is given:
         return _Opened(proto, source, _session(str(source)))
-    if source is None and fits_one_file(proto, None):
+    if source is None and size_of(proto, None) < _LARGE:
         return _Opened(proto, None, _session(proto.SerializeToString()))
     folder = tempfile.TemporaryDirectory(prefix="gravswell-model-")
     with refusals_told(Path(folder.name)):

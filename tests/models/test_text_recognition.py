@@ -1,0 +1,153 @@
+"""RapidOCR's three networks, which find text, turn it upright and read it: imported, served, and read through Triton.
+
+The package's own pipeline runs as it is, once with its networks in this process and once with each of them asked at the
+server: heights, widths and batches are those of the text on the page.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from gravswell import quiver as qv
+from gravswell.quiver.importing import import_repository
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.serving.triton import EmbeddedTriton
+from gravswell.serving.verification import verify_served
+
+from ..serving.triton.conftest import ask
+from .conftest import Carried
+
+NETWORKS = {
+    "detection": "ch_PP-OCRv4_det_infer.onnx",
+    "direction": "ch_ppocr_mobile_v2.0_cls_infer.onnx",
+    "recognition": "ch_PP-OCRv4_rec_infer.onnx",
+}
+
+SHA256 = {
+    "detection": "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
+    "direction": "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
+    "recognition": "48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
+}
+
+LINES = ("Every version verifies", "Order 2026-1187", "Total 4,321.50 EUR", "a longer line that is read as one")
+
+Reading = list[tuple[list[list[float]], str, float]]
+
+
+@pytest.fixture(scope="module")
+def package(carried: Carried) -> Path:
+    files = {f"rapidocr_onnxruntime/models/{file}": SHA256[name] for name, file in NETWORKS.items()}
+    return carried("rapidocr-onnxruntime==1.4.4", files)
+
+
+@pytest.fixture(scope="module")
+def theirs(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The networks in a repository as their users make one by hand."""
+    root = tmp_path_factory.mktemp("theirs")
+    for name, file in NETWORKS.items():
+        (root / name / "1").mkdir(parents=True)
+        (root / name / "1/model.onnx").symlink_to(package / "rapidocr_onnxruntime/models" / file)
+    return root
+
+
+@pytest.fixture(scope="module")
+def ours(theirs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same imported, the networks that are given one height at that: the graphs say that they take any."""
+    root = tmp_path_factory.mktemp("ours")
+    sizes = {"direction": {"x": (None, 3, 48, 192)}, "recognition": {"x": (None, 3, 48, None)}}
+    rows = import_repository(theirs, root, input_shapes=sizes)
+    assert [(row.entry, row.result, row.message) for row in rows] == [
+        (name, "imported", "") for name in sorted(NETWORKS)
+    ]
+    for entry in qv.ModelRepository(root).models.values():
+        entry.config.add_instance_group(count=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(ours: Path) -> Iterator[EmbeddedTriton]:
+    with EmbeddedTriton(ours) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def reader(package: Path) -> Iterator[Callable[[], Any]]:
+    """Makes a pipeline of the package's own."""
+    sys.path.insert(0, str(package))
+    try:
+        from rapidocr_onnxruntime import RapidOCR  # noqa: PLC0415 - it is on the path only now
+
+        yield RapidOCR
+    finally:
+        sys.path.remove(str(package))
+
+
+class _Asked:
+    """In place of a network of the package: the same one, at the server."""
+
+    def __init__(self, server: EmbeddedTriton, entry: str) -> None:
+        self._server, self._entry = server, entry
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        self.shapes.append(batch.shape)
+        return list(ask(self._server.grpc_address, self._entry, x=batch).values())
+
+
+def _page(*, upside_down: bool = False) -> NDArray[np.uint8]:
+    page = Image.new("RGB", (560, 400), "white")
+    draw = ImageDraw.Draw(page)
+    for k, line in enumerate(LINES):
+        draw.text((30, 40 + 85 * k), line, "black", font=ImageFont.load_default(32))
+    return np.asarray(page.rotate(180) if upside_down else page)
+
+
+def _read(pipeline: Any, page: NDArray[np.uint8]) -> Reading:
+    found, _ = pipeline(page)
+    return [(np.asarray(box).tolist(), text, float(score)) for box, text, score in found]
+
+
+@pytest.mark.parametrize("upside_down", [False, True])
+def test_the_page_reads_the_same_through_triton(
+    server: EmbeddedTriton, reader: Callable[[], Any], upside_down: bool
+) -> None:
+    page = _page(upside_down=upside_down)
+    here = _read(reader(), page)
+    assert {"".join(text.split()) for _, text, _ in here} == {"".join(line.split()) for line in LINES}
+    pipeline = reader()
+    asked = {name: _Asked(server, name) for name in NETWORKS}
+    pipeline.text_det.infer = asked["detection"]
+    pipeline.text_cls.infer = asked["direction"]
+    pipeline.text_rec.session = asked["recognition"]
+    there = _read(pipeline, page)
+    assert [(box, text) for box, text, _ in there] == [(box, text) for box, text, _ in here]
+    np.testing.assert_allclose([score for *_, score in there], [score for *_, score in here], atol=1e-4)
+    assert all(network.shapes for network in asked.values())
+    width = asked["recognition"].shapes[0][3]
+    assert width not in (32, 64), "no size that it was proved at"
+
+
+def test_what_was_proved_is_recorded(ours: Path) -> None:
+    models = qv.ModelRepository(ours).models
+    shapes = {name: [s["x"] for s in entry.versions[0].manifest.verification.shapes] for name, entry in models.items()}
+    assert shapes == {
+        "detection": [(2, 3, 32, 32), (1, 3, 64, 64), (5, 3, 32, 32)],
+        "direction": [(2, 3, 48, 192), (1, 3, 48, 192), (5, 3, 48, 192)],
+        "recognition": [(2, 3, 48, 32), (1, 3, 48, 64), (5, 3, 48, 32)],
+    }
+    assert models["detection"].inputs["x"].dims == (-1, 3, -1, -1)
+    alphabet = (ours / "recognition/1/model.onnx").read_bytes()
+    assert b"character" in alphabet, "the model's notes stay with it"
+
+
+async def test_they_verify_on_the_server(ours: Path, server: EmbeddedTriton) -> None:
+    found = [row async for row in verify_served(RepositoryReader(ours), server.http_address, sorted(NETWORKS))]
+    assert [(row.entry, row.result, row.samples) for row in found] == [
+        (name, "verified", 3) for name in sorted(NETWORKS)
+    ]
