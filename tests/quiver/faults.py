@@ -244,4 +244,4 @@ def trapped(repo: qv.ModelRepository, step: Callable[[Callable[[], Any]], Any]) 
     """Let every request that this handle on a repository in a bucket makes from now on be a step."""
     store = repo._store
     assert isinstance(store, BucketStore)
-    store._objects = TrappedObjects(store._objects, step)
+    store.objects = TrappedObjects(store.objects, step)

@@ -19,8 +19,7 @@ import pytest
 from gravswell import quiver as qv
 from gravswell.errors import GravswellError, UnavailableError
 from gravswell.quiver import stores
-from gravswell.quiver.stores import bucket as buckets
-from gravswell.quiver.stores import claims
+from gravswell.quiver.stores import burial, claims
 
 from .faults import BEFORE, DISK, OPERATIONS, Killed, Operation, Trap, found_in, go_on, prepare, remains, trapped
 from .stores.memory_objects import Memory, MemoryObjects
@@ -47,8 +46,8 @@ def place(monkeypatch: pytest.MonkeyPatch) -> InMemory:
     place = InMemory()
     monkeypatch.setattr(stores, "_objects", lambda *_: MemoryObjects(place.memory))
     monkeypatch.setattr(claims, "EXPIRY", timedelta(0))
-    monkeypatch.setattr(buckets, "EXPIRY", timedelta(0))
-    monkeypatch.setattr(buckets, "TOMBSTONES_STAY", timedelta(0))
+    monkeypatch.setattr(burial, "EXPIRY", timedelta(0))
+    monkeypatch.setattr(burial, "TOMBSTONES_STAY", timedelta(0))
     return place
 
 

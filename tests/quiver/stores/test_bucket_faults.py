@@ -14,8 +14,7 @@ import pytest
 from gravswell import quiver as qv
 from gravswell.errors import AccessDeniedError, InvalidInputError, NotFoundError, UnavailableError
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.quiver.stores import Create, claims, objects, open_store
-from gravswell.quiver.stores import bucket as buckets
+from gravswell.quiver.stores import Create, burial, claims, objects, open_store
 
 from .emulators import Server
 from .proxy import Proxy, proxied
@@ -160,7 +159,7 @@ def test_a_network_cut_in_mid_upload(
     repo = qv.ModelRepository.open(bucket)
     assert repo.models["m"].versions == [1]
     monkeypatch.setattr(claims, "EXPIRY", timedelta(0))
-    monkeypatch.setattr(buckets, "EXPIRY", timedelta(0))
+    monkeypatch.setattr(burial, "EXPIRY", timedelta(0))
     repo.models["m"].export_version(affine(200_000))
     published = repo.models["m"].versions
     assert len(published) == 2

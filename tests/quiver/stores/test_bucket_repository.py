@@ -18,8 +18,7 @@ import pytest
 from gravswell import quiver as qv
 from gravswell.errors import ConflictError, InvalidInputError, NotFoundError
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.quiver.stores import BucketStore, Children, Create, claims, open_store
-from gravswell.quiver.stores import bucket as buckets
+from gravswell.quiver.stores import BucketStore, Children, Create, burial, claims, open_store
 from gravswell.quiver.stores.objects import Objects
 from gravswell.quiver.verification import verify_version
 
@@ -39,7 +38,7 @@ def keys(url: str) -> list[str]:
     """Every object under the URL, as its store lists them."""
     store = open_store(url)
     assert isinstance(store, BucketStore)
-    return sorted(info.key for info in store._objects.list(store._prefix))
+    return sorted(info.key for info in store.objects.list(store.prefix))
 
 
 def test_a_user_s_day(bucket: str, tmp_path: Path, affine: Affine) -> None:
@@ -104,7 +103,7 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, store: BucketStore) -> None:
         self.calls: Counter[str] = Counter()
-        self._objects: Objects = store._objects
+        self._objects: Objects = store.objects
         for name in ("pages", "get", "stat", "delete"):
             monkeypatch.setattr(self._objects, name, self._counting(name, getattr(self._objects, name)))
 
@@ -144,7 +143,7 @@ def test_more_deletions_than_one_request_takes(amazon: Server, monkeypatch: pyte
     assert isinstance(store, BucketStore)
     for key in ("first", "last"):
         store.write(key, b"", Create())
-    store._objects.delete(["first", *(f"absent/{i}" for i in range(1000)), "last"])
+    store.objects.delete(["first", *(f"absent/{i}" for i in range(1000)), "last"])
     assert keys("s3://deletions") == []
 
 
@@ -156,7 +155,7 @@ def test_folder_markers_are_no_entries(google: Any, monkeypatch: pytest.MonkeyPa
     store = open_store("gs://markers/r")
     assert isinstance(store, BucketStore)
     for key in ("r/", "r/m/", "r/m/1/", "r/empty/"):
-        store._objects.put(key, b"", Create())
+        store.objects.put(key, b"", Create())
     repo = qv.ModelRepository("gs://markers/r")
     assert list(repo.models) == []
     entry = repo.add("m")
@@ -192,7 +191,7 @@ def test_a_dead_upload_is_cleared_away(
     assert isinstance(store, BucketStore)
     _claimed(store, "m/1")
     monkeypatch.setattr(claims, "EXPIRY", timedelta(0))
-    monkeypatch.setattr(buckets, "EXPIRY", timedelta(0))
+    monkeypatch.setattr(burial, "EXPIRY", timedelta(0))
     entry.export_version(affine())
     assert entry.versions == [2]
     assert [key for key in keys(repo.url) if "/m/1/" in key] == ["my repo/m/1/.manifest.json"]
@@ -200,7 +199,7 @@ def test_a_dead_upload_is_cleared_away(
         store.write("m/1/.manifest.json", b"{}", Create())
     with pytest.raises(NotFoundError):
         store.walk("m/1")
-    monkeypatch.setattr(buckets, "TOMBSTONES_STAY", timedelta(0))
+    monkeypatch.setattr(burial, "TOMBSTONES_STAY", timedelta(0))
     entry.export_version(affine())
     assert [key for key in keys(repo.url) if "/m/1/" in key] == []
     entry.remove_version(2)
@@ -222,9 +221,9 @@ def test_a_writer_that_was_taken_for_dead_starts_over(
         store = open_store(repo.url)
         assert isinstance(store, BucketStore)
         monkeypatch.setattr(claims, "EXPIRY", timedelta(0))
-        monkeypatch.setattr(buckets, "EXPIRY", timedelta(0))
+        monkeypatch.setattr(burial, "EXPIRY", timedelta(0))
         now = store.view("m").objects["m/1/.claim.json"].modified
-        store._sweep(store.view("m"), "m", now=now, own=2)
+        burial.sweep(store, store.view("m"), "m", now=now, own=2)
         monkeypatch.undo()
         confirm(claim)
 
@@ -284,8 +283,8 @@ def test_a_killed_exporter_leaves_what_was_and_a_way_on(
         assert versions >= set(said)
         assert len(versions) <= len(said) + kill + 1
     monkeypatch.setattr(claims, "EXPIRY", timedelta(0))
-    monkeypatch.setattr(buckets, "EXPIRY", timedelta(0))
-    monkeypatch.setattr(buckets, "TOMBSTONES_STAY", timedelta(0))
+    monkeypatch.setattr(burial, "EXPIRY", timedelta(0))
+    monkeypatch.setattr(burial, "TOMBSTONES_STAY", timedelta(0))
     for _ in range(2):
         entry.export_version(affine())
     assert not [key for key in keys(repo.url) if key.endswith(".claim.json")]

@@ -12,8 +12,7 @@ from gravswell.errors import ConflictError
 from gravswell.quiver import stores
 from gravswell.quiver.layout import CLAIM
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.quiver.stores import BucketStore, Create, Overwrite, Update, claims, open_store
-from gravswell.quiver.stores import bucket as buckets
+from gravswell.quiver.stores import BucketStore, Create, Overwrite, Update, burial, claims, open_store
 from gravswell.quiver.stores.claims import Claim, upload_of
 from gravswell.quiver.stores.objects import Objects
 from gravswell.quiver.transfer import Transfer
@@ -28,7 +27,7 @@ KEY = "m/1/.claim.json"
 def objects(bucket: str) -> Objects:
     store = open_store(bucket)
     assert isinstance(store, BucketStore)
-    return store._objects
+    return store.objects
 
 
 def keys(objects: Objects) -> list[str]:
@@ -93,7 +92,7 @@ def test_a_copy_that_nobody_goes_on_with_frees_its_number(
     memory = Memory()
     monkeypatch.setattr(stores, "_objects", lambda *_: MemoryObjects(memory))
     monkeypatch.setattr(claims, "EXPIRY", timedelta(0))
-    monkeypatch.setattr(buckets, "EXPIRY", timedelta(0))
+    monkeypatch.setattr(burial, "EXPIRY", timedelta(0))
     entry = qv.ModelRepository(tmp_path / "local").add("m")
     for scale in (1.0, 2.0, 3.0):
         entry.export_version(affine(scale=scale))
@@ -107,7 +106,7 @@ def test_a_copy_that_nobody_goes_on_with_frees_its_number(
     there = qv.ModelRepository.open(url).models["m"]
     there.export_version(affine(), version=4)
     assert [f.path for f in open_store(url).walk("m/2")] == [CLAIM, "model.onnx"]
-    monkeypatch.setattr(buckets, "COPIES_STAY", timedelta(0))
+    monkeypatch.setattr(burial, "COPIES_STAY", timedelta(0))
     there.export_version(affine(), version=5)
     assert not [key for key in memory.held if "/m/2/" in key]
     Transfer(tmp_path / "local", url, {"m": [2]}).run()

@@ -57,7 +57,7 @@ class Interrupted:
         self._left, self._other = at, other
         self.happened = False
         store = entry._store
-        target = store._objects if isinstance(store, BucketStore) else store
+        target = store.objects if isinstance(store, BucketStore) else store
         names = ("get", "put", "list", "delete") if target is not store else ("read", "write", "children", "walk")
         for name in (*names, *(() if target is not store else ("remove_folder",))):
             setattr(target, name, self._before(getattr(target, name)))

@@ -12,8 +12,7 @@ from gravswell.errors import ConflictError, UnavailableError
 from gravswell.quiver.layout import CLAIM
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.quiver.stores import bucket as buckets
-from gravswell.quiver.stores import claims, objects, open_store
+from gravswell.quiver.stores import BucketStore, burial, claims, objects, open_store
 from gravswell.quiver.stores.claims import Claim
 from gravswell.quiver.transfer import Transfer
 from gravswell.quiver.verification import verify_version
@@ -109,7 +108,7 @@ def test_a_copy_goes_on_where_it_was_cut(
     reader = RepositoryReader(bucket)
     assert reader.versions("m") == [reader.version("m", 1)]  # nothing half there
     # exporters come by meanwhile, and when it is old: its number stays its own
-    monkeypatch.setattr(buckets, "EXPIRY", timedelta(0))
+    monkeypatch.setattr(burial, "EXPIRY", timedelta(0))
     monkeypatch.setattr(claims, "EXPIRY", timedelta(0))
     qv.ModelRepository.open(bucket).models["m"].export_version(affine(scale=9.0))
     monkeypatch.setattr(claims, "BEAT", timedelta(seconds=0.5))
@@ -124,17 +123,17 @@ def test_a_copy_that_lives_is_not_taken_over(bucket: str, local: Path, monkeypat
     monkeypatch.setattr(claims, "BEAT", timedelta(seconds=0.5))
     Transfer(local, bucket, {"m": [1]}).run()
     store = open_store(bucket)
-    assert isinstance(store, buckets.BucketStore)
+    assert isinstance(store, BucketStore)
     digest = RepositoryReader(local).version("m", 2).digest or ""
     for other in ("", "another", digest):  # an export, a copy of something else, and one of the same that goes on
         with (
-            Claim(store._objects, "m/2/" + CLAIM, copy_of=other) as claim,
+            Claim(store.objects, "m/2/" + CLAIM, copy_of=other) as claim,
             pytest.raises(ConflictError, match="is writing it"),
         ):
             Transfer(local, bucket).run()
         assert _digests(bucket).keys() == {1}
         claim.drop()
-    with Claim(store._objects, "m/2/" + CLAIM, copy_of=digest) as claim:
+    with Claim(store.objects, "m/2/" + CLAIM, copy_of=digest) as claim:
         claim.leave()
     Transfer(local, bucket).run()
     assert _digests(bucket) == _digests(local)

@@ -90,8 +90,8 @@ def test_parts_of_parts(google: Server, monkeypatch: pytest.MonkeyPatch, tmp_pat
     store = opened("gs://parts-of-parts")
     data = random.Random(1).randbytes(11_001)  # 12 parts, then 4, then 2
     (tmp_path / "file").write_bytes(data)
-    store._objects.put_file("a/file", tmp_path / "file", lambda _: None)
-    assert [info.key for info in store._objects.list("a/")] == ["a/file"]
+    store.objects.put_file("a/file", tmp_path / "file", lambda _: None)
+    assert [info.key for info in store.objects.list("a/")] == ["a/file"]
     with store.open("a/file") as stream:
         assert stream.read() == data
 
@@ -103,8 +103,8 @@ def test_damage_on_the_way_down_is_found(google: Server, monkeypatch: pytest.Mon
     google.make_bucket("damaged")
     store = opened("gs://damaged")
     store.write("m/config.pbtxt", b"some text", Create())
-    whole = store._objects.get_range
-    monkeypatch.setattr(store._objects, "get_range", lambda *a: whole(*a)[:-1] + b"?")
+    whole = store.objects.get_range
+    monkeypatch.setattr(store.objects, "get_range", lambda *a: whole(*a)[:-1] + b"?")
     with store.open("m/config.pbtxt") as stream, pytest.raises(UnavailableError, match=r"gs://damaged.*crc32c differs"):
         stream.read()
 

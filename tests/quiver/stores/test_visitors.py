@@ -21,7 +21,7 @@ def test_a_bucket_that_somebody_filled(bucket: str, tmp_path: Path, affine: Affi
     for number, scale in ((1, 2.0), (4, 3.0)):
         model = tmp_path / f"{number}.onnx"
         model.write_bytes(affine(scale=scale).SerializeToString())
-        store._objects.put_file(f"theirs/m/{number}/model.onnx", model, lambda _: None)
+        store.objects.put_file(f"theirs/m/{number}/model.onnx", model, lambda _: None)
     fetched: list[int] = []
     found = lint(store, progress=lambda done, _total: fetched.append(done))
     assert {finding.rule.id for finding in found} == {"config-missing"}

@@ -20,7 +20,7 @@ def looked_at(store: Store, known: dict[str, Content]) -> Store:
 
 class _Look(BucketStore):
     def __init__(self, store: BucketStore, known: dict[str, Content]) -> None:
-        super().__init__(store._objects, store._prefix.rstrip("/"))
+        super().__init__(store.objects, store.prefix.rstrip("/"))
         self._seen = super().view()
         self._known = known
         self._away: UnavailableError | None = None
