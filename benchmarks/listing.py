@@ -5,9 +5,9 @@
 
 The bars: in a folder at most 3 times what reading the 1,000 config files takes, and a tenth of what hermes 0.3.1 took
 for as many entries here (372 ms; it reads each config three times). In a bucket at most 2 list calls for each 1,000
-objects, and nothing read before it is asked for. Beside them stands what is asked for later: one entry's versions, every
-config parsed, and every manifest as ``ls`` reads them, in a bucket several at once. Each time is the best of
-``--rounds``; each opens the repository anew.
+objects, and nothing read before it is asked for. Beside them stands what is asked for later: one entry's versions,
+every config parsed, and every manifest as ``ls`` reads them, in a bucket several at once. Each time is the best of
+``--rounds``, of which each opens the repository anew; what is compared takes turns.
 """
 
 import argparse
@@ -87,13 +87,14 @@ def files(entries: int) -> Iterator[tuple[str, bytes]]:
 
 def best(work: Callable[[], object], rounds: int) -> float:
     """Seconds of the fastest of them."""
+    return min(seconds(work) for _ in range(rounds))
 
-    def once() -> float:
-        begin = time.perf_counter()
-        work()
-        return time.perf_counter() - begin
 
-    return min(once() for _ in range(rounds))
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes once."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
 
 
 def local(root: Path, entries: int, rounds: int) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def local(root: Path, entries: int, rounds: int) -> dict[str, Any]:
     def listed() -> None:
         assert len(list(qv.ModelRepository.open(root).models)) == entries
 
-    reading, listing = best(read, rounds), best(listed, rounds)
+    reading, listing = map(min, zip(*((seconds(read), seconds(listed)) for _ in range(rounds)), strict=True))
     met = listing <= READING * reading and (entries != 1000 or listing * AGAINST_HERMES <= HERMES)
     return {
         "kind": "file",

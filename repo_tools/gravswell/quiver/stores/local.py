@@ -83,7 +83,7 @@ class LocalStore(Store):
 
     def has_file(self, key: str) -> bool:
         """See :meth:`Store.has_file`. What we may not look at is not there."""
-        return os.path.isfile(self._path(key))  # noqa: PTH113 - which raises for no error
+        return os.path.isfile(f"{self._root}/{check_key(key)}")  # noqa: PTH113 - fast, and raises for no error
 
     def read(self, key: str) -> Content:
         """See :meth:`Store.read`."""

@@ -1,0 +1,34 @@
+"""An exporting process that is killed, or cut off, at requests to a real bucket server. See ``dying_requests.py``.
+
+``GRAVSWELL_FAULTS=all`` in the environment takes every request of an export, and not only some.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gravswell import quiver as qv
+
+from .dying_requests import SOME, URL
+from .emulators import Server
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.timeout(1800)
+def test_an_export_that_ends_at_a_request(google: Server, given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    google.make_bucket("dying")
+    for variable, value in google.environment.items():
+        monkeypatch.setenv(variable, value)
+    qv.ModelRepository(URL).add("m").export_version(given)
+    which = "all" if os.environ.get("GRAVSWELL_FAULTS") else "some"
+    command = [sys.executable, "-m", "tests.quiver.stores.dying_requests", str(given), which]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1700, check=False)
+    assert done.returncode == 0, done.stderr
+    ended = {how: int(count) for count, how in (line.split(" ", 1) for line in done.stdout.splitlines())}
+    assert ended.keys() == SOME.keys()
+    # one request is Google's own, beside ours and for its tracing: who has done ours may end without its answer
+    assert all(ended[how] >= count - 1 for how, count in SOME.items()), ended
