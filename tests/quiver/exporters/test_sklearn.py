@@ -9,7 +9,14 @@ from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits
-from sklearn.ensemble import BaggingClassifier, GradientBoostingRegressor, IsolationForest, RandomForestClassifier
+from sklearn.ensemble import (
+    BaggingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    IsolationForest,
+    RandomForestClassifier,
+)
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
@@ -99,6 +106,8 @@ def test_two_classes_have_a_column_each(entry: qv.Entry, model: Any) -> None:
     [
         RandomForestClassifier(20, random_state=0),
         GradientBoostingRegressor(n_estimators=20),
+        HistGradientBoostingRegressor(max_iter=20),
+        HistGradientBoostingClassifier(max_iter=4),
         DecisionTreeClassifier(),
         GridSearchCV(DecisionTreeClassifier(), {"max_depth": [5, 7]}, cv=2),
         BaggingClassifier(DecisionTreeClassifier(), 5, max_features=0.5, random_state=0),

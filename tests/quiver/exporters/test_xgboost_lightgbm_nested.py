@@ -12,9 +12,9 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import StackingClassifier, VotingClassifier, VotingRegressor
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputRegressor
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -53,15 +53,14 @@ CLASSIFIERS = {
         make_pipeline(SimpleImputer(), own), {"simpleimputer__strategy": ["mean", "median"]}, cv=2
     ),
     "calibrated": lambda own: CalibratedClassifierCV(own, cv=2),
-    "soft vote": lambda own: VotingClassifier([("a", own), ("b", LogisticRegression())], voting="soft"),
+    "soft vote": lambda own: VotingClassifier([("a", own), ("b", GaussianNB())], voting="soft"),
     "hard vote": lambda own: VotingClassifier(
-        [("a", own), ("b", LogisticRegression()), ("c", DecisionTreeClassifier(max_depth=3))]
+        [("a", own), ("b", GaussianNB()), ("c", DecisionTreeClassifier(max_depth=3))]
     ),
     "stack": lambda own: StackingClassifier([("a", own), ("b", DecisionTreeClassifier(max_depth=3))], cv=2),
 }
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_inside_a_classifier(entry: qv.Entry, framework: str, name: str) -> None:
     model = CLASSIFIERS[name](classifier(framework)).fit(WHOLE, THREE)
