@@ -35,7 +35,7 @@ def classifier(hidden: int = 64, classes: int = 4, *, transposed: bool = False, 
     )
 
 
-def convolution() -> ModelProto:
+def convolution(opset: int = 17) -> ModelProto:
     """``y`` of images ``x`` of three channels and 8 by 8 pixels: one convolution."""
     weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
     image: list[Any] = ["rows", 3, 8, 8]
@@ -44,10 +44,13 @@ def convolution() -> ModelProto:
         [("x", TensorProto.FLOAT, image)],
         [("y", TensorProto.FLOAT, ["rows", 4, 8, 8])],
         {"w": weight},
+        opset=opset,
     )
 
 
-def model(nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], weights: dict[str, Any]) -> ModelProto:
+def model(
+    nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], weights: dict[str, Any], *, opset: int = 17
+) -> ModelProto:
     """Those nodes as a model that every Triton of today takes."""
     graph = helper.make_graph(
         list(nodes),
@@ -56,4 +59,4 @@ def model(nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], w
         [helper.make_tensor_value_info(*tensor) for tensor in outputs],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

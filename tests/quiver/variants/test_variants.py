@@ -155,9 +155,10 @@ def test_trees_have_nothing_to_convert(repo: qv.ModelRepository) -> None:
             entry.quantize(kind)  # type: ignore[arg-type]
 
 
-def test_convolutions_want_calibration(repo: qv.ModelRepository) -> None:
+@pytest.mark.parametrize("opset", [11, 17])
+def test_convolutions_want_calibration(repo: qv.ModelRepository, opset: int) -> None:
     entry = repo.add("conv")
-    entry.export_version(convolution())
+    entry.export_version(convolution(opset))
     with pytest.raises(InvalidInputError, match="Conv needs calibration data"):
         entry.quantize("int8")
     images = {"x": np.random.default_rng(2).standard_normal((20, 3, 8, 8)).astype(np.float32)}

@@ -36,6 +36,9 @@ STATIC_OPS = (
 """What is computed in 8 bits with calibration. Not Softmax, LayerNormalization and the like: there 8 bits cost much
 accuracy and save nothing."""
 
+CHANNELS_SINCE = 13
+"""Opset from which DequantizeLinear takes a scale for each channel; older graphs get one for each weight."""
+
 _NARROW = {"fp16": (TensorProto.FLOAT16,), "int8": (TensorProto.INT8, TensorProto.UINT8)}
 _WEIGHTED = frozenset({*DYNAMIC_OPS, "Gemm"})
 
@@ -103,12 +106,12 @@ def float32_only() -> frozenset[str]:
 
 
 def _to_int8(path: Path, folder: Path, batches: Sequence[Inputs]) -> ModelProto:
-    """Weights in 7 of the 8 bits, a scale for each channel: no processor's 16-bit sums overflow, so all agree.
+    """Weights in 7 of the 8 bits: no processor's 16-bit sums overflow, so all agree.
 
     Without that, x86 processors that lack VNNI saturate, and answer otherwise than those that have it.
     """
     tools = import_module("onnxruntime.quantization")
-    large = _is_large(path)
+    large, opset = _is_large(path), graph.default_opset(onnx.load(str(path), load_external_data=False))
     prepared, made = folder / "prepared.onnx", folder / "made.onnx"
     tools.quant_pre_process(
         str(path),
@@ -124,7 +127,7 @@ def _to_int8(path: Path, folder: Path, batches: Sequence[Inputs]) -> ModelProto:
             str(made),
             _Reader(batches),
             op_types_to_quantize=list(STATIC_OPS),
-            per_channel=True,
+            per_channel=opset >= CHANNELS_SINCE,
             reduce_range=True,
             use_external_data_format=large,
         )
