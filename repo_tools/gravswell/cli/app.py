@@ -14,6 +14,7 @@ from gravswell import __version__
 from gravswell.cli import aliases, pruning, repository
 from gravswell.cli.agent import app as agent
 from gravswell.cli.comparison import diff
+from gravswell.cli.configuring import app as config
 from gravswell.cli.importing import import_repository
 from gravswell.cli.inferring import infer
 from gravswell.cli.linting import lint
@@ -90,6 +91,7 @@ app.command()(republish)
 app.command()(quantize)
 app.command()(tune)
 app.add_typer(agent)
+app.add_typer(config)
 
 
 @cache  # main() twice in one process must not add every plug-in's commands twice

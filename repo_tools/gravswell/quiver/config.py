@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from tritonclient.grpc import model_config_pb2
 
 from gravswell.errors import InvalidInputError
+from gravswell.quiver.checks import refuse_new
 from gravswell.quiver.pbtxt import Field, split_fields
 
 ModelConfig: Any = model_config_pb2.ModelConfig
@@ -95,6 +96,13 @@ class ConfigText:
         new = [name for name in self._names() if name in changed and name not in {f.name for f in self._fields}]
         parts.extend(_only(self.message, name) for name in new)
         return "".join(parts) + self._tail
+
+    def check(self, *, effective: bool = False) -> None:
+        """Refuse what the edits broke. InvalidInputError names each field, what is wrong with it, and the way out.
+
+        :param effective: refuse also what has no effect.
+        """
+        refuse_new(self._before, self.message, self.where, effective=effective)
 
     def rewritten(self, text: str) -> "ConfigText":
         """The same message over the text that was rendered from it; parts of the message stay valid."""

@@ -5,12 +5,16 @@ and after any edit, however deep, ``config.pbtxt`` is replaced, provided that no
 """
 
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
+from contextlib import contextmanager
 from typing import Any, cast
 
 from tritonclient.grpc import model_config_pb2
 
 from gravswell.errors import ConflictError, InvalidInputError
+from gravswell.quiver.checks import refuse_new
 from gravswell.quiver.config import ConfigText
+from gravswell.quiver.edits import Edits, RateLimiter
+from gravswell.quiver.fieldpaths import set_field
 from gravswell.quiver.signature import Shape, add_tensor
 
 _KINDS = {"auto": "KIND_AUTO", "gpu": "KIND_GPU", "cpu": "KIND_CPU", "model": "KIND_MODEL"}
@@ -31,7 +35,7 @@ class Live:
         return self._method(value) if callable(value) and not _is_part(value) else self._owner.wrap(value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._edit(lambda: setattr(self._target, name, unwrap(value)))
+        self._edit(lambda: setattr(self._target, name, unwrap(value)), name)
 
     def __getitem__(self, key: Any) -> Any:
         return self._owner.wrap(self._target[key])
@@ -74,41 +78,57 @@ class Live:
 
         return call
 
-    def _edit(self, edit: Callable[[], Any]) -> Any:
+    def _edit(self, edit: Callable[[], Any], field: str = "") -> Any:
         if self._generation != self._owner.generation:
             raise ConflictError(
                 f"{self._owner.where} was changed since this part of it was read: take it from entry.config again"
             )
-        result = edit()
-        self._owner.commit()
+        with self._owner.one_edit(field):
+            result = edit()
         return self._owner.wrap(result)
 
 
-class Config:
-    """The configuration of one entry; see the module. ``print`` shows it as ``config.pbtxt``."""
+class Config(Edits):
+    """The configuration of one entry; see the module. ``print`` shows it as ``config.pbtxt``.
 
-    _own = frozenset({"_read", "_write", "_name", "_text", "_generation", "_shown"})
+    What is written is checked first: an edit that makes Triton refuse the model is an InvalidInputError that names the
+    field, and nothing is written. Several edits that are right only together go into one :meth:`editing`.
+    """
+
+    _own = frozenset({"_read", "_write", "_name", "_text", "_generation", "_shown", "_held"})
 
     def __init__(self, name: str, read: Callable[[], ConfigText], write: Callable[[str], None]) -> None:
         self._name = name
         self._read = read
         self._write = write
         self._generation = 0
+        self._held = False
         self._text = read()
         self._shown = self._text.render()
 
     # -- edits with a name
 
     def add_instance_group(
-        self, count: int = 1, kind: str = "gpu", gpus: Sequence[int] | None = None, name: str | None = None
+        self,
+        count: int = 1,
+        kind: str = "gpu",
+        gpus: Sequence[int] | None = None,
+        name: str | None = None,
+        *,
+        profile: Sequence[str] = (),
+        passive: bool = False,
+        host_policy: str = "",
+        rate_limiter: RateLimiter | None = None,
     ) -> Any:
         """Run ``count`` instances on each device: on every GPU, or on those in ``gpus``; or ``kind="cpu"``."""
-        group = model_config_pb2.ModelInstanceGroup(
-            count=_count(count), kind=_kind(kind), gpus=gpus or (), name=name or ""
-        )
-        self._text.message.instance_group.append(group)
-        self.commit()
-        return self.instance_group[-1]
+        group = {"count": _count(count), "kind": _kind(kind), "gpus": gpus or (), "name": name or ""}
+        group |= {
+            "profile": profile,
+            "passive": passive,
+            "host_policy": host_policy,
+            "rate_limiter": rate_limiter or None,
+        }
+        return self._add("instance_group", [group])[-1]
 
     def scale_instance_group(self, count: int, group: int = 0) -> Any:
         """Set the instances per device of the ``group``-th instance group."""
@@ -140,6 +160,39 @@ class Config:
         )
         self.commit()
         return self.ensemble_scheduling.step[-1]
+
+    def _set(self, field: str, value: Any, *, effective: bool = False) -> Any:
+        with self.one_edit(field, effective=effective):
+            part = model_config_pb2.ModelConfig(**{field: value})
+            self._text.message.ClearField(field)
+            self._text.message.MergeFrom(part)
+        return getattr(self, field)
+
+    def _add(self, field: str, value: Any) -> Any:
+        with self.one_edit(field):
+            self._text.message.MergeFrom(model_config_pb2.ModelConfig(**{field: value}))
+        return getattr(self, field)
+
+    def set(self, settings: Mapping[str, str], *, dry_run: bool = False) -> str:
+        """Set fields by their paths, all at once, and return the text that is, or would be, in the file.
+
+        ``{"dynamic_batching.max_queue_delay_microseconds": "100", "instance_group[0].gpus": "0, 1"}``: values are in
+        Triton's text form, and an empty one clears the field; see :func:`~gravswell.quiver.fieldpaths.set_field`.
+        """
+        proposed = ConfigText(self._shown, where=self.where)
+        for path, text in settings.items():
+            set_field(proposed.message, path, text)
+        return self.replace(proposed.render(), dry_run=dry_run)
+
+    def replace(self, text: str, *, dry_run: bool = False) -> str:
+        """Put ``text`` in place of the whole file, checked as any edit is, and return it."""
+        proposed = ConfigText(text, where=self.where)
+        self._check_name(proposed.message)
+        refuse_new(self._text.message, proposed.message, self.where)
+        if not dry_run and text != self._shown:
+            self._write(text)
+            self._take(proposed)
+        return text
 
     # -- every field of the message
 
@@ -192,12 +245,53 @@ class Config:
         if text.render() != self._shown:
             self._take(text)
 
-    def commit(self) -> None:
-        """Write what was edited; on any failure the object is again what the file says."""
+    @contextmanager
+    def editing(self) -> Iterator["Config"]:
+        """Several edits as one: checked together and written once, at the end; none of them if anything fails."""
+        if self._held:
+            raise InvalidInputError(f"{self.where} is being edited already: put all of it into one editing()")
+        self._held = True
         try:
-            self._check_name()
+            yield self
+        except BaseException:
+            self._held = False
+            self._take(self._read())
+            raise
+        self._held = False
+        self.commit()
+
+    @contextmanager
+    def one_edit(self, field: str = "", *, effective: bool = False) -> Iterator[None]:
+        """What is done inside is one edit, of that ``field`` if it has a name, and is written at the end.
+
+        What protobuf says of a value that cannot be is InvalidInputError, and so is a way of scheduling that would
+        silently take the place of another: a model has one.
+        """
+        before = self._text.message.WhichOneof("scheduling_choice")
+        try:
+            yield
+            now = self._text.message.WhichOneof("scheduling_choice")
+            if before is not None and now not in (None, before):
+                raise InvalidInputError(
+                    f"{self.where}: {now} would take the place of {before}, for a model has one of them: first "
+                    f"config.ClearField({before!r})"
+                )
+        except (TypeError, ValueError) as error:
+            self._take(self._read())
+            if isinstance(error, InvalidInputError):
+                raise
+            raise InvalidInputError(f"{self.where}: {field or 'the value'}: {error}") from error
+        self.commit(effective=effective)
+
+    def commit(self, *, effective: bool = False) -> None:
+        """Check and write what was edited; on any failure the object is again what the file says."""
+        if self._held:
+            return
+        try:
+            self._check_name(self._text.message)
             shown = self._text.render()
             if shown != self._shown:
+                self._text.check(effective=effective)
                 self._write(shown)
         except BaseException:
             self._take(self._read())
@@ -206,8 +300,8 @@ class Config:
             self._text = self._text.rewritten(shown)
             self._shown = shown
 
-    def _check_name(self) -> None:
-        if self._text.message.name != self._name:
+    def _check_name(self, message: Any) -> None:
+        if message.name != self._name:
             raise InvalidInputError(
                 f"the name in {self.where} is the folder's, {self._name!r}: add an entry to have another one"
             )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from gravswell import __version__
 from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, VerificationError
+from gravswell.quiver.checks import refuse
 from gravswell.quiver.config import ConfigText
 from gravswell.quiver.layout import config_key, parse_version, version_folder
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Manifest, Signature
@@ -185,6 +186,7 @@ class Publication:
                 f"export it again, with its shapes"
             )
         describe(stored.config.message, built.signature, batchable=built.proof.batchable)
+        refuse(stored.config.message, stored.config.where)
         taken, highest = self._reader.numbers(self._entry), self._highest()
         state, _ = self._reader.state(self._entry)  # after the look: a removal writes the state first
         free = max(state.next_version, highest + 1)
@@ -269,6 +271,7 @@ class Publication:
                     f"(add(…, force=True))"
                 )
             message.max_batch_size = wanted
+        refuse(message, stored.config.where)
         return stored
 
     def _stated(self, config: ConfigText) -> Signature | None:

@@ -17,7 +17,8 @@ def check(config: Any, place: str) -> Iterator[Finding]:
         return
     if config.HasField("ensemble_scheduling") and (config.platform != "ensemble" or config.backend):
         fact = f"platform is {config.platform!r}, and backend {config.backend!r}"
-        yield rules.ENSEMBLE_PLATFORM.at(place, fact, "backend" if config.backend else "platform")
+        field = "backend" if config.backend else "platform"
+        yield rules.ENSEMBLE_PLATFORM.at(place, fact, field, unfinished=True)
     if config.instance_group:
         yield rules.ENSEMBLE_INSTANCES.at(place, "an ensemble has an instance_group", "instance_group")
     for section, there in (

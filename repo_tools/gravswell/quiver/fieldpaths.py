@@ -1,0 +1,202 @@
+"""Fields of a configuration by their paths: ``dynamic_batching.max_queue_delay_microseconds``, ``input[0].dims``.
+
+A path goes through messages by dots, into lists and maps by brackets: ``parameters[key].string_value``. The index one
+past the end of a list appends to it.
+"""
+
+import json
+import re
+from typing import Any
+
+from google.protobuf import text_format
+from google.protobuf.descriptor import FieldDescriptor
+
+from gravswell.errors import InvalidInputError
+from gravswell.quiver.config import ModelConfig
+
+_PART = re.compile(r"(?P<name>[a-z_0-9]+)(?:\[(?P<key>[^\]]*)\])?")
+
+
+def field_names(path: str) -> list[str]:
+    """The paths that complete ``path``, as far as its last dot says where they are, for a shell."""
+    parent, dot, begun = path.rpartition(".")
+    descriptor = ModelConfig.DESCRIPTOR
+    for name, _ in _parts(parent) if parent else ():
+        field = descriptor.fields_by_name.get(name)
+        inner = None if field is None else _value_of(field).message_type
+        if inner is None:
+            return []
+        descriptor = inner
+    return sorted(f"{parent}{dot}{name}" for name in descriptor.fields_by_name if name.startswith(begun))
+
+
+def set_field(config: Any, path: str, text: str) -> None:
+    """Set the field at ``path`` in the message ``config`` to what ``text`` says in Triton's text form.
+
+    A plain word does for text; a list takes its values with commas, a message ``{ … }``; an empty text clears the
+    field.
+    InvalidInputError names the path where there is no such field, and what it takes where ``text`` is none of it.
+    """
+    *inner, (last, key) = _parts(path)
+    message = config
+    done = ""
+    for name, index in inner:
+        field = _field(message, name, path, done)
+        done = f"{done}.{name}".lstrip(".")
+        if _value_of(field).message_type is None:
+            raise InvalidInputError(f"{path}: {done} is a value, and has no fields")
+        message = _inside(message, field, index, path)
+    field = _field(message, last, path, done)
+    if key is not None:
+        _set_item(message, field, key, text, path)
+        return
+    try:
+        value = _parsed(message, field, text)
+    except text_format.ParseError as error:
+        raise _no_value(path, field, text) from error
+    message.ClearField(field.name)
+    message.MergeFrom(value)
+
+
+def _parts(path: str) -> list[tuple[str, str | None]]:
+    parts = []
+    position = 0
+    while True:
+        match = _PART.match(path, position)
+        if match is None:
+            raise InvalidInputError(f"{path!r} is no path of a field: write one as dynamic_batching.preserve_ordering")
+        parts.append((match["name"], match["key"]))
+        position = match.end()
+        if position == len(path):
+            return parts
+        if path[position] != ".":
+            raise InvalidInputError(f"{path!r} is no path of a field: {path[position:]!r} does not go on from there")
+        position += 1
+
+
+def _field(message: Any, name: str, path: str, done: str) -> Any:
+    field = message.DESCRIPTOR.fields_by_name.get(name)
+    if field is None:
+        known = ", ".join(sorted(message.DESCRIPTOR.fields_by_name))
+        raise InvalidInputError(f"{path}: {done or 'the configuration'} has no field {name!r}; it has {known}")
+    return field
+
+
+def _several(field: Any) -> bool:
+    if hasattr(field, "is_repeated"):  # from protobuf 6.31 on, where label is deprecated
+        return bool(field.is_repeated)
+    return bool(field.label == FieldDescriptor.LABEL_REPEATED)
+
+
+def _is_map(field: Any) -> bool:
+    return bool(field.message_type is not None and field.message_type.GetOptions().map_entry)
+
+
+def _value_of(field: Any) -> Any:
+    """The field itself, or of a map the values."""
+    return field.message_type.fields_by_name["value"] if _is_map(field) else field
+
+
+def _inside(message: Any, field: Any, index: str | None, path: str) -> Any:
+    """The message at a field, made where it is not there."""
+    part = getattr(message, field.name)
+    if not _several(field):
+        if index is not None:
+            raise InvalidInputError(f"{path}: {field.name} is one, and takes no [{index}]")
+        part.SetInParent()
+        return part
+    if index is None:
+        raise InvalidInputError(f"{path}: {field.name} is several: say which, as {field.name}[{_example(field)}]")
+    if _is_map(field):
+        return part[_key(field, index, path)]
+    at = _index(part, index, path)
+    return part.add() if at == len(part) else part[at]
+
+
+def _set_item(message: Any, field: Any, key: str, text: str, path: str) -> None:
+    if not _several(field):
+        raise InvalidInputError(f"{path}: {field.name} is one, and takes no [{key}]")
+    part = getattr(message, field.name)
+    if _is_map(field):
+        at: Any = _key(field, key, path)
+        if not text:
+            part.pop(at, None)
+            return
+        entry = field.message_type._concrete_class(key=at)
+    else:
+        at = _index(part, key, path)
+        if not text:
+            del part[at : at + 1]
+            return
+        entry = type(message)()
+    try:
+        made = _parsed(entry, _value_of(field) if _is_map(field) else field, text)
+    except text_format.ParseError as error:
+        raise _no_value(path, _value_of(field), text) from error
+    if _is_map(field):
+        made.key = at
+        if _value_of(field).message_type is None:
+            part[at] = made.value
+        else:
+            part[at].CopyFrom(made.value)
+        return
+    (value,) = getattr(made, field.name)
+    rest = list(part)
+    rest[at : at + 1] = [value]
+    message.ClearField(field.name)
+    getattr(message, field.name).extend(rest)
+
+
+def _parsed(message: Any, field: Any, text: str) -> Any:
+    """A message like ``message`` with that field alone, from its text. ParseError where that is none."""
+    made = type(message)()
+    return text_format.Parse(f"{field.name}: {_form(field, text)}", made) if text else made
+
+
+def _form(field: Any, text: str) -> str:
+    """What ``text`` means, in protobuf's text form: plain words are put in quotes, and what has commas in brackets."""
+    if text.startswith(("[", "{")):
+        return text
+    texts = [part.strip() for part in text.split(",")] if _several(field) else [text]
+    if field.type == FieldDescriptor.TYPE_STRING:
+        texts = [part if part[:1] in ("'", '"') else json.dumps(part, ensure_ascii=False) for part in texts]
+    return f"[{', '.join(texts)}]" if _several(field) else texts[0]
+
+
+def _key(field: Any, text: str, path: str) -> Any:
+    if field.message_type.fields_by_name["key"].type == FieldDescriptor.TYPE_STRING:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidInputError(f"{path}: the keys of {field.name} are whole numbers, not {text!r}") from None
+
+
+def _index(part: Any, text: str, path: str) -> int:
+    if not text.isdecimal() or int(text) > len(part):
+        raise InvalidInputError(f"{path}: there are {len(part)}: write an index from 0 to {len(part)}, which appends")
+    return int(text)
+
+
+def _example(field: Any) -> str:
+    return "KEY" if _is_map(field) else "0"
+
+
+def _no_value(path: str, field: Any, text: str) -> InvalidInputError:
+    if field.enum_type is not None:
+        kind = f"one of {', '.join(field.enum_type.values_by_name)}"
+    elif field.message_type is not None:
+        names = ", ".join(sorted(field.message_type.fields_by_name))
+        kind = f"{{ … }} with {names}" if names else "{}"
+    else:
+        kind = {"BOOL": "true or false", "STRING": "text", "FLOAT": "a number", "DOUBLE": "a number"}.get(
+            _TYPES.get(field.type, ""), "a whole number"
+        )
+    many = ", several with commas" if _several(field) else ""
+    return InvalidInputError(f"{path} takes {kind}{many}, not {text!r}")
+
+
+_TYPES = {
+    getattr(FieldDescriptor, name): name.removeprefix("TYPE_")
+    for name in ("TYPE_BOOL", "TYPE_STRING", "TYPE_FLOAT", "TYPE_DOUBLE")
+}
