@@ -107,6 +107,7 @@ def measure(rows: int, instances: list[int], servers: list[int], users: list[int
     """Rows/s of each way, and its ratio to the naive loop."""
     ensure_triton()
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # as an instance of the server has
     model = MLP(INPUT_SIZE, HIDDEN_SIZES).eval()
     dataset = np.random.default_rng(0).normal(size=(rows, INPUT_SIZE)).astype(np.float32)
     with torch.no_grad():

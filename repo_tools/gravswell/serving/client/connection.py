@@ -11,6 +11,8 @@ import httptools
 
 RECEIVE_BYTES = 1 << 18
 
+_JSON_SIZE = b"inference-header-content-length"
+
 JOINED = 1 << 16
 """Bytes up to which head and payload are put together for one system call; beyond, copying costs more than a call."""
 
@@ -109,7 +111,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Only one header matters here."""
-        if name.lower() == b"inference-header-content-length":
+        if len(name) == len(_JSON_SIZE) and name.lower() == _JSON_SIZE:
             self._json_size = int(value)
 
     def on_body(self, body: bytes) -> None:

@@ -138,7 +138,8 @@ class Run:
             task.add_done_callback(self._opened)
         else:
             self._ask(connection, request, replica, now)
-        self.most_outstanding = max(self.most_outstanding, len(self._busy) + len(self._opening))
+        outstanding = len(self._busy) + len(self._opening)
+        self.most_outstanding = max(self.most_outstanding, outstanding)
 
     def _ask(self, connection: Connection, request: Request, replica: Replica, now: float) -> None:
         prolog = self._prologs.get(replica)
