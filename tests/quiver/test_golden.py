@@ -1,5 +1,6 @@
 import math
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -190,3 +191,28 @@ def test_differences_beyond_the_largest_number_are_that_number() -> None:
     """Of the smallest float64 numbers, any difference is infinitely many times the value."""
     (error,) = compare({"y": np.array([5e-324])}, {"y": np.array([1e-9])}).values()
     assert error.max_rel == sys.float_info.max
+
+
+def test_a_large_output_is_compared_a_piece_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is in each of the pieces counts; the comparison takes a part of what the output does."""
+    monkeypatch.setattr(golden, "_PIECE", 1 << 14)
+    rows = 1 << 18
+    expected = np.tile(np.float32([1.0, -2.0, np.nan]), (rows, 1))
+    got = expected.copy()
+    got[0, 0] += 0.5
+    got[-1, 1] -= 0.25
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            VerificationError, match=rf"2 of {2 * (3 << 20)} values differ, by up to 0\.5 \(0\.5 relative"
+        ):
+            compare(_one(expected), _one(got))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * expected.nbytes
+    got = expected.copy()
+    got[-1, 2] = 0.0
+    with pytest.raises(VerificationError, match="NaN"):
+        compare(_one(expected), _one(got))
+    assert compare(_one(expected[::-1, ::-1]), _one(expected[::-1, ::-1]))["y"].max_abs == 0.0

@@ -29,6 +29,9 @@ MAX_BYTES = 256 << 20
 ROUNDINGS = 32
 """Steps of the type that a long computation may be off by: about what a thousand independent roundings add up to."""
 
+_PIECE = 1 << 20
+"""Values that are compared at a time: in double precision, an output has no room for all that is made of it."""
+
 _UNSCALED: Array = np.ones(())
 
 # what reading a damaged or crafted archive raises; a header may state a shape that no machine holds
@@ -98,9 +101,10 @@ def column_scales(outputs: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
             continue
         sizes = zip(*(array.shape for array in arrays), strict=True)
         axes = tuple(axis for axis, size in enumerate(sizes) if axis == 0 or len(set(size)) > 1)
-        magnitudes = [np.where(np.isfinite(array), np.abs(array.astype(np.float64)), 0.0) for array in arrays]
-        columns = [magnitude.max(axis=axes, keepdims=True, initial=0.0) for magnitude in magnitudes]
-        scales[name] = np.maximum.reduce(columns)
+        columns = [  # one batch after the other: the logits of a language model are a large part of it
+            np.abs(array).max(axis=axes, keepdims=True, initial=0.0, where=np.isfinite(array)) for array in arrays
+        ]
+        scales[name] = np.maximum.reduce(columns).astype(np.float64)
     return scales
 
 
@@ -170,27 +174,33 @@ def _compare(
 
 
 def _compare_floats(name: str, expected: Array, got: Array, *, rtol: float, atol: float, scale: Array) -> OutputError:
-    e, g = expected.astype(np.float64), got.astype(np.float64)
-    finite = np.isfinite(e)
-    if not np.array_equal(np.where(finite, 0.0, e), np.where(np.isfinite(g), 0.0, g), equal_nan=True):
-        raise VerificationError(f"output {name}: NaN or infinite values stand in other places than expected")
-    scale = np.maximum(1.0, np.broadcast_to(scale, e.shape)[finite])
-    e, g = e[finite], g[finite]
-    if not e.size:
-        return OutputError(max_abs=0.0, max_rel=0.0)
-    with np.errstate(over="ignore"):  # of values near the ends of float64
-        difference, magnitude = np.abs(g - e), np.abs(e)
-        relative = np.divide(difference, magnitude, out=np.zeros_like(difference), where=magnitude > 0)
-    error = OutputError(max_abs=_finite(difference.max()), max_rel=_finite(relative.max()))
-    rounding = np.maximum(ROUNDINGS * float(np.finfo(expected.dtype).eps) * scale, magnitude / 2)
-    allowed = np.maximum(atol, np.minimum(atol * scale, rounding)) + rtol * magnitude
-    wrong = int((difference > allowed).sum())
+    steps = ROUNDINGS * float(np.finfo(expected.dtype).eps)
+    max_abs, max_rel, wrong = 0.0, 0.0, 0
+    pieces = np.nditer(
+        [expected, got, np.broadcast_to(scale, expected.shape)],
+        flags=["buffered", "external_loop", "zerosize_ok"],
+        op_dtypes=[np.float64] * 3,
+        buffersize=_PIECE,
+    )
+    for e, g, s in pieces:
+        finite = np.isfinite(e)
+        if not np.array_equal(np.where(finite, 0.0, e), np.where(np.isfinite(g), 0.0, g), equal_nan=True):
+            raise VerificationError(f"output {name}: NaN or infinite values stand in other places than expected")
+        magnitude, scales = np.abs(e[finite]), np.maximum(1.0, s[finite])
+        with np.errstate(over="ignore"):  # of values near the ends of float64
+            difference = np.abs(g[finite] - e[finite])
+            relative = np.divide(difference, magnitude, out=np.zeros_like(difference), where=magnitude > 0)
+        max_abs = max(max_abs, _finite(difference.max(initial=0.0)))
+        max_rel = max(max_rel, _finite(relative.max(initial=0.0)))
+        rounding = np.maximum(steps * scales, magnitude / 2)
+        allowed = np.maximum(atol, np.minimum(atol * scales, rounding)) + rtol * magnitude
+        wrong += int((difference > allowed).sum())
     if wrong:
         raise VerificationError(
-            f"output {name}: {wrong} of {expected.size} values differ, by up to {error.max_abs:.3g} "
-            f"({error.max_rel:.3g} relative; rtol={rtol:g}, atol={atol:g})"
+            f"output {name}: {wrong} of {np.isfinite(expected).sum()} values differ, by up to {max_abs:.3g} "
+            f"({max_rel:.3g} relative; rtol={rtol:g}, atol={atol:g})"
         )
-    return error
+    return OutputError(max_abs=max_abs, max_rel=max_rel)
 
 
 def _finite(value: Any) -> float:

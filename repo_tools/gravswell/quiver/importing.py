@@ -22,12 +22,12 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.quiver.checks.backends import PLATFORMS
 from gravswell.quiver.config import ConfigText
 from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.entry import Entry
 from gravswell.quiver.fetching import copy_version
 from gravswell.quiver.layout import check_name, config_key, version_folder
-from gravswell.quiver.lint.facts import PLATFORMS
 from gravswell.quiver.manifest import MODEL_FILE
 from gravswell.quiver.platform import Platform
 from gravswell.quiver.reader import RepositoryReader
