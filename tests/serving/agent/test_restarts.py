@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -118,6 +119,35 @@ async def test_a_triton_that_restarts_is_filled_again(agent: MakeAgent, reposito
                 await until(
                     lambda: running.report_of("scale").state is ModelState.FAILED, "the broken one is still told"
                 )
+
+
+async def test_a_version_that_cannot_be_fetched_yet_holds_up_nobody_who_has_an_earlier_one(
+    agent: MakeAgent, repository, models, monkeypatch
+):
+    """Agent and Triton restart while the repository neither answers nor refuses."""
+    first, second = publish(repository, "scale", 1, 1.0), publish(repository, "scale", 2, 2.0)
+    with start_triton(models) as old:
+        async with agent(triton_http=old.http_address, triton_grpc=old.grpc_address) as running:
+            running.desire(model(1, first))
+            await running.serves("scale", 1)
+        running.desire(model(2, second))
+    answers, fetch = threading.Event(), steps.supply.fetch
+
+    def waiting(*given: object, **named: object) -> None:
+        answers.wait(60)
+        fetch(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(steps.supply, "fetch", waiting)
+    with start_triton(models) as new:
+        async with agent(triton_http=new.http_address, triton_grpc=new.grpc_address) as again:
+            again.revision = running.revision
+            await until(lambda: again.ledger.ready, "the earlier version serves again")
+            assert answer(new) == 1.0
+            await until(lambda: again.report_of("scale").state is ModelState.DOWNLOADING, "the wanted one is fetched")
+            assert again.ledger.ready
+            answers.set()
+            await again.serves("scale", 2)
+            assert answer(new) == 2.0
 
 
 @pytest.mark.parametrize("instances", [1, 2], ids=["the only process", "one of two"])

@@ -149,11 +149,17 @@ class Ledger:
         """Something that is no fault of the model holds it up."""
         self._set(work, ModelState.WAITING, reason, message)
 
+    def answers(self, work: Work) -> None:
+        """An earlier version of the model answers rightly, so the pod's readiness does not wait for the wanted one.
+
+        That may have to be fetched first, from a repository that is slow or away.
+        """
+        self._attempted(work)
+
     def overdue(self, work: Work) -> None:
         """The model takes so long that the pod's readiness shall not wait for it."""
         log.warning("%s: version %s: Triton is long at it; others go on", work.model.name, work.model.version)
-        work.attempted = True
-        self._latch()
+        self._attempted(work)
 
     def fail(self, work: Work, reason: Reason, message: str) -> None:
         """The model failed and is tried again, later each time."""
@@ -168,6 +174,10 @@ class Ledger:
         if (work.state, work.reason, work.message) != (state, reason, message):
             work.state, work.reason, work.message = state, reason, message
             self.changed()
+        self._latch()
+
+    def _attempted(self, work: Work) -> None:
+        work.attempted = True
         self._latch()
 
     def _latch(self) -> None:

@@ -189,6 +189,8 @@ class Worker:
             log.warning("%s: %s", work.model.name, failure)  # its successor is on the way
             return
         serving.proven = True
+        if not self._ledger.is_loaded(work.model):
+            self._ledger.answers(work)
         self._ledger.changed()
 
     async def _look_after(self, work: Work, serving: Serving) -> None:
