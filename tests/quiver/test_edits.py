@@ -72,6 +72,7 @@ def _refuses(config: Any, root: Path, edit: Callable[[Any], Any], fact: str) -> 
         (lambda c: c.set_parameters({"intra_op_thread_count": "many"}), r"parameters\[intra_op_thread_count\]"),
         (lambda c: c.set_version_policy(num_versions=1, versions=[2]), "num_versions or versions"),
         (lambda c: setattr(c, "max_batch_size", -1), "max_batch_size: "),
+        (lambda c: setattr(c.input[0], "data_type", "FP32"), "data_type is one of TYPE_INVALID, TYPE_BOOL"),
         (lambda c: setattr(c, "max_batch_size", "8"), "max_batch_size: "),
         (lambda c: setattr(c.optimization.graph, "level", 2**40), "level: "),
     ],
@@ -137,7 +138,7 @@ def test_parts_may_be_added_one_by_one(batched: qv.Entry) -> None:
     sample = batched.config.model_warmup.add()
     sample.name = "first"
     sample.batch_size = 1
-    sample.inputs["x"].data_type = 11
+    sample.inputs["x"].data_type = "TYPE_FP32"
     sample.inputs["x"].dims.append(4)
     sample.inputs["x"].zero_data = True
     assert batched.config.model_warmup[0].inputs["x"].zero_data

@@ -43,7 +43,14 @@ def lint(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     data = [
-        {"rule": f.rule.id, "severity": f.severity, "place": f.place, "fact": f.fact, "way_out": f.rule.way_out}
+        {
+            "rule": f.rule.id,
+            "severity": f.severity,
+            "place": f.place,
+            "field": f.field,
+            "fact": f.fact,
+            "way_out": f.rule.way_out,
+        }
         for f in findings
     ]
 

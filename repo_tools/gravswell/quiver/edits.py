@@ -202,6 +202,18 @@ class Edits(ABC):
         return self._add("metric_tags", dict(tags))
 
 
+def number_named(message: Any, field: str, value: Any) -> Any:
+    """The number of a named value, where ``field`` takes such: ``KIND_CPU``, ``TYPE_FP32``. Anything else as it is."""
+    descriptor = getattr(message, "DESCRIPTOR", None)
+    known = descriptor.fields_by_name.get(field) if descriptor is not None else None
+    if known is None or known.enum_type is None or not isinstance(value, str):
+        return value
+    names = known.enum_type.values_by_name
+    if value not in names:
+        raise InvalidInputError(f"{field} is one of {', '.join(names)}, not {value!r}")
+    return names[value].number
+
+
 _PLAIN = ("priority", "cuda", "gather_kernel_buffer_threshold", "eager_batching")
 
 

@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2
 from gravswell.errors import ConflictError, InvalidInputError
 from gravswell.quiver.checks import refuse_new
 from gravswell.quiver.config import ConfigText
-from gravswell.quiver.edits import Edits, RateLimiter
+from gravswell.quiver.edits import Edits, RateLimiter, number_named
 from gravswell.quiver.fieldpaths import set_field
 from gravswell.quiver.signature import Shape, add_tensor
 
@@ -35,7 +35,7 @@ class Live:
         return self._method(value) if callable(value) and not _is_part(value) else self._owner.wrap(value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._edit(lambda: setattr(self._target, name, unwrap(value)), name)
+        self._edit(lambda: setattr(self._target, name, number_named(self._target, name, unwrap(value))), name)
 
     def __getitem__(self, key: Any) -> Any:
         return self._owner.wrap(self._target[key])
