@@ -20,6 +20,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from gravswell import quiver as qv
+from gravswell.errors import VerificationError
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.triton import EmbeddedTriton
 from gravswell.serving.verification import verify_served
@@ -74,6 +75,15 @@ def test_two_classes_and_float64(entry: qv.Entry, framework: str) -> None:
     entry.export_version(model, input_types={"x": "float64"})
     wide = {**BINARY, "probabilities": ("TYPE_FP64", (-1, 2))}
     assert {n: (r.data_type, r.dims) for n, r in entry.outputs.items()} == wide
+
+
+def test_scaled_rows_that_lie_on_thresholds(entry: qv.Entry) -> None:
+    """XGBoost's thresholds are values that it was trained on."""
+    x = WHOLE.astype(np.float32) + 7
+    model = make_pipeline(StandardScaler(), xgb.XGBRegressor(n_estimators=60, n_jobs=1)).fit(x, Y)
+    with pytest.raises(VerificationError, match=r"on a threshold of the XGBRegressor .*: take float64, input_types="):
+        entry.export_version(model, sample_inputs={"x": x})
+    entry.export_version(model, sample_inputs={"x": x}, input_types={"x": "float64"})
 
 
 def test_inside_a_regressor(entry: qv.Entry, framework: str) -> None:

@@ -1,6 +1,5 @@
 """A fitted scikit-learn estimator or pipeline, converted by skl2onnx."""
 
-import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -33,7 +32,8 @@ from gravswell.quiver.exporters.sklearn_frame import (
     text_options,
     vectorizers,
 )
-from gravswell.quiver.exporters.sklearn_scale import coarse_range, first_step, own_batches
+from gravswell.quiver.exporters.sklearn_rounding import too_coarse, width_of_answers
+from gravswell.quiver.exporters.sklearn_scale import first_step, last_step, own_batches
 from gravswell.quiver.exporters.sklearn_voting import convertible, shares
 from gravswell.quiver.golden import Array
 
@@ -142,9 +142,10 @@ class SklearnExporter(Exporter):
                     exporter=f"skl2onnx {skl2onnx.__version__}",
                     framework=f"scikit-learn {sklearn.__version__}",
                     reference=lambda inputs: _named(answer(inputs), own, proto),
+                    computes_in=width_of_answers(proto),
                 )
         except VerificationError as error:
-            raise VerificationError(f"{error}{_too_coarse(model, specs)}") from None
+            raise VerificationError(f"{error}{too_coarse(model, specs)}") from None
 
     @contextmanager
     def answering(self, request: ExportRequest) -> Iterator[Callable[[Inputs], Any]]:
@@ -162,26 +163,6 @@ class SklearnExporter(Exporter):
             return lambda output: _own_answer(model, output, x)
 
         yield answer
-
-
-def _too_coarse(model: Any, specs: tuple[InputSpec, ...]) -> str:
-    """The end of a message, where float32 may be why the graph answers otherwise: it tells timestamps badly apart."""
-    names = [spec.name for spec in specs if spec.data_type == "TYPE_FP32"]
-    fitted = fitted_columns(model) or [] if takes_columns(model, [spec.name for spec in specs]) else None
-    if fitted is not None:
-        columns = {fitted.index(name): repr(name) for name in names}
-    else:
-        columns = {k: f"{k} of {name}" for name in names for k in range(specs[0].shape[1] or 0)}
-    coarse = coarse_range(model, list(columns))
-    if coarse is None:
-        return ""
-    column, low, high, apart = coarse
-    types = ", ".join(f'"{name}": "float64"' for name in names)
-    flags = " ".join(f"--input-type {shlex.quote(f'{name}=float64')}" for name in names)
-    return (
-        f". Column {columns[column]} was fitted on about {low:.10g} to {high:.10g}, where float32 numbers are "
-        f"{apart:.3g} apart: take float64, input_types={{{types}}} ({flags}), or subtract an offset before fitting"
-    )
 
 
 def _takes_texts(model: Any) -> bool:
@@ -267,20 +248,13 @@ def _convert(model: Any, initial_types: list[tuple[str, Any]], opset: dict[str, 
 
     trees_sklearn.register()
     common: dict[int, dict[str, Any]] = {id(step): text_options(step) for step in vectorizers(model)}
-    classifier = _last_step(model)
+    classifier = last_step(model)
     if hasattr(classifier, "classes_"):
         for own in _options(classifier):
             options = {**common, id(classifier): own}
             with suppress(NameError):  # how skl2onnx says that it knows no such option for this classifier
                 return skl2onnx.to_onnx(model, initial_types=initial_types, options=options, target_opset=opset)
     return skl2onnx.to_onnx(model, initial_types=initial_types, options=common or None, target_opset=opset)
-
-
-def _last_step(model: Any) -> Any:
-    """What gives the answer: skl2onnx wants the options of a pipeline's classifier on the classifier."""
-    while hasattr(model, "steps") and model.steps[-1][1] not in (None, "passthrough"):
-        model = model.steps[-1][1]
-    return model
 
 
 def _options(classifier: Any) -> tuple[dict[str, bool], ...]:

@@ -63,6 +63,13 @@ def first_step(model: Any) -> Any:
         model = next((step for step in steps if not hasattr(step, "statistics_")), steps[0])
 
 
+def last_step(model: Any) -> Any:
+    """What gives the answer, through pipelines."""
+    while hasattr(model, "steps") and model.steps[-1][1] not in (None, "passthrough"):
+        model = model.steps[-1][1]
+    return model
+
+
 def works(step: Any) -> bool:
     """Whether a step is an estimator: not dropped, not passed through."""
     return step is not None and not isinstance(step, str)
