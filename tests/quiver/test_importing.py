@@ -115,6 +115,14 @@ def test_sizes_of_one_s_own(theirs: Path, ours: Path, write: Write) -> None:
     assert RepositoryReader(ours).manifest("m", 1)[0].verification.shapes[0] == {"x": (7, 4)}
 
 
+def test_for_an_older_server(theirs: Path, ours: Path, write: Write, affine: Affine) -> None:
+    write("m", None, {1: affine(opset=18)})
+    assert import_repository(theirs, ours, target="22.05")[0].result == "imported"
+    assert onnx.load(ours / "m/1/model.onnx").opset_import[0].version == 16
+    assert import_repository(theirs, ours, target="22.05")[0].result == "same"
+    assert import_repository(theirs, ours)[0].result == "failed", "another graph"
+
+
 def test_another_model_with_the_same_graph_is_not_the_same(
     theirs: Path, ours: Path, write: Write, affine: Affine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,10 @@ def import_repository(
             "Repeat it for several.",
         ),
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="TAG", help="The oldest Triton that is to run them, 20.11 or newer. Default: 24.08."),
+    ] = None,
     rtol: Annotated[float | None, typer.Option(min=0, help="Relative tolerance of the proofs.")] = None,
     atol: Annotated[float | None, typer.Option(min=0, help="Absolute tolerance of the proofs.")] = None,
     output: OutputOption = Output.TEXT,
@@ -54,6 +58,7 @@ def import_repository(
             entry or None,
             input_shapes=shapes,
             sample_inputs=samples,
+            target=target,
             rtol=rtol,
             atol=atol,
             on_version=lambda _: progress.update(task, completed=0, total=None),

@@ -34,6 +34,7 @@ from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.repository import ModelRepository
 from gravswell.quiver.request import Samples, Shapes
 from gravswell.quiver.stores import Progress, Store
+from gravswell.quiver.targets import DEFAULT_TARGET, Target, target_of
 from gravswell.quiver.transfer.moving import make_entry
 
 Result = Literal["imported", "same", "skipped", "failed"]
@@ -59,6 +60,7 @@ def import_repository(
     *,
     input_shapes: Mapping[str, Shapes] | None = None,
     sample_inputs: Mapping[str, Samples] | None = None,
+    target: str | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     on_version: Callable[[Imported], None] = lambda _: None,
@@ -75,6 +77,7 @@ def import_repository(
     :param input_shapes: for each entry, as of :meth:`~gravswell.quiver.entry.Entry.export_version`, of which these are
         all: sizes to prove it at.
     :param sample_inputs: for each entry, batches to prove it with in place of random ones.
+    :param target: tag of the oldest Triton that is to run them, as of an export.
     :param rtol: tolerances of every proof.
     :param on_version: called with each version as soon as it is known what became of it.
     :param on_stage: called with what is being done.
@@ -90,12 +93,15 @@ def import_repository(
     repository = ModelRepository(destination)
     if reader.url == repository.url:
         raise InvalidInputError(f"{source} is both source and destination: import into a repository of its own")
-    prove = partial(Entry.export_version, rtol=rtol, atol=atol, on_stage=on_stage, on_progress=on_progress)
+    oldest = DEFAULT_TARGET if target is None else target_of(target)
+    prove = partial(
+        Entry.export_version, target=target, rtol=rtol, atol=atol, on_stage=on_stage, on_progress=on_progress
+    )
     found: list[Imported] = []
     for name in names:
         on_stage(f"looking at {name}")
         given = partial(prove, input_shapes=shapes.get(name), sample_inputs=samples.get(name))
-        for version in _import(reader, name, repository, given, on_progress):
+        for version in _import(reader, name, repository, prove=given, target=oldest, progress=on_progress):
             found.append(version)
             on_version(version)
     return found
@@ -105,11 +111,13 @@ def _import(
     reader: RepositoryReader,
     name: str,
     repository: ModelRepository,
+    *,
     prove: Callable[..., str],
+    target: Target,
     progress: Progress | None,
 ) -> Iterator[Imported]:
     try:
-        model = _Model(reader, name)
+        model = _Model(reader, name, target)
     except GravswellError as error:
         yield Imported(name, 0, "failed", message=str(error), error=error)
     else:
@@ -119,8 +127,8 @@ def _import(
 class _Model:
     """An entry of the source, of which it is known that it can be imported."""
 
-    def __init__(self, reader: RepositoryReader, name: str) -> None:
-        self.reader, self.name = reader, check_name(name)
+    def __init__(self, reader: RepositoryReader, name: str, target: Target) -> None:
+        self.reader, self.name, self.target = reader, check_name(name), target
         self.config = ConfigText(reader.config(name) or "", where=reader.store.location(config_key(name)))
         self.file = self.config.message.default_model_filename or MODEL_FILE
         self._began = False
@@ -213,7 +221,9 @@ class _Model:
 
     def _require_same(self, entry: Entry, number: int, path: Path) -> None:
         published = entry.version(number).manifest.files
-        if {name: file.sha256 for name, file in published.items() if not name.startswith(".")} != _as_published(path):
+        if {name: file.sha256 for name, file in published.items() if not name.startswith(".")} != _as_published(
+            path, self.target
+        ):
             raise ConflictError(
                 f"{entry.version(number).location} is another model: import into another repository, or remove it there"
             )
@@ -224,11 +234,11 @@ def _local(store: Store, folder: str) -> Path | None:
     return Path(unquote(parts.path), folder) if parts.scheme == "file" else None
 
 
-def _as_published(path: Path) -> dict[str, str]:
-    """sha256 of each file that an export makes of the model."""
+def _as_published(path: Path, target: Target) -> dict[str, str]:
+    """sha256 of each file that an export for that target makes of the model."""
     from gravswell.quiver.exporters import files, graph  # noqa: PLC0415 - imports ONNX
 
-    proto, changed = graph.fit_for_serving(files.load(path))
+    proto, changed = graph.fit_for_serving(files.load(path), target)
     with tempfile.TemporaryDirectory(prefix="gravswell-import-") as temporary, refusals_told(Path(temporary)):
         files.write(proto, Path(temporary), path, changed=changed)
         hashes = {}
