@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gravswell.quiver.config import parse_config
-from gravswell.quiver.fieldpaths import field_names
+from gravswell.quiver.fieldpaths import completions
 
 from .conftest import Run
 
@@ -98,10 +98,11 @@ def test_an_editor_of_one_s_own(run: Run, repo: str, monkeypatch: pytest.MonkeyP
 
 
 def test_paths_of_fields_complete_themselves() -> None:
-    assert "dynamic_batching" in field_names("dyn")
-    assert field_names("dynamic_batching.pre") == [
-        "dynamic_batching.preferred_batch_size",
-        "dynamic_batching.preserve_ordering",
+    assert completions("dyn") == ["dynamic_batching."]
+    assert completions("dynamic_batching.pre") == [
+        "dynamic_batching.preferred_batch_size=",
+        "dynamic_batching.preserve_ordering=",
     ]
-    assert "parameters[k].string_value" in field_names("parameters[k].")
-    assert field_names("name.x") == []
+    assert completions("parameters[k].") == ["parameters[k].string_value="]
+    assert completions("instance_group[0].rate_limiter.r") == ["instance_group[0].rate_limiter.resources["]
+    assert completions("name.x") == []

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.syntax import Syntax
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit, stderr
@@ -24,10 +23,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change,
 
 def _complete(incomplete: str) -> list[str]:
     """Paths of fields, as Triton's own definition has them."""
-    from gravswell.quiver.fieldpaths import field_names  # noqa: PLC0415 - keeps --help fast, here and below
+    from gravswell.quiver.fieldpaths import completions  # noqa: PLC0415 - keeps --help fast, here and below
 
     try:
-        return [f"{path}=" for path in field_names(incomplete)] + [f"{path}." for path in field_names(incomplete)]
+        return completions(incomplete)
     except InvalidInputError:
         return []
 
@@ -100,6 +99,8 @@ def _config(repo: str, name: str) -> Any:
 
 
 def _report(name: str, before: str, after: str, *, written: bool, output: Output) -> None:
+    from rich.syntax import Syntax  # noqa: PLC0415 - brings every language that there is
+
     from gravswell.quiver.checks import Severity, findings  # noqa: PLC0415
     from gravswell.quiver.config import parse_config  # noqa: PLC0415
 

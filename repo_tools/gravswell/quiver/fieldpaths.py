@@ -17,8 +17,8 @@ from gravswell.quiver.config import ModelConfig
 _PART = re.compile(r"(?P<name>[a-z_0-9]+)(?:\[(?P<key>[^\]]*)\])?")
 
 
-def field_names(path: str) -> list[str]:
-    """The paths that complete ``path``, as far as its last dot says where they are, for a shell."""
+def completions(path: str) -> list[str]:
+    """What may stand there in place of the begun ``path``, for a shell: up to ``=``, or to where one is to go on."""
     parent, dot, begun = path.rpartition(".")
     descriptor = ModelConfig.DESCRIPTOR
     for name, _ in _parts(parent) if parent else ():
@@ -27,7 +27,14 @@ def field_names(path: str) -> list[str]:
         if inner is None:
             return []
         descriptor = inner
-    return sorted(f"{parent}{dot}{name}" for name in descriptor.fields_by_name if name.startswith(begun))
+    fields = descriptor.fields_by_name.items()
+    return sorted(f"{parent}{dot}{name}{_goes_on(field)}" for name, field in fields if name.startswith(begun))
+
+
+def _goes_on(field: Any) -> str:
+    if field.message_type is None:
+        return "="
+    return "[" if _several(field) else "."
 
 
 def set_field(config: Any, path: str, text: str) -> None:

@@ -228,8 +228,8 @@ CASES = {
         PLAIN + warmup(more='inputs { key: "q" value { data_type: TYPE_FP32 dims: 1 zero_data: true } }'),
         "warmup-input",
     ),
-    "warm-up-batch": Case(BATCHED + warmup(9, dims="[4]"), "warmup-batch"),
-    "warm-up-rows": Case(PLAIN + warmup(2), "warmup-batch"),
+    "warm-up-batch": Case(BATCHED + warmup(9, dims="[4]"), "warmup-batch", asked=False),  # on a server of its own
+    "warm-up-rows": Case(PLAIN + warmup(2), "warmup-batch", asked=False),
     "warm-up-never": Case(PLAIN + warmup(0, dims="[7]"), "warmup-skipped"),
     "priority-beyond": Case(BATCHED + "dynamic_batching { priority_levels: 2 default_priority_level: 1 "
         "priority_queue_policy { key: 3 value { max_queue_size: 1 } } }", "priority-policy"),
@@ -245,6 +245,7 @@ CASES = {
         BATCHED + "sequence_batching { oldest { max_candidate_sequences: 4 preferred_batch_size: [9] } }",
         "preferred-size",
     ),
+    "two-schedulers": Case(BATCHED + "dynamic_batching {} sequence_batching {}", "config-unreadable"),
     "slots": Case(BATCHED + "sequence_batching { direct { minimum_slot_utilization: 1.5 } }", "slot-utilization"),
     "control-twice": Case(controls("s START int32_false_true: [0, 1]", "t START int32_false_true: [0, 1]"), CONTROL),
     "control-shared": Case(controls("s START int32_false_true: [0, 1]", "s END int32_false_true: [0, 1]"), CONTROL),

@@ -1,11 +1,12 @@
 """Every rule against the real Triton: what is called refused is refused there, and all else loads."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from gravswell import quiver as qv
-from gravswell.errors import NotFoundError
+from gravswell.errors import NotFoundError, UnavailableError
 from gravswell.quiver.lint import RULES, Severity, lint, target_of
 from gravswell.quiver.lint.document import markdown
 from gravswell.serving.triton import EmbeddedTriton
@@ -48,6 +49,16 @@ def test_findings_are_what_triton_does(name: str, repository: Path, states: dict
     refused = [finding for finding in found if finding.severity is Severity.REFUSED]
     if case.asked:
         assert (states.get(name) != {"READY"}) == bool(refused)
+
+
+def test_a_warm_up_beyond_the_batch_is_never_served(tmp_path: Path) -> None:
+    """Triton refuses the model, or dies of it: several requests of the sample fail at once."""
+    CASES["warm-up-batch"].write(tmp_path / "r/warm-up-batch")
+    with (
+        suppress(UnavailableError),
+        EmbeddedTriton(tmp_path / "r", model_control="explicit", extra_flags=["--model-control-mode=none"]) as server,
+    ):
+        assert [status.state for status in server.control.index()] != ["READY"]
 
 
 def test_every_rule_has_a_case(repository: Path) -> None:

@@ -7,7 +7,7 @@ from onnx import ModelProto, TensorProto, inliner, version_converter
 
 from gravswell.errors import ExportError
 from gravswell.quiver.exporters.base import described
-from gravswell.quiver.targets import DEFAULT_TARGET, Target
+from gravswell.quiver.targets import Target
 
 _FUNCTIONS_SINCE = 8
 """The IR version from which on a graph may bring functions of its own."""
@@ -18,7 +18,7 @@ def default_opset(proto: ModelProto) -> int:
     return next((int(o.version) for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
-def fit_for_serving(proto: ModelProto, target: Target = DEFAULT_TARGET) -> tuple[ModelProto, bool]:
+def fit_for_serving(proto: ModelProto, target: Target) -> tuple[ModelProto, bool]:
     """The graph in an opset and IR version that ``target`` takes, and whether it was changed.
 
     The caller's object stays as it is. What comes out is to be proved: converters are known to err. ExportError, naming
