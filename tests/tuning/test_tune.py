@@ -66,7 +66,7 @@ def test_every_point_has_figures(tuned: Tuned) -> None:
     for m in report.measurements:
         assert m.failure is None
         assert m.requests > 0
-        assert m.rows_per_second == pytest.approx(m.requests * 8 / 0.2)
+        assert 0 < m.rows_per_second <= m.requests * 8 / 0.2 * 1.001
         assert 0 < m.p50_ms <= m.p95_ms <= m.p99_ms == m.latency_ms
         assert m.compute_ms > 0
         assert m.rows_per_run == pytest.approx(8)  # what the requests have, and all that max_batch_size allows

@@ -86,10 +86,9 @@ class Bench:
         )
         after = self._statistics()
         spent = {key: after[key] - before[key] for key in after}
-        count = len(load.latencies)
         return {
-            "requests": count,
-            "rows_per_second": count * point.rows / load.seconds,
+            "requests": load.answered,
+            "rows_per_second": load.answered * point.rows / load.seconds,
             "p50_ms": load.percentile(50) * 1e3,
             "p95_ms": load.percentile(95) * 1e3,
             "p99_ms": load.percentile(99) * 1e3,

@@ -27,9 +27,13 @@ RECEIVE_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the clients saw: the latency of each answer that came within ``seconds``, in seconds, unsorted."""
+    """What the clients saw."""
 
     latencies: NDArray[np.float64]
+    """Of every request that was sent within the measured time, in seconds, unsorted; also of those answered after it,
+    which are the slow ones."""
+    answered: int
+    """Answers that came within ``seconds``."""
     seconds: float
 
     def percentile(self, percent: float) -> float:
@@ -49,7 +53,7 @@ async def drive(address: str, request: bytes, *, concurrency: int, seconds: floa
     """Ask the Triton at ``address`` (``host:port`` of HTTP) for ``seconds``, after ``warm_up`` seconds of the same.
 
     Raises :class:`InvalidInputError` with Triton's words where it refuses the request, :class:`UnavailableError` where
-    it does not answer, or not once in the measured time.
+    it does not answer. Each client asks once at least, however slow the model is.
     """
     host, port = addresses.split(address)
     loop = asyncio.get_running_loop()
@@ -72,17 +76,20 @@ async def drive(address: str, request: bytes, *, concurrency: int, seconds: floa
     finally:
         for connection in connections:
             connection.close()
-    latencies = [latency for client in clients for latency in client.latencies]
-    if not latencies:
-        raise UnavailableError(f"no request was answered within {seconds:g} s: measure for longer (--duration)")
-    return Load(np.array(latencies), seconds)
+    latencies = np.array([latency for client in clients for latency in client.latencies])
+    answered = sum(client.in_time for client in clients)
+    if answered:
+        return Load(latencies, answered, seconds)
+    return Load(latencies, len(latencies), max(client.last for client in clients) - begin)
 
 
 class _Client:
-    """One client on one connection; what counts is what it asks and is answered between ``begin`` and ``end``."""
+    """One client on one connection; what counts is what it asks between ``begin`` and ``end``, or else its first."""
 
     def __init__(self, connection: Connection, request: bytes, begin: float, end: float) -> None:
         self.latencies: list[float] = []
+        self.in_time = 0
+        self.last = begin
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         self._connection = connection
@@ -99,9 +106,11 @@ class _Client:
         if status != 200:
             self._fail(InvalidInputError(f"Triton refused the request: {body.decode(errors='replace')[:300]}"))
             return
-        if connection.sent_at >= self._begin and now <= self._end:
+        if connection.sent_at >= self._begin:
             self.latencies.append(now - connection.sent_at)
-        if now < self._end:
+            self.in_time += now <= self._end
+            self.last = now
+        if now < self._end or not self.latencies:
             self.ask()
         elif not self.done.done():
             self.done.set_result(None)
