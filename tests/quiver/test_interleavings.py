@@ -182,6 +182,17 @@ def test_a_version_of_the_new_entry_stays(memory: Memory, prebuilt: Path, affine
     assert sum(published) > 2, "while it was being replaced"
 
 
+def test_what_is_put_back_by_hand_after_a_replacement_stays(memory: Memory, prebuilt: Path) -> None:
+    repo = qv.ModelRepository(URL)
+    repo.add("m").export_version(prebuilt)
+    kept = {key: held for key, held in memory.held.items() if "/m/1/" in key}
+    entry = repo.add("m", force=True)
+    assert found_in(URL) == {"m": ()}
+    memory.held.update(kept)
+    entry.export_version(prebuilt)
+    assert found_in(URL) == {"m": (1, 2)}
+
+
 def test_an_entry_is_replaced_twice_at_once(memory: Memory, prebuilt: Path) -> None:
     """Whoever replaces never hears that there is an entry already."""
 

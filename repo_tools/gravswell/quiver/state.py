@@ -64,7 +64,8 @@ class EntryState(BaseModel):
     next_version: int = Field(default=1, ge=1, alias="nextVersion")
     """No version below it will be made again: numbers are never reused."""
     since: Number | None = None
-    """No version below it belongs to the entry as it is: it replaced another one, which may not be gone yet."""
+    """No version below it belongs to the entry as it is. Set while another entry is replaced, and something of it left.
+    """
     aliases: dict[str, Number] = Field(default_factory=dict)
     history: tuple[Move, ...] = ()
     """The moves of aliases, oldest first."""

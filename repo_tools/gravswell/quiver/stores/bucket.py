@@ -23,10 +23,11 @@ first, so that what is ``latest`` does not go back; it vanishes for readers with
 again for versions that were being uploaded meanwhile; a ``config.pbtxt`` found then is somebody's new entry, and stays.
 
 How an entry is replaced: the new ``config.pbtxt`` is written, then it is remembered from which number on versions
-belong to it (``since``), above all that are there. What is below goes as above; the next publication goes on with that
-if we die. What is above was claimed since, and its writer may have seen the new entry: a version up there goes only if
-it descends from one below. An upload that is not complete is refused, for nobody can see what it was made for; its
-writer begins again, and makes it for the new entry. What is claimed after that can be made for nothing else.
+belong to it (``since``), above all that are there, until what is below is gone. That goes as above; the next
+publication goes on with it if we die. What is above was claimed since, and its writer may have seen the new entry: a
+version up there goes only if it descends from one below. An upload that is not complete is refused, for nobody can see
+what it was made for; its writer begins again, and makes it for the new entry. What is claimed after that can be made
+for nothing else.
 """
 
 from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ from gravswell.quiver.stores.base import Create, Overwrite
 from gravswell.quiver.stores.bucket_files import BucketFiles
 from gravswell.quiver.stores.claims import EXPIRY, is_copy, take_over
 from gravswell.quiver.stores.listing import Listing
-from gravswell.quiver.stores.memory import begin_anew, remember_numbers
+from gravswell.quiver.stores.memory import begin_anew, end_beginning, remember_numbers
 from gravswell.quiver.stores.objects import ObjectInfo
 
 TOMBSTONES_STAY = timedelta(days=1)
@@ -51,7 +51,7 @@ def end_replaced(bucket: BucketFiles, entry: str, *, keep: str) -> None:
     view = bucket.view(entry)
     numbers = numbers_in(view)
     bucket.delete_all(key for key in _beside(view, numbers) if key != keep)
-    bury_below(bucket, view, entry, since)
+    _bury_below(bucket, view, entry, since)
     uploads = uploads_in(view, entry)
     gone: set[int] = set()
     for number in (n for n in numbers if n >= since):
@@ -61,10 +61,16 @@ def end_replaced(bucket: BucketFiles, entry: str, *, keep: str) -> None:
         if parent is not None and (parent < since or parent in gone):
             gone.add(number)
             bury(bucket, bucket.view(entry), entry, [number])
+    end_beginning(bucket, entry, since)
 
 
-def bury_below(bucket: BucketFiles, view: Listing, entry: str, since: int) -> None:
-    """Take away the versions below ``since``."""
+def complete_replacement(bucket: BucketFiles, view: Listing, entry: str, since: int) -> None:
+    """Do the rest for a writer who may have died in the middle of a replacement."""
+    _bury_below(bucket, view, entry, since)
+    end_beginning(bucket, entry, since)
+
+
+def _bury_below(bucket: BucketFiles, view: Listing, entry: str, since: int) -> None:
     bury(bucket, view, entry, [n for n in numbers_in(view) if n < since and f"{entry}/{n}" not in view.buried])
 
 

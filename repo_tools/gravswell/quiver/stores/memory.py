@@ -58,6 +58,11 @@ def begin_anew(store: Store, entry: str, following: int) -> int:
     return change_state(store, entry, begin).next_version
 
 
+def end_beginning(store: Store, entry: str, first: int) -> None:
+    """Nothing is left below ``first`` of what ``entry`` replaced, unless somebody has replaced it again since."""
+    change_state(store, entry, lambda s: s.model_copy(update={"since": None}) if s.since == first else s)
+
+
 def forget_aliases(store: Store, entry: str) -> None:
     """Forget the names of the versions that were removed with ``entry``; what else is remembered of it stays.
 

@@ -13,7 +13,7 @@ from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.state import EntryState
 from gravswell.quiver.stores.base import Create
 from gravswell.quiver.stores.bucket_files import BucketFiles
-from gravswell.quiver.stores.burial import abandon, bury_below, sweep, uploads_in
+from gravswell.quiver.stores.burial import abandon, complete_replacement, sweep, uploads_in
 from gravswell.quiver.stores.claims import Claim
 from gravswell.quiver.stores.listing import Listing
 from gravswell.quiver.stores.memory import read_state
@@ -44,7 +44,7 @@ def publish_version(
             state = _require_free(bucket, view, entry, number, resumed=claim.resumed)
             sweep(bucket, view, entry, now=view.objects[f"{folder}/{CLAIM}"].modified, own=number)
             if state.since is not None:
-                bucket.quietly(partial(bury_below, bucket, view, entry, state.since))
+                bucket.quietly(partial(complete_replacement, bucket, view, entry, state.since))
             check()
         except BaseException:
             bucket.quietly(claim.leave if claim.resumed else claim.drop)
