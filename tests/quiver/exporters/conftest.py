@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
+import triton  # noqa: F401 - torch's own, which aborts the process where it is loaded after TensorFlow
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 _registry = staticmethod(cache(ONNXRegistry.from_torchlib))

@@ -4,6 +4,7 @@ import inspect
 import io
 import logging
 import random
+import sys
 import warnings
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,8 @@ def export(request: ExportRequest, specs: tuple[InputSpec, ...], batches: Sequen
 
     ``batches``: the first is the example; a trace is repeated with others, to see what changes with their sizes.
     """
+    if "tensorflow" in sys.modules:
+        sys.modules.setdefault("triton", None)  # type: ignore[arg-type]  # loaded after it, its LLVM aborts the process
     model = _with_tensors_as_parameters(request.model, specs)
     call = _Call(request, model, specs, batches[0], outputs)
     try:
