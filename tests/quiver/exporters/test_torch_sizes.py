@@ -14,7 +14,7 @@ from torch import nn
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, VerificationError
-from gravswell.quiver.exporters import torch_sizes
+from gravswell.quiver.exporters import sampling, torch_sizes
 from gravswell.quiver.exporters.base import InputSpec
 from gravswell.quiver.exporters.proof import open_session, prove
 
@@ -224,3 +224,11 @@ def test_a_traced_model_is_proved_far_from_its_example(entry: qv.Entry) -> None:
     entry.export_version(Tailed(lambda x, y: y), LENGTHS)
     proof = entry.versions[-1].manifest.verification
     assert (proof.batch_sizes, proof.samples) == ((1, 2, 5, 17), 5)
+
+
+def test_far_batches_are_no_larger_than_their_answers_may_be(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scores of a whole vocabulary for each token would be gigabytes, at a length where the tokens are nothing."""
+    monkeypatch.setattr(sampling, "FAR_ANSWERS", 1000)
+    entry.export_version(nn.Linear(4, 60), {"x": (None, None, 4)})
+    proof = entry.versions[-1].manifest.verification
+    assert (proof.batch_sizes, proof.samples) == ((1, 2, 5), 3)

@@ -19,6 +19,7 @@ from gravswell.quiver.exporters.base import (
     ExportRequest,
     Inputs,
     InputSpec,
+    answered,
     as_arrays,
     described,
 )
@@ -214,8 +215,12 @@ def _way_out(said: str) -> str:
 def _far(
     answer: Callable[[Inputs], Any], specs: tuple[InputSpec, ...], batches: list[Inputs], *, given: bool
 ) -> Iterator[Inputs]:
-    """Batches much larger than those that it is traced with, as far as the model takes such."""
-    for alternatives in far_shapes(specs, batches[0]):
+    """Batches much larger than those that it is traced with, as far as the model takes such.
+
+    ``answer``: of an exporter that traces, which gives named arrays.
+    """
+    answered_with = sum(array.size for _, array in answered(answer, batches[0]))
+    for alternatives in far_shapes(specs, batches[0], answered_with):
         for shapes in alternatives:
             batch = resized(batches, shapes, given=given)
             try:

@@ -24,6 +24,9 @@ FAR_SIZES = (257, 256, 129, 128)
 FAR_VALUES = 1 << 19
 """Most values of such a batch."""
 
+FAR_ANSWERS = 1 << 22
+"""Most values of the answer to one: a language model gives a vocabulary's scores for each of its tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -82,11 +85,13 @@ def _random(spec: InputSpec, rows: int, size: int, below: int, rng: np.random.Ge
     return np.asarray(rng.integers(0, below, shape)).astype(np.str_)
 
 
-def far_shapes(inputs: Sequence[InputSpec], batch: Inputs) -> Iterator[list[dict[str, tuple[int, ...]]]]:
+def far_shapes(inputs: Sequence[InputSpec], batch: Inputs, answered: int) -> Iterator[list[dict[str, tuple[int, ...]]]]:
     """Shapes far from those of ``batch``: more rows, then longer ones; the first of each that the model takes is meant.
 
-    None is of more than :data:`FAR_VALUES` values: what is proved is kept with the version.
+    None is of more than :data:`FAR_VALUES` values, nor likely to be answered with more than :data:`FAR_ANSWERS`, where
+    ``batch`` is answered with that many: what is proved is in memory, and kept with the version.
     """
+    values = max(1, sum(array.size for array in batch.values()))
     batched = is_batched(inputs)
     rows = [{spec.name: (FAR_ROWS, *batch[spec.name].shape[1:]) for spec in inputs}] if batched else []
     lengths = [
@@ -104,7 +109,7 @@ def far_shapes(inputs: Sequence[InputSpec], batch: Inputs) -> Iterator[list[dict
             shapes
             for shapes in alternatives
             if any(shape != batch[name].shape for name, shape in shapes.items())
-            and sum(map(math.prod, shapes.values())) <= FAR_VALUES
+            and sum(map(math.prod, shapes.values())) <= min(FAR_VALUES, values * FAR_ANSWERS // max(1, answered))
         ]
 
 
