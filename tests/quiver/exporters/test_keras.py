@@ -469,8 +469,8 @@ def test_nothing_is_written_to_the_terminal(entry: qv.Entry, capfd: pytest.Captu
 def test_what_keras_needs_is_named(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     model = sequential(layers.Dense(2))
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    monkeypatch.delitem(sys.modules, "gravswell.quiver.exporters.keras_tensorflow", raising=False)
-    monkeypatch.delattr(exporters, "keras_tensorflow", raising=False)
+    monkeypatch.delitem(sys.modules, "gravswell.quiver.exporters.keras.on_tensorflow", raising=False)
+    monkeypatch.delattr(exporters.keras, "on_tensorflow", raising=False)
     with pytest.raises(UnsupportedError, match=r"needs tf2onnx: pip install 'gravswell\[keras\]'"):
         entry.export_version(model)
 

@@ -9,7 +9,7 @@ import pytest
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError, VerificationError
-from gravswell.quiver.exporters import trees_graph
+from gravswell.quiver.exporters.trees import graph
 
 from .boosting import BINARY, CATEGORY, NUMBER, POSITIVE, TERNARY, THREE, TWO, WHOLE, X, Y, exported, served
 
@@ -148,7 +148,7 @@ def test_inputs_of_other_types_are_rounded_as_lightgbm_does(entry: qv.Entry, dat
 
 def test_the_proof_sees_thresholds_that_are_rounded_up(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the nearest float32, as converters do: what lies on one goes the other way."""
-    monkeypatch.setattr(trees_graph, "rounded_down", lambda values: values.astype(np.float32))
+    monkeypatch.setattr(graph, "rounded_down", lambda values: values.astype(np.float32))
     with pytest.raises(VerificationError, match="does not answer as lightgbm"):
         entry.export_version(regressor().fit(X, Y))
 

@@ -485,8 +485,8 @@ def test_a_buffer_that_forward_puts_in_another_s_place_is_put_back(entry: qv.Ent
 
 def test_what_torch_needs_is_named(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    monkeypatch.delitem(sys.modules, "gravswell.quiver.exporters.torch_export", raising=False)
-    monkeypatch.delattr(exporters, "torch_export", raising=False)
+    monkeypatch.delitem(sys.modules, "gravswell.quiver.exporters.torch.export", raising=False)
+    monkeypatch.delattr(exporters.torch, "export", raising=False)
     with pytest.raises(UnsupportedError, match=r"needs onnxscript: pip install 'gravswell\[torch\]'"):
         entry.export_version(nn.Linear(4, 2), input_shapes=X)
 

@@ -14,9 +14,10 @@ from torch import nn
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, VerificationError
-from gravswell.quiver.exporters import sampling, torch_sizes
+from gravswell.quiver.exporters import sampling
 from gravswell.quiver.exporters.base import InputSpec
 from gravswell.quiver.exporters.proof import open_session, prove
+from gravswell.quiver.exporters.torch import sizes as torch_sizes
 
 ROWS = {"x": (None, 8)}
 LENGTHS = {"x": (None, None, 8)}

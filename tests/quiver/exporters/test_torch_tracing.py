@@ -14,7 +14,7 @@ from torch import nn
 from gravswell import quiver as qv
 from gravswell.errors import ExportError
 from gravswell.quiver.exporters.base import InputSpec
-from gravswell.quiver.exporters.torch_tracing import nothing_frozen
+from gravswell.quiver.exporters.torch.tracing import nothing_frozen
 
 from .modules import Counting
 

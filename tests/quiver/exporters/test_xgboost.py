@@ -9,7 +9,7 @@ import xgboost as xgb
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError, VerificationError
-from gravswell.quiver.exporters import trees, trees_xgboost
+from gravswell.quiver.exporters.trees import boosted, xgboost_reader
 
 from .boosting import BINARY, CATEGORY, NUMBER, POSITIVE, TERNARY, THREE, TWO, WHOLE, X, Y, exported, served
 
@@ -161,7 +161,7 @@ def test_inputs_of_other_types_are_rounded_as_xgboost_does(entry: qv.Entry, data
 def test_the_proof_sees_one_wrong_number(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A graph whose missing values go the other way, or with a threshold one step off, or with one leaf of another."""
     model = xgb.XGBRegressor(n_estimators=2, max_depth=3, n_jobs=1).fit(X[:, :1], Y)
-    finish = trees.Boosted.__init__
+    finish = boosted.Boosted.__init__
 
     def damaged(self: Any, *arguments: Any, **options: Any) -> None:
         tree = options["trees"][0]
@@ -174,7 +174,7 @@ def test_the_proof_sees_one_wrong_number(entry: qv.Entry, monkeypatch: pytest.Mo
             tree.value[node] += 0.01
         finish(self, *arguments, **options)
 
-    monkeypatch.setattr(trees.Boosted, "__init__", damaged)
+    monkeypatch.setattr(boosted.Boosted, "__init__", damaged)
     with pytest.raises(VerificationError, match="does not answer as xgboost"):
         entry.export_version(model)
     assert entry.versions == []
@@ -221,7 +221,7 @@ def test_refuses(
 
 
 def test_an_objective_that_nobody_here_knows(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(trees_xgboost._LINKS, "reg:gamma")
+    monkeypatch.delitem(xgboost_reader._LINKS, "reg:gamma")
     with pytest.raises(ExportError, match="under the objective 'reg:gamma' is not known here; known: binary:logistic,"):
         entry.export_version(regressor("reg:gamma").fit(X, POSITIVE))
 

@@ -23,8 +23,7 @@ from gravswell.quiver.exporters.base import (
     as_arrays,
     described,
 )
-from gravswell.quiver.exporters.keras_model import KerasExporter
-from gravswell.quiver.exporters.lightgbm_model import LightGBMExporter
+from gravswell.quiver.exporters.keras.exporter import KerasExporter
 from gravswell.quiver.exporters.onnx_model import OnnxExporter
 from gravswell.quiver.exporters.proof import Proof, open_session, prove, run, session_inputs
 from gravswell.quiver.exporters.sampling import (
@@ -35,9 +34,10 @@ from gravswell.quiver.exporters.sampling import (
     random_batches,
     resized,
 )
-from gravswell.quiver.exporters.sklearn_estimator import SklearnExporter
-from gravswell.quiver.exporters.torch_module import TorchExporter
-from gravswell.quiver.exporters.xgboost_model import XGBoostExporter
+from gravswell.quiver.exporters.sklearn.exporter import SklearnExporter
+from gravswell.quiver.exporters.torch.exporter import TorchExporter
+from gravswell.quiver.exporters.trees.lightgbm_exporter import LightGBMExporter
+from gravswell.quiver.exporters.trees.xgboost_exporter import XGBoostExporter
 from gravswell.quiver.golden import save_golden, tolerance
 from gravswell.quiver.manifest import GOLDEN, Signature
 from gravswell.quiver.targets import Target

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gravswell.quiver.exporters.base import class_names
-from gravswell.quiver.exporters.sklearn_scale import works
+from gravswell.quiver.exporters.sklearn.scale import works
 from gravswell.quiver.golden import Array
 
 

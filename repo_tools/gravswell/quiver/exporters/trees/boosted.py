@@ -1,6 +1,6 @@
 """Boosted trees as every framework has them: splits by a threshold, leaves that are summed, and what that sum becomes.
 
-The readers of the frameworks make a :class:`Boosted` of a model; ``trees_graph.py`` makes ONNX of it.
+The readers of the frameworks make a :class:`Boosted` of a model; ``graph.py`` makes ONNX of it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

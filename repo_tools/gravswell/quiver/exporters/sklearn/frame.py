@@ -10,7 +10,7 @@ import numpy as np
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError
 from gravswell.quiver.exporters.base import ExportRequest, Inputs, InputSpec
 from gravswell.quiver.exporters.drawing import Known
-from gravswell.quiver.exporters.sklearn_scale import first_step, known_values, positions, works
+from gravswell.quiver.exporters.sklearn.scale import first_step, known_values, positions, works
 from gravswell.quiver.golden import Array
 
 _LOCALE = "C.UTF-8"

@@ -11,7 +11,6 @@ import onnx.shape_inference
 from onnx import helper
 
 from gravswell.errors import ExportError, GravswellError, InvalidInputError, UnsupportedError, VerificationError
-from gravswell.quiver.exporters import trees_sklearn
 from gravswell.quiver.exporters.base import (
     Exported,
     Exporter,
@@ -22,7 +21,8 @@ from gravswell.quiver.exporters.base import (
     class_names,
     described,
 )
-from gravswell.quiver.exporters.sklearn_frame import (
+from gravswell.quiver.exporters.sklearn import boosting
+from gravswell.quiver.exporters.sklearn.frame import (
     as_fitted,
     as_frame,
     column_specs,
@@ -32,9 +32,9 @@ from gravswell.quiver.exporters.sklearn_frame import (
     text_options,
     vectorizers,
 )
-from gravswell.quiver.exporters.sklearn_rounding import too_coarse, width_of_answers
-from gravswell.quiver.exporters.sklearn_scale import first_step, last_step, own_batches
-from gravswell.quiver.exporters.sklearn_voting import convertible, shares
+from gravswell.quiver.exporters.sklearn.rounding import too_coarse, width_of_answers
+from gravswell.quiver.exporters.sklearn.scale import first_step, last_step, own_batches
+from gravswell.quiver.exporters.sklearn.voting import convertible, shares
 from gravswell.quiver.golden import Array
 
 _OPSET = 18
@@ -246,7 +246,7 @@ def _onnx_type(spec: InputSpec) -> Any:
 def _convert(model: Any, initial_types: list[tuple[str, Any]], opset: dict[str, int]) -> Any:
     import skl2onnx  # noqa: PLC0415 - a framework is imported only when it is used
 
-    trees_sklearn.register()
+    boosting.register()
     common: dict[int, dict[str, Any]] = {id(step): text_options(step) for step in vectorizers(model)}
     classifier = last_step(model)
     if hasattr(classifier, "classes_"):

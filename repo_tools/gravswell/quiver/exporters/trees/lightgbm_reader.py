@@ -7,7 +7,7 @@ import numpy as np
 
 from gravswell.errors import ExportError, InvalidInputError
 from gravswell.quiver.exporters.base import described
-from gravswell.quiver.exporters.trees import Boosted, Link, Tree, runs
+from gravswell.quiver.exporters.trees.boosted import Boosted, Link, Tree, runs
 
 CLASSES = frozenset({"lightgbm.basic.Booster", "lightgbm.sklearn.LGBMModel"})
 """Bases of all models."""

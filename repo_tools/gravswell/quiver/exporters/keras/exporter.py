@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from gravswell.errors import ExportError, InvalidInputError, NotFoundError, UnsupportedError
-from gravswell.quiver.exporters import keras_call
 from gravswell.quiver.exporters.base import (
     Exported,
     Exporter,
@@ -24,9 +23,10 @@ from gravswell.quiver.exporters.base import (
     class_names,
     described,
 )
-from gravswell.quiver.exporters.keras_noise import quiet
+from gravswell.quiver.exporters.keras import calling
+from gravswell.quiver.exporters.keras.noise import quiet
 from gravswell.quiver.exporters.sampling import PLANS, random_batches
-from gravswell.quiver.exporters.torch_module import TorchExporter
+from gravswell.quiver.exporters.torch.exporter import TorchExporter
 
 
 class KerasExporter(Exporter):
@@ -55,12 +55,12 @@ class KerasExporter(Exporter):
 
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """See :meth:`Exporter.inputs`."""
-        return keras_call.inputs(request)
+        return calling.inputs(request)
 
     def own_batches(self, request: ExportRequest) -> list[Inputs] | None:
         """See :meth:`Exporter.own_batches`. Texts are those that the model looks up, and others."""
         specs = self.inputs(request)
-        texts = keras_call.known_texts(request.model)
+        texts = calling.known_texts(request.model)
         if not texts or not any(spec.data_type == "TYPE_STRING" for spec in specs):
             return None
         values = itertools.cycle(np.random.default_rng(20151).permutation([*texts, "", "?"]))
@@ -83,7 +83,7 @@ class KerasExporter(Exporter):
                 yield answer
             return
         work = _tensorflow()
-        call = keras_call.Call(request.model, specs)
+        call = calling.Call(request.model, specs)
         with work.undisturbed(request.model):
             yield lambda inputs: work.answer(call, inputs)
 
@@ -108,7 +108,7 @@ class KerasExporter(Exporter):
                     f"{len(names)} output_names ({', '.join(names)}) for the {len(own)} tensors "
                     f"that {type(request.model).__name__} returns: name each"
                 )
-            proto = work.export(request, keras_call.Call(request.model, specs), specs, names)
+            proto = work.export(request, calling.Call(request.model, specs), specs, names)
 
             def reference(inputs: Inputs) -> Outputs:
                 return {name: array for name, (_, array) in zip(names, answer(inputs), strict=True)}
@@ -127,7 +127,7 @@ class KerasExporter(Exporter):
 
 def _as_torch(request: ExportRequest, specs: tuple[InputSpec, ...]) -> ExportRequest:
     try:
-        from gravswell.quiver.exporters.keras_torch import as_module  # noqa: PLC0415 - imports torch
+        from gravswell.quiver.exporters.keras.on_torch import as_module  # noqa: PLC0415 - imports torch
     except ImportError as error:
         raise _lacking(error) from None
     if not request.model.built:
@@ -145,10 +145,10 @@ def _tensorflow() -> Any:
             f"model.save('model.keras'), and export that file from a process with KERAS_BACKEND=tensorflow or torch"
         )
     try:
-        from gravswell.quiver.exporters import keras_tensorflow  # noqa: PLC0415 - imports TensorFlow
+        from gravswell.quiver.exporters.keras import on_tensorflow  # noqa: PLC0415 - imports TensorFlow
     except ImportError as error:
         raise _lacking(error) from None
-    return keras_tensorflow
+    return on_tensorflow
 
 
 def _lacking(error: ImportError) -> UnsupportedError:
@@ -208,7 +208,7 @@ def _build(model: Any, spec: InputSpec) -> None:
 
 def _computes_in(model: Any) -> Any:
     """numpy's float16 where some layer computes in it, whatever its answers are; else None."""
-    half = any(layer.compute_dtype == "float16" for layer in keras_call.layers_of(model))
+    half = any(layer.compute_dtype == "float16" for layer in calling.layers_of(model))
     return np.dtype(np.float16) if half else None
 
 

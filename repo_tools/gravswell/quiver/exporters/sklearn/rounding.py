@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from gravswell.quiver.exporters import trees_sklearn
 from gravswell.quiver.exporters.base import InputSpec
-from gravswell.quiver.exporters.sklearn_frame import fitted_columns, takes_columns
-from gravswell.quiver.exporters.sklearn_scale import coarse_range, first_step, last_step
+from gravswell.quiver.exporters.sklearn import boosting
+from gravswell.quiver.exporters.sklearn.frame import fitted_columns, takes_columns
+from gravswell.quiver.exporters.sklearn.scale import coarse_range, first_step, last_step
 
 
 def too_coarse(model: Any, specs: tuple[InputSpec, ...]) -> str:
@@ -35,7 +35,7 @@ def too_coarse(model: Any, specs: tuple[InputSpec, ...]) -> str:
             f"{apart:.3g} apart: {way_out}, or subtract an offset before fitting"
         )
     last = last_step(model)
-    if names and last is not first_step(model) and trees_sklearn.read(last) is not None:
+    if names and last is not first_step(model) and boosting.read(last) is not None:
         return (
             f". Rows that lie on a threshold of the {type(last).__name__} fall on either side of it, as the steps "
             f"before it round in float32: {way_out}"

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from gravswell.quiver.exporters import trees_xgboost
-from gravswell.quiver.exporters.trees import Boosted
-from gravswell.quiver.exporters.trees_exporter import TreesExporter
+from gravswell.quiver.exporters.trees import xgboost_reader
+from gravswell.quiver.exporters.trees.boosted import Boosted
+from gravswell.quiver.exporters.trees.exporter import TreesExporter
 from gravswell.quiver.golden import Array
 
 
@@ -16,13 +16,13 @@ class XGBoostExporter(TreesExporter):
     """
 
     name = "XGBoost model"
-    classes = trees_xgboost.CLASSES
+    classes = xgboost_reader.CLASSES
     module = "xgboost"
     hint = "; categories are given as their codes"
 
     def read(self, model: Any) -> Boosted:
         """See :meth:`TreesExporter.read`."""
-        return trees_xgboost.read(model)
+        return xgboost_reader.read(model)
 
     def answers(self, model: Any, x: Array) -> Array:
         """See :meth:`TreesExporter.answers`."""
@@ -31,4 +31,4 @@ class XGBoostExporter(TreesExporter):
         data = xgboost.DMatrix(
             x, feature_names=model.feature_names, feature_types=model.feature_types, enable_categorical=True
         )
-        return np.asarray(model.predict(data, iteration_range=(0, trees_xgboost.rounds(model) or 0)))
+        return np.asarray(model.predict(data, iteration_range=(0, xgboost_reader.rounds(model) or 0)))

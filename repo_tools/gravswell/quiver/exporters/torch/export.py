@@ -1,4 +1,4 @@
-"""The work of :mod:`~gravswell.quiver.exporters.torch_module`, apart from it because it imports torch."""
+"""The work of :mod:`~gravswell.quiver.exporters.torch.exporter`, apart from it because it imports torch."""
 
 import inspect
 import io
@@ -20,8 +20,8 @@ import torch
 from gravswell.errors import ExportError, InvalidInputError
 from gravswell.quiver.exporters.base import Assumption, ExportRequest, Inputs, InputSpec, described
 from gravswell.quiver.exporters.sampling import is_batched
-from gravswell.quiver.exporters.torch_sizes import assumptions
-from gravswell.quiver.exporters.torch_tracing import Readings, check_same, nothing_frozen
+from gravswell.quiver.exporters.torch.sizes import assumptions
+from gravswell.quiver.exporters.torch.tracing import Readings, check_same, nothing_frozen
 from gravswell.quiver.golden import Array
 
 FRAMEWORK = f"torch {torch.__version__}"

@@ -1,4 +1,4 @@
-"""The work of :mod:`~gravswell.quiver.exporters.keras_model` on TensorFlow, apart from it because it imports that."""
+"""The work of :mod:`~gravswell.quiver.exporters.keras.exporter` on TensorFlow, apart because it imports that."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ from gravswell.errors import ExportError, InvalidInputError
 from gravswell.quiver.datatypes import numpy_type
 from gravswell.quiver.exporters.base import ExportRequest, Inputs, InputSpec, described
 from gravswell.quiver.exporters.graph import graphs
-from gravswell.quiver.exporters.keras_call import Call, layers_of
-from gravswell.quiver.exporters.keras_graph import canonical
-from gravswell.quiver.exporters.keras_noise import quiet
+from gravswell.quiver.exporters.keras.calling import Call, layers_of
+from gravswell.quiver.exporters.keras.graph import canonical
+from gravswell.quiver.exporters.keras.noise import quiet
 from gravswell.quiver.golden import Array
 
 EXPORTER = f"tf2onnx {tf2onnx.__version__}"

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gravswell.quiver.exporters import trees_sklearn
 from gravswell.quiver.exporters.base import Inputs, InputSpec, class_names
 from gravswell.quiver.exporters.drawing import Kind, Known, drawn_batches
+from gravswell.quiver.exporters.sklearn import boosting
 from gravswell.quiver.golden import Array
 
 _COARSE = 1e-5
@@ -77,7 +77,7 @@ def works(step: Any) -> bool:
 
 def _splits(model: Any) -> bool:
     """Whether it only compares its inputs with thresholds, so that points between those are answered exactly."""
-    boosted = class_names(model) & trees_sklearn.CLASSES or hasattr(model, "_predictors")
+    boosted = class_names(model) & boosting.CLASSES or hasattr(model, "_predictors")
     return bool(boosted) or hasattr(model, "tree_") or any(map(_splits, _members(model)))
 
 
@@ -120,7 +120,7 @@ def _known(model: Any, columns: Array) -> Iterator[tuple[int, Any, Kind]]:
 
 def _thresholds(model: Any, columns: Array) -> Iterator[tuple[int, Any, Kind]]:
     """Of an estimator that is a tree, or boosted trees; NaN among those of the ones that take missing values."""
-    boosted = trees_sklearn.read(model)
+    boosted = boosting.read(model)
     if boosted is not None:
         yield from ((int(columns[feature]), edges, "edges") for feature, edges in boosted.edges().items())
         return

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
-from gravswell.quiver.exporters.trees import Boosted
+from gravswell.quiver.exporters.trees.boosted import Boosted
 from gravswell.quiver.golden import Array
 
 ML_DOMAIN, ML_OPSET = "ai.onnx.ml", 3

@@ -5,12 +5,12 @@ from typing import Any
 
 from onnx import TensorProto, helper
 
-from gravswell.quiver.exporters import trees_lightgbm, trees_xgboost
 from gravswell.quiver.exporters.base import class_names
-from gravswell.quiver.exporters.trees import Boosted
-from gravswell.quiver.exporters.trees_graph import Pieces, build, served_labels
+from gravswell.quiver.exporters.trees import lightgbm_reader, xgboost_reader
+from gravswell.quiver.exporters.trees.boosted import Boosted
+from gravswell.quiver.exporters.trees.graph import Pieces, build, served_labels
 
-CLASSES = trees_xgboost.CLASSES | trees_lightgbm.CLASSES
+CLASSES = xgboost_reader.CLASSES | lightgbm_reader.CLASSES
 """Bases of all models, also of those that are no estimators."""
 
 _ESTIMATORS = {
@@ -22,9 +22,9 @@ _ESTIMATORS = {
 def read(model: Any) -> Boosted | None:
     """The trees of a fitted estimator; None for one of another kind."""
     names = class_names(model)
-    if names & trees_xgboost.CLASSES:
-        return trees_xgboost.read(model)
-    return trees_lightgbm.read(model) if names & trees_lightgbm.CLASSES else None
+    if names & xgboost_reader.CLASSES:
+        return xgboost_reader.read(model)
+    return lightgbm_reader.read(model) if names & lightgbm_reader.CLASSES else None
 
 
 def register() -> None:

@@ -25,8 +25,8 @@ from gravswell.quiver.exporters.base import (
     class_names,
 )
 from gravswell.quiver.exporters.drawing import Known, drawn_batches
-from gravswell.quiver.exporters.trees import Boosted
-from gravswell.quiver.exporters.trees_graph import MIN_OPSET, ML_DOMAIN, ML_OPSET, OPSET, Pieces, build, served_labels
+from gravswell.quiver.exporters.trees.boosted import Boosted
+from gravswell.quiver.exporters.trees.graph import MIN_OPSET, ML_DOMAIN, ML_OPSET, OPSET, Pieces, build, served_labels
 from gravswell.quiver.golden import Array
 
 _TIE = 1e-3

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from gravswell.quiver.exporters.base import InputSpec
-from gravswell.quiver.exporters.keras_call import Call
+from gravswell.quiver.exporters.keras.calling import Call
 
 
 class Called(torch.nn.Module):

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from gravswell.quiver.exporters import trees_lightgbm
-from gravswell.quiver.exporters.trees import Boosted
-from gravswell.quiver.exporters.trees_exporter import TreesExporter
+from gravswell.quiver.exporters.trees import lightgbm_reader
+from gravswell.quiver.exporters.trees.boosted import Boosted
+from gravswell.quiver.exporters.trees.exporter import TreesExporter
 from gravswell.quiver.golden import Array
 
 
@@ -19,13 +19,13 @@ class LightGBMExporter(TreesExporter):
     """
 
     name = "LightGBM model"
-    classes = trees_lightgbm.CLASSES
+    classes = lightgbm_reader.CLASSES
     module = "lightgbm"
     hint = "; categories are given as their codes"
 
     def read(self, model: Any) -> Boosted:
         """See :meth:`TreesExporter.read`."""
-        return trees_lightgbm.read(model)
+        return lightgbm_reader.read(model)
 
     def answers(self, model: Any, x: Array) -> Array:
         """See :meth:`TreesExporter.answers`."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from gravswell.errors import ExportError, InvalidInputError
 from gravswell.quiver.exporters.base import described
-from gravswell.quiver.exporters.trees import Boosted, Link, Tree, runs
+from gravswell.quiver.exporters.trees.boosted import Boosted, Link, Tree, runs
 from gravswell.quiver.golden import Array
 
 CLASSES = frozenset({"xgboost.core.Booster", "xgboost.sklearn.XGBModel"})

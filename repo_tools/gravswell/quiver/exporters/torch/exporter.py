@@ -100,10 +100,10 @@ def _unwrapped(model: Any) -> Any:
 
 def _work() -> Any:
     try:
-        from gravswell.quiver.exporters import torch_export  # noqa: PLC0415 - imports torch
+        from gravswell.quiver.exporters.torch import export  # noqa: PLC0415 - imports torch
     except ImportError as error:
         raise UnsupportedError(f"exporting torch needs {error.name}: pip install 'gravswell[torch]'") from None
-    return torch_export
+    return export
 
 
 def _floating_type(model: Any) -> str:
