@@ -111,3 +111,13 @@ def test_a_copy_that_nobody_goes_on_with_frees_its_number(
     assert not [key for key in memory.held if "/m/2/" in key]
     Transfer(tmp_path / "local", url, {"m": [2]}).run()
     assert RepositoryReader(url).version("m", 2).digest == digest
+
+
+def test_a_copy_beside_one_that_ends() -> None:
+    """The other is done while we watch whether it lives: that is a conflict, and no object that is missing."""
+    objects = MemoryObjects(Memory())
+    with Claim(objects, KEY, copy_of="digest") as claim:
+        watching = Claim(objects, KEY, copy_of="digest")
+        watching._ended.wait = lambda *_: claim.drop()  # type: ignore[method-assign,assignment,func-returns-value]
+        with pytest.raises(ConflictError, match="ended this moment"), watching:
+            pass

@@ -75,7 +75,11 @@ class Claim:
         except ConflictError:
             if not self.copy_of:
                 raise
-            self._etag = self._resume()
+            try:
+                self._etag = self._resume()
+            except NotFoundError:
+                where = self._objects.at(self._key)
+                raise ConflictError(f"{where} ended this moment, as another copy did: repeat") from None
             self.resumed = True
         self._thread.start()
         return self
