@@ -77,8 +77,9 @@ def batches_of(given: Samples | None, argument: str = "sample_inputs") -> tuple[
     """The user's batches, none for None. InvalidInputError, naming the ``argument``, for what is no batch."""
     if given is None:
         return ()
-    several = () if isinstance(given, Mapping) or hasattr(given, "columns") else given
-    samples = tuple(map(_columns_apart, several or (given,)))
+    one = isinstance(given, Mapping) or hasattr(given, "columns")
+    several = (given,) if one else given if isinstance(given, Sequence) else ()  # an array says no names
+    samples = tuple(map(_columns_apart, several))
     if not samples or not all(isinstance(sample, Mapping) and sample for sample in samples):
         raise InvalidInputError(
             f'{argument} is a batch by input name, {{"x": array}}, a DataFrame, or a sequence of such'
