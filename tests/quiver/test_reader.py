@@ -13,6 +13,8 @@ from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, Ve
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.verification import verify_version
 
+from .versions import put_versions
+
 Affine = Callable[..., Any]
 
 
@@ -226,3 +228,30 @@ def test_a_version_that_appears_while_it_is_looked_for(
 
     monkeypatch.setattr(reader.store, "walk", published_before)
     assert reader.version("my-model", 2).digest is not None
+
+
+def test_a_look_names_no_version_that_it_does_not_have(
+    reader: RepositoryReader, entry: qv.Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is published and promoted as soon as the versions were listed."""
+    versions = RepositoryReader.versions
+
+    def outrun(self: RepositoryReader, name: str) -> object:
+        found = versions(self, name)
+        put_versions(self.store, name, [2])
+        entry.promote(2, "champion", verify=False)
+        return found
+
+    monkeypatch.setattr(RepositoryReader, "versions", outrun)
+    seen = reader.look("my-model")
+    assert ([info.number for info in seen.versions], seen.aliases) == ([1], {})
+
+
+def test_what_cannot_be_followed_hides_no_entry(reader: RepositoryReader, root: Path) -> None:
+    (root / "loop").symlink_to(root / "loop")
+    (root / "my-model/2").symlink_to(root / "my-model/2")
+    assert reader.entries() == ["my-model"]
+    assert [info.number for info in reader.survey()["my-model"].versions] == [1]
+    assert not reader.has("x" * 300)
+    with pytest.raises(NotFoundError, match="entries: my-model"):
+        reader.versions("x" * 300)

@@ -49,6 +49,9 @@ class EntryInfo:
     versions: tuple[VersionInfo, ...] = ()
     """Newest first."""
     aliases: Mapping[str, int] = field(default_factory=dict)
+    """Those that name one of its versions."""
+    state: EntryState = field(default_factory=EntryState)
+    """What is remembered of it, such as what clusters serve."""
     error: GravswellError | None = None
     """Why something of it could not be read, and is not here."""
 
@@ -76,11 +79,13 @@ class RepositoryReader:
 
     def look(self, entry: str) -> EntryInfo:
         """One entry. NotFoundError without it; what cannot be read of its state is told in ``error``."""
-        versions = tuple(self.versions(entry))
+        state, failed = EntryState(), None
         try:
-            return EntryInfo(versions, self.aliases(entry))
+            state, _ = self.state(entry)  # first: what is exported and promoted meanwhile is seen whole, or not yet
         except GravswellError as error:
-            return EntryInfo(versions, error=error)
+            failed = error
+        versions = tuple(self.versions(entry))
+        return EntryInfo(versions, _aliases(state, versions), state, failed)
 
     def is_one(self) -> bool:
         """Whether it is a repository: it has an entry, or remembers one. Looks no further than to the first."""
@@ -110,7 +115,7 @@ class RepositoryReader:
             if isinstance(state, EntryState):
                 found[name] = sorted({*found[name], *state.aliases.values()}, reverse=True)
         wanted = [(name, number) for name, numbers in found.items() for number in numbers]
-        infos = self._each(lambda one: self._version(*one), wanted)
+        infos = self._each(lambda one: self._version(*one, view), wanted)
         seen = {name: self._surveyed(name, numbers, infos, states.get(name)) for name, numbers in found.items()}
         return dict(sorted((seen | closed).items()))
 
@@ -150,11 +155,10 @@ class RepositoryReader:
 
         Not those of versions that are gone: who replaces an entry and dies in the middle leaves the old one's aliases.
         """
-        named = self.state(entry)[0].aliases
-        numbers = sorted(set(named.values()))
+        state, _ = self.state(entry)
+        numbers = sorted(set(state.aliases.values()))
         found = self.store.in_parallel(lambda number: self._version(entry, number), numbers) if numbers else []
-        there = {info.number for info in found if info is not None}
-        return {alias: number for alias, number in named.items() if number in there}
+        return _aliases(state, [info for info in found if info is not None])
 
     def state(self, entry: str) -> tuple[EntryState, str | None]:
         """What is remembered of the entry, and the etag to replace it by; None when there is no file yet."""
@@ -239,10 +243,9 @@ class RepositoryReader:
     ) -> EntryInfo:
         found = [infos[entry, number] for number in numbers]
         versions = tuple(info for info in found if isinstance(info, VersionInfo))
-        there = {info.number for info in versions}
-        named = state.aliases if isinstance(state, EntryState) else {}
+        known = state if isinstance(state, EntryState) else EntryState()
         error = next((e for e in (*found, state) if isinstance(e, GravswellError)), None)
-        return EntryInfo(versions, {alias: number for alias, number in named.items() if number in there}, error)
+        return EntryInfo(versions, _aliases(known, versions), known, error)
 
     def _children(self, entry: str) -> tuple[str, ...]:
         if not is_readable_name(entry):
@@ -253,12 +256,12 @@ class RepositoryReader:
             known = ", ".join(self.entries()) or "none"
             raise NotFoundError(f"there is no entry {entry!r} in {self.store.location('')}; entries: {known}") from None
 
-    def _version(self, entry: str, number: int) -> VersionInfo | None:
-        folder = version_folder(entry, number)
+    def _version(self, entry: str, number: int, view: View | None = None) -> VersionInfo | None:
+        folder, view = version_folder(entry, number), view or self.store
         try:
             content = self._read(f"{folder}/{MANIFEST}")
             if content is None:
-                files = self.store.walk(folder)
+                files = view.walk(folder)
                 names = {f.path for f in files}
                 if not files or CLAIM in names:
                     return None
@@ -270,7 +273,7 @@ class RepositoryReader:
                 manifest = self._parse(entry, number, content.data)
             except VerificationError:
                 # The listing shows that it is there; whoever fetches it reads why it cannot be used.
-                return VersionInfo(number, digest, sum(f.size for f in self.store.walk(folder)), None)
+                return VersionInfo(number, digest, sum(f.size for f in view.walk(folder)), None)
         except NotFoundError:
             return None
         size = len(content.data) + sum(record.size for record in manifest.files.values())
@@ -297,6 +300,12 @@ class RepositoryReader:
             return content.data.decode()
         except UnicodeDecodeError:
             raise VerificationError(f"{self.store.location(key)} is not UTF-8 text: restore it") from None
+
+
+def _aliases(state: EntryState, versions: Collection[VersionInfo]) -> dict[str, int]:
+    """Those that name one of the versions."""
+    there = {info.number for info in versions}
+    return {alias: number for alias, number in state.aliases.items() if number in there}
 
 
 def _names(view: View) -> list[str]:
@@ -330,7 +339,7 @@ def _is_version(view: View, folder: str) -> bool:
     """Whether a numbered folder holds a model of ours or of Triton's: many things are kept in numbered folders."""
     try:
         children = view.children(folder)
-    except NotFoundError:
+    except (NotFoundError, AccessDeniedError):
         return False
     return bool({MANIFEST, CLAIM}.intersection(children.files)) or any(
         name.startswith("model.") for name in (*children.files, *children.folders)

@@ -8,6 +8,7 @@ import pytest
 
 from gravswell import quiver as qv
 from gravswell.quiver import stores
+from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import BucketStore, Create, open_store
 from gravswell.quiver.stores.base import Content, PutMode
 from gravswell.quiver.stores.objects import ObjectInfo
@@ -155,3 +156,21 @@ def test_more_pages_are_listed_page_by_page(objects: CountedObjects) -> None:
     assert objects.asked == {"list": 2}
     assert len(repo.models) == 2 * PAGE
     assert objects.asked == {"list": 2 + 4}
+
+
+def test_what_others_wrote_is_listed_with_all_else(objects: CountedObjects) -> None:
+    """Versions without a manifest, on their way, or removed, cost no listing of their own."""
+    store = open_store(URL)
+    assert isinstance(store, BucketStore)
+    for name in ("a", "b"):
+        store.write(f"{name}/config.pbtxt", b'platform: "onnxruntime_onnx"\n', Create())
+        store.write(f"{name}/1/model.onnx", b"theirs", Create())
+        store.write(f"{name}/2/.claim.json", b"{}", Create())
+        store.write(f"{name}/3/.manifest.json", b"", Create())
+        store.write(f"{name}/4/.manifest.json", b"damaged", Create())
+    objects.asked.clear()
+    survey = RepositoryReader(URL).survey()
+    assert objects.asked == {"list": 1, "get": 8}
+    for name, seen in survey.items():
+        assert seen == RepositoryReader(URL).look(name)
+        assert [(info.number, info.size) for info in seen.versions] == [(4, 7), (1, 6)]

@@ -60,7 +60,7 @@ class LocalStore(Store):
         files: list[str] = []
         with _translated(self.location(folder)), os.scandir(self._path(folder)) as found:
             for item in found:
-                (folders if item.is_dir() else files).append(item.name)
+                (folders if _is_folder(item) else files).append(item.name)
         return Children(tuple(sorted(folders)), tuple(sorted(files)))
 
     def walk(self, folder: str) -> list[FileInfo]:
@@ -271,6 +271,16 @@ class LocalStore(Store):
         return self._root / check_key(key) if key else self._root
 
 
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    """A link that leads to itself, or where we may not look, is none, and in the way of nothing beside it."""
+    try:
+        return item.is_dir()
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            return False
+        raise
+
+
 def _etag(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -296,4 +306,6 @@ def _translated(what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ELOOP:  # a fault of this one thing, and none of the store
             raise InvalidInputError(f"{what} is, or lies under, a link that leads to itself: remove it") from None
+        if error.errno == errno.ENAMETOOLONG:
+            raise NotFoundError(f"{what} is not there: no name is that long on this file system") from None
         raise UnavailableError(f"{what}: {told(error)}") from error
