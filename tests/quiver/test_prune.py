@@ -252,3 +252,18 @@ def test_the_newest_that_stays_is_looked_up_again(entry: qv.Entry, monkeypatch: 
     monkeypatch.setattr(LocalStore, "write", interrupted)
     entry.prune(keep=1, dry_run=False)
     assert entry.versions == [7]
+
+
+def test_a_removal_beside_a_prune(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version goes while its age is asked for."""
+    versions = RepositoryReader.versions
+
+    def listed(reader: RepositoryReader, name: str) -> object:
+        found = versions(reader, name)
+        monkeypatch.setattr(RepositoryReader, "versions", versions)
+        entry.remove_version(1)
+        return found
+
+    monkeypatch.setattr(RepositoryReader, "versions", listed)
+    assert entry.prune(keep=6, dry_run=False).going == [2]
+    assert entry.versions == [3, 4, 5, 6, 7, 8]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from gravswell.durations import span
-from gravswell.errors import InvalidInputError
+from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.quiver.aliases import rollback_goals
 from gravswell.quiver.layout import version_folder
 from gravswell.quiver.manifest import MANIFEST
@@ -130,7 +130,10 @@ def _judged(reader: RepositoryReader, entry: str, rules: Rules, state: EntryStat
 
     def age(info: VersionInfo) -> timedelta:
         """By when it appeared here: a version that was copied from elsewhere brings an old date along."""
-        files = view.walk(version_folder(entry, info.number))
+        try:
+            files = view.walk(version_folder(entry, info.number))
+        except NotFoundError:  # others remove it: what they wrote of that has us judge again
+            files = []
         appeared = max((f.modified for f in files if f.path == MANIFEST), default=now)
         return now - max(appeared, info.created or now)
 
