@@ -324,3 +324,20 @@ def test_the_configuration_follows_unless_it_was_edited_there(
     theirs.config.add_instance_group(count=9, kind="cpu")
     Transfer(root, there).run()
     assert "count: 9" in (there / "my-model/config.pbtxt").read_text()
+
+
+def test_a_version_of_other_tensors_comes_into_no_entry(two: qv.Entry, root: Path, there: Path, affine: Affine) -> None:
+    """Clients of the entry would break, as with an export. An entry whose versions all go has none."""
+    theirs = qv.ModelRepository(there).add("my-model")
+    theirs.export_version(affine(3))
+    theirs.export_version(affine(3))
+    two.export_version(affine())  # 3, which is free there
+    before = _tree(there)
+    with pytest.raises(ConflictError, match=r"my-model/3: the model's signature is not that of my-model: .*another"):
+        Transfer(root, there, {"my-model": [3]}).run()
+    assert _tree(there) == before
+    for number in (1, 2):
+        two.remove_version(number)
+    plan = Transfer(root, there, delete=True).run()
+    assert _actions(plan) == ["same my-model", "copy my-model/3", "delete my-model/1", "delete my-model/2"]
+    assert verify_version(RepositoryReader(there), "my-model", 3).samples == 3

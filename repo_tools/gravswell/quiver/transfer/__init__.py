@@ -52,7 +52,7 @@ class Transfer:
         """What :meth:`run` would do now.
 
         NotFoundError for an entry or version that the source does not have, ConflictError naming every version of the
-        destination that is in the way, InvalidInputError for a name that cannot be.
+        destination that is in the way, and every entry of other tensors; InvalidInputError for a name that cannot be.
         """
         source = RepositoryReader(self.source)
         wanted = self._wanted(source)

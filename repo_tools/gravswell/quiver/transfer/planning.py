@@ -1,12 +1,14 @@
 """What a transfer would do, and whether it may: decided from both listings, before anything moves."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gravswell.errors import ConflictError, NotFoundError
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, VerificationError
+from gravswell.quiver.config import ModelConfig
 from gravswell.quiver.reader import RepositoryReader, VersionInfo
 from gravswell.quiver.removal import needed
+from gravswell.quiver.signature import describe
 from gravswell.quiver.state import EntryState
 from gravswell.quiver.transfer.remembered import AliasMove, Remembered, plan_remembered
 
@@ -115,8 +117,11 @@ def plan_transfer(
         if given is not None:
             same = {s.number for s in steps if s.name == name and s.action in ("copy", "same")}
             remembered.append(plan_remembered(name, given, here, same=same, there=there, whole=numbers is None))
-        if delete and destination is not None:
-            steps += _deletes(name, (v for n, v in there.items() if n not in versions))
+        gone = [v for n, v in there.items() if n not in versions] if delete else []
+        if destination is not None:
+            stay = [v for v in there.values() if v not in gone]
+            conflicts += _other_tensors(source, destination, [s for s in steps if s.name == name and s.number], stay)
+            steps += _deletes(name, gone)
     if delete_entries and destination is not None:
         for name in sorted(present - {rename.get(entry, entry) for entry in wanted}):
             steps += [*_deletes(name, destination.versions(name)), Step("delete", name, name, 0)]
@@ -127,7 +132,7 @@ def plan_transfer(
 
 
 def _present(destination: RepositoryReader | None, names: Collection[str], *, everything: bool) -> set[str]:
-    """Those of the ``names`` that are entries of the destination, which is not listed for a few; or all that are."""
+    """Those of the ``names`` that are entries of the destination, which is not listed for one; or all that are."""
     if destination is None:
         return set()
     return set(destination.entries()) if everything or len(names) > 1 else set(filter(destination.has, names))
@@ -186,6 +191,30 @@ def _is_copy(destination: RepositoryReader, name: str, held: VersionInfo, info: 
     except NotFoundError:
         return False
     return origin is not None and origin.digest == info.digest
+
+
+def _other_tensors(
+    source: RepositoryReader, destination: RepositoryReader, steps: Sequence[Step], stay: Sequence[VersionInfo]
+) -> list[str]:
+    """That the newest version to copy takes or gives other tensors than those of the destination that ``stay``.
+
+    What shares a version with the source is a copy of it, whose versions fit each other.
+    """
+    copies = [step for step in steps if step.action == "copy"]
+    if not copies or any(step.action == "same" for step in steps):
+        return []
+    step, theirs = copies[-1], next((v.number for v in stay if v.digest is not None), None)
+    if theirs is None:
+        return []
+    config = ModelConfig(name=step.name)
+    try:
+        describe(config, destination.manifest(step.name, theirs)[0].signature, batchable=True)
+        describe(config, source.manifest(step.entry, step.number)[0].signature, batchable=True)
+    except InvalidInputError as error:
+        return [f"{step}: {error}"]
+    except (NotFoundError, VerificationError):
+        pass  # gone by now, or damaged, which is told when it is copied
+    return []
 
 
 def _needed(destination: RepositoryReader, steps: list[Step], moves: Collection[AliasMove]) -> Iterator[str]:
