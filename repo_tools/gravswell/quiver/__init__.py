@@ -2,13 +2,41 @@
 
 Its law is the order of its layers: repository → entry → {stores | exporters} → {layout, config} → platform → errors.
 ONNX and frameworks are imported only inside :mod:`gravswell.quiver.exporters`, which is imported when it is used.
+
+What is done to one entry is a method of :class:`Entry`. What is done to whole repositories, or between two, is here:
+:class:`Transfer` (``copy`` and ``sync``), :func:`import_repository`, :func:`compare_versions` (``diff``),
+:func:`verify_version`, and in :mod:`qv.lint <gravswell.quiver.lint>` the function of that name.
 """
 
+from gravswell.quiver import lint
+from gravswell.quiver.comparison import Comparison, Side, compare_versions
 from gravswell.quiver.entry import Entry
+from gravswell.quiver.importing import Imported, import_repository
 from gravswell.quiver.platform import Platform
 from gravswell.quiver.prune import Pruning, Verdict
+from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.repository import ModelRepository
 from gravswell.quiver.state import Move
+from gravswell.quiver.transfer import Transfer
+from gravswell.quiver.verification import Verified, verify_version
 from gravswell.quiver.version import Version
 
-__all__ = ["Entry", "ModelRepository", "Move", "Platform", "Pruning", "Verdict", "Version"]
+__all__ = [
+    "Comparison",
+    "Entry",
+    "Imported",
+    "ModelRepository",
+    "Move",
+    "Platform",
+    "Pruning",
+    "RepositoryReader",
+    "Side",
+    "Transfer",
+    "Verdict",
+    "Verified",
+    "Version",
+    "compare_versions",
+    "import_repository",
+    "lint",
+    "verify_version",
+]
