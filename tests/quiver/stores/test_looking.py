@@ -11,6 +11,7 @@ from gravswell.quiver.reader import EntryInfo, RepositoryReader
 from gravswell.quiver.stores import BucketStore, Content, LocalStore, open_store
 from gravswell.quiver.stores.looking import looked_at
 
+from ..versions import put_versions
 from .memory_objects import Memory, MemoryObjects
 
 Affine = Callable[..., Any]
@@ -123,3 +124,18 @@ def test_a_folder_is_itself(tmp_path: Any):
     store = open_store(tmp_path)
     assert isinstance(store, LocalStore)
     assert looked_at(store, {}) is store
+
+
+def test_a_second_look_reads_nothing_on_a_server_of_each_kind(bucket: str, monkeypatch: pytest.MonkeyPatch):
+    """What it lists and what it sends with an object name a content alike, or all would be read again."""
+    store = open_store(bucket)
+    assert isinstance(store, BucketStore)
+    qv.ModelRepository(bucket).add("m")
+    put_versions(store, "m", [1, 2])
+    qv.ModelRepository.open(bucket).models["m"].promote(1, "champion", verify=False)
+    known: dict[str, Content] = {}
+    first = RepositoryReader(looked_at(store, known)).survey()
+    assert first["m"].aliases == {"champion": 1}
+    assert len(known) == 3
+    monkeypatch.setattr(store.objects, "get", lambda key: pytest.fail(f"{key} is read again"))
+    assert RepositoryReader(looked_at(store, known)).survey() == first
