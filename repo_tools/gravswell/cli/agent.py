@@ -1,6 +1,5 @@
 """``gravswell agent``: the programs of the one image that run beside servers; seen mostly in pods' command lines."""
 
-import asyncio
 import logging
 import os
 import re
@@ -66,12 +65,12 @@ def run(
     ] = "auto",
 ) -> None:
     """Make one Triton serve what is desired, verified version by version, until SIGTERM."""
-    from gravswell.serving.agent.program import SIMULATED_GPUS_ENV, AgentOptions, run_agent  # noqa: PLC0415  late: heavy
+    from gravswell.serving.agent import program  # noqa: PLC0415  late: heavy
 
     if device not in ("auto", "cpu"):
         raise InvalidInputError(f"--device {device} is not known; use auto or cpu")
-    simulated = os.environ.get(SIMULATED_GPUS_ENV) == "1"
-    options = AgentOptions(
+    simulated = os.environ.get(program.SIMULATED_GPUS_ENV) == "1"
+    options = program.AgentOptions(
         repository=repository,
         models=models,
         listen=listen,
@@ -91,7 +90,7 @@ def run(
         simulated_gpus=simulated,
     )
     _log()
-    asyncio.run(run_agent(options))
+    program.run_program(program.run_agent(options))
 
 
 @app.command()
@@ -122,7 +121,7 @@ def list_(
 ) -> None:
     """List a repository for the operator, again and again, until SIGTERM."""
     from gravswell.serving.agent.lister import list_repository, render  # noqa: PLC0415  late: heavy
-    from gravswell.serving.agent.program import run_lister  # noqa: PLC0415  late: heavy
+    from gravswell.serving.agent.program import run_lister, run_program  # noqa: PLC0415  late: heavy
 
     if once:
         found = list_repository(repository, datetime.now(UTC), known_as=known_as)
@@ -132,7 +131,7 @@ def list_(
         raise InvalidInputError("--listing names the ConfigMap to write; --once prints instead")
     _log()
     pause = seconds(interval, at_least=1)
-    asyncio.run(run_lister(repository, listing, pause, known_as=known_as, namespace=namespace, listen=listen))
+    run_program(run_lister(repository, listing, pause, known_as=known_as, namespace=namespace, listen=listen))
 
 
 def parse_bytes(text: str) -> int:

@@ -1,6 +1,11 @@
 """The agent's downloads and the lister's looks, where the repository is a bucket: a real server, behind a network that
 is watched and cut."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +17,7 @@ from gravswell.serving.agent.failures import ModelFailure
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.lister import list_repository, merged
 from gravswell.serving.agent.supply import SPARE_BYTES, fetch
-from gravswell.serving.contracts import DesiredModel, Reason
+from gravswell.serving.contracts import Desired, DesiredModel, Reason
 
 from ...quiver.stores import emulators
 from ...quiver.stores.proxy import Proxy, proxied
@@ -143,3 +148,26 @@ def test_the_next_look_sees_what_was_published_and_a_bucket_that_is_away_takes_n
     assert (away.accessible, away.reason) == (False, Reason.REPOSITORY_UNAVAILABLE)
     assert "gs://shelf" in away.message
     assert away.entries == second.entries
+
+
+def test_an_agent_that_a_bucket_keeps_waiting_ends_when_it_is_told_to(models: Path, tmp_path: Path):
+    """Nothing can call back a thread that waits for an answer: the library would wait for a minute and longer."""
+    desired = Desired(repository=URL, models=(DesiredModel(name="any", version=1, digest="0" * 64),))
+    (tmp_path / "desired.json").write_text(desired.to_json())
+    command = [sys.executable, "-m", "gravswell", "agent", "run", "--repository", URL, "--models", str(models)]
+    command += ["--desired-file", str(tmp_path / "desired.json"), "--listen", "127.0.0.1:0"]
+    with socket.create_server(("127.0.0.1", 0)) as silent, (tmp_path / "log").open("w") as log:
+        address = "127.0.0.1:{1}".format(*silent.getsockname())
+        silent.settimeout(90)
+        command += ["--triton-http", "127.0.0.1:9"]
+        environment = {**os.environ, "STORAGE_EMULATOR_HOST": f"http://{address}"}
+        process = subprocess.Popen(command, env=environment, stderr=log, stdout=log)
+        try:
+            asked, _ = silent.accept()
+            with asked:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(30) == 0, (tmp_path / "log").read_text()
+        finally:
+            process.kill()
+            process.wait()
+    assert "is given up" in (tmp_path / "log").read_text()

@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import os
 import signal
-from collections.abc import AsyncIterator, Awaitable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from gravswell.errors import InvalidInputError
 from gravswell.kube import credentials
@@ -33,6 +36,10 @@ AGENT, LISTER = "gravswell-agent", "gravswell-lister"
 
 LISTER_PATIENCE = timedelta(seconds=10)
 """How long a lister asks a bucket that does not answer before it says so: it asks again with its next listing."""
+
+STOP_SECONDS = 3.0
+"""How long a program that is through waits for its threads: one that a store keeps waiting hears of nothing, and the
+pod's grace would end first, with its GPUs."""
 
 SIMULATED_GPUS_ENV = "GRAVSWELL_SIMULATED_GPUS"
 """Set to 1 by a development node, whose GPUs are only counted: models run on the CPU there."""
@@ -112,6 +119,35 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
         tasks = [asyncio.create_task(job) for job in jobs]
         stack.push_async_callback(_cancelled, tasks)
         yield reconciler, server, _first_end(tasks)
+
+
+def run_program(program: Coroutine[Any, Any, None]) -> None:
+    """Run a program of this module to its end, and no longer: threads that do not end are left, with the process.
+
+    What they were at is then as if the machine had died: it is not there for anybody, and cleared away by the next one.
+    """
+    failure: Exception | None = None
+
+    def leave() -> None:
+        log.warning("what was asked of the repository is given up, for it does not answer")
+        if failure is not None:
+            log.error("%s", failure)
+        logging.shutdown()
+        os._exit(0 if failure is None else 1)
+
+    leaving = threading.Timer(STOP_SECONDS, leave)
+    leaving.daemon = True
+    try:
+        with asyncio.Runner() as runner:  # its end waits for the threads
+            try:
+                runner.run(program)
+            except Exception as error:
+                failure = error
+                raise
+            finally:
+                leaving.start()
+    finally:
+        leaving.cancel()
 
 
 async def run_agent(options: AgentOptions) -> None:
