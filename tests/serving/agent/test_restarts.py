@@ -18,10 +18,11 @@ from tritonclient.utils import InferenceServerException
 
 from gravswell.serving.agent import steps
 from gravswell.serving.agent.triton import TritonControl
+from gravswell.serving.agent.work import Pace
 from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel, ModelState, Reason
 from gravswell.serving.triton import EmbeddedTriton, Ports
 
-from .running import KEY, MakeAgent, Running, start_triton, until
+from .running import KEY, PATIENCE, MakeAgent, Running, start_triton, until
 from .traffic import Traffic
 from .versions import WIDTH, config_text, publish
 
@@ -53,6 +54,12 @@ def answer(triton: EmbeddedTriton) -> float:
         tensor = http.InferInput("x", [1, WIDTH], "FP32")
         tensor.set_data_from_numpy(np.full((1, WIDTH), 3.0, np.float32))
         return float(client.infer("scale", [tensor]).as_numpy("y")[0, 0] / 3.0)
+
+
+def _ports(triton: EmbeddedTriton) -> Ports:
+    """For another Triton in its place."""
+    addresses = triton.http_address, triton.grpc_address, triton.metrics_address
+    return Ports(*(int(address.rpartition(":")[2]) for address in addresses))
 
 
 async def test_an_agent_that_restarts_adopts_what_is_loaded(agent: MakeAgent, triton, repository):
@@ -94,12 +101,12 @@ async def test_what_changed_while_the_agent_was_away_is_caught_up(agent: MakeAge
 
 
 async def test_a_triton_that_restarts_is_filled_again(agent: MakeAgent, repository, models):
+    """At once, also where what is wanted failed and is tried again much later."""
     first = publish(repository, "scale", 1, 1.0)
     broken = publish(repository, "scale", 2, 2.0, golden_factor=2.5)
     with start_triton(models) as old:
-        addresses = old.http_address, old.grpc_address
-        ports = Ports(*(int(address.rpartition(":")[2]) for address in (*addresses, old.metrics_address)))
-        async with agent(triton_http=addresses[0], triton_grpc=addresses[1]) as running:
+        patient = Pace(tick=0.5, first_retry=300.0)
+        async with agent(triton_http=old.http_address, triton_grpc=old.grpc_address, pace=patient) as running:
             running.desire(model(1, first))
             await running.serves("scale", 1)
             running.desire(model(2, broken))
@@ -111,7 +118,7 @@ async def test_a_triton_that_restarts_is_filled_again(agent: MakeAgent, reposito
             assert report.triton == ""
             assert report.models[0].loaded_version is None
             repository.rename(repository.with_name("away"))  # a restart needs no repository
-            with start_triton(models, ports=ports) as new:
+            with start_triton(models, ports=_ports(old)) as new:
                 await until(lambda: running.ledger.ready, "the last good version serves again")
                 assert answer(new) == 1.0
                 found = running.report_of("scale")
@@ -124,7 +131,7 @@ async def test_a_triton_that_restarts_is_filled_again(agent: MakeAgent, reposito
 async def test_a_version_that_cannot_be_fetched_yet_holds_up_nobody_who_has_an_earlier_one(
     agent: MakeAgent, repository, models, monkeypatch
 ):
-    """Agent and Triton restart while the repository neither answers nor refuses."""
+    """Agent and Triton restart while the repository neither answers nor refuses; then Triton alone, amid the fetch."""
     first, second = publish(repository, "scale", 1, 1.0), publish(repository, "scale", 2, 2.0)
     with start_triton(models) as old:
         async with agent(triton_http=old.http_address, triton_grpc=old.grpc_address) as running:
@@ -134,7 +141,7 @@ async def test_a_version_that_cannot_be_fetched_yet_holds_up_nobody_who_has_an_e
     answers, fetch = threading.Event(), steps.supply.fetch
 
     def waiting(*given: object, **named: object) -> None:
-        answers.wait(60)
+        answers.wait(PATIENCE)
         fetch(*given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(steps.supply, "fetch", waiting)
@@ -145,9 +152,15 @@ async def test_a_version_that_cannot_be_fetched_yet_holds_up_nobody_who_has_an_e
             assert answer(new) == 1.0
             await until(lambda: again.report_of("scale").state is ModelState.DOWNLOADING, "the wanted one is fetched")
             assert again.ledger.ready
-            answers.set()
-            await again.serves("scale", 2)
-            assert answer(new) == 2.0
+            new.stop()
+            await until(lambda: not again.ledger.ready, "the pod is unready without Triton")
+            with start_triton(models, ports=_ports(new)) as newest:
+                await until(lambda: again.ledger.ready, "the earlier version serves again, though the fetch waits on")
+                assert answer(newest) == 1.0
+                assert again.report_of("scale").state is ModelState.DOWNLOADING
+                answers.set()
+                await again.serves("scale", 2)
+                assert answer(newest) == 2.0
 
 
 @pytest.mark.parametrize("instances", [1, 2], ids=["the only process", "one of two"])
@@ -202,8 +215,6 @@ async def test_a_dead_backend_of_an_unknown_load_holds_up_no_version(agent: Make
 async def test_a_triton_that_is_killed_amid_a_load(agent: MakeAgent, repository, models, monkeypatch, stage):
     digest = publish(repository, "scale", 1, 1.0)
     with start_triton(models) as old:
-        addresses = old.http_address, old.grpc_address
-        ports = Ports(*(int(address.rpartition(":")[2]) for address in (*addresses, old.metrics_address)))
         load, killed = TritonControl.load, []
 
         async def loaded(control: TritonControl, name: str, config: str) -> None:
@@ -213,12 +224,12 @@ async def test_a_triton_that_is_killed_amid_a_load(agent: MakeAgent, repository,
             await load(control, name, config)
 
         monkeypatch.setattr(TritonControl, "load", loaded)
-        async with agent(triton_http=addresses[0], triton_grpc=addresses[1]) as running:
+        async with agent(triton_http=old.http_address, triton_grpc=old.grpc_address) as running:
             running.desire(model(1, digest))
             await until(lambda: bool(killed), "it is killed")
             await until(lambda: running.report_of("scale").reason == Reason.TRITON_UNAVAILABLE, "that is told")
             assert not running.ledger.ready
-            with start_triton(models, ports=ports) as new:
+            with start_triton(models, ports=_ports(old)) as new:
                 await running.serves("scale", 1)
                 assert await asyncio.to_thread(answer, new) == 1.0
                 await until(lambda: not list(models.glob(f"{PRIVATE_PREFIX}*")), "the broken proof leaves nothing")

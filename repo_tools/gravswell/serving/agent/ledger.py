@@ -146,7 +146,9 @@ class Ledger:
             self._set(work, state)
 
     def waits(self, work: Work, reason: Reason, message: str) -> None:
-        """Something that is no fault of the model holds it up."""
+        """Something that is no fault of the model holds it up. One that failed stays so until it is tried again."""
+        if work.state is ModelState.FAILED and time.monotonic() < work.retry_at:
+            return
         self._set(work, ModelState.WAITING, reason, message)
 
     def answers(self, work: Work) -> None:

@@ -4,10 +4,12 @@ So a desired state that changes in the middle, a Triton that restarts and an age
 own.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
 
+from gravswell.errors import GravswellError
 from gravswell.serving.agent.decide import Step, can_restore, next_step
 from gravswell.serving.agent.failures import ModelFailure, SupersededError
 from gravswell.serving.agent.ledger import Ledger
@@ -38,7 +40,9 @@ class Worker:
         if serving is not None and serving.proven and serving.probe_due(self._pace):
             return True
         if time.monotonic() < work.retry_at:
-            return False
+            if serving is not None or not self._view.version:
+                return False
+            return next_step(work.model, self._ledger.facts(work.model, None)) is Step.RESTORE  # that waits for nothing
         if work.state is not ModelState.SERVING or serving is None or not serving.proven:
             return True
         return not self._ledger.is_loaded(work.model)
@@ -97,9 +101,10 @@ class Worker:
                 if await self._revive(work, serving):
                     return True
                 loaded = None  # what cannot answer is as good as not there
-        if time.monotonic() < work.retry_at:
+        step = next_step(model, self._ledger.facts(model, loaded))
+        if time.monotonic() < work.retry_at and not self._is_about_earlier(step, model):
             return False
-        match next_step(model, self._ledger.facts(model, loaded)):
+        match step:
             case Step.NONE:
                 self._ledger.serves(work)
                 return False
@@ -120,7 +125,33 @@ class Worker:
     async def _fetch(self, work: Work) -> None:
         self._ledger.progress(work, ModelState.DOWNLOADING)
         with work.timed("download"):
-            await self._steps.fetch(work.model, work.unwanted)
+            fetching = asyncio.ensure_future(self._steps.fetch(work.model, work.unwanted))
+            try:
+                while not (await asyncio.wait({fetching}, timeout=self._pace.tick))[0]:
+                    await self._stand_in(work)
+            finally:
+                fetching.cancel()
+            await fetching
+
+    def _is_about_earlier(self, step: Step, model: DesiredModel) -> bool:
+        """Whether the step lets an earlier version serve, until ``model`` can."""
+        return step is Step.RESTORE or (step is Step.PROVE and not self._ledger.is_loaded(model))
+
+    async def _stand_in(self, work: Work) -> None:
+        """Let an earlier version serve on while the wanted one is fetched, however long: Triton may have restarted."""
+        if not self._view.version:
+            return
+        try:
+            loaded = await self._view.observe(work.model.name)
+            match next_step(work.model, self._ledger.facts(work.model, loaded)):
+                case Step.RESTORE:
+                    await self._restore(work)
+                case Step.PROVE:
+                    await self._prove(work)
+                case _:
+                    pass
+        except GravswellError as error:  # what is fetched is no worse for it
+            log.info("%s: %s", work.model.name, error)
 
     async def _verify(self, work: Work) -> None:
         self._ledger.progress(work, ModelState.VERIFYING)
