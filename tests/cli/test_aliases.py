@@ -29,7 +29,9 @@ def test_the_whole_way(run: Run, repo: str) -> None:
     assert made.code == 0
     assert (made.data["version"], made.data["previous"], made.data["changed"]) == (2, None, True)
     assert "champion of m names 2 already" in run("promote", repo, "m", 2, "champion").out
-    assert run("promote", repo, "m", 2, "champion", "-o", "json").data["changed"] is False
+    same = run("promote", repo, "m", 2, "champion", "-o", "json").data
+    assert (same["changed"], same["version"], same["previous"]) == (False, 2, 2)
+    assert same.keys() == made.data.keys()
     assert "champion of m names 3, and named 2" in run("promote", repo, "m", "3", "champion", "--expect", 2).out
     assert run("promote", repo, "m", "latest", "canary").code == 0
     assert "names 4, and named 3" in run("promote", repo, "m", "canary", "champion", "--no-verify").out
@@ -94,7 +96,7 @@ def test_refusals(run: Run, repo: str, tmp_path: Path) -> None:
     damaged = run("promote", repo, "m", 3, "champion")
     assert (damaged.code, "model.onnx has" in damaged.err) == (VerificationError.exit_code, True)
     run("add", repo, "empty")
-    assert "gravswell export makes one" in run("promote", repo, "empty", "latest", "champion").err
+    assert "has no version yet" in run("promote", repo, "empty", "latest", "champion").err
 
 
 def test_a_damaged_memory_hides_no_other_entry(run: Run, repo: str, tmp_path: Path) -> None:

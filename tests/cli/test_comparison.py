@@ -28,7 +28,7 @@ def test_new_weights_break_nobody(run: Run, repo: str, model: Path) -> None:
     assert "clients go on as before" in told.out
     assert "by up to 1, 0.5 of its norm" in told.out
     data = run("diff", repo, "m", 1, "latest", "-o", "json").data
-    assert (data["breaking"], data["weights"][0]["max_abs"]) == (False, 1.0)
+    assert (data["breaking"], data["weights"][0]["maxAbs"]) == (False, 1.0)
     assert data["outputs"][0]["samples"] == 3
     assert run("diff", repo, "m", 1, "champion").code == 3
     assert run("diff", repo, "m", 1, 9).code == 3

@@ -90,5 +90,5 @@ def test_what_needs_no_extra_works(base: Path, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("import sklearn\n")
     needs = _run(base, "export", str(tmp_path / "r"), "m", str(tmp_path / "train.py:model"), "--add")
     assert needs.returncode == 2
-    assert "needs 'sklearn', which is not installed" in needs.stderr
+    assert "needs 'sklearn', which is not installed: pip install 'gravswell[sklearn]'" in needs.stderr
     assert sys.prefix not in needs.stderr

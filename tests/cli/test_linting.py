@@ -7,9 +7,9 @@ from .conftest import Run
 
 def test_a_clean_repository(run: Run, repo: str) -> None:
     assert "as it stands" in run("lint", repo).out
-    assert run("lint", repo, "m", "--tag", "24.08", "-o", "json").data == []
+    assert run("lint", repo, "m", "--target", "24.08", "-o", "json").data == []
     assert run("lint", repo, "nothing").code == 3
-    assert "20.11 to" in run("lint", repo, "--tag", "19.01").err
+    assert "20.11 to" in run("lint", repo, "--target", "19.01").err
 
 
 def test_findings_and_exit_codes(run: Run, repo: str) -> None:
@@ -24,12 +24,12 @@ def test_findings_and_exit_codes(run: Run, repo: str) -> None:
     assert told.code == 5
     worst = told.data[0]
     assert (worst["rule"], worst["severity"], worst["place"]) == ("version-misread", "refused", "m/7.tmp")
-    assert worst["way_out"]
+    assert worst["wayOut"]
 
 
 def test_the_age_of_a_published_graph_against_any_tag(run: Run, repo: str) -> None:
-    told = run("lint", repo, "--tag", "20.11", "-o", "json")
+    told = run("lint", repo, "--target", "20.11", "-o", "json")
     assert told.code == 5
     assert {finding["rule"] for finding in told.data} == {"opset-too-new", "ir-too-new"}
-    assert run("lint", repo, "--tag", "27.05").code == 0
-    assert "'newest' is no tag" in run("lint", repo, "--tag", "newest").err
+    assert run("lint", repo, "--target", "27.05").code == 0
+    assert "'newest' is no tag" in run("lint", repo, "--target", "newest").err

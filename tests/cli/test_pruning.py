@@ -45,7 +45,7 @@ def test_a_dry_run_says_what_goes_and_why_the_rest_stays(run: Run, repo: str) ->
     assert "3 versions to go" in shown.out
     assert "no cluster was asked what it serves" in shown.err
     data = run("prune", repo, "m", "--keep", 1, "--grace", "0s", "--dry-run", "-o", "json").data
-    assert data["dry_run"]
+    assert data["dryRun"]
     assert [v["version"] for v in data["versions"] if v["goes"]] == [4, 2, 1]
     assert data["freed"] == sum(v["size"] for v in data["versions"] if v["goes"]) > 0
     assert len(run("ls", repo, "m", "-o", "json").data["m"]) == 5

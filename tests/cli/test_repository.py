@@ -122,8 +122,10 @@ def test_pickles_only_when_trusted(run: Run, tmp_path: Path, name: str, dump: Ca
         (["ls", "given.onnx"], 2, "is a file"),
         (["ls", "r", "other"], 3, "entries: m"),
         (["show", "r", "m/7"], 3, "its versions: 1"),
-        (["show", "r", "m/abc"], 2, "no version"),
-        (["show", "r", "m/-1"], 2, "no version"),
+        (["show", "r", "m/abc"], 3, "'abc' is no version of m, and no alias either; its aliases: none"),
+        (["show", "r", "m/-1"], 2, "write a number from 1 on, latest, or an alias"),
+        (["show", "r", "m/"], 2, "'' is no version of m"),
+        (["rm", "r", "m/champion", "--yes"], 3, "no alias either"),
         (["verify", "r", "m/7"], 3, "its versions: 1"),
         (["rm", "r", "other", "--yes"], 3, "entries: m"),
         (["export", "r", "other", "given.onnx"], 3, "gravswell add"),
@@ -134,7 +136,7 @@ def test_pickles_only_when_trusted(run: Run, tmp_path: Path, name: str, dump: Ca
         (["export", "r", "m", "missing.py:x"], 3, "missing.py"),
         (["export", "r", "m", "no.such.module:x"], 3, "no module"),
         (["export", "r", "m", "train.py:nothing"], 3, "it has:"),
-        (["export", "r", "m", "train.py:odd"], 2, "cannot be exported; known: torch module"),
+        (["export", "r", "m", "train.py:odd"], 2, "a builtins.object cannot be exported; known: "),
         (["export", "r", "m", "broken.py:x"], 2, "ZeroDivisionError"),
         (["export", "r", "m", "needs.py:x"], 2, "not_installed_here"),
         (["export", "r", "m", "missing.joblib"], 3, "missing.joblib"),
@@ -310,7 +312,7 @@ def test_an_entry_that_cannot_be_read_hides_no_other(run: Run, repo: str) -> Non
     Path(repo, "looped/1/.manifest.json").symlink_to(".manifest.json")
     listed = run("ls", repo)
     assert listed.code == InvalidInputError.exit_code
-    assert [row.split()[:2] for row in listed.out.splitlines()[1:]] == [["m", "1"], ["looped", "unreadable"]]
+    assert [row.split()[:2] for row in listed.out.splitlines()[1:]] == [["looped", "unreadable"], ["m", "1"]]
     assert "looped cannot be read: r/looped/1/.manifest.json is, or lies under, a link that leads to" in listed.err
     verified = run("verify", repo, "-o", "json")
     assert verified.code == VerificationError.exit_code

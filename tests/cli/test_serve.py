@@ -60,7 +60,7 @@ def read_until(process: "subprocess.Popen[str]", last: str) -> str:
 
 
 def test_the_snippet_that_it_prints_runs_and_ctrl_c_stops_it(repository: Path) -> None:
-    with serving(str(repository), "--model=neg", *ANY_PORTS) as process:
+    with serving(str(repository), "--entry=neg", *ANY_PORTS) as process:
         text = read_until(process, "Ctrl-C stops it.")
         assert "x FP32[-1, 2]" in text
         snippet = text.partition("to copy:\n")[2].partition("Ctrl-C")[0]

@@ -8,8 +8,8 @@ from importlib import import_module
 
 import typer
 
-TOPICS: tuple[str, ...] = ("cluster", "demo", "operator", "plan")
-"""Modules of this package, each with ``register(app)``."""
+TOPICS: tuple[str, ...] = ("plan", "operator", "cluster", "demo")
+"""Modules of this package, each with ``register(app)``, in the order of ``gravswell --help``."""
 
 
 def register(app: typer.Typer) -> None:

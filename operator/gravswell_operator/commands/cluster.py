@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from gravswell.cli.output import Output, OutputOption, emit, stderr
+from gravswell.cli.shared import Panel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ topic = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add ``gravswell cluster`` to ``app``."""
-    app.add_typer(topic)
+    app.add_typer(topic, rich_help_panel=Panel.CLUSTER)
 
 
 @topic.command()

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gravswell.cli.output import stdout
+from gravswell.cli.shared import Context, Kubeconfig, Panel
 from gravswell.errors import InvalidInputError
 
 
@@ -19,7 +20,7 @@ class Framework(enum.StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""
-    app.command("demo")(demo)
+    app.command(rich_help_panel=Panel.CLUSTER)(demo)
 
 
 def demo(
@@ -33,10 +34,8 @@ def demo(
     directory: Annotated[
         Path | None, typer.Option(help="A new folder for the repository, which stays. By default a temporary one.")
     ] = None,
-    context: Annotated[
-        str | None, typer.Option(help="A kube context to use in place of a development cluster.")
-    ] = None,
-    kubeconfig: Annotated[Path | None, typer.Option(help="The kubeconfig of --context.")] = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     repository_url: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +44,10 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Train a small network, publish it, serve it with a real Triton, then on Kubernetes; shows each step."""
+    """Train a small network, publish it, serve it with a real Triton, then on Kubernetes; shows each step.
+
+    Kubernetes is a development cluster on this machine, or the one of --context.
+    """
     from gravswell_operator.demo.story import Options, tell  # noqa: PLC0415  heavy
     from gravswell_operator.demo.view import Story  # noqa: PLC0415
 

@@ -1,10 +1,10 @@
 """``gravswell operator run``: the operator, in the foreground."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gravswell.cli.shared import Context, Kubeconfig, Panel
 from gravswell_operator.handlers.logs import LogFormat, LogLevel
 
 topic = typer.Typer(help="The operator that serves models on Kubernetes.", no_args_is_help=True)
@@ -17,10 +17,8 @@ def _topic() -> None:
 
 @topic.command()
 def run(
-    kubeconfig: Annotated[
-        Path | None, typer.Option(help="Cluster to run against; absent: the pod's own, else the user's kubeconfig.")
-    ] = None,
-    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
     image: Annotated[str | None, typer.Option(help="gravswell image of agents and listers.")] = None,
     triton_repository: Annotated[str | None, typer.Option(help="Where Triton's images are, without a tag.")] = None,
     drivers_namespace: Annotated[str | None, typer.Option(help="Namespace of the device plugins.")] = None,
@@ -43,7 +41,10 @@ def run(
     log_level: Annotated[LogLevel, typer.Option(help="What is logged.")] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="How it is logged.")] = LogFormat.TEXT,
 ) -> None:
-    """Run the operator until SIGTERM or Ctrl-C."""
+    """Run the operator until SIGTERM or Ctrl-C.
+
+    In a pod, it runs against that pod's cluster unless told otherwise.
+    """
     import asyncio  # noqa: PLC0415  `gravswell --help` must not wait for kopf
 
     from gravswell_operator import names, runtime  # noqa: PLC0415
@@ -69,4 +70,4 @@ def run(
 
 def register(app: typer.Typer) -> None:
     """Add ``operator`` to the command line."""
-    app.add_typer(topic, name="operator")
+    app.add_typer(topic, name="operator", rich_help_panel=Panel.KUBERNETES)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from gravswell.cli.output import stderr, stdout
+from gravswell.cli.shared import Panel
 from gravswell.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -192,4 +193,4 @@ def _print_notes(made: "Plan") -> None:
 
 def register(app: typer.Typer) -> None:
     """Add ``plan`` to the command line."""
-    app.command()(plan)
+    app.command(rich_help_panel=Panel.KUBERNETES)(plan)

@@ -9,15 +9,18 @@ from rich.progress import BarColumn, DownloadColumn
 from rich.table import Table
 from rich.text import Text
 
+from gravswell.cli import completion
 from gravswell.cli.output import Output, OutputOption, emit
-from gravswell.cli.shared import Name, Repository, existing_entry, version_named, work_display
+from gravswell.cli.shared import Name, OneEntry, Repository, existing_entry, version_named, work_display
 from gravswell.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from gravswell.quiver import Move
     from gravswell.quiver.aliases import Expected
 
-Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="The alias: champion, canary, …")]
+Alias = Annotated[
+    str, typer.Argument(metavar="ALIAS", help="The alias: champion, canary, …", autocompletion=completion.aliases)
+]
 Expect = Annotated[
     str | None,
     typer.Option(metavar="N|none", help="Do it only if the alias names version N now, or does not exist: none."),
@@ -26,17 +29,16 @@ Reason = Annotated[str, typer.Option(help="One line for the history.")]
 By = Annotated[str | None, typer.Option(help="Who does this, for the history. Default: user@host.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (promote, rollback, unalias, aliases, history):
-        app.command()(command)
-
-
 def promote(
     repo: Repository,
     name: Name,
     version: Annotated[
-        str, typer.Argument(metavar="VERSION", help="The version: a number, latest, or another alias of it.")
+        str,
+        typer.Argument(
+            metavar="VERSION",
+            help="The version: its number, latest, or another alias of it.",
+            autocompletion=completion.versions,
+        ),
     ],
     alias: Alias,
     expect: Expect = None,
@@ -62,10 +64,11 @@ def promote(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if move is None:
-        made = {"entry": name, "alias": alias, "version": number, "changed": False}
-        emit(output, made, lambda: Text(f"{alias} of {name} names {number} already"))
+        unmoved = dict.fromkeys(("at", "by", "action", "reason"))
+        data = {"entry": name, "alias": alias, "version": number, "previous": number, **unmoved, "changed": False}
+        emit(output, data, lambda: Text(f"{alias} of {name} names {number} already"))
         return
-    emit(output, _data(name, move), lambda: Text(_told(name, move)))
+    emit(output, _data(name, move, changed=True), lambda: Text(_told(name, move)))
 
 
 def rollback(
@@ -86,7 +89,7 @@ def rollback(
     entry = existing_entry(qv.ModelRepository.open(repo), name)
     move = entry.rollback(alias, steps=steps, to=to, expect=_expected(expect), verify=verify, reason=reason, by=by)
     again = f"undo this: gravswell promote {repo} {name} {move.previous} {alias}"
-    emit(output, _data(name, move), lambda: Text(f"{_told(name, move)}; {again}"))
+    emit(output, _data(name, move, changed=True), lambda: Text(f"{_told(name, move)}; {again}"))
 
 
 def unalias(
@@ -103,14 +106,10 @@ def unalias(
 
     entry = existing_entry(qv.ModelRepository.open(repo), name)
     move = entry.unalias(alias, expect=_expected(expect), reason=reason, by=by)
-    emit(output, _data(name, move), lambda: Text(_told(name, move)))
+    emit(output, _data(name, move, changed=True), lambda: Text(_told(name, move)))
 
 
-def aliases(
-    repo: Repository,
-    name: Annotated[str | None, typer.Argument(metavar="[ENTRY]", help="Only those of this entry.")] = None,
-    output: OutputOption = Output.TEXT,
-) -> None:
+def aliases(repo: Repository, name: OneEntry = None, output: OutputOption = Output.TEXT) -> None:
     """List the aliases: which version they name, since when and by whom, and where a rollback would lead."""
     from gravswell import quiver as qv  # noqa: PLC0415
     from gravswell.quiver.aliases import rollback_goals  # noqa: PLC0415
@@ -129,7 +128,7 @@ def aliases(
                     "alias": alias,
                     "version": number,
                     "rollback": goals.get(alias),
-                    "at": move.at.isoformat() if move else None,
+                    "at": move.at if move else None,
                     "by": move.by if move else None,
                     "reason": move.reason if move else "",
                 }
@@ -140,7 +139,7 @@ def aliases(
             return Text(f"no aliases yet: gravswell promote {repo} {name or 'ENTRY'} VERSION champion")
         table = Table("entry", "alias", "version", "rollback to", "since", "by", "reason", box=None)
         for row in rows:
-            since = row["at"][:19].replace("T", " ") if row["at"] else ""
+            since = f"{row['at']:%Y-%m-%d %H:%M:%S}" if row["at"] else ""
             cells = (row["entry"], row["alias"], row["version"], row["rollback"] or "", since, row["by"] or "")
             table.add_row(*(Text(str(cell)) for cell in cells), Text(row["reason"]))
         return table
@@ -151,7 +150,10 @@ def aliases(
 def history(
     repo: Repository,
     name: Name,
-    alias: Annotated[str | None, typer.Argument(metavar="[ALIAS]", help="Only the moves of this alias.")] = None,
+    alias: Annotated[
+        str | None,
+        typer.Argument(metavar="[ALIAS]", help="Only the moves of this alias.", autocompletion=completion.aliases),
+    ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Show the moves of an entry's aliases, oldest first: what, when, by whom and why."""
@@ -179,8 +181,8 @@ def _expected(text: str | None) -> "Expected":
     return int(text)
 
 
-def _data(entry: str, move: "Move") -> dict[str, Any]:
-    return {"entry": entry, **move.model_dump(mode="json"), "changed": True}
+def _data(entry: str, move: "Move", **more: Any) -> dict[str, Any]:
+    return {"entry": entry, **move.model_dump(), **more}
 
 
 def _told(entry: str, move: "Move") -> str:

@@ -1,6 +1,8 @@
 """The ``gravswell`` command: assembles the sub-commands and turns errors into messages and exit codes."""
 
+import os
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
 from io import TextIOWrapper
@@ -11,19 +13,26 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from gravswell import __version__
-from gravswell.cli import aliases, pruning, repository
+from gravswell.cli import completion
 from gravswell.cli.agent import app as agent
+from gravswell.cli.aliases import aliases, history, promote, rollback, unalias
 from gravswell.cli.comparison import diff
 from gravswell.cli.configuring import app as config
+from gravswell.cli.exporting import export
 from gravswell.cli.importing import import_repository
 from gravswell.cli.inferring import infer
 from gravswell.cli.linting import lint
+from gravswell.cli.listing import ls, show
 from gravswell.cli.output import stderr
+from gravswell.cli.pruning import prune
 from gravswell.cli.quantizing import quantize
+from gravswell.cli.repository import add, init, rm
 from gravswell.cli.republishing import republish
 from gravswell.cli.serve import serve
+from gravswell.cli.shared import Panel
 from gravswell.cli.transfer import copy, sync
 from gravswell.cli.tuning import tune
+from gravswell.cli.verifying import verify
 from gravswell.errors import GravswellError, UnsupportedError
 
 PLUGIN_GROUP = "gravswell.commands"
@@ -77,21 +86,19 @@ def _root(
     pass
 
 
-repository.register(app)
-aliases.register(app)
-pruning.register(app)
-app.command()(lint)
-app.command()(diff)
-app.command()(copy)
-app.command()(sync)
-app.command("import")(import_repository)
-app.command()(quantize)
-app.command()(republish)
-app.command()(tune)
-app.command()(serve)
-app.command()(infer)
-app.add_typer(agent)
-app.add_typer(config)
+_COMMANDS: dict[Panel, tuple[Callable[..., None], ...]] = {
+    Panel.REPOSITORY: (init, add, export, import_repository, ls, show, copy, sync, rm),
+    Panel.VERSIONS: (promote, rollback, unalias, aliases, history, diff, prune),
+    Panel.CHECK: (verify, lint),
+    Panel.SERVE: (serve, infer),
+    Panel.TUNE: (tune, quantize, republish),
+}
+for _panel, _commands in _COMMANDS.items():
+    for _command in _commands:
+        _name = "import" if _command is import_repository else None  # a word of Python's
+        app.command(_name, rich_help_panel=_panel)(_command)
+app.add_typer(config, rich_help_panel=Panel.TUNE)
+app.add_typer(agent, rich_help_panel=Panel.KUBERNETES)
 
 
 @cache  # main() twice in one process must not add every plug-in's commands twice
@@ -106,6 +113,8 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character of ours shows "?" for it
     _assemble()
+    if os.environ.get("_GRAVSWELL_COMPLETE") == "complete_bash":
+        completion.mend_words(os.environ)
     try:
         app()  # usage errors, aborts and typer.Exit are typer's own to render
     except GravswellError as error:

@@ -1,7 +1,6 @@
 """``gravswell diff``: what changed from one version to another."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +10,8 @@ from rich.progress import BarColumn, DownloadColumn
 from rich.table import Table
 from rich.text import Text
 
-from gravswell.cli.output import Output, OutputOption, emit
+from gravswell.cli import completion
+from gravswell.cli.output import Output, OutputOption, emit, record
 from gravswell.cli.shared import Name, Repository, existing_entry, version_named, work_display
 from gravswell.errors import VerificationError
 
@@ -25,13 +25,23 @@ _MOST = 20
 def diff(
     repo: Repository,
     name: Name,
-    old: Annotated[str, typer.Argument(metavar="A", help="The old version: a number, latest or an alias.")],
-    new: Annotated[str, typer.Argument(metavar="B", help="The new one.")],
+    old: Annotated[
+        str,
+        typer.Argument(
+            metavar="A",
+            help="The old version: its number, latest or an alias.",
+            autocompletion=completion.versions,
+        ),
+    ],
+    new: Annotated[
+        str, typer.Argument(metavar="B", help="The new one, named likewise.", autocompletion=completion.versions)
+    ],
     other: Annotated[
         str | None, typer.Option("--in", metavar="REPO", help="B is a version in this repository instead.")
     ] = None,
     other_name: Annotated[
-        str | None, typer.Option("--of", metavar="ENTRY", help="B is a version of this entry instead.")
+        str | None,
+        typer.Option("--of", metavar="ENTRY", help="B is a version of this entry instead."),
     ] = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 5 if clients of A would break.")] = False,
     output: OutputOption = Output.TEXT,
@@ -51,7 +61,8 @@ def diff(
         found = compare_versions(
             *sides, progress=lambda done, total: progress.update(task, completed=done, total=total)
         )
-    emit(output, {**asdict(found), "breaking": found.breaking, "identical": found.identical}, lambda: _text(found))
+    data = {**record(found), "breaking": found.breaking, "identical": found.identical}
+    emit(output, data, lambda: _text(found))
     if exit_code and found.breaking:
         facts = "; ".join(change.what for change in found.clients if change.breaking)
         raise VerificationError(f"clients of {found.old} break with {found.new}: {facts}")

@@ -13,12 +13,10 @@ import typer
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit, stderr
-from gravswell.cli.shared import Name, Repository, existing_entry
-from gravswell.errors import InvalidInputError, UnsupportedError
+from gravswell.cli.shared import DryRun, Name, Repository, existing_entry
+from gravswell.errors import GravswellError, InvalidInputError, UnsupportedError
 
 app = typer.Typer(name="config", help="Show or change the configuration of an entry.", no_args_is_help=True)
-
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and write nothing.")]
 
 
 def _complete(incomplete: str) -> list[str]:
@@ -74,7 +72,14 @@ def edit(repo: Repository, name: Name, dry_run: DryRun = False, output: OutputOp
     """Open the configuration in $VISUAL or $EDITOR; what is saved is checked, and written as `set` does it."""
     config = _config(repo, name)
     before = str(config)
-    _report(name, before, config.replace(_edited(before), dry_run=dry_run), written=not dry_run, output=output)
+    text = _edited(before)
+    try:
+        after = config.replace(text, dry_run=dry_run)
+    except GravswellError as error:
+        with tempfile.NamedTemporaryFile("w", prefix=f"{name}-", suffix=".config.pbtxt", delete=False) as kept:
+            kept.write(text)
+        raise type(error)(f"{error}. Nothing was written; what you have edited is in {kept.name}") from error
+    _report(name, before, after, written=not dry_run, output=output)
 
 
 def _edited(text: str) -> str:

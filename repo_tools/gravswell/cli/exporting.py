@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.progress import DownloadColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.text import Text
 
+from gravswell.cli import completion
 from gravswell.cli.output import Output, OutputOption, emit
 from gravswell.cli.shared import Name, Repository, Sized, existing_entry, work_display
 from gravswell.errors import GravswellError, NotFoundError
@@ -41,7 +42,11 @@ def export(
     opset: Annotated[int | None, typer.Option(min=1, help="The ONNX opset to export to.")] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="TAG", help="The oldest Triton that is to run it, 20.11 or newer. Default: 24.08."),
+        typer.Option(
+            metavar="TAG",
+            help="The oldest Triton that is to run it, 20.11 or newer. Default: 24.08.",
+            autocompletion=completion.tags,
+        ),
     ] = None,
     rtol: Annotated[float | None, typer.Option(min=0, help="Relative tolerance of the proof.")] = None,
     atol: Annotated[float | None, typer.Option(min=0, help="Absolute tolerance of the proof.")] = None,

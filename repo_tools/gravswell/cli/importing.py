@@ -9,8 +9,9 @@ from rich.progress import BarColumn, DownloadColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from gravswell.cli import completion
 from gravswell.cli.output import Output, OutputOption, emit
-from gravswell.cli.shared import Sized, work_display
+from gravswell.cli.shared import OnlyEntries, Sized, work_display
 from gravswell.errors import InvalidInputError
 
 _STYLES = {"imported": "green", "failed": "red"}
@@ -19,7 +20,7 @@ _STYLES = {"imported": "green", "failed": "red"}
 def import_repository(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A Triton repository: a path, gs://, s3:// or az://.")],
     destination: Annotated[str, typer.Argument(metavar="DST", help="The repository to import into.")],
-    entry: Annotated[list[str] | None, typer.Option("--entry", help="Only this entry; may be repeated.")] = None,
+    entry: OnlyEntries = None,
     input_shape: Annotated[
         list[str] | None,
         typer.Option(
@@ -37,7 +38,11 @@ def import_repository(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="TAG", help="The oldest Triton that is to run them, 20.11 or newer. Default: 24.08."),
+        typer.Option(
+            metavar="TAG",
+            help="The oldest Triton that is to run them, 20.11 or newer. Default: 24.08.",
+            autocompletion=completion.tags,
+        ),
     ] = None,
     rtol: Annotated[float | None, typer.Option(min=0, help="Relative tolerance of the proofs.")] = None,
     atol: Annotated[float | None, typer.Option(min=0, help="Absolute tolerance of the proofs.")] = None,

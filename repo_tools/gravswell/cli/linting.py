@@ -8,8 +8,9 @@ from rich.console import Group, RenderableType
 from rich.progress import BarColumn, DownloadColumn
 from rich.text import Text
 
+from gravswell.cli import completion
 from gravswell.cli.output import Output, OutputOption, emit
-from gravswell.cli.shared import Repository, work_display
+from gravswell.cli.shared import OneEntry, Repository, work_display
 from gravswell.errors import VerificationError
 
 _STYLES = {"refused": "red", "guessed": "yellow", "ignored": "yellow", "note": "cyan"}
@@ -17,12 +18,13 @@ _STYLES = {"refused": "red", "guessed": "yellow", "ignored": "yellow", "note": "
 
 def lint(
     repo: Repository,
-    name: Annotated[str | None, typer.Argument(metavar="[ENTRY]", help="Default: every folder.")] = None,
-    tag: Annotated[
+    name: OneEntry = None,
+    target: Annotated[
         str | None,
         typer.Option(
             metavar="TAG",
             help="Check the graphs' age against Triton's image of this tag, such as 24.08: any from 20.11 on.",
+            autocompletion=completion.tags,
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 5 for any finding but notes.")] = False,
@@ -32,13 +34,12 @@ def lint(
     from gravswell.quiver import lint as linting  # noqa: PLC0415 - keeps --help fast, here and below
     from gravswell.quiver.stores import open_store  # noqa: PLC0415
 
-    target = None if tag is None else linting.target_of(tag)
     with work_display(BarColumn(), DownloadColumn()) as progress:
         task = progress.add_task(repo, total=None)
         findings = linting.lint(
             open_store(repo),
             name,
-            target=target,
+            target=None if target is None else linting.target_of(target),
             on_model=lambda model: progress.update(task, description=model, completed=0, total=None),
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
@@ -49,7 +50,7 @@ def lint(
             "place": f.place,
             "field": f.field,
             "fact": f.fact,
-            "way_out": f.rule.way_out,
+            "wayOut": f.rule.way_out,
         }
         for f in findings
     ]

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError, UnsupportedError
 
 _PICKLES = (".pkl", ".pickle", ".joblib")
+_EXTRAS = frozenset({"keras", "lightgbm", "sklearn", "torch", "xgboost"})
+"""Modules that an extra of the same name brings."""
 _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors")
 
 
@@ -72,8 +74,16 @@ def _guarded(what: str) -> Iterator[None]:
         raise InvalidInputError(
             f"{what} ended the process (exit {end.code}): keep such calls under if __name__ == '__main__'"
         ) from end
+    except ModuleNotFoundError as error:
+        raise _lacking(what, error) from None
     except Exception as error:
         raise InvalidInputError(f"{what} failed: {type(error).__name__}: {error}") from error
+
+
+def _lacking(what: str, error: ModuleNotFoundError) -> InvalidInputError:
+    module = (error.name or str(error)).partition(".")[0]
+    extra = f": pip install 'gravswell[{module}]'" if module in _EXTRAS else ""
+    return InvalidInputError(f"{what} needs {error.name!r}, which is not installed{extra}")
 
 
 def _module(name: str) -> Any:
@@ -85,7 +95,7 @@ def _module(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise NotFoundError(f"there is no module {name!r}: name a file.py, or install its package") from None
-        raise InvalidInputError(f"{name} needs {error.name!r}, which is not installed") from None
+        raise
 
 
 def _from_file(path: Path) -> Any:

@@ -12,26 +12,25 @@ from rich.table import Table
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit, stderr
-from gravswell.cli.shared import Repository, Yes, existing_entry, work_display
+from gravswell.cli.shared import (
+    Context,
+    DryRun,
+    Kubeconfig,
+    OneEntry,
+    Repository,
+    Yes,
+    existing_entry,
+    work_display,
+)
 from gravswell.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from gravswell.quiver import Pruning
 
-Kubeconfig = Annotated[Path | None, typer.Option(help="The kubeconfig of a cluster to ask what it serves.")]
-Context = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Its context. Either option lets the cluster be asked.")
-]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command()(prune)
-
 
 def prune(
     repo: Repository,
-    name: Annotated[str | None, typer.Argument(metavar="[ENTRY]", help="Only this entry. Default: all.")] = None,
+    name: OneEntry = None,
     keep: Annotated[int | None, typer.Option(min=1, help="Keep the newest so many of each entry.")] = None,
     older_than: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Keep all that are not older: 30d, 12h.")
@@ -40,14 +39,14 @@ def prune(
     pins_within: Annotated[str, typer.Option(metavar="DURATION", help="Keep what clusters pinned since.")] = "7d",
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Remove old versions: those beyond --keep and older than --older-than.
 
     The newest stays, and so does what an alias names or a rollback of one would, what a cluster serves, and what is
-    younger than --grace.
+    younger than --grace. --context or --kubeconfig has the cluster itself asked what it serves.
     """
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast
     from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
@@ -103,14 +102,14 @@ def _data(prunings: "list[Pruning]", *, dry_run: bool) -> dict[str, Any]:
             "version": verdict.version,
             "digest": verdict.digest,
             "size": verdict.size,
-            "created": verdict.created and verdict.created.isoformat(),
+            "created": verdict.created,
             "goes": verdict.goes,
             "reasons": verdict.reasons,
         }
         for pruning in prunings
         for verdict in pruning.verdicts
     ]
-    return {"dry_run": dry_run, "freed": sum(pruning.freed for pruning in prunings), "versions": versions}
+    return {"dryRun": dry_run, "freed": sum(pruning.freed for pruning in prunings), "versions": versions}
 
 
 def _table(prunings: "list[Pruning]") -> RenderableType:

@@ -11,7 +11,7 @@ from rich.progress import DownloadColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit
-from gravswell.cli.shared import Repository, Sized, existing_entry, parse_target, work_display
+from gravswell.cli.shared import Repository, Sized, SourceVersion, target_of, work_display
 
 
 class Kind(enum.StrEnum):
@@ -23,9 +23,7 @@ class Kind(enum.StrEnum):
 
 def quantize(
     repo: Repository,
-    target: Annotated[
-        str, typer.Argument(metavar="ENTRY[/VERSION]", help="The version to convert. Default: the newest.")
-    ],
+    target: SourceVersion,
     kind: Annotated[Kind, typer.Option(help="fp16 for GPUs, int8 for CPUs.")],
     calibration: Annotated[
         list[Path] | None,
@@ -55,10 +53,8 @@ def quantize(
     """
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
     from gravswell.cli.loading import load_samples  # noqa: PLC0415
-    from gravswell.quiver.variants.measure import told  # noqa: PLC0415
 
-    name, number = parse_target(target)
-    entry = existing_entry(qv.ModelRepository.open(repo), name)
+    entry, number = target_of(qv.ModelRepository.open(repo), target)
     batches = load_samples(calibration or [])
     with work_display(TimeElapsedColumn(), Sized(DownloadColumn()), Sized(TransferSpeedColumn())) as progress:
         task = progress.add_task(f"reading {target}", total=None)
@@ -76,8 +72,8 @@ def quantize(
         made,
         lambda: Group(
             Text(made.location, style="bold"),
-            f"  {made.kind} ({made.method}) of {name}/{made.parent}",
-            *(Text(f"  {output} {told(error)}, over {made.rows} rows") for output, error in made.errors.items()),
+            f"  {made.kind} ({made.method}) of {made.entry}/{made.parent}",
+            *(Text(f"  {output} {error.told()}, over {made.rows} rows") for output, error in made.errors.items()),
             f"  {decimal(made.bytes)}, and was {decimal(made.parent_bytes)}",
             f"  {made.seconds * 1e3:.3g} ms for {made.batch_rows} rows on this CPU, and was "
             f"{made.parent_seconds * 1e3:.3g} ms",

@@ -1,21 +1,16 @@
 """``gravswell republish``: a published model with the configuration that its entry has by now."""
 
-from typing import Annotated
-
-import typer
 from rich.console import Group
 from rich.progress import DownloadColumn, TransferSpeedColumn
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit
-from gravswell.cli.shared import Repository, Sized, existing_entry, parse_target, work_display
+from gravswell.cli.shared import Repository, Sized, SourceVersion, target_of, work_display
 
 
 def republish(
     repo: Repository,
-    target: Annotated[
-        str, typer.Argument(metavar="ENTRY[/VERSION]", help="The version to publish again. Default: the newest.")
-    ],
+    target: SourceVersion,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Publish a version again, as the next one, with the entry's config.pbtxt as it is by now.
@@ -25,8 +20,7 @@ def republish(
     """
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast
 
-    name, number = parse_target(target)
-    entry = existing_entry(qv.ModelRepository.open(repo), name)
+    entry, number = target_of(qv.ModelRepository.open(repo), target)
     with work_display(Sized(DownloadColumn()), Sized(TransferSpeedColumn())) as progress:
         task = progress.add_task(f"reading {target}", total=None)
         made = entry.republish(

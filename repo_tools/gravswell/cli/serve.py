@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit, stderr
+from gravswell.cli.shared import OnlyEntries
 from gravswell.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -27,11 +28,9 @@ WATCH_SECONDS = 0.5
 
 
 def serve(
-    repository: Annotated[str, typer.Argument(help="Path or file:// URL of a repository.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="The repository: a path or a file:// URL.")],
     *,
-    model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Serve only this model; may be repeated.")
-    ] = None,
+    entry: OnlyEntries = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond loopback, Triton's control APIs are closed.")
     ] = "127.0.0.1",
@@ -50,8 +49,8 @@ def serve(
 
     with _terminated_as_interrupted(), _installation() as progress:
         server = EmbeddedTriton(
-            repository,
-            models=model or None,
+            repo,
+            models=entry or None,
             allow_failures=keep_going,
             host=host,
             ports=Ports(http=http_port, grpc=grpc_port, metrics=metrics_port),

@@ -1,17 +1,74 @@
 """What the commands on a repository share: their arguments, how a target is read, and how work under way is shown."""
 
+import enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
+from gravswell.cli import completion
 from gravswell.cli.output import stderr
 from gravswell.errors import InvalidInputError, NotFoundError
 
+
+class Panel(enum.StrEnum):
+    """The groups of commands in ``gravswell --help``."""
+
+    REPOSITORY = "Repository"
+    VERSIONS = "Versions and aliases"
+    CHECK = "Check"
+    SERVE = "Serve and ask"
+    TUNE = "Tune"
+    KUBERNETES = "Kubernetes"
+    CLUSTER = "Cluster on this machine"
+
+
 Repository = Annotated[str, typer.Argument(metavar="REPO", help="The repository: a path, gs://, s3:// or az:// URL.")]
-Name = Annotated[str, typer.Argument(metavar="ENTRY", help="The entry's name.")]
+Name = Annotated[str, typer.Argument(metavar="ENTRY", help="The entry's name.", autocompletion=completion.entries)]
+OneEntry = Annotated[
+    str | None,
+    typer.Argument(metavar="[ENTRY]", help="Only this entry. Default: all.", autocompletion=completion.entries),
+]
+OnlyEntries = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--entry", metavar="ENTRY", help="Only this entry; may be repeated.", autocompletion=completion.entries
+    ),
+]
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="ENTRY[/VERSION]",
+        help="An entry, or one version of it: its number, latest or an alias.",
+        autocompletion=completion.targets,
+    ),
+]
+SourceVersion = Annotated[
+    str,
+    typer.Argument(
+        metavar="ENTRY[/VERSION]",
+        help="The version to start from: its number, latest or an alias. Default: the newest.",
+        autocompletion=completion.targets,
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+EvenServed = Annotated[bool, typer.Option("--even-served", help="Also what a cluster said it serves.")]
+Context = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        help="A cluster, by its context in the kubeconfig.",
+        autocompletion=completion.contexts,
+    ),
+]
+Kubeconfig = Annotated[
+    Path | None,
+    typer.Option("--kubeconfig", metavar="FILE", help="The kubeconfig. Default: KUBECONFIG's, else ~/.kube/config."),
+]
 
 
 def existing_entry(repository: Any, name: str) -> Any:
@@ -27,31 +84,33 @@ def existing_entry(repository: Any, name: str) -> Any:
     return repository.models[name]
 
 
-def parse_target(target: str) -> tuple[str, int | None]:
-    """The entry's name, and the version's number where ``target`` names one."""
-    from gravswell.quiver.layout import parse_version  # noqa: PLC0415
+def target_of(repository: Any, target: str) -> tuple[Any, int | None]:
+    """The entry that ``target`` names, and the version's number where it names one: ``m``, ``m/3``, ``m/champion``.
 
+    NotFoundError without the entry, and as :func:`version_named`. That a numbered version is there is not looked up.
+    """
     name, slash, version = target.partition("/")
-    if not slash:
-        return name, None
-    number = parse_version(version)
-    if number is None:
-        raise InvalidInputError(f"{target!r}: {version!r} is no version; write ENTRY/NUMBER, with a number from 1 on")
-    return name, number
+    entry = existing_entry(repository, name)
+    return entry, version_named(entry, version) if slash else None
 
 
 def version_named(entry: Any, version: str) -> int:
-    """The number of the version that a number, ``latest`` or an alias names. NotFoundError where there is none."""
+    """The number of the version that a number, ``latest`` or an alias names.
+
+    NotFoundError where there is none of that name, InvalidInputError for what can name none.
+    """
+    from gravswell.quiver.aliases import LATEST, is_alias  # noqa: PLC0415
     from gravswell.quiver.layout import parse_version  # noqa: PLC0415
 
     number = parse_version(version)
     if number is not None:
         return number
-    if version == "latest":
-        versions: list[int] = entry.versions
-        if not versions:
-            raise NotFoundError(f"{entry.name} has no version yet: gravswell export makes one")
-        return int(versions[-1])
+    if version == LATEST:
+        return int(entry.version())
+    if not is_alias(version):
+        raise InvalidInputError(
+            f"{version!r} is no version of {entry.name}: write a number from 1 on, latest, or an alias"
+        )
     named: dict[str, int] = entry.aliases
     if version not in named:
         known = ", ".join(f"{alias} ({at})" for alias, at in sorted(named.items())) or "none"

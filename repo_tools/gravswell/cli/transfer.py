@@ -9,8 +9,9 @@ from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
+from gravswell.cli import completion
 from gravswell.cli.output import Output, OutputOption, emit
-from gravswell.cli.shared import parse_target, work_display
+from gravswell.cli.shared import DryRun, OnlyEntries, target_of, work_display
 from gravswell.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -26,14 +27,17 @@ State = Annotated[
         help="Take along the aliases of these versions with their history, and for whole entries the next number.",
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 
 
 def copy(
     source: Source,
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="ENTRY[/VERSION]… DST", help="What to copy, and last the repository to copy it to."),
+        typer.Argument(
+            metavar="ENTRY[/VERSION]… DST",
+            help="What to copy, a version by its number, latest or an alias; and last the repository to copy it to.",
+            autocompletion=completion.targets,
+        ),
     ],
     name: Annotated[
         str | None,
@@ -44,17 +48,19 @@ def copy(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Copy entries or versions to another repository: only what is not there yet, numbers and digests kept."""
-    from gravswell.quiver.transfer import Transfer  # noqa: PLC0415 - keeps --help fast, here and below
+    from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
+    from gravswell.quiver.transfer import Transfer  # noqa: PLC0415
 
     *named, destination = targets
     if not named:
         raise InvalidInputError("copy needs what to copy and where to: gravswell copy SRC ENTRY[/VERSION]… DST")
+    repository = qv.ModelRepository.open(source)
     wanted: dict[str, list[int] | None] = {}
     for target in named:
-        entry, number = parse_target(target)
+        entry, number = target_of(repository, target)
         if number is None:
-            wanted[entry] = None
-        elif (numbers := wanted.setdefault(entry, [])) is not None:
+            wanted[entry.name] = None
+        elif (numbers := wanted.setdefault(entry.name, [])) is not None:
             numbers.append(number)
     _transfer(Transfer(source, destination, wanted, rename=name, state=state), dry_run, output)
 
@@ -62,7 +68,7 @@ def copy(
 def sync(
     source: Source,
     destination: Annotated[str, typer.Argument(metavar="DST", help="The repository that becomes the same.")],
-    entry: Annotated[list[str] | None, typer.Option("--entry", help="Only this entry; may be repeated.")] = None,
+    entry: OnlyEntries = None,
     delete: Annotated[
         bool, typer.Option("--delete", help="Remove there what is not in SRC: versions, and whole entries.")
     ] = False,

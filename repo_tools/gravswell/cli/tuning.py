@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit, stderr
-from gravswell.cli.shared import Repository, existing_entry, parse_target, work_display
+from gravswell.cli.shared import DryRun, Repository, SourceVersion, target_of, work_display
 from gravswell.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ class Batching(enum.StrEnum):
 
 def tune(
     repo: Repository,
-    target: Annotated[
-        str, typer.Argument(metavar="ENTRY[/VERSION]", help="What to tune, measured by its newest version by default.")
-    ],
+    target: SourceVersion,
     latency_limit: Annotated[
         str, typer.Option(metavar="TIME", help="The longest that an answer may take: 20ms, 1.5s, 800us.")
     ],
@@ -61,9 +59,7 @@ def tune(
         Path | None,
         typer.Option(metavar="FILE.npz", help="Ask with this batch. Default: the version's golden one."),
     ] = None,
-    apply: Annotated[
-        bool, typer.Option("--apply/--dry-run", help="Write the best setting into config.pbtxt, or only tell it.")
-    ] = True,
+    dry_run: DryRun = False,
     folder: Annotated[
         Path | None, typer.Option(help="Where the table and the plot go. Default: tune-ENTRY-TIME here.")
     ] = None,
@@ -79,9 +75,8 @@ def tune(
     from gravswell.durations import fraction  # noqa: PLC0415
     from gravswell.tuning import tune  # noqa: PLC0415
 
-    name, number = parse_target(target)
-    entry = existing_entry(qv.ModelRepository.open(repo), name)
-    kept = folder or Path(f"tune-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    entry, number = target_of(qv.ModelRepository.open(repo), target)
+    kept = folder or Path(f"tune-{entry.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     with work_display(BarColumn()) as display:
         task = display.add_task("starting Triton", total=None)
 
@@ -102,12 +97,10 @@ def tune(
                 budget=budget,
                 version=number,
                 sample_inputs=load_samples([sample_inputs]) if sample_inputs else None,
-                apply=apply,
+                apply=not dry_run,
                 folder=kept,
                 on_progress=show,
-                on_install=lambda step, done, total: display.update(
-                    task, description=step, completed=done, total=total
-                ),
+                on_step=lambda step, done, total: display.update(task, description=step, completed=done, total=total),
             )
         except KeyboardInterrupt:
             display.stop()
@@ -154,7 +147,7 @@ def _text(report: "TuneReport", repo: str) -> RenderableType:
     if len(best) > SHOWN:
         told.append(f"and {len(best) - SHOWN} more, in the table")
     if not report.changes:
-        told.append("config.pbtxt says the best setting already")
+        told.append("config.pbtxt needs no change")
     for change in report.changes:
         told.append(Text(f"{'config.pbtxt now has' if report.applied else 'would write'} {change}"))
     told += [Text(note) for note in report.notes]

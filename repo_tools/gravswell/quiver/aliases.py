@@ -28,11 +28,16 @@ _MOST = 100
 _TEXT = 500
 
 
+def is_alias(text: str) -> bool:
+    """Whether a version may bear the name ``text``."""
+    return text != LATEST and _ALIAS.fullmatch(text) is not None
+
+
 def check_alias(alias: str) -> str:
     """Return ``alias`` if a version may bear it, else raise :class:`InvalidInputError`."""
     if alias == LATEST:
         raise InvalidInputError(f"{LATEST!r} is no alias: it always names the newest version")
-    if not _ALIAS.fullmatch(alias):
+    if not is_alias(alias):
         raise InvalidInputError(
             f"{alias!r} is no alias: write up to 63 small letters, digits and '-', beginning with a letter: champion"
         )

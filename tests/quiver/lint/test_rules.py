@@ -14,7 +14,7 @@ from gravswell.serving.triton import EmbeddedTriton
 from .cases import CASES, PLAIN, affine
 
 ROOT = Path(__file__).parents[3]
-AGE = {"opset-too-new", "ir-too-new"}  # with --tag alone: this server's ONNX Runtime is newer
+AGE = {"opset-too-new", "ir-too-new"}  # with --target alone: this server's ONNX Runtime is newer
 
 
 @pytest.fixture(scope="module")

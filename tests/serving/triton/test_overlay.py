@@ -129,7 +129,7 @@ def test_a_name_that_triton_cannot_serve_is_left_out_with_the_reason(
     told = str(caught.value)
     assert told.startswith(f"folder {name!a} in {root} cannot be served: ")
     assert told.isascii()
-    assert told.endswith("rename it, or name the models to serve (--model)")
+    assert told.endswith("rename it, or name the models to serve (--entry)")
 
 
 def test_a_hidden_folder_is_no_model(tmp_path: Path, put_entry: Callable[..., Path], scale_config: str) -> None:

@@ -9,7 +9,7 @@ _HEAD = """\
 # What `gravswell lint` tells
 
 `gravswell lint REPO [ENTRY]` looks at a repository as a plain Triton would serve it. Each finding names the place, the
-fact and the way out. The command exits with 5 if anything is refused. `--tag TAG` also holds the graphs against the
+fact and the way out. The command exits with 5 if anything is refused. `--target TAG` also holds the graphs against the
 ONNX Runtime of Triton's image of that tag, from 20.11 on.
 
 What a configuration shows by itself is checked when it is written too, by the same rules: an edit that Triton would

@@ -168,13 +168,13 @@ FILE_TOO_LARGE = rule(
 OPSET_TOO_NEW = rule(
     "opset-too-new",
     _REFUSED,
-    "The ONNX Runtime of the server that is asked for (`--tag`) has no such opset.",
+    "The ONNX Runtime of the server that is asked for (`--target`) has no such opset.",
     "export with an older opset, or serve with a newer Triton",
 )
 IR_TOO_NEW = rule(
     "ir-too-new",
     _REFUSED,
-    "The ONNX Runtime of the server that is asked for (`--tag`) does not read that IR version.",
+    "The ONNX Runtime of the server that is asked for (`--target`) does not read that IR version.",
     "save the model with an older IR version, or serve with a newer Triton",
 )
 

@@ -46,7 +46,10 @@ def repository_folder(repository: str | Path) -> Path:
     """
     url = urlsplit(open_store(repository).url)
     if url.scheme != "file":
-        raise UnsupportedError(f"{repository} is in a bucket, and Triton is served a folder here: copy it to one first")
+        raise UnsupportedError(
+            f"{repository} is in a bucket, and Triton needs a folder here: "
+            f"`gravswell sync {repository} FOLDER` makes one of it"
+        )
     return Path(unquote(url.path))
 
 
@@ -103,7 +106,7 @@ def build_overlay(repository: str | Path, target: Path, models: Iterable[str] | 
 def unservable_names(root: Path, refused: Mapping[str, str]) -> InvalidInputError:
     """What to tell of an overlay's ``refused``; names are shown in ASCII, for they may be no text."""
     told = "; ".join(f"folder {name!a} in {root} cannot be served: {why}" for name, why in sorted(refused.items()))
-    return InvalidInputError(f"{told}; rename it, or name the models to serve (--model)")
+    return InvalidInputError(f"{told}; rename it, or name the models to serve (--entry)")
 
 
 def _link(reader: RepositoryReader, name: str, numbers: set[int], source: Path, target: Path) -> Any:
