@@ -35,6 +35,15 @@ def two_outputs() -> bytes:
     return bytes(model.SerializeToString())
 
 
+def stateful() -> bytes:
+    """``affine`` with a state that goes through it."""
+    model = onnx.load_from_string(affine())
+    model.graph.node.append(helper.make_node("Identity", ["s"], ["t"]))
+    model.graph.input.append(helper.make_tensor_value_info("s", TensorProto.FLOAT, ["batch", 4]))
+    model.graph.output.append(helper.make_tensor_value_info("t", TensorProto.FLOAT, ["batch", 4]))
+    return bytes(model.SerializeToString())
+
+
 def split() -> bytes:
     """A graph that returns a sequence of tensors, which no Triton tensor holds."""
     graph = helper.make_graph(
@@ -174,7 +183,9 @@ CASES = {
     "unknown-inside": Case(PLAIN.replace(ONE, "") + "instance_group { frobnicate: 3 }", "field-unknown group-count"),
     "no-platform": Case(X + Y, "platform-guessed"),
     "odd-platform": Case('platform: "onnx" ' + X + Y, "platform-unknown"),
-    "two-platforms": Case(PLAIN + 'backend: "python"', "platform-differs file-missing", asked=False),  # Triton hangs
+    "two-platforms": Case(PLAIN + 'backend: "tensorrt"', "platform-differs file-missing"),
+    "no-platform-of-its": Case('platform: "onnx" backend: "onnxruntime" ' + ONE + X + Y, "platform-differs"),
+    "any-platform": Case(PLAIN + 'backend: "python"', "file-missing", asked=False),  # Triton hangs without the file
     "batch-below-0": Case(PLAIN + "max_batch_size: -1", "batch-negative"),
     "no-tensors": Case(ONNX, "tensors-guessed"),
     "no-tensors-fixed": Case(ONNX, "tensors-guessed", {"1/model.onnx": affine(2)}, asked=False),
@@ -246,6 +257,12 @@ CASES = {
         "preferred-size",
     ),
     "two-schedulers": Case(BATCHED + "dynamic_batching {} sequence_batching {}", "config-unreadable"),
+    "state": Case(  # the embedded server refuses every state
+        BATCHED
+        + 'sequence_batching { state { input_name: "s" output_name: "t" data_type: TYPE_FP32 dims: 4 } }',
+        files={"1/model.onnx": stateful()},
+        asked=False,
+    ),
     "slots": Case(BATCHED + "sequence_batching { direct { minimum_slot_utilization: 1.5 } }", "slot-utilization"),
     "control-twice": Case(controls("s START int32_false_true: [0, 1]", "t START int32_false_true: [0, 1]"), CONTROL),
     "control-shared": Case(controls("s START int32_false_true: [0, 1]", "s END int32_false_true: [0, 1]"), CONTROL),

@@ -3,6 +3,8 @@
 Its law: a check is a function of the message; it knows no repository, no graph and no server.
 """
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,9 +40,18 @@ def refuse_new(before: Any, after: Any, where: str, *, effective: bool = False) 
     :param effective: refuse also what has no effect.
     """
     bad = {Severity.REFUSED, Severity.IGNORED} if effective else {Severity.REFUSED}
-    old = {(finding.rule.id, finding.field) for finding in findings(before)}
-    new = [f for f in findings(after) if f.severity in bad and not f.unfinished and (f.rule.id, f.field) not in old]
+    old = Counter(map(_kind, findings(before)))
+    new = []
+    for finding in findings(after):
+        old[_kind(finding)] -= 1
+        if finding.severity in bad and not finding.unfinished and old[_kind(finding)] < 0:
+            new.append(finding)
     _raise(new, where)
+
+
+def _kind(finding: Finding) -> tuple[str, str]:
+    """The same fault of the same field; in a list wherever: what stands before it may have been taken out."""
+    return finding.rule.id, re.sub(r"\[[0-9]+\]", "[]", finding.field)
 
 
 def _raise(found: list[Finding], where: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2
 
 from gravswell.quiver.checks import rules
-from gravswell.quiver.checks.backends import is_ensemble
+from gravswell.quiver.checks.backends import is_ensemble, may_be_tensorrt
 from gravswell.quiver.checks.rules import Finding
 
 _Group = model_config_pb2.ModelInstanceGroup
@@ -27,10 +27,10 @@ def check(config: Any, place: str) -> Iterator[Finding]:
             yield rules.GROUP_NEEDS_GPU.at(place, f"{what} is {kind}, count {group.count}", field)
         if group.count < 1:
             yield rules.GROUP_COUNT.at(place, f"{what} has count {group.count}", f"{field}.count")
-        if group.profile and config.platform != "tensorrt_plan":
-            yield rules.GROUP_PROFILE.at(place, f"{what} names profile {group.profile[0]!r}", f"{field}.profile")
-        for profile in group.profile if config.platform == "tensorrt_plan" else ():
-            if not profile.isdecimal():
+        for profile in group.profile:
+            if not may_be_tensorrt(config):
+                yield rules.GROUP_PROFILE.at(place, f"{what} names profile {profile!r}", f"{field}.profile")
+            elif not profile.isdecimal():
                 yield rules.GROUP_PROFILE.at(place, f"{profile!r} is no number", f"{field}.profile")
     yield from _resources(config, place)
 

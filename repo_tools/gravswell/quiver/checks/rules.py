@@ -82,8 +82,8 @@ PLATFORM_DIFFERS = rule(
 PARAMETER_VALUE = rule(
     "parameter-value",
     _REFUSED,
-    "One of ONNX Runtime's `parameters` is no whole number, or no `execution_mode` that there is.",
-    "use a whole number; execution_mode is 0 (sequential) or 1 (parallel)",
+    "One of ONNX Runtime's `parameters` is no whole number, no `execution_mode` that there is, or neither on nor off.",
+    "use a whole number; execution_mode is 0 (sequential) or 1 (parallel), enable_mem_… is 0 or 1",
 )
 
 # Tensors

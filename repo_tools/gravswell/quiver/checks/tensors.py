@@ -8,9 +8,9 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2
 
 from gravswell.quiver.checks import rules
+from gravswell.quiver.checks.backends import may_be_tensorrt
 from gravswell.quiver.checks.rules import Finding
 
-_TENSORRT = "tensorrt_plan"
 _BATCH_TYPES = ("TYPE_INT32", "TYPE_FP32")
 
 
@@ -80,7 +80,7 @@ def _formats(config: Any, tensor: Any) -> Iterator[str]:
     if layout and len(tensor.dims) != 3:
         name = model_config_pb2.ModelInput.Format.Name(layout)
         yield f"is {name} and has {len(tensor.dims)} dims in place of 3"
-    if config.platform == _TENSORRT:
+    if may_be_tensorrt(config):
         return
     for flag in ("is_shape_tensor", "is_non_linear_format_io"):
         if getattr(tensor, flag):
@@ -88,6 +88,7 @@ def _formats(config: Any, tensor: Any) -> Iterator[str]:
 
 
 def _batch_tensors(config: Any, place: str) -> Iterator[Finding]:
+    # Names are held against what is stated; where nothing is, Triton or the first export completes it.
     inputs = {tensor.name for tensor in config.input}
     outputs = {tensor.name for tensor in config.output}
     for side in ("batch_input", "batch_output"):
@@ -97,7 +98,7 @@ def _batch_tensors(config: Any, place: str) -> Iterator[Finding]:
                 fact = f"it has {len(tensor.source_input)} source_input in place of one"
                 yield rules.BATCH_SOURCE.at(place, fact, field, unfinished=not tensor.source_input)
             for name in tensor.source_input:
-                if name not in inputs:
+                if inputs and name not in inputs:
                     yield rules.BATCH_SOURCE.at(place, f"there is no input {name!r}", f"{field}.source_input")
             if side == "batch_input":
                 data_type = model_config_pb2.DataType.Name(tensor.data_type)
@@ -106,6 +107,6 @@ def _batch_tensors(config: Any, place: str) -> Iterator[Finding]:
                     yield rules.BATCH_SOURCE.at(place, f"it is {data_type}", f"{field}.data_type", unfinished=unset)
                 continue
             for name, count in Counter(tensor.target_name).items():
-                if name not in outputs or count > 1:
+                if (outputs and name not in outputs) or count > 1:
                     fact = f"there is no output {name!r}" if count == 1 else f"{name!r} stands there {count} times"
                     yield rules.BATCH_SOURCE.at(place, fact, f"{field}.target_name")

@@ -42,7 +42,7 @@ def _inputs(config: Any, sample: Any, place: str, field: str) -> Iterator[Findin
             yield rules.WARMUP_INPUT.at(place, fact, where)
         if value.WhichOneof("input_data_type") is None:
             yield rules.WARMUP_INPUT.at(place, f"{name!r} has no data", where, unfinished=True)
-        if any(dim < 1 for dim in value.dims):
+        if any(dim < 0 for dim in value.dims):  # 0 is a size too
             fact = f"{name!r} has dims {list(value.dims)}: each is to be a size"
             yield rules.WARMUP_INPUT.at(place, fact, f"{where}.dims")
         elif stated is not None and value.dims and not _fits(value.dims, stated.dims):

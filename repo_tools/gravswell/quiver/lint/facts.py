@@ -100,7 +100,8 @@ class ModelFacts:
     @property
     def file(self) -> str | None:
         """The model file that each version must hold; None where we do not know."""
-        return self.config.default_model_filename or MODEL_FILES.get(self.backend)
+        usual = "model.pt2" if self.config.platform == "torch_aoti" else MODEL_FILES.get(self.backend)
+        return self.config.default_model_filename or usual
 
 
 def read_number(folder: str) -> int | None:

@@ -47,11 +47,12 @@ def check_graph(model: ModelFacts, version: VersionFacts, target: Target | None)
         yield rules.TENSOR_UNSERVABLE.at(place, f"{tensor!r} is a {kind}")
     if not graph.unservable:
         config = completed(model.config, graph)
-        controls = {control.name for control in config.sequence_batching.control_input}
-        yield from _side(
-            model, version, "input", config=config, records=graph.inputs, optional=graph.optional | controls
-        )
-        yield from _side(model, version, "output", config=config, records=graph.outputs, optional=frozenset())
+        batching = config.sequence_batching  # whose tensors the server fills in and keeps
+        own = {control.name for control in batching.control_input} | {state.input_name for state in batching.state}
+        own |= {name for batch_input in config.batch_input for name in batch_input.target_name}
+        kept = frozenset(state.output_name for state in batching.state)
+        yield from _side(model, version, "input", config=config, records=graph.inputs, optional=graph.optional | own)
+        yield from _side(model, version, "output", config=config, records=graph.outputs, optional=kept)
 
 
 def _age(place: str, graph: "GraphFacts", target: Target) -> Iterator[Finding]:
@@ -113,11 +114,9 @@ def _side(
             batch = f" behind the batch (max_batch_size {config.max_batch_size})" if batched else ""
             fact = f"{side} {tensor.name!r} is stated as {dims}; version {version.number} has {list(wanted)}{batch}"
             yield rules.DIMS_DIFFER.at(model.place, fact)
-    for name in known.keys() - {tensor.name for tensor in stated} if stated else ():
-        if side == "output":
-            yield rules.OUTPUT_MISSING.at(model.place, f"output {name!r} of version {version.number} is not stated")
-        elif name not in optional:
-            yield rules.INPUT_MISSING.at(model.place, f"input {name!r} of version {version.number} is not stated")
+    missing = rules.OUTPUT_MISSING if side == "output" else rules.INPUT_MISSING
+    for name in known.keys() - {tensor.name for tensor in stated} - optional if stated else ():
+        yield missing.at(model.place, f"{side} {name!r} of version {version.number} is not stated")
 
 
 def _fits(dims: list[int], whole: tuple[int, ...], wanted: tuple[int, ...], *, batched: bool, exact: bool) -> bool:
