@@ -31,6 +31,14 @@ def test_a_variant_with_its_figures(run: Run, repo: str) -> None:
     for words in ("m/3/model.onnx", "fp16 (float16 weights and activations) of m/1", "of its largest value", "ms for"):
         assert words in told.out
     assert run("verify", repo, "m").code == 0
+    shown = " ".join(run("show", repo, "m/3").out.split())
+    for words in (
+        "variant fp16 (float16 weights and activations) of version 1",
+        "may differ by 1.00% of",
+        "over 8 rows",
+    ):
+        assert words in shown
+    assert "variant" not in run("show", repo, "m/1").out
 
 
 @pytest.mark.parametrize(

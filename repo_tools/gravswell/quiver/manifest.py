@@ -64,6 +64,14 @@ class VariantError(OutputError):
     agreement: Annotated[float, Field(ge=0, le=1)] | None = None
     """Of scores, the share of rows whose largest one is the same; of integers and strings, of values that are equal."""
 
+    def told(self) -> str:
+        """The figures in words."""
+        differs = f"differs by up to {self.max_abs:.3g} ({self.of_scale:.2%} of its largest value)"
+        if self.agreement is None:
+            return differs
+        agrees = f"agrees on {self.agreement:.2%}"
+        return f"{differs} and {agrees}" if self.max_abs else agrees  # a label has no size to differ by
+
 
 class VariantRecord(_Part):
     """What a version of lower precision was made from, and what that cost."""

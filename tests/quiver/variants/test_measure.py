@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gravswell.errors import VerificationError
+from gravswell.errors import InvalidInputError, VerificationError
 from gravswell.quiver.manifest import VariantError
 from gravswell.quiver.variants.measure import bounds, judge, measure
 
@@ -46,6 +46,7 @@ def test_zeros_that_became_something_are_wholly_wrong() -> None:
     ("got", "words"),
     [
         (np.array([[np.inf, 0.1], [0.2, 0.8]], np.float32), "NaN or infinite"),
+        (np.array([[np.nan, 0.1], [0.2, 0.8]], np.float32), "NaN or infinite"),
         (SCORES[:1], r"has shape \[1, 2\]"),
     ],
 )
@@ -55,8 +56,10 @@ def test_what_cannot_be_compared_is_an_error(got: np.ndarray, words: str) -> Non
 
 
 def test_infinities_in_their_places_are_no_difference() -> None:
-    both = np.array([[np.inf, 1.0]], np.float32)
+    both = np.array([[np.inf, np.nan, 1.0]], np.float32)
     assert measure([{"y": both}], [{"y": both}])["y"].max_abs == 0.0
+    with pytest.raises(VerificationError, match="another of these"):
+        measure([{"y": both}], [{"y": both * np.float32(-1)}])
 
 
 def _error(of_scale: float = 0.0, agreement: float | None = None) -> VariantError:
@@ -77,6 +80,15 @@ def test_too_far_is_told_with_the_figures(
 ) -> None:
     with pytest.raises(VerificationError, match=f"(?s){words}"):
         judge(errors, max_error=max_error, min_agreement=min_agreement, rows=10)
+
+
+def test_an_agreement_of_nothing_is_told() -> None:
+    with pytest.raises(InvalidInputError, match=r"min_agreement=0.99 is of scores.*max_error bounds y"):
+        judge({"y": _error(0.01)}, max_error=0.05, min_agreement=0.99, rows=10)
+
+
+def test_a_label_is_told_without_a_size() -> None:
+    assert _error(0.0, 0.9).told() == "agrees on 90.00%"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from gravswell import quiver as qv
 from gravswell.errors import InvalidInputError, NotFoundError, VerificationError
-from gravswell.quiver.exporters import open_session, run
+from gravswell.quiver.exporters import files, open_session, run
 from gravswell.quiver.golden import compare, load_golden
 from gravswell.quiver.manifest import GOLDEN, Manifest
 from gravswell.quiver.reader import RepositoryReader
@@ -180,7 +180,8 @@ def test_a_large_graph_goes_from_file_to_file(
     entry: qv.Entry, repo: qv.ModelRepository, monkeypatch: pytest.MonkeyPatch, kind: Any, calibration: Any
 ) -> None:
     """What is above 2 GiB fits in no message, so the converters are given files with the data beside them."""
-    monkeypatch.setattr(convert, "INLINE_LIMIT", 1000)
+    for module in (convert, files):
+        monkeypatch.setattr(module, "INLINE_LIMIT", 1000)
     made = entry.quantize(kind, calibration=calibration)
     assert verify_version(RepositoryReader(repo.url), entry.name, made.version).samples == 3
 

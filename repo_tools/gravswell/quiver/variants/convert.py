@@ -1,11 +1,13 @@
 """A graph in float16 or in 8-bit integers, by the converters that come with ONNX Runtime."""
 
 import logging
+import math
+import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +19,7 @@ import onnxruntime as ort
 from onnx import ModelProto, TensorProto
 
 from gravswell.errors import ExportError, InvalidInputError
-from gravswell.quiver.exporters import graph
+from gravswell.quiver.exporters import files, graph
 from gravswell.quiver.exporters.base import Inputs, described
 from gravswell.quiver.exporters.files import INLINE_LIMIT
 
@@ -43,35 +45,47 @@ _NARROW = {"fp16": (TensorProto.FLOAT16,), "int8": (TensorProto.INT8, TensorProt
 _WEIGHTED = frozenset({*DYNAMIC_OPS, "Gemm"})
 
 
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A graph of lower precision."""
+
+    proto: ModelProto
+    source: Path | None
+    """The file that its weights are in; None where they are in ``proto``."""
+    method: str
+    """How it was made, in words."""
+
+
 class _Quiet(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR
 
 
-def convert(kind: Kind, path: Path, batches: Sequence[Inputs]) -> tuple[ModelProto, str]:
-    """The graph in the file ``path`` as ``kind``, and by which method.
+def convert(kind: Kind, path: Path, batches: Sequence[Inputs], folder: Path) -> Converted:
+    """The graph in the file ``path`` as ``kind``; int8 goes from file to file, in ``folder``, as far as we have a hand.
 
     ``batches`` calibrate int8: the ranges of all values between the layers are measured on them; without any, only
     weights are stored in 8 bits and ranges are taken from each request. Inputs and outputs stay as they are.
     Raises InvalidInputError where there is nothing in the graph to convert, ExportError where it cannot be.
     """
-    original = onnx.load(str(path))  # fetched and hashed by us: its data lies beside it
+    original = files.load(path)
     if kind == "int8":
         _require_takers(original, calibrated=bool(batches))
-    with tempfile.TemporaryDirectory(prefix="gravswell-quantize-") as name, _told(kind), _tools_folder():
+    with _told(kind), _tools_folder():
         if kind == "fp16":
-            converted, method = _to_fp16(path), "float16 weights and activations"
+            made = Converted(_to_fp16(path), None, "float16 weights and activations")
         else:
-            converted, method = _to_int8(path, Path(name), batches), "static, QDQ" if batches else "dynamic"
-    if _narrow(converted, kind) <= _narrow(original, kind):
+            source = _to_int8(path, graph.default_opset(original), folder, batches)
+            made = Converted(files.load(source), source, "static, QDQ" if batches else "dynamic")
+    if _narrow(made.proto, kind) <= _narrow(original, kind):
         raise _nothing(original, kind, "float32 weights of two or more dimensions")
     for side in ("input", "output"):  # a converter's shape inference may have renamed dims
-        stated = getattr(converted.graph, side)
+        stated = getattr(made.proto.graph, side)
         del stated[:]
         stated.extend(getattr(original.graph, side))
-    _keep_used_domains(converted)
-    graph.strip_sources(converted)
-    return converted, method
+    _keep_used_domains(made.proto)
+    graph.strip_sources(made.proto)
+    return made
 
 
 def shaped(path: Path) -> ModelProto:
@@ -105,14 +119,15 @@ def float32_only() -> frozenset[str]:
         return frozenset(import_module("onnxruntime.transformers.float16").DEFAULT_OP_BLOCK_LIST)
 
 
-def _to_int8(path: Path, folder: Path, batches: Sequence[Inputs]) -> ModelProto:
-    """Weights in 7 of the 8 bits: no processor's 16-bit sums overflow, so all agree.
+def _to_int8(path: Path, opset: int, folder: Path, batches: Sequence[Inputs]) -> Path:
+    """The file that is made. Weights in 7 of the 8 bits: no processor's 16-bit sums overflow, so all agree.
 
     Without that, x86 processors that lack VNNI saturate, and answer otherwise than those that have it.
     """
     tools = import_module("onnxruntime.quantization")
-    large, opset = _is_large(path), graph.default_opset(onnx.load(str(path), load_external_data=False))
-    prepared, made = folder / "prepared.onnx", folder / "made.onnx"
+    large, made = _is_large(path), folder / "made.onnx"
+    prepared = folder / "prepared" / "model.onnx"
+    prepared.parent.mkdir()
     tools.quant_pre_process(
         str(path),
         str(prepared),
@@ -120,10 +135,11 @@ def _to_int8(path: Path, folder: Path, batches: Sequence[Inputs]) -> ModelProto:
         save_as_external_data=large,
         all_tensors_to_one_file=True,
     )
-    _mend(prepared)
+    mended = _mended(prepared, folder / "mended")
+    shutil.rmtree(prepared.parent)
     if batches:
         tools.quantize_static(
-            str(prepared),
+            str(mended),
             str(made),
             _Reader(batches),
             op_types_to_quantize=list(STATIC_OPS),
@@ -133,19 +149,19 @@ def _to_int8(path: Path, folder: Path, batches: Sequence[Inputs]) -> ModelProto:
         )
     else:
         tools.quantize_dynamic(
-            str(prepared),
+            str(mended),
             str(made),
             op_types_to_quantize=list(DYNAMIC_OPS),
             per_channel=True,
             reduce_range=True,
             use_external_data_format=large,
         )
-    return onnx.load(str(made))
+    return made
 
 
-def _mend(path: Path) -> None:
-    """Two forms that ONNX allows and ONNX Runtime's quantizer stumbles over."""
-    proto = onnx.load(str(path), load_external_data=False)
+def _mended(path: Path, folder: Path) -> Path:
+    """The graph without two forms that ONNX allows and ONNX Runtime's quantizer stumbles over, in ``folder``."""
+    proto = files.load(path)
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
     # It transposes a Gemm's weight, and not what is said of its shape.
     said = [info for info in proto.graph.value_info if info.name not in weights]
@@ -158,7 +174,8 @@ def _mend(path: Path) -> None:
         bias = weights.get(name)
         if bias is not None and len(bias.dims) == 2 and bias.dims[0] == 1 and read[name] == 1:
             del bias.dims[0]
-    onnx.save_model(proto, str(path))
+    folder.mkdir()
+    return files.write(proto, folder, path)
 
 
 class _Reader:
@@ -202,9 +219,9 @@ def _tools_folder() -> Iterator[None]:
 
 
 def _narrow(proto: ModelProto, kind: Kind) -> int:
-    """Bytes of weights of two or more dimensions in the types that ``kind`` brings."""
+    """Weights in tensors of two or more dimensions of the types that ``kind`` brings."""
     return sum(
-        len(tensor.raw_data) or len(tensor.int32_data)
+        math.prod(tensor.dims)
         for tensor in graph.tensors(proto)
         if tensor.data_type in _NARROW[kind] and len(tensor.dims) > 1
     )

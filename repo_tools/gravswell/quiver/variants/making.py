@@ -126,10 +126,10 @@ def quantize(
         proved, calibrating = _batches(parent, manifest, session, calibration)
         compared = proved + calibrating
         stage(f"converting to {kind}")
-        proto, method = convert(kind, parent / MODEL_FILE, compared.inputs if calibration else ())
+        converted = convert(kind, parent / MODEL_FILE, compared.inputs if calibration else (), Path(name))
         target = target_of(manifest.target) if manifest.target else DEFAULT_TARGET
-        proto, _ = graph.fit_for_serving(proto, target)
-        variant = open_session(files.write(proto, folder, None))
+        proto, _ = graph.fit_for_serving(converted.proto, target)
+        variant = open_session(files.write(proto, folder, converted.source))
         stage("measuring")
         asked = variant
         if kind == "fp16":
@@ -140,7 +140,7 @@ def quantize(
         judge(errors, max_error=bound, min_agreement=min_agreement, rows=compared.rows)
         record = VariantRecord(
             kind=kind,
-            method=method,
+            method=converted.method,
             version=number,
             digest=reader.version(entry, number).digest or "",
             max_error=bound,
@@ -154,7 +154,7 @@ def quantize(
         save_golden(folder / GOLDEN, proof.samples)
         timed = max(proved.inputs, key=_rows)
         seconds, before = seconds_of(lambda: run(variant, timed), lambda: run(session, timed))
-        exporter = f"onnxruntime {ort.__version__}, {kind} ({method})"
+        exporter = f"onnxruntime {ort.__version__}, {kind} ({converted.method})"
         built = Built(proof, graph.default_opset(proto), proto.ir_version, exporter, manifest.framework, target.tag)
         sizes = _weight(folder), _weight(parent)
         stage("publishing")
@@ -164,7 +164,7 @@ def quantize(
         version=published,
         location=store.location(f"{version_folder(entry, published)}/{MODEL_FILE}"),
         kind=kind,
-        method=method,
+        method=converted.method,
         parent=number,
         max_error=bound,
         rows=compared.rows,

@@ -6,7 +6,7 @@ from statistics import median
 
 import numpy as np
 
-from gravswell.errors import VerificationError
+from gravswell.errors import InvalidInputError, VerificationError
 from gravswell.quiver.exporters.base import Outputs
 from gravswell.quiver.golden import Array, tolerance
 from gravswell.quiver.manifest import VariantError
@@ -34,9 +34,9 @@ def _measured(name: str, expected: Sequence[Array], got: Sequence[Array]) -> Var
     differences, relative = [0.0], [0.0]
     for e, g in zip(expected, got, strict=True):
         finite = np.isfinite(e)
-        if not np.array_equal(finite, np.isfinite(g)):
+        if not np.array_equal(np.where(finite, 0, e), np.where(np.isfinite(g), 0, g), equal_nan=True):
             raise VerificationError(
-                f"output {name} is NaN or infinite where it was a number, or the other way round: "
+                f"output {name} is NaN or infinite where it was a number, or another of these, or the other way round: "
                 f"its values do not fit the narrower type; serve the model as it is"
             )
         wanted = e[finite].astype(np.float64)
@@ -78,13 +78,21 @@ def bounds(expected: Sequence[Outputs], max_error: float) -> dict[str, float]:
 
 
 def judge(errors: Mapping[str, VariantError], *, max_error: float, min_agreement: float | None, rows: int) -> None:
-    """VerificationError, with the figures, for a variant that is too far away."""
+    """VerificationError, with the figures, for a variant that is too far away.
+
+    InvalidInputError where an agreement is wanted and no output has one.
+    """
+    if min_agreement is not None and all(error.agreement is None for error in errors.values()):
+        raise InvalidInputError(
+            f"min_agreement={min_agreement:g} is of scores, a column for each class, or of labels, and the model has "
+            f"neither: leave it out (--min-agreement); max_error bounds {', '.join(errors)}"
+        )
     facts = []
     for name, error in errors.items():
         too_far = error.of_scale > max_error
         too_few = min_agreement is not None and error.agreement is not None and error.agreement < min_agreement
         if too_far or too_few:
-            facts.append(f"output {name} {told(error)}")
+            facts.append(f"output {name} {error.told()}")
     if facts:
         agreed = "" if min_agreement is None else f" and agreement on {min_agreement:.2%} at least"
         raise VerificationError(
@@ -94,15 +102,9 @@ def judge(errors: Mapping[str, VariantError], *, max_error: float, min_agreement
     unsaid = [name for name, error in errors.items() if error.agreement is not None and error.agreement < 1]
     if unsaid and not any(error.max_abs for error in errors.values()):  # nothing but integers or text
         raise VerificationError(
-            f"output {unsaid[0]} {told(errors[unsaid[0]])} over {rows} rows, and the model says nothing else that "
+            f"output {unsaid[0]} {errors[unsaid[0]].told()} over {rows} rows, and the model says nothing else that "
             f"could be held to a tolerance. Nothing was published: serve it as it is, or export it with its scores"
         )
-
-
-def told(error: VariantError) -> str:
-    """One output's figures in words."""
-    words = f"differs by up to {error.max_abs:.3g} ({error.of_scale:.2%} of its largest value)"
-    return words if error.agreement is None else f"{words} and agrees on {error.agreement:.2%}"
 
 
 def seconds_of(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
