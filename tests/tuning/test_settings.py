@@ -5,7 +5,7 @@ from google.protobuf import text_format
 
 from gravswell.errors import InvalidInputError
 from gravswell.quiver.config import parse_config
-from gravswell.tuning.settings import measured_config, require_tunable, tuned
+from gravswell.tuning.settings import measured_config, promises, require_tunable, tuned
 from gravswell.tuning.space import Point
 
 BASE = 'name: "m" platform: "onnxruntime_onnx" max_batch_size: 8 '
@@ -56,7 +56,13 @@ def test_the_best_is_there_already() -> None:
     [
         ("", "instance_group { count: 2 kind: KIND_AUTO }", "a count for CPUs"),
         ("instance_group { kind: KIND_AUTO }", "instance_group { count: 2 kind: KIND_AUTO }", "a count for CPUs"),
+        ("instance_group { count: 4 gpus: 1 }", "instance_group { count: 4 gpus: 1 }", "asks for GPUs"),
         ("instance_group { count: 4 kind: KIND_GPU }", "instance_group { count: 4 kind: KIND_GPU }", "asks for GPUs"),
+        (
+            "instance_group { kind: KIND_GPU } dynamic_batching { }",
+            "instance_group { kind: KIND_GPU } dynamic_batching { }",
+            "on this CPU (2 instances, batching off) says nothing of them",
+        ),
         ("instance_group { count: 4 kind: KIND_MODEL }", "instance_group { count: 4 kind: KIND_MODEL }", "KIND_MODEL"),
     ],
 )
@@ -77,3 +83,9 @@ def test_a_count_of_cpus_is_not_written_for_gpus(group: str, written: str, note:
 def test_what_has_not_one_number_is_refused(text: str, words: str) -> None:
     with pytest.raises(InvalidInputError, match=words):
         require_tunable(parse_config('name: "m" ' + text))
+
+
+def test_what_clients_rely_on() -> None:
+    assert promises(parse_config(RICH)) == []
+    text = BASE + "dynamic_batching { preserve_ordering: true priority_levels: 2 default_priority_level: 1 }"
+    assert promises(parse_config(text)) == ["preserve_ordering", "priority_levels", "default_priority_level"]

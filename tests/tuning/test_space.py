@@ -31,6 +31,7 @@ def test_by_default() -> None:
         ({"batching": "off"}, "delays", (None,)),
         ({"batching": "on"}, "delays", (0, 1000)),
         ({"latency_limit": 1.0}, "delays", (None, 0, 50000)),
+        ({"latency_limit": 1e-6}, "delays", (None, 0)),
         ({"golden_rows": 5, "max_batch_size": 0}, "rows", (5,)),
         ({"concurrency": (8,)}, "concurrency", (8,)),
     ],

@@ -134,6 +134,22 @@ def test_nothing_within_the_limit_tells_the_nearest(tmp_path: Path) -> None:
     assert str(entry.config) == before
 
 
+def test_what_was_measured_is_kept_where_it_cannot_be_written(tmp_path: Path) -> None:
+    entry, config = _entry(tmp_path / "r"), tmp_path / "r/m/config.pbtxt"
+
+    def meddle(_: Progress) -> None:
+        config.write_text(config.read_text() + "sequence_batching { }\n")
+
+    with pytest.raises(InvalidInputError, match="m batches sequences"):
+        tune(
+            entry, latency_limit=HOURS, duration=0.1, instances=[1], concurrency=[1], batch_sizes=[8], budget=1,
+            folder=tmp_path / "out", on_progress=meddle,
+        )  # fmt: skip
+    kept = TuneReport.model_validate_json((tmp_path / "out" / JSON_FILE).read_text())
+    assert (kept.chosen, kept.complete, kept.applied) == (kept.measurements[0], True, False)
+    assert (tmp_path / "out" / PLOT_FILE).is_file()
+
+
 def test_a_request_that_the_model_refuses_is_told(tmp_path: Path) -> None:
     wrong = {"x": np.zeros((8, FEATURES + 1), np.float32)}
     with pytest.raises(InvalidInputError, match=r"m/1 answered under no setting: Triton refused the request: .*shape"):

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +124,15 @@ def bench(
     config: Any,
     *,
     samples: Sequence[Mapping[str, Any]] = (),
-    on_install: Callable[[str, int, int], None] | None = None,
+    on_step: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[Bench]:
     """Fetch the version and start a server for it. Its requests are made of ``samples``, or of the golden batches."""
     with tempfile.TemporaryDirectory(prefix="gravswell-tune-") as name:
         folder = Path(name) / version_folder(entry, version)
         folder.parent.mkdir()
-        reader.fetch(entry, version, folder)
+        reader.fetch(entry, version, folder, progress=on_step and partial(on_step, f"fetching {entry}/{version}"))
         inputs = _inputs(folder, config, samples, f"{entry}/{version}")
-        with EmbeddedTriton(Path(name), model_control="explicit", progress=on_install) as server:
+        with EmbeddedTriton(Path(name), model_control="explicit", progress=on_step) as server:
             yield Bench(server, entry, version, config, inputs)
 
 
@@ -146,11 +147,11 @@ def _inputs(folder: Path, config: Any, samples: Sequence[Mapping[str, Any]], wha
         raise InvalidInputError(f"{what} has no golden batches to ask it with: give one (--sample-inputs FILE.npz)")
     signature = tensors_of(config)
     wanted = {record.name for record in signature.inputs} if signature else set(batches[0])
-    if set(batches[0]) != wanted:
-        raise InvalidInputError(
-            f"the sample has inputs {', '.join(sorted(batches[0]))}; {what} takes {', '.join(sorted(wanted))}"
-        )
     largest = max(batches, key=lambda batch: sum(array.nbytes for array in batch.values()))
+    if set(largest) != wanted:
+        raise InvalidInputError(
+            f"the sample has inputs {', '.join(sorted(largest))}; {what} takes {', '.join(sorted(wanted))}"
+        )
     ranks = {tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input}
     return {name: with_rank(array, ranks.get(name, array.ndim)) for name, array in largest.items()}
 
@@ -159,11 +160,15 @@ def fixed_rows(signature: Signature | None, inputs: Inputs) -> int | None:
     """The rows of every request where the model takes no other number; None where it takes any."""
     if signature is not None and all(record.dims[:1] == (-1,) for record in signature.inputs):
         return None
-    return max((len(array) for array in inputs.values() if array.ndim), default=1)
+    return _rows(inputs)
 
 
 def with_rows(inputs: Inputs, rows: int) -> dict[str, NDArray[Any]]:
-    """``rows`` rows of the batch, over and over from its first one."""
-    if all(array.ndim == 0 or len(array) == rows for array in inputs.values()):
+    """``rows`` rows of the batch, over and over from its first one; the batch itself where it has as many."""
+    if rows == _rows(inputs):  # of a model that takes no other number, some inputs may have no rows at all
         return dict(inputs)
     return {name: np.take(array, np.arange(rows) % len(array), axis=0) for name, array in inputs.items()}
+
+
+def _rows(inputs: Inputs) -> int:
+    return max((len(array) for array in inputs.values() if array.ndim), default=1)

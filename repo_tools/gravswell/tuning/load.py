@@ -15,14 +15,11 @@ from tritonclient.utils import np_to_triton_dtype
 
 from gravswell import addresses
 from gravswell.errors import GravswellError, InvalidInputError, UnavailableError
-from gravswell.serving.client.connection import Connection
+from gravswell.serving.client.connection import RECEIVE_BYTES, Connection
 from gravswell.serving.client.wire import Packer
 
 ANSWER_SECONDS = 60.0
 """For one answer. What takes longer is no load but a hang."""
-
-RECEIVE_BYTES = 1 << 18
-"""Where all connections receive, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +30,9 @@ class Load:
     """Of every request that was sent within the measured time, in seconds, unsorted; also of those answered after it,
     which are the slow ones."""
     answered: int
-    """Answers that came within ``seconds``."""
+    """Answers that came within ``seconds``; also to what was asked before: so many were under way at the end too."""
     seconds: float
+    """The measured time; where nothing came within it, the time until the last client had its answer."""
 
     def percentile(self, percent: float) -> float:
         """Seconds within which that share of the answers came: a latency that was seen, never one in between."""
@@ -58,7 +56,7 @@ async def drive(address: str, request: bytes, *, concurrency: int, seconds: floa
     host, port = addresses.split(address)
     loop = asyncio.get_running_loop()
     connections: list[Connection] = []
-    received = memoryview(bytearray(RECEIVE_BYTES))
+    received = memoryview(bytearray(RECEIVE_BYTES))  # all of them receive there, one after the other
     try:
         for _ in range(concurrency):
             _, connection = await loop.create_connection(lambda: Connection(received), host, port)
@@ -80,15 +78,16 @@ async def drive(address: str, request: bytes, *, concurrency: int, seconds: floa
     answered = sum(client.in_time for client in clients)
     if answered:
         return Load(latencies, answered, seconds)
-    return Load(latencies, len(latencies), max(client.last for client in clients) - begin)
+    last = max(client.last for client in clients)
+    return Load(latencies, sum(client.since_begin for client in clients), last - begin)
 
 
 class _Client:
-    """One client on one connection; what counts is what it asks between ``begin`` and ``end``, or else its first."""
+    """One client on one connection: its latencies are of what it asks from ``begin`` to ``end``, or of its first."""
 
     def __init__(self, connection: Connection, request: bytes, begin: float, end: float) -> None:
         self.latencies: list[float] = []
-        self.in_time = 0
+        self.in_time = self.since_begin = 0
         self.last = begin
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
@@ -108,6 +107,8 @@ class _Client:
             return
         if connection.sent_at >= self._begin:
             self.latencies.append(now - connection.sent_at)
+        if now >= self._begin:
+            self.since_begin += 1
             self.in_time += now <= self._end
             self.last = now
         if now < self._end or not self.latencies:

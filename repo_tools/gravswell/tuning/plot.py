@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gravswell.errors import UnsupportedError
+from gravswell.quiver.disk import refusals_told
 from gravswell.tuning.report import Measurement, TuneReport
 from gravswell.tuning.settings import batching_told
 
@@ -37,4 +38,5 @@ def plot(report: TuneReport, path: Path) -> None:
     axes.set_title(f"{report.entry}/{report.version} on {report.cpus} CPUs")
     if lines:
         axes.legend(fontsize="x-small")
-    figure.savefig(path)
+    with refusals_told(path.parent):
+        figure.savefig(path)

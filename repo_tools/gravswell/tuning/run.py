@@ -17,7 +17,7 @@ from gravswell.tuning.bench import bench, fixed_rows
 from gravswell.tuning.plot import plot
 from gravswell.tuning.report import PLOT_FILE, Measurement, TuneReport
 from gravswell.tuning.search import choose, leader, next_point
-from gravswell.tuning.settings import batching_told, require_tunable, tuned
+from gravswell.tuning.settings import batching_told, promises, require_tunable, tuned
 
 BUDGET = 40
 """Measurements at most."""
@@ -53,7 +53,7 @@ def tune(
     apply: bool = True,
     folder: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
-    on_install: Callable[[str, int, int], None] | None = None,
+    on_step: Callable[[str, int, int], None] | None = None,
 ) -> TuneReport:
     """Find the setting of most rows a second whose latency stays within a limit, and write it into ``entry.config``.
 
@@ -65,7 +65,8 @@ def tune(
     :param batch_sizes: rows of a request; 1, 8 and 32 by default.
     :param instances: counts to try; powers of two up to the number of CPUs by default.
     :param concurrency: numbers of clients, each of which waits for its answer; 1 to 64 by default.
-    :param dynamic_batching: ``on``, ``off``, or which of both is better.
+    :param dynamic_batching: ``on``, ``off``, or which of both is better; but it stays on where it has priorities and
+        the like, which would go with it.
     :param duration: seconds for which each point is measured.
     :param budget: measurements at most; a large space is seen coarsely first.
     :param sample_inputs: what to ask with; the version's golden batches by default.
@@ -73,7 +74,8 @@ def tune(
     :param folder: where to keep ``table.json``, ``table.csv`` and ``plot.png``; what was measured is there even if the
         run is interrupted. None: nothing is kept.
     :param on_progress: called before each measurement.
-    :param on_install: called with a step, and the bytes done and in all, while the server is installed.
+    :param on_step: called with a step, and the bytes done and in all, while the version is fetched and the server is
+        installed.
     :raises InvalidInputError: no setting is within the limit, and the message has the nearest; or the entry cannot be
         tuned, such as an ensemble.
     :raises ConflictError: somebody changed the configuration while it was being written.
@@ -82,7 +84,9 @@ def tune(
     reader = RepositoryReader(entry.repository_url)
     number = int(entry.version(version))
     config = entry.config.message
+    config.name = entry.name  # in the file it may be left out
     require_tunable(config)
+    promised = promises(config) if dynamic_batching == "both" and config.max_batch_size > 1 else []
     signature = tensors_of(config)
     cpus = len(os.sched_getaffinity(0))
     report = TuneReport(
@@ -97,7 +101,7 @@ def tune(
         folder=None if folder is None else str(folder),
     )
     measured: list[Measurement] = []
-    with bench(reader, entry.name, number, config, samples=batches_of(sample_inputs), on_install=on_install) as table:
+    with bench(reader, entry.name, number, config, samples=batches_of(sample_inputs), on_step=on_step) as table:
         space = spaces.space(
             latency_limit=latency_limit,
             max_batch_size=config.max_batch_size,
@@ -106,10 +110,10 @@ def tune(
             batch_sizes=batch_sizes,
             instances=instances,
             concurrency=concurrency,
-            batching=dynamic_batching,
+            batching="on" if promised else dynamic_batching,
         )
         most = min(budget, len(space))
-        report = report.model_copy(update={"notes": _told(space, config.max_batch_size)})
+        report = report.model_copy(update={"notes": _told(space, config.max_batch_size, promised)})
         began = time.monotonic()
         while (point := next_point(space, measured, limit=latency_limit, budget=budget)) is not None:
             each = (time.monotonic() - began) / len(measured) if measured else duration * 1.3
@@ -128,15 +132,7 @@ def tune(
 def _finished(entry: Entry, report: TuneReport, limit: float, *, apply: bool, folder: Path | None) -> TuneReport:
     chosen = choose(report.measurements, limit)
     report = report.model_copy(update={"complete": True, "chosen": chosen})
-    if chosen is not None:
-        config = entry.config  # as it is by now: what others changed meanwhile stays
-        message, changes, notes = tuned(config.message, chosen.point)
-        if apply and changes:
-            config.CopyFrom(message)
-        report = report.model_copy(
-            update={"changes": changes, "applied": bool(apply and changes), "notes": [*report.notes, *notes]}
-        )
-    if folder is not None:
+    if folder is not None:  # before anything is written that may be refused
         try:
             plot(report, folder / PLOT_FILE)
         except UnsupportedError as error:
@@ -144,6 +140,16 @@ def _finished(entry: Entry, report: TuneReport, limit: float, *, apply: bool, fo
         report.save(folder)
     if chosen is None:
         raise InvalidInputError(_nothing_fits(report, limit))
+    config = entry.config  # as it is by now: what others changed meanwhile stays
+    require_tunable(config.message)
+    message, changes, notes = tuned(config.message, chosen.point)
+    if apply and changes:
+        config.CopyFrom(message)
+    report = report.model_copy(
+        update={"changes": changes, "applied": bool(apply and changes), "notes": [*report.notes, *notes]}
+    )
+    if folder is not None:
+        report.save(folder)
     return report
 
 
@@ -169,7 +175,12 @@ def _told_of(m: Measurement) -> str:
     )
 
 
-def _told(space: spaces.Space, max_batch_size: int) -> list[str]:
+def _told(space: spaces.Space, max_batch_size: int, promised: Sequence[str]) -> list[str]:
+    if promised:
+        return [
+            f"dynamic_batching has {', '.join(promised)}, which would go with it: no batching was not tried "
+            f"(--dynamic-batching off tries that alone)"
+        ]
     if max_batch_size > 1 or len(space.delays) > 1:
         return []
     return [

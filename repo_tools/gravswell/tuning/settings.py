@@ -29,6 +29,12 @@ def require_tunable(config: Any) -> None:
         )
 
 
+def promises(config: Any) -> list[str]:
+    """What ``dynamic_batching`` states beside sizes and a wait: clients may rely on it, such as on priorities."""
+    own = ("preferred_batch_size", "max_queue_delay_microseconds")
+    return [field.name for field, _ in config.dynamic_batching.ListFields() if field.name not in own]
+
+
 def measured_config(config: Any, point: Point, version: int) -> Any:
     """``config`` as it is measured: on the CPU, one version, and no cache, which would answer for the model."""
     made = ModelConfig()
@@ -45,25 +51,27 @@ def measured_config(config: Any, point: Point, version: int) -> Any:
 def tuned(config: Any, point: Point) -> tuple[Any, list[str], list[str]]:
     """``config`` with what was tuned and all else as it is; what that changes, and what to know, in words.
 
-    A count that was measured on a CPU says nothing of GPUs: a group that asks for them keeps its own.
+    What was measured on a CPU says nothing of GPUs: where the group asks for them, all stays as it is.
     """
     made = ModelConfig()
     made.CopyFrom(config)
     notes = []
     group = made.instance_group[0] if made.instance_group else None
-    if group is not None and group.kind == _Group.KIND_GPU:
+    if group is not None and (group.kind == _Group.KIND_GPU or group.gpus):
+        best = f"{point.instances} instance{'s' * (point.instances > 1)}, batching {batching_told(point.delay)}"
         notes.append(
-            f"instance_group asks for GPUs and keeps its count: the best one on this CPU, {point.instances}, "
-            f"says nothing of them"
+            f"instance_group asks for GPUs, and what is best on this CPU ({best}) says nothing of them: config.pbtxt "
+            f"stays as it is. State kind: KIND_CPU to have it tuned for CPUs"
         )
-    elif group is not None and group.kind == _Group.KIND_MODEL:
+        return made, [], notes
+    if group is not None and group.kind == _Group.KIND_MODEL:
         notes.append("instance_group is KIND_MODEL, whose instances the model places itself: it keeps its count")
     else:
         if group is None:
             group = made.instance_group.add(kind=_Group.KIND_AUTO)
         group.count = point.instances
         notes.append(
-            f"{point.instances} instance{'s' if point.instances > 1 else ''} is a count for CPUs, where it was measured"
+            f"{point.instances} instance{'s' * (point.instances > 1)} is a count for CPUs, where it was measured"
         )
     _batch(made, point.delay)
     return made, _changes(config, made), notes

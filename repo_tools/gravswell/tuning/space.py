@@ -113,7 +113,8 @@ def space(
         rows = tuple(n for n in ROWS if not max_batch_size or n <= max_batch_size)
     elif max_batch_size and rows[-1] > max_batch_size:
         raise InvalidInputError(f"the entry's max_batch_size is {max_batch_size}: leave batch size {rows[-1]} out")
-    both: tuple[int | None, ...] = (None, 0, round(latency_limit * DELAY_SHARE * 1e6))
+    wait = round(latency_limit * DELAY_SHARE * 1e6)
+    both: tuple[int | None, ...] = (None, 0, wait) if wait else (None, 0)
     delays = {"off": both[:1], "on": both[1:], "both": both if max_batch_size > 1 else both[:1]}
     return Space(
         instances=_ascending("instances", instances) or tuple(2**n for n in range(cpus.bit_length())),
