@@ -1,5 +1,6 @@
 """``gravswell config``, as a user runs it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -91,8 +92,14 @@ def test_an_editor_of_one_s_own(run: Run, repo: str, monkeypatch: pytest.MonkeyP
         editor.write_text(f"#!/bin/sh\necho '{line}' >> \"$1\"\n")
         editor.chmod(0o755)
         monkeypatch.setenv("EDITOR", str(editor))
-        assert run("config", "edit", repo, "m").code == code
+        edited = run("config", "edit", repo, "m")
+        assert edited.code == code
         assert (line in _file(repo).read_text()) is there
+        if code:
+            kept = re.search(r"what you have edited is in (\S+)", edited.err)
+            assert kept is not None
+            assert Path(kept[1]).read_text().endswith(line + "\n")
+            Path(kept[1]).unlink()
     monkeypatch.setenv("EDITOR", "false")
     assert "nothing was changed" in run("config", "edit", repo, "m").err
 

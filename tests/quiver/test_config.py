@@ -87,6 +87,14 @@ def test_an_edit_changes_only_its_field() -> None:
     assert parse_config(rendered).parameters["a"].string_value == "new"
 
 
+def test_an_edited_field_keeps_its_comments() -> None:
+    groups = "# for the T4s\ninstance_group { # first\n  count: 4 }\n\n# spare\ninstance_group { name: '#' }  # last\n"
+    text = ConfigText('name: "m"\n' + groups + "# the end\n")
+    text.message.instance_group[0].count = 2
+    made = 'instance_group {\n  count: 2\n}\ninstance_group {\n  name: "#"\n}\n'
+    assert text.render() == f'name: "m"\n# for the T4s\n# first\n# spare\n# last\n{made}# the end\n'
+
+
 def test_a_cleared_field_goes_with_all_its_parts() -> None:
     text = ConfigText(BY_HAND)
     del text.message.input[:]

@@ -159,3 +159,41 @@ def test_parts_taken_out_of_a_list_or_a_map_are_live_too(entry: qv.Entry, root: 
     assert [(g.count, g.name) for g in written.instance_group] == [(3, "g1"), (3, "g0")]
     assert written.parameters["k"].string_value == "k edited twice"
     assert list(config.parameters.keys()) == ["k"]
+
+
+def test_what_another_writes_during_an_edit_is_a_conflict_at_its_end(entry: qv.Entry, root: Path) -> None:
+    other = entry.config.message
+    other.max_batch_size = 4
+
+    def both() -> None:
+        with entry.config.editing():
+            entry.config.metric_tags["a"] = "b"
+            (root / "my-model/config.pbtxt").write_text(str(other))
+            entry.config.metric_tags["c"] = "d"
+
+    with pytest.raises(ConflictError):
+        both()
+    assert _on_disk(root) == str(other)
+    assert entry.config.max_batch_size == 4
+
+
+def test_a_name_may_be_left_out(entry: qv.Entry, root: Path) -> None:
+    """Triton takes the folder's."""
+    (root / "my-model/config.pbtxt").write_text('platform: "onnxruntime_onnx"  # by hand\n')
+    entry.config.set({"metric_tags[a]": "b"})
+    entry.config.add_instance_group(count=2, kind="cpu")
+    assert _on_disk(root).startswith('platform: "onnxruntime_onnx"  # by hand\n')
+    assert parse_config(_on_disk(root)).instance_group[0].count == 2
+
+
+def test_a_step_takes_no_other_scheduling_away(entry: qv.Entry, root: Path) -> None:
+    entry.config.max_batch_size = 8
+    entry.config.set_dynamic_batching(max_queue_delay_microseconds=100)
+    before = _on_disk(root)
+    with pytest.raises(InvalidInputError, match="would take the place of dynamic_batching"):
+        entry.config.add_step("denoise", {"x": "raw"}, {"y": "clean"})
+    with pytest.raises(InvalidInputError, match="would take the place of dynamic_batching"):
+        entry.config.set({"sequence_batching.max_sequence_idle_microseconds": "5"})
+    assert _on_disk(root) == before == str(entry.config)
+    entry.config.set({"dynamic_batching": "", "sequence_batching.max_sequence_idle_microseconds": "5"})
+    assert "dynamic_batching" not in _on_disk(root)

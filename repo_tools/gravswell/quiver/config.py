@@ -56,7 +56,8 @@ def _known(field: Field) -> bool:
 class ConfigText:
     """A configuration together with the text that it came from.
 
-    Edit :attr:`message`, then :meth:`render`: fields whose value is unchanged keep their text with its comments.
+    Edit :attr:`message`, then :meth:`render`: fields whose value is unchanged keep their text with its comments; those
+    of one that was edited stand before it, and go with it where it is cleared.
     """
 
     def __init__(self, text: str, *, where: str = "config.pbtxt") -> None:
@@ -91,8 +92,9 @@ class ConfigText:
         for field in self._fields:
             if field.name not in changed:
                 parts.append(_line(field.text))
-            elif self._first(field):
-                parts.append(_only(self.message, field.name))
+            elif self._first(field) and (made := _only(self.message, field.name)):
+                parts.extend(other.comments for other in self._fields if other.name == field.name)
+                parts.append(made)
         new = [name for name in self._names() if name in changed and name not in {f.name for f in self._fields}]
         parts.extend(_only(self.message, name) for name in new)
         return "".join(parts) + self._tail

@@ -14,6 +14,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from gravswell.errors import InvalidInputError
 from gravswell.quiver.config import ModelConfig
 
+_QUOTED = re.compile(r"""(["']).*\1""", re.DOTALL)
 _PART = re.compile(r"(?P<name>[a-z_0-9]+)(?:\[(?P<key>[^\]]*)\])?")
 
 
@@ -41,7 +42,7 @@ def set_field(config: Any, path: str, text: str) -> None:
     """Set the field at ``path`` in the message ``config`` to what ``text`` says in Triton's text form.
 
     A plain word does for text; a list takes its values with commas, a message ``{ … }``; an empty text clears the
-    field.
+    field, and makes nothing on the way to it.
     InvalidInputError names the path where there is no such field, and what it takes where ``text`` is none of it.
     """
     *inner, (last, key) = _parts(path)
@@ -52,7 +53,7 @@ def set_field(config: Any, path: str, text: str) -> None:
         done = f"{done}.{name}".lstrip(".")
         if _value_of(field).message_type is None:
             raise InvalidInputError(f"{path}: {done} is a value, and has no fields")
-        message = _inside(message, field, index, path)
+        message = _inside(message, field, index, path, make=bool(text))
     field = _field(message, last, path, done)
     if key is not None:
         _set_item(message, field, key, text, path)
@@ -104,20 +105,21 @@ def _value_of(field: Any) -> Any:
     return field.message_type.fields_by_name["value"] if _is_map(field) else field
 
 
-def _inside(message: Any, field: Any, index: str | None, path: str) -> Any:
-    """The message at a field, made where it is not there."""
+def _inside(message: Any, field: Any, index: str | None, path: str, *, make: bool) -> Any:
+    """The message at a field; where it is not there, it is made, or an empty one that belongs to nothing is given."""
     part = getattr(message, field.name)
     if not _several(field):
         if index is not None:
             raise InvalidInputError(f"{path}: {field.name} is one, and takes no [{index}]")
-        part.SetInParent()
-        return part
+        if make:
+            part.SetInParent()
+        return part if message.HasField(field.name) else type(part)()
     if index is None:
         raise InvalidInputError(f"{path}: {field.name} is several: say which, as {field.name}[{_example(field)}]")
-    if _is_map(field):
-        return part[_key(field, index, path)]
-    at = _index(part, index, path)
-    return part.add() if at == len(part) else part[at]
+    at: Any = _key(field, index, path) if _is_map(field) else _index(part, index, path)
+    if not make and (at not in part if _is_map(field) else at == len(part)):
+        return _value_of(field).message_type._concrete_class()
+    return part.add() if not _is_map(field) and at == len(part) else part[at]
 
 
 def _set_item(message: Any, field: Any, key: str, text: str, path: str) -> None:
@@ -147,9 +149,11 @@ def _set_item(message: Any, field: Any, key: str, text: str, path: str) -> None:
         else:
             part[at].CopyFrom(made.value)
         return
-    (value,) = getattr(made, field.name)
+    values = getattr(made, field.name)
+    if len(values) != 1:
+        raise InvalidInputError(f"{path} is one of {field.name}, and {text!r} are {len(values)}: leave [{key}] out")
     rest = list(part)
-    rest[at : at + 1] = [value]
+    rest[at : at + 1] = values
     message.ClearField(field.name)
     getattr(message, field.name).extend(rest)
 
@@ -157,20 +161,26 @@ def _set_item(message: Any, field: Any, key: str, text: str, path: str) -> None:
 def _parsed(message: Any, field: Any, text: str) -> Any:
     """A message like ``message`` with that field alone, from its text. ParseError where that is none."""
     made = type(message)()
-    return text_format.Parse(f"{field.name}: {_form(field, text)}", made) if text else made
+    if text:
+        text_format.Parse(f"{field.name}: {_form(field, text)}", made)
+        if any(other.name != field.name for other, _ in made.ListFields()):
+            raise text_format.ParseError("the text goes on with another field")
+    return made
 
 
 def _form(field: Any, text: str) -> str:
     """What ``text`` means, in protobuf's text form: plain words are put in quotes, and what has commas in brackets."""
-    if text.startswith(("[", "{")):
+    is_text = field.type == FieldDescriptor.TYPE_STRING
+    if text.startswith(("[", "{")) and not (is_text and not _several(field)):  # JSON in a parameter is text
         return text
     texts = [part.strip() for part in text.split(",")] if _several(field) else [text]
-    if field.type == FieldDescriptor.TYPE_STRING:
-        texts = [part if part[:1] in ("'", '"') else json.dumps(part, ensure_ascii=False) for part in texts]
+    if is_text:
+        texts = [part if _QUOTED.fullmatch(part) else json.dumps(part, ensure_ascii=False) for part in texts]
     return f"[{', '.join(texts)}]" if _several(field) else texts[0]
 
 
 def _key(field: Any, text: str, path: str) -> Any:
+    text = text[1:-1] if _QUOTED.fullmatch(text) else text
     if field.message_type.fields_by_name["key"].type == FieldDescriptor.TYPE_STRING:
         return text
     try:

@@ -135,30 +135,30 @@ class Config(Edits):
         groups = self._text.message.instance_group
         if not -len(groups) <= group < len(groups):
             raise InvalidInputError(f"{self._name} has {len(groups)} instance groups: add one with add_instance_group")
-        groups[group].count = _count(count)
-        self.commit()
+        with self.one_edit("instance_group"):
+            groups[group].count = _count(count)
         return self.instance_group[group]
 
     def add_input(self, name: str, shape: Shape, dtype: Any = "float32") -> Any:
         """State an input: ``add_input("x", (None, 64), "float32")``."""
-        add_tensor(self._text.message.input, name, shape, dtype)
-        self.commit()
+        with self.one_edit("input"):
+            add_tensor(self._text.message.input, name, shape, dtype)
         return self.input[-1]
 
     def add_output(self, name: str, shape: Shape, dtype: Any = "float32") -> Any:
         """State an output: ``add_output("y", (None, 1), "float32")``."""
-        add_tensor(self._text.message.output, name, shape, dtype)
-        self.commit()
+        with self.one_edit("output"):
+            add_tensor(self._text.message.output, name, shape, dtype)
         return self.output[-1]
 
     def add_step(
         self, model_name: str, input_map: Mapping[str, str], output_map: Mapping[str, str], version: int = -1
     ) -> Any:
         """Append a step to an ensemble; the maps go from the member's tensor to the ensemble's."""
-        self._text.message.ensemble_scheduling.step.add(
-            model_name=model_name, model_version=version, input_map=dict(input_map), output_map=dict(output_map)
-        )
-        self.commit()
+        with self.one_edit("ensemble_scheduling"):
+            self._text.message.ensemble_scheduling.step.add(
+                model_name=model_name, model_version=version, input_map=dict(input_map), output_map=dict(output_map)
+            )
         return self.ensemble_scheduling.step[-1]
 
     def _set(self, field: str, value: Any, *, effective: bool = False) -> Any:
@@ -181,7 +181,9 @@ class Config(Edits):
         """
         proposed = ConfigText(self._shown, where=self.where)
         for path, text in settings.items():
+            before = proposed.message.WhichOneof("scheduling_choice")
             set_field(proposed.message, path, text)
+            self._check_scheduling(before, proposed.message)
         return self.replace(proposed.render(), dry_run=dry_run)
 
     def replace(self, text: str, *, dry_run: bool = False) -> str:
@@ -240,7 +242,9 @@ class Config(Edits):
         return self._generation
 
     def refresh(self) -> None:
-        """Take up what others have written to the file."""
+        """Take up what others have written to the file; within :meth:`editing` that is a conflict at its end."""
+        if self._held:
+            return
         text = self._read()
         if text.render() != self._shown:
             self._take(text)
@@ -270,12 +274,7 @@ class Config(Edits):
         before = self._text.message.WhichOneof("scheduling_choice")
         try:
             yield
-            now = self._text.message.WhichOneof("scheduling_choice")
-            if before is not None and now not in (None, before):
-                raise InvalidInputError(
-                    f"{self.where}: {now} would take the place of {before}, for a model has one of them: first "
-                    f"config.ClearField({before!r})"
-                )
+            self._check_scheduling(before, self._text.message)
         except (TypeError, ValueError) as error:
             self._take(self._read())
             if isinstance(error, InvalidInputError):
@@ -301,9 +300,17 @@ class Config(Edits):
             self._shown = shown
 
     def _check_name(self, message: Any) -> None:
-        if message.name != self._name:
+        if message.name not in ("", self._name):  # Triton takes the folder's for none
             raise InvalidInputError(
                 f"the name in {self.where} is the folder's, {self._name!r}: add an entry to have another one"
+            )
+
+    def _check_scheduling(self, before: str | None, message: Any) -> None:
+        now = message.WhichOneof("scheduling_choice")
+        if before is not None and now not in (None, before):
+            raise InvalidInputError(
+                f"{self.where}: {now} would take the place of {before}, for a model has one of them: clear that first "
+                f"(config.ClearField({before!r}), or {before}= with gravswell config set)"
             )
 
     def wrap(self, value: Any) -> Any:

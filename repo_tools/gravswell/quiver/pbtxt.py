@@ -28,6 +28,12 @@ class Field:
     name: str
     text: str
 
+    @property
+    def comments(self) -> str:
+        """The comments in that text, one a line."""
+        found = (match.group() for match in _TOKEN.finditer(self.text) if match.lastgroup == "space")
+        return "".join(f"{comment.rstrip()}\n" for comment in found if comment.startswith("#"))
+
 
 @dataclass(frozen=True, slots=True)
 class _Token:
