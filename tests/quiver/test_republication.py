@@ -53,6 +53,13 @@ def test_a_variant_stays_one(repo: qv.ModelRepository) -> None:
     assert record.variant is not None
 
 
+def test_a_field_of_a_newer_triton_reaches_a_version_too(entry: qv.Entry, root: Path) -> None:
+    config = root / "my-model/config.pbtxt"
+    config.write_text(config.read_text() + "future_thing { a: 1 }\n")
+    entry.republish()
+    assert "future_thing { a: 1 }" in (root / "my-model/2/.config.pbtxt").read_text()
+
+
 def test_nothing_new_is_no_version(entry: qv.Entry) -> None:
     with pytest.raises(InvalidInputError, match="has the entry's configuration already"):
         entry.republish()

@@ -34,9 +34,11 @@ def republish(
     where = store.location(version_folder(entry, number))
     publication = Publication(store, entry, max_batch_size=None, version=None)
     publication.earlier()
-    served = parse_config(reader.version_config(entry, number) or "", where=f"{where}/{VERSION_CONFIG}")
-    config = publication.config().message
-    if config == served:
+    text = reader.version_config(entry, number) or ""
+    served = parse_config(text, where=f"{where}/{VERSION_CONFIG}")
+    stored = publication.config()
+    config = stored.message
+    if stored.render() == text:  # not the messages: fields that only a newer Triton knows are in neither
         raise InvalidInputError(f"{where} has the entry's configuration already: there is nothing to publish")
     if config.max_batch_size > 0 and served.max_batch_size == 0:
         raise InvalidInputError(
