@@ -115,6 +115,17 @@ def test_sizes_of_one_s_own(theirs: Path, ours: Path, write: Write) -> None:
     assert RepositoryReader(ours).manifest("m", 1)[0].verification.shapes[0] == {"x": (7, 4)}
 
 
+def test_shapes_that_the_graph_does_not_state(theirs: Path, ours: Path, write: Write, affine: Affine) -> None:
+    """Where they were stated by hand, the version is known again too."""
+    model = affine()
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    write("m", None, {1: model})
+    assert import_repository(theirs, ours)[0].result == "failed"
+    for result in ("imported", "same"):
+        (row,) = import_repository(theirs, ours, input_shapes={"m": {"x": (None, 4)}})
+        assert (row.result, row.message) == (result, "")
+
+
 def test_for_an_older_server(theirs: Path, ours: Path, write: Write, affine: Affine) -> None:
     write("m", None, {1: affine(opset=18)})
     assert import_repository(theirs, ours, target="22.05")[0].result == "imported"

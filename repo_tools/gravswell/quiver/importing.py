@@ -220,9 +220,13 @@ class _Model:
             yield path
 
     def _require_same(self, entry: Entry, number: int, path: Path) -> None:
-        published = entry.version(number).manifest.files
-        if {name: file.sha256 for name, file in published.items() if not name.startswith(".")} != _as_published(
-            path, self.target
+        manifest = entry.version(number).manifest
+        shapes = {
+            record.name: tuple(None if dim == -1 else dim for dim in record.dims)
+            for record in manifest.signature.inputs
+        }
+        if {name: file.sha256 for name, file in manifest.files.items() if not name.startswith(".")} != _as_published(
+            path, self.target, shapes
         ):
             raise ConflictError(
                 f"{entry.version(number).location} is another model: import into another repository, or remove it there"
@@ -234,11 +238,14 @@ def _local(store: Store, folder: str) -> Path | None:
     return Path(unquote(parts.path), folder) if parts.scheme == "file" else None
 
 
-def _as_published(path: Path, target: Target) -> dict[str, str]:
-    """sha256 of each file that an export for that target makes of the model."""
-    from gravswell.quiver.exporters import files, graph  # noqa: PLC0415 - imports ONNX
+def _as_published(path: Path, target: Target, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, str]:
+    """sha256 of each file that an export for that target makes of the model, of inputs that have those ``shapes``."""
+    from gravswell.quiver.exporters import files, graph, onnx_model  # noqa: PLC0415 - imports ONNX
 
-    proto, changed = graph.fit_for_serving(files.load(path), target)
+    given = files.load(path)
+    stated = onnx_model.with_shapes(given, shapes)
+    proto, changed = graph.fit_for_serving(stated, target)
+    changed = changed or stated is not given
     with tempfile.TemporaryDirectory(prefix="gravswell-import-") as temporary, refusals_told(Path(temporary)):
         files.write(proto, Path(temporary), path, changed=changed)
         hashes = {}

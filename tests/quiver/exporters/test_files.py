@@ -135,6 +135,27 @@ def test_a_proto_is_written_from_memory(tmp_path: Path, monkeypatch: pytest.Monk
     assert model.SerializeToString(deterministic=True) == before
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_newer_graph_is_brought_down_with_its_weights(tmp_path: Path, entry: qv.Entry, apart: bool) -> None:
+    """The converter is given the structure alone."""
+    weight = _vector("weight", 7.0)
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "weight"], ["y"])],
+        "newer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", WIDTH])],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    if apart:
+        (tmp_path / "w.bin").write_bytes(weight.raw_data)
+        place(model.graph.initializer[0], "w.bin", 0, 4 * WIDTH)
+    (tmp_path / "given.onnx").write_bytes(model.SerializeToString())
+    published = Path(entry.export_version(tmp_path / "given.onnx"))
+    np.testing.assert_array_equal(_answer(published), ROWS + 7)
+    assert onnx.load(str(published)).opset_import[0].version == 21
+
+
 def test_a_weight_far_behind_in_its_file(tmp_path: Path, entry: qv.Entry) -> None:
     """Above 2 GiB of a data file, most of which is a hole."""
     model, raw = _everywhere(), np.ones(WIDTH, np.float32).tobytes()
@@ -251,3 +272,21 @@ def test_one_session_lives_at_a_time(entry: qv.Entry, monkeypatch: pytest.Monkey
     finally:
         gc.enable()
     assert len(alive) == 2
+
+
+def test_a_large_proto_leaves_no_file_where_it_is_refused(
+    entry: qv.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even while somebody keeps the error, as a notebook does."""
+    monkeypatch.setattr(onnx_model, "_LARGE", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for arguments in ({"input_shapes": {"x": (None, 3)}}, {"output_names": ["z"]}, {"rtol": 0.0, "opset": 17}):
+        with pytest.raises(InvalidInputError) as kept:
+            entry.export_version(_everywhere(), **arguments)
+        assert not list(tmp_path.glob("gravswell-model-*")), kept.value
+
+
+def test_a_number_without_an_end_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "given.onnx").write_bytes(b"\xff" * (1 << 20))
+    with pytest.raises(InvalidInputError, match=r"given\.onnx is no ONNX model: .*does not end"):
+        files.load(tmp_path / "given.onnx")

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
-from sklearn.ensemble import HistGradientBoostingClassifier, VotingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier, VotingClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
@@ -53,6 +54,20 @@ def test_the_shares_of_a_hard_vote_are_those_of_its_members(entry: qv.Entry) -> 
     of_each = np.stack([member.predict(X) for member in model.estimators_])
     wanted = np.stack([np.average(of_each == k, axis=0, weights=[1, 2, 1]) for k in range(3)], axis=1)
     assert np.isclose(shares, wanted).mean() > 0.98
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        CalibratedClassifierCV(vote(voting="soft", weights=[1, 2, 1]), cv=2),
+        StackingClassifier([("a", GaussianNB())], vote(voting="soft", weights=[1, 2, 1]), cv=2),
+    ],
+    ids=["calibrated", "stacked"],
+)
+def test_a_vote_inside_another_estimator(entry: qv.Entry, model: Any) -> None:
+    path = entry.export_version(model.fit(X, Y))
+    label, _ = ort.InferenceSession(path).run(None, {"x": X.astype(np.float32)})
+    assert (label == model.predict(X)).mean() > 0.98
 
 
 def test_the_vote_is_left_as_it_was(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xgboost as xgb
+from skl2onnx import _parse, _supported_operators
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import StackingClassifier, VotingClassifier, VotingRegressor
@@ -107,6 +108,16 @@ def test_behind_columns_of_several_types(entry: qv.Entry, framework: str) -> Non
         **dict.fromkeys("abcde", "TYPE_FP32"),
         "f": "TYPE_STRING",
     }
+
+
+def test_converters_of_others_stay(entry: qv.Entry, framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As onnxmltools registers its own, for whoever converts by hand."""
+    own = classifier(framework)
+    monkeypatch.setitem(_supported_operators.sklearn_operator_name_map, type(own), "Theirs")
+    monkeypatch.delitem(_parse.sklearn_parsers_map, type(own), raising=False)
+    entry.export_version(make_pipeline(StandardScaler(), own).fit(WHOLE, THREE))
+    assert _supported_operators.get_model_alias(type(own)) == "Theirs"
+    assert type(own) not in _parse.sklearn_parsers_map
 
 
 async def test_on_the_server(repo: qv.ModelRepository, root: Path) -> None:

@@ -115,7 +115,26 @@ def build(
             f"or name a newer target"
         )
     request = exporter.opened(request)
-    request = replace(request, inputs=_typed(exporter, request, input_types or {}))
+    try:
+        return _built(
+            exporter, request, folder, input_types or {}, rows_apart=rows_apart, rtol=rtol, atol=atol, stage=stage
+        )
+    finally:
+        exporter.closed(request)
+
+
+def _built(
+    exporter: Exporter,
+    request: ExportRequest,
+    folder: Path,
+    input_types: Mapping[str, str],
+    *,
+    rows_apart: bool,
+    rtol: float | None,
+    atol: float | None,
+    stage: Stage,
+) -> Built:
+    request = replace(request, inputs=_typed(exporter, request, input_types))
     specs = request.inputs or ()
     stage("finding inputs")
     batches = _batches(exporter, request)
@@ -183,7 +202,7 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
             return [*batches, *_far(answer, specs, batches, given=True)]
     first: Exception | None = None
     with exporter.answering(request) as answer:
-        own = exporter.own_batches(request)
+        own = _own_batches(exporter, request)
         for batches in chain([own] if own else [], (random_batches(specs, plan) for plan in PLANS)):
             try:
                 for batch in batches:
@@ -204,6 +223,15 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
             f"FILE.npz)"
         ) from first
     raise ExportError(f"{failure}: {_way_out(str(first))}{exporter.hint}") from first
+
+
+def _own_batches(exporter: Exporter, request: ExportRequest) -> list[Inputs] | None:
+    try:
+        return exporter.own_batches(request)
+    except GravswellError:
+        raise
+    except Exception:  # noqa: BLE001 - a model that does not answer is told of when the random ones are tried
+        return None
 
 
 def _way_out(said: str) -> str:

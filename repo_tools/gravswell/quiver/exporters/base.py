@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gravswell.errors import ExportError, GravswellError
+from gravswell.errors import ExportError, GravswellError, InvalidInputError
 from gravswell.quiver.golden import Array
 from gravswell.quiver.targets import DEFAULT_TARGET, Target
 
@@ -110,6 +110,10 @@ class Exporter(ABC):
         """The request that the other methods are given: with its model read, where that is a file or takes long."""
         return request
 
+    def closed(self, request: ExportRequest) -> None:
+        """Give back what :meth:`opened` took, however the export ended."""
+        del request  # most took nothing
+
     @abstractmethod
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """The inputs, completed: every one has a type. InvalidInputError when the model cannot tell its shapes."""
@@ -127,7 +131,10 @@ class Exporter(ABC):
         """The model as a plain function, to find inputs that it accepts before it is exported."""
 
     def own_batches(self, request: ExportRequest) -> list[Inputs] | None:
-        """Batches on the scale that the model itself knows, to be tried before random ones; None: it knows none."""
+        """Batches on the scale that the model itself knows, to be tried before random ones; None: it knows none.
+
+        May raise whatever the framework raises.
+        """
         del request
         return None
 
@@ -158,6 +165,12 @@ def answered(answer: Callable[[Inputs], _Answer], batch: Inputs) -> _Answer:
             f"(--sample-inputs FILE.npz), or declare the shapes and the types that it takes, such as "
             f'input_types={{"ids": "int64"}} (--input-type ids=int64)'
         ) from error
+
+
+def check_names_differ(outputs: Sequence[str], inputs: Sequence[InputSpec]) -> None:
+    """InvalidInputError where a tensor of the graph would have the name of another."""
+    if len({*outputs, *(spec.name for spec in inputs)}) < len(outputs) + len(inputs):
+        raise InvalidInputError(f"output_names {', '.join(outputs)}: each needs a name of its own, and no input's")
 
 
 def as_arrays(sample: Mapping[str, Any]) -> Inputs:

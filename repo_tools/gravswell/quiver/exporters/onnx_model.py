@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class _Opened:
 
     @property
     def session(self) -> ort.InferenceSession:
-        """ONNX Runtime with the model, until :meth:`close`."""
+        """ONNX Runtime with the model, until :meth:`forget`."""
         assert self._session is not None, "the model was closed"
         return self._session
 
@@ -63,9 +63,15 @@ class _Opened:
         """What it makes of a batch."""
         return run(self.session, batch)
 
-    def close(self) -> None:
+    def forget(self) -> None:
         """Give back the memory of the session: the next one holds as much."""
         self._session = None
+
+    def close(self) -> None:
+        """Give back the disk too."""
+        self.forget()
+        if self.folder is not None:
+            self.folder.cleanup()
 
 
 class _Answers:
@@ -104,6 +110,10 @@ class OnnxExporter(Exporter):
     def opened(self, request: ExportRequest) -> ExportRequest:
         """See :meth:`Exporter.opened`."""
         return replace(request, model=_open(request.model, request.inputs or ()))
+
+    def closed(self, request: ExportRequest) -> None:
+        """See :meth:`Exporter.closed`."""
+        request.model.close()
 
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """See :meth:`Exporter.inputs`. The graph says; the user may choose the sizes that it leaves open."""
@@ -151,16 +161,15 @@ class OnnxExporter(Exporter):
                 f"leave output_names out, or rename them in the model"
             )
         answers = _Answers(request.model, batches)
-        request.model.close()
-        with request.model.folder or nullcontext():
-            yield Exported(
-                proto=proto,
-                source=request.model.source,
-                converted=False,
-                exporter="ONNX, as it was given",
-                framework=f"onnxruntime {ort.__version__}",
-                reference=answers,
-            )
+        request.model.forget()
+        yield Exported(
+            proto=proto,
+            source=request.model.source,
+            converted=False,
+            exporter="ONNX, as it was given",
+            framework=f"onnxruntime {ort.__version__}",
+            reference=answers,
+        )
 
     @contextmanager
     def answering(self, request: ExportRequest) -> Iterator[Callable[[Inputs], Any]]:
@@ -179,18 +188,22 @@ def _declared(session: ort.InferenceSession) -> list[InputSpec]:
 def _open(model: Any, specs: Sequence[InputSpec]) -> _Opened:
     source = Path(os.fspath(model)) if isinstance(model, str | os.PathLike) else None
     given = load(source) if source is not None else model
-    proto = _with_shapes(given, {spec.name: spec.shape for spec in specs})
+    proto = with_shapes(given, {spec.name: spec.shape for spec in specs})
     if source is not None and proto is given:
         return _Opened(proto, source, _session(str(source)))
     if source is None and size_of(proto, None) < _LARGE:
         return _Opened(proto, None, _session(proto.SerializeToString()))
     folder = tempfile.TemporaryDirectory(prefix="gravswell-model-")
-    with refusals_told(Path(folder.name)):
-        path = write(proto, Path(folder.name), source)
-    return _Opened(load(path), path, _session(str(path)), folder)
+    try:
+        with refusals_told(Path(folder.name)):
+            path = write(proto, Path(folder.name), source)
+        return _Opened(load(path), path, _session(str(path)), folder)
+    except BaseException:
+        folder.cleanup()
+        raise
 
 
-def _with_shapes(proto: Any, shapes: Mapping[str, tuple[int | None, ...]]) -> Any:
+def with_shapes(proto: Any, shapes: Mapping[str, tuple[int | None, ...]]) -> Any:
     """The model with a shape for every input: ``shapes`` says those that the graph does not state."""
     own = {tensor.name for tensor in proto.graph.initializer}
     open_ = [i.name for i in proto.graph.input if i.name not in own and _has_no_shape(i)]

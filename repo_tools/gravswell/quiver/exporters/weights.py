@@ -22,6 +22,7 @@ LEAST = 1 << 10
 _CHUNK = 1 << 20
 _BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 _LENGTH_DELIMITED = 2
+_VARINT_BITS = 63
 _INITIALIZERS = (ModelProto.GRAPH_FIELD_NUMBER, GraphProto.INITIALIZER_FIELD_NUMBER)
 
 
@@ -96,9 +97,10 @@ def span_of(tensor: TensorProto, model: Path | None) -> Span:
         )
     file = _inside(location, model)
     if file is None:
+        link = " (it is a link: copy the folder with cp -rL)" if (model.parent / location).is_symlink() else ""
         raise InvalidInputError(
             f"{model}: tensor {tensor.name!r} keeps its data in {location!r}, outside the model's folder; "
-            f"save the model with its data beside it"
+            f"save the model with its data beside it{link}"
         )
     if not file.is_file():
         raise NotFoundError(f"{model}: tensor {tensor.name!r} keeps its data in {location!r}, which is not there")
@@ -106,7 +108,7 @@ def span_of(tensor: TensorProto, model: Path | None) -> Span:
     try:
         offset = int(stated.get("offset", 0))
         length = int(stated["length"]) if "length" in stated else _size(tensor)
-    except ValueError:
+    except (KeyError, ValueError):  # no numbers, or of a type that has no size
         offset = length = -1
     if offset < 0 or length < 0 or offset + length > size:
         where = ", ".join(f"{key} {stated[key]}" for key in ("offset", "length") if key in stated) or "its beginning"
@@ -223,6 +225,8 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+        if shift > _VARINT_BITS:
+            raise ValueError("a number of the message does not end")
 
 
 def _varint_bytes(value: int) -> bytes:

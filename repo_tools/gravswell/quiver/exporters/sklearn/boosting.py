@@ -1,6 +1,9 @@
 """Estimators of XGBoost and LightGBM inside scikit-learn's: pipelines, searches, votes, stacks, calibration."""
 
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from onnx import TensorProto, helper
@@ -18,6 +21,8 @@ _ESTIMATORS = {
     "lightgbm": ("LGBMClassifier", "LGBMRegressor", "LGBMRanker"),
 }
 
+_lock = threading.RLock()
+
 
 def read(model: Any) -> Boosted | None:
     """The trees of a fitted estimator; None for one of another kind."""
@@ -27,17 +32,42 @@ def read(model: Any) -> Boosted | None:
     return lightgbm_reader.read(model) if names & lightgbm_reader.CLASSES else None
 
 
-def register() -> None:
-    """Tell skl2onnx how the estimators of those frameworks are converted that are imported: any others are not met."""
+@contextmanager
+def registered() -> Iterator[None]:
+    """While the context is open skl2onnx converts the estimators of those frameworks that are imported.
+
+    No others are met. Its tables are the process's own: afterwards they say what they said before, such as somebody's
+    own converters. One thread at a time is in it.
+    """
+    from skl2onnx import _parse, _supported_operators  # noqa: PLC0415 - a framework is imported only when it is used
+
+    tables: tuple[dict[Any, Any], ...] = (_supported_operators.sklearn_operator_name_map, _parse.sklearn_parsers_map)
+    kinds = [
+        getattr(sys.modules[module], name)
+        for module, names in _ESTIMATORS.items()
+        if module in sys.modules
+        for name in names
+    ]
+    with _lock:
+        before = [{kind: table[kind] for kind in kinds if kind in table} for table in tables]
+        try:
+            for kind in kinds:
+                _register(kind)
+            yield
+        finally:
+            for table, known in zip(tables, before, strict=True):
+                for kind in kinds:
+                    table.pop(kind, None)
+                table.update(known)
+
+
+def _register(kind: Any) -> None:
     from skl2onnx import update_registered_converter  # noqa: PLC0415 - a framework is imported only when it is used
 
-    for module, names in _ESTIMATORS.items():
-        for name in names if module in sys.modules else ():
-            kind = getattr(sys.modules[module], name)
-            options = {"zipmap": [True, False]} if "Classifier" in name else {}
-            if hasattr(kind, "decision_function"):  # which calibration then goes by
-                options["raw_scores"] = [True, False]
-            update_registered_converter(kind, f"Gravswell{name}", _shapes, _convert, options=options or None)
+    options = {"zipmap": [True, False]} if "Classifier" in kind.__name__ else {}
+    if hasattr(kind, "decision_function"):  # which calibration then goes by
+        options["raw_scores"] = [True, False]
+    update_registered_converter(kind, f"Gravswell{kind.__name__}", _shapes, _convert, options=options or None)
 
 
 def _shapes(operator: Any) -> None:

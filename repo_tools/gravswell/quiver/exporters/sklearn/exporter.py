@@ -10,7 +10,7 @@ import onnx
 import onnx.shape_inference
 from onnx import helper
 
-from gravswell.errors import ExportError, GravswellError, InvalidInputError, UnsupportedError, VerificationError
+from gravswell.errors import ExportError, InvalidInputError, UnsupportedError, VerificationError
 from gravswell.quiver.exporters.base import (
     Exported,
     Exporter,
@@ -99,12 +99,7 @@ class SklearnExporter(Exporter):
             fitted = fitted_columns(request.model) or []
             columns = [fitted.index(spec.name) for spec in specs]
         feed = _feed(request.model)
-        try:
-            return own_batches(request.model, specs, lambda batch: _settled(request.model, feed(batch)), columns)
-        except GravswellError:
-            raise
-        except Exception:  # noqa: BLE001 - an estimator that does not answer is told of when the random ones are tried
-            return None
+        return own_batches(request.model, specs, lambda batch: _settled(request.model, feed(batch)), columns)
 
     @contextmanager
     def exporting(self, request: ExportRequest, batches: Sequence[Inputs]) -> Iterator[Exported]:
@@ -121,7 +116,7 @@ class SklearnExporter(Exporter):
         model = request.model
         opset = {"": request.opset_for(_OPSET), "ai.onnx.ml": request.ml_opset_for(_ML_OPSET)}
         try:
-            with warnings.catch_warnings(), convertible(model):
+            with warnings.catch_warnings(), convertible(model), boosting.registered():
                 warnings.simplefilter("ignore")  # the converters' notes to their own authors
                 proto = _convert(model, _initial_types(model, specs), opset)
         except Exception as error:  # converters raise what they like
@@ -246,7 +241,6 @@ def _onnx_type(spec: InputSpec) -> Any:
 def _convert(model: Any, initial_types: list[tuple[str, Any]], opset: dict[str, int]) -> Any:
     import skl2onnx  # noqa: PLC0415 - a framework is imported only when it is used
 
-    boosting.register()
     common: dict[int, dict[str, Any]] = {id(step): text_options(step) for step in vectorizers(model)}
     classifier = last_step(model)
     if hasattr(classifier, "classes_"):

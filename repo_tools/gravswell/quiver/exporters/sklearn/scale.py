@@ -78,13 +78,14 @@ def works(step: Any) -> bool:
 def _splits(model: Any) -> bool:
     """Whether it only compares its inputs with thresholds, so that points between those are answered exactly."""
     boosted = class_names(model) & boosting.CLASSES or hasattr(model, "_predictors")
-    return bool(boosted) or hasattr(model, "tree_") or any(map(_splits, _members(model)))
+    return bool(boosted) or hasattr(model, "tree_") or any(map(_splits, members(model)))
 
 
-def _members(model: Any) -> Iterator[Any]:
-    members = getattr(model, "estimators_", None)
-    if isinstance(members, list | np.ndarray):
-        yield from np.asarray(members, dtype=object).ravel()
+def members(model: Any) -> Iterator[Any]:
+    """The fitted estimators that an ensemble asks."""
+    fitted = getattr(model, "estimators_", None)
+    if isinstance(fitted, list | np.ndarray):
+        yield from np.asarray(fitted, dtype=object).ravel()
     yield from (calibrated.estimator for calibrated in getattr(model, "calibrated_classifiers_", ()))
 
 
@@ -106,7 +107,7 @@ def _known(model: Any, columns: Array) -> Iterator[tuple[int, Any, Kind]]:
     yield from _thresholds(model, columns)
     # bagging gives each member some of the columns; what one takes for missing, another refuses
     chosen = getattr(model, "estimators_features_", None)
-    for k, member in enumerate(_members(model)):
+    for k, member in enumerate(members(model)):
         if hasattr(member, "fit"):
             for column, values, kind in _known(member, columns if chosen is None else columns[chosen[k]]):
                 yield column, values[~np.isnan(values)] if kind in ("thresholds", "edges") else values, kind

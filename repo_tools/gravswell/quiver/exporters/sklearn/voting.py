@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gravswell.quiver.exporters.base import class_names
-from gravswell.quiver.exporters.sklearn.scale import works
+from gravswell.quiver.exporters.sklearn.scale import members, works
 from gravswell.quiver.golden import Array
 
 
@@ -59,9 +59,7 @@ def _votes(model: Any) -> Iterator[Any]:
     """Every vote in the model, at any depth."""
     if _is_vote(model):
         yield model
-    inner = [getattr(model, "best_estimator_", None), *(step for _, step in getattr(model, "steps", ()))]
-    members = getattr(model, "estimators_", None)
-    inner += list(np.asarray(members, dtype=object).ravel()) if isinstance(members, list | np.ndarray) else []
-    for step in inner:
+    whole = (getattr(model, name, None) for name in ("best_estimator_", "final_estimator_"))
+    for step in (*whole, *(step for _, step in getattr(model, "steps", ())), *members(model)):
         if works(step):
             yield from _votes(step)
