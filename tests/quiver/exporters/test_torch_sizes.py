@@ -89,8 +89,19 @@ def windows(x: torch.Tensor) -> torch.Tensor:
     return y * 2 if x.shape[1] < 20 else y
 
 
-@pytest.mark.parametrize(("forward", "condition"), [(patches, "x.shape[1] <= 300"), (windows, "x.shape[1] >= 20")])
-def test_a_branch_among_the_multiples_of_eight_alone(
+def checked(x: torch.Tensor) -> torch.Tensor:
+    """With a check that torch does not see, as many libraries leave theirs out of traces."""
+    if not torch.compiler.is_compiling() and x.shape[1] % 32:
+        raise ValueError("multiples of 32")
+    y = x.sum(2)
+    return y * 2 if x.shape[1] > 300 else y
+
+
+@pytest.mark.parametrize(
+    ("forward", "condition"),
+    [(patches, "x.shape[1] <= 300"), (windows, "x.shape[1] >= 20"), (checked, "x.shape[1] <= 300")],
+)
+def test_a_branch_among_a_few_multiples_alone(
     entry: qv.Entry, forward: Callable[..., torch.Tensor], condition: str
 ) -> None:
     """The module refuses what is right behind the bound, and that proves nothing."""

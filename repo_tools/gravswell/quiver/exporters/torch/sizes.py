@@ -152,7 +152,10 @@ def _breaking(condition: Any, groups: list[list[Any]], base: Sizes, equalities: 
             continue
         nearest = min(broken, key=lambda size, usual=usual: abs(size - usual))  # type: ignore[misc]
         far = [size for size in broken if abs(size - usual) >= 2 * abs(nearest - usual)]
-        for size in dict.fromkeys([nearest, *(n for n in broken if n == nearest + 1), *far[:1]]):
+        likely = [-(-nearest // usual) * usual]  # what takes the example's size takes its multiples, if it takes few
+        for size in dict.fromkeys([nearest, *(n for n in broken if n == nearest + 1), *far[:1], *likely]):
+            if _holds(condition, {**base, **dict.fromkeys(group, size)}):
+                continue
             yield {**base, **dict.fromkeys(group, size)}
         if equalities and not isinstance(condition, sympy.Eq):
             onward = range(nearest, nearest + FURTHER) if nearest > usual else range(nearest, 0, -1)[:FURTHER]
