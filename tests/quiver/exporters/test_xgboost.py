@@ -157,6 +157,18 @@ def test_inputs_of_other_types_are_rounded_as_xgboost_does(entry: qv.Entry, data
     )
 
 
+def test_thresholds_beyond_the_input_s_type(entry: qv.Entry) -> None:
+    """They are infinite in it, which XGBoost refuses."""
+    exported(entry, xgb.XGBRegressor(**SMALL).fit(X * 1e3, Y), input_types={"x": "float16"})
+
+
+@pytest.mark.parametrize("tree_method", ["exact", "hist"])
+def test_branches_that_were_pruned(entry: qv.Entry, tree_method: str) -> None:
+    model = xgb.XGBRegressor(**SMALL, tree_method=tree_method, gamma=5.0).fit(X, Y)
+    exported(entry, model)
+    np.testing.assert_allclose(served(entry, X.astype(np.float32))[0][:, 0], model.predict(X), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["missing_yes", "threshold", "value"])
 def test_the_proof_sees_one_wrong_number(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A graph whose missing values go the other way, or with a threshold one step off, or with one leaf of another."""

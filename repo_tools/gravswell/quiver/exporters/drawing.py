@@ -116,11 +116,21 @@ def _points(known: list[Known], dtype: np.dtype[Any]) -> Array:
     )
     within = [_within(values, dtype) for values, kind in known if kind == "range"]
     points = np.concatenate([np.zeros(0), _between(thresholds), *within])
-    points = points[~np.isin(points.astype(np.float32), thresholds.astype(np.float32))]
-    points = np.concatenate([points, *_around(edges, dtype)])
+    with np.errstate(over="ignore"):
+        points = points[~np.isin(points.astype(np.float32), thresholds.astype(np.float32))]
+    points = _representable(np.concatenate([points, *_around(edges, dtype)]), dtype)
     if dtype.kind == "f" and (np.isnan(thresholds).any() or np.isnan(edges).any()):
         points = np.append(points, np.full(-(-len(points) // _GAPS), np.nan))
     return points if points.size else np.zeros(1)
+
+
+def _representable(points: Array, dtype: np.dtype[Any]) -> Array:
+    """Those that the type holds: a threshold may lie beyond its ends, where infinity is no value that models take."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return np.asarray(points[(points >= limits.min) & (points < limits.max + 1)])
+    with np.errstate(over="ignore"):
+        return np.asarray(points[np.isfinite(points.astype(dtype))])
 
 
 def _around(edges: Array, dtype: np.dtype[Any]) -> Iterator[Array]:
@@ -145,9 +155,11 @@ def _within(ends: Array, dtype: np.dtype[Any]) -> Array:
 
 def _between(values: Array) -> Array:
     """Points on both sides of each value, half way to the next, so that no rounding decides on which side they are."""
-    edges = np.unique(values.astype(np.float32)).astype(np.float64)
+    with np.errstate(over="ignore"):  # LightGBM splits between all numbers and none at the end of float64
+        edges = np.unique(values.astype(np.float32)).astype(np.float64)
     edges = edges[np.isfinite(edges)]
     if not edges.size:
         return edges
     step = max(1.0, float(np.abs(edges).max()) / 8)
-    return np.concatenate([[edges[0] - step], (edges[1:] + edges[:-1]) / 2, [edges[-1] + step]]).astype(np.float32)
+    points = np.concatenate([[edges[0] - step], (edges[1:] + edges[:-1]) / 2, [edges[-1] + step]])
+    return _representable(points, np.dtype(np.float32)).astype(np.float32)

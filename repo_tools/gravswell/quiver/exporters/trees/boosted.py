@@ -111,9 +111,10 @@ class Boosted:
         return self.classes is not None and self.targets > 1 and len(self.classes) == 2 and self.link == "sigmoid"
 
     def edges(self) -> dict[int, Array]:
-        """By feature, every threshold that is compared with it, and NaN."""
+        """By feature, every threshold that is compared with it, and what means a missing value."""
         inner = [(tree, np.asarray(tree.yes, dtype=np.int64) >= 0) for tree in self.trees]
         features = [np.asarray(tree.feature, dtype=np.int64)[mask] for tree, mask in inner]
         thresholds = [np.asarray(tree.threshold)[mask] for tree, mask in inner]
         feature, threshold = (np.concatenate(parts) if parts else np.zeros(0) for parts in (features, thresholds))
-        return {int(k): np.append(np.unique(threshold[feature == k]), np.nan) for k in np.unique(feature)}
+        gaps = (np.nan, self.missing)
+        return {int(k): np.append(np.unique(threshold[feature == k]), gaps) for k in np.unique(feature)}

@@ -22,6 +22,7 @@ from gravswell.quiver.exporters.base import (
     Inputs,
     InputSpec,
     Outputs,
+    check_names_differ,
     class_names,
 )
 from gravswell.quiver.exporters.drawing import Known, drawn_batches
@@ -117,8 +118,7 @@ class TreesExporter(Exporter):
             raise InvalidInputError(
                 f"{len(names)} output_names ({', '.join(names)}) for the {len(own)} outputs {', '.join(own)}: name each"
             )
-        if len({spec.name, *names}) <= len(names):
-            raise InvalidInputError(f"output_names {', '.join(names)}: each needs a name of its own, and no input's")
+        check_names_differ(names, [spec])
         with self.answering(request) as answer:
             yield Exported(
                 proto=_graph(boosted, spec, names, opset),

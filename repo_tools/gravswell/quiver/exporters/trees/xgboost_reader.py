@@ -126,23 +126,41 @@ def _tree(saved: Mapping[str, Any], target: int, weight: float) -> Tree:
             "trees whose leaves hold a vector (multi_strategy='multi_output_tree') are not exported: train with "
             "multi_strategy='one_output_per_tree'"
         )
-    thresholds = np.asarray(saved["split_conditions"], dtype=np.float64)
-    leaf = np.asarray(saved["left_children"]) < 0
+    left, right = np.asarray(saved["left_children"]), np.asarray(saved["right_children"])
+    kept = _reached(left, right)
+    place = np.full(len(left) + 1, -1)  # the last for the child of a leaf, which has number -1
+    place[kept] = np.arange(len(kept))
+    leaf = left[kept] < 0
+    thresholds = np.asarray(saved["split_conditions"], dtype=np.float64)[kept]
     tree = Tree(
         target,
-        feature=list(saved["split_indices"]),
+        feature=np.where(leaf, 0, np.asarray(saved["split_indices"])[kept]).tolist(),
         threshold=np.where(leaf, 0.0, thresholds).tolist(),
-        yes=list(saved["left_children"]),
-        no=list(saved["right_children"]),
-        missing_yes=[bool(left) for left in saved["default_left"]],
+        yes=place[left[kept]].tolist(),
+        no=place[right[kept]].tolist(),
+        missing_yes=np.asarray(saved["default_left"])[kept].astype(bool).tolist(),
         value=np.where(leaf, thresholds * weight, 0.0).tolist(),
     )
     starts, sizes = saved.get("categories_segments", ()), saved.get("categories_sizes", ())
-    for node, start, size in zip(saved.get("categories_nodes", ()), starts, sizes, strict=True):
-        left, right = tree.yes[node], tree.no[node]
+    for saved_node, start, size in zip(saved.get("categories_nodes", ()), starts, sizes, strict=True):
+        node = int(place[saved_node])
+        if node < 0 or leaf[node]:  # it was a split before it was pruned
+            continue
+        yes, no = tree.yes[node], tree.no[node]
         ends, children = [], []
         for first, beyond in runs(saved["categories"][start : start + size]):  # these go right, all others left
             ends += [float(first), float(beyond)]
-            children += [left, right]
-        tree.split_ranges(node, tree.feature[node], ends, [*children, left], left if tree.missing_yes[node] else right)
+            children += [yes, no]
+        tree.split_ranges(node, tree.feature[node], ends, [*children, yes], yes if tree.missing_yes[node] else no)
     return tree
+
+
+def _reached(left: Array, right: Array) -> Array:
+    """The nodes that rows come to, ascending: what was pruned stays in the list, as leaves that no split leads to."""
+    found, pending = [], [0]
+    while pending:
+        node = pending.pop()
+        found.append(node)
+        if left[node] >= 0:
+            pending += [int(left[node]), int(right[node])]
+    return np.sort(found)
