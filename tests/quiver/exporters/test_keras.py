@@ -213,6 +213,13 @@ BOTH: Signature = {"a": ("TYPE_FP32", (-1, 4)), "b": ("TYPE_INT32", (-1, 3))}
             id="subclassed-of-two-tensors",
         ),
         pytest.param(
+            lambda: subclassed(lambda self, x, mask: self.dense(x) * mask),
+            {"input_shapes": {"x": (None, 4), "mask": (None, 3)}, "output_names": ["y"]},
+            {"x": ("TYPE_FP32", (-1, 4)), "mask": ("TYPE_FP32", (-1, 3))},
+            {"y": ("TYPE_FP32", (-1, 3))},
+            id="subclassed-of-a-mask",
+        ),
+        pytest.param(
             lambda: subclassed(lambda self, inputs: self.dense(inputs["a"]) * inputs["b"]),
             {"input_shapes": {"a": (None, 4), "b": (None, 3)}, "output_names": ["y"]},
             {"a": ("TYPE_FP32", (-1, 4)), "b": ("TYPE_FP32", (-1, 3))},
@@ -283,6 +290,13 @@ def test_exports(
             InvalidInputError,
             "2 output_names",
             id="other-outputs",
+        ),
+        pytest.param(
+            lambda: sequential(layers.Dense(3)),
+            {"output_names": ["x"]},
+            InvalidInputError,
+            "a name of its own",
+            id="an-output-called-as-the-input",
         ),
         pytest.param(
             lambda: sequential(layers.Dense(3)), {"opset": 21}, InvalidInputError, "opsets up to 18", id="opset"

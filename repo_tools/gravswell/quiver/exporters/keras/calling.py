@@ -157,10 +157,11 @@ def _flat(specs: Any) -> list[InputSpec]:
     return [spec for one in inner for spec in _flat(one)]
 
 
-def _parameters(model: Any) -> list[str]:
+def _parameters(model: Any, asked: Sequence[str] = ()) -> list[str]:
+    """Those of ``call`` that are inputs; one that Keras could fill itself, a mask, where it was ``asked`` for."""
     parameters = inspect.signature(model.call).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in parameters if p.kind in kinds and p.name not in _CONTEXT]
+    return [p.name for p in parameters if p.kind in kinds and (p.name in asked or p.name not in _CONTEXT)]
 
 
 def _matched(model: Any, own: list[_Own], asked: Sequence[InputSpec]) -> list[tuple[_Own, InputSpec]]:
@@ -210,7 +211,8 @@ def _handing_over(model: Any, specs: Sequence[InputSpec]) -> _HandOver:
     tensors = _functional_inputs(model)
     if tensors is not None:
         return _to_functional(model, specs)
-    own, names = _parameters(model), [spec.name for spec in specs]
+    names = [spec.name for spec in specs]
+    own = _parameters(model, names)
     if set(names) <= set(own):
         return lambda given: ((), {name: given[name] for name in names})
     built = _built_with(model)

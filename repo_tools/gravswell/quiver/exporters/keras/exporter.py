@@ -20,6 +20,7 @@ from gravswell.quiver.exporters.base import (
     InputSpec,
     Outputs,
     answered,
+    check_names_differ,
     class_names,
     described,
 )
@@ -108,6 +109,7 @@ class KerasExporter(Exporter):
                     f"{len(names)} output_names ({', '.join(names)}) for the {len(own)} tensors "
                     f"that {type(request.model).__name__} returns: name each"
                 )
+            check_names_differ(request.output_names or (), specs)
             proto = work.export(request, calling.Call(request.model, specs), specs, names)
 
             def reference(inputs: Inputs) -> Outputs:

@@ -14,6 +14,7 @@ from gravswell.quiver.exporters.base import (
     InputSpec,
     Outputs,
     answered,
+    check_names_differ,
     class_names,
 )
 from gravswell.quiver.exporters.sampling import specs_of_samples, type_of_samples
@@ -69,7 +70,9 @@ class TorchExporter(Exporter):
                     f"{len(names)} output_names ({', '.join(names)}) for the {len(own)} tensors "
                     f"that {type(request.model).__name__} returns: name each"
                 )
-            made = work.export(request, self.inputs(request), batches, names)
+            specs = self.inputs(request)
+            check_names_differ(request.output_names or (), specs)
+            made = work.export(request, specs, batches, names)
 
             def reference(inputs: Inputs) -> Outputs:
                 return {name: array for name, (_, array) in zip(names, answer(inputs), strict=True)}
