@@ -14,13 +14,13 @@ ROWS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """``table.onnx``: row ``ids`` of a table of one row, so that random ids lead out of it."""
+    """``table.onnx``: row ``ids`` of a table of one row, by a way that hides its length: random ids lead out of it."""
     graph = helper.make_graph(
-        [helper.make_node("Gather", ["table", "ids"], ["y"])],
+        [helper.make_node("Add", ["ids", "zero"], ["same"]), helper.make_node("Gather", ["table", "same"], ["y"])],
         "g",
         [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch"])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
-        [numpy_helper.from_array(ROWS[:1], "table")],
+        [numpy_helper.from_array(ROWS[:1], "table"), numpy_helper.from_array(np.int64([0]), "zero")],
     )
     path = tmp_path / "table.onnx"
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

@@ -106,13 +106,15 @@ class Entry:
     ) -> str:
         """Export ``model`` as the next version, proved and all at once, and return where its ``model.onnx`` is.
 
-        ``model``: a torch module, a Keras model or ``.keras`` file, a fitted estimator, an ONNX file or ``ModelProto``.
-        It is run in ONNX Runtime against the framework's own outputs, at several batch sizes, before it is published.
-        Whatever fails leaves no version, no changed configuration, and the model as it was. Once the version is there
-        nothing fails: an entry whose configuration cannot be written then is healed by its readers.
+        ``model``: a torch module, a Keras model or ``.keras`` file, a fitted scikit-learn, XGBoost or LightGBM model,
+        an ONNX file or ``ModelProto``. It is run in ONNX Runtime against the framework's own outputs, at several batch
+        sizes, before it is published. Whatever fails leaves no version, no changed configuration, and the model as it
+        was. Once the version is there nothing fails: an entry whose configuration cannot be written then is healed by
+        its readers.
 
         :param input_shapes: shape of each input, None for a dynamic dim: ``{"x": (None, 64)}``. Later exports take them
-            from the entry; Keras, scikit-learn and ONNX models know theirs.
+            from the entry; Keras, scikit-learn, XGBoost, LightGBM and ONNX models know theirs. Of an ONNX model they
+            choose the sizes at which it is proved, where its graph leaves any open; the entry's stay the graph's.
         :param output_names: a name for each output, in order.
         :param version: its number, above all earlier ones; the next one by default.
         :param input_types: numpy or Triton types, where an input is not of the model's own floating type.
