@@ -94,28 +94,25 @@ class GpuUtilProgress(Progress):
         self._numbers: dict[str, int] = {}
         self._bars: dict[int, TaskID] = {}
         self._done = threading.Event()
-        self._watcher: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._done.clear()
-        self._watcher = threading.Thread(target=self._watch, name="gpu-use", daemon=True)
-        self._watcher.start()
+        self._done = threading.Event()  # a new one: the last watcher may still wait for metrics that do not answer
+        if not self.disable:
+            threading.Thread(target=self._watch, args=[self._done], name="gpu-use", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._done.set()
-        if self._watcher is not None:
-            self._watcher.join(timeout=10)
         super().__exit__(kind, error, traceback)
 
-    def _watch(self) -> None:
+    def _watch(self, done: threading.Event) -> None:
         while True:
             used = _use_by_uuid(self._urls)
-            if not used and not self._urls:
-                return  # this machine will not get one
+            if done.is_set() or (not used and not self._urls):
+                return  # or this machine has none, and will not get one
             for uuid, percent in used.items():
                 gpu = self._numbers.setdefault(uuid, int(uuid) if not self._urls else len(self._numbers))
                 if self._wanted is not None and gpu not in self._wanted:
@@ -124,7 +121,7 @@ class GpuUtilProgress(Progress):
                     self._bars[gpu] = self.add_task(f"[green]GPU {gpu} utilization", total=100, gpu=True)
                 # never finished, or rich would freeze a bar that once stood at 100 %
                 self.update(self._bars[gpu], completed=min(percent, 99.9))
-            if self._done.wait(self._interval):
+            if done.wait(self._interval):
                 return
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gravswell.cli import inferring
 from gravswell.serving.triton import EmbeddedTriton
 
 from ..commands import Run
@@ -63,3 +64,10 @@ def test_a_failure_is_one_line_and_leaves_what_was_there(run: Run, server: str) 
     assert "folder cannot be written: " in run(*command[:-1], "folder").err
     assert Path("y.npz").read_bytes() == b"before"
     assert sorted(path.name for path in Path().iterdir()) == ["folder", "rows.npz", "y.npz"]
+
+
+def test_outputs_of_any_name(tmp_path: Path) -> None:
+    outputs = {"file": np.arange(3), "a/b": np.array(["ü"])}
+    inferring._write(tmp_path / "y.npz", outputs)
+    with np.load(tmp_path / "y.npz") as stored:
+        assert {name: stored[name].tolist() for name in stored.files} == {"file": [0, 1, 2], "a/b": ["ü"]}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
+from zipfile import ZipFile
 
 import typer
 from rich.table import Table
@@ -111,7 +112,10 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as partial:
             beside = Path(partial.name)
             try:
-                np.savez(partial, allow_pickle=False, **dict(arrays))
+                with ZipFile(partial, "w") as archive:  # as numpy.savez, which takes no array called "file"
+                    for name, array in arrays.items():
+                        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                            np.lib.format.write_array(member, array, allow_pickle=False)
                 partial.flush()
                 os.fsync(partial.fileno())
                 beside.chmod(0o666 & ~_umask())

@@ -47,6 +47,9 @@ def entries(root: Path) -> Path:
     put(root, "lookup", picks, ANY)
     sums = [helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0), helper.make_node("Neg", ["x"], ["y"])]
     outputs = [("total", TensorProto.FLOAT, []), ("y", TensorProto.FLOAT, ["n", 4])]
+    found = [helper.make_node("NonZero", ["x"], ["hits"])]
+    hits = ("hits", TensorProto.INT64, [2, "k"])
+    put(root, "hits", graph(found, [("x", TensorProto.FLOAT, ["n", 4])], [hits]), ANY)
     put(root, "total", graph(sums, [("x", TensorProto.FLOAT, ["n", 4])], outputs), ANY)
     return root
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError, UnavailableError
 from gravswell.serving import AsyncClient, Client
+from gravswell.serving.client import aio
 from gravswell.serving.client.run import Run
 from gravswell.serving.triton import EmbeddedTriton
 
@@ -78,6 +80,34 @@ async def test_a_request_as_it_is_and_what_has_no_rows(client: AsyncClient) -> N
     np.testing.assert_array_equal((await client.infer("total", X, outputs=["y"]))["y"], -X)
 
 
+async def test_nothing_is_an_answer_and_no_row_a_question(client: AsyncClient) -> None:
+    """Triton marks no tensors in an answer whose tensors are all empty."""
+    assert (await client.request("hits", np.eye(2, 4, dtype=np.float32))).outputs["hits"].tolist() == [[0, 1], [0, 1]]
+    nothing = (await client.request("hits", np.zeros((2, 4), np.float32))).outputs["hits"]
+    assert (nothing.shape, nothing.dtype) == ((2, 0), np.int64)
+    np.testing.assert_array_equal((await client.request("free", X[:0])).outputs["y"], X[:0], strict=True)
+    parts = [part async for part in client.stream("hits", iter([X[:2] * 0, X[:2]]), batch_size=2)]
+    assert [part.outputs["hits"].shape for part in parts] == [(2, 0), (2, 7)]
+
+
+async def test_outputs_that_no_memory_holds(client: AsyncClient) -> None:
+    """They are as many rows as there are addresses for."""
+    rows = np.broadcast_to(X[:1], (10**13, 4))
+    with pytest.raises(InvalidInputError, match=r"output 'y' of model 'free' for 10000000000000 rows: .*; stream\(\)"):
+        await client.infer("free", rows, batch_size=8)
+
+
+async def test_what_the_server_told_of_a_model_is_asked_again(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.model("scale")
+    await client.model("scale")
+    assert sum(client.replicas.values()) == 2
+    monkeypatch.setattr(aio, "MODEL_SECONDS", -1.0)
+    await client.model("scale")
+    assert sum(client.replicas.values()) == 4
+
+
 async def test_a_model_of_a_fixed_number_of_rows(client: AsyncClient) -> None:
     np.testing.assert_array_equal((await client.infer("pairs", X[:100]))["y"], 2 * X[:100])
     with pytest.raises(InvalidInputError, match="exactly 2 rows a request, and 101"):
@@ -107,6 +137,8 @@ async def test_what_a_model_is(client: AsyncClient) -> None:
         ({"inputs": X[0]}, InvalidInputError, r"the array has \[4\]"),
         ({"inputs": {"x": [[1.0], [1.0, 2.0]]}}, InvalidInputError, "'x' .*a list that is no array of FP32: .*inhomo"),
         ({"inputs": X[:0]}, InvalidInputError, "no rows"),
+        ({"model": "text", "inputs": [["a"], [None]]}, InvalidInputError, "is text .*, and the array is of NoneType: "),
+        ({"model": "text", "inputs": X[:, :1]}, InvalidInputError, "is text .*, and the array is of float32: use str"),
         ({"inputs": {"x": X, "z": X}}, InvalidInputError, "model 'scale' has no input 'z'; its inputs: x"),
         ({"inputs": {}}, InvalidInputError, r"model 'scale' needs input 'x', FP32 of shape \[-1, 4\]"),
         ({"outputs": ["y", "z"]}, InvalidInputError, "model 'scale' has no output 'z'; its outputs: y"),
@@ -161,6 +193,11 @@ async def test_nobody_there_and_the_wrong_port(server: EmbeddedTriton, monkeypat
     async with AsyncClient(server.grpc_address) as grpc:
         with pytest.raises(InvalidInputError, match=r"does not speak HTTP/1.1 .*: give Triton's HTTP port, 8000"):
             await grpc.infer("scale", X)
+    async with AsyncClient(DEAD, retry_for=0) as nobody:
+        for _ in range(3):
+            with pytest.raises(UnavailableError, match=r"did not answer at 127\.0\.0\.1:9: .*'127.0.0.1', 9"):
+                await nobody.model("m")
+        assert [replica.busy for replica in nobody._replicas.all] == [0]
     monkeypatch.setenv("http_proxy", f"http://{DEAD}")
     async with AsyncClient(f"http://{server.http_address}/") as direct:
         assert (await direct.infer("scale", X))["y"].shape == X.shape
@@ -191,12 +228,33 @@ async def test_calls_at_once_share_a_client(client: AsyncClient) -> None:
         np.testing.assert_array_equal(outputs["y"], 2 * (X + k))
 
 
+async def test_a_small_call_does_not_wait_for_a_large_one(client: AsyncClient) -> None:
+    large = asyncio.create_task(client.infer("scale", np.tile(X, (1000, 1)), batch_size=1))
+    while not sum(client.replicas.values()) > 100:  # noqa: ASYNC110  until all connections are under way
+        await asyncio.sleep(0.01)
+    np.testing.assert_array_equal((await client.infer("scale", X, batch_size=8))["y"], 2 * X)
+    assert (await client.model("free")).name == "free"
+    assert not large.done()
+    large.cancel()
+
+
 async def test_what_the_caller_s_own_function_raises_comes_as_it_is(client: AsyncClient) -> None:
     def full(_: int) -> None:
         raise OSError("the caller's own")
 
-    with pytest.raises(OSError, match="the caller's own"):
-        await client.infer("scale", X, batch_size=8, on_rows=full)
+    left = threading.Event()
+
+    def source() -> Iterator[Any]:
+        try:
+            while True:
+                yield X[:8]
+        finally:
+            left.set()
+
+    for inputs in (X, source()):
+        with pytest.raises(OSError, match="the caller's own"):
+            await client.infer("scale", inputs, batch_size=8, on_rows=full)
+    assert await asyncio.to_thread(left.wait, 60)
 
 
 async def test_a_cancelled_call_leaves_nothing_behind(client: AsyncClient) -> None:
@@ -223,6 +281,41 @@ def test_blocking_in_any_thread_and_again_after_a_close(server: EmbeddedTriton) 
     assert sum(n for n, _ in counted) == 202
     assert {name for _, name in counted} == {threading.current_thread().name}
     assert "gravswell-client" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_close_is_told_to_who_waits(server: EmbeddedTriton) -> None:
+    client, gate = Client(server.http_address), threading.Event()
+
+    def source() -> Iterator[Any]:
+        yield X
+        gate.wait(60)
+
+    parts = client.stream("scale", source(), batch_size=8, max_wait=0)
+    assert next(parts).start == 0
+    threading.Timer(0.2, client.close).start()
+    with pytest.raises(UnavailableError, match="the client was closed while it asked"):
+        list(parts)
+    gate.set()
+    assert list(parts) == []
+    with client:
+        np.testing.assert_array_equal(client.infer("scale", X)["y"], 2 * X)
+    for thread in threading.enumerate():
+        if thread.name == "gravswell-source":
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+def test_a_process_that_is_forked_off_has_a_client_too(server: EmbeddedTriton) -> None:
+    with Client(server.http_address) as client:
+        client.infer("scale", X)
+        child = os.fork()
+        if not child:
+            signal.alarm(60)  # ends it where it hangs
+            right = np.array_equal(client.infer("scale", X)["y"], 2 * X)
+            client.close()
+            os._exit(0 if right else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        np.testing.assert_array_equal(client.infer("scale", X)["y"], 2 * X)
 
 
 def test_ctrl_c_ends_a_blocking_call(server: EmbeddedTriton) -> None:

@@ -93,7 +93,7 @@ def test_a_source_is_read_a_little_ahead_of_the_answers_that_were_taken(server: 
             assert made - taken <= 2 * window + window + 2
             if taken == 300:
                 break
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
         with Client(server.http_address, in_flight=in_flight, max_bytes=1) as poor:
             assert len(list(poor.stream("scale", batches(8), batch_size=8))) == 126
 

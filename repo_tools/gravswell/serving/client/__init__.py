@@ -4,8 +4,8 @@ Its law: plain HTTP/1.1 with binary tensors, a connection for each request under
 chosen by measurement (``benchmarks/client_rate.py`` repeats it): at eight rows a request the client's own processor
 time is the limit, and gRPC takes several times as much of it, also with requests built by hand.
 
-One direction: ``sync`` on ``aio``; that on ``run``, which moves requests; that on ``sources``, ``sinks`` and
-``replicas``; and these on ``model``, ``wire`` and ``connection``.
+One direction: ``sync`` on ``aio``; that on ``stream`` and ``run``, which moves requests; that on ``sources``, ``sinks``
+and ``replicas``; and these on ``model``, ``wire`` and ``connection``.
 """
 
 from gravswell.serving.client.aio import AsyncClient

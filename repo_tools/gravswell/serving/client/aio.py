@@ -3,8 +3,9 @@
 import asyncio
 import json
 import ssl
-import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from math import inf
 from numbers import Integral, Real
 from types import TracebackType
 from typing import Any, Self
@@ -12,16 +13,20 @@ from urllib.parse import quote
 
 import numpy as np
 
-from gravswell.errors import InvalidInputError, NotFoundError
+from gravswell.errors import AccessDeniedError, InvalidInputError, NotFoundError, UnavailableError
 from gravswell.serving.client.model import Model, described
 from gravswell.serving.client.replicas import Endpoint, Replicas, header_lines
 from gravswell.serving.client.run import Limits, Run
-from gravswell.serving.client.sinks import Ordered, Part, Raw, Whole
-from gravswell.serving.client.sources import Arrays, Batches, Inbox, Request, Single, Source, feed, feed_from_thread
+from gravswell.serving.client.sinks import Part, Raw, Sink, Whole
+from gravswell.serving.client.sources import Arrays, Batches, Request, Single, Source
+from gravswell.serving.client.stream import Stream
 from gravswell.serving.client.wire import Answer, Array, Layouts, Packer
 
 REPORT_SECONDS = 0.1
 """How often ``on_rows`` is called."""
+
+MODEL_SECONDS = 10.0
+"""How long what a server told of a model is believed: a new version may take other batches."""
 
 
 class AsyncClient:
@@ -37,7 +42,8 @@ class AsyncClient:
     :param max_bytes: of requests under way and answers that nobody has taken yet; one request goes whatever its size.
     :param request_timeout: seconds for one answer.
     :param retry_for: seconds for which a request is tried again after it first failed because a replica drained,
-        restarted or was gone: at the others, and at that one after a pause. 0: once at each replica.
+        restarted or was gone: at the others, and at that one after a pause. 0: once at each replica. What was tried
+        again may have been computed twice, so where that matters give 0, and one replica.
     :param headers: sent with every request, as ``{"Authorization": "Bearer …"}``.
     :param context: TLS as it shall be for ``https://``; the system's authorities by default.
 
@@ -69,7 +75,8 @@ class AsyncClient:
         self._replicas = Replicas(map(Endpoint.parse, names), context)
         for endpoint in self._replicas.endpoints:
             header_lines(endpoint, self._headers)
-        self._models: dict[tuple[str, str], Model] = {}
+        self._models: dict[tuple[str, str], tuple[float, Model]] = {}
+        self._runs: set[Run] = set()
 
     @property
     def replicas(self) -> dict[str, int]:
@@ -77,21 +84,23 @@ class AsyncClient:
         return {replica.address: replica.answers for replica in self._replicas.all}
 
     async def model(self, name: str, version: str | int = "") -> Model:
-        """What the server tells of a model: asked once.
+        """What the server tells of a model, at most a few seconds ago.
 
         NotFoundError if no replica has it, UnavailableError if none answers.
         """
-        key = (name, str(version))
-        if key not in self._models:
+        key, now = (name, str(version)), asyncio.get_running_loop().time()
+        asked, known = self._models.get(key, (-inf, None))
+        if known is None or now - asked > MODEL_SECONDS:
             path = _path(*key)
             what = f"model '{name}'" + (f" version {version}" if version else "")
             metadata = await self._document(path, what)
             try:
                 config = await self._document(f"{path}/config", what)
-            except (InvalidInputError, NotFoundError):
-                config = None  # a server of the same protocol that is no Triton sets no limit that we could know
-            self._models[key] = described(name, metadata, config)
-        return self._models[key]
+            except (InvalidInputError, NotFoundError, AccessDeniedError):
+                config = None  # a server of the same protocol that is no Triton, or a closed API: no limit is known
+            known = described(name, metadata, config)
+            self._models[key] = now, known
+        return known
 
     async def infer(
         self,
@@ -117,10 +126,12 @@ class AsyncClient:
         """
         if isinstance(inputs, AsyncIterable) or _is_batches(inputs):
             parts = []
-            async for part in self.stream(model, inputs, batch_size=batch_size, version=version, outputs=outputs):
-                parts.append(part)
-                if on_rows:
-                    on_rows(part.stop - part.start)
+            answers = self.stream(model, inputs, batch_size=batch_size, version=version, outputs=outputs)
+            async with aclosing(answers):
+                async for part in answers:
+                    parts.append(part)
+                    if on_rows:
+                        on_rows(part.stop - part.start)
             return _joined(parts, model)
         known = await self.model(model, version)
         known.check_outputs(outputs)
@@ -132,7 +143,7 @@ class AsyncClient:
             raise InvalidInputError(f"model '{model}' takes exactly {size} rows a request, and {rows} is no multiple")
         source = Arrays(arrays, rows, size, Packer(known.datatypes(), outputs))
         sink = Whole(rows, model)
-        run = self._run(source, sink, model, version)
+        run = self._infers(source, sink, model, version)
         try:
             await _finished(run, on_rows)
         finally:
@@ -148,7 +159,7 @@ class AsyncClient:
         version: str | int = "",
         outputs: Sequence[str] | None = None,
         max_wait: float = 1.0,
-    ) -> AsyncIterator[Part]:
+    ) -> AsyncGenerator[Part, None]:
         """The answers to a source, part by part in the order of its rows, as they come.
 
         ``source`` is as in :meth:`infer`; a plain iterable runs in a thread of its own, so it may wait as long as it
@@ -158,13 +169,17 @@ class AsyncClient:
         Errors as of :meth:`infer`, and what the source raises. Leaving the loop early ends everything
         (:func:`contextlib.aclosing` does that at once).
         """
+        arrived = asyncio.Event()
         opened = await self.open_stream(
-            model, source, batch_size=batch_size, version=version, outputs=outputs, max_wait=max_wait
+            model, source, arrived.set, batch_size=batch_size, version=version, outputs=outputs, max_wait=max_wait
         )
         try:
-            while parts := await opened.ready():
+            while (parts := opened.take()) is not None:
                 for part in parts:
                     yield part
+                if not parts:
+                    await arrived.wait()
+                arrived.clear()
         finally:
             opened.close()
 
@@ -172,25 +187,24 @@ class AsyncClient:
         self,
         model: str,
         source: Any,
+        arrived: Callable[[], None],
         *,
         batch_size: int | None,
         version: str | int,
         outputs: Sequence[str] | None,
         max_wait: float,
     ) -> "Stream":
-        """What :meth:`stream` is made of, for whoever has to take parts across threads."""
+        """What :meth:`stream` is made of, for whoever takes the parts, in any thread: ``arrived`` is called, in the
+        loop, when there may be some."""
         known = await self.model(model, version)
         known.check_outputs(outputs)
         if not isinstance(max_wait, Real) or not max_wait >= 0:
             raise InvalidInputError(f"max_wait is a number of seconds, and not {max_wait!r}")
         if not isinstance(source, AsyncIterable) and not _is_batches(source):
             source = [source]
-        loop = asyncio.get_running_loop()
-        window = 2 * self._limits.in_flight * max(1, len(self._replicas.all))
-        stream = Stream()
-        inbox = Inbox(max(2, min(window, 64)), stream.wake, loop.time)
-        batches = Batches(inbox, known, batch_size, Packer(known.datatypes(), outputs), max_wait)
-        stream.begin(self._run(batches, sink := Ordered(window, model), model, version), sink, inbox, source)
+        stream = Stream(lambda: 2 * self._limits.in_flight * max(1, len(self._replicas)), model, arrived)
+        batches = Batches(stream.inbox, known, batch_size, Packer(known.datatypes(), outputs), max_wait)
+        stream.begin(self._infers(batches, stream.sink, model, version), source)
         return stream
 
     async def request(
@@ -205,7 +219,7 @@ class AsyncClient:
         known = await self.model(model, version)
         known.check_outputs(outputs)
         head, payload = Packer(known.datatypes(), outputs).pack(known.tensors(inputs))
-        run = self._run(Single(Request(0, 0, 0, head, payload)), sink := Raw(), model, version)
+        run = self._infers(Single(Request(0, 0, 0, head, payload)), sink := Raw(), model, version)
         try:
             await run.done
         finally:
@@ -214,7 +228,10 @@ class AsyncClient:
         return sink.answer
 
     async def close(self) -> None:
-        """Close the connections."""
+        """End what is under way, whose callers are told so, and close the connections."""
+        for run in list(self._runs):
+            run.close(UnavailableError("the client was closed while it asked"))
+        self._models.clear()
         await self._replicas.close()
 
     async def __aenter__(self) -> Self:
@@ -227,92 +244,54 @@ class AsyncClient:
 
     # Inside
 
-    def _run(self, source: Source, sink: Any, model: str, version: str | int) -> Run:
+    def _infers(self, source: Source, sink: Sink, model: str, version: str | int) -> Run:
         path = _path(model, str(version))
-        run = Run(
-            self._replicas,
-            source,
-            sink,
-            what=f"model '{model}'",
-            prolog=lambda endpoint: self._prolog(endpoint, f"POST {endpoint.prefix}{path}/infer"),
-            read=Layouts().read,
-            limits=self._limits,
-        )
-        run.start()
-        return run
+        return self._begun(source, sink, f"model '{model}'", f"{path}/infer", Layouts().read)
 
     async def _document(self, path: str, what: str) -> dict[str, Any]:
         await self._replicas.ensure_resolved(asyncio.get_running_loop().time())
         documents: list[dict[str, Any]] = []
-        run = Run(
-            self._replicas,
-            Single(Request(0, 0, 0, b"\r\n", [])),
-            Raw(),
-            what=what,
-            prolog=lambda endpoint: self._prolog(endpoint, f"GET {endpoint.prefix}{path}"),
-            read=lambda body, _: documents.append(_parsed(body)) or Answer({}, ""),  # type: ignore[func-returns-value]
-            limits=self._limits,
-            wait_for_model=False,
-        )
-        run.start()
+
+        def read(body: bytes, _: int | None) -> Answer:
+            documents.append(_parsed(body))
+            return Answer({}, "")
+
+        source = Single(Request(0, 0, 0, b"\r\n", []))
+        run = self._begun(source, Raw(), what, path, read, method="GET", wait_for_model=False)
         try:
             await run.done
         finally:
             run.close()
         return documents[0]
 
+    def _begun(
+        self,
+        source: Source,
+        sink: Sink,
+        what: str,
+        path: str,
+        read: Callable[[bytes, int | None], Answer],
+        *,
+        method: str = "POST",
+        wait_for_model: bool = True,
+    ) -> Run:
+        run = Run(
+            self._replicas,
+            source,
+            sink,
+            what=what,
+            prolog=lambda endpoint: self._prolog(endpoint, f"{method} {endpoint.prefix}{path}"),
+            read=read,
+            limits=self._limits,
+            wait_for_model=wait_for_model,
+        )
+        self._runs.add(run)
+        run.done.add_done_callback(lambda _: self._runs.discard(run))
+        run.start()
+        return run
+
     def _prolog(self, endpoint: Endpoint, what: str) -> bytes:
         return f"{what} HTTP/1.1\r\n".encode() + header_lines(endpoint, self._headers)
-
-
-class Stream:
-    """A stream under way."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._run: Run | None = None
-        self._sink: Ordered | None = None
-        self._inbox: Inbox | None = None
-        self._feeder: asyncio.Task[None] | threading.Thread | None = None
-        self._room = asyncio.Event()
-
-    def begin(self, run: Run, sink: Ordered, inbox: Inbox, source: Any) -> None:
-        """Read the source."""
-        self._run, self._sink, self._inbox = run, sink, inbox
-        if isinstance(source, AsyncIterable):
-            inbox.on_room = self._room.set
-            self._feeder = self._loop.create_task(feed(source, inbox, self._wait_for_room))
-        else:
-            self._feeder = feed_from_thread(source, inbox)
-
-    @property
-    def most_outstanding(self) -> int:
-        """The most requests that were under way at once."""
-        return self._run.most_outstanding if self._run else 0
-
-    def wake(self) -> None:
-        """Something came; from any thread."""
-        if self._run is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._run.pump)
-
-    async def ready(self) -> list[Part]:
-        """The parts whose turn it is; none at the end."""
-        assert self._sink is not None
-        assert self._run is not None
-        parts = await self._sink.ready()
-        self._run.pump()
-        return parts
-
-    def close(self) -> None:
-        """End it. A source in a thread ends at its next batch."""
-        if self._run is not None:
-            self._run.close()
-        if isinstance(self._feeder, asyncio.Task):
-            self._feeder.cancel()
-
-    async def _wait_for_room(self) -> None:
-        self._room.clear()
-        await self._room.wait()
 
 
 async def _finished(run: Run, on_rows: Callable[[int], None] | None) -> None:
@@ -335,7 +314,10 @@ def _path(model: str, version: str) -> str:
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
-    document = json.loads(body)
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = None
     if not isinstance(document, dict):
         raise ValueError("what it sent is no JSON object")  # noqa: TRY004
     return document

@@ -1,17 +1,19 @@
 """One HTTP/1.1 connection to one replica: a request at a time, and its answer.
 
 Its law: it parses nothing of the answer beyond HTTP and decides nothing; who asked is told how it went. The parser is
-``httptools`` (Node's, in C): beside it, what asyncio costs for a request is two system calls and little more.
+``httptools`` (Node's, in C), and an answer whose head is that of the last one is not even parsed.
 """
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
 
 RECEIVE_BYTES = 1 << 18
 
 _JSON_SIZE = b"inference-header-content-length"
+_LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
+_HEAD_END = b"\r\n\r\n"
 
 JOINED = 1 << 16
 """Bytes up to which head and payload are put together for one system call; beyond, copying costs more than a call."""
@@ -25,6 +27,18 @@ class Asker(Protocol):
 
     def broken(self, connection: "Connection", reason: str) -> None:
         """The connection ended before the response did."""
+
+
+class _Seen(NamedTuple):
+    """A response that came in one piece: another with the same head is as long, and is cut in the same place."""
+
+    head: bytes
+    size: int
+    status: int
+    json_size: int | None
+
+
+_NONE = _Seen(b"", -1, 0, None)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -49,7 +63,13 @@ class Connection(asyncio.BufferedProtocol):
         self._parser: Any = httptools.HttpResponseParser(self)
         self._json_size: int | None = None
         self._body: list[bytes] = []
+        self._seen = _NONE
+        self._begun = False
+        """Whether the parser is within a response."""
         self._complete = False
+        self._length_known = False
+        self._until_end = False
+        """Whether only the end of the connection ends the response."""
         self._reason = ""
 
     def send(self, asker: Asker, head: bytes, payload: list[bytes | memoryview], size: int, now: float) -> None:
@@ -77,8 +97,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep what we write to."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
         self.opened_at = asyncio.get_running_loop().time()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  the protocol's signature
@@ -87,6 +106,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse what came."""
+        if self.asker is None:  # a proxy that tells of its time-out, or a server that says more than it was asked
+            self.close()
+            return
+        seen = self._seen
+        if nbytes == seen.size and not self._begun and self._buffer[: len(seen.head)] == seen.head:
+            self._tell(seen.status, bytes(self._buffer[len(seen.head) : nbytes]), seen.json_size)
+            return
+        whole, self._begun = not self._begun, True
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except httptools.HttpParserError as error:
@@ -94,41 +121,65 @@ class Connection(asyncio.BufferedProtocol):
             self.close(str(error))
             return
         if self._complete:  # told from here: what is raised inside the parser's callbacks comes out as its own error
-            self._complete = False
-            self._answered()
+            self._answered(nbytes if whole else 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The server, or :meth:`close`, ended it."""
         self._transport = None
+        if exc is None and self._until_end and self.asker is not None:
+            self.reusable = False
+            self._answered(0)
         self._end(self._reason or (str(exc) if exc else "the server closed the connection"))
 
     # httptools' side
 
     def on_message_begin(self) -> None:
         """Start over."""
+        if self._complete:
+            raise ValueError("two responses to one request")
         self._json_size = None
+        self._length_known = self._until_end = False
         self._body.clear()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Only one header matters here."""
-        if len(name) == len(_JSON_SIZE) and name.lower() == _JSON_SIZE:
+        """Few headers matter here."""
+        name = name.lower()
+        if name == _JSON_SIZE:
             self._json_size = int(value)
+        elif name in _LENGTHS:
+            self._length_known = True
+
+    def on_headers_complete(self) -> None:
+        """Some proxies' own answers have no length: they end with the connection."""
+        self._until_end = not self._length_known
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        """The whole response is there."""
-        self._complete = True
-        self.reusable = self._parser.should_keep_alive()  # it is known here only: the parser starts over after this
+        """The whole response is there, or one that says that another will follow."""
+        self._until_end = False
+        if self._parser.get_status_code() >= 200:
+            self._complete = True
+            self.reusable = self._parser.should_keep_alive()  # it is known here only: the parser starts over after this
 
-    def _answered(self) -> None:
-        asker, self.asker = self.asker, None
+    def _answered(self, received: int) -> None:
+        """Tell the response; ``received`` is its size where it came in one piece, and 0 otherwise."""
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        status, json_size = self._parser.get_status_code(), self._json_size
         self._body.clear()
+        self._begun = self._complete = False
+        head = bytes(self._buffer[: received - len(body)]) if received and self.reusable else b""
+        # Nothing lies between this head and its body, no chunk and no other response: its length is in the head.
+        if head.find(_HEAD_END) == len(head) - len(_HEAD_END) >= 0:
+            self._seen = _Seen(head, received, status, json_size)
+        self._tell(status, body, json_size)
+
+    def _tell(self, status: int, body: bytes, json_size: int | None) -> None:
+        asker, self.asker = self.asker, None
         if asker is not None:
-            asker.answered(self, self._parser.get_status_code(), body, self._json_size)
+            asker.answered(self, status, body, json_size)
 
     def _end(self, reason: str) -> None:
         asker, self.asker = self.asker, None

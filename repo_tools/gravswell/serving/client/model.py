@@ -86,7 +86,8 @@ class Model:
         sizes = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
         rows = next(iter(sizes.values()), 0)
         if len(set(sizes.values())) > 1:
-            raise InvalidInputError(f"the inputs of model '{self.name}' differ in their number of rows: {sizes}")
+            told = f"the inputs of model '{self.name}' differ in their number of rows: {sizes}"
+            raise InvalidInputError(f"{told}; request() takes tensors that have none")
         return arrays, rows
 
     def check_outputs(self, wanted: Sequence[str] | None) -> None:
@@ -111,8 +112,12 @@ class Model:
             told = f"{where}: a {type(value).__name__} that is no array of {tensor.datatype}: {error}"
             raise InvalidInputError(told) from None
         if tensor.datatype == "BYTES":
-            if array.dtype.kind not in "OSUT":
-                raise InvalidInputError(f"{where} is text (BYTES), and the array is of {array.dtype}: use str or bytes")
+            others = set() if array.dtype.kind in "OSUT" else {str(array.dtype)}
+            if array.dtype.kind in "OT":  # a missing value among them, as of a pandas column, would go as "nan"
+                others = {type(value).__name__ for value in array.flat if not isinstance(value, str | bytes)}
+            if others:
+                told = f"{where} is text (BYTES), and the array is of {', '.join(sorted(others))}"
+                raise InvalidInputError(f"{told}: use str or bytes")
         elif array.dtype.newbyteorder("<") != wanted and not (tensor.datatype == "BF16" and array.dtype == np.float32):
             raise InvalidInputError(
                 f"{where} is {tensor.datatype}, and the array is of {array.dtype}: send array.astype(np.{wanted.name})"

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from gravswell import addresses
 from gravswell.errors import InvalidInputError
 from gravswell.serving.client.connection import RECEIVE_BYTES, Connection
+
+CONNECT_SECONDS = 10.0
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds that a replica is left alone after its first failure, and at most."""
@@ -109,11 +112,19 @@ class Replica:
         return None
 
     async def open(self) -> Connection:
-        """Another connection. OSError (of which TLS's are, too) where that fails."""
-        name = self.endpoint.host if self._context else None
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(self._buffer), self.ip, self.endpoint.port, ssl=self._context, server_hostname=name
-        )
+        """Another connection. OSError (of which TLS's are, too) where that fails or takes too long."""
+        loop, name = asyncio.get_running_loop(), self.endpoint.host if self._context else None
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self._buffer),
+                    self.ip,
+                    self.endpoint.port,
+                    ssl=self._context,
+                    server_hostname=name,
+                )
+        except TimeoutError:
+            raise TimeoutError(f"no connection within {CONNECT_SECONDS:.0f} s") from None
         return connection
 
     def release(self, connection: Connection, now: float) -> None:
@@ -133,6 +144,13 @@ class Replica:
                 self._idle.append(connection)
 
 
+class Call(Protocol):
+    """Who sends requests."""
+
+    def pump(self) -> bool:
+        """Send what there is room for; True where there is more, and it waits again."""
+
+
 class Replicas:
     """All replicas of all the endpoints."""
 
@@ -141,6 +159,7 @@ class Replicas:
         self._context = context or (ssl.create_default_context() if any(e.tls for e in self.endpoints) else None)
         self._buffer = memoryview(bytearray(RECEIVE_BYTES))
         self._known: dict[tuple[Endpoint, str], Replica] = {}
+        self._waiting: dict[Call, None] = {}
         self._resolved_at: float | None = None
         self._resolving: asyncio.Task[None] | None = None
         self.problem = ""
@@ -150,6 +169,9 @@ class Replicas:
     def all(self) -> list[Replica]:
         """Those that there are now."""
         return list(self._known.values())
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def choose(self, in_flight: int, now: float) -> Replica | None:
         """The one with the fewest requests under way of those that take another; None where none does.
@@ -162,17 +184,28 @@ class Replicas:
                 best, fewest = replica, replica.busy
         return best
 
-    def next_try(self, now: float) -> float:
-        """Seconds until one that is left alone may be tried again; of none, until names are resolved again."""
-        waits = [replica.down_until - now for replica in self._known.values() if replica.down_until > now]
-        return max(0.0, min(waits, default=FIRST_PAUSE))
+    def wait(self, call: Call) -> None:
+        """Let ``call`` have a turn when it has waited longest; it keeps its place where it waits already."""
+        self._waiting[call] = None
+
+    def leave(self, call: Call) -> None:
+        """It waits no more."""
+        self._waiting.pop(call, None)
+
+    def turn(self) -> None:
+        """Something was answered, so there is room: calls that share these replicas take it by turns."""
+        while self._waiting:
+            call = next(iter(self._waiting))
+            del self._waiting[call]
+            if call.pump():
+                return
 
     async def ensure_resolved(self, now: float) -> None:
         """Resolve for the first time, or again where that was long ago."""
         if self._resolved_at is None or now - self._resolved_at >= RESOLVE_SECONDS:
             await self._resolve(now)
 
-    def refresh(self, now: float, changed: Callable[[], None], *, soon: bool = False) -> None:
+    def refresh(self, now: float, changed: Callable[[], object], *, soon: bool = False) -> None:
         """Resolve again in the background where that is due (``soon``: a second after the last time)."""
         waited = RESOLVE_SECONDS if self._resolved_at is None else now - self._resolved_at
         if self._resolving is not None or waited < (1.0 if soon else RESOLVE_SECONDS):

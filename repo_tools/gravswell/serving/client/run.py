@@ -19,7 +19,6 @@ from gravswell.serving.client.sinks import Sink
 from gravswell.serving.client.sources import Request, Source
 from gravswell.serving.client.wire import Answer, numpy_type
 
-CONNECT_SECONDS = 10.0
 TICK_SECONDS = 0.05
 """How often limits are looked at, and replicas that were left alone."""
 
@@ -61,7 +60,7 @@ class Run:
         self._loop = asyncio.get_running_loop()
         self._prologs: dict[Replica, bytes] = {}
         self._busy: dict[Connection, tuple[Request, Replica]] = {}
-        self._opening: dict[asyncio.Task[None], Replica] = {}
+        self._opening: dict[asyncio.Task[Connection], tuple[Request, Replica]] = {}
         self._again: deque[Request] = deque()
         self._next_index = 0
         self._bytes = 0
@@ -79,14 +78,14 @@ class Run:
         """Send what can be sent."""
         self._tick()
 
-    def close(self) -> None:
-        """End it, whatever is under way; harmless when it has ended."""
-        self._finish(None)
+    def close(self, error: BaseException | None = None) -> None:
+        """End it, whatever is under way, for whoever awaits it with ``error``; harmless when it has ended."""
+        self._finish(error)
 
-    def pump(self) -> None:
-        """Send while there is something to send, and room for it."""
+    def pump(self) -> bool:
+        """Send while there is something to send, and room for it; True where there is more than there is room."""
         if self._pumping or self.done.done():
-            return
+            return False
         self._pumping = True
         try:
             now = self._loop.time()
@@ -97,18 +96,21 @@ class Run:
                 self._send(request, replica, now)
         except BaseException as error:  # noqa: BLE001  a source may raise anything: it is the caller's to see
             self._finish(error)
+            return False
         finally:
             self._pumping = False
-        if not (self._busy or self._opening or self._again) and self._source.ended:
+        more = bool(self._again) or not self._source.ended
+        if more and replica is None:
+            self._replicas.wait(self)
+            return True
+        if not (more or self._busy or self._opening):
             self._finish(None)
+        return False
 
     def _next(self, now: float) -> Request | None:
         if self._again:
             return self._again.popleft()
-        outstanding = len(self._busy) + len(self._opening)
-        if not self._sink.room(self._next_index):
-            return None
-        if (outstanding or self._sink.held) and self._bytes + self._sink.held >= self._limits.max_bytes:
+        if not self._sink.room(self._next_index, self._limits.max_bytes - self._bytes):
             return None
         request = self._source.next(now)
         if request is None:
@@ -133,8 +135,8 @@ class Run:
         request.attempts += 1
         connection = replica.idle()
         if connection is None:
-            task = self._loop.create_task(self._open(request, replica))
-            self._opening[task] = replica
+            task = self._loop.create_task(replica.open())
+            self._opening[task] = (request, replica)
             task.add_done_callback(self._opened)
         else:
             self._ask(connection, request, replica, now)
@@ -148,23 +150,22 @@ class Run:
         self._busy[connection] = (request, replica)
         connection.send(self, prolog + request.head, request.payload, request.size, now)
 
-    async def _open(self, request: Request, replica: Replica) -> None:
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                connection = await replica.open()
-        except TimeoutError:
-            self._failed(request, replica, f"no connection within {CONNECT_SECONDS:.0f} s")
-        except OSError as error:
-            self._failed(request, replica, str(error))
-        else:
-            self._ask(connection, request, replica, self._loop.time())
-
-    def _opened(self, task: asyncio.Task[None]) -> None:
-        replica = self._opening.pop(task)
+    def _opened(self, task: asyncio.Task[Connection]) -> None:
+        request, replica = self._opening.pop(task)
         if task.cancelled():
             replica.busy -= 1
-        elif (error := task.exception()) is not None:
+            return
+        error, now = task.exception(), self._loop.time()
+        if isinstance(error, OSError):
+            self._failed(request, replica, str(error))
+        elif error is not None:
+            replica.busy -= 1
             self._finish(error)
+        elif self.done.done():
+            replica.busy -= 1
+            replica.release(task.result(), now)
+        else:
+            self._ask(task.result(), request, replica, now)
         self.pump()
 
     # What a connection tells
@@ -179,18 +180,17 @@ class Run:
             self._bytes -= request.size
             try:
                 self._sink.put(request, self._read(body, json_size))
-            except GravswellError as error:
-                self._finish(error)
-                return
-            except ValueError as error:
+            except Exception as error:  # noqa: BLE001  asyncio would log it, close the connection, and lose the request
+                bad = isinstance(error, ValueError) and not isinstance(error, GravswellError)
                 told = f"{self._told(request, replica)}: {error}"
-                self._finish(UnavailableError(told))
+                self._finish(UnavailableError(told) if bad else error)
                 return
             self.rows_done += request.stop - request.start
         else:
             replica.release(connection, self._loop.time())
             self._refused(request, replica, status, body)
-        self.pump()
+        self._replicas.wait(self)
+        self._replicas.turn()
 
     def broken(self, connection: Connection, reason: str) -> None:
         """See :class:`gravswell.serving.client.connection.Asker`."""
@@ -209,7 +209,7 @@ class Run:
         message = _message(body) or f"HTTP status {status}"
         if _UNKNOWN.search(message):
             self._unknown += 1
-            if self._wait_for_model or self._unknown < len(self._replicas.all):
+            if self._wait_for_model or self._unknown < len(self._replicas):
                 # It restarts and has not loaded it yet, or is about to go: others have it.
                 self._failed(request, replica, message)
                 return
@@ -222,6 +222,8 @@ class Run:
         replica.busy -= 1
         if status in {401, 403}:
             kind: type[GravswellError] = AccessDeniedError
+        elif status == 404:
+            kind = NotFoundError
         elif status >= 500:  # it answered: the model failed on these rows, and would anywhere
             kind = GravswellError
         else:
@@ -247,7 +249,7 @@ class Run:
             self._again.append(request)
 
     def _is_late(self, request: Request, now: float) -> bool:
-        tried = request.attempts >= len(self._replicas.all)
+        tried = request.attempts >= len(self._replicas)
         return tried and request.first_failed is not None and now - request.first_failed >= self._limits.retry_for
 
     def _give_up(self, request: Request) -> None:
@@ -271,7 +273,7 @@ class Run:
             if self._is_late(request, now):
                 self._give_up(request)
                 return
-        if self._replicas.all:
+        if self._replicas:
             self._seen = now
         else:  # a name without an address: no replica is ready, or it is misspelt
             self._replicas.refresh(now, self.pump, soon=True)
@@ -297,6 +299,7 @@ class Run:
         for handle in (self._timer, self._due):
             if handle is not None:
                 handle.cancel()
+        self._replicas.leave(self)
         self._source.close()
         self._again.clear()
         for task in self._opening:
@@ -314,7 +317,7 @@ def _message(body: bytes) -> str:
     text = body.decode(errors="replace").strip()
     try:
         document: Any = json.loads(text)
-    except ValueError:
-        return text[:500]
+    except ValueError:  # a proxy's page
+        return " ".join(text.split())[:500]
     told = document.get("error", text) if isinstance(document, dict) else text
     return str(told)[:2000]

@@ -3,9 +3,9 @@
 Its law: an answer is put in its place when it comes, in whatever order; what is not taken holds the source back.
 """
 
-import asyncio
 from collections import deque
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -28,12 +28,8 @@ class Part(NamedTuple):
 class Sink(Protocol):
     """Takes answers."""
 
-    @property
-    def held(self) -> int:
-        """Bytes of answers that nobody has taken yet."""
-
-    def room(self, index: int) -> bool:
-        """Whether the request of that number may be sent now."""
+    def room(self, index: int, spare: int) -> bool:
+        """Whether the request of that number may be sent now, and ``spare`` bytes be held until somebody takes them."""
 
     def put(self, request: Request, answer: Answer) -> None:
         """Take the answer. InvalidInputError where it cannot be put in its place."""
@@ -45,94 +41,123 @@ class Sink(Protocol):
 class Whole:
     """All answers together, row for row; ``outputs`` is complete when all came."""
 
-    held = 0
-
     def __init__(self, rows: int, model: str) -> None:
         self.outputs: dict[str, Array] = {}
         self._rows, self._model = rows, model
+        self._kinds: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+        """The type of each output, and the shape of one of its rows."""
 
-    def room(self, index: int) -> bool:  # noqa: ARG002, D102  as of Sink, here and below
-        return True
+    def room(self, index: int, spare: int) -> bool:  # noqa: ARG002, D102  as of Sink, here and below
+        return spare > 0
 
     def put(self, request: Request, answer: Answer) -> None:  # noqa: D102
+        if not self._kinds:
+            self._begin(request, answer)
+        elif answer.outputs.keys() != self._kinds.keys():
+            told = f"outputs {', '.join(answer.outputs)} for{request} and {', '.join(self._kinds)} before"
+            raise InvalidInputError(f"model '{self._model}' gave {told}: name those that you want (outputs=)")
+        rows = request.stop - request.start
         for name, values in answer.outputs.items():
-            whole = self.outputs.get(name)
-            if whole is None:
+            dtype, row = self._kinds[name]
+            if values.shape != (rows, *row) or values.dtype != dtype:  # NumPy would stretch or convert it
                 _check_rows(name, values, request, self._model)
-                dtype = values.dtype.newbyteorder("=")
-                whole = self.outputs[name] = np.empty((self._rows, *values.shape[1:]), dtype)
-            try:
-                whole[request.start : request.stop] = values
-            except ValueError:
-                whole_shape = list(whole.shape[1:])
-                _check_rows(name, values, request, self._model)
+                told = f"{values.dtype}{list(values.shape[1:])} a row for{request} and {dtype}{list(row)} before"
                 raise InvalidInputError(
-                    f"output '{name}' of model '{self._model}' has shape {list(values.shape)} for{request} and "
-                    f"{whole_shape} a row before: they make no one array; stream() gives each part as it is"
-                ) from None
+                    f"output '{name}' of model '{self._model}' is {told}: they make no one array; stream() gives each "
+                    f"part as it is"
+                )
+            self.outputs[name][request.start : request.stop] = values
+
+    def _begin(self, request: Request, answer: Answer) -> None:
+        for name, values in answer.outputs.items():
+            _check_rows(name, values, request, self._model)
+            self._kinds[name] = values.dtype, values.shape[1:]
+            try:
+                self.outputs[name] = np.empty((self._rows, *values.shape[1:]), values.dtype.newbyteorder("="))
+            except MemoryError as error:
+                told = f"output '{name}' of model '{self._model}' for {self._rows} rows: {error}"
+                raise InvalidInputError(f"{told}; stream() gives it part by part") from None
 
     def end(self, error: BaseException | None) -> None:  # noqa: D102
         pass
 
 
 class Ordered:
-    """Parts in the order of the rows, for whoever awaits :meth:`ready`; up to ``window`` requests ahead of them."""
+    """Parts in the order of the rows, for whoever takes them, in any thread.
 
-    def __init__(self, window: int, model: str) -> None:
-        self.window = window
-        self.held = 0
-        self._model = model
+    :param window: how many requests it may be behind those that are sent; with more replicas there are more.
+    :param news: called, in the loop, when there is something to take.
+    :param room_again: called, in the taker's thread, when there is room after there was none.
+
+    Nothing is locked: each attribute is written on one side only, and what both touch is a deque.
+    """
+
+    def __init__(
+        self, window: Callable[[], int], model: str, news: Callable[[], None], room_again: Callable[[], None]
+    ) -> None:
+        self._window, self._model, self._news, self._room_again = window, model, news, room_again
         self._early: dict[int, Part] = {}
         self._ready: deque[Part] = deque()
         self._next = 0
         self._taken = 0
+        self._came_bytes = self._taken_bytes = 0
+        self._full = False
         self._ended = False
         self._error: BaseException | None = None
-        self._news = asyncio.Event()
 
-    def room(self, index: int) -> bool:  # noqa: D102
-        return index - self._taken < self.window
+    def room(self, index: int, spare: int) -> bool:  # noqa: D102
+        if self._has_room(index, spare):
+            return True
+        self._full = True
+        return self._has_room(index, spare)  # once more: what is taken from now on sees that it is waited for
+
+    def _has_room(self, index: int, spare: int) -> bool:
+        return index - self._taken < self._window() and self._came_bytes - self._taken_bytes < spare
 
     def put(self, request: Request, answer: Answer) -> None:  # noqa: D102
         for name, values in answer.outputs.items():
             _check_rows(name, values, request, self._model)
         part = Part(request.start, request.stop, answer.outputs, answer.version)
-        self.held += _size(part)
-        self._early[request.index] = part
+        self._came_bytes += _size(part)
+        if request.index != self._next:
+            self._early[request.index] = part
+            return
+        self._next += 1
+        self._ready.append(part)
         while self._next in self._early:
             self._ready.append(self._early.pop(self._next))
             self._next += 1
-        if self._ready:
-            self._news.set()
+        self._news()
 
     def end(self, error: BaseException | None) -> None:  # noqa: D102
-        self._ended, self._error = True, error
-        self._news.set()
+        self._error = error
+        self._ended = True
+        self._news()
 
-    async def ready(self) -> list[Part]:
-        """The parts whose turn it is, at least one; none when all were given. Raises what ended the whole."""
-        await self._news.wait()
+    def take(self) -> list[Part] | None:
+        """The parts whose turn it is, perhaps none yet; None when all were given. Raises what ended the whole."""
+        ended = self._ended  # before the parts: none comes after it
         if self._error is not None:
             raise self._error
-        parts = list(self._ready)
-        self._ready.clear()
-        if not self._ended:
-            self._news.clear()
+        parts = [self._ready.popleft() for _ in range(len(self._ready))]
+        if not parts:
+            return None if ended else parts
         self._taken += len(parts)
-        self.held -= sum(map(_size, parts))
+        self._taken_bytes += sum(map(_size, parts))
+        if self._full:
+            self._full = False
+            self._room_again()
         return parts
 
 
 class Raw:
     """The one answer to one request, whatever its shapes."""
 
-    held = 0
-
     def __init__(self) -> None:
         self.answer: Answer | None = None
 
-    def room(self, index: int) -> bool:  # noqa: ARG002, D102
-        return True
+    def room(self, index: int, spare: int) -> bool:  # noqa: ARG002, D102
+        return spare > 0
 
     def put(self, request: Request, answer: Answer) -> None:  # noqa: ARG002, D102
         self.answer = answer

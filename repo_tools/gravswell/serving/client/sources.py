@@ -5,7 +5,7 @@ Its law: a source is asked for the next request only when there is room for one,
 
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,15 +114,17 @@ class Arrays:
 
 
 class Inbox:
-    """Batches between whoever makes them and the loop: a few, then their maker waits.
+    """Batches between whoever makes them and the loop: a few, then their maker waits until half of them are gone.
 
-    ``wake`` is called, in the maker's thread, when there is something after there was nothing.
+    Both sides are woken as rarely as can be, for a change of threads costs more than a request: ``wake`` is called, in
+    the maker's thread, where the loop found nothing and now there is something.
     """
 
     def __init__(self, size: int, wake: Callable[[], None], clock: Callable[[], float]) -> None:
         self._size, self._wake, self._clock = size, wake, clock
         self._items: deque[tuple[float, Any]] = deque()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.Lock())
+        self._wanted = False
         self._over = False
         self._closed = False
         self.error: BaseException | None = None
@@ -148,8 +150,8 @@ class Inbox:
             if self._closed:
                 return False
             self._items.append((self._clock(), item))
-            first = len(self._items) == 1
-        if first:
+            wanted, self._wanted = self._wanted, False
+        if wanted:
             self._wake()
         return True
 
@@ -157,12 +159,13 @@ class Inbox:
         """The next batch and when it came, if there is one."""
         with self._changed:
             if not self._items:
+                self._wanted = True
                 return None
-            was_full = self.full
             item = self._items.popleft()
-            if was_full:
+            room_again = len(self._items) == self._size // 2
+            if room_again:
                 self._changed.notify()
-        if was_full:
+        if room_again:
             self.on_room()
         return item
 
@@ -273,6 +276,9 @@ def feed_from_thread(source: Iterable[Any], inbox: Inbox) -> threading.Thread:
             inbox.end(error)
         else:
             inbox.end()
+        finally:
+            if isinstance(source, Generator):  # it may hold a file open, and somebody may hold on to it
+                source.close()
 
     thread = threading.Thread(target=run, name="gravswell-source", daemon=True)
     thread.start()
@@ -287,8 +293,10 @@ async def feed(source: AsyncIterable[Any], inbox: Inbox, room: Callable[[], Any]
                 await room()
             if not inbox.put(item, wait=False):
                 return
-    except Exception as error:  # noqa: BLE001  as above
+    except BaseException as error:  # as above
         inbox.end(error)
+        if not isinstance(error, Exception):
+            raise
     else:
         inbox.end()
     finally:

@@ -1,9 +1,10 @@
 """The client for everybody else: the same, run by a loop in a thread of its own, so that it works in notebooks too."""
 
 import asyncio
+import os
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from types import TracebackType
@@ -16,7 +17,8 @@ from gravswell.serving.client.wire import Answer, Array
 
 T = TypeVar("T")
 
-STOP_SECONDS = 10.0
+STOP_SECONDS, LATE_SECONDS = 10.0, 1.0
+"""How long :meth:`Client.close` waits for its thread, and that for what is under way."""
 
 
 class Client:
@@ -26,23 +28,23 @@ class Client:
     ...     outputs = client.infer("my-model", {"x": rows}, batch_size=8)
 
     Parameters, methods and errors are those of :class:`AsyncClient`, blocking. Ctrl-C ends what is under way. Threads
-    may share it.
+    may share it, and a process that was forked off begins with connections of its own.
     """
 
     def __init__(self, servers: str | Sequence[str], **options: Any) -> None:
-        self._client = AsyncClient(servers, **options)
-        self._lock = threading.Lock()
+        self._servers, self._options = servers, options
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._begin()
 
     @property
     def replicas(self) -> dict[str, int]:
         """How many requests each replica has answered, by ``ip:port``; empty before the first call."""
-        return self._client.replicas
+        return self._here().replicas
 
     def model(self, name: str, version: str | int = "") -> Model:
         """See :meth:`AsyncClient.model`."""
-        return self._wait(self._client.model(name, version))
+        return self._wait(self._here().model(name, version))
 
     def infer(
         self,
@@ -56,7 +58,7 @@ class Client:
     ) -> dict[str, Array]:
         """See :meth:`AsyncClient.infer`; ``on_rows`` is called in the caller's thread."""
         counts: queue.SimpleQueue[int] = queue.SimpleQueue()
-        asked = self._client.infer(
+        asked = self._here().infer(
             model,
             inputs,
             batch_size=batch_size,
@@ -75,19 +77,29 @@ class Client:
         version: str | int = "",
         outputs: Sequence[str] | None = None,
         max_wait: float = 1.0,
-    ) -> Iterator[Part]:
-        """See :meth:`AsyncClient.stream`. Leaving the loop early ends everything."""
+    ) -> Generator[Part, None, None]:
+        """See :meth:`AsyncClient.stream`. Leaving the loop early ends everything, and so does its ``close()``."""
+        client, loop, arrived = self._here(), self._running(), threading.Event()
         opened = self._wait(
-            self._client.open_stream(
-                model, source, batch_size=batch_size, version=version, outputs=outputs, max_wait=max_wait
+            client.open_stream(
+                model,
+                source,
+                arrived.set,
+                batch_size=batch_size,
+                version=version,
+                outputs=outputs,
+                max_wait=max_wait,
             )
         )
         try:
-            while parts := self._wait(opened.ready()):
+            while (parts := opened.take()) is not None:
                 yield from parts
+                if not parts:
+                    arrived.wait()
+                arrived.clear()
         finally:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(opened.close)
+            with suppress(RuntimeError):  # the loop is closed: the client was, which ended the stream
+                loop.call_soon_threadsafe(opened.close)
 
     def request(
         self,
@@ -98,15 +110,16 @@ class Client:
         outputs: Sequence[str] | None = None,
     ) -> Answer:
         """See :meth:`AsyncClient.request`."""
-        return self._wait(self._client.request(model, inputs, version=version, outputs=outputs))
+        return self._wait(self._here().request(model, inputs, version=version, outputs=outputs))
 
     def close(self) -> None:
-        """Close the connections and end the thread; harmless when that was done."""
+        """End what is under way, whose callers are told so, and the thread; harmless when that was done."""
+        client = self._here()
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
         if loop is None or thread is None:
             return
-        asyncio.run_coroutine_threadsafe(_ended(self._client), loop).result(STOP_SECONDS)
+        asyncio.run_coroutine_threadsafe(_ended(client), loop).result(STOP_SECONDS)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(STOP_SECONDS)
         loop.close()
@@ -118,6 +131,18 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._client = AsyncClient(self._servers, **self._options)
+        self._lock = threading.Lock()
+        self._loop = self._thread = None
+
+    def _here(self) -> AsyncClient:
+        """The client of this process: one that was forked off has no thread, and connections that are another's."""
+        if self._process != os.getpid():
+            self._begin()
+        return self._client
 
     def _wait(self, asked: Coroutine[Any, Any, T], meanwhile: Callable[[], None] | None = None) -> T:
         future: Future[T] = asyncio.run_coroutine_threadsafe(asked, self._running())
@@ -142,11 +167,13 @@ class Client:
 
 
 async def _ended(client: AsyncClient) -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
     await client.close()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:  # those whose calls were just ended end by themselves, and tell their callers why
+        _, late = await asyncio.wait(others, timeout=LATE_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
     await asyncio.sleep(0)  # transports that were closed go in the next turn
 
 

@@ -137,10 +137,11 @@ class Layouts:
     def read(self, body: bytes, json_size: int | None) -> Answer:
         """The answer in a response's body, whose first ``json_size`` bytes are JSON.
 
-        ValueError, with what is wrong, where it is no such answer.
+        None: all of it, which Triton answers where every output is empty. ValueError, with what is wrong, where it is
+        no such answer.
         """
         if json_size is None:
-            raise ValueError("it came without binary tensors: the server is no Triton, or the path is another's")
+            json_size = len(body)
         told = body[:json_size]
         layout = self._known.get(told)
         if layout is None:
@@ -166,5 +167,6 @@ def _layout(told: bytes) -> _Layout:
             outputs.append(_Output(one["name"], datatype, dtype, tuple(one["shape"]), start, stop))
             start = stop
         return _Layout(str(document.get("model_version", "")), tuple(outputs), start)
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"its header is none of Triton's: {error!r}") from None
+    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        reason = f"it has no binary tensors as Triton sends them ({error!r}): is another server there?"
+        raise ValueError(reason) from None
