@@ -337,4 +337,4 @@ def test_the_command_line_takes_the_url(bucket: str, model: Path, capsys: pytest
     assert '"m"' in output
     code, output = run("serve", url)
     assert code == 9
-    assert "copy it to" in output
+    assert f"`gravswell sync {url} FOLDER` makes one of it" in output
