@@ -26,7 +26,7 @@ def repository(url: str) -> ModelRepository:
         "apiVersion": "gravswell.dev/v1alpha1",
         "kind": "ModelRepository",
         "metadata": {"name": "models", "namespace": "ns"},
-        "spec": {"url": url},
+        "spec": {"url": url, "credentialsSecretRef": {"name": "keys"}},
     }
     parsed = parse(document)
     assert isinstance(parsed, ModelRepository)

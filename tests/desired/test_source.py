@@ -91,12 +91,40 @@ def test_neither_triton_nor_what_makes_its_key_hears_of_the_secret(url):
     assert {name for name, container in found.items() if "bucket-keys" in json.dumps(container)} == set(READERS)
 
 
-@pytest.mark.parametrize("url", ["gs://bucket", "s3://bucket", "az://container"])
-def test_without_credentials_nothing_is_set_that_would_hide_the_nodes_own(url):
-    found = containers(url)
+@pytest.mark.parametrize(
+    ("url", "said", "expected"),
+    [
+        ("gs://bucket", {}, {}),
+        ("s3://bucket", {}, {}),
+        ("s3://bucket", {"region": "eu-west-3"}, {"AWS_REGION": "eu-west-3"}),
+        ("az://container", {"storageAccount": "lab"}, {"AZURE_STORAGE_ACCOUNT": "lab"}),
+    ],
+)
+def test_without_a_secret_nothing_is_set_but_what_the_repository_says(url, said, expected):
+    """Whatever else was set would hide the identity of the nodes or of the ServiceAccount."""
+    for who in ({}, IDENTITY):
+        found = containers(url, **said, **who)
+        for name in READERS:
+            assert variables(found[name]) == expected
+            assert "envFrom" not in found[name]
+
+
+@pytest.mark.parametrize(
+    ("url", "said", "expected"),
+    [
+        ("s3://bucket", {"region": "eu-west-3"}, {"AWS_ENDPOINT_URL": "key endpoint", "AWS_REGION": "eu-west-3"}),
+        (
+            "az://container",
+            {"storageAccount": "lab"},
+            {"AZURE_STORAGE_ENDPOINT": "key endpoint", "AZURE_STORAGE_ACCOUNT": "lab"},
+        ),
+    ],
+)
+def test_what_the_repository_says_goes_before_the_secret_and_is_said_once(url, said, expected):
+    found = containers(url, **said, **SECRET)
     for name in READERS:
-        assert variables(found[name]) == {}
-        assert "envFrom" not in found[name]
+        assert variables(found[name]) == expected
+        assert len({variable["name"] for variable in found[name]["env"]}) == len(found[name]["env"])
 
 
 def test_azure_s_identity_is_asked_for_by_a_label_and_kept_from_triton():
@@ -106,9 +134,6 @@ def test_azure_s_identity_is_asked_for_by_a_label_and_kept_from_triton():
         assert template["metadata"]["labels"]["azure.workload.identity/use"] == "true"
     assert server["metadata"]["labels"]["a"] == "b"
     assert server["metadata"]["annotations"] == {"azure.workload.identity/skip-containers": "triton;key"}
-    found = containers("az://container", storageAccount="lab", **IDENTITY)
-    for name in READERS:
-        assert variables(found[name]) == {"AZURE_STORAGE_ACCOUNT": "lab"}
 
 
 def test_amazon_s_identity_is_kept_from_triton():

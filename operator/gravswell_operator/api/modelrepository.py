@@ -33,6 +33,11 @@ _StorageAccount = Annotated[
     Field(max_length=24),
     matching("[a-z0-9]{3,24}", "storageAccount must be 3 to 24 lower-case letters and digits"),
 ]
+_Region = Annotated[
+    str,
+    Field(max_length=63),
+    matching("[A-Za-z0-9]([-A-Za-z0-9_]*[A-Za-z0-9])?", "region must be the name of one, such as eu-central-1"),
+]
 
 
 class ModelRepositorySpec(ApiModel):
@@ -50,6 +55,19 @@ class ModelRepositorySpec(ApiModel):
             "storageAccount is Azure's, and only an az:// url has one",
             lambda spec: spec.storage_account is None or spec.url.startswith("az://"),
             field_path=".storageAccount",
+        ),
+        Rule(
+            "has(self.storageAccount) || has(self.credentialsSecretRef) || !self.url.startsWith('az://')",
+            "an az:// url without credentialsSecretRef needs storageAccount: nothing else says which account the "
+            "container is in",
+            lambda spec: bool(spec.storage_account or spec.credentials_secret_ref) or not spec.url.startswith("az://"),
+            field_path=".storageAccount",
+        ),
+        Rule(
+            "!has(self.region) || self.url.startsWith('s3://')",
+            "region is Amazon's, and only an s3:// url has one",
+            lambda spec: spec.region is None or spec.url.startswith("s3://"),
+            field_path=".region",
         ),
     )
 
@@ -90,6 +108,9 @@ class ModelRepositorySpec(ApiModel):
     (GKE's and Azure's workload identity, EKS's IRSA or pod identity)."""
     storage_account: _StorageAccount | None = None
     """Azure's storage account of an az:// container, where no Secret names it (AZURE_STORAGE_ACCOUNT)."""
+    region: _Region | None = None
+    """Amazon's region of an s3:// bucket, where no Secret names it (AWS_REGION). Absent: the cluster's, where EKS gives
+    the ServiceAccount an identity, and us-east-1 everywhere else."""
     sync_interval: Annotated[
         Duration,
         Rule(

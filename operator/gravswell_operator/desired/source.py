@@ -77,15 +77,16 @@ def _bucket(spec: ModelRepositorySpec, kind: str, env_from: list[Manifest]) -> S
     env: list[Manifest] = []
     volumes: list[Manifest] = []
     mounts: list[Manifest] = []
+    said = {"AWS_REGION": spec.region, "AZURE_STORAGE_ACCOUNT": spec.storage_account}
     if spec.credentials_secret_ref is not None:
         secret = spec.credentials_secret_ref.name
-        env += [_optional(variable, secret, key) for key, variable in _SETTINGS[kind].items()]
+        settings = _SETTINGS[kind].items()
+        env += [_optional(variable, secret, key) for key, variable in settings if said.get(variable) is None]
         if kind == "gs":
             env.append({"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": f"{CREDENTIALS_FOLDER}/{CREDENTIALS_FILE}"})
             volumes.append(_key_file(secret))
             mounts.append({"name": "credentials", "mountPath": CREDENTIALS_FOLDER, "readOnly": True})
-    if spec.storage_account is not None:
-        env.append({"name": "AZURE_STORAGE_ACCOUNT", "value": spec.storage_account})
+    env += [{"name": variable, "value": value} for variable, value in said.items() if value is not None]
     has_identity = spec.service_account_name is not None
     return Source(
         url=spec.url,
