@@ -81,3 +81,8 @@ def selector_text(labels: dict[str, str]) -> str:
 def address(server: str, namespace: str) -> str:
     """Where clients inside the cluster reach the server's gRPC port."""
     return f"{server}.{namespace}.svc:{PORT_GRPC}"
+
+
+def http_address(server: str, namespace: str) -> str:
+    """Where clients inside the cluster that balance themselves, as the library's do, reach every replica's HTTP."""
+    return f"{headless(server)}.{namespace}.svc:{PORT_HTTP}"

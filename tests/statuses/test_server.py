@@ -245,6 +245,7 @@ def test_fields(view, workload, pod, report):
         "readyReplicas": 1,
         "selector": "app.kubernetes.io/name=triton,gravswell.dev/server=server",
         "address": "server.ns.svc:8001",
+        "httpAddress": "server-headless.ns.svc:8000",
         "models": [{"name": "my-model", "version": 1, "replicas": 1}],
         "simulatedGPUs": False,
     }

@@ -302,6 +302,9 @@ class InferenceServerStatus(Status):
     """Label selector of the pods, as text, for /scale."""
     address: str = ""
     """Where clients inside the cluster reach gRPC: HOST:8001."""
+    http_address: str = ""
+    """Where clients inside the cluster reach HTTP: HOST:8000. HOST has the addresses of all replicas, and gravswell
+    infer and the library's Client balance over them."""
     models: Annotated[
         tuple[LoadedModel, ...],
         Field(
@@ -335,6 +338,7 @@ class InferenceServer(Resource):
             Column("Age", ".metadata.creationTimestamp", "date"),
             Column("Node Pool", ".spec.nodePoolRef.name", wide=True),
             Column("Address", ".status.address", wide=True),
+            Column("HTTP Address", ".status.httpAddress", wide=True),
             Column("Message", ".status.conditions[?(@.type=='Ready')].message", wide=True),
         ),
         selectable=(".spec.repositoryRef.name", ".spec.nodePoolRef.name"),

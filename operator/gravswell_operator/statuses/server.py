@@ -316,6 +316,7 @@ def fields(view: ServerView) -> dict[str, object]:
         "readyReplicas": deployment.ready if deployment is not None else 0,
         "selector": names.selector_text(names.server_selector(name)),
         "address": names.address(name, namespace),
+        "httpAddress": names.http_address(name, namespace),
         "models": _served(view, active),
         "simulatedGPUs": any(view.reports[pod].simulated_gpus for pod in active if pod in view.reports),
     }

@@ -49,6 +49,7 @@ def test_everything_becomes_ready_and_says_so(serving):
     server = world.get("inferenceserver", "server")["status"]
     assert (server["replicas"], server["readyReplicas"], server["simulatedGPUs"]) == (1, 1, True)
     assert server["address"] == f"server.{world.namespace}.svc:8001"
+    assert server["httpAddress"] == f"server-headless.{world.namespace}.svc:8000"
     assert server["models"] == [{"name": "digits", "version": 1, "replicas": 1}]
     model = world.get("model", "digits")["status"]
     assert (model["desiredVersion"], model["loadedVersion"]) == (1, 1)
