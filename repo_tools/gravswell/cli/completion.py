@@ -18,8 +18,8 @@ import typer
 if TYPE_CHECKING:
     from gravswell.quiver.reader import RepositoryReader
 
-WAIT_SECONDS = 2.0
-"""How long a repository may take to answer: a bucket that is away must not hold a shell."""
+WAIT_SECONDS = 4.0
+"""How long a repository may take to answer, with what has to be imported: one that is away must not hold a shell."""
 
 _URL_IN_THREE = re.compile(r"(?<!\S)([a-z0-9]+)\s+:\s+(//\S*)")
 
