@@ -23,7 +23,7 @@ from tritonclient.utils import InferenceServerException
 from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from gravswell.serving.triton import EmbeddedTriton, Ports
 from gravswell.serving.triton.flags import key_headers
-from gravswell.serving.triton.process import clear_segments
+from gravswell.serving.triton.process import ServerProcess, clear_segments
 from gravswell.serving.triton.workspace import Workspace
 
 Put = Callable[..., Path]
@@ -297,6 +297,12 @@ with EmbeddedTriton({str(repository)!r}, exit_timeout=3) as server:
     assert segments(int(pid)) == []
     Workspace.create().remove()
     assert not Path(folder).exists()
+
+
+def test_what_a_server_that_died_leaves_is_ended_without_a_parent_to_stop_it(tmp_path: Path) -> None:
+    shell = ServerProcess.start(["/bin/sh", "-c", "sleep 600 & exit 1"], tmp_path / "log", exit_timeout=3)
+    assert shell.wait(BOUND)
+    assert wait_until(lambda: not group(shell.pid))
 
 
 def test_a_server_in_a_load_that_never_returns_does_not_outlive_a_killed_parent(repository: Path) -> None:

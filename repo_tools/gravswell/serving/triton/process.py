@@ -2,7 +2,8 @@
 
 The kernel tells the child when the *thread* that started it ends (``PR_SET_PDEATHSIG``), so a thread of its own starts
 it and stays until it has ended. However this process dies, SIGKILL included, Triton gets its SIGTERM. One that is in a
-load that never returns would wait for that for ever: a guard beside it kills it then.
+load that never returns would wait for that for ever: a guard beside it kills it then, and whatever a server that died
+leaves of its backend's processes.
 """
 
 import os
@@ -34,8 +35,11 @@ if os.getppid() != parent:
 if os.fork() == 0:
     os.setsid()  # apart from those whom it may kill
     select.select([server, starter], [], [])
-    if not select.select([server], [], [], patience)[0]:
+    select.select([server], [], [], patience)
+    try:
         os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # nobody of the group is left: what we want
     os._exit(0)
 os.execv(program[0], program)
 """
