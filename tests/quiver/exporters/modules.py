@@ -1,5 +1,8 @@
 """Modules that more than one test module exports."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -14,3 +17,8 @@ class Counting(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.calls = self.calls + 1
         return x * 2
+
+
+def module(forward: Callable[..., Any]) -> nn.Module:
+    """A module with that ``forward``; its first parameter is the module itself."""
+    return type("Given", (nn.Module,), {"forward": forward})()
