@@ -19,6 +19,8 @@ from gravswell.errors import ExportError, InvalidInputError, NotFoundError, Unsu
 from gravswell.quiver import exporters
 from gravswell.quiver.golden import load_golden
 
+from .refusing import check_refusal
+
 X = {"x": (None, 4)}
 
 Signature = dict[str, tuple[str, tuple[int, ...]]]
@@ -26,12 +28,6 @@ Signature = dict[str, tuple[str, tuple[int, ...]]]
 
 def shapes(records: dict[str, Any]) -> Signature:
     return {name: (record.data_type, record.dims) for name, record in records.items()}
-
-
-def nothing_was_published(entry: qv.Entry, root: Path) -> None:
-    assert entry.versions == []
-    assert [p.name for p in (root / "my-model").iterdir()] == ["config.pbtxt"]
-    assert list(root.parent.iterdir()) == [root]
 
 
 def subclassed(call: Callable[..., Any]) -> keras.Model:
@@ -370,9 +366,7 @@ def test_refuses(
     error: type[Exception],
     fact: str,
 ) -> None:
-    with pytest.raises(error, match=fact):
-        entry.export_version(model(), **arguments)
-    nothing_was_published(entry, root)
+    check_refusal(entry, root, model(), arguments, error, fact)
 
 
 def test_an_optional_input_is_left_out(entry: qv.Entry) -> None:

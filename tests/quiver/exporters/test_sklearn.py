@@ -37,6 +37,8 @@ from gravswell.errors import ExportError, InvalidInputError, VerificationError
 from gravswell.quiver.exporters import run
 from gravswell.quiver.golden import compare, load_golden
 
+from .refusing import check_refusal
+
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:400], Y[:400]
 
@@ -286,9 +288,4 @@ class Own(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
 def test_refuses(
     entry: qv.Entry, root: Path, model: Any, arguments: dict[str, Any], error: type[Exception], fact: str
 ) -> None:
-    before = str(entry.config)
-    with pytest.raises(error, match=fact):
-        entry.export_version(model, **arguments)
-    assert entry.versions == []
-    assert str(entry.config) == before
-    assert list(root.parent.iterdir()) == [root]
+    check_refusal(entry, root, model, arguments, error, fact)

@@ -20,15 +20,9 @@ from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.verification import verify_version
 
 from .modules import module
+from .refusing import check_refusal, nothing_was_published
 
 X = {"x": (None, 4)}
-
-
-def nothing_was_published(entry: qv.Entry, root: Path) -> None:
-    assert entry.versions == []
-    assert (root / "my-model/config.pbtxt").read_text() == 'name: "my-model"\nplatform: "onnxruntime_onnx"\n'
-    assert [p.name for p in (root / "my-model").iterdir()] == ["config.pbtxt"]
-    assert list(root.parent.iterdir()) == [root]
 
 
 def shapes(records: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -299,9 +293,7 @@ def test_exports(
 def test_refuses(
     entry: qv.Entry, root: Path, model: Any, arguments: dict[str, Any], error: type[Exception], fact: str
 ) -> None:
-    with pytest.raises(error, match=fact):
-        entry.export_version(model, **arguments)
-    nothing_was_published(entry, root)
+    check_refusal(entry, root, model, arguments, error, fact)
 
 
 def test_outputs_that_differ_are_not_published(entry: qv.Entry, root: Path) -> None:

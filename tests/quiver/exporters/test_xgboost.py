@@ -12,6 +12,7 @@ from gravswell.errors import ExportError, InvalidInputError, UnsupportedError, V
 from gravswell.quiver.exporters.trees import boosted, xgboost_reader
 
 from .boosting import BINARY, CATEGORY, NUMBER, POSITIVE, TERNARY, THREE, TWO, WHOLE, X, Y, exported, served
+from .refusing import check_refusal
 
 SMALL = {"n_estimators": 8, "max_depth": 4, "n_jobs": 1}
 PAIRS = {"label": ("TYPE_INT64", (-1, 2)), "probabilities": ("TYPE_FP32", (-1, 2))}
@@ -224,12 +225,7 @@ def test_the_proof_sees_one_wrong_number(entry: qv.Entry, monkeypatch: pytest.Mo
 def test_refuses(
     entry: qv.Entry, root: Path, model: Any, arguments: dict[str, Any], error: type[Exception], fact: str
 ) -> None:
-    before = str(entry.config)
-    with pytest.raises(error, match=fact):
-        entry.export_version(model, **arguments)
-    assert entry.versions == []
-    assert str(entry.config) == before
-    assert list(root.parent.iterdir()) == [root]
+    check_refusal(entry, root, model, arguments, error, fact)
 
 
 def test_an_objective_that_nobody_here_knows(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
