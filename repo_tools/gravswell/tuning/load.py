@@ -16,7 +16,8 @@ from tritonclient.utils import np_to_triton_dtype
 from gravswell import addresses
 from gravswell.errors import GravswellError, InvalidInputError, UnavailableError
 from gravswell.serving.client.connection import RECEIVE_BYTES, Connection
-from gravswell.serving.client.wire import Packer
+from gravswell.serving.client.replicas import Endpoint, header_lines
+from gravswell.serving.client.wire import Packer, model_path
 
 ANSWER_SECONDS = 60.0
 """For one answer. What takes longer is no load but a hang."""
@@ -43,8 +44,8 @@ def packed(address: str, model: str, version: int, inputs: Mapping[str, NDArray[
     """One request for these arrays as it goes over the wire: HTTP with binary tensors."""
     types = {name: "BYTES" if a.dtype.kind in "SUO" else np_to_triton_dtype(a.dtype) for name, a in inputs.items()}
     head, payload = Packer(types, None).pack(inputs)
-    line = f"POST /v2/models/{model}/versions/{version}/infer HTTP/1.1\r\nHost: {address}\r\n"
-    return b"".join([line.encode(), head, *payload])
+    line = f"POST {model_path(model, str(version))}/infer HTTP/1.1\r\n".encode()
+    return b"".join([line, header_lines(Endpoint.parse(address), {}), head, *payload])
 
 
 async def drive(address: str, request: bytes, *, concurrency: int, seconds: float, warm_up: float) -> Load:

@@ -9,7 +9,6 @@ from math import inf
 from numbers import Integral, Real
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from gravswell.serving.client.run import Limits, Run
 from gravswell.serving.client.sinks import Part, Raw, Sink, Whole
 from gravswell.serving.client.sources import Arrays, Batches, Request, Single, Source
 from gravswell.serving.client.stream import Stream
-from gravswell.serving.client.wire import Answer, Array, Layouts, Packer
+from gravswell.serving.client.wire import Answer, Array, Layouts, Packer, model_path
 
 REPORT_SECONDS = 0.1
 """How often ``on_rows`` is called."""
@@ -91,7 +90,7 @@ class AsyncClient:
         key, now = (name, str(version)), asyncio.get_running_loop().time()
         asked, known = self._models.get(key, (-inf, None))
         if known is None or now - asked > MODEL_SECONDS:
-            path = _path(*key)
+            path = model_path(*key)
             what = f"model '{name}'" + (f" version {version}" if version else "")
             metadata = await self._document(path, what)
             try:
@@ -245,7 +244,7 @@ class AsyncClient:
     # Inside
 
     def _infers(self, source: Source, sink: Sink, model: str, version: str | int) -> Run:
-        path = _path(model, str(version))
+        path = model_path(model, str(version))
         return self._begun(source, sink, f"model '{model}'", f"{path}/infer", Layouts().read)
 
     async def _document(self, path: str, what: str) -> dict[str, Any]:
@@ -307,10 +306,6 @@ async def _finished(run: Run, on_rows: Callable[[int], None] | None) -> None:
         if run.done.done():
             run.done.result()
             return
-
-
-def _path(model: str, version: str) -> str:
-    return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
