@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tritonclient.grpc import model_config_pb2
 
+from gravswell.quiver.checks.backends import is_ensemble
 from gravswell.quiver.config import ModelConfig, config_to_json
 from gravswell.serving.contracts import DesiredModel
 from gravswell.serving.triton.overlay import run_on_cpu
@@ -48,7 +49,7 @@ def for_traffic(published: Any, model: DesiredModel, *, cpu_only: bool, again: s
     config.name = model.name
     config.ClearField("version_policy")
     config.version_policy.specific.versions.append(model.version)
-    if model.instances is not None and not _is_ensemble(config):
+    if model.instances is not None and not is_ensemble(config):  # which runs in its members' instances
         if not config.instance_group:
             config.instance_group.add(kind=ModelInstanceGroup.KIND_AUTO)
         for group in config.instance_group:
@@ -74,7 +75,7 @@ def for_proof(published: Any, private_name: str, version: int, *, cpu_only: bool
     config.version_policy.specific.versions.append(version)
     for field in ("dynamic_batching", "response_cache", "model_warmup"):
         config.ClearField(field)
-    if not _is_ensemble(config):
+    if not is_ensemble(config):
         first = config.instance_group[0] if config.instance_group else None
         group = ModelInstanceGroup(kind=first.kind if first else ModelInstanceGroup.KIND_AUTO, count=1)
         if first and first.gpus:
@@ -92,8 +93,3 @@ def read_loaded(version: int, config: Mapping[str, Any]) -> Loaded:
     digest = parameters.get(DIGEST_PARAMETER, {}).get("string_value")
     key = parameters.get(KEY_PARAMETER, {}).get("string_value")
     return Loaded(version, None if digest in (None, UNVERIFIED) else digest, key)
-
-
-def _is_ensemble(config: Any) -> bool:
-    """Ensembles run in their members' instances and have none of their own."""
-    return bool(config.HasField("ensemble_scheduling")) or config.platform == "ensemble"

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from tritonclient.grpc import model_config_pb2
 
 from gravswell.errors import InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.quiver.checks.backends import is_ensemble
 from gravswell.quiver.config import ConfigText
 from gravswell.quiver.layout import CONFIG, parse_version
 from gravswell.quiver.reader import RepositoryReader
@@ -28,7 +29,7 @@ def run_on_cpu(config: Any) -> None:
     An instance group that names no count gets one instance (Triton would make two processes of it on a CPU). Groups
     that ask for the CPU already are left alone, and so are ensembles, which have no instances of their own.
     """
-    if config.HasField("ensemble_scheduling") or config.platform == "ensemble":
+    if is_ensemble(config):
         return
     if not config.instance_group:
         config.instance_group.add()
