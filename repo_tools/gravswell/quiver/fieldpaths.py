@@ -58,10 +58,7 @@ def set_field(config: Any, path: str, text: str) -> None:
     if key is not None:
         _set_item(message, field, key, text, path)
         return
-    try:
-        value = _parsed(message, field, text)
-    except text_format.ParseError as error:
-        raise _no_value(path, field, text) from error
+    value = _parsed(message, field, text, path)
     message.ClearField(field.name)
     message.MergeFrom(value)
 
@@ -127,44 +124,41 @@ def _set_item(message: Any, field: Any, key: str, text: str, path: str) -> None:
         raise InvalidInputError(f"{path}: {field.name} is one, and takes no [{key}]")
     part = getattr(message, field.name)
     if _is_map(field):
-        at: Any = _key(field, key, path)
+        at = _key(field, key, path)
         if not text:
             part.pop(at, None)
             return
-        entry = field.message_type._concrete_class(key=at)
-    else:
-        at = _index(part, key, path)
-        if not text:
-            del part[at : at + 1]
-            return
-        entry = type(message)()
-    try:
-        made = _parsed(entry, _value_of(field) if _is_map(field) else field, text)
-    except text_format.ParseError as error:
-        raise _no_value(path, _value_of(field), text) from error
-    if _is_map(field):
-        made.key = at
-        if _value_of(field).message_type is None:
-            part[at] = made.value
+        value = _value_of(field)
+        made = _parsed(field.message_type._concrete_class(), value, text, path).value
+        if value.message_type is None:
+            part[at] = made
         else:
-            part[at].CopyFrom(made.value)
+            part[at].CopyFrom(made)
         return
-    values = getattr(made, field.name)
+    index = _index(part, key, path)
+    if not text:
+        del part[index : index + 1]
+        return
+    values = getattr(_parsed(message, field, text, path), field.name)
     if len(values) != 1:
         raise InvalidInputError(f"{path} is one of {field.name}, and {text!r} are {len(values)}: leave [{key}] out")
     rest = list(part)
-    rest[at : at + 1] = values
+    rest[index : index + 1] = values
     message.ClearField(field.name)
     getattr(message, field.name).extend(rest)
 
 
-def _parsed(message: Any, field: Any, text: str) -> Any:
-    """A message like ``message`` with that field alone, from its text. ParseError where that is none."""
+def _parsed(message: Any, field: Any, text: str, path: str) -> Any:
+    """A message like ``message`` with that field alone, from its text."""
     made = type(message)()
-    if text:
+    if not text:
+        return made
+    try:
         text_format.Parse(f"{field.name}: {_form(field, text)}", made)
-        if any(other.name != field.name for other, _ in made.ListFields()):
-            raise text_format.ParseError("the text goes on with another field")
+    except text_format.ParseError as error:
+        raise _no_value(path, field, text) from error
+    if any(other.name != field.name for other, _ in made.ListFields()):  # the text goes on with another one
+        raise _no_value(path, field, text)
     return made
 
 
@@ -206,14 +200,14 @@ def _no_value(path: str, field: Any, text: str) -> InvalidInputError:
         names = ", ".join(sorted(field.message_type.fields_by_name))
         kind = f"{{ … }} with {names}" if names else "{}"
     else:
-        kind = {"BOOL": "true or false", "STRING": "text", "FLOAT": "a number", "DOUBLE": "a number"}.get(
-            _TYPES.get(field.type, ""), "a whole number"
-        )
+        kind = _KINDS.get(field.type, "a whole number")
     many = ", several with commas" if _several(field) else ""
     return InvalidInputError(f"{path} takes {kind}{many}, not {text!r}")
 
 
-_TYPES = {
-    getattr(FieldDescriptor, name): name.removeprefix("TYPE_")
-    for name in ("TYPE_BOOL", "TYPE_STRING", "TYPE_FLOAT", "TYPE_DOUBLE")
+_KINDS = {
+    FieldDescriptor.TYPE_BOOL: "true or false",
+    FieldDescriptor.TYPE_STRING: "text",
+    FieldDescriptor.TYPE_FLOAT: "a number",
+    FieldDescriptor.TYPE_DOUBLE: "a number",
 }
