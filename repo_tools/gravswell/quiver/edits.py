@@ -178,12 +178,19 @@ class Edits(ABC):
     ) -> Any:
         """How the backend and the server run it. ``graph_level`` is ``graph.level``: of ONNX Runtime -1 basic, 1
         extended, 2 none, 0 (or None) everything."""
-        made = {key: value for key, value in locals().items() if key in _PLAIN and value not in (None, False, 0)}
+        made: dict[str, Any] = {
+            "priority": priority,
+            "cuda": cuda,
+            "gather_kernel_buffer_threshold": gather_kernel_buffer_threshold,
+            "eager_batching": eager_batching,
+        }
         if graph_level is not None:
             made["graph"] = {"level": graph_level}
-        accelerators = {key: value for key, value in locals().items() if key.endswith("accelerator") and value}
-        if accelerators:
-            made["execution_accelerators"] = accelerators
+        if gpu_execution_accelerator or cpu_execution_accelerator:
+            made["execution_accelerators"] = {
+                "gpu_execution_accelerator": gpu_execution_accelerator,
+                "cpu_execution_accelerator": cpu_execution_accelerator,
+            }
         for side, enable in (("input", input_pinned_memory), ("output", output_pinned_memory)):
             if enable is not None:
                 made[f"{side}_pinned_memory"] = {"enable": enable}
@@ -212,9 +219,6 @@ def number_named(message: Any, field: str, value: Any) -> Any:
     if value not in names:
         raise InvalidInputError(f"{field} is one of {', '.join(names)}, not {value!r}")
     return names[value].number
-
-
-_PLAIN = ("priority", "cuda", "gather_kernel_buffer_threshold", "eager_batching")
 
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
