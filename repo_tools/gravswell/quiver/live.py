@@ -121,8 +121,11 @@ class Config(Edits):
         rate_limiter: RateLimiter | None = None,
     ) -> Any:
         """Run ``count`` instances on each device: on every GPU, or on those in ``gpus``; or ``kind="cpu"``."""
-        group = {"count": _count(count), "kind": _kind(kind), "gpus": gpus or (), "name": name or ""}
-        group |= {
+        group = {
+            "count": _count(count),
+            "kind": _kind(kind),
+            "gpus": gpus or (),
+            "name": name or "",
             "profile": profile,
             "passive": passive,
             "host_policy": host_policy,
