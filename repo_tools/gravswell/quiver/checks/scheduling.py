@@ -34,6 +34,12 @@ def check(config: Any, place: str) -> Iterator[Finding]:
         yield rules.POLICY_EMPTY.at(place, f"{field} stands for no version", field, unfinished=True)
 
 
+def filled_in(config: Any) -> set[str]:
+    """The inputs of the graph that the server fills in for a sequence: control tensors, and what it keeps as state."""
+    batching = config.sequence_batching
+    return {control.name for control in batching.control_input} | {state.input_name for state in batching.state}
+
+
 def _preferred(config: Any, batching: Any, place: str, field: str) -> Iterator[Finding]:
     for size in batching.preferred_batch_size:
         if not 1 <= size <= config.max_batch_size:

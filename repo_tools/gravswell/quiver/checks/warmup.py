@@ -8,6 +8,7 @@ from tritonclient.grpc import model_config_pb2
 from gravswell.quiver.checks import rules
 from gravswell.quiver.checks.backends import is_ensemble
 from gravswell.quiver.checks.rules import Finding
+from gravswell.quiver.checks.scheduling import filled_in
 
 
 def check(config: Any, place: str) -> Iterator[Finding]:
@@ -27,9 +28,8 @@ def check(config: Any, place: str) -> Iterator[Finding]:
 
 
 def _inputs(config: Any, sample: Any, place: str, field: str) -> Iterator[Finding]:
-    batching = config.sequence_batching
     taken = {tensor.name: tensor for tensor in config.input}
-    own = {control.name for control in batching.control_input} | {state.input_name for state in batching.state}
+    own = filled_in(config)
     for name, tensor in taken.items():
         if name not in sample.inputs and not tensor.optional:
             fact = f"sample {sample.name!r} lacks input {name!r}"
