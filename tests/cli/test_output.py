@@ -79,7 +79,8 @@ def test_help_groups_the_commands_and_imports_nothing_heavy(run: Run) -> None:
     assert "─ Commands ─" not in out, "every command is in a group"
     code = (
         "import sys; from gravswell.cli.app import _assemble; _assemble()\n"
-        "heavy = ['onnx', 'onnxruntime', 'numpy', 'torch', 'tritonclient', 'obstore', 'kopf', 'kubernetes']\n"
+        "heavy = ['onnx', 'onnxruntime', 'numpy', 'torch', 'tritonclient', 'obstore', 'kopf', 'kubernetes',\n"
+        "         'asyncio', 'pygments']\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

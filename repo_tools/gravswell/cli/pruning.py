@@ -1,6 +1,5 @@
 """``gravswell prune``: old versions go, with the reason for each that stays."""
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,6 +87,8 @@ def prune(
 
 
 def _served(kubeconfig: Path | None, context: str | None) -> dict[str, list[str]]:
+    import asyncio  # noqa: PLC0415 - keeps --help and Tab fast
+
     from gravswell.serving.served import look  # noqa: PLC0415 - needs the extra
 
     with work_display() as progress:

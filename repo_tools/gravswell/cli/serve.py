@@ -13,7 +13,6 @@ import typer
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -144,6 +143,8 @@ def _text(server: "EmbeddedTriton", models: "list[ServedModel]") -> Group:
     endpoints.add_row("metrics", f"http://{server.metrics_address}/metrics")
     parts: list[RenderableType] = [table, Padding(endpoints, (1, 0))]
     if models:
+        from rich.syntax import Syntax  # noqa: PLC0415 - brings every language that there is
+
         # Highlighted text, no block: a block fills its lines with spaces, which are copied along.
         snippet = Syntax("", "python").highlight(client_snippet(server.grpc_address, models[0]))
         snippet.rstrip()

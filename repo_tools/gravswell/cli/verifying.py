@@ -1,6 +1,5 @@
 """``gravswell verify``: published versions against what was recorded, here or on a Triton that is running."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -101,6 +100,8 @@ def _verify_on_server(
     reader: "RepositoryReader", server: str, names: Sequence[str], number: int | None, what: str, output: Output
 ) -> None:
     """VerificationError if a version fails there, or was asked for and is not loaded; NotFoundError if none is."""
+    import asyncio  # noqa: PLC0415 - keeps --help and Tab fast
+
     rows = asyncio.run(_all(reader, server, names, number))
     emit(output, rows, lambda: _table(rows, "on the server"))
     failed = [row for row in rows if row.result == "failed" or (number is not None and row.result == "not loaded")]
