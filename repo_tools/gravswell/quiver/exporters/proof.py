@@ -12,6 +12,7 @@ import onnxruntime as ort
 from gravswell.errors import ExportError, VerificationError
 from gravswell.quiver.datatypes import from_runtime
 from gravswell.quiver.exporters.base import Inputs, Outputs, answered, described
+from gravswell.quiver.exporters.sampling import rows_of
 from gravswell.quiver.golden import Atol, Sample, column_scales, compare
 from gravswell.quiver.manifest import OutputError, Signature, TensorRecord, VerificationRecord
 
@@ -125,7 +126,7 @@ def prove(
     samples: list[Sample] = []
     errors: dict[str, OutputError] = {}
     for batch, got, expected in zip(batches, answers, wanted, strict=True):
-        rows = f"at a batch of {_rows(batch)}: " if batched else ""
+        rows = f"at a batch of {rows_of(batch)}: " if batched else ""
         try:
             found = compare(expected, got, rtol, atol, scales)
         except VerificationError as error:
@@ -142,12 +143,12 @@ def prove(
     outputs = [_observed(record, [answer[record.name] for answer in answers]) for record in outputs]
     batchable = batched and all(r.dims[:1] == (-1,) for r in (*taken, *outputs)) and _leads(batches, answers)
     if rows_apart and batchable:
-        _prove_rows_apart(session, max(batches, key=_rows), agree)
+        _prove_rows_apart(session, max(batches, key=rows_of), agree)
     record = VerificationRecord(
         reference=framework,
         inputs=inputs,
         samples=len(samples),
-        batch_sizes=tuple(sorted({_rows(batch) for batch in batches})) if batched else (),
+        batch_sizes=tuple(sorted({rows_of(batch) for batch in batches})) if batched else (),
         shapes=tuple({name: array.shape for name, array in batch.items() if name in names} for batch in batches),
         rtol=rtol,
         atol=dict(atol) if isinstance(atol, Mapping) else atol,
@@ -196,7 +197,7 @@ def _run_batch(session: ort.InferenceSession, batch: Inputs, batched: bool) -> O
     except Exception as error:  # ONNX Runtime's own errors share no base
         if batched:
             raise ExportError(
-                f"the exported graph does not run at a batch of {_rows(batch)} ({described(error)}): a batch size is "
+                f"the exported graph does not run at a batch of {rows_of(batch)} ({described(error)}): a batch size is "
                 f"hard-coded in the model; use sizes of the tensors it is given, or declare a fixed first dimension"
             ) from error
         raise ExportError(f"the exported graph does not run: {described(error)}") from error
@@ -223,10 +224,6 @@ def _in_types_of(got: Outputs, expected: Outputs) -> Outputs:
     }
 
 
-def _rows(batch: Inputs) -> int:
-    return next((len(array) for array in batch.values() if array.ndim), 1)
-
-
 def _observed(record: TensorRecord, arrays: Sequence[Any]) -> TensorRecord:
     """The output's dims as the graph declares them, checked against what came out."""
     shapes = {array.shape for array in arrays}
@@ -246,7 +243,7 @@ def _observed(record: TensorRecord, arrays: Sequence[Any]) -> TensorRecord:
 
 def _leads(batches: Sequence[Inputs], answers: Sequence[Outputs]) -> bool:
     return all(
-        array.ndim and len(array) == _rows(batch)
+        array.ndim and len(array) == rows_of(batch)
         for batch, answer in zip(batches, answers, strict=True)
         for array in (*batch.values(), *answer.values())
     )
@@ -264,7 +261,7 @@ def _prove_repeatable(session: ort.InferenceSession, batch: Inputs, answer: Outp
 
 def _prove_rows_apart(session: ort.InferenceSession, batch: Inputs, agree: Agree) -> None:
     together = run(session, batch)
-    alone = [run(session, {k: v[i : i + 1] for k, v in batch.items()}) for i in range(_rows(batch))]
+    alone = [run(session, {k: v[i : i + 1] for k, v in batch.items()}) for i in range(rows_of(batch))]
     try:
         agree(together, {name: np.concatenate([a[name] for a in alone]) for name in together})
     except VerificationError as error:

@@ -137,9 +137,18 @@ def given_batches(inputs: Sequence[InputSpec], samples: Sequence[Mapping[str, An
     batches = [_checked(inputs, sample, k) for k, sample in enumerate(samples)]
     if not is_batched(inputs):
         return batches
-    resized = list(_resized(batches[0]))
-    sizes = {len(next(iter(batch.values()))) for batch in batches}
-    return [batch for batch in resized if len(next(iter(batch.values()))) not in sizes] + batches
+    present = {rows_of(batch) for batch in batches}
+    return [with_rows(batches[0], rows) for rows in BATCH_SIZES if rows not in present] + batches
+
+
+def rows_of(batch: Inputs) -> int:
+    """How many rows a batch has: 1 where nothing in it has any."""
+    return next((len(array) for array in batch.values() if array.ndim), 1)
+
+
+def with_rows(batch: Inputs, rows: int) -> Inputs:
+    """So many rows of the batch, over and over from its first one."""
+    return {name: np.take(array, np.arange(rows) % len(array), axis=0) for name, array in batch.items()}
 
 
 def _checked(inputs: Sequence[InputSpec], sample: Mapping[str, Any], k: int) -> Inputs:
@@ -178,8 +187,3 @@ def _converted(array: Array, dtype: np.dtype[Any]) -> Array | None:
         converted = array.astype(dtype)
     exact = dtype.kind == "f" or np.array_equal(converted, array)
     return converted if exact and np.array_equal(np.isfinite(converted), np.isfinite(array)) else None
-
-
-def _resized(batch: Inputs) -> Iterator[Inputs]:
-    for rows in BATCH_SIZES:
-        yield {name: np.take(array, np.arange(rows) % len(array), axis=0) for name, array in batch.items()}

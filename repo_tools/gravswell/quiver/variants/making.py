@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import onnxruntime as ort
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -17,7 +16,7 @@ from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.exporters import Built, InputSpec, files, graph
 from gravswell.quiver.exporters.base import Inputs, Outputs, as_arrays
 from gravswell.quiver.exporters.proof import Proof, open_session, prove, run
-from gravswell.quiver.exporters.sampling import BATCH_SIZES, given_batches, is_batched
+from gravswell.quiver.exporters.sampling import BATCH_SIZES, given_batches, is_batched, rows_of, with_rows
 from gravswell.quiver.fetching import Progress
 from gravswell.quiver.golden import load_golden, save_golden
 from gravswell.quiver.layout import version_folder
@@ -87,7 +86,7 @@ class _Compared:
 
     @property
     def rows(self) -> int:
-        return sum(map(_rows, self.inputs))
+        return sum(map(rows_of, self.inputs))
 
 
 def quantize(
@@ -152,7 +151,7 @@ def quantize(
             variant, proved, manifest, record, compared, rows_apart=publication.batched(), real=bool(calibration)
         )
         save_golden(folder / GOLDEN, proof.samples)
-        timed = max(proved.inputs, key=_rows)
+        timed = max(proved.inputs, key=rows_of)
         seconds, before = seconds_of(lambda: run(variant, timed), lambda: run(session, timed))
         exporter = f"onnxruntime {ort.__version__}, {kind} ({converted.method})"
         built = Built(proof, graph.default_opset(proto), proto.ir_version, exporter, manifest.framework, target.tag)
@@ -173,7 +172,7 @@ def quantize(
         parent_bytes=sizes[1],
         seconds=seconds,
         parent_seconds=before,
-        batch_rows=_rows(timed),
+        batch_rows=rows_of(timed),
     )
 
 
@@ -217,20 +216,16 @@ def _batches(
     golden = _Compared([s.inputs for s in samples], [s.outputs for s in samples])
     if not batched:
         return golden, calibrating
-    present = {_rows(batch) for batch in golden.inputs}
-    others = answered([_with_rows(golden.inputs[0], rows) for rows in sorted(set(BATCH_SIZES) - present)])
+    present = {rows_of(batch) for batch in golden.inputs}
+    others = answered([with_rows(golden.inputs[0], rows) for rows in sorted(set(BATCH_SIZES) - present)])
     return golden + others, calibrating
-
-
-def _with_rows(batch: Inputs, rows: int) -> Inputs:
-    return {name: np.take(array, np.arange(rows) % len(array), axis=0) for name, array in batch.items()}
 
 
 def _pieces(batch: Inputs, *, batched: bool) -> Iterator[Inputs]:
     if not batched:
         yield batch
         return
-    for start in range(0, _rows(batch), CALIBRATION_ROWS):
+    for start in range(0, rows_of(batch), CALIBRATION_ROWS):
         yield {name: array[start : start + CALIBRATION_ROWS] for name, array in batch.items()}
 
 
@@ -272,10 +267,6 @@ def _prove(
             f"(--calibration FILE.npz), with which they are fixed"
         ) from None
     return replace(proof, record=proof.record.model_copy(update={"variant": record}))
-
-
-def _rows(batch: Inputs) -> int:
-    return next((len(array) for array in batch.values() if array.ndim), 1)
 
 
 def _weight(folder: Path) -> int:
