@@ -8,7 +8,6 @@ is the asking process's own for one request: it says what a way costs even where
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import threading
@@ -22,10 +21,10 @@ import numpy as np
 import onnxruntime
 from embedded_server import network, repository
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 from tritonclient.grpc import InferenceServerClient, InferInput, service_pb2
 
+from gravswell.cli.output import Output, emit
 from gravswell.serving import Client
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
 
@@ -186,10 +185,7 @@ def main() -> None:
     parser.add_argument("--output", choices=["text", "json"], default="text")
     options = parser.parse_args()
     figures = measure(options.rows, options.rounds)
-    if options.output == "json":
-        print(json.dumps(figures, indent=2))
-    else:
-        Console().print(table(figures))
+    emit(Output(options.output), figures, lambda: table(figures))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ median over the rounds. Compare the ratios: rows/s depend on the machine and on 
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -19,10 +18,10 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from rich.console import Console
 from rich.table import Table
 from tritonclient.grpc import InferenceServerClient, InferInput
 
+from gravswell.cli.output import Output, emit
 from gravswell.serving import Client
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
 
@@ -169,10 +168,7 @@ def main() -> None:
     parser.add_argument("--output", choices=["text", "json"], default="text")
     options = parser.parse_args()
     figures = measure(options.seconds, options.rounds)
-    if options.output == "json":
-        print(json.dumps(figures, indent=2))
-    else:
-        Console().print(table(figures))
+    emit(Output(options.output), figures, lambda: table(figures))
 
 
 if __name__ == "__main__":

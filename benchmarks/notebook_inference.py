@@ -10,7 +10,6 @@ machine, so more instances than those cannot show more.
 """
 
 import argparse
-import json
 import tempfile
 import threading
 import time
@@ -24,10 +23,10 @@ import numpy as np
 import torch
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from gravswell import quiver as qv
+from gravswell.cli.output import Output, emit
 from gravswell.notebook import MLP, do_some_inference
 from gravswell.serving import Client
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
@@ -202,10 +201,7 @@ def main() -> None:
     figures = measure(options.rows, options.instances, options.servers, options.users)
     if options.plot:
         plot(figures, options.plot)
-    if options.output == "json":
-        print(json.dumps(figures, indent=2))
-    else:
-        Console().print(table(figures))
+    emit(Output(options.output), figures, lambda: table(figures))
 
 
 if __name__ == "__main__":

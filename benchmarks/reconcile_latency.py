@@ -26,9 +26,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from gravswell.cli.output import Output, emit
 from gravswell.kube import credentials
 from gravswell.kube.client import Client
 from gravswell.kube.resources import Selection
@@ -295,10 +295,7 @@ def main() -> None:
         finally:
             operator.process.terminate()
             operator.process.wait(60)
-    if options.output == "json":
-        print(json.dumps(result, indent=2))
-    else:
-        Console().print(table(result))
+    emit(Output(options.output), result, lambda: table(result))
 
 
 if __name__ == "__main__":
