@@ -4,6 +4,7 @@ Keys are paths relative to the repository's root, with ``/`` on every platform a
 """
 
 import re
+from collections.abc import Iterable
 
 from gravswell.errors import InvalidInputError
 from gravswell.names import PROOF_PREFIX
@@ -55,6 +56,11 @@ def parse_version(name: str) -> int | None:
     Only plain positive decimals count: Triton's own ``stoll`` would take ``2.tmp`` for version 2 and ``-1`` for -1.
     """
     return int(name) if _NUMBER.fullmatch(name) else None
+
+
+def version_numbers(names: Iterable[str]) -> list[int]:
+    """The numbers of those of the folders ``names`` that are version folders, ascending."""
+    return sorted(number for number in map(parse_version, names) if number is not None)
 
 
 def check_version(number: int) -> int:

@@ -21,6 +21,7 @@ from gravswell.quiver.layout import (
     parse_version,
     state_key,
     version_folder,
+    version_numbers,
 )
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, digest_of
 from gravswell.quiver.state import EntryState
@@ -135,7 +136,7 @@ class RepositoryReader:
 
     def numbers(self, entry: str) -> list[int]:
         """Numbers of the entry's version folders, newest first, whatever is in them. NotFoundError without entry."""
-        return sorted((n for n in map(parse_version, self._children(entry)) if n is not None), reverse=True)
+        return version_numbers(self._children(entry))[::-1]
 
     def versions(self, entry: str) -> list[VersionInfo]:
         """The entry's versions, newest first. NotFoundError if there is no such entry."""
@@ -322,7 +323,7 @@ def _numbers(view: View, entry: str) -> list[int]:
         folders = view.children(entry).folders
     except NotFoundError:
         return []
-    return sorted((n for n in map(parse_version, folders) if n is not None), reverse=True)
+    return version_numbers(folders)[::-1]
 
 
 def _is_entry(view: View, name: str) -> bool:

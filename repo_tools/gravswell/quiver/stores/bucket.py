@@ -35,7 +35,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from gravswell.errors import ConflictError, InvalidInputError
-from gravswell.quiver.layout import CLAIM, check_key, parse_version
+from gravswell.quiver.layout import CLAIM, check_key, parse_version, version_numbers
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.stores.base import Create, Overwrite, Upload
 from gravswell.quiver.stores.bucket_files import BucketFiles
@@ -104,7 +104,7 @@ class BucketStore(BucketFiles):
 
     def uploads(self, entry: str) -> list[Upload]:
         """See :meth:`Store.uploads`."""
-        numbers = sorted(n for n in map(parse_version, uploads_in(self.view(entry), entry)) if n is not None)
+        numbers = version_numbers(uploads_in(self.view(entry), entry))
         found = [upload_of(self.objects, self.key(f"{entry}/{number}/{CLAIM}"), number) for number in numbers]
         return [upload for upload in found if upload is not None]
 

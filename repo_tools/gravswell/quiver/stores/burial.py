@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from gravswell.errors import ConflictError, NotFoundError, VerificationError
-from gravswell.quiver.layout import CLAIM, CONFIG, parse_version
+from gravswell.quiver.layout import CLAIM, CONFIG, version_numbers
 from gravswell.quiver.manifest import MANIFEST, Manifest
 from gravswell.quiver.stores.base import Create, Overwrite
 from gravswell.quiver.stores.bucket_files import BucketFiles
@@ -176,8 +176,7 @@ def _beside(view: Listing, numbers: Iterable[int]) -> list[str]:
 
 def numbers_in(view: Listing) -> list[int]:
     """The numbers of the entry's version folders, tombstones too, ascending."""
-    names = {key.split("/")[1] for key in view.objects if key.count("/") > 1}
-    return sorted(number for number in map(parse_version, names) if number is not None)
+    return version_numbers({key.split("/")[1] for key in view.objects if key.count("/") > 1})
 
 
 def uploads_in(view: Listing, entry: str) -> set[str]:
