@@ -124,7 +124,7 @@ class Claim:
 
     def _renew(self, *, abandoned: bool = False) -> None:
         self._beat += 1
-        content = self._as_content().model_copy(update={"abandoned": abandoned}).to_bytes()
+        content = self._content(abandoned=abandoned)
         try:
             self._etag = self._objects.put(self._key, content, Update(self._etag))
         except ConflictError:
@@ -167,11 +167,10 @@ class Claim:
             except GravswellError as error:  # the store does not answer now; the next beat tries again
                 _log.debug("the claim is not renewed: %s", error)
 
-    def _content(self) -> bytes:
-        return self._as_content().to_bytes()
-
-    def _as_content(self) -> _Content:
-        return _Content(writer=self._writer, label=self._label, beat=self._beat, copy_of=self.copy_of)
+    def _content(self, *, abandoned: bool = False) -> bytes:
+        return _Content(
+            writer=self._writer, label=self._label, beat=self._beat, copy_of=self.copy_of, abandoned=abandoned
+        ).to_bytes()
 
 
 def upload_of(objects: Objects, key: str, number: int) -> Upload | None:
