@@ -24,12 +24,13 @@ def ls(repo: Repository, name: OneEntry = None, output: OutputOption = Output.TE
 
     repository, reader = qv.ModelRepository.open(repo), RepositoryReader(repo)
     found = reader.survey() if name is None else {name: reader.look(existing_entry(repository, name).name)}
+    served = {entry: _served(info) for entry, info in found.items()}
     data = {
         entry: [
             {
                 "version": v.number,
                 "aliases": _names(info.aliases, v.number),
-                "servedBy": _served(info).get(v.number, []),
+                "servedBy": served[entry].get(v.number, []),
                 "digest": v.digest,
                 "size": v.size,
                 "created": v.created,
@@ -43,7 +44,7 @@ def ls(repo: Repository, name: OneEntry = None, output: OutputOption = Output.TE
     def text() -> RenderableType:
         if not found:
             return Text(f"{repo} has no entries yet: gravswell add {repo} NAME")
-        return _table(found, every=name is not None)
+        return _table(found, served, every=name is not None)
 
     emit(output, data, text)
     if unreadable:
@@ -68,22 +69,24 @@ def show(repo: Repository, target: Target, output: OutputOption = Output.TEXT) -
 
 def _show_entry(entry: Any, info: "EntryInfo", output: Output) -> None:
     versions = [v.number for v in reversed(info.versions)]
-    served = _by_cluster(info)
+    served = _by_cluster(_served(info))
+    config = entry.config  # which is read anew each time that it is asked for
+    text = str(config)
     data = {
         "name": entry.name,
-        "platform": str(entry.config.platform),
+        "platform": str(config.platform),
         "versions": versions,
         "aliases": info.aliases,
         "servedBy": served,
         "inputs": [record.model_dump() for record in entry.inputs.values()],
         "outputs": [record.model_dump() for record in entry.outputs.values()],
-        "config": str(entry.config),
+        "config": text,
     }
     emit(
         output,
         data,
         lambda: Group(
-            Text(str(entry.config).rstrip()),
+            Text(text.rstrip()),
             "",
             f"versions: {', '.join(map(str, versions)) or 'none yet'}",
             *(f"{alias}: {number}" for alias, number in sorted(info.aliases.items())),
@@ -148,21 +151,21 @@ def _variant(manifest: "Manifest") -> list[tuple[str, str]]:
     ]
 
 
-def _table(found: "Mapping[str, EntryInfo]", *, every: bool) -> Table:
+def _table(found: "Mapping[str, EntryInfo]", served: Mapping[str, Mapping[int, list[str]]], *, every: bool) -> Table:
     """A row for each entry, with its newest version, or one for ``every`` version."""
-    served = any(map(_served, found.values()))
     columns = ("entry", "version") if every else ("entry", "latest", "versions")
-    table = Table(*columns, "aliases", *(("served by",) if served else ()), "digest", "size", "created", box=None)
+    by = ("served by",) if any(served.values()) else ()
+    table = Table(*columns, "aliases", *by, "digest", "size", "created", box=None)
     for entry, info in found.items():
         for v in info.versions if every else info.versions[:1]:
             if every:
                 cells = [entry, str(v.number), ", ".join(_names(info.aliases, v.number))]
-                clusters = ", ".join(_served(info).get(v.number, ()))
+                clusters = ", ".join(served[entry].get(v.number, ()))
             else:
                 named = ", ".join(f"{alias} {number}" for alias, number in sorted(info.aliases.items()))
                 cells = [entry, str(v.number), str(len(info.versions)), named]
-                clusters = ", ".join(f"{c} {n}" for c, numbers in _by_cluster(info).items() for n in numbers)
-            table.add_row(*map(Text, [*cells, clusters] if served else cells), *_facts(v))
+                clusters = ", ".join(f"{c} {n}" for c, numbers in _by_cluster(served[entry]).items() for n in numbers)
+            table.add_row(*map(Text, [*cells, clusters] if by else cells), *_facts(v))
         if not info.versions and info.error is None:
             table.add_row(Text(entry), "none yet")
         if info.error is not None:
@@ -186,9 +189,9 @@ def _served(info: "EntryInfo") -> dict[int, list[str]]:
     return pinned(info.state, PINS_COUNT_FOR)
 
 
-def _by_cluster(info: "EntryInfo") -> dict[str, list[int]]:
+def _by_cluster(served: Mapping[int, list[str]]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
-    for number, clusters in sorted(_served(info).items()):
+    for number, clusters in sorted(served.items()):
         for cluster in clusters:
             found.setdefault(cluster, []).append(number)
     return found
