@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,6 +27,7 @@ from gravswell.errors import UnavailableError
 from gravswell.quiver import exporters  # noqa: F401 - likewise
 from gravswell.quiver.stores import BucketStore, burial, claims, objects, open_store
 
+from ..dying import in_a_process
 from ..faults import found_in, remains
 from ..forking import fork
 from .proxy import Proxy
@@ -144,11 +145,6 @@ def look(model: Path, how: str, code: int) -> None:
     assert not left, left
     for number in (*found, *made[:-1]):
         entry.remove_version(number)
-
-
-def in_a_process(work: Callable[[], object]) -> int:
-    """Do it there, and return how that ended."""
-    return os.waitstatus_to_exitcode(os.waitpid(fork(work), 0)[1])
 
 
 def end(endpoint: str, orders: Connection, model: Path, order: Order) -> tuple[int, bool]:
