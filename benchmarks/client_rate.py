@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import numpy as np
 import onnxruntime
-from embedded_server import network, repository
+from embedded_server import DIRECT, network, repository
 from numpy.typing import NDArray
 from rich.table import Table
 from tritonclient.grpc import InferenceServerClient, InferInput, service_pb2
@@ -35,8 +35,6 @@ BAR = 2.5
 
 Rows = NDArray[np.float32]
 Way = Callable[[str, Rows], Rows]
-
-DIRECT = [("grpc.enable_http_proxy", 0)]
 
 
 def tritonclient_loop(address: str) -> Way:

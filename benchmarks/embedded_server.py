@@ -28,6 +28,9 @@ from gravswell.serving.triton import EmbeddedTriton, ensure_triton
 BATCHES = (8, 512)
 IN_PROCESS = "ONNX Runtime in process, one thread"
 
+DIRECT = [("grpc.enable_http_proxy", 0)]
+"""What tritonclient's channels need: the server is on this machine, which no proxy reaches."""
+
 CONFIG = """\
 platform: "onnxruntime_onnx"
 max_batch_size: 1024
@@ -91,8 +94,7 @@ def in_process(model: bytes, batch: int, seconds: float) -> float:
 def one_by_one(address: str, model: str, batch: int, seconds: float) -> float:
     """Rows/s of tritonclient's plain gRPC client, which waits for each answer."""
     x = np.ones((batch, 64), np.float32)
-    direct = [("grpc.enable_http_proxy", 0)]  # it is on this machine, which no proxy reaches
-    with InferenceServerClient(address, channel_args=direct) as client:
+    with InferenceServerClient(address, channel_args=DIRECT) as client:
 
         def call() -> None:
             tensor = InferInput("x", [batch, 64], "FP32")

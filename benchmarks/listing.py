@@ -24,6 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from store_transfer import emulated
+
 from gravswell import quiver as qv
 from gravswell.quiver.manifest import MANIFEST, FileRecord, Manifest, Signature, VerificationRecord
 from gravswell.quiver.reader import RepositoryReader
@@ -33,7 +35,7 @@ HERMES = 0.372
 READING, AGAINST_HERMES, LISTS = 3.0, 10.0, 2.0
 """The bars."""
 
-SERVERS = {"gs": "google", "s3": "gateway"}
+KINDS = ("gs", "s3")
 _REQUEST = re.compile(r"(?P<verb>[A-Z]+) (?P<path>\S+)")
 
 
@@ -42,15 +44,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--kind", choices=["file", *SERVERS], action="append")
+    parser.add_argument("--kind", choices=["file", *KINDS], action="append")
     parser.add_argument("--output", choices=["text", "json"], default="text")
     options = parser.parse_args()
-    kinds = options.kind or ["file", *SERVERS]
+    kinds = options.kind or ["file", *KINDS]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="gravswell-benchmark-") as folder:
         if "file" in kinds:
             rows.append(local(Path(folder, "repository"), options.entries, options.rounds))
-        for kind in (kind for kind in SERVERS if kind in kinds):
+        for kind in (kind for kind in KINDS if kind in kinds):
             rows.append(bucket(kind, Path(folder), options.entries, options.rounds))
     if options.output == "json":
         print(json.dumps(rows, indent=2))
@@ -185,16 +187,12 @@ def requests(heads: list[str]) -> Counter[str]:
 @contextmanager
 def served(kind: str, folder: Path) -> Iterator[tuple[str, list[str]]]:
     """URL of a bucket on a server of that kind, and the heads of the requests that it gets from here on."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests/quiver/stores"))
-    import emulators  # noqa: PLC0415 - they are the tests'
-    import proxy  # noqa: PLC0415 - likewise
+    with emulated(kind, folder) as server:
+        import proxy  # noqa: PLC0415 - it is the tests', beside the server
 
-    home = folder / kind
-    home.mkdir()
-    with getattr(emulators, SERVERS[kind])(home) as server, proxy.proxied(server.endpoint) as between:
-        os.environ.update(server.behind(between.endpoint))
-        server.make_bucket("benchmark")
-        yield f"{kind}://benchmark/r", between.heads
+        with proxy.proxied(server.endpoint) as between:
+            os.environ.update(server.behind(between.endpoint))
+            yield f"{kind}://benchmark/r", between.heads
 
 
 def _ms(seconds: float) -> float:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import tritonclient.grpc as triton
+from embedded_server import DIRECT
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -53,7 +54,7 @@ def notebook_cell(address: str, rows: Rows) -> Rows:
     out = np.empty((len(rows), 1), np.float32)
     left, done = [-(-len(rows) // BATCH)], threading.Event()
     failures: list[Exception] = []
-    with triton.InferenceServerClient(address, channel_args=[("grpc.enable_http_proxy", 0)]) as client:
+    with triton.InferenceServerClient(address, channel_args=DIRECT) as client:
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
             tensor = triton.InferInput("x", list(batch.shape), "FP32")

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.stores import BucketStore, Overwrite, open_store
@@ -59,15 +60,22 @@ def main() -> None:
 @contextmanager
 def served(kind: str, folder: Path) -> Iterator[str]:
     """URL of a bucket on a server of that kind."""
+    with emulated(kind, folder) as server:
+        os.environ.update(server.environment)
+        yield f"{kind}://benchmark"
+
+
+@contextmanager
+def emulated(kind: str, folder: Path) -> Iterator[Any]:
+    """A server of that kind, as the tests start it, with the bucket ``benchmark``; nothing is told of it yet."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests/quiver/stores"))
     import emulators  # noqa: PLC0415 - they are the tests'
 
     home = folder / kind
     home.mkdir()
     with getattr(emulators, SERVERS[kind])(home) as server:
-        os.environ.update(server.environment)
         server.make_bucket("benchmark")
-        yield f"{kind}://benchmark"
+        yield server
     shutil.rmtree(home)
 
 
