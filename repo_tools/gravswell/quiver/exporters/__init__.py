@@ -214,7 +214,7 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
                 continue
             first = None  # whose traceback holds what it was raised in: a session may be gigabytes
             return [*batches, *_far(answer, specs, batches, given=False)] if exporter.traces else batches
-    shapes = ", ".join(f"{s.name} {s.data_type} {[-1 if d is None else d for d in s.shape]}" for s in specs)
+    shapes = ", ".join(f"{s.name} {s.data_type} {s.dims}" for s in specs)
     failure = f"the model itself fails on random inputs of {shapes} ({described(first or ValueError())})"
     if request.inferred:
         raise InvalidInputError(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gravswell.errors import ExportError, GravswellError, InvalidInputError
 from gravswell.quiver.golden import Array
+from gravswell.quiver.manifest import TensorRecord
 from gravswell.quiver.targets import DEFAULT_TARGET, Target
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -31,6 +32,16 @@ class InputSpec:
     data_type: str | None
     """None: the exporter's choice, the type that the model computes in."""
     shape: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, record: TensorRecord) -> "InputSpec":
+        """What a graph says of one of its inputs."""
+        return cls(record.name, record.data_type, tuple(None if dim == -1 else dim for dim in record.dims))
+
+    @property
+    def dims(self) -> list[int]:
+        """The shape with -1 for a dynamic dim, as messages show it."""
+        return [-1 if dim is None else dim for dim in self.shape]
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,8 +127,8 @@ class OnnxExporter(Exporter):
             )
             if not fits or given.data_type not in (None, declared.data_type):
                 raise InvalidInputError(
-                    f"input {given.name!r} is {declared.data_type} {_dims(declared.shape)} in the graph, "
-                    f"not {given.data_type or declared.data_type} {_dims(given.shape)}: choose sizes where it has -1, "
+                    f"input {given.name!r} is {declared.data_type} {declared.dims} in the graph, "
+                    f"not {given.data_type or declared.data_type} {given.dims}: choose sizes where it has -1, "
                     f"or leave its shape out"
                 )
             specs[given.name] = replace(declared, shape=given.shape)
@@ -179,10 +179,7 @@ class OnnxExporter(Exporter):
 
 def _declared(session: ort.InferenceSession) -> list[InputSpec]:
     session_outputs(session)  # names one that cannot be served, before anything is run
-    return [
-        InputSpec(r.name, r.data_type, tuple(None if dim == -1 else dim for dim in r.dims))
-        for r in session_inputs(session)
-    ]
+    return [InputSpec.of(record) for record in session_inputs(session)]
 
 
 def _open(model: Any, specs: Sequence[InputSpec]) -> _Opened:
@@ -239,7 +236,3 @@ def _session(given: str | bytes) -> ort.InferenceSession:
         return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own errors share no base
         raise ExportError(f"ONNX Runtime {ort.__version__} does not load the model: {described(error)}") from error
-
-
-def _dims(shape: tuple[int | None, ...]) -> list[int]:
-    return [-1 if dim is None else dim for dim in shape]

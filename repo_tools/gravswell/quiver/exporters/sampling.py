@@ -164,8 +164,7 @@ def _checked(inputs: Sequence[InputSpec], sample: Mapping[str, Any], k: int) -> 
             want in (None, have) for want, have in zip(spec.shape, array.shape, strict=True)
         )
         if not fits or 0 in array.shape:
-            shape = [-1 if dim is None else dim for dim in spec.shape]
-            raise InvalidInputError(f"sample {k}: {spec.name} has shape {list(array.shape)}, which is no {shape}")
+            raise InvalidInputError(f"sample {k}: {spec.name} has shape {list(array.shape)}, which is no {spec.dims}")
         converted = _converted(array, numpy_type(spec.data_type or "TYPE_FP32"))
         if converted is None:
             raise InvalidInputError(

@@ -199,10 +199,7 @@ def _batches(
     """
     samples = load_golden(folder / GOLDEN)
     outputs = samples[0].outputs.keys()
-    specs = tuple(
-        InputSpec(r.name, r.data_type, tuple(None if dim == -1 else dim for dim in r.dims))
-        for r in manifest.signature.inputs
-    )
+    specs = tuple(map(InputSpec.of, manifest.signature.inputs))
     batched = is_batched(specs)
 
     def answered(batches: Sequence[Inputs]) -> _Compared:

@@ -189,13 +189,9 @@ def _check_fits(known: InputSpec, asked: InputSpec) -> None:
     )
     if not fits:
         raise InvalidInputError(
-            f"input {asked.name!r} is {_dims(known.shape)} in the model, not {_dims(asked.shape)}: leave the shapes "
+            f"input {asked.name!r} is {known.dims} in the model, not {asked.dims}: leave the shapes "
             f"out, or build the model with keras.Input(shape) of None where any size may come"
         )
-
-
-def _dims(shape: tuple[int | None, ...]) -> list[int]:
-    return [-1 if dim is None else dim for dim in shape]
 
 
 def _type_of(request: ExportRequest, spec: InputSpec) -> str:
