@@ -26,7 +26,7 @@ from gravswell.quiver.exporters.base import (
 from gravswell.quiver.exporters.files import load, size_of, write
 from gravswell.quiver.exporters.graph import default_opset
 from gravswell.quiver.exporters.onnx_values import index_bounds, integer_inputs
-from gravswell.quiver.exporters.proof import run, session_inputs, session_outputs
+from gravswell.quiver.exporters.proof import cpu_session, run, session_inputs, session_outputs
 from gravswell.quiver.exporters.sampling import PLANS, random_batches
 
 _LARGE = 64 << 20
@@ -229,10 +229,7 @@ def _has_no_shape(value: Any) -> bool:
 
 def _session(given: str | bytes) -> ort.InferenceSession:
     """ONNX Runtime with a file, by its path, which holds for external data and above 2 GiB too; or with its bytes."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        return cpu_session(given, as_written=True)
     except Exception as error:  # ONNX Runtime's own errors share no base
         raise ExportError(f"ONNX Runtime {ort.__version__} does not load the model: {described(error)}") from error

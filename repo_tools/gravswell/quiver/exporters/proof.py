@@ -39,12 +39,22 @@ class Proof:
     """Every input and output leads with the batch, at every size that was tried."""
 
 
-def open_session(path: Path) -> ort.InferenceSession:
-    """ONNX Runtime on the CPU with that file. ExportError when it does not take it."""
+def cpu_session(given: str | bytes, *, as_written: bool = False) -> ort.InferenceSession:
+    """ONNX Runtime on the CPU with a file, by its path, or with a model's bytes. Raises whatever it raises itself.
+
+    ``as_written``: it computes each node as it stands, and optimizes nothing.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    if as_written:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+
+
+def open_session(path: Path) -> ort.InferenceSession:
+    """ONNX Runtime on the CPU with that file. ExportError when it does not take it."""
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return cpu_session(str(path))
     except Exception as error:  # ONNX Runtime's own errors share no base
         raise ExportError(
             f"ONNX Runtime {ort.__version__} does not load the exported graph: {described(error)}; "

@@ -15,6 +15,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from gravswell.errors import ExportError
 from gravswell.quiver.exporters import files
 from gravswell.quiver.exporters.base import described
+from gravswell.quiver.exporters.proof import cpu_session
 
 
 def rounding_session(
@@ -49,12 +50,9 @@ def rounding_session(
     kept = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del proto.graph.node[:]
     proto.graph.node.extend(kept)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # or the casts would be left out
     path = files.write(proto, folder, None)
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return cpu_session(str(path), as_written=True)  # or the casts would be left out
     except Exception as error:  # ONNX Runtime's own errors share no base
         raise ExportError(
             f"ONNX Runtime {ort.__version__} does not run the graph rounded to float16 ({described(error)}), so its "
