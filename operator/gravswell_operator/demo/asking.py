@@ -13,6 +13,7 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from gravswell.addresses import split
 from gravswell.errors import UnavailableError
 from gravswell_operator.demo.digits import Floats
 
@@ -28,7 +29,7 @@ def connect(address: str) -> InferenceServerClient:
     gRPC sends everything through the proxy that the environment names (``https_proxy``), loopback too; no proxy on
     another machine can reach that.
     """
-    loopback = ip_address(address.rpartition(":")[0].strip("[]")).is_loopback
+    loopback = ip_address(split(address)[0]).is_loopback
     return InferenceServerClient(address, channel_args=[("grpc.enable_http_proxy", 0)] if loopback else None)
 
 
