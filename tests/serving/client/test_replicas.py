@@ -7,20 +7,17 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from gravswell.errors import AccessDeniedError, UnavailableError
 from gravswell.serving import AsyncClient, Client
 from gravswell.serving.client import replicas
 from gravswell.serving.triton import EmbeddedTriton, Ports
+from gravswell_operator.devcluster.certificates import Authority
 
 X = np.arange(4 * 4000, dtype=np.float32).reshape(4000, 4)
 
@@ -150,25 +147,10 @@ async def test_a_name_stands_for_its_addresses_and_is_resolved_again(
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Key and certificate of ``localhost``, in one file."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(private + made.public_bytes(pem))
-    return path
+    """Where the certificate of ``localhost``, its key and its authority are."""
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    authority.issue("localhost", "localhost", hosts=["localhost"])
+    return authority.directory
 
 
 @asynccontextmanager
@@ -195,13 +177,13 @@ async def gate(server: EmbeddedTriton, certificate: Path) -> AsyncIterator[int]:
         await asyncio.gather(pipe(reader, forth, 1 << 16), pipe(back, writer, 7), return_exceptions=True)
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
+    context.load_cert_chain(certificate / "localhost.crt", certificate / "localhost.key")
     async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as listening:
         yield listening.sockets[0].getsockname()[1]
 
 
 async def test_tls_and_headers(server: EmbeddedTriton, certificate: Path) -> None:
-    trusting = ssl.create_default_context(cafile=certificate)
+    trusting = ssl.create_default_context(cafile=certificate / "ca.crt")
     token = {"Authorization": "Bearer let-me-in"}
     async with gate(server, certificate) as port:
         url = f"https://localhost:{port}"
