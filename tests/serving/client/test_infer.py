@@ -206,20 +206,21 @@ async def test_nobody_there_and_the_wrong_port(server: EmbeddedTriton, monkeypat
 async def test_no_more_requests_than_asked_are_under_way(
     server: EmbeddedTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs: list[Run] = []
-    start = Run.start
+    under_way: list[int] = []
+    send = Run._send
 
-    def noted(run: Run) -> None:
-        runs.append(run)
-        start(run)
+    def noted(run: Run, *asked: Any) -> None:
+        send(run, *asked)
+        under_way.append(len(run._busy) + len(run._opening))
 
-    monkeypatch.setattr(Run, "start", noted)
+    monkeypatch.setattr(Run, "_send", noted)
     async with AsyncClient(server.http_address, in_flight=5) as few:
         await few.infer("scale", X, batch_size=1)
-    assert runs[-1].most_outstanding == 5
+    assert max(under_way) == 5
+    under_way.clear()
     async with AsyncClient(server.http_address, max_bytes=1) as poor:
         await poor.infer("scale", X, batch_size=1)
-    assert runs[-1].most_outstanding == 1
+    assert max(under_way) == 1
 
 
 async def test_calls_at_once_share_a_client(client: AsyncClient) -> None:

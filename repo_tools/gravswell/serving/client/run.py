@@ -70,8 +70,6 @@ class Run:
         self._timer: asyncio.TimerHandle | None = None
         self._due: asyncio.TimerHandle | None = None
         self.rows_done = 0
-        self.most_outstanding = 0
-        """The most requests that were under way at once."""
         self.done: asyncio.Future[None] = self._loop.create_future()
 
     def start(self) -> None:
@@ -140,8 +138,6 @@ class Run:
             task.add_done_callback(self._opened)
         else:
             self._ask(connection, request, replica, now)
-        outstanding = len(self._busy) + len(self._opening)
-        self.most_outstanding = max(self.most_outstanding, outstanding)
 
     def _ask(self, connection: Connection, request: Request, replica: Replica, now: float) -> None:
         prolog = self._prologs.get(replica)
