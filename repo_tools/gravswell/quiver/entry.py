@@ -81,7 +81,7 @@ class Entry:
     def version(self, number: int | None = None) -> Version:
         """One version, the newest by default. NotFoundError, naming those that exist, if it does not."""
         if number is None:
-            newest = next(iter(self._reader.versions(self.name)), None)
+            newest = self._reader.newest(self.name)
             if newest is None:
                 raise NotFoundError(f"{self.name} has no version yet: export one first (gravswell export)")
             return Version.of(self._reader, self.name, newest)

@@ -143,6 +143,11 @@ class RepositoryReader:
         found = self.store.in_parallel(lambda number: self._version(entry, number), self.numbers(entry))
         return [info for info in found if info is not None]
 
+    def newest(self, entry: str) -> VersionInfo | None:
+        """The entry's newest version; no older one is read. None without any, NotFoundError without the entry."""
+        found = (self._version(entry, number) for number in self.numbers(entry))
+        return next((info for info in found if info is not None), None)
+
     def version(self, entry: str, number: int) -> VersionInfo:
         """One version. NotFoundError, naming those that exist, if it does not."""
         info = self._version(entry, check_version(number))

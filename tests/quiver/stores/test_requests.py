@@ -144,6 +144,18 @@ def test_everything_is_listed_once_and_read_in_parallel(objects: CountedObjects,
     assert objects.asked["list"] == 1
 
 
+def test_the_newest_version_is_found_without_the_older_ones(objects: CountedObjects) -> None:
+    """Nor is one whose upload is under way taken for it."""
+    store = open_store(URL)
+    store.write("m/config.pbtxt", b'platform: "onnxruntime_onnx"\n', Create())
+    put_versions(store, "m", list(range(1, 51)))
+    store.write("m/51/.claim.json", b"{}", Create())
+    entry = qv.ModelRepository.open(URL).models["m"]
+    objects.asked.clear()
+    assert entry.version() == 50
+    assert objects.asked == {"list": 2, "get": 2}, "the folders; and of the upload that it has no manifest"
+
+
 def test_more_pages_are_listed_page_by_page(objects: CountedObjects) -> None:
     """Where the first has no entry, and no further than to the first that has one."""
     store = open_store(URL)
