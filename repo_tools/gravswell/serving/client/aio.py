@@ -66,9 +66,7 @@ class AsyncClient:
         for name, value in (("in_flight", in_flight), ("max_bytes", max_bytes)):
             if not isinstance(value, Integral) or value < 1:
                 raise InvalidInputError(f"{name} is a whole number of at least 1, and not {value!r}")
-        for name, seconds in (("request_timeout", request_timeout), ("retry_for", retry_for)):
-            if not isinstance(seconds, Real) or not seconds >= 0:
-                raise InvalidInputError(f"{name} is a number of seconds, and not {seconds!r}")
+        _check_seconds(request_timeout=request_timeout, retry_for=retry_for)
         self._limits = Limits(in_flight, max_bytes, request_timeout, retry_for)
         self._headers = dict(headers or {})
         self._replicas = Replicas(map(Endpoint.parse, names), context)
@@ -123,7 +121,7 @@ class AsyncClient:
         the model does not take, most of it before anything is sent; :class:`NotFoundError` for an unknown model;
         :class:`UnavailableError` where no replica answered in time.
         """
-        if isinstance(inputs, AsyncIterable) or _is_batches(inputs):
+        if _is_batches(inputs):
             parts = []
             answers = self.stream(model, inputs, batch_size=batch_size, version=version, outputs=outputs)
             async with aclosing(answers):
@@ -197,9 +195,8 @@ class AsyncClient:
         loop, when there may be some."""
         known = await self.model(model, version)
         known.check_outputs(outputs)
-        if not isinstance(max_wait, Real) or not max_wait >= 0:
-            raise InvalidInputError(f"max_wait is a number of seconds, and not {max_wait!r}")
-        if not isinstance(source, AsyncIterable) and not _is_batches(source):
+        _check_seconds(max_wait=max_wait)
+        if not _is_batches(source):
             source = [source]
         stream = Stream(lambda: 2 * self._limits.in_flight * max(1, len(self._replicas)), model, arrived)
         batches = Batches(stream.inbox, known, batch_size, Packer(known.datatypes(), outputs), max_wait)
@@ -318,8 +315,16 @@ def _parsed(body: bytes) -> dict[str, Any]:
     return document
 
 
+def _check_seconds(**values: float) -> None:
+    for name, seconds in values.items():
+        if not isinstance(seconds, Real) or not seconds >= 0:
+            raise InvalidInputError(f"{name} is a number of seconds, and not {seconds!r}")
+
+
 def _is_batches(value: Any) -> bool:
-    """Whether it is an iterable of batches: no mapping and nothing that NumPy would make one array of."""
+    """Whether it is a source of batches, of either kind: no mapping and nothing that NumPy would make one array of."""
+    if isinstance(value, AsyncIterable):
+        return True
     one = isinstance(value, Mapping | list | tuple | str | bytes) or hasattr(value, "__array__")
     return isinstance(value, Iterable) and not one
 
