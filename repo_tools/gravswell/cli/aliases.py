@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gravswell.cli import completion
-from gravswell.cli.output import Output, OutputOption, emit
+from gravswell.cli.output import Output, OutputOption, emit, when
 from gravswell.cli.shared import Name, OneEntry, Repository, existing_entry, version_named, work_display
 from gravswell.errors import InvalidInputError
 
@@ -139,8 +139,8 @@ def aliases(repo: Repository, name: OneEntry = None, output: OutputOption = Outp
             return Text(f"no aliases yet: gravswell promote {repo} {name or 'ENTRY'} VERSION champion")
         table = Table("entry", "alias", "version", "rollback to", "since", "by", "reason", box=None)
         for row in rows:
-            since = f"{row['at']:%Y-%m-%d %H:%M:%S}" if row["at"] else ""
-            cells = (row["entry"], row["alias"], row["version"], row["rollback"] or "", since, row["by"] or "")
+            at, by = when(row["at"]), row["by"] or ""
+            cells = (row["entry"], row["alias"], row["version"], row["rollback"] or "", at, by)
             table.add_row(*(Text(str(cell)) for cell in cells), Text(row["reason"]))
         return table
 
@@ -164,7 +164,7 @@ def history(
     def text() -> RenderableType:
         table = Table("when", "alias", "what", "from", "to", "by", "reason", box=None)
         for m in moves:
-            cells = (f"{m.at:%Y-%m-%d %H:%M:%S}", m.alias, m.action, m.previous or "", m.version or "", m.by, m.reason)
+            cells = (when(m.at), m.alias, m.action, m.previous or "", m.version or "", m.by, m.reason)
             table.add_row(*(Text(str(cell)) for cell in cells))
         return table if table.row_count else Text(f"no alias of {name} was ever moved")
 

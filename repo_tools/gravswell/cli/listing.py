@@ -1,7 +1,6 @@
 """``ls`` and ``show``: what there is in a repository, what it is named, and which clusters serve it."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -9,7 +8,7 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 from rich.text import Text
 
-from gravswell.cli.output import Output, OutputOption, emit
+from gravswell.cli.output import Output, OutputOption, emit, when
 from gravswell.cli.shared import OneEntry, Repository, Target, existing_entry, target_of
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ def _show_version(version: Any, entry: str, info: "EntryInfo", output: Output) -
             ("digest", version.digest),
             ("aliases", ", ".join(names) or "none"),
             ("served by", ", ".join(clusters) or "no cluster that is known"),
-            ("created", _when(manifest.created)),
+            ("created", f"{when(manifest.created)} UTC"),
             ("size", decimal(version.size)),
             ("parent", manifest.parent or "none"),
             ("framework", manifest.framework),
@@ -174,8 +173,7 @@ def _table(found: "Mapping[str, EntryInfo]", served: Mapping[str, Mapping[int, l
 
 
 def _facts(v: "VersionInfo") -> tuple[str, str, str]:
-    created = f"{v.created:%Y-%m-%d %H:%M:%S}" if v.created else ""
-    return v.digest[:12] if v.digest else "unverified", decimal(v.size), created
+    return v.digest[:12] if v.digest else "unverified", decimal(v.size), when(v.created)
 
 
 def _names(aliases: Mapping[str, int], number: int) -> list[str]:
@@ -195,7 +193,3 @@ def _by_cluster(served: Mapping[int, list[str]]) -> dict[str, list[int]]:
         for cluster in clusters:
             found.setdefault(cluster, []).append(number)
     return found
-
-
-def _when(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else ""

@@ -41,6 +41,11 @@ def emit(output: Output, data: Any, text: Callable[[], RenderableType]) -> None:
     typer.echo(json.dumps(data, indent=2, default=_plain))
 
 
+def when(moment: datetime | None) -> str:
+    """A moment as a table shows it; empty where it is not known."""
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else ""
+
+
 def record(value: Any) -> dict[str, Any]:
     """A dataclass as JSON has it: its fields in camelCase, whatever is in them left to :func:`emit`."""
     return {to_camel(field.name): getattr(value, field.name) for field in fields(value)}

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn
 from rich.table import Table
 from rich.text import Text
 
-from gravswell.cli.output import Output, OutputOption, emit, stderr
+from gravswell.cli.output import Output, OutputOption, emit, stderr, when
 from gravswell.cli.shared import (
     Context,
     DryRun,
@@ -118,8 +118,7 @@ def _table(prunings: "list[Pruning]") -> RenderableType:
     for pruning in prunings:
         for verdict in pruning.verdicts:
             word = Text("goes", style="red") if verdict.goes else Text("stays", style="green")
-            created = f"{verdict.created:%Y-%m-%d %H:%M:%S}" if verdict.created else ""
-            why = Text("; ".join(verdict.reasons))
+            created, why = when(verdict.created), Text("; ".join(verdict.reasons))
             table.add_row(Text(f"{pruning.entry}/{verdict.version}"), word, why, decimal(verdict.size), created)
     return table
 
