@@ -264,7 +264,7 @@ class Batches:
         return request
 
 
-def feed_from_thread(source: Iterable[Any], inbox: Inbox) -> threading.Thread:
+def feed_from_thread(source: Iterable[Any], inbox: Inbox) -> None:
     """Run ``source`` in a thread of its own, which ends with it, or at its next batch after the inbox was closed."""
 
     def run() -> None:
@@ -280,9 +280,7 @@ def feed_from_thread(source: Iterable[Any], inbox: Inbox) -> threading.Thread:
             if isinstance(source, Generator):  # it may hold a file open, and somebody may hold on to it
                 source.close()
 
-    thread = threading.Thread(target=run, name="gravswell-source", daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=run, name="gravswell-source", daemon=True).start()
 
 
 async def feed(source: AsyncIterable[Any], inbox: Inbox, room: Callable[[], Any]) -> None:
