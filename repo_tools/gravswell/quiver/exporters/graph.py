@@ -87,10 +87,21 @@ def graphs(proto: ModelProto) -> Iterator[Any]:
             yield graph
             nodes.extend(graph.node)
             continue
-        for attribute in nodes.pop().attribute:
-            pending.extend(attribute.graphs)
-            if attribute.HasField("g"):
-                pending.append(attribute.g)
+        pending.extend(inner_graphs(nodes.pop()))
+
+
+def inner_graphs(node: Any) -> Iterator[Any]:
+    """The graphs that a node holds itself, such as the branches of an ``If``."""
+    for attribute in node.attribute:
+        yield from attribute.graphs
+        if attribute.HasField("g"):
+            yield attribute.g
+
+
+def every_node(proto: ModelProto) -> Iterator[Any]:
+    """The nodes of the graph, of every graph inside it, and of its functions."""
+    for part in (*graphs(proto), *proto.functions):
+        yield from part.node
 
 
 def tensors(proto: ModelProto) -> Iterator[TensorProto]:

@@ -229,8 +229,7 @@ def _narrow(proto: ModelProto, kind: Kind) -> int:
 
 def _require_takers(proto: ModelProto, *, calibrated: bool) -> None:
     """InvalidInputError where no operator has weights that int8 takes; the converters say it in words of their own."""
-    kinds = {node.op_type for g in graph.graphs(proto) for node in g.node}
-    kinds |= {node.op_type for function in proto.functions for node in function.node}
+    kinds = {node.op_type for node in graph.every_node(proto)}
     if kinds & _WEIGHTED or (calibrated and "Conv" in kinds):
         return
     calibrate = "; Conv needs calibration data (--calibration FILE.npz)" if "Conv" in kinds else ""
@@ -246,8 +245,7 @@ def _nothing(proto: ModelProto, kind: Kind, takes: str) -> InvalidInputError:
 
 def _keep_used_domains(proto: ModelProto) -> None:
     """ONNX Runtime states every domain that it knows, in its newest version, which older ones refuse."""
-    used = {node.domain for g in graph.graphs(proto) for node in g.node}
-    used |= {node.domain for function in proto.functions for node in function.node}
+    used = {node.domain for node in graph.every_node(proto)}
     kept = [o for o in proto.opset_import if o.domain in used or o.domain in ("", "ai.onnx")]
     del proto.opset_import[:]
     proto.opset_import.extend(kept)
@@ -266,8 +264,7 @@ def _sort(g: Any) -> None:
 def _reads(node: Any) -> set[str]:
     """The names that a node reads, in its subgraphs too."""
     names = set(node.input)
-    for attribute in node.attribute:
-        for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-            names.update(output.name for output in inner.output)
-            names.update(*(_reads(part) for part in inner.node))
+    for inner in graph.inner_graphs(node):
+        names.update(output.name for output in inner.output)
+        names.update(*(_reads(part) for part in inner.node))
     return names
