@@ -99,7 +99,9 @@ def _entries(reader: "RepositoryReader") -> Iterable[str]:
 
 
 def _versions(reader: "RepositoryReader", entry: str) -> list[str]:
-    return ["latest", *sorted(reader.state(entry)[0].aliases), *map(str, reader.numbers(entry))]
+    from gravswell.quiver.aliases import LATEST  # noqa: PLC0415
+
+    return [LATEST, *sorted(reader.state(entry)[0].aliases), *map(str, reader.numbers(entry))]
 
 
 def _contexts(kubeconfig: Path | None) -> Iterable[str]:
