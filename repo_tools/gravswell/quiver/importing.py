@@ -220,11 +220,10 @@ class _Model:
             yield path
 
     def _require_same(self, entry: Entry, number: int, path: Path) -> None:
+        from gravswell.quiver.exporters import InputSpec  # noqa: PLC0415 - imports ONNX
+
         manifest = entry.version(number).manifest
-        shapes = {
-            record.name: tuple(None if dim == -1 else dim for dim in record.dims)
-            for record in manifest.signature.inputs
-        }
+        shapes = {record.name: InputSpec.of(record).shape for record in manifest.signature.inputs}
         if {name: file.sha256 for name, file in manifest.files.items() if not name.startswith(".")} != _as_published(
             path, self.target, shapes
         ):

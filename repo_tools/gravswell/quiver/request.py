@@ -1,6 +1,7 @@
 """What a user asks to be exported, made into what the exporters are asked."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gravswell.errors import InvalidInputError
@@ -67,8 +68,8 @@ def _inputs(
         )
     if stated is not None and stated.inputs:
         return tuple(
-            InputSpec(r.name, types.get(r.name, r.data_type), tuple(None if d == -1 else d for d in r.dims))
-            for r in stated.inputs
+            replace(InputSpec.of(record), data_type=types.get(record.name, record.data_type))
+            for record in stated.inputs
         )
     return None
 
