@@ -184,6 +184,21 @@ def check_names_differ(outputs: Sequence[str], inputs: Sequence[InputSpec]) -> N
         raise InvalidInputError(f"output_names {', '.join(outputs)}: each needs a name of its own, and no input's")
 
 
+def output_names(request: ExportRequest, specs: Sequence[InputSpec], returned: Sequence[tuple[str, Any]]) -> list[str]:
+    """What to call the tensors that a model ``returned``: as was asked, or else by the names that they came with.
+
+    InvalidInputError where other than one name each was asked for, or one that is taken.
+    """
+    names = list(request.output_names or (name for name, _ in returned))
+    if len(names) != len(returned):
+        raise InvalidInputError(
+            f"{len(names)} output_names ({', '.join(names)}) for the {len(returned)} tensors "
+            f"that {type(request.model).__name__} returns: name each"
+        )
+    check_names_differ(request.output_names or (), specs)
+    return names
+
+
 def as_arrays(sample: Mapping[str, Any]) -> Inputs:
     """A user's batch as arrays."""
     return {name: np.asarray(value) for name, value in sample.items()}

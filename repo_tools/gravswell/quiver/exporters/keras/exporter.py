@@ -20,9 +20,9 @@ from gravswell.quiver.exporters.base import (
     InputSpec,
     Outputs,
     answered,
-    check_names_differ,
     class_names,
     described,
+    output_names,
 )
 from gravswell.quiver.exporters.keras import calling
 from gravswell.quiver.exporters.keras.noise import quiet
@@ -102,14 +102,7 @@ class KerasExporter(Exporter):
             return
         work = _tensorflow()
         with self.answering(request) as answer:
-            own = answered(answer, batches[0])
-            names = list(request.output_names or (name for name, _ in own))
-            if len(names) != len(own):
-                raise InvalidInputError(
-                    f"{len(names)} output_names ({', '.join(names)}) for the {len(own)} tensors "
-                    f"that {type(request.model).__name__} returns: name each"
-                )
-            check_names_differ(request.output_names or (), specs)
+            names = output_names(request, specs, answered(answer, batches[0]))
             proto = work.export(request, calling.Call(request.model, specs), specs, names)
 
             def reference(inputs: Inputs) -> Outputs:

@@ -14,8 +14,8 @@ from gravswell.quiver.exporters.base import (
     InputSpec,
     Outputs,
     answered,
-    check_names_differ,
     class_names,
+    output_names,
 )
 from gravswell.quiver.exporters.sampling import specs_of_samples, type_of_samples
 
@@ -63,15 +63,8 @@ class TorchExporter(Exporter):
         work = _work()
         request = replace(request, model=_unwrapped(request.model))
         with self.answering(request) as answer:
-            own = answered(answer, batches[0])
-            names = list(request.output_names or (name for name, _ in own))
-            if len(names) != len(own):
-                raise InvalidInputError(
-                    f"{len(names)} output_names ({', '.join(names)}) for the {len(own)} tensors "
-                    f"that {type(request.model).__name__} returns: name each"
-                )
             specs = self.inputs(request)
-            check_names_differ(request.output_names or (), specs)
+            names = output_names(request, specs, answered(answer, batches[0]))
             made = work.export(request, specs, batches, names)
 
             def reference(inputs: Inputs) -> Outputs:
