@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kubernetes.aio.client import Configuration
-
 from gravswell import __version__
 from gravswell.errors import NotFoundError, UnavailableError
 from gravswell.kube import credentials
@@ -68,9 +66,9 @@ class Operator:
     """One run of the operator. Make it inside the event loop that runs it."""
 
     def __init__(
-        self, config: Config, configuration: Configuration, client: Client, started: Callable[[], None]
+        self, config: Config, account: credentials.Account, client: Client, started: Callable[[], None]
     ) -> None:
-        self._config, self._configuration, self._client = config, configuration, client
+        self._config, self._account, self._client = config, account, client
         self._started = started
         self._context = Context(
             client=client,
@@ -161,9 +159,7 @@ class Operator:
                 for number in range(WORKERS)
             ),
         ]
-        watches = asyncio.create_task(
-            watch.run(self._configuration, self._observe, watching, stop_watching), name="watches"
-        )
+        watches = asyncio.create_task(watch.run(self._account, self._observe, watching, stop_watching), name="watches")
         begun = asyncio.create_task(watching.wait(), name="watches have begun")
         try:
             await asyncio.wait([*ends, watches, begun], return_when=asyncio.FIRST_COMPLETED)
@@ -197,12 +193,12 @@ class Operator:
                 items, version = await self._client.list_all(Selection(resource, labels=resource.selector))
             except ApiNotFoundError:
                 raise NotFoundError(
-                    f"the API server {self._configuration.host} does not know {resource.plural}.{resource.group}; "
+                    f"the API server {self._account.endpoint.url} does not know {resource.plural}.{resource.group}; "
                     "install the definitions first: kubectl apply --server-side -f crds/"
                 ) from None
             if int(version or 0) < known:
                 raise UnavailableError(
-                    f"the API server {self._configuration.host} lists {resource.plural} as of version {version}, and "
+                    f"the API server {self._account.endpoint.url} lists {resource.plural} as of version {version}, and "
                     f"showed version {known} before: its store was restored from a backup; this operator ends and must "
                     "be started again"
                 )
@@ -268,14 +264,14 @@ async def run_operator(config: Config, stop: asyncio.Event, started: Callable[[]
 
     Raises :class:`gravswell.errors.GravswellError` for whatever the user or the cluster must mend.
     """
-    configuration = await credentials.load(config.kubeconfig, config.context)
-    async with Client(configuration, name=names.FIELD_MANAGER) as client:
-        operator = Operator(config, configuration, client, started)
+    account = await credentials.load(config.kubeconfig, config.context)
+    async with Client(account, name=names.FIELD_MANAGER) as client:
+        operator = Operator(config, account, client, started)
         async with health.serve(config.listen, lambda: operator.ready, operator.metrics) as address:
             log.info(
                 "gravswell operator %s on %s, process %d; health on http://%s",
                 __version__,
-                configuration.host,
+                account.endpoint.url,
                 os.getpid(),
                 address,
             )

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from kubernetes.aio.client import Configuration
 
 from gravswell.kube import backoff, client
 from gravswell.kube.client import Client
+from gravswell.kube.credentials import Account, Endpoint
 
 Handler = Callable[[web.Request], web.Response | Awaitable[web.StreamResponse]]
 
@@ -78,7 +78,7 @@ async def server() -> AsyncIterator[Server]:
 @pytest.fixture
 async def api(server: Server) -> AsyncIterator[Client]:
     """A client of ``server``."""
-    async with Client(Configuration(host=server.host), name="tester") as made:
+    async with Client(Account(Endpoint(server.host)), name="tester") as made:
         yield made
 
 

@@ -5,12 +5,12 @@ import json
 
 import pytest
 from aiohttp import web
-from kubernetes.aio.client import Configuration
 
 from gravswell.errors import AccessDeniedError, ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from gravswell.kube import client as module
 from gravswell.kube import errors
 from gravswell.kube.client import LIST_ATTEMPTS, REQUESTS, Client
+from gravswell.kube.credentials import Account, Endpoint
 from gravswell.kube.resources import LEASE, NODE, POD, SERVICE_ACCOUNT, Resource, Selection
 
 from .conftest import item, page, status
@@ -127,7 +127,7 @@ async def test_a_redirect_gets_no_credentials(server, api):
 
 
 async def test_nobody_answers(unused_tcp_port):
-    async with Client(Configuration(host=f"http://127.0.0.1:{unused_tcp_port}"), name="tester") as api:
+    async with Client(Account(Endpoint(f"http://127.0.0.1:{unused_tcp_port}")), name="tester") as api:
         with pytest.raises(errors.ApiUnavailableError, match=f"Pod ns/name: no answer .*{unused_tcp_port}"):
             await api.get(POD, "ns", "name")
 

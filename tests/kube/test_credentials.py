@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 from aiohttp import web
-from kubernetes.aio.client import Configuration
 
 from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.kube import credentials
@@ -33,28 +32,27 @@ def replace(path: Path, content: str) -> None:
     fresh.replace(path)
 
 
-def in_pod(server, environ) -> Configuration:
-    """The configuration of a pod whose API server is ``server``, which has no certificate."""
-    configuration = credentials.in_cluster(environ)
-    configuration.host, configuration.ssl_ca_cert = server.host, None
-    return configuration
+def in_pod(server, environ) -> credentials.Account:
+    """The account of a pod whose API server is ``server``, which has no certificate."""
+    account = credentials.in_cluster(environ)
+    account.endpoint = credentials.Endpoint(server.host)
+    return account
 
 
-async def tokens(server, configuration: Configuration, between=lambda: None) -> list[str | None]:
+async def tokens(server, account: credentials.Account, between=lambda: None) -> list[str | None]:
     """What two requests prove themselves with; ``between`` them something happens."""
     server.handler = lambda _: web.json_response({})
-    async with Client(configuration, name="tester") as api:
+    async with Client(account, name="tester") as api:
         await api.get(POD, "ns", "a")
         between()
         await api.get(POD, "ns", "a")
     return [request.headers.get("Authorization") for request in server.asked]
 
 
-def test_the_folder_that_the_node_names(environ, tmp_path):
-    configuration = credentials.in_cluster(environ)
-    assert configuration.host == "https://10.0.0.1:443"
-    assert configuration.ssl_ca_cert == str(tmp_path / "ca.crt")
-    assert configuration.api_key == {"BearerToken": "Bearer first"}
+async def test_the_folder_that_the_node_names(environ, tmp_path):
+    account = credentials.in_cluster(environ)
+    assert account.endpoint == credentials.Endpoint("https://10.0.0.1:443", ca_file=str(tmp_path / "ca.crt"))
+    assert await account.header() == "Bearer first"
     assert credentials.pod_namespace(environ) == "models"
     assert credentials.pod_namespace(environ | {"POD_NAMESPACE": "other"}) == "other"
     assert credentials.account_folder({}) == credentials.WELL_KNOWN_FOLDER
@@ -62,40 +60,40 @@ def test_the_folder_that_the_node_names(environ, tmp_path):
 
 def test_an_ipv6_host_and_a_port(environ):
     more = {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"}
-    assert credentials.in_cluster(environ | more).host == "https://[fd00::1]:6443"
+    assert credentials.in_cluster(environ | more).endpoint.url == "https://[fd00::1]:6443"
 
 
 async def test_the_next_request_takes_a_rotated_token(server, environ, tmp_path, monkeypatch):
     monkeypatch.setattr(credentials, "RELOAD_SECONDS", 0.0)
-    configuration = in_pod(server, environ)
-    found = await tokens(server, configuration, lambda: replace(tmp_path / "token", "second"))
+    account = in_pod(server, environ)
+    found = await tokens(server, account, lambda: replace(tmp_path / "token", "second"))
     assert found == ["Bearer first", "Bearer second"]
 
 
 async def test_a_token_is_not_read_for_every_request(server, environ, tmp_path):
-    configuration = in_pod(server, environ)
-    found = await tokens(server, configuration, lambda: replace(tmp_path / "token", "second"))
+    account = in_pod(server, environ)
+    found = await tokens(server, account, lambda: replace(tmp_path / "token", "second"))
     assert found == ["Bearer first", "Bearer first"]
 
 
 @pytest.mark.parametrize("breaking", [Path.unlink, lambda path: path.write_text("")])
 async def test_a_token_that_cannot_be_read_again_is_used_on(server, environ, tmp_path, monkeypatch, caplog, breaking):
     monkeypatch.setattr(credentials, "RELOAD_SECONDS", 0.0)
-    configuration = in_pod(server, environ)
-    found = await tokens(server, configuration, lambda: breaking(tmp_path / "token"))
+    account = in_pod(server, environ)
+    found = await tokens(server, account, lambda: breaking(tmp_path / "token"))
     assert found == ["Bearer first", "Bearer first"]
     assert "could not be renewed" in caplog.text
 
 
 async def test_a_revoked_token_is_read_again_at_once(server, environ, tmp_path):
     """A request that it was refused for is sent again, once, with another token if there is one."""
-    configuration = in_pod(server, environ)
+    account = in_pod(server, environ)
     replace(tmp_path / "token", "second")
     valid = {"Bearer second"}
     server.handler = lambda request: web.json_response(
         {}, status=200 if request.headers["Authorization"] in valid else 401
     )
-    async with Client(configuration, name="tester") as api:
+    async with Client(account, name="tester") as api:
         await api.get(POD, "ns", "a")
         valid.clear()
         with pytest.raises(ApiForbiddenError):  # and no third one
@@ -140,9 +138,9 @@ def kubeconfig(path: Path, user: dict, **cluster: str) -> Path:
 
 async def test_a_context_of_a_kubeconfig(tmp_path):
     path = kubeconfig(tmp_path / "config", {"token": "fixed"}, **{"proxy-url": "http://proxy.test:3128"})
-    assert (await credentials.from_kubeconfig(path)).host == "http://one.test:1"
+    assert (await credentials.from_kubeconfig(path)).endpoint.url == "http://one.test:1"
     chosen = await credentials.load(path, "two")
-    assert (chosen.host, chosen.proxy) == ("http://two.test:1", "http://proxy.test:3128")
+    assert (chosen.endpoint.url, chosen.endpoint.proxy) == ("http://two.test:1", "http://proxy.test:3128")
 
 
 async def test_kubeconfigs_that_cannot_be_used(tmp_path):
@@ -161,8 +159,8 @@ async def test_a_token_file_of_a_kubeconfig_rotates(server, tmp_path, monkeypatc
     token = tmp_path / "token"
     token.write_text("first")
     path = kubeconfig(tmp_path / "config", {"tokenFile": str(token)}, server=server.host)
-    configuration = await credentials.from_kubeconfig(path)
-    found = await tokens(server, configuration, lambda: replace(token, "second"))
+    account = await credentials.from_kubeconfig(path)
+    found = await tokens(server, account, lambda: replace(token, "second"))
     assert found == ["Bearer first", "Bearer second"]
 
 
@@ -177,8 +175,8 @@ async def test_a_plugin_is_called_when_its_credential_expires(server, tmp_path, 
     plugin.write_text(f"#!/bin/sh\ncd {tmp_path}\necho called >> calls\ncat <<END\n{credential}\nEND\n")
     plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
     user = {"exec": {"apiVersion": version, "command": str(plugin), "interactiveMode": "Never"}}
-    configuration = await credentials.from_kubeconfig(kubeconfig(tmp_path / "config", user, server=server.host))
-    found = await tokens(server, configuration)
+    account = await credentials.from_kubeconfig(kubeconfig(tmp_path / "config", user, server=server.host))
+    found = await tokens(server, account)
     assert found == [f"Bearer {min(number, called)}" for number in (2, 3)]
     assert len(calls.read_text().splitlines()) == called
 
@@ -191,11 +189,11 @@ async def test_a_plugin_is_called_when_its_credential_was_revoked(server, tmp_pa
     plugin.write_text(f"#!/bin/sh\ncd {tmp_path}\necho called >> calls\ncat <<END\n{credential}\nEND\n")
     plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
     user = {"exec": {"apiVersion": version, "command": str(plugin), "interactiveMode": "Never"}}
-    configuration = await credentials.from_kubeconfig(kubeconfig(tmp_path / "config", user, server=server.host))
+    account = await credentials.from_kubeconfig(kubeconfig(tmp_path / "config", user, server=server.host))
     server.handler = lambda request: web.json_response(
         {}, status=401 if request.headers["Authorization"] == "Bearer 1" else 200
     )
-    async with Client(configuration, name="tester") as api:
+    async with Client(account, name="tester") as api:
         await api.get(POD, "ns", "a")
     assert [request.headers.get("Authorization") for request in server.asked] == ["Bearer 1", "Bearer 2"]
     assert len(calls.read_text().splitlines()) == 2

@@ -5,9 +5,9 @@ import copy
 from collections import Counter
 
 import pytest
-from kubernetes.aio.client import Configuration
 
 from gravswell.errors import UnavailableError
+from gravswell.kube.credentials import Account, Endpoint
 from gravswell.kube.errors import ApiForbiddenError, ApiNotFoundError, ApiUnavailableError
 from gravswell_operator import health, runtime
 from gravswell_operator.cluster import lease, resources
@@ -65,7 +65,7 @@ async def api(monkeypatch):
 async def running(api):
     """The task of an operator, and what makes it stop; it never comes to its watches."""
     stop = asyncio.Event()
-    operator = Operator(Config(lease_namespace="ns"), Configuration(host="http://test"), api, lambda: None)
+    operator = Operator(Config(lease_namespace="ns"), Account(Endpoint("http://test")), api, lambda: None)
     task = asyncio.create_task(operator.run(stop))
     yield task, stop
     task.cancel()
@@ -121,7 +121,7 @@ async def looking(api, monkeypatch):
     monkeypatch.setattr(runtime, "LISTED_SECONDS", 0.01)
     monkeypatch.setattr(runtime, "RESYNC_SECONDS", 3600)
     api.listed.set()
-    operator = Operator(Config(), Configuration(host="http://test"), api, lambda: None)
+    operator = Operator(Config(), Account(Endpoint("http://test")), api, lambda: None)
     node = {"kind": "Node", "metadata": {"name": "n", "uid": "u", "resourceVersion": "7"}}
     operator._observe(resources.NODE, node, "ADDED")
     task = asyncio.create_task(operator._resync())

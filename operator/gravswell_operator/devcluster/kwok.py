@@ -67,8 +67,8 @@ class KwokNodes(Servers):
                 except ApiConflictError:
                     return  # from an earlier start
 
-        configuration = await credentials.from_kubeconfig(self._control_plane.kubeconfig)
-        async with Client(configuration, name="gravswell-kwok") as client, asyncio.TaskGroup() as group:
+        account = await credentials.from_kubeconfig(self._control_plane.kubeconfig)
+        async with Client(account, name="gravswell-kwok") as client, asyncio.TaskGroup() as group:
             for index in range(self._count):
                 group.create_task(create(index))
 

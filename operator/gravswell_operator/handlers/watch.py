@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import kopf
-from kubernetes.aio.client import Configuration
 
 from gravswell.errors import GravswellError
 from gravswell.kube import credentials
@@ -51,18 +50,18 @@ def settings() -> kopf.OperatorSettings:
     return made
 
 
-def registry(configuration: Configuration, observe: Observer) -> kopf.OperatorRegistry:
+def registry(account: credentials.Account, observe: Observer) -> kopf.OperatorRegistry:
     """The handlers: one login, and one for the events of each kind."""
     made = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=made, id="login", errors=kopf.ErrorsMode.TEMPORARY)
     async def login(**_: Any) -> kopf.AiohttpSession:
         try:
-            session = await credentials.open_session(configuration, program=names.FIELD_MANAGER)
+            session = await credentials.open_session(account, program=names.FIELD_MANAGER)
         except GravswellError as error:
             log.warning("the watches have no credentials: %s", error)
             raise
-        return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
+        return kopf.AiohttpSession(server=account.endpoint.url, aiohttp_session=session)
 
     for resource in WATCHED:
         _watch(made, resource, observe)
@@ -79,10 +78,10 @@ def _watch(registry: kopf.OperatorRegistry, resource: ResourceType, observe: Obs
             log.exception("a fault of the operator: a watch event of %s was not taken in", resource.plural)
 
 
-async def run(configuration: Configuration, observe: Observer, started: asyncio.Event, stop: asyncio.Event) -> None:
+async def run(account: credentials.Account, observe: Observer, started: asyncio.Event, stop: asyncio.Event) -> None:
     """Watch until ``stop`` is set; set ``started`` when that has begun. Raises what kopf cannot recover from."""
     await kopf.operator(
-        registry=registry(configuration, observe),
+        registry=registry(account, observe),
         settings=settings(),
         clusterwide=True,
         standalone=True,

@@ -1,6 +1,6 @@
 """The verbs of the API server, on plain documents, with typed errors.
 
-aiohttp on the Kubernetes client's configuration: its generated models would be parsed only to be turned back into the
+aiohttp, not the Kubernetes client: its generated models would be parsed only to be turned back into the
 dictionaries that server-side apply takes, and they hide fields that they do not know.
 """
 
@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NamedTuple, Self
 
 import aiohttp
-from kubernetes.aio.client import Configuration
 
 from gravswell.kube import credentials
 from gravswell.kube.backoff import Backoff
@@ -58,8 +57,8 @@ class Client:
     :mod:`gravswell.kube.errors` that names the object.
     """
 
-    def __init__(self, configuration: Configuration, *, name: str) -> None:
-        self._configuration = configuration
+    def __init__(self, account: credentials.Account, *, name: str) -> None:
+        self._account = account
         self._name = name
         self._session: aiohttp.ClientSession | None = None
         self._free = asyncio.Semaphore(REQUESTS)
@@ -69,7 +68,7 @@ class Client:
         """Of these, by kind, the ones that may change something."""
 
     async def __aenter__(self) -> Self:
-        self._session = await credentials.open_session(self._configuration, program=self._name)
+        self._session = await credentials.open_session(self._account, program=self._name)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -196,7 +195,7 @@ class Client:
             "timeoutSeconds": str(seconds),
         }
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=seconds + SILENCE_SECONDS)
-        url = self._configuration.host + selection.resource.path(selection.namespace)
+        url = self._account.endpoint.url + selection.resource.path(selection.namespace)
         what = str(selection)
         self.requests += 1
         try:
@@ -264,7 +263,7 @@ class Client:
                 self._free,  # before the request, so that its time begins when it is sent
                 self._opened().request(
                     method,
-                    self._configuration.host + target.path,
+                    self._account.endpoint.url + target.path,
                     params=query,
                     data=json.dumps(body).encode() if body is not None else None,
                     headers={"Content-Type": content_type} if body is not None else {},
@@ -276,7 +275,7 @@ class Client:
                 status, retry_after = response.status, response.headers.get("Retry-After")
         except _FAULTS as error:
             raise ApiUnavailableError(
-                f"{what}: no answer from the API server {self._configuration.host}: {_words(error)}"
+                f"{what}: no answer from the API server {self._account.endpoint.url}: {_words(error)}"
             ) from error
         if status >= 300:
             raise refusal(what, status, answer, retry_after)
@@ -284,7 +283,9 @@ class Client:
             document: Body = json.loads(answer)
         except ValueError:
             said = answer[:200].decode(errors="replace")
-            raise ApiUnavailableError(f"{what}: {self._configuration.host} answers as no API server: {said}") from None
+            raise ApiUnavailableError(
+                f"{what}: {self._account.endpoint.url} answers as no API server: {said}"
+            ) from None
         return document
 
 

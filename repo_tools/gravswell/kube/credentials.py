@@ -11,14 +11,12 @@ import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from kubernetes.aio.client import Configuration
-from kubernetes.aio.config import ConfigException, load_kube_config
-from yaml import YAMLError
 
 from gravswell import __version__
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError
@@ -38,6 +36,67 @@ EARLY_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
+_Renew = Callable[[bool], Awaitable[str | None]]
+"""Reads the ``Authorization`` header anew; the flag says whether the last one was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an API server is, and how to tell that it is the one. Paths are of PEM files."""
+
+    url: str
+    ca_file: str | None = None
+    ca_data: str | bytes | None = None
+    """The authority's certificate itself, in place of its file."""
+    server_name: str | None = None
+    """The name to look for in its certificate, where that is not the address."""
+    verified: bool = True
+    """False: any certificate will do."""
+    proxy: str | None = None
+
+
+class Account:
+    """Who we are to one API server: a client certificate, or a header that is read anew in time."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        header: str | None = None,
+        *,
+        renew: _Renew | None = None,
+        seconds: float = math.inf,
+        certificate: tuple[str, str | None] | None = None,
+    ) -> None:
+        """``certificate``: a certificate's file, and its key's. ``renew``: every ``seconds``, and after a 401."""
+        self.endpoint = endpoint
+        self.certificate = certificate
+        self._header = header
+        self._renew = renew
+        self._seconds = seconds
+        self._renewed = time.monotonic()
+        self._early = -math.inf
+
+    async def header(self) -> str | None:
+        """The ``Authorization`` of the next request; None where a certificate, or nothing, says who we are."""
+        if self._renew is not None and time.monotonic() - self._renewed >= self._seconds:
+            await self._now(self._renew, refused=False)
+        return self._header
+
+    async def after_refusal(self, header: str | None) -> str | None:
+        """Another one than ``header``, which a request was refused for, where there is one. Not twice at once."""
+        now = time.monotonic()
+        if self._renew is not None and self._header == header and now - self._early >= EARLY_SECONDS:
+            self._early = now
+            await self._now(self._renew, refused=True)
+        return self._header if self._header != header else None
+
+    async def _now(self, renew: _Renew, *, refused: bool) -> None:
+        self._renewed = time.monotonic()  # before the wait: requests meanwhile go on with what there is
+        try:
+            self._header = await renew(refused)
+        except (GravswellError, aiohttp.ClientError, OSError, ValueError) as error:
+            log.warning("the credentials for %s could not be renewed: %s", self.endpoint.url, error)
+
 
 def account_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """The folder with the pod's ``token``, ``ca.crt`` and ``namespace``."""
@@ -52,8 +111,8 @@ def pod_namespace(environ: Mapping[str, str] = os.environ) -> str:
     return environ.get("POD_NAMESPACE") or _read(account_folder(environ) / "namespace")
 
 
-def in_cluster(environ: Mapping[str, str] = os.environ) -> Configuration:
-    """The API server of the cluster that this process runs in, by the pod's own ServiceAccount.
+def in_cluster(environ: Mapping[str, str] = os.environ) -> Account:
+    """The pod's own ServiceAccount, at the API server of the cluster that this process runs in.
 
     Raises :class:`NotFoundError` outside a pod (no token, or no ``KUBERNETES_SERVICE_HOST``).
     """
@@ -65,24 +124,29 @@ def in_cluster(environ: Mapping[str, str] = os.environ) -> Configuration:
         )
     folder = account_folder(environ)
     _read(folder / "ca.crt")
-    configuration = Configuration(host=f"https://{f'[{host}]' if ':' in host else host}:{port}")
-    configuration.ssl_ca_cert = str(folder / "ca.crt")
 
-    async def renew(current: Configuration, refused: bool) -> None:
+    async def renew(refused: bool) -> str:
         del refused  # the file says what there is
-        current.api_key["BearerToken"] = f"Bearer {_read(folder / 'token')}"
+        return bearer()
 
-    configuration.api_key["BearerToken"] = f"Bearer {_read(folder / 'token')}"
-    _keep_fresh(configuration, renew, RELOAD_SECONDS)
-    return configuration
+    def bearer() -> str:
+        return f"Bearer {_read(folder / 'token')}"
+
+    endpoint = Endpoint(f"https://{f'[{host}]' if ':' in host else host}:{port}", ca_file=str(folder / "ca.crt"))
+    return Account(endpoint, bearer(), renew=renew, seconds=RELOAD_SECONDS)
 
 
-async def from_kubeconfig(path: Path | None = None, context: str | None = None) -> Configuration:
+async def from_kubeconfig(path: Path | None = None, context: str | None = None) -> Account:
     """The API server and user of a kubeconfig: of ``path``, else of ``KUBECONFIG``, else of ``~/.kube/config``.
 
     ``context`` is one of its contexts; None: the current one. Raises :class:`InvalidInputError` for a kubeconfig or
     context that cannot be used, and :class:`NotFoundError` where there is no file ``path``.
     """
+    # Half a second and 20 MB that no pod needs: an agent's start is on the way to a served model.
+    from kubernetes.aio.client import Configuration  # noqa: PLC0415
+    from kubernetes.aio.config import ConfigException, load_kube_config  # noqa: PLC0415
+    from yaml import YAMLError  # noqa: PLC0415
+
     if path is not None and not await asyncio.to_thread(path.exists):
         raise NotFoundError(f"there is no kubeconfig {path}; gravswell cluster up makes one")
     configuration = Configuration()
@@ -95,16 +159,31 @@ async def from_kubeconfig(path: Path | None = None, context: str | None = None) 
             f"no usable kubeconfig: {error}; name one with --kubeconfig, or make a cluster with gravswell cluster up"
         ) from None
 
-    async def renew(current: Configuration, refused: bool) -> None:
+    async def renew(refused: bool) -> str | None:
         if refused:  # else the loader takes a plugin's credential for good until it expires
             vars(loader).pop("exec_plugin_expiry", None)
-        await loader.load_and_set(current)
+        try:
+            await loader.load_and_set(configuration)
+        except ConfigException as error:
+            raise InvalidInputError(str(error)) from None
+        return header()
 
-    _keep_fresh(configuration, renew, RENEW_SECONDS)
-    return configuration
+    def header() -> str | None:
+        return configuration.api_key.get("BearerToken") or None
+
+    endpoint = Endpoint(
+        configuration.host,
+        ca_file=configuration.ssl_ca_cert,
+        ca_data=configuration.ca_cert_data,
+        server_name=configuration.tls_server_name,
+        verified=configuration.verify_ssl,
+        proxy=configuration.proxy,
+    )
+    certificate = (configuration.cert_file, configuration.key_file) if configuration.cert_file else None
+    return Account(endpoint, header(), renew=renew, seconds=RENEW_SECONDS, certificate=certificate)
 
 
-async def load(kubeconfig: Path | None = None, context: str | None = None) -> Configuration:
+async def load(kubeconfig: Path | None = None, context: str | None = None) -> Account:
     """With neither argument: the pod's own account inside a cluster, and outside of one the user's kubeconfig.
 
     Raises as :func:`from_kubeconfig`.
@@ -117,83 +196,44 @@ async def load(kubeconfig: Path | None = None, context: str | None = None) -> Co
     return await from_kubeconfig(kubeconfig, context)
 
 
-async def open_session(configuration: Configuration, *, program: str) -> aiohttp.ClientSession:
+async def open_session(account: Account, *, program: str) -> aiohttp.ClientSession:
     """An HTTP session that proves who we are with every request. ``program`` is what the audit log calls us.
 
     A token may rotate meanwhile; a client certificate is read once.
     """
+    endpoint = account.endpoint
 
     async def authenticate(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        setting = (await configuration.auth_settings()).get("BearerToken")
-        if setting is not None and setting["value"]:
-            request.headers["Authorization"] = setting["value"]
-        if configuration.tls_server_name:
-            request.server_hostname = configuration.tls_server_name
+        header = await account.header()
+        if header is not None:
+            request.headers["Authorization"] = header
+        if endpoint.server_name:
+            request.server_hostname = endpoint.server_name
         response = await send(request)
-        renewal: object = configuration.refresh_api_key_hook
-        if response.status == HTTPStatus.UNAUTHORIZED and isinstance(renewal, _Renewal):
-            fresh = await renewal.refused(configuration, request.headers.get("Authorization"))
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            fresh = await account.after_refusal(header)
             if fresh is not None:  # the last ones were revoked before their time
                 response.release()
                 request.headers["Authorization"] = fresh
                 response = await send(request)
         return response
 
-    context = await asyncio.to_thread(_ssl_context, configuration)
+    context = await asyncio.to_thread(_ssl_context, account)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=context),  # every watch holds one
         headers={"User-Agent": f"{program}/{__version__}", "Accept": "application/json"},
         middlewares=(authenticate,),
-        proxy=configuration.proxy,
+        proxy=endpoint.proxy,
         read_bufsize=2**21,  # a page of a list, or one object of a watch, in few pieces
     )
 
 
-_Renew = Callable[[Configuration, bool], Awaitable[None]]
-"""Reads the credentials anew; the flag says whether the last ones were refused."""
-
-
-def _keep_fresh(configuration: Configuration, renew: _Renew, seconds: float) -> None:
-    """Call ``renew`` before a request when the last time is ``seconds`` ago, and after a 401."""
-    configuration.refresh_api_key_hook = _Renewal(renew, seconds)  # type: ignore[assignment]  # declared as None
-
-
-class _Renewal:
-    """When credentials are read anew: after a while, and when they are refused."""
-
-    def __init__(self, renew: _Renew, seconds: float) -> None:
-        self._renew = renew
-        self._seconds = seconds
-        self._renewed = time.monotonic()
-        self._early = -math.inf
-
-    async def __call__(self, current: Configuration) -> None:
-        """Before each request."""
-        if time.monotonic() - self._renewed >= self._seconds:
-            await self._now(current, refused=False)
-
-    async def refused(self, current: Configuration, value: str | None) -> str | None:
-        """After a request that ``value`` was refused for: another one, where there is one. Not twice at once."""
-        now = time.monotonic()
-        if current.api_key.get("BearerToken") == value and now - self._early >= EARLY_SECONDS:
-            self._early = now
-            await self._now(current, refused=True)
-        fresh = current.api_key.get("BearerToken")
-        return fresh if fresh != value else None
-
-    async def _now(self, current: Configuration, *, refused: bool) -> None:
-        self._renewed = time.monotonic()  # before the wait: requests meanwhile go on with what there is
-        try:
-            await self._renew(current, refused)
-        except (GravswellError, ConfigException, aiohttp.ClientError, OSError, ValueError) as error:
-            log.warning("the credentials for %s could not be renewed: %s", current.host, error)
-
-
-def _ssl_context(configuration: Configuration) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert, cadata=configuration.ca_cert_data)
-    if configuration.cert_file:
-        context.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
-    if not configuration.verify_ssl:
+def _ssl_context(account: Account) -> ssl.SSLContext:
+    endpoint = account.endpoint
+    context = ssl.create_default_context(cafile=endpoint.ca_file, cadata=endpoint.ca_data)
+    if account.certificate is not None:
+        context.load_cert_chain(*account.certificate)
+    if not endpoint.verified:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
