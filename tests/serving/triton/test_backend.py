@@ -224,6 +224,24 @@ def test_implicit_state_is_refused(
         triton.load("stateful")
 
 
+def test_a_switch_is_spelled_as_for_the_c_backend(
+    triton: EmbeddedTriton,
+    open_repository: Path,
+    put_entry: Put,
+    onnx_scale: Callable[..., onnx.ModelProto],
+    scale_config: str,
+) -> None:
+    def load(value: str) -> None:
+        config = scale_config + f'parameters {{ key: "enable_mem_arena" value {{ string_value: "{value}" }} }}\n'
+        put_entry(open_repository, f"switched_{value}", onnx_scale(), config)
+        triton.load(f"switched_{value}")
+
+    for value in ("true", "ON", "1", "off"):
+        load(value)
+    with pytest.raises(InvalidInputError, match=r"enable_mem_arena.*'maybe'"):
+        load("maybe")
+
+
 def test_parameters_and_graph_level_are_accepted(
     triton: EmbeddedTriton,
     open_repository: Path,
@@ -236,7 +254,7 @@ def test_parameters_and_graph_level_are_accepted(
         "intra_op_thread_count": "2",
         "inter_op_thread_count": "1",
         "execution_mode": "1",
-        "enable_mem_arena": "0",
+        "enable_mem_arena": "False",
         "enable_mem_pattern": "0",
         "memory.enable_memory_arena_shrinkage": "cpu:0",
         "session.use_device_allocator_for_initializers": "1",

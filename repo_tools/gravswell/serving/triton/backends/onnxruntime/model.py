@@ -8,6 +8,7 @@ intra-op thread, and no spinning.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 DEFAULT_FILE = "model.onnx"
 DEFAULT_MAX_BATCH_SIZE = 4
 """What the C++ backend fills in for a graph that can batch when the config does not say."""
+
+SWITCHES = {"true": True, "on": True, "false": False, "off": False}
+"""What a parameter that is on or off is called; the C++ backend takes 0 and 1 too."""
 
 TRITON_TYPES = {
     "tensor(bool)": "TYPE_BOOL",
@@ -56,14 +60,25 @@ def require_numpy_1() -> None:
 
 
 def integer_parameter(config: dict[str, Any], name: str, default: int) -> int:
-    """Read one of the config's ``parameters``; raises :class:`BackendError` for a text that is no integer."""
-    entry = config.get("parameters", {}).get(name)
-    if entry is None:
+    """Read one of the config's ``parameters``, as C++'s ``std::stoi`` does, which passes over what follows the number.
+
+    Raises :class:`BackendError` for a text that begins with none.
+    """
+    text = config.get("parameters", {}).get(name, {}).get("string_value")
+    if text is None:
         return default
-    try:
-        return int(entry["string_value"])
-    except ValueError:
-        raise BackendError(f"parameter '{name}' must be an integer, and is '{entry['string_value']}'") from None
+    number = re.match(r"\s*[+-]?[0-9]+", text)
+    if number is None:
+        raise BackendError(f"parameter '{name}' must be an integer, and is '{text}'")
+    return int(number[0])
+
+
+def switch_parameter(config: dict[str, Any], name: str, *, default: bool) -> bool:
+    """Read one that is on or off, in any case as the C++ backend does, or a number, which its older releases want."""
+    text = config.get("parameters", {}).get(name, {}).get("string_value")
+    if text is None:
+        return default
+    return SWITCHES[text.lower()] if text.lower() in SWITCHES else integer_parameter(config, name, 0) != 0
 
 
 def session_options(config: dict[str, Any]) -> ort.SessionOptions:
@@ -72,8 +87,8 @@ def session_options(config: dict[str, Any]) -> ort.SessionOptions:
     options.log_severity_level = 3
     options.intra_op_num_threads = integer_parameter(config, "intra_op_thread_count", 1)
     options.inter_op_num_threads = integer_parameter(config, "inter_op_thread_count", 0)
-    options.enable_cpu_mem_arena = integer_parameter(config, "enable_mem_arena", 1) != 0
-    options.enable_mem_pattern = integer_parameter(config, "enable_mem_pattern", 1) != 0
+    options.enable_cpu_mem_arena = switch_parameter(config, "enable_mem_arena", default=True)
+    options.enable_mem_pattern = switch_parameter(config, "enable_mem_pattern", default=True)
     for pool in ("intra_op", "inter_op"):
         options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
     allocator = integer_parameter(config, "session.use_device_allocator_for_initializers", 0)
