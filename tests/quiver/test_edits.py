@@ -120,6 +120,37 @@ def test_what_is_right_only_together_is_one_edit(batched: qv.Entry, root: Path) 
     assert _on_disk(root).max_batch_size == 32
 
 
+def test_an_edit_that_is_refused_inside_takes_none_along(batched: qv.Entry, root: Path) -> None:
+    config = batched.config
+    refused: list[Callable[[], object]] = [
+        lambda: setattr(config, "max_batch_size", "many"),
+        lambda: config.add_instance_group(count=0),
+        lambda: config.set({"metric_tags[a]": "b", "no_such_field": "1"}),
+        lambda: config.replace(""),
+    ]
+    with config.editing():
+        config.max_batch_size = 16
+        for edit in refused:
+            with pytest.raises(InvalidInputError):
+                edit()
+        config.set({"metric_tags[c]": "d"})
+        config.dynamic_batching.preferred_batch_size.append(16)
+    written = _on_disk(root)
+    assert (written.max_batch_size, dict(written.metric_tags)) == (16, {"c": "d"})
+    assert list(written.dynamic_batching.preferred_batch_size) == [16]
+    assert not written.instance_group
+
+
+def test_what_would_be_set_inside_an_edit_is_shown_with_it(batched: qv.Entry, root: Path) -> None:
+    before = _on_disk(root)
+    with batched.config.editing():
+        batched.config.max_batch_size = 16
+        shown = batched.config.set({"metric_tags[a]": "b"}, dry_run=True)
+        assert parse_config(shown).max_batch_size == 16
+        assert _on_disk(root) == before
+    assert not _on_disk(root).metric_tags
+
+
 def test_an_old_mistake_is_no_obstacle_but_no_version_is_published_with_it(
     batched: qv.Entry, affine: Affine, root: Path
 ) -> None:

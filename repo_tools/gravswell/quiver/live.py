@@ -182,15 +182,20 @@ class Config(Edits):
         ``{"dynamic_batching.max_queue_delay_microseconds": "100", "instance_group[0].gpus": "0, 1"}``: values are in
         Triton's text form, and an empty one clears the field; see :func:`~gravswell.quiver.fieldpaths.set_field`.
         """
-        proposed = ConfigText(self._shown, where=self.where)
-        for path, text in settings.items():
-            before = proposed.message.WhichOneof("scheduling_choice")
-            set_field(proposed.message, path, text)
-            self._check_scheduling(before, proposed.message)
+        if self._held and not dry_run:
+            with self._undone_where_refused():
+                self._set_fields(self._text.message, settings)
+            return self._text.render()
+        proposed = ConfigText(self._text.render(), where=self.where)
+        self._set_fields(proposed.message, settings)
         return self.replace(proposed.render(), dry_run=dry_run)
 
     def replace(self, text: str, *, dry_run: bool = False) -> str:
         """Put ``text`` in place of the whole file, checked as any edit is, and return it."""
+        if self._held and not dry_run:
+            raise InvalidInputError(
+                f"{self.where} is being edited: replace the whole text before editing() or after it"
+            )
         proposed = ConfigText(text, where=self.where)
         self._check_name(proposed.message)
         refuse_new(self._text.message, proposed.message, self.where)
@@ -254,7 +259,10 @@ class Config(Edits):
 
     @contextmanager
     def editing(self) -> Iterator["Config"]:
-        """Several edits as one: checked together and written once, at the end; none of them if anything fails."""
+        """Several edits as one: checked together and written once, at the end; none of them if an error leaves it.
+
+        An edit whose error is caught inside is undone alone: those before it stay.
+        """
         if self._held:
             raise InvalidInputError(f"{self.where} is being edited already: put all of it into one editing()")
         self._held = True
@@ -275,15 +283,26 @@ class Config(Edits):
         silently take the place of another: a model has one.
         """
         before = self._text.message.WhichOneof("scheduling_choice")
-        try:
+        with self._undone_where_refused(field):
             yield
             self._check_scheduling(before, self._text.message)
+        self.commit(effective=effective)
+
+    @contextmanager
+    def _undone_where_refused(self, field: str = "") -> Iterator[None]:
+        """An edit that fails inside leaves the message as it was before; what protobuf says is InvalidInputError."""
+        before = self.message
+        try:
+            yield
         except (TypeError, ValueError) as error:
-            self._take(self._read())
+            if self._held:
+                self._text.message.CopyFrom(before)
+                self._generation += 1  # parts of the message are copies now
+            else:
+                self._take(self._read())
             if isinstance(error, InvalidInputError):
                 raise
             raise InvalidInputError(f"{self.where}: {field or 'the value'}: {error}") from error
-        self.commit(effective=effective)
 
     def commit(self, *, effective: bool = False) -> None:
         """Check and write what was edited; on any failure the object is again what the file says."""
@@ -307,6 +326,12 @@ class Config(Edits):
             raise InvalidInputError(
                 f"the name in {self.where} is the folder's, {self._name!r}: add an entry to have another one"
             )
+
+    def _set_fields(self, message: Any, settings: Mapping[str, str]) -> None:
+        for path, text in settings.items():
+            before = message.WhichOneof("scheduling_choice")
+            set_field(message, path, text)
+            self._check_scheduling(before, message)
 
     def _check_scheduling(self, before: str | None, message: Any) -> None:
         now = message.WhichOneof("scheduling_choice")
