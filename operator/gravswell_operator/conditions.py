@@ -94,6 +94,7 @@ class Reason(enum.StrEnum):
     VERSION_NOT_FOUND = "VersionNotFound"
     UNVERIFIED_VERSION = "UnverifiedVersion"
     CONFLICT = "Conflict"
+    NOT_PLACED = "NotPlaced"
     NOT_RESOLVED_YET = "NotResolvedYet"
     NO_REPLICAS = "NoReplicas"
     LOADING = "Loading"

@@ -124,6 +124,17 @@ def test_fields(view, pod, report):
     assert [replica["pod"] for replica in mixed["replicas"]] == ["a", "b"]
 
 
+def test_the_devices_that_a_model_was_given(view):
+    assert fields(view(outcome=Outcome(wanted(2, gpus=(2, 3)))))["placement"] == {"devices": [2, 3]}
+    assert "placement" not in fields(view())
+
+
+def test_a_model_without_a_place_is_not_ready_and_says_who_has_it(view):
+    ready = said(view(outcome=Outcome(wanted(1), Reason.NOT_PLACED, "x asks for 2 devices")))["Ready"]
+    assert (ready.status, ready.reason) == (False, Reason.NOT_PLACED)
+    assert ready.message == "x asks for 2 devices; version 1 stays meanwhile"
+
+
 def test_a_suspended_model_says_so_beside_the_rest(resource, pod, report):
     model = resource("Model", {"spec": {"suspend": True}})
     found = said(ModelView(model, resource("InferenceServer"), TWO, [pod("a")], {"a": report("a", 2)}))

@@ -247,5 +247,17 @@ def test_fields(view, workload, pod, report):
         "address": "server.ns.svc:8001",
         "httpAddress": "server-headless.ns.svc:8000",
         "models": [{"name": "my-model", "version": 1, "replicas": 1}],
+        "devices": [],
         "simulatedGPUs": False,
     }
+
+
+def test_who_was_given_which_device(view):
+    placed = [("a", (0, 1)), ("b", (1,)), ("everywhere", None)]
+    models = tuple(DesiredModel(name=name, version=1, gpus=gpus) for name, gpus in placed)
+    made = fields(view({"spec": {"gpus": 3}}, resolution=Resolution(Desired(repository="r", models=models), {})))
+    assert made["devices"] == [
+        {"device": 0, "models": ["a"]},
+        {"device": 1, "models": ["a", "b"]},
+        {"device": 2, "models": []},
+    ]

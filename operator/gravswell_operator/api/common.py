@@ -17,6 +17,9 @@ GROUP = "gravswell.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
+MAX_GPUS = 16
+"""Of one replica: as many as the largest machines have."""
+
 
 @dataclass(frozen=True)
 class Column:

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from gravswell_operator.api.common import (
+    MAX_GPUS,
     Annotations,
     ApiModel,
     ClusterReference,
@@ -255,7 +256,7 @@ class InferenceServerSpec(ApiModel):
     ) = None
     """A Triton image of your own, of release 24.08 or newer, in place of tag. In a private registry it needs
     podTemplate.imagePullSecrets."""
-    gpus: Annotated[int, Field(ge=0, le=16)] = 0
+    gpus: Annotated[int, Field(ge=0, le=MAX_GPUS)] = 0
     """GPUs of each replica; 0 serves on the CPU."""
     vcpus: Quantity = "1"
     """CPUs of each replica's Triton, such as 4, 1500m or, in quotes, "1.5"."""
@@ -291,6 +292,18 @@ class LoadedModel(ApiModel):
     """Replicas that serve exactly this version."""
 
 
+class DeviceStatus(ApiModel):
+    """One GPU of each replica."""
+
+    device: Annotated[int, Field(ge=0)]
+    """Its number, from 0."""
+    models: Annotated[
+        tuple[Annotated[str, Field(max_length=255)], ...],
+        Field(max_length=100, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ] = ()
+    """The first 100 models that were given it; several share it."""
+
+
 class InferenceServerStatus(Status):
     """What is served."""
 
@@ -313,6 +326,15 @@ class InferenceServerStatus(Status):
         ),
     ] = ()
     """The first 100 models by name, and how many replicas serve them."""
+    devices: Annotated[
+        tuple[DeviceStatus, ...],
+        Field(
+            max_length=MAX_GPUS,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["device"]},
+        ),
+    ] = ()
+    """Who was given which GPU of a replica, where some Model asks for devices. Models that do not ask run on every
+    one, beside these."""
     simulated_gpus: bool = Field(default=False, alias="simulatedGPUs")
     """True where replicas run on a development node whose GPUs are simulated."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from gravswell.serving.contracts import ModelState, Verification
-from gravswell_operator.api.common import ApiModel, Column, LocalReference, Names, Resource, Status
+from gravswell_operator.api.common import MAX_GPUS, ApiModel, Column, LocalReference, Names, Resource, Status
 from gravswell_operator.api.rules import Rule, matching
 
 ALIAS_PATTERN = "[a-z][a-z0-9-]{0,62}"
@@ -16,8 +16,47 @@ ALIAS_PATTERN = "[a-z][a-z0-9-]{0,62}"
 class Placement(ApiModel):
     """How the model is laid out on each replica."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.start) || has(self.devices)",
+            "start is where the devices begin: say how many, in devices",
+            lambda placement: placement.start is None or placement.devices is not None,
+            ".start",
+        ),
+        Rule(
+            "!self.shared || has(self.devices)",
+            "shared is about the model's devices: say how many, in devices; without, it runs on every device anyway",
+            lambda placement: not placement.shared or placement.devices is not None,
+            ".shared",
+        ),
+        Rule(
+            f"!has(self.start) || !has(self.devices) || self.start + self.devices <= {MAX_GPUS}",
+            f"start + devices must not be above {MAX_GPUS}, which is the most that a replica has",
+            lambda placement: (placement.start or 0) + (placement.devices or 0) <= MAX_GPUS,
+            ".devices",
+        ),
+    )
+
+    devices: Annotated[int, Field(ge=1, le=MAX_GPUS)] | None = None
+    """GPUs of each replica that the model runs on, in a row, and that no other Model with devices gets. Models get
+    theirs in the order of their age, and keep them. Absent: every GPU of the replica, beside whatever else is there."""
     instances: Annotated[int, Field(ge=1, le=64)] | None = None
     """Instances on each device, in place of what the version's own config says."""
+    start: Annotated[int, Field(ge=0, le=MAX_GPUS - 1)] | None = None
+    """The first of the devices, counted from 0. Absent: the first that are free."""
+    shared: bool = False
+    """True: the devices may be those of other Models with shared: true, too. They take turns, and must fit into the
+    devices' memory together."""
+
+
+class PlacedStatus(ApiModel):
+    """The devices that the model was given."""
+
+    devices: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        Field(max_length=MAX_GPUS, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = ()
+    """Numbers of the GPUs of each replica, from 0."""
 
 
 def _is_version(version: int | str) -> bool:
@@ -98,6 +137,8 @@ class ModelStatus(Status):
     """The version that every replica serves; absent while they differ."""
     loaded_digest: Annotated[str, Field(max_length=64)] | None = None
     """Digest of the version that every replica serves."""
+    placement: PlacedStatus | None = None
+    """The devices that the model was given; absent where it runs on all of them."""
     replicas: Annotated[
         tuple[ReplicaStatus, ...],
         Field(
@@ -125,6 +166,7 @@ class Model(Resource):
             Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
             Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
             Column("Age", ".metadata.creationTimestamp", "date"),
+            Column("Devices", ".status.placement.devices", wide=True),
             Column("Message", ".status.conditions[?(@.type=='Ready')].message", wide=True),
         ),
         selectable=(".spec.serverRef.name", ".spec.entry"),

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from gravswell.placement import arrange
 from gravswell.serving.contracts import Desired, DesiredModel, ListedEntry, ListedVersion, Listing, Verification
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.conditions import Reason
+from gravswell_operator.desired import devices
 from gravswell_operator.state import Unreadable
 
 LATEST = "latest"
@@ -46,6 +48,10 @@ class Resolution:
     """Entries of which ``moved_to`` lacks the version that stays."""
     lost: tuple[str, ...] = ()
     """Entries that are served and of which nothing says any more in which version. ``desired`` would unload them."""
+
+    def outcome(self, entry: str) -> Outcome:
+        """What became of the wish for one entry."""
+        return self.unresolved.get(entry) or Outcome(told(self.desired).get(entry))
 
 
 AnyModel = TypeVar("AnyModel", bound=Model | Unreadable)
@@ -142,6 +148,8 @@ def resolve_model(  # noqa: PLR0911  an ordered list of facts, one return each
             digest=found.digest,
             verification=model.spec.verification,
             instances=model.spec.placement.instances,
+            # Where it is, until all of the server's Models are looked at together.
+            gpus=kept.gpus if kept is not None and model.spec.placement.devices is not None else None,
         )
     )
 
@@ -162,6 +170,7 @@ def remembered(model: Model) -> DesiredModel | None:
         digest=status.desired_digest,
         verification=model.spec.verification,
         instances=model.spec.placement.instances,
+        gpus=status.placement.devices or None if status.placement is not None else None,
     )
 
 
@@ -203,13 +212,15 @@ def resolve_server(
     repository = server.spec.repository_ref.name
     kept = told(previous)
     outcomes: dict[str, Outcome] = {}
+    winners: dict[str, Model | Unreadable] = {}
     for entry, rivals in contenders(models, kept).items():
-        first = winner(rivals)
+        winners[entry] = first = winner(rivals)
         if isinstance(first, Unreadable):
             problem = first.problem()
             outcomes[entry] = Outcome(kept.get(entry), problem.reason, problem.message)
         else:
             outcomes[entry] = resolve_model(first, rivals, listing, kept.get(entry), repository)
+    outcomes |= _placed(server, winners, outcomes, kept)
     if server.spec.models == "All":
         if listing is None:
             undeclared = {name: Outcome(model) for name, model in kept.items()}
@@ -231,6 +242,45 @@ def resolve_server(
         missing=tuple(sorted(absent)),
         lost=_lost(server, outcomes, listing) if previous is None else (),
     )
+
+
+def _placed(
+    server: InferenceServer,
+    winners: Mapping[str, Model | Unreadable],
+    outcomes: Mapping[str, Outcome],
+    kept: Mapping[str, DesiredModel],
+) -> dict[str, Outcome]:
+    """What becomes of the Models that ask for devices, the oldest first: each with its own, or why it gets none.
+
+    What stays as it is for another reason stays on its devices.
+    """
+    wishes, held = [], []
+    for entry, model in sorted(winners.items(), key=lambda found: _age(found[1])):
+        outcome = outcomes[entry]
+        if outcome.desired is None:
+            continue
+        if outcome.resolved and isinstance(model, Model) and not model.spec.suspend:
+            wishes += devices.wishes(model, outcome.desired)
+        else:
+            held += devices.held(server, model, outcome.desired)
+    layout = arrange(wishes, server.spec.gpus, held=held)
+    found = {}
+    for entry in layout.placed:
+        desired = outcomes[entry].desired
+        assert desired is not None  # who is None asks for nothing
+        found[entry] = Outcome(desired.model_copy(update={"gpus": layout.gpus(entry)}))
+    for entry in layout.refused:
+        model = winners[entry]
+        assert isinstance(model, Model)
+        before = kept.get(entry) or remembered(model)
+        stays = before if before is not None and max(before.gpus or (0,)) < max(server.spec.gpus, 1) else None
+        found[entry] = Outcome(stays, Reason.NOT_PLACED, devices.refusal(server, layout, entry))
+    return found
+
+
+def asks_for_devices(models: Iterable[Model | Unreadable]) -> bool:
+    """Whether what becomes of one of these Models of one server depends on the others' devices."""
+    return any(isinstance(model, Model) and model.spec.placement.devices is not None for model in models)
 
 
 def is_moved(previous: Desired | None, url: str) -> bool:

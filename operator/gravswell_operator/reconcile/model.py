@@ -9,6 +9,7 @@ from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Record
 from gravswell_operator.desired.models import (
     Outcome,
+    asks_for_devices,
     contenders,
     is_moved,
     resolve_model,
@@ -55,8 +56,12 @@ def _resolve(context: Context, model: Model, server: InferenceServer) -> Outcome
     models = context.models(server_key(model))
     rivals = contenders(models, kept).get(entry, [])
     outcome = resolve_model(model, rivals, listing, kept.get(entry), repository)
-    if outcome.resolved and isinstance(found, ModelRepository) and is_moved(previous, found.spec.url):
-        resolution = resolve_server(server, models, listing, previous, url=found.spec.url)
-        if resolution.missing:
-            return stays_behind(server, resolution, kept.get(entry))
-    return outcome
+    if not outcome.resolved or not isinstance(found, ModelRepository):
+        return outcome
+    moved = is_moved(previous, found.spec.url)
+    if not moved and not asks_for_devices(models):
+        return outcome  # it depends on no other Model
+    resolution = resolve_server(server, models, listing, previous, url=found.spec.url)
+    if moved and resolution.missing:
+        return stays_behind(server, resolution, kept.get(entry))
+    return resolution.outcome(entry)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, Report, Verification
 from gravswell_operator import conditions
 from gravswell_operator.api import InferenceServer, Model
-from gravswell_operator.api.model import ReplicaStatus
+from gravswell_operator.api.model import PlacedStatus, ReplicaStatus
 from gravswell_operator.conditions import Finding, Reason, count
 from gravswell_operator.desired.models import Outcome, remembered
 from gravswell_operator.state import PodState, Unreadable
@@ -221,6 +221,8 @@ def fields(view: ModelView) -> dict[str, object]:
         made["desiredVersion"] = desired.version
         if desired.digest is not None:
             made["desiredDigest"] = desired.digest
+        if desired.gpus is not None:
+            made["placement"] = PlacedStatus(devices=desired.gpus).to_dict()
     loaded = {(r.report.loaded_version, r.report.loaded_digest) if r.report is not None else None for r in replicas}
     if len(loaded) == 1 and (same := loaded.pop()) is not None and same[0] is not None:
         made["loadedVersion"] = same[0]

@@ -318,6 +318,7 @@ def fields(view: ServerView) -> dict[str, object]:
         "address": names.address(name, namespace),
         "httpAddress": names.http_address(name, namespace),
         "models": _served(view, active),
+        "devices": _devices(view),
         "simulatedGPUs": any(view.reports[pod].simulated_gpus for pod in active if pod in view.reports),
     }
 
@@ -334,4 +335,16 @@ def _served(view: ServerView, active: Sequence[str]) -> list[dict[str, object]]:
             "replicas": sum(serves(model, view.reports.get(pod)) for pod in active),
         }
         for model in resolution.desired.models[:SHOWN_MODELS]
+    ]
+
+
+def _devices(view: ServerView) -> list[dict[str, object]]:
+    """Who was given which device; nothing where nobody asks for any."""
+    resolution = view.resolution
+    if resolution is None or resolution.lost:
+        return [device.to_dict() for device in view.server.status.devices]
+    placed = [model for model in resolution.desired.models if model.gpus is not None]
+    return [
+        {"device": device, "models": [m.name for m in placed if device in (m.gpus or ())][:SHOWN_MODELS]}
+        for device in (range(view.server.spec.gpus) if placed else ())
     ]

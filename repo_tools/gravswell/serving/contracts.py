@@ -84,6 +84,9 @@ class DesiredModel(Document):
     verification: Verification = Verification.GOLDEN
     instances: int | None = Field(default=None, ge=1)
     """Instances per device, in place of what the version's own config says. None: as the config says."""
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
+    """The replica's devices that the model runs on, in place of those in the version's own config, ascending. None: as
+    the config says, which by default is every device."""
 
 
 class Desired(Document):

@@ -5,13 +5,14 @@ which overlay. An agent that restarts reads them back and knows what is served.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tritonclient.grpc import model_config_pb2
 
 from gravswell.quiver.checks.backends import is_ensemble
 from gravswell.quiver.config import ModelConfig, config_to_json
+from gravswell.quiver.devices import on_devices
 from gravswell.serving.contracts import DesiredModel
 from gravswell.serving.triton.overlay import run_on_cpu
 
@@ -35,7 +36,9 @@ class Loaded(NamedTuple):
 
 def load_key(model: DesiredModel, *, cpu_only: bool) -> str:
     """Short hash of all that decides how a version is loaded; equal keys need no reload."""
-    facts = (model.name, str(model.version), model.digest or UNVERIFIED, str(model.instances), str(cpu_only))
+    facts = [model.name, str(model.version), model.digest or UNVERIFIED, str(model.instances), str(cpu_only)]
+    if model.gpus is not None:  # one more fact only where there is one: an upgrade of the agent reloads nothing
+        facts.append(str(model.gpus))
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
@@ -54,6 +57,8 @@ def for_traffic(published: Any, model: DesiredModel, *, cpu_only: bool, again: s
             config.instance_group.add(kind=ModelInstanceGroup.KIND_AUTO)
         for group in config.instance_group:
             group.count = model.instances
+    if model.gpus is not None:
+        on_devices(config, model.gpus)
     if cpu_only:
         run_on_cpu(config)
     config.parameters[DIGEST_PARAMETER].string_value = model.digest or UNVERIFIED
@@ -63,10 +68,13 @@ def for_traffic(published: Any, model: DesiredModel, *, cpu_only: bool, again: s
     return config_to_json(config)
 
 
-def for_proof(published: Any, private_name: str, version: int, *, cpu_only: bool) -> str:
+def for_proof(
+    published: Any, private_name: str, version: int, *, cpu_only: bool, gpus: Sequence[int] | None = None
+) -> str:
     """JSON of the config for the golden proof: the same graph under a private name, one instance, no queueing.
 
-    Batching delay, cache, warm-up and rate limits are left out: they change when an answer comes, not what it is.
+    It runs on the first of ``gpus``, the model's own devices: others are not its to use. Batching delay, cache, warm-up
+    and rate limits are left out: they change when an answer comes, not what it is.
     """
     config = ModelConfig()
     config.CopyFrom(published)
@@ -75,6 +83,8 @@ def for_proof(published: Any, private_name: str, version: int, *, cpu_only: bool
     config.version_policy.specific.versions.append(version)
     for field in ("dynamic_batching", "response_cache", "model_warmup"):
         config.ClearField(field)
+    if gpus is not None:
+        on_devices(config, gpus)
     if not is_ensemble(config):
         first = config.instance_group[0] if config.instance_group else None
         group = ModelInstanceGroup(kind=first.kind if first else ModelInstanceGroup.KIND_AUTO, count=1)

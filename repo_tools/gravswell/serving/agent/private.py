@@ -108,7 +108,8 @@ class PrivateProofs:
         with full_disk_told(model):
             await asyncio.to_thread(self._folder.expose, source, private, model.version)
         try:
-            await self._triton.load(private, for_proof(config, private, model.version, cpu_only=self._cpu_only))
+            text = for_proof(config, private, model.version, cpu_only=self._cpu_only, gpus=model.gpus)
+            await self._triton.load(private, text)
         except TritonRefusedError as error:
             raise load_failure(error, model) from None
         except (TritonBusyError, TritonSilentError) as error:
