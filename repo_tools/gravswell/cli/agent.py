@@ -117,7 +117,7 @@ def list_(
     interval: Annotated[str, typer.Option("--interval", help="Between two looks: 30s, 5m, 1h.")] = "30s",
     listen: Annotated[str | None, typer.Option("--listen", help="host:port of /readyz and /livez.")] = None,
     namespace: Namespace = None,
-    output: OutputOption = Output.JSON,
+    output: OutputOption = Output.TEXT,
 ) -> None:
     """List a repository for the operator, again and again, until SIGTERM."""
     from gravswell.serving.agent.lister import list_repository, render  # noqa: PLC0415  late: heavy

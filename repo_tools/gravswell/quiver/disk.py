@@ -40,6 +40,19 @@ def refusals_told(folder: Path) -> Iterator[None]:
         raise UnavailableError(f"{folder}: {told(error)}") from error
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` in one step: whoever reads it sees what was there before, or all of it.
+
+    It grows under a hidden name beside it, which is this process's own. OSError leaves what was there.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def sync_folder(path: Path) -> None:
     """Force the entries of the folder ``path`` to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

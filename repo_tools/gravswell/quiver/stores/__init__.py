@@ -4,11 +4,14 @@ A kind of bucket is added by implementing :class:`~gravswell.quiver.stores.objec
 the URL scheme in :func:`open_store`; the contract suite in ``tests/quiver/stores`` then runs on it.
 """
 
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from gravswell.errors import InvalidInputError, UnsupportedError
+from gravswell.extras import install
 from gravswell.quiver.layout import check_key
+from gravswell.quiver.stores import objects
 from gravswell.quiver.stores.base import (
     Children,
     Content,
@@ -49,19 +52,21 @@ _LIBRARIES = {"gs": ("google-cloud-storage", "gcs"), "s3": ("obstore", "s3"), "a
 """For each scheme of a bucket: its library, and the extra that brings it."""
 
 
-def open_store(url: str | Path, *, create: bool = False) -> Store:
+def open_store(url: str | Path, *, create: bool = False, patience: timedelta | None = None) -> Store:
     """The store at ``url``: a path, ``file:///path``, ``gs://bucket/prefix``, ``s3://bucket/prefix`` or
     ``az://container/prefix``.
 
     With ``create`` a folder is made if it is not there; otherwise that is a :class:`NotFoundError`. A bucket is never
-    made, and a prefix in it needs no making. UnsupportedError, naming the extra, where the store's library is missing.
+    made, and a prefix in it needs no making. ``patience`` is how long a bucket that does not answer is asked again, in
+    place of :data:`~gravswell.quiver.stores.objects.PATIENCE`. UnsupportedError, naming the extra, where the store's
+    library is missing.
     """
     if isinstance(url, str) and url.partition("://")[0] in _LIBRARIES:
-        return _bucket_store(url)
+        return _bucket_store(url, patience or objects.PATIENCE)
     return LocalStore(_local_path(url), create=create)
 
 
-def _bucket_store(url: str) -> Store:
+def _bucket_store(url: str, patience: timedelta) -> Store:
     scheme, _, rest = url.partition("://")
     bucket, _, prefix = rest.partition("/")
     prefix = prefix.strip("/")
@@ -70,26 +75,26 @@ def _bucket_store(url: str) -> Store:
     if prefix:
         check_key(prefix)
     try:
-        return BucketStore(_objects(scheme, bucket), prefix)
+        return BucketStore(_objects(scheme, bucket, patience), prefix)
     except ModuleNotFoundError as error:
         library, extra = _LIBRARIES[scheme]
         if (error.name or "").startswith("gravswell"):
             raise
-        raise UnsupportedError(f"{url} needs {library}: pip install 'gravswell[{extra}]'") from error
+        raise UnsupportedError(f"{url} needs {library}: {install(extra)}") from error
 
 
-def _objects(scheme: str, bucket: str) -> Objects:
+def _objects(scheme: str, bucket: str, patience: timedelta) -> Objects:
     if scheme == "gs":
         from gravswell.quiver.stores.google import GoogleObjects  # noqa: PLC0415 - only where it is used
 
-        return GoogleObjects(bucket)
+        return GoogleObjects(bucket, patience)
     if scheme == "s3":
         from gravswell.quiver.stores.amazon import AmazonObjects  # noqa: PLC0415 - only where it is used
 
-        return AmazonObjects(bucket)
+        return AmazonObjects(bucket, patience)
     from gravswell.quiver.stores.azure import AzureObjects  # noqa: PLC0415 - only where it is used
 
-    return AzureObjects(bucket)
+    return AzureObjects(bucket, patience)
 
 
 def _expanded(path: Path) -> Path:

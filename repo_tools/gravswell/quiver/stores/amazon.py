@@ -21,7 +21,6 @@ from obstore import exceptions as rust
 from obstore.store import S3Store
 
 from gravswell.errors import GravswellError
-from gravswell.quiver.stores import objects
 from gravswell.quiver.stores.amazon_login import amazon_login
 from gravswell.quiver.stores.base import Content, Create, PutMode, Update
 from gravswell.quiver.stores.objects import STAMP, ObjectInfo, Objects, parents
@@ -54,7 +53,7 @@ class AmazonObjects(Objects):
         "list the bucket and read, write and delete its objects"
     )
 
-    def __init__(self, bucket: str) -> None:
+    def __init__(self, bucket: str, patience: timedelta) -> None:
         self.url = f"s3://{bucket}"
         self.way_to_make = f"aws s3 mb {self.url}"
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
@@ -72,7 +71,7 @@ class AmazonObjects(Objects):
                 credential_provider=login.provider,
             )
 
-        self._store = opened(_retries())
+        self._store = opened(_retries(patience))
         self._once = opened({"max_retries": 0})
 
     def pages(self, prefix: str) -> Iterator[Sequence[ObjectInfo]]:
@@ -238,10 +237,10 @@ def _walked(store: S3Store, prefix: str, at: Callable[[str], str]) -> list[Objec
     return found
 
 
-def _retries() -> "RetryConfig":
+def _retries(patience: timedelta) -> "RetryConfig":
     return {
         "max_retries": 8,
-        "retry_timeout": objects.PATIENCE,
+        "retry_timeout": patience,
         "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=8), "base": 2},
     }
 

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from azure.identity import CredentialUnavailableError, DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient, ExponentialRetry
 
 from gravswell.errors import AccessDeniedError, InvalidInputError, NotFoundError
-from gravswell.quiver.stores import objects
 from gravswell.quiver.stores.base import Content, Create, PutMode, Update
 from gravswell.quiver.stores.objects import STAMP, ObjectInfo, Objects, delete_each
 
@@ -40,9 +40,9 @@ class AzureObjects(Objects):
 
     way_to_log_in = _LOG_IN
 
-    def __init__(self, container: str) -> None:
+    def __init__(self, container: str, patience: timedelta) -> None:
         self.url = f"az://{container}"
-        service = _service(self.url)
+        service = _service(self.url, patience)
         self.way_to_make = f"az storage container create --name {container} --account-name {service.account_name}"
         self._container = service.get_container_client(container)
 
@@ -135,9 +135,9 @@ class AzureObjects(Objects):
             raise self._unavailable(key, _said(error)) from error
 
 
-def _service(url: str) -> BlobServiceClient:
+def _service(url: str, patience: timedelta) -> BlobServiceClient:
     options: dict[str, Any] = {
-        "retry_policy": ExponentialRetry(1, 2, _retries(), random_jitter_range=1),
+        "retry_policy": ExponentialRetry(1, 2, _retries(patience), random_jitter_range=1),
         "connection_timeout": 10,
         "max_single_put_size": _PART,
         "max_block_size": _PART,
@@ -169,9 +169,9 @@ def _first(*names: str) -> str:
     return next((value for value in map(os.environ.get, names) if value), "")
 
 
-def _retries() -> int:
-    """As many as fit into :data:`~gravswell.quiver.stores.objects.PATIENCE`: they wait for 1, 3, 5, 9, 17… seconds."""
-    count, left = 0, objects.PATIENCE.total_seconds() - 1
+def _retries(patience: timedelta) -> int:
+    """As many as fit into ``patience``: they wait for 1, 3, 5, 9, 17… seconds."""
+    count, left = 0, patience.total_seconds() - 1
     while left >= 0:
         count += 1
         left -= 1 + 2**count

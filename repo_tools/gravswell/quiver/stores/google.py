@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +20,6 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from gravswell.errors import GravswellError, NotFoundError
-from gravswell.quiver.stores import objects
 from gravswell.quiver.stores.base import Content, Create, PutMode, Update
 from gravswell.quiver.stores.checksum import Crc32c
 from gravswell.quiver.stores.objects import STAMP, ObjectInfo, Objects, delete_each
@@ -39,7 +39,7 @@ _FIELDS = "items(name,size,updated,generation),nextPageToken"
 class GoogleObjects(Objects):
     """The objects of ``gs://bucket``."""
 
-    def __init__(self, bucket: str) -> None:
+    def __init__(self, bucket: str, patience: timedelta) -> None:
         self.url = f"gs://{bucket}"
         self.way_to_make = f"gcloud storage buckets create {self.url} --location=REGION"
         self.way_to_log_in = (
@@ -49,7 +49,7 @@ class GoogleObjects(Objects):
         with self._translated(""):
             # Objects need no project, and without None the library looks for one, and fails if there is none.
             self._bucket = storage.Client(project=None).bucket(bucket)
-        self._retry = DEFAULT_RETRY.with_timeout(objects.PATIENCE.total_seconds())
+        self._retry = DEFAULT_RETRY.with_timeout(patience.total_seconds())
 
     def pages(self, prefix: str) -> Iterator[Sequence[ObjectInfo]]:
         """See :meth:`Objects.pages`."""

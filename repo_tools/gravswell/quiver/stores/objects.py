@@ -1,7 +1,7 @@
 """What a library for object stores must do for us, and no more; one implementation for each library.
 
 Keys are whole: a bucket's prefix is the affair of :class:`~gravswell.quiver.stores.bucket.BucketStore`. Errors come as
-gravswell's own and name the URL; every call has been repeated, with growing pauses, for up to :data:`PATIENCE`, before
+gravswell's own and name the URL; every call has been repeated, with growing pauses, for up to a given patience, before
 it gives up.
 """
 
@@ -17,7 +17,7 @@ from gravswell.errors import AccessDeniedError, ConflictError, NotFoundError, Un
 from gravswell.quiver.stores.base import Content, Overwrite, PutMode, Update
 
 PATIENCE = timedelta(seconds=60)
-"""How long a request that meets a cut connection, 429 or 5xx is repeated."""
+"""How long a request that meets a cut connection, 429 or 5xx is repeated, where nobody says otherwise."""
 
 GONE = b"gone "
 """How the content of an object begins that counts as deleted. See :meth:`Objects.delete_exact`."""
