@@ -19,7 +19,8 @@ from gravswell.serving.client.run import Limits, Run
 from gravswell.serving.client.sinks import Part, Raw, Sink, Whole
 from gravswell.serving.client.sources import Arrays, Batches, Request, Single, Source
 from gravswell.serving.client.stream import Stream
-from gravswell.serving.client.wire import Answer, Array, Layouts, Packer, model_path
+from gravswell.serving.client.wire import Answer, Array, Layouts, Packer
+from gravswell.serving.triton.modelnames import model_path
 
 REPORT_SECONDS = 0.1
 """How often ``on_rows`` is called."""

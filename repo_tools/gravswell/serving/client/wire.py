@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import ml_dtypes
 import numpy as np
@@ -38,11 +37,6 @@ def numpy_type(datatype: str) -> np.dtype[Any] | None:
     """numpy's type for Triton's ``FP32``…, laid out as it is sent; None for a name that is not Triton's."""
     found = ml_dtypes.bfloat16 if datatype == "BF16" else triton_to_np_dtype(datatype)
     return None if found is None else np.dtype(found).newbyteorder("<")
-
-
-def model_path(model: str, version: str) -> str:
-    """The path of a model, or of one version of it where ``version`` is not empty; what is asked of it follows."""
-    return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
 
 
 def encode(array: Array, datatype: str) -> bytes | memoryview:

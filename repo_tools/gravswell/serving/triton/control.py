@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gravswell.errors import InvalidInputError, UnavailableError
+from gravswell.serving.triton.modelnames import control_path, model_path
 
 CONNECT_SECONDS = 5.0
 
@@ -50,22 +51,22 @@ class ControlAPI:
 
     def metadata(self, model: str) -> dict[str, Any]:
         """Versions, inputs and outputs of a model that is ready."""
-        found: dict[str, Any] = self._call("GET", f"/v2/models/{model}")
+        found: dict[str, Any] = self._call("GET", model_path(model))
         return found
 
     def statistics(self, model: str, version: int) -> dict[str, Any]:
         """What Triton has counted of a version since it was loaded: requests, runs, and the time in each stage."""
-        (found,) = self._call("GET", f"/v2/models/{model}/versions/{version}/stats")["model_stats"]
+        (found,) = self._call("GET", f"{model_path(model, str(version))}/stats")["model_stats"]
         return dict(found)
 
     def load(self, model: str, config: str | None, timeout: float) -> None:
         """Load a model, with ``config`` (JSON) in place of the repository's when it is given."""
         body = {"parameters": {"config": config}} if config is not None else {}
-        self._call("POST", f"/v2/repository/models/{model}/load", body, timeout)
+        self._call("POST", f"{control_path(model)}/load", body, timeout)
 
     def unload(self, model: str, timeout: float) -> None:
         """Unload a model; requests under way are finished."""
-        self._call("POST", f"/v2/repository/models/{model}/unload", {}, timeout)
+        self._call("POST", f"{control_path(model)}/unload", {}, timeout)
 
     def _call(self, method: str, path: str, body: Any = None, timeout: float = CONNECT_SECONDS) -> Any:
         connection = http.client.HTTPConnection(self._address, timeout=timeout)

@@ -1,4 +1,6 @@
-"""The names under which Triton serves a model and every client reaches it; found out by asking it, name by name.
+"""The names under which Triton serves a model and every client reaches it, and the HTTP paths that they make.
+
+Its law: data in, strings out, and only the standard library. What is servable was found out by asking, name by name.
 
 Triton takes a name from an HTTP path as it stands there and decodes nothing, while clients encode what a URL cannot
 hold: such a model is loaded and never found. Its Python backend hands the model's folder to a shell: a space or a quote
@@ -6,8 +8,9 @@ there makes the start hang, and a semicolon would run what follows it.
 """
 
 import re
+from urllib.parse import quote
 
-from gravswell.names import PROOF_PREFIX
+from gravswell.names import why_reserved
 
 _SERVABLE = re.compile(r"[A-Za-z0-9_.~-]+")
 
@@ -18,8 +21,18 @@ def why_unservable(name: str) -> str | None:
         return "the name is empty"
     if name.startswith("."):
         return "hidden folders are no models"
-    if name.startswith(PROOF_PREFIX):
-        return f"names that start with {PROOF_PREFIX!r} are for versions under proof"
+    if reserved := why_reserved(name):
+        return reserved
     if not _SERVABLE.fullmatch(name):
         return "Triton serves names of letters (a to z), digits, '_', '-', '.' and '~' only"
     return None
+
+
+def model_path(model: str, version: str = "") -> str:
+    """The path of a model, or of one version of it where ``version`` is not empty; what is asked of it follows."""
+    return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
+
+
+def control_path(model: str) -> str:
+    """The path by which a model is loaded and unloaded; which of the two follows."""
+    return f"/v2/repository/models/{quote(model, safe='')}"
