@@ -1,6 +1,7 @@
 """The agent's downloads and the lister's looks, where the repository is a bucket: a real server, behind a network that
 is watched and cut."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gravswell.quiver.stores import Overwrite, objects, open_store
+from gravswell.serving.agent.desired import LatestSource
 from gravswell.serving.agent.failures import ModelFailure
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.lister import list_repository, merged
@@ -21,6 +23,7 @@ from gravswell.serving.contracts import Desired, DesiredModel, Reason
 
 from ...quiver.stores import emulators
 from ...quiver.stores.proxy import Proxy, proxied
+from .running import until
 from .versions import publish, scaling_graph
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -148,6 +151,27 @@ def test_the_next_look_sees_what_was_published_and_a_bucket_that_is_away_takes_n
     assert (away.accessible, away.reason) == (False, Reason.REPOSITORY_UNAVAILABLE)
     assert "gs://shelf" in away.message
     assert away.entries == second.entries
+
+
+async def test_a_look_at_the_latest_lists_once_and_reads_what_is_new(repository: Path, network: Proxy):
+    digests = {}
+    for name in ("first", "second"):
+        for number in (1, 2):
+            digests[name] = publish(repository, name, number, 1.0)
+    upload(repository)
+    looks: list[Desired] = []
+    network.heads.clear()
+    following = asyncio.create_task(LatestSource(URL, 0.05).follow(looks.append))
+    await until(lambda: len(looks) >= 3, "it has looked three times")
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    found = {model.name: (model.version, model.digest) for model in looks[0].models}
+    assert {name: found[name] for name in digests} == {name: (2, digest) for name, digest in digests.items()}
+    for name in digests:
+        assert len(asked_for(network, f"{name}%2F2%2F.manifest.json")) == 1
+        assert not asked_for(network, f"{name}%2F1%2F")
+    lists = [head for head in network.heads if "/o?" in head.partition("\r\n")[0]]
+    assert len(looks) <= len(lists) <= len(looks) + 1
 
 
 def test_an_agent_that_a_bucket_keeps_waiting_ends_when_it_is_told_to(models: Path, tmp_path: Path):

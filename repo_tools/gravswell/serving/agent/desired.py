@@ -10,9 +10,12 @@ from pydantic import ValidationError
 
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError
 from gravswell.kube.backoff import Backoff
-from gravswell.quiver.reader import RepositoryReader
+from gravswell.names import why_reserved
+from gravswell.quiver.reader import RepositoryReader, VersionInfo
+from gravswell.quiver.stores import Content, open_store
+from gravswell.quiver.stores.looking import looked_at
 from gravswell.serving.agent.configmaps import ConfigMap, Snapshot
-from gravswell.serving.contracts import DESIRED_KEY, PRIVATE_PREFIX, Desired, DesiredModel, Verification, is_text
+from gravswell.serving.contracts import DESIRED_KEY, Desired, DesiredModel, Verification, is_text
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +87,12 @@ class FileSource:
 
 
 class LatestSource:
-    """Every entry of the repository at its latest version, listed every ``interval`` seconds.
+    """Every entry of the repository at its latest version, looked at every ``interval`` seconds.
 
-    A version without a manifest is served as it is: nothing of it can be verified. Entries whose names no desired model
-    can have are passed over. An entry that cannot be read stays as it was, and so does all of it when the repository
-    is away; ``last`` is what an earlier agent was told of it.
+    A bucket is listed once for each look, and only what is new there is read. A version without a manifest is served as
+    it is: nothing of it can be verified. Entries whose names no desired model can have are passed over. An entry that
+    cannot be read stays as it was, and so does all of it when the repository is away; ``last`` is what an earlier agent
+    was told of it.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class LatestSource:
         self._interval = interval
         self._verification = verification
         self._last = last if last is not None and last.repository == repository else Desired(repository=repository)
+        self._contents: dict[str, Content] = {}
 
     async def follow(self, accept: Accept) -> None:
         """See :class:`DesiredSource`."""
@@ -120,28 +125,35 @@ class LatestSource:
 
     def _latest(self) -> tuple[Desired, str]:
         """The latest of every entry, and what cannot be read."""
-        reader = RepositoryReader(self._repository)
+        reader = RepositoryReader(looked_at(open_store(self._repository), self._contents))
         known = {model.name: model for model in self._last.models}
+        wanted = [name for name in sorted({*reader.entries(), *known}) if _can_be_desired(name)]
+
+        def newest(entry: str) -> VersionInfo | GravswellError | None:
+            try:
+                return reader.newest(entry)
+            except NotFoundError:
+                return None  # removed
+            except GravswellError as error:
+                return error
+
         models: list[DesiredModel] = []
         problems: list[str] = []
-        for entry in sorted({*reader.entries(), *known}):
-            if entry.startswith(PRIVATE_PREFIX) or not is_text(entry):
-                continue
-            try:
-                newest = next(iter(reader.versions(entry)), None)
-            except NotFoundError:
-                continue  # removed
-            except GravswellError as error:
-                problems.append(f"{entry}: {error}")
+        for entry, found in zip(wanted, reader.store.in_parallel(newest, wanted), strict=True):
+            if isinstance(found, GravswellError):
+                problems.append(f"{entry}: {found}")
                 models += [known[entry]] if entry in known else []
-                continue
-            if newest is not None:
-                verification = self._verification if newest.digest else Verification.NONE
+            elif found is not None:
+                verification = self._verification if found.digest else Verification.NONE
                 models.append(
-                    DesiredModel(name=entry, version=newest.number, digest=newest.digest, verification=verification)
+                    DesiredModel(name=entry, version=found.number, digest=found.digest, verification=verification)
                 )
         reader.check_present([model.name for model in models], known)
         return Desired(repository=self._repository, models=tuple(models)), "; ".join(problems)
+
+
+def _can_be_desired(entry: str) -> bool:
+    return is_text(entry) and why_reserved(entry) is None
 
 
 def parse_desired(text: str | bytes, *, where: str) -> Desired:

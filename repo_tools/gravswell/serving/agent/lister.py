@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 from rich.console import RenderableType
@@ -23,6 +24,7 @@ from gravswell.errors import (
     VerificationError,
 )
 from gravswell.kube.backoff import Backoff
+from gravswell.names import why_reserved
 from gravswell.quiver.reader import EntryInfo, RepositoryReader
 from gravswell.quiver.stores import Content, open_store
 from gravswell.quiver.stores.looking import looked_at
@@ -30,7 +32,6 @@ from gravswell.serving.agent.configmaps import ConfigMap, Snapshot
 from gravswell.serving.agent.pinning import Pinning
 from gravswell.serving.contracts import (
     LISTING_KEY,
-    PRIVATE_PREFIX,
     SERVED_KEY,
     ListedEntry,
     ListedVersion,
@@ -63,13 +64,16 @@ def list_repository(
     url: str,
     now: datetime,
     last: Listing | None = None,
+    *,
     known_as: str | None = None,
     contents: dict[str, Content] | None = None,
+    patience: timedelta | None = None,
 ) -> Listing:
     """What the repository at ``url`` holds; never raises for a repository that cannot be read, but says so.
 
     The listing is of ``known_as``, the name by which its reader knows the repository, if that is not ``url``.
-    ``contents`` is what earlier listings read of a bucket: what did not change since is not read again.
+    ``contents`` is what earlier listings read of a bucket: what did not change since is not read again. ``patience`` is
+    that of :func:`~gravswell.quiver.stores.open_store`.
 
     An entry that alone cannot be read stands as in ``last``, for what is no longer listed may be unloaded; one that was
     never read is left out. ``message`` names both.
@@ -79,10 +83,10 @@ def list_repository(
     entries: list[ListedEntry] = []
     problems: list[str] = []
     try:
-        reader = RepositoryReader(looked_at(open_store(url), {} if contents is None else contents))
+        reader = RepositoryReader(looked_at(open_store(url, patience=patience), {} if contents is None else contents))
         survey = reader.survey()
         for name in sorted({*survey, *known}):
-            if name.startswith(PRIVATE_PREFIX):
+            if why_reserved(name):
                 continue  # nothing is served under such a name
             if not is_text(name):
                 problems.append(f"folder {name!a}: its name is not UTF-8, so no document can carry it; rename it")
@@ -163,12 +167,21 @@ class Lister:
     The ConfigMap is read before each listing: what somebody removed from it or wrote over is mended with the next one.
     """
 
-    def __init__(self, url: str, configmap: ConfigMap, interval: float, *, known_as: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        configmap: ConfigMap,
+        interval: float,
+        *,
+        known_as: str | None = None,
+        patience: timedelta | None = None,
+    ) -> None:
         self._url = url
+        self._patience = patience
         self._known_as = known_as or url
         self._configmap = configmap
         self._interval = interval
-        self._pinning = Pinning(url)
+        self._pinning = Pinning(url, patience)
         self._contents: dict[str, Content] = {}
         self.last: Listing | None = None
         """What was seen last."""
@@ -221,7 +234,13 @@ class Lister:
 
     async def _list(self, now: datetime) -> Listing:
         """What the repository holds."""
-        return await self._in_thread(list_repository, self._url, now, self.last, self._known_as, self._contents)
+        look = partial(
+            list_repository,
+            known_as=self._known_as,
+            contents=self._contents,
+            patience=self._patience,
+        )
+        return await self._in_thread(look, self._url, now, self.last)
 
     async def _in_thread(self, work: Callable[..., T], *given: object) -> T:
         """What asks the store, which may be slow or away for long: that is no fault of this loop."""

@@ -6,10 +6,12 @@ A lister may write there or may only read. Where it may not, whoever prunes asks
 import logging
 import time
 from collections.abc import Iterable
+from datetime import timedelta
 
 from gravswell.errors import GravswellError, UnavailableError
 from gravswell.quiver.pins import PINS_RENEWED, pin
 from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.stores import open_store
 from gravswell.serving.contracts import Served
 
 RETRY_SECONDS = 300.0
@@ -21,8 +23,9 @@ log = logging.getLogger(__name__)
 class Pinning:
     """Keeps the pins of one cluster true in one repository, and remembers what it wrote: a look costs nothing then."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: timedelta | None = None) -> None:
         self._url = url
+        self._patience = patience
         self._said: dict[str, tuple[tuple[int, ...], float]] = {}
         self._not_before = 0.0
         self._refused = False
@@ -35,7 +38,7 @@ class Pinning:
         due = [entry for entry in entries if not self._holds(entry, served.entries.get(entry, ()), now)]
         if not due:
             return
-        reader = RepositoryReader(self._url)
+        reader = RepositoryReader(open_store(self._url, patience=self._patience))
         for entry in due:
             versions = served.entries.get(entry, ())
             try:

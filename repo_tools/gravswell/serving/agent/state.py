@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
 
+from gravswell.quiver.disk import replace_file
 from gravswell.serving.agent.decide import identity
 from gravswell.serving.contracts import Desired, DesiredModel
 
@@ -55,6 +56,4 @@ class AgentState(BaseModel):
 
     def write(self, path: Path) -> None:
         """Replace the file in one step."""
-        partial = path.with_suffix(".partial")
-        partial.write_text(self.model_dump_json(by_alias=True))
-        partial.replace(path)
+        replace_file(path, self.model_dump_json(by_alias=True).encode())

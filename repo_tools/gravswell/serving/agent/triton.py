@@ -6,10 +6,10 @@ connection of the agent would hold it up until its exit time-out.
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
-from urllib.parse import quote
 
 import aiohttp
 import numpy as np
@@ -19,8 +19,10 @@ from tritonclient.utils import np_to_triton_dtype
 
 from gravswell import addresses
 from gravswell.errors import GravswellError, InvalidInputError, UnavailableError, VerificationError
+from gravswell.names import MEMBER_PREFIX
 from gravswell.serving.agent.health import InferenceCounts
 from gravswell.serving.triton.flags import key_headers
+from gravswell.serving.triton.modelnames import control_path, model_path
 
 QUICK_SECONDS = 15.0
 """Limit of requests that only ask; a Triton that needs longer counts as not answering."""
@@ -33,6 +35,10 @@ BEGIN_SECONDS = 10.0
 
 UNLOAD_SECONDS = 120.0
 """How long an unloaded model may take to answer what it has accepted."""
+
+
+_MEMBER = re.compile(rf"{MEMBER_PREFIX}(\S+?)-[0-9a-f]{{32}}")
+"""A member's name, and the entry's in it."""
 
 
 class TritonUnavailableError(UnavailableError):
@@ -103,7 +109,7 @@ class TritonControl:
 
     async def config(self, model: str) -> dict[str, Any]:
         """The config that a loaded model runs with."""
-        config: dict[str, Any] = await self._json("GET", f"/v2/models/{quote(model)}/config")
+        config: dict[str, Any] = await self._json("GET", f"{model_path(model)}/config")
         return config
 
     async def load(self, model: str, config: str) -> None:
@@ -114,7 +120,7 @@ class TritonControl:
         Triton's HTTP threads carry a load out themselves: a request whose connection came to one that a load holds
         waits behind that. So one that does not begin is sent again, on another connection.
         """
-        path = f"/v2/repository/models/{quote(model)}/load"
+        path = f"{control_path(model)}/load"
         payload = {"parameters": {"config": config}}
         while True:
             request = asyncio.ensure_future(self._json("POST", path, payload=payload, limit=LOAD_SECONDS))
@@ -142,7 +148,7 @@ class TritonControl:
 
     async def ask_unload(self, model: str) -> None:
         """Have a model unloaded; it goes when it has answered all that it had accepted."""
-        await self._json("POST", f"/v2/repository/models/{quote(model)}/unload")
+        await self._json("POST", f"{control_path(model)}/unload")
 
     async def is_there(self, model: str) -> bool:
         """Whether anything of a model is left in Triton: ready, being loaded, or not yet gone."""
@@ -154,7 +160,7 @@ class TritonControl:
 
     async def counts(self, model: str, version: int) -> InferenceCounts:
         """How many inferences a loaded version has answered and failed."""
-        answer = await self._json("GET", f"/v2/models/{quote(model)}/versions/{version}/stats")
+        answer = await self._json("GET", f"{model_path(model, str(version))}/stats")
         stats = answer["model_stats"][0]["inference_stats"]
         return InferenceCounts(int(stats["success"].get("count", 0)), int(stats["fail"].get("count", 0)))
 
@@ -176,7 +182,7 @@ class TritonControl:
             [InferRequestedOutput(name, binary_data=True) for name in outputs],
         )
         headers = {} if header_length is None else {"Inference-Header-Content-Length": str(header_length)}
-        path = f"/v2/models/{quote(model)}/versions/{version}/infer"
+        path = f"{model_path(model, str(version))}/infer"
         try:
             answer, answer_headers = await self._send("POST", path, data=body, headers=headers, limit=limit)
         except TimeoutError:
@@ -249,6 +255,7 @@ def _tensor(name: str, value: NDArray[Any]) -> InferInput:
 
 def _message(body: bytes) -> str:
     try:
-        return str(json.loads(body)["error"])
+        words = str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
-        return body.decode(errors="replace")[:500]
+        words = body.decode(errors="replace")[:500]
+    return _MEMBER.sub(r"\1", words)  # what a member is called here is between us and Triton
