@@ -24,6 +24,7 @@ from gravswell.cli.inferring import infer
 from gravswell.cli.linting import lint
 from gravswell.cli.listing import ls, show
 from gravswell.cli.output import stderr
+from gravswell.cli.placing import place
 from gravswell.cli.pruning import prune
 from gravswell.cli.quantizing import quantize
 from gravswell.cli.repository import add, init, rm
@@ -91,7 +92,7 @@ _COMMANDS: dict[Panel, tuple[Callable[..., None], ...]] = {
     Panel.VERSIONS: (promote, rollback, unalias, aliases, history, diff, prune),
     Panel.CHECK: (verify, lint),
     Panel.SERVE: (serve, infer),
-    Panel.TUNE: (tune, quantize, republish),
+    Panel.TUNE: (tune, quantize, republish, place),
 }
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:

@@ -5,13 +5,16 @@ ONNX and frameworks are imported only inside :mod:`gravswell.quiver.exporters`, 
 
 What is done to one entry is a method of :class:`Entry`. What is done to whole repositories, or between two, is here:
 :class:`Transfer` (``copy`` and ``sync``), :func:`import_repository`, :func:`compare_versions` (``diff``),
-:func:`verify_version`, and in :mod:`qv.lint <gravswell.quiver.lint>` the function of that name.
+:func:`verify_version`, and in :mod:`qv.lint <gravswell.quiver.lint>` the function of that name. :func:`place` gives
+models devices, and :func:`write_layout` writes them into entries.
 """
 
+from gravswell.placement import Layout, place
 from gravswell.quiver import lint
 from gravswell.quiver.comparison import Comparison, Side, compare_versions
 from gravswell.quiver.entry import Entry
 from gravswell.quiver.importing import Imported, import_repository
+from gravswell.quiver.placing import write_layout
 from gravswell.quiver.platform import Platform
 from gravswell.quiver.prune import Pruning, Verdict
 from gravswell.quiver.reader import RepositoryReader
@@ -25,6 +28,7 @@ __all__ = [
     "Comparison",
     "Entry",
     "Imported",
+    "Layout",
     "ModelRepository",
     "Move",
     "Platform",
@@ -38,5 +42,7 @@ __all__ = [
     "compare_versions",
     "import_repository",
     "lint",
+    "place",
     "verify_version",
+    "write_layout",
 ]

@@ -61,6 +61,9 @@ def test_loading_again_is_another_config_to_triton():
         ({"instances": 4}, [("KIND_GPU", 4, [0, 1]), ("KIND_CPU", 4, None)]),
         ({"cpu_only": True}, [("KIND_CPU", 2, None), ("KIND_CPU", 1, None)]),
         ({"cpu_only": True, "instances": 3}, [("KIND_CPU", 3, None), ("KIND_CPU", 3, None)]),
+        ({"gpus": (2, 3)}, [("KIND_GPU", 2, [2, 3]), ("KIND_CPU", 1, None)]),
+        ({"gpus": (2, 3), "instances": 1}, [("KIND_GPU", 1, [2, 3]), ("KIND_CPU", 1, None)]),
+        ({"gpus": (2, 3), "cpu_only": True}, [("KIND_CPU", 2, None), ("KIND_CPU", 1, None)]),
     ],
 )
 def test_instances_and_devices(more, groups):
@@ -73,6 +76,7 @@ def test_without_a_group_one_is_said_where_the_count_must_be():
     assert "instance_group" not in traffic(bare)
     assert traffic(bare, cpu_only=True)["instance_group"] == [{"count": 1, "kind": "KIND_CPU"}]
     assert traffic(bare, instances=2)["instance_group"] == [{"count": 2}]
+    assert traffic(bare, gpus=(1,))["instance_group"] == [{"count": 1, "gpus": [1], "kind": "KIND_GPU"}]
 
 
 def test_an_ensemble_gets_no_instances():
@@ -89,7 +93,15 @@ def test_a_proof_asks_one_instance_and_nothing_that_waits():
     assert config["version_policy"] == {"specific": {"versions": ["3"]}}
 
 
+def test_a_proof_runs_on_a_device_of_the_model_s_own():
+    config = json.loads(for_proof(parse_config(PUBLISHED), "private", 3, cpu_only=False, gpus=(2, 3)))
+    assert config["instance_group"] == [{"count": 1, "kind": "KIND_GPU", "gpus": [2]}]
+    on_cpu = json.loads(for_proof(parse_config(PUBLISHED), "private", 3, cpu_only=True, gpus=(2, 3)))
+    assert on_cpu["instance_group"] == [{"count": 1, "kind": "KIND_CPU"}]
+
+
 def test_the_key_tells_loads_apart():
-    changes = ({}, {"version": 4}, {"digest": None}, {"instances": 1}, {"name": "n"})
+    changes = ({}, {"version": 4}, {"digest": None}, {"instances": 1}, {"name": "n"}, {"gpus": (0,)}, {"gpus": (1,)})
     keys = {load_key(MODEL.model_copy(update=change), cpu_only=cpu) for change in changes for cpu in (True, False)}
-    assert len(keys) == 10
+    assert len(keys) == 14
+    assert load_key(MODEL, cpu_only=False) == "55a5b3717ed13f0e", "another one would reload every model with an upgrade"
