@@ -1,0 +1,308 @@
+"""From a model to its parts: exported if need be, cut, written, and shown to answer as the whole does."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import onnx
+
+from gravswell.errors import ConflictError, InvalidInputError, VerificationError
+from gravswell.partitions.assembly import Part, tensor
+from gravswell.partitions.chain import Chain
+from gravswell.partitions.layered import Balance, layered
+from gravswell.partitions.network import Network
+from gravswell.partitions.records import PLAN_FILE, By, Combined, PartRecord, Plan, RankManifest, write
+from gravswell.partitions.sharded import sharded
+from gravswell.quiver.disk import refusals_told
+from gravswell.quiver.entry import Entry
+from gravswell.quiver.exporters import build, files
+from gravswell.quiver.exporters.sampling import rows_of
+from gravswell.quiver.exporters.weights import LEAST
+from gravswell.quiver.golden import Sample, column_scales, compare, load_golden
+from gravswell.quiver.layout import check_name
+from gravswell.quiver.manifest import GOLDEN, MODEL_FILE, OutputError
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.request import Samples, Shapes, export_request
+from gravswell.quiver.version import Version
+
+_WHOLE, _PARTS, _PUBLISHED = "whole", "parts", "published"
+"""Folders: the whole model with its golden batches, the parts with their documents, a version that is exported anew."""
+
+Stage = Callable[[str], None]
+"""Called with what is being done now, in words for a progress display."""
+
+
+class Partition:
+    """A model in parts, proved to answer as the whole does. Its files go when it is closed, or no longer used."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        held: "tempfile.TemporaryDirectory[str]",
+        samples: list[Sample],
+        errors: Mapping[str, OutputError],
+    ) -> None:
+        self.plan = plan
+        """Who holds what, and what goes from whom to whom."""
+        self.samples = samples
+        """The batches that it was proved with, and the model's own answers."""
+        self.errors = errors
+        """By output: how far the parts' answers were from those."""
+        self._held = held
+
+    def __repr__(self) -> str:
+        return f"Partition({self.plan.model!r}, ranks={self.plan.ranks}, by={self.plan.by!r})"
+
+    @property
+    def folder(self) -> Path:
+        """Where the parts lie until :meth:`close`: ``rank-0/model.onnx`` and so on, with the documents beside them."""
+        return Path(self._held.name) / _PARTS
+
+    @property
+    def ranks(self) -> list[list[onnx.ModelProto]]:
+        """The graphs of each rank, one for each stage at which it computes. Read when asked for."""
+        return [list(map(self.graph, self.plan.of_rank(rank))) for rank in range(self.plan.ranks)]
+
+    @property
+    def combine(self) -> list[onnx.ModelProto]:
+        """The graphs that put the ranks' answers together, one for each stage; none by layer."""
+        return [self.graph(part) for part in self.plan.parts if part.rank is None]
+
+    def graph(self, part: PartRecord) -> onnx.ModelProto:
+        """One part, read from its file."""
+        return onnx.load(self.folder / part.file)
+
+    def manifest(self, rank: int) -> RankManifest:
+        """What the process of one rank needs to know. InvalidInputError for a rank that there is not."""
+        return manifest_of(self.plan, rank)
+
+    def chain(self) -> Chain:
+        """The parts in this process, one after the other: ``chain()(inputs)`` answers as the whole model does."""
+        return Chain(self.plan, self.folder)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the parts, ``partition.json``, and a manifest for each rank into ``folder``.
+
+        It appears whole or not at all. ConflictError where there is something in it already.
+        """
+        target = Path(folder)
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise ConflictError(f"{target} is there already, and not empty: name a new folder, or remove it")
+        with refusals_told(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partition-") as name:
+                staged = Path(name) / _PARTS
+                shutil.copytree(self.folder, staged)
+                staged.rename(target)  # onto a folder that is empty, or none
+        return target
+
+    def close(self) -> None:
+        """Remove the files; harmless when that was done."""
+        self._held.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def manifest_of(plan: Plan, rank: int) -> RankManifest:
+    """What the process of one rank of a partition needs to know. InvalidInputError for a rank that there is not."""
+    if not 0 <= rank < plan.ranks:
+        raise InvalidInputError(f"{plan.model} has no rank {rank}: its ranks are 0 to {plan.ranks - 1}")
+    return RankManifest(
+        model=plan.model,
+        by=plan.by,
+        rank=rank,
+        ranks=plan.ranks,
+        stages=plan.stages,
+        parts=plan.of_rank(rank),
+        plan_digest=hashlib.sha256(plan.model_dump_json(by_alias=True).encode()).hexdigest(),
+    )
+
+
+def partition(
+    model: Any,
+    ranks: int,
+    by: By = "layer",
+    *,
+    name: str | None = None,
+    whole: Sequence[str] = (),
+    balance: Balance = "weights",
+    input_shapes: Shapes | None = None,
+    output_names: Sequence[str] | None = None,
+    input_types: Mapping[str, str] | None = None,
+    sample_inputs: Samples | None = None,
+    opset: int | None = None,
+    target: str | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    on_stage: Stage = lambda _: None,
+) -> Partition:
+    """Cut ``model`` into parts for ``ranks`` processes, and prove that together they answer as it does.
+
+    ``by="layer"``: consecutive slices, of about the same weight; each rank takes what earlier ones made.
+    ``by="column"``: each rank has some output columns of every MatMul, Gemm and Conv; its answers are concatenated.
+    ``by="row"``: each rank has some input rows of them, and the answers are summed; where one such layer follows
+    another with nothing but element-wise operators between, the first is split by its columns, which are the second's
+    rows, so that one sum serves both. Whatever else there is works on whole tensors, where the answers are put
+    together: so a network of several layers has several *stages*.
+
+    :param model: anything that ``entry.export_version`` takes; an entry, in its newest version; or a version of one.
+    :param name: what the parts are called after; the entry's or the file's name by default.
+    :param whole: by column or row: names of layers, or patterns such as ``"head*"``, that are not to be split.
+    :param balance: by layer: what the slices have the same of, bytes of ``"weights"`` or ``"time"`` on this CPU.
+    :param sample_inputs: batches to prove it with, as for ``export_version``, as are the parameters that follow.
+    :raises InvalidInputError: more ranks than layers; a layer that the ranks do not divide; nothing to split. It names
+        the layer, the numbers and the way out.
+    :raises VerificationError: the parts do not answer as the model does.
+    :raises ExportError: the model cannot become ONNX, or holds what cannot be taken apart.
+    """
+    _check(ranks, by, whole, balance)
+    held = tempfile.TemporaryDirectory(prefix="gravswell-partition-")
+    source, folder = Path(held.name) / _WHOLE, Path(held.name) / _PARTS
+    try:
+        folder.mkdir()
+        with refusals_told(folder):
+            model, called, samples = _fetched(model, source, wanted=sample_inputs is None)
+            called = name or called
+            check_name(called)
+            if not samples:
+                source.mkdir(exist_ok=True)
+                request = export_request(
+                    model,
+                    input_shapes,
+                    output_names,
+                    stated=None,
+                    types=dict(input_types or {}),
+                    samples=sample_inputs,
+                    opset=opset,
+                    target=target,
+                )
+                samples = build(request, source, input_types=input_types, stage=on_stage).proof.samples
+            on_stage("reading the graph")
+            batches = [sample.inputs for sample in samples]
+            network = Network(source / MODEL_FILE, batches)
+            on_stage(f"cutting {called} for {ranks} ranks by {by}")
+            combined: list[Combined] = []
+            if by == "layer":
+                parts = layered(network, ranks, balance, batches)
+            else:
+                parts, combined = sharded(network, ranks, by, whole)
+            on_stage("writing the parts")
+            plan = _written(network, parts, combined, folder, name=called, by=by)
+            on_stage("verifying in ONNX Runtime")
+            errors = _proved(Chain(plan, folder), samples, rtol=rtol, atol=atol)
+    except BaseException:
+        held.cleanup()
+        raise
+    return Partition(plan, held, samples, errors)
+
+
+def _check(ranks: int, by: str, whole: Sequence[str], balance: str) -> None:
+    if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
+        raise InvalidInputError(f"ranks={ranks!r}: use a whole number from 1 on")
+    if by not in get_args(By):
+        raise InvalidInputError(f"by={by!r} is no way to partition: use one of {', '.join(get_args(By))}")
+    if balance not in get_args(Balance):
+        raise InvalidInputError(f"balance={balance!r}: use one of {', '.join(get_args(Balance))}")
+    if isinstance(whole, str):
+        raise InvalidInputError(f"whole must be a sequence of names: [{whole!r}]")
+    if by == "layer" and whole:
+        raise InvalidInputError("by='layer' leaves every layer whole: leave whole out")
+    if by != "layer" and balance != "weights":
+        raise InvalidInputError(f"by={by!r} gives every rank the same of each layer: leave balance out")
+
+
+def _fetched(model: Any, source: Path, *, wanted: bool) -> tuple[Any, str, list[Sample]]:
+    """What to export, its name, and the golden batches of a published version, which is in ``source`` then.
+
+    ``wanted``: whether its own batches will do.
+    """
+    if isinstance(model, Entry):
+        model = model.version()
+    if not isinstance(model, Version):
+        path = isinstance(model, str | os.PathLike)
+        return model, Path(model).stem if path else type(model).__name__.lower(), []
+    published = source.with_name(_PUBLISHED) if not wanted or model.digest is None else source
+    RepositoryReader(model.repository_url).fetch(model.entry, int(model), published)
+    if published is source:
+        return None, model.entry, load_golden(source / GOLDEN)
+    return published / MODEL_FILE, model.entry, []
+
+
+def _written(
+    network: Network, parts: Sequence[Part], combined: Sequence[Combined], folder: Path, *, name: str, by: By
+) -> Plan:
+    """Every part in a folder of its own, and the documents beside them."""
+    records = []
+    for part in parts:
+        home = folder / part.name
+        home.mkdir()
+        path = files.write(part.proto, home, network.source)
+        records.append(
+            PartRecord(
+                name=part.name,
+                stage=part.stage,
+                rank=part.rank,
+                file=f"{part.name}/{MODEL_FILE}",
+                digest=_digest(path),
+                inputs=part.inputs,
+                outputs=part.outputs,
+                weight_bytes=files.size_of(files.load(path), path),
+                layers=part.layers,
+            )
+        )
+    ranks = len({part.rank for part in parts} - {None})
+    sizes = {weight: network.bytes_of(weight) for weight in network.weights}
+    copies = Counter(weight for part in parts for weight in part.held)
+    plan = Plan(
+        model=name,
+        by=by,
+        ranks=ranks,
+        stages=max(part.stage for part in parts),
+        inputs=tuple(tensor(name, network.types[name]) for name in network.inputs),
+        outputs=tuple(tensor(name, network.types[name]) for name in network.outputs),
+        parts=tuple(records),
+        combined=tuple(combined),
+        weight_bytes=sum(sizes.values()),
+        replicated={weight: sizes[weight] for weight, count in copies.items() if count > 1 and sizes[weight] >= LEAST},
+    )
+    write(plan, folder / PLAN_FILE)
+    for rank in range(ranks):
+        write(manifest_of(plan, rank), folder / f"rank-{rank}.json")
+    return plan
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _proved(
+    chain: Chain, samples: Sequence[Sample], *, rtol: float | None, atol: float | None
+) -> dict[str, OutputError]:
+    """The largest difference of each output over all batches; VerificationError where one is too large."""
+    errors: dict[str, OutputError] = {}
+    scales = column_scales([sample.outputs for sample in samples])
+    for sample in samples:
+        try:
+            found = compare(sample.outputs, chain(sample.inputs), rtol, atol, scales)
+        except VerificationError as error:
+            raise VerificationError(
+                f"the parts do not answer as the whole at a batch of {rows_of(sample.inputs)}: {error}; nothing was "
+                f"written. Sums in another order round otherwise: allow more (rtol, atol), or use by='layer', which "
+                f"keeps the order"
+            ) from None
+        for output, apart in found.items():
+            before = errors.get(output, apart)
+            errors[output] = OutputError(
+                max_abs=max(before.max_abs, apart.max_abs), max_rel=max(before.max_rel, apart.max_rel)
+            )
+    return errors
