@@ -7,7 +7,12 @@ What is done to one entry is a method of :class:`Entry`. What is done to whole r
 :class:`Transfer` (``copy`` and ``sync``), :func:`import_repository`, :func:`compare_versions` (``diff``),
 :func:`verify_version`, and in :mod:`qv.lint <gravswell.quiver.lint>` the function of that name. :func:`place` gives
 models devices, and :func:`write_layout` writes them into entries.
+
+Many models as one are written with :func:`pipeline` (:mod:`gravswell.pipelines`), which stands on this package and is
+imported when it is asked for.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from gravswell.placement import Layout, place
 from gravswell.quiver import lint
@@ -24,6 +29,9 @@ from gravswell.quiver.transfer import Transfer
 from gravswell.quiver.verification import Verified, verify_version
 from gravswell.quiver.version import Version
 
+if TYPE_CHECKING:
+    from gravswell.pipelines import Pipeline, pipeline
+
 __all__ = [
     "Comparison",
     "Entry",
@@ -31,6 +39,7 @@ __all__ = [
     "Layout",
     "ModelRepository",
     "Move",
+    "Pipeline",
     "Platform",
     "Pruning",
     "RepositoryReader",
@@ -42,7 +51,16 @@ __all__ = [
     "compare_versions",
     "import_repository",
     "lint",
+    "pipeline",
     "place",
     "verify_version",
     "write_layout",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Pipeline", "pipeline"):
+        from gravswell import pipelines  # noqa: PLC0415 - it stands on this package
+
+        return getattr(pipelines, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -38,9 +38,10 @@ def from_runtime(runtime: str) -> str | None:
 
 
 def parse_data_type(value: Any, *, tensor: str) -> str:
-    """Triton's name for what a user writes: ``"int64"``, ``np.int64``, ``"TYPE_INT64"``, ``"string"``."""
-    if isinstance(value, str) and value in _NUMPY:
-        return value
+    """Triton's name for what a user writes: ``"int64"``, ``np.int64``, ``"TYPE_INT64"``, ``"INT64"``, ``"string"``."""
+    for name in (value, f"TYPE_{value}") if isinstance(value, str) else ():
+        if name in _NUMPY:
+            return str(name)
     if value in ("string", "str", str, object):
         return "TYPE_STRING"
     try:

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.quiver import aliases
 from gravswell.quiver.aliases import Expected
+from gravswell.quiver.composition.base import Composite, Wishes
+from gravswell.quiver.composition.config import is_pipeline
 from gravswell.quiver.config import ConfigText, ModelConfig
 from gravswell.quiver.datatypes import parse_data_type
 from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.fetching import Progress
 from gravswell.quiver.layout import check_version, config_key, version_folder
 from gravswell.quiver.live import Config
-from gravswell.quiver.manifest import MODEL_FILE, TensorRecord
+from gravswell.quiver.manifest import TensorRecord, main_file
 from gravswell.quiver.pins import PINS_COUNT_FOR, pin
 from gravswell.quiver.platform import Platform
 from gravswell.quiver.prune import GRACE, Duration, Pruning, Rules, prune
@@ -50,7 +52,8 @@ class Entry:
     @property
     def platform(self) -> Platform:
         """What kind of model it holds."""
-        return Platform.parse(self.config.platform)
+        config = self.config.message
+        return Platform.PIPELINE if is_pipeline(config) else Platform.parse(config.platform)
 
     @property
     def config(self) -> Config:
@@ -110,7 +113,8 @@ class Entry:
         an ONNX file or ``ModelProto``. It is run in ONNX Runtime against the framework's own outputs, at several batch
         sizes, before it is published. Whatever fails leaves no version, no changed configuration, and the model as it
         was. Once the version is there nothing fails: an entry whose configuration cannot be written then is healed by
-        its readers.
+        its readers. An entry of ``Platform.PIPELINE`` takes a :func:`gravswell.pipelines.pipeline`; what is returned
+        then is where its ``model.py`` or, of an ensemble, its configuration is.
 
         :param input_shapes: shape of each input, None for a dynamic dim: ``{"x": (None, 64)}``. Later exports take them
             from the entry; Keras, scikit-learn, XGBoost, LightGBM and ONNX models know theirs. Of an ONNX model they
@@ -147,29 +151,47 @@ class Entry:
         publication = Publication(self._store, self.name, max_batch_size=max_batch_size, version=version)
         stated = publication.earlier()
         types = {name: parse_data_type(value, tensor=name) for name, value in (input_types or {}).items()}
-        request = export_request(
-            model,
-            input_shapes,
-            output_names,
-            stated=stated,
-            types=types,
-            samples=sample_inputs,
-            opset=opset,
-            target=target,
-        )
+        self._check_platform(model, publication.config().message, opset=opset, target=target)
         with self._store.staging() as stage, refusals_told(stage):
-            built = build(
-                request,
-                stage,
-                input_types=types,
-                rows_apart=publication.batched(),
-                rtol=rtol,
-                atol=atol,
-                stage=on_stage,
-            )
+            if isinstance(model, Composite):
+                wishes = Wishes(
+                    entry=self.name,
+                    stated=stated,
+                    input_shapes=input_shapes,
+                    input_types=types,
+                    output_names=None if output_names is None else tuple(output_names),
+                    samples=batches_of(sample_inputs),
+                    max_batch_size=publication.config().message.max_batch_size,
+                    rtol=rtol,
+                    atol=atol,
+                    stage=on_stage,
+                    progress=on_progress,
+                )
+                built = model.build(self._reader, stage, wishes)
+            else:
+                request = export_request(
+                    model,
+                    input_shapes,
+                    output_names,
+                    stated=stated,
+                    types=types,
+                    samples=sample_inputs,
+                    opset=opset,
+                    target=target,
+                )
+                built = build(
+                    request,
+                    stage,
+                    input_types=types,
+                    rows_apart=publication.batched(),
+                    rtol=rtol,
+                    atol=atol,
+                    stage=on_stage,
+                )
             on_stage("publishing")
+            file = main_file({path.name for path in stage.iterdir()})  # which the publication may take away
             number = publication.publish(stage, built, on_progress)
-        return self._store.location(f"{version_folder(self.name, number)}/{MODEL_FILE}")
+        return self._store.location(f"{version_folder(self.name, number)}/{file}")
 
     def quantize(
         self,
@@ -364,6 +386,22 @@ class Entry:
         is ``even_served``. NotFoundError if it is not there.
         """
         remove_version(self._reader, self.name, number, even_served=even_served)
+
+    def _check_platform(self, model: Any, config: Any, *, opset: int | None, target: str | None) -> None:
+        if not isinstance(model, Composite):
+            if is_pipeline(config):
+                raise InvalidInputError(
+                    f"{self.name} is an entry of pipelines, and a {type(model).__name__} is none: add an entry of its "
+                    f"own for the model, and call it in the pipeline"
+                )
+            return
+        if not is_pipeline(config):
+            raise InvalidInputError(
+                f"{self.name} is an entry of models, and a pipeline is made of other entries: add one for it with "
+                f"--platform pipeline (add(…, qv.Platform.PIPELINE))"
+            )
+        if opset is not None or target is not None:
+            raise InvalidInputError("a pipeline has no graph: its members have an opset and a target; leave them out")
 
     def _read_config(self) -> ConfigText:
         try:

@@ -4,6 +4,7 @@ Its sha256 is the version's digest; it names the hash and size of every other fi
 """
 
 import hashlib
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,8 @@ MANIFEST = ".manifest.json"
 GOLDEN = ".golden.npz"
 VERSION_CONFIG = ".config.pbtxt"
 MODEL_FILE = "model.onnx"
+PYTHON_FILE = "model.py"
+"""What runs a pipeline that is compiled into business logic."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -119,6 +122,16 @@ class SourceRecord(_Part):
     digest: Sha256
 
 
+class MemberRecord(_Part):
+    """A version of another entry that a pipeline calls."""
+
+    alias: str
+    """What the pipeline's function calls it."""
+    model: str
+    version: int = Field(ge=1)
+    digest: Sha256
+
+
 class Manifest(_Part):
     """One published version. Every field is immutable from the moment it is written."""
 
@@ -141,10 +154,19 @@ class Manifest(_Part):
     verification: VerificationRecord
     source: SourceRecord | None = None
     """What it was copied from, where it got another name on the way; it has that version's files, times and proof."""
+    members: tuple[MemberRecord, ...] = ()
+    """Of a pipeline: the versions that it calls, in the same repository."""
+
+    @property
+    def main_file(self) -> str:
+        """The file that a server runs."""
+        return main_file(self.files)
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""
         unset: dict[str, Any] = {name: True for name in ("source", "target") if getattr(self, name) is None}
+        if not self.members:
+            unset["members"] = True
         if self.verification.variant is None:
             unset["verification"] = {"variant"}
         return (self.model_dump_json(by_alias=True, indent=2, exclude=unset) + "\n").encode()
@@ -164,6 +186,11 @@ class Manifest(_Part):
                 f"{where} is no manifest ({detail}): the version was damaged or written by something else; "
                 f"restore the file or remove the version"
             ) from None
+
+
+def main_file(files: Collection[str]) -> str:
+    """Of a version's files, the one that a server runs. An ensemble has only its configuration."""
+    return next((file for file in (MODEL_FILE, PYTHON_FILE) if file in files), VERSION_CONFIG)
 
 
 def digest_of(manifest: bytes) -> str:

@@ -9,6 +9,8 @@ class Platform(enum.StrEnum):
     """Triton's platform names, under short ones."""
 
     ONNX = "onnxruntime_onnx"
+    PIPELINE = "ensemble"
+    """A pipeline over other entries. A version that needs Python states ``backend: "python"`` in place of it."""
 
     @classmethod
     def parse(cls, value: "Platform | str") -> "Platform":

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from gravswell.durations import span
 from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.quiver.aliases import rollback_goals
+from gravswell.quiver.composition.holding import pipelines_of
 from gravswell.quiver.layout import version_folder
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.pins import PINS_COUNT_FOR
@@ -126,6 +127,8 @@ def _judged(reader: RepositoryReader, entry: str, rules: Rules, state: EntryStat
     whole = [info for info in staying if info.digest is not None and info.created is not None]
     ranks = {info.number: rank for rank, info in enumerate(whole)}
     held = _held(rules, state, staying, whole)
+    for number, pipelines in pipelines_of(reader, entry, state).items():
+        held.setdefault(number, []).append(f"member of {', '.join(pipelines)}")
     view = reader.store.view(entry)
 
     def age(info: VersionInfo) -> timedelta:

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gravswell import __version__
 from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, VerificationError
 from gravswell.quiver.checks import refuse
+from gravswell.quiver.composition.config import is_pipeline, take_parts
+from gravswell.quiver.composition.holding import check_members, note_members
 from gravswell.quiver.config import ConfigText
 from gravswell.quiver.layout import config_key, parse_version, version_folder
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Manifest, Signature
@@ -85,6 +87,8 @@ def _healed(reader: RepositoryReader, entry: str, config: ConfigText, *, whole: 
     del config.message.output[:]
     config.message.output.extend(own.message.output)
     config.message.max_batch_size = own.message.max_batch_size
+    if is_pipeline(own.message):
+        take_parts(config.message, own.message)
     return config
 
 
@@ -98,6 +102,7 @@ class Publication:
         self._max_batch_size = max_batch_size
         self._version = version
         self._began_with: Signature | None = None
+        self._parts: Any = None
 
     def config(self) -> ConfigText:
         """The configuration as it is now, with this export's ``max_batch_size``."""
@@ -121,8 +126,10 @@ class Publication:
         It is made for the entry as it stands, and begun again where that changes before the version appears.
         InvalidInputError if it does not fit the entry's configuration as it is by now; ConflictError if the number that
         was asked for is taken, if the entry was made anew meanwhile, or if another first version with other tensors is
-        on its way; NotFoundError if the entry was removed.
+        on its way, or if a member of a pipeline is being removed; NotFoundError if the entry was removed.
         """
+        self._parts = built.parts
+        note_members(self._reader, self._entry, built.members)
         files = {
             path.relative_to(stage).as_posix(): _record(path) for path in sorted(stage.rglob("*")) if path.is_file()
         }
@@ -155,11 +162,13 @@ class Publication:
                 framework=built.framework,
                 gravswell=__version__,
                 verification=built.proof.record,
+                members=built.members,
+                fusion=built.fusion,
             )
             (stage / MANIFEST).write_bytes(manifest.to_bytes())
             folder = version_folder(self._entry, standing.number)
             try:
-                check = partial(self._check, standing)
+                check = partial(self._check, standing, built)
                 self._store.publish(stage, folder, label=standing.label, check=check, progress=progress)
             except _ChangedError:
                 changed += 1
@@ -185,7 +194,7 @@ class Publication:
                 f"{self._entry} was replaced while this version was exported, and nothing was published: "
                 f"export it again, with its shapes"
             )
-        describe(stored.config.message, built.signature, batchable=built.proof.batchable)
+        self._describe(stored.config.message, built)
         refuse(stored.config.message, stored.config.where)
         taken, highest = self._reader.numbers(self._entry), self._highest()
         state, _ = self._reader.state(self._entry)  # after the look: a removal writes the state first
@@ -201,8 +210,9 @@ class Publication:
         label = _label(stored.config)
         return _Standing(stored, stored.config.render(), stated, label=label, number=number, parent=parent)
 
-    def _check(self, standing: "_Standing") -> None:
+    def _check(self, standing: "_Standing", built: "Built") -> None:
         """The version's number is taken and seen by everybody; is the entry still what the version was made for?"""
+        check_members(self._reader, built.members)
         if standing.stated is None:
             self._await_rivals(standing)
         stored = self._config()
@@ -241,12 +251,16 @@ class Publication:
                     self._store.write(config_key(self._entry), text.encode(), mode)
                 except ConflictError:  # on a store without a lock; it may well say all of it by now
                     stored = self._config()
-                    describe(stored.config.message, built.signature, batchable=built.proof.batchable)
+                    self._describe(stored.config.message, built)
                     text = stored.config.render()
                 else:
                     return
         except GravswellError as error:
             _log.warning("the version is published; the next export states its tensors in the entry too: %s", error)
+
+    def _describe(self, message: Any, built: "Built") -> None:
+        batching = built.batching if self._max_batch_size is None else 0
+        describe(message, built.signature, batchable=built.proof.batchable, batching=batching)
 
     def _config(self) -> StoredConfig:
         stored = stored_config(self._reader, self._entry)
@@ -271,7 +285,10 @@ class Publication:
                     f"(add(…, force=True))"
                 )
             message.max_batch_size = wanted
-        refuse(message, stored.config.where)
+        if self._parts is not None:
+            take_parts(message, self._parts)
+        if not is_pipeline(message):  # which is unfinished until its tensors are described
+            refuse(message, stored.config.where)
         return stored
 
     def _stated(self, config: ConfigText) -> Signature | None:

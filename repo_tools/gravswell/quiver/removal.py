@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from gravswell.errors import ConflictError
+from gravswell.quiver.composition.holding import pipelines_of
 from gravswell.quiver.layout import version_folder
 from gravswell.quiver.pins import PINS_COUNT_FOR, pinned
 from gravswell.quiver.reader import RepositoryReader
@@ -51,6 +52,21 @@ def refuse_served(entry: str, held: Mapping[int, Holders]) -> None:
             f"{'; '.join(served)}: let it serve another version first; "
             f"even_served (--even-served) removes it all the same"
         )
+
+
+def refuse_members(
+    reader: RepositoryReader,
+    entry: str,
+    state: EntryState,
+    numbers: Collection[int],
+    *,
+    going: Mapping[str, Collection[int] | None] | None = None,
+) -> None:
+    """ConflictError, naming them, if pipelines that stay have any of these versions of the entry as members."""
+    held = pipelines_of(reader, entry, state, going=going)
+    told = [f"{entry}/{n} is a member of {', '.join(held[n])}" for n in sorted(numbers) if n in held]
+    if told:
+        raise ConflictError(f"{'; '.join(told)}: remove the versions of the pipeline first, newest ones included")
 
 
 def remove_versions(
@@ -99,6 +115,7 @@ def remove_version(reader: RepositoryReader, entry: str, number: int, *, even_se
             raise ConflictError(f"{', '.join(held.aliases)} points at {entry}/{number}: move the alias first")
         if not even_served:
             refuse_served(entry, {number: held})
+        refuse_members(reader, entry, state, [number])
         return [number]
 
     remove_versions(reader, entry, choose)

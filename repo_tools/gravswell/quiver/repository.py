@@ -10,7 +10,7 @@ from gravswell.quiver.entry import Entry, new_config
 from gravswell.quiver.layout import CONFIG, check_name, is_state_key, state_key
 from gravswell.quiver.platform import Platform
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.quiver.removal import Holders, needed, refuse_served
+from gravswell.quiver.removal import Holders, needed, refuse_members, refuse_served
 from gravswell.quiver.state import EntryState
 from gravswell.quiver.stores import Store, open_store
 from gravswell.quiver.stores.memory import change_state, forget_aliases
@@ -132,7 +132,7 @@ class ModelRepository:
 
         :param only_empty: ConflictError if it has a version, also one that somebody published a moment ago.
         :param even_served: also one of which a cluster said within a week that it serves a version: ConflictError
-            otherwise. Aliases keep nothing here.
+            otherwise. Aliases keep nothing here; a pipeline of another entry keeps its members always.
         """
         with self._store.exclusive():
             self._reader.state(name)  # as in add
@@ -146,8 +146,10 @@ class ModelRepository:
             forget_aliases(self._store, name)
         self._models.removed(name)
 
-    def _close(self, name: str, *, even_served: bool) -> None:
-        """Remember the entry's numbers before they go, unless a cluster needs one of its versions: ConflictError."""
+    def _close(self, name: str, *, even_served: bool, everything: bool = False) -> None:
+        """Remember the entry's numbers before they go. ConflictError if a cluster needs one of its versions, or, unless
+        ``everything`` goes, a pipeline does.
+        """
 
         def close(state: EntryState) -> EntryState:
             try:
@@ -156,6 +158,8 @@ class ModelRepository:
                 return state  # others removed it this moment, and remembered its numbers
             if not even_served:
                 refuse_served(name, needed(state, numbers))
+            if not everything:
+                refuse_members(self._reader, name, state, numbers, going={name: None})
             following = max(numbers, default=0) + 1
             return state.model_copy(update={"next_version": max(state.next_version, following)})
 
@@ -169,10 +173,10 @@ class ModelRepository:
         with self._store.exclusive():
             for name in self._reader.entries():
                 try:
-                    self._close(name, even_served=True)
+                    self._close(name, even_served=True, everything=True)
                 except VerificationError:  # what is remembered is damaged, and goes too; the removal writes it anew
                     self._store.delete(state_key(name))
-                    self._close(name, even_served=True)
+                    self._close(name, even_served=True, everything=True)
                 self._store.remove_folder(name)
             for name in self._store.children().files:
                 if is_state_key(name):

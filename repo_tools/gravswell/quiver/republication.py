@@ -57,7 +57,15 @@ def republish(
         shutil.rmtree(fetched)
         proof = Proof(manifest.signature, [], manifest.verification, batchable=served.max_batch_size > 0)
         built = Built(
-            proof, manifest.opset, manifest.ir_version, manifest.exporter, manifest.framework, manifest.target
+            proof,
+            manifest.opset,
+            manifest.ir_version,
+            manifest.exporter,
+            manifest.framework,
+            manifest.target,
+            members=manifest.members,
+            parts=served if manifest.members else None,
+            fusion=manifest.fusion,
         )
         stage("publishing")
         return publication.publish(folder, built, progress)

@@ -19,7 +19,7 @@ MOVES_OF_AN_ALIAS = 50
 MOVES_OF_AN_ENTRY = 500
 """How many moves are remembered: of each alias, so that a busy one never crowds out another, and in all."""
 
-_LATER = ("revision", "since", "history", "removing", "pins")
+_LATER = ("revision", "since", "history", "removing", "pins", "pipelines")
 """Fields that are written only once there is something in them."""
 
 Number = Annotated[int, Field(ge=1)]
@@ -52,6 +52,15 @@ class Pin(BaseModel):
     seen: datetime
 
 
+class Hold(BaseModel):
+    """What one pipeline has among the entry's versions, as far as that was noted before it was published."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    versions: tuple[Number, ...] = ()
+    noted: datetime
+
+
 class EntryState(BaseModel):
     """The file's content. Written only by conditional replace, absent until first needed."""
 
@@ -73,6 +82,8 @@ class EntryState(BaseModel):
     """Versions whose removal is decided and perhaps not done: no alias is moved to one."""
     pins: dict[str, Pin] = Field(default_factory=dict)
     """By cluster: which versions must stay though no alias names them."""
+    pipelines: dict[str, Hold] = Field(default_factory=dict)
+    """By the entry of a pipeline: which versions it was to have as members. What it has, its manifests say."""
 
     def holds(self, number: int) -> bool:
         """Whether version ``number``, if it is there, belongs to the entry as it is."""

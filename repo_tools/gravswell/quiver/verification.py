@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gravswell.errors import GravswellError, UnavailableError, VerificationError
+from gravswell.quiver.composition.opening import opened
 from gravswell.quiver.config import parse_config
 from gravswell.quiver.disk import TAKES_NO_MORE
 from gravswell.quiver.fetching import Progress
@@ -21,11 +22,14 @@ class Verified:
     files: int
     """Files whose size and hash are those of the manifest."""
     samples: int
-    """Golden batches that ONNX Runtime reproduced."""
+    """Golden batches that were reproduced: by ONNX Runtime, and of a pipeline by its steps or its Python over it."""
 
 
 def verify_version(reader: RepositoryReader, entry: str, number: int, *, progress: Progress | None = None) -> Verified:
     """Check every hash, and run the golden inputs through ONNX Runtime. VerificationError names what differs.
+
+    Of a pipeline the members are checked and run too; one of Python functions runs their source, in an interpreter of
+    its own: like a server, verify only what you trust.
 
     The version is fetched into a temporary folder, as an agent would, so the same is checked on every store.
     """
@@ -45,7 +49,7 @@ def verify_version(reader: RepositoryReader, entry: str, number: int, *, progres
         where = reader.store.location(version_folder(entry, number))
         _check_extra_files(reader, entry, number, manifest, where)
         try:
-            samples = _reproduce(copy, manifest)
+            samples = _reproduce(reader, copy, manifest, Path(folder), progress)
         except GravswellError as error:
             raise VerificationError(f"{where}: {error}") from None
         return Verified(len(manifest.files), samples)
@@ -58,17 +62,18 @@ def _check_extra_files(reader: RepositoryReader, entry: str, number: int, manife
         raise VerificationError(f"{where} holds {', '.join(extra)}, which was not published: remove it")
 
 
-def _reproduce(copy: Path, manifest: Manifest) -> int:
-    from gravswell.quiver.exporters import open_session, run  # noqa: PLC0415 - imports ONNX
-
-    for name in (MODEL_FILE, GOLDEN, VERSION_CONFIG):
-        if name not in manifest.files:
-            raise VerificationError(f"the manifest names no {name}: the version was made by something else")
+def _reproduce(
+    reader: RepositoryReader, copy: Path, manifest: Manifest, folder: Path, progress: Progress | None
+) -> int:
+    for name in (manifest.main_file, GOLDEN, VERSION_CONFIG):
+        if name not in manifest.files or (name == VERSION_CONFIG == manifest.main_file and not manifest.members):
+            missing = MODEL_FILE if name == VERSION_CONFIG else name
+            raise VerificationError(f"the manifest names no {missing}: the version was made by something else")
     parse_config((copy / VERSION_CONFIG).read_text(), where=VERSION_CONFIG)
-    session = open_session(copy / MODEL_FILE)
     samples = load_golden(copy / GOLDEN)
     proof = manifest.verification
     scales = column_scales([sample.outputs for sample in samples])
-    for sample in samples:
-        compare(sample.outputs, run(session, sample.inputs), proof.rtol, proof.atol, scales)
+    with opened(reader, manifest, copy, folder, progress) as runner:
+        for sample in samples:
+            compare(sample.outputs, runner.run(sample.inputs), proof.rtol, proof.atol, scales)
     return len(samples)

@@ -11,7 +11,6 @@ class Version(int):
     """A version's number, which knows where it is: use it as an int, or ask for more."""
 
     info: VersionInfo
-    location: str
     _reader: RepositoryReader
     _entry: str
 
@@ -20,10 +19,25 @@ class Version(int):
         """The version of ``entry`` that ``info`` describes."""
         version = cls(info.number)
         version.info = info
-        version.location = reader.store.location(f"{version_folder(entry, info.number)}/{MODEL_FILE}")
         version._reader = reader
         version._entry = entry
         return version
+
+    @property
+    def entry(self) -> str:
+        """The name of its entry."""
+        return self._entry
+
+    @property
+    def repository_url(self) -> str:
+        """The URL of the repository that it is in."""
+        return self._reader.url
+
+    @property
+    def location(self) -> str:
+        """Where the file is that a server runs: ``model.onnx``, or what a pipeline has in place of it."""
+        file = MODEL_FILE if self.digest is None else self.manifest.main_file
+        return self._reader.store.location(f"{version_folder(self._entry, int(self))}/{file}")
 
     @property
     def digest(self) -> str | None:

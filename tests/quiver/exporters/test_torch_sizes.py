@@ -16,7 +16,7 @@ from gravswell import quiver as qv
 from gravswell.errors import ExportError, VerificationError
 from gravswell.quiver.exporters import sampling
 from gravswell.quiver.exporters.base import InputSpec
-from gravswell.quiver.exporters.proof import open_session, prove
+from gravswell.quiver.exporters.proof import Runner, open_session, prove
 from gravswell.quiver.exporters.torch import sizes as torch_sizes
 
 ROWS = {"x": (None, 8)}
@@ -164,7 +164,7 @@ def test_a_batch_beyond_is_held_to_the_scales_of_the_others(entry: qv.Entry) -> 
     """Where the others are tens of thousands, what is near zero in a small one is rounding."""
     path = entry.export_version(nn.Flatten(), {"x": (None, None, 1)}, ["y"])
     prove(
-        open_session(Path(path)),
+        Runner.of(open_session(Path(path))),
         [{"x": np.full((2, length, 1), 3e4, np.float32)} for length in (32, 64)],
         lambda batch: {"y": batch["x"][:, :, 0] + np.float32(0.02)},
         framework="one that rounds",

@@ -25,7 +25,7 @@ from gravswell.quiver.exporters.base import (
 )
 from gravswell.quiver.exporters.keras.exporter import KerasExporter
 from gravswell.quiver.exporters.onnx_model import OnnxExporter
-from gravswell.quiver.exporters.proof import Proof, open_session, prove, run, session_inputs
+from gravswell.quiver.exporters.proof import Proof, Runner, open_session, prove, run, session_inputs
 from gravswell.quiver.exporters.sampling import (
     PLANS,
     far_shapes,
@@ -39,10 +39,10 @@ from gravswell.quiver.exporters.torch.exporter import TorchExporter
 from gravswell.quiver.exporters.trees.lightgbm_exporter import LightGBMExporter
 from gravswell.quiver.exporters.trees.xgboost_exporter import XGBoostExporter
 from gravswell.quiver.golden import save_golden, tolerance
-from gravswell.quiver.manifest import GOLDEN, Signature
+from gravswell.quiver.manifest import GOLDEN, MemberRecord, Signature
 from gravswell.quiver.targets import Target
 
-__all__ = ["Built", "ExportRequest", "InputSpec", "build", "open_session", "run"]
+__all__ = ["Built", "ExportRequest", "InputSpec", "Runner", "build", "open_session", "run"]
 
 EXPORTERS: tuple[Exporter, ...] = (
     KerasExporter(),  # whose models are torch modules too where Keras runs on torch
@@ -81,6 +81,10 @@ class Built:
     framework: str
     target: str | None = None
     """Tag of the Triton whose limits the graph keeps."""
+    members: tuple[MemberRecord, ...] = ()
+    """Of a pipeline: the versions that it calls."""
+    parts: Any = None
+    """Of a pipeline: a ``ModelConfig`` with what its version decides of the configuration."""
 
     @property
     def signature(self) -> Signature:
@@ -148,7 +152,7 @@ def _built(
             rtol, atol = coarse[0] if rtol is None else rtol, coarse[1] if atol is None else atol
         stage("verifying in ONNX Runtime")
         proof = prove(
-            session,
+            Runner.of(session),
             batches,
             exported.reference,
             framework=exported.framework,

@@ -101,8 +101,24 @@ def run(session: ort.InferenceSession, inputs: Inputs) -> Outputs:
     return dict(zip(names, session.run(names, feed), strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """What answers batches, and is proved: a graph in ONNX Runtime, or a pipeline of several."""
+
+    inputs: list[TensorRecord]
+    outputs: list[TensorRecord]
+    run: Callable[[Inputs], Outputs]
+    """One inference; inputs that it does not have are left out. Raises whatever the runtime raises."""
+    told: str = "the exported graph"
+
+    @classmethod
+    def of(cls, session: ort.InferenceSession) -> "Runner":
+        """The graph of a session. ExportError names an input or output that no Triton tensor can hold."""
+        return cls(session_inputs(session), session_outputs(session), partial(run, session))
+
+
 def prove(
-    session: ort.InferenceSession,
+    runner: Runner,
     batches: Sequence[Inputs],
     reference: Callable[[Inputs], Outputs],
     *,
@@ -115,24 +131,23 @@ def prove(
     ailing: Callable[[], str] = str,
     beyond: Iterable[tuple[str, Inputs]] = (),
 ) -> Proof:
-    """Run the graph on ``batches`` and compare with ``reference``.
+    """Run it on ``batches`` and compare with ``reference``.
 
     ``inputs``: whose the batches are, for the record. ``batched``: the first dim was declared dynamic, so each size
     must run. ``rows_apart``: also prove that a row's answer does not depend on the rows beside it, which a server that
     mixes requests into batches needs. ``ailing``: what is wrong with the model, for the message that it says nothing.
     ``beyond``: conditions that the exporter took for granted, each with a batch that does not meet it.
     """
-    taken = session_inputs(session)
-    outputs = session_outputs(session)
+    taken = runner.inputs
     names = {record.name for record in taken}
-    answers = [_run_batch(session, batch, batched) for batch in batches]
+    answers = [_run_batch(runner, batch, batched) for batch in batches]
     wanted = [_in_types_of(got, answered(reference, batch)) for batch, got in zip(batches, answers, strict=True)]
     _check_says_something(wanted, ailing)
     scales = column_scales(wanted)
     agree = partial(compare, rtol=rtol, atol=atol, scales=scales)
-    _prove_repeatable(session, batches[0], answers[0], agree)  # first: chance explains every other difference
+    _prove_repeatable(runner, batches[0], answers[0], agree)  # first: chance explains every other difference
     for condition, batch in beyond:  # explains those differences that a batch of other sizes makes
-        _prove_beyond(session, batch, condition, reference, scales, rtol=rtol, atol=atol)
+        _prove_beyond(runner, batch, condition, reference, scales, rtol=rtol, atol=atol)
     samples: list[Sample] = []
     errors: dict[str, OutputError] = {}
     for batch, got, expected in zip(batches, answers, wanted, strict=True):
@@ -142,7 +157,7 @@ def prove(
         except VerificationError as error:
             way_out = "" if inputs == "given" else _REAL_ROWS
             raise VerificationError(
-                f"the exported graph does not answer as {framework} does: {rows}{error}; nothing was published{way_out}"
+                f"{runner.told} does not answer as {framework} does: {rows}{error}; nothing was published{way_out}"
             ) from None
         for name, apart in found.items():
             before = errors.get(name, apart)
@@ -150,10 +165,10 @@ def prove(
                 max_abs=max(before.max_abs, apart.max_abs), max_rel=max(before.max_rel, apart.max_rel)
             )
         samples.append(Sample({k: v for k, v in batch.items() if k in names}, expected))
-    outputs = [_observed(record, [answer[record.name] for answer in answers]) for record in outputs]
+    outputs = [_observed(record, [answer[record.name] for answer in answers]) for record in runner.outputs]
     batchable = batched and all(r.dims[:1] == (-1,) for r in (*taken, *outputs)) and _leads(batches, answers)
     if rows_apart and batchable:
-        _prove_rows_apart(session, max(batches, key=rows_of), agree)
+        _prove_rows_apart(runner, max(batches, key=rows_of), agree)
     record = VerificationRecord(
         reference=framework,
         inputs=inputs,
@@ -169,7 +184,7 @@ def prove(
 
 
 def _prove_beyond(
-    session: ort.InferenceSession,
+    runner: Runner,
     batch: Inputs,
     condition: str,
     reference: Callable[[Inputs], Outputs],
@@ -189,7 +204,7 @@ def _prove_beyond(
         return
     sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in batch.items())
     try:
-        got = run(session, batch)
+        got = runner.run(batch)
         wanted = _in_types_of(got, expected)
         compare(wanted, got, rtol, atol, column_scales([scales, wanted]))
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's own errors share no base
@@ -201,16 +216,16 @@ def _prove_beyond(
         ) from None
 
 
-def _run_batch(session: ort.InferenceSession, batch: Inputs, batched: bool) -> Outputs:
+def _run_batch(runner: Runner, batch: Inputs, batched: bool) -> Outputs:
     try:
-        return run(session, batch)
+        return runner.run(batch)
     except Exception as error:  # ONNX Runtime's own errors share no base
         if batched:
             raise ExportError(
-                f"the exported graph does not run at a batch of {rows_of(batch)} ({described(error)}): a batch size is "
+                f"{runner.told} does not run at a batch of {rows_of(batch)} ({described(error)}): a batch size is "
                 f"hard-coded in the model; use sizes of the tensors it is given, or declare a fixed first dimension"
             ) from error
-        raise ExportError(f"the exported graph does not run: {described(error)}") from error
+        raise ExportError(f"{runner.told} does not run: {described(error)}") from error
 
 
 def _check_says_something(wanted: Sequence[Outputs], ailing: Callable[[], str]) -> None:
@@ -259,9 +274,9 @@ def _leads(batches: Sequence[Inputs], answers: Sequence[Outputs]) -> bool:
     )
 
 
-def _prove_repeatable(session: ort.InferenceSession, batch: Inputs, answer: Outputs, agree: Agree) -> None:
+def _prove_repeatable(runner: Runner, batch: Inputs, answer: Outputs, agree: Agree) -> None:
     try:
-        agree(answer, run(session, batch))
+        agree(answer, runner.run(batch))
     except VerificationError as error:
         raise VerificationError(
             f"the same inputs give another answer each time ({error}): the model draws random numbers, "
@@ -269,9 +284,9 @@ def _prove_repeatable(session: ort.InferenceSession, batch: Inputs, answer: Outp
         ) from None
 
 
-def _prove_rows_apart(session: ort.InferenceSession, batch: Inputs, agree: Agree) -> None:
-    together = run(session, batch)
-    alone = [run(session, {k: v[i : i + 1] for k, v in batch.items()}) for i in range(rows_of(batch))]
+def _prove_rows_apart(runner: Runner, batch: Inputs, agree: Agree) -> None:
+    together = runner.run(batch)
+    alone = [runner.run({k: v[i : i + 1] for k, v in batch.items()}) for i in range(rows_of(batch))]
     try:
         agree(together, {name: np.concatenate([a[name] for a in alone]) for name in together})
     except VerificationError as error:

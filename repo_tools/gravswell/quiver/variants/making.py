@@ -15,7 +15,7 @@ from gravswell.errors import ExportError, InvalidInputError
 from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.exporters import Built, InputSpec, files, graph
 from gravswell.quiver.exporters.base import Inputs, Outputs, as_arrays
-from gravswell.quiver.exporters.proof import Proof, open_session, prove, run
+from gravswell.quiver.exporters.proof import Proof, Runner, open_session, prove, run
 from gravswell.quiver.exporters.sampling import BATCH_SIZES, given_batches, is_batched, rows_of, with_rows
 from gravswell.quiver.fetching import Progress
 from gravswell.quiver.golden import load_golden, save_golden
@@ -112,6 +112,12 @@ def quantize(
             raise InvalidInputError(
                 f"{entry}/{number} is unverified, so there is nothing to hold a variant to: export it with gravswell, "
                 f"or import its repository"
+            )
+        if manifest.members:
+            members = ", ".join(f"{m.model}/{m.version}" for m in manifest.members)
+            raise InvalidInputError(
+                f"{entry}/{number} is a pipeline, and holds no weights: quantize its members ({members}), and publish "
+                f"the pipeline again"
             )
         if manifest.verification.variant is not None:
             made = manifest.verification.variant
@@ -246,7 +252,7 @@ def _prove(
     held = [{k: v for k, v in e.items() if k in atol} if atol else e for e in proved.expected]
     try:
         proof = prove(
-            session,
+            Runner.of(session),
             proved.inputs,
             _Compared(proved.inputs, held).reference,
             framework=manifest.verification.reference if theirs else f"onnxruntime {ort.__version__}",

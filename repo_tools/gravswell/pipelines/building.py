@@ -1,0 +1,270 @@
+"""From a pipeline to a version's files, proved: what is published answers as the function does here.
+
+The function is run here, its members in ONNX Runtime, for the reference. What is compared with it is what servers get:
+an ensemble by its configuration's steps, Python from its shipped source in an interpreter of its own.
+"""
+
+import json
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from gravswell.errors import ExportError, GravswellError, InvalidInputError
+from gravswell.pipelines import calling
+from gravswell.pipelines.calling import as_array, named_outputs
+from gravswell.pipelines.ensembles import check_batches, ensemble_parts, ensemble_signature
+from gravswell.pipelines.running import Running
+from gravswell.pipelines.shipping import ship
+from gravswell.pipelines.tracing import Trace, named_results
+from gravswell.quiver.composition.base import Wishes
+from gravswell.quiver.composition.config import Pinned, set_parameters
+from gravswell.quiver.composition.opening import MemberVersion, running
+from gravswell.quiver.config import ModelConfig
+from gravswell.quiver.datatypes import parse_data_type
+from gravswell.quiver.exporters import Built, Runner
+from gravswell.quiver.exporters.base import Inputs, InputSpec, Outputs, described
+from gravswell.quiver.exporters.proof import prove
+from gravswell.quiver.exporters.sampling import PLANS, given_batches, is_batched, random_batches, rows_of
+from gravswell.quiver.golden import save_golden
+from gravswell.quiver.manifest import GOLDEN, PYTHON_FILE, Signature, TensorRecord
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.signature import parse_shape
+
+if TYPE_CHECKING:
+    from gravswell.pipelines.authoring import Pipeline
+
+_CALLING = "gravswell_calling.py"
+_REQUIREMENTS = "requirements.txt"
+
+
+def build_pipeline(
+    pipeline: "Pipeline",
+    members: Mapping[str, MemberVersion],
+    reader: RepositoryReader,
+    folder: Path,
+    wishes: Wishes,
+) -> Built:
+    """Compile, write and prove it. See ``Pipeline.build``."""
+    wishes.stage("checking the pipeline")
+    declared = _declared(pipeline, wishes)
+    names = wishes.output_names or pipeline.output_names or _stated_names(wishes)
+    traced = pipeline.traced(members, declared, names)
+    if isinstance(traced, Trace):
+        check_batches(traced, wishes.max_batch_size)
+        inputs = ensemble_signature(traced).inputs
+    else:
+        inputs = declared or _undeclared(pipeline, traced)
+    with tempfile.TemporaryDirectory(prefix="gravswell-pipeline-") as temporary:
+        here = Running(pipeline, members, reader, tempfile.TemporaryDirectory(prefix="gravswell-pipeline-"))
+        reference = _Reference(pipeline, here, names)
+        wishes.stage("running it here")
+        batches = _batches(inputs, members, reference, wishes)
+        if isinstance(traced, Trace):
+            parts, signature = ensemble_parts(traced, pipeline.access), ensemble_signature(traced)
+        else:
+            answers = [reference(batch) for batch in batches]
+            signature = Signature(inputs=inputs, outputs=_outputs(pipeline, answers, batches))
+            parts = _python_parts(pipeline, members)
+            wishes.stage("packing its source")
+            _write_python(pipeline, members, signature, folder, wishes.max_batch_size)
+        wishes.stage("verifying what is published")
+        config = _config(parts, signature)
+        records = [member.record for member in members.values()]
+        with running(folder, config, records, here.sessions) as run:
+            proof = prove(
+                Runner(list(signature.inputs), list(signature.outputs), run, "the published pipeline"),
+                batches,
+                reference,
+                framework=f"Python {platform.python_version()} over onnxruntime {ort.__version__}",
+                inputs="given" if wishes.samples else "random",
+                batched=is_batched([InputSpec.of(record) for record in inputs]),
+                rows_apart=wishes.max_batch_size > 0,
+                rtol=wishes.rtol,
+                atol=wishes.atol,
+            )
+        del temporary
+    save_golden(folder / GOLDEN, proof.samples)
+    return Built(
+        proof,
+        max(member.opset for member in members.values()),
+        max(member.ir_version for member in members.values()),
+        f"gravswell pipeline {pipeline.name} ({'ensemble' if isinstance(traced, Trace) else 'python'})",
+        f"python {platform.python_version()}",
+        members=tuple(records),
+        parts=parts,
+    )
+
+
+class _Reference:
+    """The function, run here: batches to outputs by name."""
+
+    def __init__(self, pipeline: "Pipeline", here: Running, names: Sequence[str] | None) -> None:
+        self._pipeline = pipeline
+        self._here = here
+        self._names = names
+
+    def __call__(self, batch: Inputs) -> Outputs:
+        result = self._here(**{name: batch[name] for name in self._pipeline.parameters.inputs})
+        if self._names is None and isinstance(result, Mapping):
+            answers: Mapping[str, Any] = result
+        elif isinstance(result, Mapping):
+            answers = named_outputs(result, self._names or ())
+        else:
+            answers = named_results(result, self._names, self._pipeline.name)
+        return {name: as_array(value) for name, value in answers.items()}
+
+
+def _declared(pipeline: "Pipeline", wishes: Wishes) -> tuple[TensorRecord, ...] | None:
+    """The inputs as this export, the pipeline or the entry states them; None where none of them does."""
+    wanted = pipeline.parameters.inputs
+    if wishes.input_shapes is None:
+        if pipeline.inputs is None and wishes.stated is not None:
+            known = {record.name: record for record in wishes.stated.inputs}
+            return tuple(known[name] for name in wanted) if set(known) == set(wanted) else None
+        known = {record.name: record for record in pipeline.inputs or ()}
+        return None if pipeline.inputs is None else tuple(known[name] for name in wanted)
+    before = {record.name: record.data_type for record in (pipeline.inputs or ())}
+    if set(wishes.input_shapes) != set(wanted):
+        raise InvalidInputError(
+            f"input_shapes names {', '.join(wishes.input_shapes)}, and {pipeline.name} takes {', '.join(wanted)}"
+        )
+    return tuple(
+        TensorRecord(
+            name=name,
+            data_type=wishes.input_types.get(name, before.get(name, "TYPE_FP32")),
+            dims=tuple(-1 if dim is None else dim for dim in parse_shape(name, wishes.input_shapes[name])),
+        )
+        for name in wanted
+    )
+
+
+def _stated_names(wishes: Wishes) -> tuple[str, ...] | None:
+    return None if wishes.stated is None else tuple(record.name for record in wishes.stated.outputs)
+
+
+def _undeclared(pipeline: "Pipeline", reason: str) -> tuple[TensorRecord, ...]:
+    spelled = ", ".join(f'"{name}": ("FP32", (None, 64))' for name in pipeline.parameters.inputs)
+    raise InvalidInputError(
+        f"{pipeline.name} says nothing of its inputs, and members cannot tell, for it {reason}: declare them, "
+        f"inputs={{{spelled}}}"
+    )
+
+
+def _batches(
+    inputs: Sequence[TensorRecord], members: Mapping[str, MemberVersion], reference: _Reference, wishes: Wishes
+) -> list[Inputs]:
+    """Batches that the function takes: the user's, or random ones of the first plan that it takes."""
+    specs = [InputSpec.of(record) for record in inputs]
+    limit = min((member.max_batch_size for member in members.values() if member.max_batch_size), default=0)
+    if wishes.samples:
+        samples = [{name: np.asarray(value) for name, value in sample.items()} for sample in wishes.samples]
+        own = {rows_of(sample) for sample in samples}
+        return [b for b in given_batches(specs, samples) if not limit or rows_of(b) <= limit or rows_of(b) in own]
+    first: Exception | None = None
+    for batches in (random_batches(specs, plan) for plan in PLANS):
+        fitting = [batch for batch in batches if not limit or rows_of(batch) <= limit]
+        try:
+            for batch in fitting:
+                reference(batch)
+        except GravswellError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the user's function raises
+            first = first or error
+        else:
+            return fitting
+    shapes = ", ".join(f"{s.name} {s.data_type} {s.dims}" for s in specs)
+    raise ExportError(
+        f"the function itself fails on random inputs of {shapes} ({described(first or ValueError())}): give batches "
+        f"that it accepts as sample_inputs (--sample-inputs FILE.npz), or declare the types and shapes that it takes"
+    ) from first
+
+
+def _outputs(pipeline: "Pipeline", answers: Sequence[Outputs], batches: Sequence[Inputs]) -> tuple[TensorRecord, ...]:
+    """The outputs as they were declared, or as they came out: a size that ever differs is any size."""
+    if pipeline.outputs is not None:
+        return pipeline.outputs
+    records = []
+    for name, first in answers[0].items():
+        arrays = [answer[name] for answer in answers]
+        ranks = {array.ndim for array in arrays}
+        types = {array.dtype.name for array in arrays}
+        if len(ranks) > 1 or len(types) > 1:
+            pairs = zip(arrays, batches, strict=True)
+            shown = ", ".join(f"{array.dtype}{list(array.shape)} of {rows_of(batch)} rows" for array, batch in pairs)
+            raise ExportError(f"output {name} of {pipeline.name} changes its type or its rank with its input: {shown}")
+        sizes = zip(*(array.shape for array in arrays), strict=True)
+        dims = tuple(size[0] if len(set(size)) == 1 and size[0] else -1 for size in sizes)
+        records.append(TensorRecord(name=name, data_type=parse_data_type(first.dtype, tensor=name), dims=dims))
+    return tuple(records)
+
+
+def _python_parts(pipeline: "Pipeline", members: Mapping[str, MemberVersion]) -> Any:
+    parts = ModelConfig(backend="python")
+    pinned = [Pinned(alias, member.model, member.record.version) for alias, member in members.items()]
+    set_parameters(parts, pipeline.access, pinned)
+    return parts
+
+
+def _config(parts: Any, signature: Signature) -> Any:
+    """What the interpreter of an ensemble needs: its tensors and its steps."""
+    config = ModelConfig()
+    config.CopyFrom(parts)
+    for side, records in (("input", signature.inputs), ("output", signature.outputs)):
+        for record in records:
+            getattr(config, side).add(name=record.name)
+    return config
+
+
+def _write_python(
+    pipeline: "Pipeline",
+    members: Mapping[str, MemberVersion],
+    signature: Signature,
+    folder: Path,
+    max_batch_size: int,
+) -> None:
+    """What a server runs: our two files, the user's source with what it needs, and the description of both."""
+    here = files("gravswell.pipelines")
+    (folder / PYTHON_FILE).write_bytes((here / "runtime" / "model.py").read_bytes())
+    (folder / _CALLING).write_bytes((here / "calling.py").read_bytes())
+    shipment = ship(pipeline.function, f"../{calling.ASSETS_FOLDER}")
+    source = folder / calling.SOURCE_FOLDER
+    source.mkdir()
+    (source / calling.SOURCE_FILE).write_text(shipment.source, encoding="utf-8")
+    for inside, path in shipment.modules.items():
+        target = source / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    assets = {name: f"{calling.ASSETS_FOLDER}/{name}-{path.name}" for name, path in pipeline.assets.items()}
+    if shipment.arrays or assets:
+        (folder / calling.ASSETS_FOLDER).mkdir()
+    for name, array in shipment.arrays.items():
+        np.save(folder / calling.ASSETS_FOLDER / f"{name}.npy", array, allow_pickle=False)
+    for name, inside in assets.items():
+        shutil.copyfile(pipeline.assets[name], folder / inside)
+    requirements = shipment.requirements if pipeline.requirements is None else list(pipeline.requirements)
+    if requirements:
+        (folder / _REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements))
+    spec = {
+        "schema": "gravswell.dev/pipeline/v1",
+        "function": pipeline.name,
+        "max_batch_size": max_batch_size,
+        "inputs": [record.model_dump() for record in signature.inputs],
+        "outputs": [record.model_dump() for record in signature.outputs],
+        "members": {
+            alias: {
+                "max_batch_size": member.max_batch_size,
+                "inputs": [record.model_dump() for record in member.inputs],
+                "outputs": [record.model_dump() for record in member.outputs],
+            }
+            for alias, member in members.items()
+        },
+        "assets": assets,
+    }
+    (folder / calling.SPEC_FILE).write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")

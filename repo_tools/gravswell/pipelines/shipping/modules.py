@@ -1,0 +1,73 @@
+"""Which modules a server has by itself, which a package brings, and which are the user's own files."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from gravswell.errors import InvalidInputError
+
+Kind = Literal["standard", "installed", "local"]
+
+_NEEDED_ANYWAY = frozenset({"numpy"})
+"""Packages that every server of pipelines has."""
+
+
+def kind_of(name: str) -> Kind:
+    """Where the module ``name`` comes from."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return "standard"
+    return "installed" if top in _distributions() else "local"
+
+
+def requirements_of(modules: set[str]) -> list[str]:
+    """``name==version`` of the packages that bring the installed ones among ``modules``, beyond NumPy."""
+    found = set()
+    for module in modules:
+        top = module.partition(".")[0]
+        if kind_of(module) == "installed" and top not in _NEEDED_ANYWAY:
+            found |= {f"{package}=={version(package)}" for package in _distributions()[top][:1]}
+    return sorted(found)
+
+
+def local_files(module: ModuleType) -> dict[str, Path]:
+    """The files of one of the user's own modules by their paths below the folder that it is imported from.
+
+    That is its file, and the ``__init__.py`` of each package that it is in.
+    """
+    name, file = module.__name__, getattr(module, "__file__", None)
+    if file is None or not file.endswith(".py"):
+        raise InvalidInputError(f"module {name} has no Python file that could go along ({file}): use one that has")
+    path = Path(file)
+    parts = name.split(".")
+    is_package = path.name == "__init__.py"
+    inside = "/".join(parts) + ("/__init__.py" if is_package else ".py")
+    root = path.parents[len(parts) if is_package else len(parts) - 1]
+    files = {inside: path}
+    for depth in range(1, len(parts)):
+        package = "/".join([*parts[:depth], "__init__.py"])
+        if (root / package).is_file():
+            files[package] = root / package
+    return files
+
+
+def imported(source: str, package: str) -> Iterator[str]:
+    """The modules that a source imports, wherever in it; relative ones are those of ``package``."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            yield name
+            yield from (f"{name}.{alias.name}" for alias in node.names if f"{name}.{alias.name}" in sys.modules)
+
+
+@cache
+def _distributions() -> dict[str, list[str]]:
+    return {name: list(dict.fromkeys(found)) for name, found in packages_distributions().items()}

@@ -1,0 +1,311 @@
+"""Running a pipeline's function on symbols: what it passes from model to model, or that it does more than that.
+
+A symbol has a type and sizes, and no values. A function that only hands symbols to members, and returns them, is an
+ensemble. Whatever needs a value (arithmetic, a branch, a loop over rows) ends the run with :class:`NeedsValuesError`,
+and the pipeline is business logic. What cannot be right either way is an error that names models and tensor.
+"""
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from gravswell.errors import InvalidInputError
+from gravswell.pipelines.calling import Member, Tensor, named_outputs
+from gravswell.quiver.composition.opening import MemberVersion
+from gravswell.quiver.manifest import TensorRecord
+
+
+class NeedsValuesError(BaseException):
+    """The function needs a tensor's values. No Exception, so that no function catches it unawares."""
+
+
+@dataclass(slots=True)
+class Size:
+    """A dimension: a number, or any, perhaps the same as another's."""
+
+    number: int | None = None
+    same: "Size | None" = None
+
+    def root(self) -> "Size":
+        """The one that stands for all that are the same."""
+        return self if self.same is None else self.same.root()
+
+    def meets(self, other: "Size") -> bool:
+        """Have both be the same from now on; False where they are different numbers."""
+        mine, theirs = self.root(), other.root()
+        if mine is theirs:
+            return True
+        if mine.number is not None and theirs.number is not None:
+            return mine.number == theirs.number
+        if mine.number is None:
+            mine.same = theirs
+        else:
+            theirs.same = mine
+        return True
+
+    @property
+    def dim(self) -> int:
+        """The number, -1 for any."""
+        number = self.root().number
+        return -1 if number is None else number
+
+
+@dataclass(eq=False, slots=True)
+class Facts:
+    """What is known of a symbol: where it comes from, its type and sizes (None: not yet)."""
+
+    origin: str
+    """``input x``, or ``y of denoise (denoise/3)``."""
+    declared: tuple[int, ...] | None = None
+    """The dims that the user gave an input."""
+    data_type: str | None = None
+    sizes: list[Size] | None = None
+    name: str = ""
+    """The tensor's in the ensemble."""
+    uses: int = 0
+
+    @property
+    def record(self) -> TensorRecord:
+        """As a signature states it."""
+        assert self.data_type is not None, "taken by a member, or declared"
+        assert self.sizes is not None, "taken by a member, or declared"
+        return TensorRecord(name=self.name, data_type=self.data_type, dims=tuple(size.dim for size in self.sizes))
+
+
+class Symbol:
+    """A tensor without values, in the hands of the function."""
+
+    __slots__ = ("_facts",)
+
+    def __init__(self, facts: Facts) -> None:
+        object.__setattr__(self, "_facts", facts)
+
+    def __repr__(self) -> str:
+        return f"<{facts_of(self).origin}>"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise NeedsValuesError(f"uses .{name} of {facts_of(self).origin}")
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise NeedsValuesError(f"sets .{name} of {facts_of(self).origin}")
+
+
+def facts_of(symbol: Symbol) -> Facts:
+    """What is known of it."""
+    facts: Facts = object.__getattribute__(symbol, "_facts")
+    return facts
+
+
+def _needing(operation: str) -> Callable[..., NoReturn]:
+    def method(self: Symbol, *_: Any, **__: Any) -> NoReturn:
+        raise NeedsValuesError(f"uses {operation} of {facts_of(self).origin}")
+
+    return method
+
+
+_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
+_OPERATIONS = {
+    "bool": "the truth",
+    "len": "the length",
+    "iter": "the elements",
+    "contains": "the elements",
+    "getitem": "an element",
+    "setitem": "an element",
+    "index": "the value",
+}
+_OPERATIONS |= {name: name for name in ("neg", "pos", "abs", "invert", "eq", "ne", "lt", "le", "gt", "ge")}
+_OPERATIONS |= {name: name for binary in _BINARY for name in (binary, f"r{binary}", f"i{binary}")}
+_OPERATIONS |= dict.fromkeys(("float", "int", "array", "array_function", "array_ufunc"), "the values")
+for _method, _what in _OPERATIONS.items():
+    setattr(Symbol, f"__{_method}__", _needing(_what))
+setattr(Symbol, "__hash__", object.__hash__)  # noqa: B010 - assigning it would be an override to mypy
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of a member: its inputs' and outputs' names to the tensors there."""
+
+    member: MemberVersion
+    inputs: Mapping[str, Facts]
+    outputs: Mapping[str, Facts]
+
+
+@dataclass(slots=True)
+class Trace:
+    """What the function did with the symbols."""
+
+    inputs: dict[str, Facts]
+    steps: list[Step] = field(default_factory=list)
+    outputs: dict[str, Facts] = field(default_factory=dict)
+
+
+class _TracedMember(Member):
+    def __init__(self, version: MemberVersion, trace: Trace) -> None:
+        inputs = [Tensor(r.name, r.data_type, r.dims) for r in version.inputs]
+        outputs = [Tensor(r.name, r.data_type, r.dims) for r in version.outputs]
+        super().__init__(version.record.alias, inputs, outputs, version.max_batch_size, lambda _, arrays: arrays)
+        self._version = version
+        self._trace = trace
+
+    def __call__(self, *tensors: Any, **named: Any) -> Any:
+        try:
+            given = self.bound(tensors, named)
+        except TypeError as error:
+            raise InvalidInputError(str(error)) from None
+        version = self._version
+        rows = Size() if version.leads_with_rows else None
+        taken = {}
+        for record in version.inputs:
+            value = given[record.name]
+            if not isinstance(value, Symbol):
+                raise NeedsValuesError(f"gives {version.told} a value of its own as {record.name}")
+            taken[record.name] = facts = facts_of(value)
+            _take(facts, record, version, rows)
+            facts.uses += 1
+        made = {
+            record.name: Facts(f"{record.name} of {version.told}", None, record.data_type, _sizes(record, rows))
+            for record in version.outputs
+        }
+        self._trace.steps.append(Step(version, taken, made))
+        return self.answered({name: Symbol(facts) for name, facts in made.items()})
+
+
+def trace(
+    function: Callable[..., Any],
+    inputs: Sequence[str],
+    members: Mapping[str, MemberVersion],
+    *,
+    declared: Sequence[TensorRecord] | None,
+    output_names: Sequence[str] | None,
+    others: Mapping[str, Any],
+) -> Trace | str:
+    """What the function does with symbols; where it needs values, what for, in words.
+
+    :param others: its other keywords, by name.
+    :raises InvalidInputError: what is wrong however it is run: types or shapes of two models that do not go together,
+        an input or an answer that nothing uses, an output without a name.
+    """
+    known = {record.name: record for record in declared or ()}
+    symbols = {name: Symbol(_input(name, known.get(name))) for name in inputs}
+    traced = Trace({name: facts_of(symbol) for name, symbol in symbols.items()})
+    calls = {alias: _TracedMember(member, traced) for alias, member in members.items()}
+    try:
+        result = function(*symbols.values(), **calls, **others)
+        _name_outputs(traced, result, output_names, function.__name__)
+    except NeedsValuesError as error:
+        return f"{error}{_line(error, function)}"
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{function.__name__}: {error}{_line(error, function)}") from None
+    except Exception as error:  # noqa: BLE001 - of a library that takes arrays only; a fault shows with values too
+        return f"fails without values ({type(error).__name__}: {error}){_line(error, function)}"
+    _check_flow(traced, function.__name__)
+    _name_tensors(traced)
+    return traced
+
+
+def _input(name: str, record: TensorRecord | None) -> Facts:
+    if record is None:
+        return Facts(f"input {name}", name=name)
+    return Facts(f"input {name}", record.dims, record.data_type, _sizes(record, None), name=name)
+
+
+def _sizes(record: TensorRecord, rows: Size | None) -> list[Size]:
+    sizes = [Size(None if dim == -1 else dim) for dim in record.dims]
+    return [rows, *sizes[1:]] if rows is not None else sizes
+
+
+def _take(facts: Facts, record: TensorRecord, member: MemberVersion, rows: Size | None) -> None:
+    """Have the tensor be what the member's input takes."""
+    if facts.data_type is None:
+        facts.data_type = record.data_type
+    into = f"goes into {record.name} of {member.told}"
+    if facts.data_type != record.data_type:
+        raise InvalidInputError(
+            f"{facts.origin} is {facts.data_type}, and {into}, which takes {record.data_type}: convert it in the "
+            f"function, or export one of the models with the other type"
+        )
+    if facts.sizes is None:
+        facts.sizes = _sizes(record, rows)
+        return
+    told = f"{facts.origin} is {[size.dim for size in facts.sizes]}, and {into}, which takes {list(record.dims)}"
+    wanted = _sizes(record, rows)
+    if len(facts.sizes) != len(wanted):
+        raise InvalidInputError(f"{told}: reshape it in the function, or export a model that takes it so")
+    for axis, (have, want) in enumerate(zip(facts.sizes, wanted, strict=True)):
+        free = facts.declared is not None and facts.declared[axis] == -1
+        if not have.meets(want):
+            raise InvalidInputError(f"{told}: they differ in dimension {axis}")
+        if free and have.dim != -1:
+            raise InvalidInputError(
+                f"{facts.origin} is declared as any size in dimension {axis}, and {into}, where it is {have.dim}: "
+                f"declare {have.dim}"
+            )
+
+
+def _name_outputs(traced: Trace, result: Any, names: Sequence[str] | None, function: str) -> None:
+    values = dict(result) if isinstance(result, Mapping) else named_results(result, names, function)
+    if names is not None:
+        try:
+            values = named_outputs(values, names)
+        except ValueError as error:
+            raise InvalidInputError(str(error)) from None
+    taken: dict[int, str] = {}
+    for name, value in values.items():
+        if not isinstance(value, Symbol):
+            raise NeedsValuesError(f"returns a value of its own as {name}")
+        facts = facts_of(value)
+        if id(facts) in taken:
+            raise NeedsValuesError(f"returns {facts.origin} twice, as {taken[id(facts)]} and as {name}")
+        if facts.name in traced.inputs:
+            raise NeedsValuesError(f"returns {facts.origin} as it came")
+        taken[id(facts)] = name
+        facts.uses += 1
+        traced.outputs[name] = facts
+
+
+def named_results(result: Any, names: Sequence[str] | None, function: str) -> dict[str, Any]:
+    """What the function returned, by ``names``. InvalidInputError where there are none, or of another number."""
+    values = result if isinstance(result, tuple) else (result,)
+    if names is None:
+        raise InvalidInputError(
+            f"{function} returns {len(values)} tensor{'s' if len(values) != 1 else ''} without a name: give "
+            f'output_names=["y", …], or return a dict by name'
+        )
+    try:
+        return named_outputs(result, names)
+    except ValueError as error:
+        raise InvalidInputError(str(error)) from None
+
+
+def _check_flow(traced: Trace, function: str) -> None:
+    unused = [name for name, facts in traced.inputs.items() if not facts.uses]
+    if unused:
+        raise InvalidInputError(f"{function} gives its input {', '.join(unused)} to no model: take it out")
+    for step in traced.steps:
+        if not any(facts.uses for facts in step.outputs.values()):
+            raise InvalidInputError(
+                f"{function} calls {step.member.told} and nothing uses its answer ({', '.join(step.outputs)}): "
+                f"return it, or leave the call out"
+            )
+
+
+def _name_tensors(traced: Trace) -> None:
+    """The ensemble's name of each tensor: an output's own, and of the others the member's with the output's."""
+    for name, facts in traced.outputs.items():
+        facts.name = name
+    taken = {*traced.inputs, *traced.outputs}
+    for number, step in enumerate(traced.steps, start=1):
+        for output, facts in step.outputs.items():
+            if facts.name:
+                continue
+            plain = f"{step.member.record.alias}.{output}"
+            facts.name = plain if plain not in taken else f"{number}.{plain}"
+            taken.add(facts.name)
+
+
+def _line(error: BaseException, function: Callable[..., Any]) -> str:
+    """Where in the user's code it was, as the end of a message."""
+    file = function.__code__.co_filename
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" (line {frames[-1].lineno}: {frames[-1].line})" if frames else ""

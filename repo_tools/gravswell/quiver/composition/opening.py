@@ -1,0 +1,166 @@
+"""A published version, run on this machine: a graph in ONNX Runtime, a pipeline with its members there.
+
+The same for whoever writes a pipeline and for whoever verifies a published one.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gravswell.errors import InvalidInputError, NotFoundError, VerificationError
+from gravswell.quiver.composition.ensemble import run_ensemble
+from gravswell.quiver.composition.fresh import FreshInterpreter
+from gravswell.quiver.config import parse_config
+from gravswell.quiver.fetching import Progress
+from gravswell.quiver.golden import Array
+from gravswell.quiver.layout import version_folder
+from gravswell.quiver.manifest import MODEL_FILE, PYTHON_FILE, VERSION_CONFIG, Manifest, MemberRecord, TensorRecord
+from gravswell.quiver.reader import RepositoryReader
+
+if TYPE_CHECKING:
+    from gravswell.quiver.exporters import Runner
+
+Arrays = dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberVersion:
+    """A version that a pipeline has as a member, and what it must know of it."""
+
+    record: MemberRecord
+    inputs: tuple[TensorRecord, ...]
+    """With the batch dim, as for :attr:`outputs`."""
+    outputs: tuple[TensorRecord, ...]
+    max_batch_size: int
+    """Most rows that a server gives it at once; 0: the client's batches reach it as they are."""
+    opset: int
+    ir_version: int
+
+    @property
+    def model(self) -> str:
+        """Its entry."""
+        return self.record.model
+
+    @property
+    def told(self) -> str:
+        """What messages call it: ``denoise (noise-removal/3)``."""
+        what = f"{self.record.model}/{self.record.version}"
+        return what if self.record.alias == self.record.model else f"{self.record.alias} ({what})"
+
+    @property
+    def leads_with_rows(self) -> bool:
+        """Whether every input and output leads with the same rows."""
+        return all(record.dims[:1] == (-1,) for record in (*self.inputs, *self.outputs))
+
+
+def member_version(reader: RepositoryReader, alias: str, model: str, number: int) -> MemberVersion:
+    """What is known of version ``number`` of the entry ``model``. NotFoundError without it.
+
+    InvalidInputError for one that cannot be a member: it is unverified, is itself a pipeline, or takes sequences.
+    """
+    info = reader.version(model, number)
+    what = f"{model}/{number}"
+    if info.digest is None:
+        raise InvalidInputError(
+            f"{what} is unverified, so nothing can be proved of a pipeline that calls it: export it with gravswell, or "
+            f"import its repository"
+        )
+    manifest, _ = reader.manifest(model, number)
+    if manifest.members or manifest.main_file != MODEL_FILE:
+        raise InvalidInputError(f"{what} is itself a pipeline, and a pipeline calls models only: call its members here")
+    config = parse_config(reader.version_config(model, number) or "", where=f"{what}/{VERSION_CONFIG}")
+    if config.HasField("sequence_batching"):
+        raise InvalidInputError(
+            f"{what} takes sequences of requests, which a pipeline does not pass on: let clients call it themselves"
+        )
+    record = MemberRecord(alias=alias, model=model, version=number, digest=info.digest)
+    return MemberVersion(
+        record,
+        manifest.signature.inputs,
+        manifest.signature.outputs,
+        config.max_batch_size,
+        manifest.opset,
+        manifest.ir_version,
+    )
+
+
+class Sessions:
+    """Members in ONNX Runtime, each fetched into ``folder`` and opened when it is first called."""
+
+    def __init__(self, reader: RepositoryReader, folder: Path, progress: Progress | None = None) -> None:
+        self._reader = reader
+        self._folder = folder
+        self._progress = progress
+        self._opened: dict[tuple[str, int], Runner] = {}
+
+    def call(self, model: str, number: int, feed: Mapping[str, Array]) -> Arrays:
+        """What version ``number`` of ``model`` answers. Raises whatever ONNX Runtime raises."""
+        return self._runner(model, number).run(dict(feed))
+
+    def _runner(self, model: str, number: int) -> "Runner":
+        from gravswell.quiver.exporters import Runner, open_session  # noqa: PLC0415 - imports ONNX
+
+        if (model, number) not in self._opened:
+            copy = self._folder / f"{model}-{number}"
+            self._reader.fetch(model, number, copy, progress=self._progress)
+            self._opened[model, number] = Runner.of(open_session(copy / MODEL_FILE))
+        return self._opened[model, number]
+
+
+@contextmanager
+def opened(
+    reader: RepositoryReader, manifest: Manifest, copy: Path, folder: Path, progress: Progress | None = None
+) -> Iterator["Runner"]:
+    """A version that was fetched to ``copy``, ready to be run; members of a pipeline are fetched into ``folder``.
+
+    VerificationError for a pipeline of which a member is gone, or is not what it was.
+    """
+    from gravswell.quiver.exporters import Runner, open_session  # noqa: PLC0415 - imports ONNX
+
+    if manifest.main_file == MODEL_FILE:
+        yield Runner.of(open_session(copy / MODEL_FILE))
+        return
+    check_present(reader, manifest)
+    sessions = Sessions(reader, folder, progress)
+    config = parse_config((copy / VERSION_CONFIG).read_text(), where=VERSION_CONFIG)
+    with running(copy, config, manifest.members, sessions) as run:
+        signature = manifest.signature
+        yield Runner(list(signature.inputs), list(signature.outputs), run, "the published pipeline")
+
+
+@contextmanager
+def running(
+    folder: Path, config: Any, members: Sequence[MemberRecord], sessions: Sessions
+) -> Iterator[Callable[[Arrays], Arrays]]:
+    """The pipeline whose files are in ``folder``, as a server runs it: an ensemble by its steps, Python in an
+    interpreter of its own.
+    """
+    if not (folder / PYTHON_FILE).is_file():
+        yield lambda given: run_ensemble(config, given, sessions.call)
+        return
+    pinned = {member.alias: member for member in members}
+
+    def call(alias: str, feed: Mapping[str, Array]) -> Arrays:
+        return sessions.call(pinned[alias].model, pinned[alias].version, feed)
+
+    with FreshInterpreter(folder, call) as interpreter:
+        yield interpreter.run
+
+
+def check_present(reader: RepositoryReader, manifest: Manifest) -> None:
+    """VerificationError where a member of the pipeline is gone, or is another version than the one that was proved."""
+    for member in manifest.members:
+        where = reader.store.location(version_folder(member.model, member.version))
+        try:
+            digest = reader.version(member.model, member.version).digest
+        except NotFoundError:
+            raise VerificationError(
+                f"{where}, its member {member.alias}, is not there: copy it here, or export the pipeline again"
+            ) from None
+        if digest != member.digest:
+            raise VerificationError(
+                f"{where}, its member {member.alias}, is another version than the one that was proved "
+                f"({(digest or 'unverified')[:12]}, not {member.digest[:12]}): restore it, or export the pipeline again"
+            )
