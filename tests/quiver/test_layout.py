@@ -62,7 +62,9 @@ def test_keys() -> None:
             check_key(key)
 
 
-def test_names_of_versions_under_proof_are_reserved() -> None:
+def test_names_of_versions_under_proof_and_of_members_are_reserved() -> None:
     with pytest.raises(InvalidInputError, match=r"gravswell-proof-.*under proof"):
         check_name("gravswell-proof-abc")
+    with pytest.raises(InvalidInputError, match=r"gravswell-member-.*members of pipelines"):
+        check_name("gravswell-member-abc")
     assert check_name("gravswell-proof") == "gravswell-proof"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 from gravswell.errors import InvalidInputError
-from gravswell.names import PROOF_PREFIX
+from gravswell.names import why_reserved
 
 CONFIG = "config.pbtxt"
 """The entry's working copy of its configuration, in the model's folder."""
@@ -24,7 +24,8 @@ def check_name(name: str) -> str:
 
     The name becomes a folder, a part of a URL and a Triton model name, so it is one plain path component.
     """
-    if _NAME.fullmatch(name) and not name.startswith(PROOF_PREFIX):
+    reserved = why_reserved(name)
+    if _NAME.fullmatch(name) and reserved is None:
         return name
     if not name:
         fact = "it is empty"
@@ -32,8 +33,8 @@ def check_name(name: str) -> str:
         fact = "it holds a path"
     elif name.startswith("."):
         fact = "it starts with a dot, and hidden folders are no models"
-    elif name.startswith(PROOF_PREFIX):
-        fact = f"names that start with {PROOF_PREFIX!r} are for versions under proof"
+    elif reserved is not None:
+        fact = reserved
     elif len(name) > 200:
         fact = f"it is {len(name)} characters long"
     else:
