@@ -1,20 +1,22 @@
 """The embedded Triton: NVIDIA's own server, on the CPU, as a child of this process.
 
 Its law: nothing is ever written into a repository. What must differ on a CPU differs in an overlay that belongs to one
-server. Only :mod:`~gravswell.serving.triton.flags` is imported by others than users of the server, and it is light.
+server. Others than users of the server import :mod:`~gravswell.serving.triton.flags` and
+:mod:`~gravswell.serving.triton.modelnames` only, which are light.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gravswell.serving.triton.install import TritonInstallation, ensure_triton
-    from gravswell.serving.triton.server import EmbeddedTriton, Ports, ServedModel
+    from gravswell.serving.triton.ports import Ports
+    from gravswell.serving.triton.server import EmbeddedTriton, ServedModel
 
 __all__ = ["EmbeddedTriton", "Ports", "ServedModel", "TritonInstallation", "ensure_triton"]
 
 _HOMES = {
     "EmbeddedTriton": "server",
-    "Ports": "server",
+    "Ports": "ports",
     "ServedModel": "server",
     "TritonInstallation": "install",
     "ensure_triton": "install",

@@ -8,31 +8,31 @@ Three folders, each staged, renamed into place and reused for as long as what it
   Its name carries a digest of our files, so an upgrade of gravswell writes these few and downloads nothing.
 """
 
-import hashlib
 import shlex
 import shutil
 import sys
 import sysconfig
 import venv
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gravswell.cache import cache_dir, locked, require_free_space
-from gravswell.errors import UnavailableError
-from gravswell.serving.triton.packages import Progress, install_packages, require_libraries, run_checked
+from gravswell.cache import cache_dir
+from gravswell.serving.triton.packages import Progress, digest, install_packages, once, require_libraries, run_checked
 from gravswell.serving.triton.support import Machine, require_plain_path, require_support
 
 TRITON_VERSION: Final = "2.51.0"
 WHEEL: Final = "nvidia-pytriton==0.7.0"
-STUB_PACKAGES: Final = ("numpy==1.26.4", "onnxruntime==1.31.1")
+STUB_NUMPY: Final = "numpy==1.26.4"
+STUB_PACKAGES: Final = (STUB_NUMPY, "onnxruntime==1.31.1")
+
+NO_BYTECODE: Final = "import sys; sys.dont_write_bytecode = True\n"
+"""A ``.pth`` of the stub's environment: Python models lie in repositories, and the stub heeds no variable for this."""
 
 WHEEL_BYTES, STUB_BYTES, SERVER_BYTES = 144_000_000, 150_000_000, 3_000_000
 """Measured sizes on disk; progress is shown against them."""
 
-PEAK_FACTOR: Final = 2
-"""While a package is unpacked, its archive and its files are there at once."""
+WHAT: Final = "the embedded Triton"
 
 OURS: Final = Path(__file__).parent / "backends"
 
@@ -91,31 +91,12 @@ def ensure_triton(progress: Progress | None = None) -> TritonInstallation:
     root = cache_dir() / "triton"
     require_plain_path(root, "let GRAVSWELL_CACHE name another folder")
     wheel = root / f"wheel-{WHEEL.rpartition('==')[2]}"
-    stub = root / f"stub-{_digest(sys.version, sys.base_prefix, *STUB_PACKAGES)}"
-    server = root / f"server-{_digest(str(wheel), str(stub), SHIM, *_library_folders(wheel), *_sources())}"
-    _once(wheel, WHEEL_BYTES, lambda stage: _build_wheel(stage, report))
-    _once(stub, STUB_BYTES, lambda stage: _build_stub(stage, report))
-    _once(server, SERVER_BYTES, lambda stage: _build_server(stage, server, wheel, stub))
+    stub = root / f"stub-{digest(sys.version, sys.base_prefix, NO_BYTECODE, *STUB_PACKAGES)}"
+    server = root / f"server-{digest(str(wheel), str(stub), SHIM, *_library_folders(wheel), *_sources())}"
+    once(wheel, WHEEL_BYTES, WHAT, lambda stage: _build_wheel(stage, report))
+    once(stub, STUB_BYTES, WHAT, lambda stage: _build_stub(stage, report))
+    once(server, SERVER_BYTES, WHAT, lambda stage: _build_server(stage, server, wheel, stub))
     return TritonInstallation(server)
-
-
-def _once(target: Path, size: int, build: Callable[[Path], None]) -> None:
-    if target.is_dir():  # it came by one rename, so it is complete
-        return
-    with locked(target):
-        if target.is_dir():  # another process was faster
-            return
-        require_free_space(target, size * PEAK_FACTOR)
-        stage = target.with_name(f".{target.name}.staging")
-        shutil.rmtree(stage, ignore_errors=True)  # what a killed installation left
-        try:
-            stage.mkdir()
-            build(stage)
-            stage.rename(target)
-        except OSError as error:
-            raise UnavailableError(f"the embedded Triton cannot be installed in {target}: {error}") from error
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
 
 
 def _build_wheel(stage: Path, report: Progress) -> None:
@@ -127,7 +108,9 @@ def _build_stub(stage: Path, report: Progress) -> None:
     # A virtual environment, because that is how the stub's interpreter is found: through the first python3 on PATH.
     venv.EnvBuilder(with_pip=False, symlinks=True).create(stage)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    install_packages(STUB_PACKAGES, stage / "lib" / version / "site-packages", STUB_BYTES, report)
+    packages = stage / "lib" / version / "site-packages"
+    install_packages(STUB_PACKAGES, packages, STUB_BYTES, report)
+    (packages / "gravswell.pth").write_text(NO_BYTECODE)
     run_checked([str(stage / "bin" / "python3"), "-c", "import numpy, onnxruntime"], "the stub's environment")
 
 
@@ -175,7 +158,3 @@ def _sources() -> list[str]:
 
 def _not_sources(_folder: str, names: list[str]) -> list[str]:
     return [name for name in names if name == "__pycache__"]
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]

@@ -12,13 +12,22 @@ from urllib.parse import unquote, urlsplit
 
 from tritonclient.grpc import model_config_pb2
 
-from gravswell.errors import InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.errors import GravswellError, InvalidInputError, NotFoundError, UnavailableError, UnsupportedError
 from gravswell.quiver.checks.backends import is_ensemble
+from gravswell.quiver.composition.config import pinned_members
 from gravswell.quiver.config import ConfigText
 from gravswell.quiver.layout import CONFIG, parse_version
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import open_store
 from gravswell.serving.triton.modelnames import why_unservable
+from gravswell.serving.triton.pipelines import (
+    Environment,
+    MemberFolders,
+    is_ours,
+    open_members,
+    serve_also,
+    served_number,
+)
 
 _Group = model_config_pb2.ModelInstanceGroup
 
@@ -59,29 +68,89 @@ class Overlay:
     """What an overlay holds."""
 
     models: list[str]
-    """Names, sorted."""
+    """Names that clients may call, sorted."""
     complete: bool
     """Every config says all that Triton could fill in, so Triton need not start a process for each model to ask."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Folders with versions that are left out, and why: Triton cannot serve a model of such a name."""
+    broken: Mapping[str, str] = field(default_factory=dict)
+    """Pipelines that are left out, and why: a member or a package that they need cannot be had."""
+    members: Mapping[str, str] = field(default_factory=dict)
+    """Members of pipelines, by the names that they have on this server: ``denoise/3``."""
+    users: Mapping[str, set[str]] = field(default_factory=dict)
+    """Pipelines, and the names of their members."""
 
 
-def build_overlay(repository: str | Path, target: Path, models: Iterable[str] | None = None) -> Overlay:
+def build_overlay(
+    repository: str | Path,
+    target: Path,
+    models: Iterable[str] | None = None,
+    *,
+    key: str = "",
+    environment: Environment | None = None,
+) -> Overlay:
     """Fill the folder ``target`` for a server of ``repository`` and describe what is in it.
 
-    ``models`` limits it to these and to what their ensembles are made of; None takes every entry that has a version.
-    Raises :class:`NotFoundError` for a repository or model that is not there, or a repository with nothing to serve,
-    :class:`InvalidInputError` where the only ones have names that cannot be served.
+    ``models`` limits it to these, to what their ensembles are made of and to the members that their pipelines open to
+    clients; None takes every entry that has a version and is not a private member of another. ``key`` and
+    ``environment`` are those of :class:`~gravswell.serving.triton.pipelines.MemberFolders`. Raises
+    :class:`NotFoundError` for a repository or model that is not there, or a repository with nothing to serve,
+    :class:`InvalidInputError` where the only ones have names that cannot be served, :class:`UnavailableError` where the
+    only ones are pipelines that lack something.
     """
     reader = RepositoryReader(repository)
     root = repository_folder(repository)
+    found, refused = _gathered(reader, root, models)
+    if models is None:
+        hidden = _hidden(found)
+        found = {name: entry for name, entry in found.items() if name not in hidden}
+    shelf = MemberFolders(reader, root, target, key=key, adapt=run_on_cpu, environment=environment)
+    broken = _place_members(shelf, found)
+    built = {}
+    for name, entry in found.items():
+        if name not in broken:
+            serve_also(entry.config.message, entry.numbers, shelf.opened.get(name, set()))
+            built[name] = _link(entry, root / name, target / name)
+    if not built and refused:
+        raise unservable_names(root, refused)
+    if not built and broken:
+        raise broken_pipelines(broken)
+    if not built:
+        raise NotFoundError(f"{root} has no model with a version, so there is nothing to serve; export one first")
+    complete = all(map(_is_complete, [*built.values(), *shelf.configs.values()]))
+    return Overlay(sorted(built), complete, refused, broken, shelf.told, shelf.users)
+
+
+def unservable_names(root: Path, refused: Mapping[str, str]) -> InvalidInputError:
+    """What to tell of an overlay's ``refused``; names are shown in ASCII, for they may be no text."""
+    told = "; ".join(f"folder {name!a} in {root} cannot be served: {why}" for name, why in sorted(refused.items()))
+    return InvalidInputError(f"{told}; rename it, or name the models to serve (--entry)")
+
+
+def broken_pipelines(broken: Mapping[str, str]) -> UnavailableError:
+    """What to tell of an overlay's ``broken``."""
+    return UnavailableError("; ".join(why for _, why in sorted(broken.items())))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An entry that is to be served: its published versions, and its working config."""
+
+    numbers: set[int]
+    config: ConfigText
+
+
+def _gathered(
+    reader: RepositoryReader, root: Path, models: Iterable[str] | None
+) -> tuple[dict[str, _Entry], dict[str, str]]:
+    """The entries that are asked for, with those that they bring to clients; and those whose names cannot be served."""
     known = reader.entries()
     wanted = list(known if models is None else models)
-    built: dict[str, Any] = {}
+    found: dict[str, _Entry] = {}
     refused: dict[str, str] = {}
     while wanted:
         name = wanted.pop()
-        if name in built or name in refused:
+        if name in found or name in refused:
             continue
         unservable = why_unservable(name)
         if unservable is not None and models is not None:
@@ -93,39 +162,57 @@ def build_overlay(repository: str | Path, target: Path, models: Iterable[str] | 
         if numbers and unservable is not None:
             refused[name] = unservable
         elif numbers:
-            built[name] = _link(reader, name, numbers, root / name, target / name)
-            wanted += [step.model_name for step in built[name].ensemble_scheduling.step]
+            found[name] = _Entry(numbers, _config(reader, name, numbers, root))
+            wanted += open_members(found[name].config.message)
         elif models is not None:
             raise NotFoundError(f"model '{name}' in {root} has no version; export one first")
-    if not built and refused:
-        raise unservable_names(root, refused)
-    if not built:
-        raise NotFoundError(f"{root} has no model with a version, so there is nothing to serve; export one first")
-    return Overlay(sorted(built), all(map(_is_complete, built.values())), refused)
+    return found, refused
 
 
-def unservable_names(root: Path, refused: Mapping[str, str]) -> InvalidInputError:
-    """What to tell of an overlay's ``refused``; names are shown in ASCII, for they may be no text."""
-    told = "; ".join(f"folder {name!a} in {root} cannot be served: {why}" for name, why in sorted(refused.items()))
-    return InvalidInputError(f"{told}; rename it, or name the models to serve (--entry)")
+def _config(reader: RepositoryReader, name: str, numbers: set[int], root: Path) -> ConfigText:
+    # A crash between the first version and its config leaves the version's own to heal from.
+    text = reader.config(name) or reader.version_config(name, max(numbers)) or ""
+    return ConfigText(text, where=str(root / name / CONFIG))
 
 
-def _link(reader: RepositoryReader, name: str, numbers: set[int], source: Path, target: Path) -> Any:
+def _hidden(found: Mapping[str, _Entry]) -> set[str]:
+    """Entries that clients call as parts of pipelines only: a member of one, opened by none."""
+    configs = [entry.config.message for entry in found.values()]
+    opened = {name for config in configs for name in open_members(config)}
+    members = {member.model for config in configs if is_ours(config) for member in pinned_members(config)}
+    return members - opened
+
+
+def _place_members(shelf: MemberFolders, found: Mapping[str, _Entry]) -> dict[str, str]:
+    """Place the members of every pipeline and have it call them there; tell why where that cannot be."""
+    broken = {}
+    for name, entry in found.items():
+        message = entry.config.message
+        if is_ours(message):
+            number = served_number(message, entry.numbers)
+            try:
+                message.CopyFrom(shelf.place(name, number, message))
+            except GravswellError as error:
+                broken[name] = str(error)
+            entry.numbers.intersection_update({number})
+    return broken
+
+
+def _link(entry: _Entry, source: Path, target: Path) -> Any:
+    message = entry.config.message
     target.mkdir(parents=True)
     for child in source.iterdir():
         number = parse_version(child.name)
-        published = number is None or number in numbers
+        published = number is None or number in entry.numbers
         if published and child.name != CONFIG and not child.name.startswith("."):
             (target / child.name).symlink_to(child, target_is_directory=child.is_dir())
-    # A crash between the first version and its config leaves the version's own to heal from.
-    text = reader.config(name) or reader.version_config(name, max(numbers)) or ""
-    config = ConfigText(text, where=str(source / CONFIG))
-    run_on_cpu(config.message)
-    (target / CONFIG).write_text(config.render())
-    return config.message
+    run_on_cpu(message)
+    (target / CONFIG).write_text(entry.config.render())
+    return message
 
 
 def _is_complete(config: Any) -> bool:
-    # The rule of the ONNX Runtime backends. Ensembles are never completed; other backends have rules of their own.
-    graph = config.platform == "onnxruntime_onnx" or config.backend == "onnxruntime"
-    return config.platform == "ensemble" or (graph and bool(config.input) and bool(config.output))
+    # The rule of the ONNX Runtime backends. Ensembles and our business logic are never completed; other backends have
+    # rules of their own.
+    told = config.platform == "onnxruntime_onnx" or config.backend == "onnxruntime" or is_ours(config)
+    return config.platform == "ensemble" or (told and bool(config.input) and bool(config.output))

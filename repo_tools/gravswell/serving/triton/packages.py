@@ -1,5 +1,6 @@
-"""Packages into a folder of their own, by whichever installer is there, and a check of shared libraries."""
+"""Packages into a folder of their own, once, by whichever installer is there, and a check of shared libraries."""
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -9,12 +10,45 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from gravswell.cache import locked, require_free_space
 from gravswell.errors import UnavailableError
 
 Progress = Callable[[str, int, int], None]
 """``progress(step, done, total)``: what is being done, and bytes; ``total`` is an estimate."""
 
 POLL_SECONDS = 0.2
+
+PEAK_FACTOR = 2
+"""While a package is unpacked, its archive and its files are there at once."""
+
+
+def digest(*parts: str) -> str:
+    """A short name for what is made of ``parts``."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def once(target: Path, size: int, what: str, build: Callable[[Path], None]) -> None:
+    """Have ``build`` fill a folder that becomes ``target``, of about ``size`` bytes, unless that is there.
+
+    Any number of processes may call this at once: one builds, the others wait. UnavailableError says that ``what``
+    cannot be installed where the disk is full.
+    """
+    if target.is_dir():  # it came by one rename, so it is complete
+        return
+    with locked(target):
+        if target.is_dir():  # another process was faster
+            return
+        require_free_space(target, size * PEAK_FACTOR)
+        stage = target.with_name(f".{target.name}.staging")
+        shutil.rmtree(stage, ignore_errors=True)  # what a killed installation left
+        try:
+            stage.mkdir()
+            build(stage)
+            stage.rename(target)
+        except OSError as error:
+            raise UnavailableError(f"{what} cannot be installed in {target}: {error}") from error
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
 
 
 def install_packages(

@@ -92,6 +92,17 @@ class ServerProcess:
             stream.seek(self._begin)
             return stream.read().decode(errors="replace")
 
+    def last_words(self) -> str:
+        """The errors that it has told, else its last line."""
+        lines = [line for line in self.told().splitlines() if line and line[0] not in "+|"]
+        errors = [line for line in lines if re.match(r"E\d{4} |error:|\S*tritonserver: ", line)]
+        return " / ".join((errors or lines or ["its log is empty"])[-3:])
+
+    def poll_failure(self, model: str) -> str:
+        """Why Triton left a model out of its index: a config that it cannot read is told in its log only."""
+        found = re.search(rf"Poll failed for model directory '{re.escape(model)}': ([^\n]*)", self.told())
+        return found[1].rstrip('"') if found else "Triton gave no reason"
+
     @property
     def pid(self) -> int:
         """Process id of ``tritonserver``; also of its process group, which holds the backend's processes."""

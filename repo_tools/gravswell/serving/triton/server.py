@@ -1,11 +1,9 @@
 """``EmbeddedTriton``: the real Triton on a repository, for as long as a ``with`` block lasts."""
 
 import asyncio
-import errno
 import re
 import secrets
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Iterable
@@ -17,20 +15,32 @@ from typing import Any, Self
 
 from gravswell import addresses
 from gravswell.errors import ConflictError, GravswellError, InvalidInputError, UnavailableError
+from gravswell.names import MEMBER_PREFIX
 from gravswell.quiver.config import config_to_json, parse_config
 from gravswell.quiver.layout import CONFIG
+from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.triton.control import ControlAPI, tidy_reason
+from gravswell.serving.triton.environments import ensure_environment
 from gravswell.serving.triton.flags import ModelControl, key_headers, server_flags
 from gravswell.serving.triton.install import ensure_triton
 from gravswell.serving.triton.modelnames import why_unservable
-from gravswell.serving.triton.overlay import Overlay, build_overlay, repository_folder, run_on_cpu, unservable_names
+from gravswell.serving.triton.overlay import (
+    Overlay,
+    broken_pipelines,
+    build_overlay,
+    repository_folder,
+    run_on_cpu,
+    unservable_names,
+)
 from gravswell.serving.triton.packages import Progress
+from gravswell.serving.triton.pipelines import MemberFolders, is_ours, served_number
+from gravswell.serving.triton.ports import ANY_FREE, Ports, choose_ports
 from gravswell.serving.triton.process import ServerProcess
 from gravswell.serving.triton.workspace import Workspace
 
 POLL_SECONDS = 0.05
 PORT_ATTEMPTS = 3
-"""Free ports are found by binding and letting go; another program may take one in between."""
+"""A free port that was found may be taken by another program before Triton takes it."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +54,6 @@ class ServedModel:
     outputs: list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Ports:
-    """The three ports of a server; 0 asks for any free one."""
-
-    http: int = 0
-    grpc: int = 0
-    metrics: int = 0
-
-
 class EmbeddedTriton:
     """A Triton that serves ``repository`` (a path or ``file://`` URL) on the CPU, as a child of this process.
 
@@ -61,8 +62,9 @@ class EmbeddedTriton:
 
     ``model_control="none"`` serves every entry, or those named in ``models``, and is ready when they are; a model that
     does not load is an error that names it and Triton's reason, or with ``allow_failures`` an item of :attr:`failures`
-    while the others serve. ``"explicit"`` serves the folder as it stands and loads nothing until :meth:`load` or a
-    client asks. In both, what asks for a GPU runs on the CPU and the repository is never written to.
+    while the others serve. What a pipeline keeps private is a part of it only, unless ``models`` names it too.
+    ``"explicit"`` serves the folder as it stands and loads nothing until :meth:`load` or a client asks. In both, what
+    asks for a GPU runs on the CPU and the repository is never written to.
 
     ``host`` is what the server binds, on loopback by default; ``key`` closes the control APIs to callers without it.
     ``log`` keeps the server's log in a file of yours; otherwise it goes when the server stops, unless it failed.
@@ -77,7 +79,7 @@ class EmbeddedTriton:
         models: Iterable[str] | None = None,
         allow_failures: bool = False,
         host: str = "127.0.0.1",
-        ports: Ports = Ports(),
+        ports: Ports = ANY_FREE,
         key: str | None = None,
         log: Path | None = None,
         start_timeout: float = 120.0,
@@ -92,6 +94,8 @@ class EmbeddedTriton:
         self.host = host
         self.failures: dict[str, str] = {}
         """Models that did not load, and Triton's reasons."""
+        self.members: dict[str, str] = {}
+        """Members of pipelines by the names that they have here: ``denoise/3``."""
         self._models = None if models is None else list(models)
         self._model_control: ModelControl = model_control
         self._allow_failures = allow_failures
@@ -105,6 +109,8 @@ class EmbeddedTriton:
         self._process: ServerProcess | None = None
         self._workspace: Workspace | None = None
         self._served_folder = self._root
+        self._members_key = secrets.token_hex(16)
+        self._shelf: MemberFolders | None = None
 
     # Where it is
 
@@ -142,8 +148,9 @@ class EmbeddedTriton:
     # What it serves
 
     def served(self) -> list[ServedModel]:
-        """The models that answer now, by name."""
-        names = sorted({status.name for status in self.control.index() if status.state == "READY"})
+        """The models that answer clients now, by name."""
+        ready = {status.name for status in self.control.index() if status.state == "READY"}
+        names = sorted(name for name in ready if not name.startswith(MEMBER_PREFIX))
         found = [self.control.metadata(name) for name in names]
         return [
             ServedModel(
@@ -164,19 +171,39 @@ class EmbeddedTriton:
         if unservable := why_unservable(model):
             raise unservable_names(self._root, {model: unservable})
         path = self._root / model / CONFIG
-        config = None
-        if path.is_file():
-            message = parse_config(path.read_text(), where=str(path))
-            run_on_cpu(message)
-            config = config_to_json(message)
+        config, before = None, self._shelf.users.get(model, set()) if self._shelf else set()
         try:
+            if path.is_file():
+                message = parse_config(path.read_text(), where=str(path))
+                if self._shelf is not None and is_ours(message):
+                    message = self._load_members(self._shelf, model, message, timeout)
+                run_on_cpu(message)
+                config = config_to_json(message)
             self.control.load(model, config, timeout)
         except InvalidInputError as error:
-            raise InvalidInputError(self._in_your_paths(str(error))) from None
+            raise InvalidInputError(self._in_your_words(str(error))) from None
+        if self._shelf is not None:
+            self._unload_members(before.difference(*self._shelf.users.values()), timeout)
 
     def unload(self, model: str, *, timeout: float = 120.0) -> None:
-        """Unload a model (explicit control)."""
+        """Unload a model (explicit control), and with a pipeline the members that no other has."""
         self.control.unload(model, timeout)
+        if self._shelf is not None:
+            self._unload_members(self._shelf.leave(model), timeout)
+
+    def _load_members(self, shelf: MemberFolders, pipeline: str, config: Any, timeout: float) -> Any:
+        """Load the members of a pipeline; return its config, which calls them by the names that they have here."""
+        number = served_number(config, {version.number for version in RepositoryReader(self._root).versions(pipeline)})
+        made = shelf.place(pipeline, number, config, apart=True)
+        made.version_policy.specific.versions[:] = [number]
+        self.members = shelf.told
+        for name in sorted(shelf.users[pipeline]):
+            self.control.load(name, None, timeout)
+        return made
+
+    def _unload_members(self, names: Iterable[str], timeout: float) -> None:
+        for name in sorted(names):
+            self.control.unload(name, timeout)
 
     # Its life
 
@@ -191,16 +218,31 @@ class EmbeddedTriton:
             self._served_folder = folder / "models"
             overlay = Overlay([], complete=False)
             if self._model_control == "none":
-                overlay = build_overlay(self._root, self._served_folder, self._models)
+                overlay = build_overlay(
+                    self._root, self._served_folder, self._models, key=self._members_key, environment=self._environment
+                )
                 if overlay.refused and not self._allow_failures:
                     raise unservable_names(self._root, overlay.refused)
+                if overlay.broken and not self._allow_failures:
+                    raise broken_pipelines(overlay.broken)
+                self.members = dict(overlay.members)
                 if overlay.complete:
                     extra.insert(0, "--disable-auto-complete-config")
             else:
                 # Under a path of ours, because the Python backend hands paths to a shell: yours may hold a space.
                 self._served_folder.symlink_to(self._root, target_is_directory=True)
+                (folder / "members").mkdir()
+                extra.insert(0, f"--model-repository={folder / 'members'}")
+                self._shelf = MemberFolders(
+                    RepositoryReader(self._root),
+                    self._root,
+                    folder / "members",
+                    key=self._members_key,
+                    adapt=run_on_cpu,
+                    environment=self._environment,
+                )
             for attempt in range(PORT_ATTEMPTS):
-                self._ports = _choose_ports(self.host, self._wanted_ports)
+                self._ports = choose_ports(self.host, self._wanted_ports)
                 try:
                     self._launch(installation.program, folder, extra)
                     break
@@ -259,7 +301,7 @@ class EmbeddedTriton:
                 raise self._ended(self._process)
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    f"Triton was not ready within {self._start_timeout:.0f} s: {_last_words(self._process)}; "
+                    f"Triton was not ready within {self._start_timeout:.0f} s: {self._process.last_words()}; "
                     f"{self._keep(log)}"
                 )
             time.sleep(POLL_SECONDS)
@@ -275,7 +317,7 @@ class EmbeddedTriton:
         taken = re.search(r"Socket '([^']+)' already in use", process.told())
         if taken:
             return ConflictError(f"Triton cannot listen on {taken[1]}: another program does; choose another port")
-        return UnavailableError(f"Triton ended while it started: {_last_words(process)}; {self._keep(process.log)}")
+        return UnavailableError(f"Triton ended while it started: {process.last_words()}; {self._keep(process.log)}")
 
     def _judge(self, overlay: Overlay) -> None:
         statuses = self.control.index()
@@ -283,18 +325,30 @@ class EmbeddedTriton:
         reasons = {status.name: status.reason for status in statuses if status.reason and status.state != "READY"}
         log = self.process.log
         self.failures = {
-            name: self._in_your_paths(reasons.get(name) or _poll_failure(self.process, name))
-            for name in overlay.models
+            name: self._in_your_words(reasons.get(name) or tidy_reason(self.process.poll_failure(name)))
+            for name in [*overlay.models, *overlay.members]
             if name not in ready
         }
+        for pipeline, members in overlay.users.items():
+            failed = sorted(members & self.failures.keys())
+            if failed:  # business logic is ready all the same: its members are asked for when it is called
+                whys = [f"its member {overlay.members[name]} does not load: {self.failures[name]}" for name in failed]
+                self.failures[pipeline] = "; ".join(whys)
+        self.failures = {name: why for name, why in self.failures.items() if name not in overlay.members}
+        self.failures |= overlay.broken
         self.failures |= {ascii(name)[1:-1]: why for name, why in overlay.refused.items()}  # it may be no text
         if self.failures and not self._allow_failures:
             told = "; ".join(f"model '{name}' does not load: {reason}" for name, reason in self.failures.items())
             raise UnavailableError(f"{told}; {self._keep(log)}")
 
-    def _in_your_paths(self, words: str) -> str:
-        """Triton's words with the repository's folder in place of the one that it was shown in."""
+    def _in_your_words(self, words: str) -> str:
+        """Triton's words with the repository's folder and names in place of those that it was shown."""
+        for name, told in self.members.items():
+            words = words.replace(name, told)
         return words.replace(str(self._served_folder), str(self._root))
+
+    def _environment(self, requirements: str, whose: str) -> Path:
+        return ensure_environment(requirements, whose, self._progress)
 
     def _keep(self, log: Path) -> str:
         """Bring the log of a failed server out of the folder that goes with it, and say where it is."""
@@ -303,38 +357,3 @@ class EmbeddedTriton:
             shutil.copyfile(log, kept)
             log = kept
         return f"Triton's log is {log}"
-
-
-def _choose_ports(host: str, wanted: Ports) -> Ports:
-    """Free ports for those that are 0. Raises :class:`ConflictError` naming a wanted port that is taken."""
-    chosen = []
-    with ExitStack() as held:  # all are held until all are found, so that no two are the same
-        for name, port in vars(wanted).items():
-            probe = held.enter_context(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET))
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    raise ConflictError(
-                        f"port {port} on {host} is taken by another program; "
-                        f"choose another port for {name}, or 0 for any that is free"
-                    ) from error
-                raise InvalidInputError(
-                    f"{addresses.join(host, port)} cannot be listened on for {name}: {error.strerror or error}"
-                ) from error
-            chosen.append(probe.getsockname()[1])
-    return Ports(*chosen)
-
-
-def _poll_failure(process: ServerProcess, model: str) -> str:
-    """Why Triton left a model out of its index: a config that it cannot read is told in its log only."""
-    found = re.search(rf"Poll failed for model directory '{re.escape(model)}': ([^\n]*)", process.told())
-    return tidy_reason(found[1].rstrip('"')) if found else "Triton gave no reason"
-
-
-def _last_words(process: ServerProcess) -> str:
-    """The errors in a server's log, else its last line."""
-    lines = [line for line in process.told().splitlines() if line and line[0] not in "+|"]
-    errors = [line for line in lines if re.match(r"E\d{4} |error:|\S*tritonserver: ", line)]
-    return " / ".join((errors or lines or ["its log is empty"])[-3:])

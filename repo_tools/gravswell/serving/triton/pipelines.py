@@ -1,0 +1,157 @@
+"""Pipelines in a folder that a Triton serves: their members under names of their own, and configs that say so.
+
+A pipeline is served in one version, because Triton has one config for a model, and each version names members of its
+own. It has what the entry's working config says, but for what the version itself decides: what it is made of.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from gravswell.errors import NotFoundError, VerificationError
+from gravswell.quiver.composition.config import ACCESS, access_of, is_pipeline, pinned_members, take_parts
+from gravswell.quiver.config import format_config, parse_config
+from gravswell.quiver.layout import CONFIG, version_folder
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.serving.members import as_member, member_keys, member_name, renamed
+
+REQUIREMENTS = "requirements.txt"
+"""In a version's folder: the packages that its functions import."""
+
+ENVIRONMENT = "gravswell.environment"
+"""Parameter that tells the pipeline's ``model.py`` the folder in which these packages are installed."""
+
+Environment = Callable[[str, str], Path]
+"""From requirements, and for whom they are, to a folder with the packages."""
+
+
+def is_ours(config: Any) -> bool:
+    """Whether ``config`` is of a pipeline with pinned members; an ensemble that others wrote is Triton's own matter."""
+    return is_pipeline(config) and ACCESS in config.parameters
+
+
+def open_members(config: Any) -> list[str]:
+    """The entries that are served to clients because this one is: the steps of an ensemble, unless they are private."""
+    if is_ours(config) and access_of(config) == "private":
+        return []
+    return [member.model for member in pinned_members(config)]
+
+
+def served_number(config: Any, numbers: set[int]) -> int:
+    """The version in which a pipeline is served: the newest that its version policy asks for."""
+    chosen = numbers.intersection(config.version_policy.specific.versions)
+    return max(chosen or numbers)
+
+
+def serve_also(config: Any, numbers: set[int], pinned: set[int]) -> None:
+    """Have the version policy of an entry with the versions ``numbers`` serve those that are ``pinned``, too."""
+    policy = config.version_policy
+    if policy.HasField("all"):
+        return
+    if policy.HasField("specific"):
+        chosen = set(policy.specific.versions)
+    else:
+        chosen = set(sorted(numbers)[-(policy.latest.num_versions or 1) :])
+    if not pinned <= chosen:
+        policy.specific.versions[:] = sorted(chosen | pinned)
+
+
+class MemberFolders:
+    """Members of pipelines, each version once, as models in the folder ``target``.
+
+    ``key`` is the server's secret in their names, ``environment`` installs what a pipeline's functions import, and
+    ``adapt`` changes the config of whatever is served here, in place.
+    """
+
+    def __init__(
+        self,
+        reader: RepositoryReader,
+        root: Path,
+        target: Path,
+        *,
+        key: str,
+        adapt: Callable[[Any], None],
+        environment: Environment | None = None,
+    ) -> None:
+        self.told: dict[str, str] = {}
+        """Members by the names that they have here: ``denoise/3``."""
+        self.configs: dict[str, Any] = {}
+        """And the configs with which they are served."""
+        self.users: dict[str, set[str]] = {}
+        """Pipelines, and the members that each has here."""
+        self.opened: dict[str, set[int]] = {}
+        """Entries that a pipeline opens to clients, and the versions of them that it calls."""
+        self._reader, self._root, self._target = reader, root, target
+        self._key, self._adapt, self._environment = key, adapt, environment
+
+    def place(self, pipeline: str, number: int, config: Any, *, apart: bool = False) -> Any:
+        """Put the members of a version of ``pipeline`` there; return ``config``, its working copy, as it is served.
+
+        Members that it opens to clients are called as they are, unless all are to be kept ``apart``. NotFoundError for
+        a member that is not in the repository, VerificationError for one that is not what it was, UnavailableError for
+        packages that cannot be had.
+        """
+        published = self._reader.version_config(pipeline, number) or ""
+        folder = self._root / version_folder(pipeline, number)
+        take_parts(config, parse_config(published, where=str(folder)))
+        digests = self._checked(pipeline, number, member_keys(config))
+        names = {}
+        if access_of(config) == "private" or apart:
+            names = {member: self._placed(*member, digest) for member, digest in digests.items()}
+        else:
+            for model, version in digests:
+                self.opened.setdefault(model, set()).add(version)
+        self.users[pipeline] = set(names.values())
+        made = renamed(config, names)
+        if self._environment is not None and (folder / REQUIREMENTS).is_file():
+            packages = self._environment((folder / REQUIREMENTS).read_text(), f"pipeline '{pipeline}/{number}'")
+            made.parameters[ENVIRONMENT].string_value = str(packages)
+        return made
+
+    def leave(self, pipeline: str) -> set[str]:
+        """Forget ``pipeline``; the names of the members that no other has here."""
+        left = self.users.pop(pipeline, set())
+        return left.difference(*self.users.values())
+
+    def _checked(
+        self, pipeline: str, number: int, members: Iterable[tuple[str, int]]
+    ) -> dict[tuple[str, int], str | None]:
+        """The digests of the members, which are there, and are those with which the pipeline was proved."""
+        proved: dict[tuple[str, int], str] = {}
+        if self._reader.version(pipeline, number).digest is not None:
+            manifest, _ = self._reader.manifest(pipeline, number)
+            proved = {(member.model, member.version): member.digest for member in manifest.members}
+        found = {}
+        for model, version in members:
+            needs = f"pipeline '{pipeline}/{number}' needs its member {model}/{version}"
+            try:
+                found[model, version] = self._reader.version(model, version).digest
+            except NotFoundError:
+                raise NotFoundError(
+                    f"{needs}, which is not in {self._root}: restore it, or export the pipeline again"
+                ) from None
+            if found[model, version] != proved.get((model, version), found[model, version]):
+                raise VerificationError(
+                    f"{needs} as it was when the pipeline was proved, and its manifest is another one now: restore it, "
+                    f"or export the pipeline again"
+                )
+        return found
+
+    def _placed(self, model: str, version: int, digest: str | None) -> str:
+        name = member_name(model, digest or f"version {version}", self._key)
+        if name not in self.told:
+            folder = self._target / name
+            folder.mkdir(parents=True)
+            (folder / str(version)).symlink_to(self._root / version_folder(model, version), target_is_directory=True)
+            made = as_member(self._config(model, version), name, version)
+            self._adapt(made)
+            (folder / CONFIG).write_text(format_config(made))
+            self.told[name], self.configs[name] = f"{model}/{version}", made
+        return name
+
+    def _config(self, model: str, version: int) -> Any:
+        """The working copy for the newest version, as for every entry here; an older one has what it came with."""
+        text = self._reader.config(model) if version == max(self._reader.numbers(model)) else None
+        if text is None:
+            text = self._reader.version_config(model, version) or ""
+        return parse_config(text, where=str(self._root / version_folder(model, version)))

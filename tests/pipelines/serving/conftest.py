@@ -1,0 +1,51 @@
+"""A repository of small models and pipelines over them, and one real Triton that serves it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from gravswell import quiver as qv
+from gravswell.serving.triton import EmbeddedTriton
+
+from ...serving.triton.conftest import graph, scale
+from . import functions
+
+TABLE = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def picking() -> onnx.ModelProto:
+    """``y = TABLE[row]``; ONNX Runtime refuses a row that is not there."""
+    return graph(
+        [helper.make_node("Gather", ["table", "row"], ["y"], axis=0)],
+        [("row", TensorProto.INT64, ["n"])],
+        [("y", TensorProto.FLOAT, ["n", 4])],
+        [numpy_helper.from_array(TABLE, "table")],
+    )
+
+
+@pytest.fixture(scope="package")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``double`` has a second version, which is another function and no pipeline's."""
+    root = tmp_path_factory.mktemp("pipelines") / "r"
+    repository = qv.ModelRepository(root)
+    for name, factor in {"double": 2.0, "triple": 3.0}.items():
+        repository.add(name).export_version(scale(factor))
+    repository.add("batched").export_version(scale(5.0), max_batch_size=8)
+    samples = {"row": np.array([0, 2], np.int64)}
+    repository.add("pick").export_version(picking(), sample_inputs=samples)
+    for name in ("power", "four", "eight", "telling", "rows"):
+        how = {"max_batch_size": 8} if name == "rows" else {}
+        repository.add(name, qv.Platform.PIPELINE).export_version(getattr(functions, name), **how)
+    repository.add("looking", qv.Platform.PIPELINE).export_version(functions.looking, sample_inputs=samples)
+    repository.models["double"].export_version(scale(-2.0))
+    return root
+
+
+@pytest.fixture(scope="package")
+def server(root: Path) -> Iterator[EmbeddedTriton]:
+    with EmbeddedTriton(root) as server:
+        yield server

@@ -1,0 +1,55 @@
+"""Pipelines of the tests, as users write them. What servers get of them is their source."""
+
+import numpy as np
+
+from gravswell import quiver as qv
+
+
+@qv.pipeline(inputs={"x": ("FP32", (None, 4))}, output_names=["z", "rounds"])
+def power(x, *, double):
+    """A loop and a branch on values; text in what it raises."""
+    if not np.isfinite(x).all():
+        raise ValueError("x must be finite: größer geht nicht")
+    rounds = np.zeros((1,), np.int64)
+    while x.max() < 100:
+        x = double(x)
+        rounds += 1
+    return {"z": x, "rounds": rounds}
+
+
+@qv.pipeline(output_names=["z"])
+def four(x, *, double):
+    """Tensors passed on and nothing else: an ensemble."""
+    return double(double(x))
+
+
+@qv.pipeline(output_names=["z"], access="public")
+def eight(x, *, triple, double):
+    """A pipeline that opens its members to clients."""
+    return double(triple(x))
+
+
+@qv.pipeline(inputs={"words": ("STRING", (None,))}, outputs={"told": ("STRING", (None,)), "sizes": ("FP32", (None, 4))})
+def telling(words, *, double):
+    """Text in, text out."""
+    sizes = np.array([[len(word), 0, 0, 0] for word in words], np.float32)
+    return np.array([f"{word.upper()} ✓" for word in words], dtype=object), double(sizes)
+
+
+@qv.pipeline(inputs={"row": ("INT64", (None,))}, output_names=["y"])
+def looking(row, *, pick, double):
+    """A member that fails for some values, which the function may catch: it then asks another."""
+    if row[0] > -100:
+        return pick(row)
+    try:
+        return pick(row)
+    except Exception as error:
+        if "member 'pick' failed" not in str(error):
+            raise
+        return double(np.ones((1, 4), np.float32))
+
+
+@qv.pipeline(inputs={"x": ("FP32", (None, 4))}, output_names=["y"])
+def rows(x, *, batched):
+    """Served in batches, as its member is."""
+    return batched(x) + np.float32(len(x) * 0)

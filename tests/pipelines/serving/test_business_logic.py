@@ -1,0 +1,79 @@
+"""Business logic on the real Triton: the user's function, with its members asked there."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.serving import Client
+from gravswell.serving.triton import EmbeddedTriton
+
+from ...serving.triton.conftest import ROWS, ask
+from .conftest import TABLE
+
+
+def test_a_loop_and_a_branch_by_grpc_and_by_rest(server: EmbeddedTriton) -> None:
+    expected = ROWS * 16, [4]
+    by_grpc = ask(server.grpc_address, "power", x=ROWS)
+    with Client(server.http_address) as client:
+        by_rest = client.request("power", {"x": ROWS}).outputs
+    for answer in (by_grpc, by_rest):
+        np.testing.assert_array_equal(answer["z"], expected[0])
+        np.testing.assert_array_equal(answer["rounds"], expected[1])
+    assert ask(server.grpc_address, "power", ["rounds"], x=ROWS * 100)["rounds"].tolist() == [0], "only what was asked"
+
+
+def test_text_goes_in_and_comes_out(server: EmbeddedTriton) -> None:
+    answer = ask(server.grpc_address, "telling", words=np.array(["grüße", b"hi", ""], dtype=object))
+    assert [text.decode() for text in answer["told"]] == ["GRÜSSE ✓", "HI ✓", " ✓"]
+    assert answer["sizes"][:, 0].tolist() == [10, 4, 0]
+    with pytest.raises(InferenceServerException, match=r"pipeline 'telling': .*tensor 'words': element 1 is not UTF-8"):
+        ask(server.grpc_address, "telling", words=np.array([b"fine", b"\xff"], dtype=object))
+
+
+def test_what_a_function_raises_is_told_with_its_line_and_ends_this_request_only(server: EmbeddedTriton) -> None:
+    told = r"pipeline 'power': ValueError: x must be finite: größer .* \(in power, pipeline_source\.py line \d+\)"
+    with pytest.raises(InferenceServerException, match=told):
+        ask(server.grpc_address, "power", x=np.full((1, 4), np.inf, np.float32))
+    assert ask(server.grpc_address, "power", x=ROWS)["rounds"].tolist() == [4]
+
+
+def test_a_member_that_fails_is_named_as_the_function_names_it(server: EmbeddedTriton) -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        ask(server.grpc_address, "looking", row=np.array([7], np.int64))
+    told = caught.value.message()
+    assert "pipeline 'looking': member 'pick' failed: " in told
+    assert "(in looking, pipeline_source.py line " in told
+    assert "gravswell-member" not in told
+    np.testing.assert_array_equal(
+        ask(server.grpc_address, "looking", row=np.array([2, 0], np.int64))["y"], TABLE[[2, 0]]
+    )
+
+
+def test_a_function_may_catch_what_a_member_raises(server: EmbeddedTriton) -> None:
+    answer = ask(server.grpc_address, "looking", row=np.array([-100], np.int64))
+    np.testing.assert_array_equal(answer["y"], np.full((1, 4), 2))
+
+
+def test_a_batch_is_the_rows_of_one_request(server: EmbeddedTriton) -> None:
+    with Client(server.http_address) as client:
+        answers = client.infer("rows", {"x": np.tile(ROWS, (20, 1))}, batch_size=4)
+    np.testing.assert_array_equal(answers["y"], np.tile(ROWS, (20, 1)) * 5)
+    with pytest.raises(InferenceServerException, match="batch-size must be <= 8"):
+        ask(server.grpc_address, "rows", x=np.zeros((9, 4), np.float32))
+
+
+def test_nothing_is_written_into_the_repository(root: Path, server: EmbeddedTriton) -> None:
+    """Python would keep what it compiled beside each source; a version has the files of its manifest and no others."""
+    reader = RepositoryReader(root)
+    ask(server.grpc_address, "power", x=ROWS)
+    for name in reader.entries():
+        manifest, _ = reader.manifest(name, 1)
+        files = [path for path in (root / name / "1").rglob("*") if path.is_file() and path.name != ".manifest.json"]
+        assert {str(path.relative_to(root / name / "1")) for path in files} == set(manifest.files)
+        for path in files:
+            record = manifest.files[str(path.relative_to(root / name / "1"))]
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == record.sha256
