@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
-from gravswell.names import PROOF_PREFIX
+from gravswell.names import PROOF_PREFIX, why_reserved
 
 DESIRED_KEY = "desired.json"
 LISTING_KEY = "listing.json"
@@ -62,8 +62,8 @@ class Verification(enum.StrEnum):
 
 
 def _not_private(name: str) -> str:
-    if name.startswith(PRIVATE_PREFIX):
-        raise ValueError(f"{name!r} is a name of golden proofs, under which no model is served; rename the entry")
+    if reserved := why_reserved(name):
+        raise ValueError(f"{name!r} is no name of a model: {reserved}; rename the entry")
     return name
 
 

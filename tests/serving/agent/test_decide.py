@@ -88,6 +88,7 @@ STEPS = {
         Step.VERIFY,
     ),
     "Triton is empty, the last good one was collected": (TWO, Facts(last_good=ONE), Step.FETCH),
+    "a pipeline whose member is not here": (TWO, Facts(staged={D2}, lacking=True, verified={D2}), Step.FETCH),
     "a version of others": (THEIRS, Facts(staged={identity(THEIRS)}), Step.LOAD),
 }
 
@@ -126,6 +127,12 @@ def test_to_collect(desired, serves, placed, recent, gone):
     here = {"m": {number: str(number) * 64 for number in placed}}
     found = to_collect(Desired(repository="r", models=tuple(desired)), loads, here, {"m": recent})
     assert found == [("m", number) for number in gone]
+
+
+def test_what_pipelines_are_made_of_stays():
+    none = Desired(repository="r")
+    assert to_collect(none, {}, {"m": {1: D1, 2: D2}}, {}, members={D1}) == [("m", 2)]
+    assert stale_stages(none, [D1, D2], members={D1}) == [D2]
 
 
 def test_stale_stages():

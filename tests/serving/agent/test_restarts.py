@@ -17,9 +17,10 @@ import tritonclient.http as http
 from tritonclient.utils import InferenceServerException
 
 from gravswell.serving.agent import steps
+from gravswell.serving.agent.ledger import MOST_DEATHS
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.agent.work import Pace
-from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel, ModelState, Reason
+from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel, ModelState, Reason, Verification
 from gravswell.serving.triton import EmbeddedTriton, Ports
 
 from .running import KEY, PATIENCE, MakeAgent, Running, start_triton, until
@@ -27,8 +28,22 @@ from .traffic import Traffic
 from .versions import WIDTH, config_text, publish
 
 
-def model(version: int, digest: str, **more: int) -> DesiredModel:
-    return DesiredModel(name="scale", version=version, digest=digest, **more)
+def model(version: int, digest: str, **more: object) -> DesiredModel:
+    return DesiredModel(name="scale", version=version, digest=digest, **more)  # type: ignore[arg-type]
+
+
+def deadly(loaded: Path) -> str:
+    """A model that serves when it is loaded for the first time, which ``loaded`` tells, and then kills its server."""
+    return f"""
+import os, pathlib, signal
+
+class TritonPythonModel:
+    def initialize(self, args):
+        seen = pathlib.Path({str(loaded)!r})
+        if seen.exists():
+            os.kill(os.getppid(), signal.SIGKILL)
+        seen.touch()
+"""
 
 
 def stubs(triton: EmbeddedTriton) -> list[int]:
@@ -126,6 +141,31 @@ async def test_a_triton_that_restarts_is_filled_again(agent: MakeAgent, reposito
                 await until(
                     lambda: running.report_of("scale").state is ModelState.FAILED, "the broken one is still told"
                 )
+
+
+async def test_an_earlier_version_that_ends_triton_does_not_keep_the_wanted_one_away(
+    agent: MakeAgent, repository, models, tmp_path: Path
+):
+    """It loads once; whenever it is loaded again it takes the server with it."""
+    first = publish(repository, "scale", 1, 1.0, golden=False, python=deadly(tmp_path / "loaded"))
+    second = publish(repository, "scale", 2, 2.0)
+    with start_triton(models) as old:
+        async with agent(triton_http=old.http_address, triton_grpc=old.grpc_address) as running:
+            running.desire(model(1, first, verification=Verification.HASHES))
+            await running.serves("scale", 1)
+            old.stop()
+            await until(lambda: not running.ledger.ready, "the pod is unready without Triton")
+            running.desire(model(2, second))
+            for ends in range(MOST_DEATHS):
+                with start_triton(models, ports=_ports(old)) as new:
+                    await until(
+                        lambda new=new: running.ledger.ready or new.process.returncode is not None, "it serves or ends"
+                    )
+                    if new.process.returncode is None:
+                        assert await asyncio.to_thread(answer, new) == 2.0
+                        assert ends == 1, "the first server was killed, and no other"
+                        return
+            pytest.fail("every server was killed")
 
 
 async def test_a_version_that_cannot_be_fetched_yet_holds_up_nobody_who_has_an_earlier_one(

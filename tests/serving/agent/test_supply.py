@@ -156,6 +156,7 @@ def test_a_copy_of_others_is_outdated_when_its_source_was_written_again(folder: 
     source = repository / "m/2/model.onnx"
     os.utime(source, (0, 0))
     assert is_damaged(str(repository), model, placed)
+    folder.distrust(model)
     fetch(str(repository), model, folder, wanted=lambda: True)
     assert not is_damaged(str(repository), model, folder.staged_path(identity(model)))
 

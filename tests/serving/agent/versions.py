@@ -1,6 +1,7 @@
 """Small published versions, made directly in a folder: also ones that a sound exporter would never publish."""
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from gravswell.quiver.manifest import (
     VERSION_CONFIG,
     FileRecord,
     Manifest,
+    MemberRecord,
     Signature,
     TensorRecord,
     VerificationRecord,
@@ -117,10 +119,7 @@ def publish(
     ``graph`` replaces the model file's bytes, ``golden_factor`` makes the golden outputs those of another factor, and
     ``python`` is a ``model.py`` that Triton's Python backend serves in place of the graph.
     """
-    folder = repository / entry
-    folder.mkdir(parents=True, exist_ok=True)
-    stage = repository.parent / f"stage-{entry}-{number}"
-    stage.mkdir()
+    stage = _stage(repository, entry, number)
     (stage / MODEL_FILE).write_bytes(scaling_graph(factor) if graph is None else graph)
     (stage / VERSION_CONFIG).write_text(config_text(entry))
     if python is not None:
@@ -128,13 +127,88 @@ def publish(
         config = config_text(entry).replace('platform: "onnxruntime_onnx"', 'backend: "python"')
         (stage / VERSION_CONFIG).write_text(config)
     if golden:
-        rng = np.random.default_rng(number)
-        samples = []
-        for rows in (1, 3):
-            x = rng.standard_normal((rows, WIDTH)).astype(np.float32)
-            y = (x * np.float32(factor if golden_factor is None else golden_factor)).astype(np.float32)
-            samples.append(Sample({"x": x}, {"y": y}))
-        save_golden(stage / GOLDEN, samples)
+        save_golden(stage / GOLDEN, _samples(number, factor if golden_factor is None else golden_factor))
+    return _put(repository, entry, number, stage)
+
+
+CALLER = """
+import json
+
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        parameters = json.loads(args["model_config"])["parameters"]
+        self.model, _, version = parameters["gravswell.member.factor"]["string_value"].rpartition(":")
+        self.version = int(version)
+
+    def execute(self, requests):
+        return [self.answer(pb_utils.get_input_tensor_by_name(request, "x")) for request in requests]
+
+    def answer(self, x):
+        for _ in range(2):
+            request = pb_utils.InferenceRequest(
+                model_name=self.model, model_version=self.version, inputs=[x], requested_output_names=["y"]
+            )
+            response = request.exec()
+            if response.has_error():
+                return pb_utils.InferenceResponse(error=response.error())
+            x = pb_utils.Tensor("x", pb_utils.get_output_tensor_by_name(response, "y").as_numpy())
+        return pb_utils.InferenceResponse([pb_utils.Tensor("y", x.as_numpy())])
+"""
+"""Business logic that has its member multiply twice."""
+
+
+def publish_pipeline(
+    repository: Path, entry: str, number: int, factor: float, *members: MemberRecord, logic: bool = False
+) -> str:
+    """Publish a pipeline that takes x through ``members`` in turn, and of which the outcome is x * ``factor``.
+
+    With ``logic`` it is Python that calls its one member, ``factor``, twice.
+    """
+    stage = _stage(repository, entry, number)
+    text = config_text(entry).partition("instance_group")[0]
+    if logic:
+        (stage / "model.py").write_text(CALLER)
+        text = text.replace('platform: "onnxruntime_onnx"', 'backend: "python"')
+        for member in members:
+            value = f"{member.model}:{member.version}"
+            text += f'parameters {{ key: "gravswell.member.{member.alias}" value {{ string_value: "{value}" }} }}\n'
+    else:
+        text = text.replace("onnxruntime_onnx", "ensemble") + "ensemble_scheduling {\n"
+        tensors = ["x", *(f"t{k}" for k in range(1, len(members))), "y"]
+        for member, x, y in zip(members, tensors[:-1], tensors[1:], strict=True):
+            text += (
+                f'step {{ model_name: "{member.model}" model_version: {member.version} '
+                f'input_map {{ key: "x" value: "{x}" }} output_map {{ key: "y" value: "{y}" }} }}\n'
+            )
+        text += "}\n"
+    text += 'parameters { key: "gravswell.access" value { string_value: "private" } }\n'
+    (stage / VERSION_CONFIG).write_text(text)
+    save_golden(stage / GOLDEN, _samples(number, factor))
+    return _put(repository, entry, number, stage, members=members)
+
+
+def _stage(repository: Path, entry: str, number: int) -> Path:
+    stage = repository.parent / f"stage-{entry}-{number}"
+    stage.mkdir()
+    return stage
+
+
+def _samples(seed: int, factor: float) -> list[Sample]:
+    rng = np.random.default_rng(seed)
+    samples = []
+    for rows in (1, 3):
+        x = rng.standard_normal((rows, WIDTH)).astype(np.float32)
+        samples.append(Sample({"x": x}, {"y": (x * np.float32(factor)).astype(np.float32)}))
+    return samples
+
+
+def _put(repository: Path, entry: str, number: int, stage: Path, members: Sequence[MemberRecord] = ()) -> str:
+    """Write the manifest, and let the version appear; return its digest."""
+    folder = repository / entry
+    folder.mkdir(parents=True, exist_ok=True)
     signature = Signature(
         inputs=(TensorRecord(name="x", data_type="TYPE_FP32", dims=(-1, WIDTH)),),
         outputs=(TensorRecord(name="y", data_type="TYPE_FP32", dims=(-1, WIDTH)),),
@@ -152,10 +226,11 @@ def publish(
         framework="test",
         gravswell="0",
         verification=VerificationRecord(reference="test", samples=2, rtol=1e-4, atol=1e-5),
+        members=tuple(dict.fromkeys(members)),
     ).to_bytes()
     (stage / MANIFEST).write_bytes(manifest)
     if not (folder / "config.pbtxt").exists():
-        (folder / "config.pbtxt").write_text(config_text(entry))
+        (folder / "config.pbtxt").write_text((stage / VERSION_CONFIG).read_text())
     stage.rename(folder / str(number))
     return digest_of(manifest)
 

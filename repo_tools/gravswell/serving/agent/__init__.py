@@ -16,6 +16,7 @@ again. Decisions (:mod:`.decide`, :mod:`.loadconfig`, :mod:`.health`) are pure; 
 :mod:`.view`       what one Triton says of itself
 :mod:`.failures`   the errors of disk, repository and Triton as reasons of the report
 :mod:`.private`    golden proofs under private names, before any traffic
+:mod:`.members`    what pipelines are made of, under private names
 :mod:`.patience`   waits for a Triton that may never answer
 :mod:`.steps`      fetch, verify, load, infer: each whole or not at all
 :mod:`.ledger`     what is noted of each model, and the pod's readiness

@@ -44,6 +44,8 @@ class Facts:
     """Versions in the model's own folder: number → identity."""
     staged: Collection[str] = ()
     """Identities that are fetched and not yet placed."""
+    lacking: bool = False
+    """A member of the desired version, which is a pipeline, is not here."""
     verified: Collection[str] = ()
     """Identities whose golden tensors this Triton has reproduced."""
     proven: bool = False
@@ -68,7 +70,7 @@ def next_step(model: DesiredModel, facts: Facts) -> Step:
         )  # an earlier version, found after a restart: it counts for readiness until its successor serves
 
     here = identity(model)
-    at_hand = facts.placed.get(model.version) == here or here in facts.staged
+    at_hand = (facts.placed.get(model.version) == here or here in facts.staged) and not facts.lacking
     must_verify = model.verification is Verification.GOLDEN and here not in facts.verified
     if facts.loaded is None and facts.restorable and (must_verify or not at_hand) and can_restore(model, facts):
         return Step.RESTORE
@@ -94,10 +96,12 @@ def to_collect(
     loaded: Mapping[str, Loaded],
     placed: Mapping[str, Mapping[int, str]],
     recent: Mapping[str, Sequence[int]],
+    members: Collection[str] = (),
 ) -> list[tuple[str, int]]:
     """Placed versions that nothing needs: (entry, number).
 
-    Kept are the desired, the loaded, and of the recently served (newest first) so many that :data:`KEEP` remain.
+    Kept are the desired, the loaded, and of the recently served (newest first) so many that :data:`KEEP` remain; and
+    ``members``, the identities of what pipelines are made of.
     """
     wanted = {model.name: model.version for model in desired.models}
     surplus = []
@@ -108,11 +112,12 @@ def to_collect(
             for number in recent.get(entry, ()):
                 if len(keep) < KEEP and number in versions:
                     keep.add(number)
+        keep |= {number for number, name in versions.items() if name in members}
         surplus += [(entry, number) for number in sorted(versions) if number not in keep]
     return surplus
 
 
-def stale_stages(desired: Desired, staged: Iterable[str]) -> list[str]:
-    """Identities that were fetched for something no longer desired."""
-    wanted = {identity(model) for model in desired.models}
+def stale_stages(desired: Desired, staged: Iterable[str], members: Iterable[str] = ()) -> list[str]:
+    """Identities that were fetched for something no longer desired, and that are none of ``members``."""
+    wanted = {identity(model) for model in desired.models} | set(members)
     return sorted(name for name in staged if name not in wanted)

@@ -42,10 +42,20 @@ def repository_failure(error: UnavailableError, model: DesiredModel) -> ModelFai
     return ModelFailure(Reason.ACCESS_DENIED if denied else Reason.REPOSITORY_UNAVAILABLE, str(error))
 
 
+@contextmanager
+def told_of_member(member: DesiredModel) -> Iterator[None]:
+    """Say of a :class:`ModelFailure` in the block which member of a pipeline failed."""
+    try:
+        yield
+    except ModelFailure as failure:
+        raise ModelFailure(failure.reason, f"its member {member.name}/{member.version}: {failure}") from None
+
+
 def load_failure(error: TritonRefusedError, model: DesiredModel) -> ModelFailure:
     """Triton's reason in the user's terms: without its own preamble, and without the private name's folder."""
     words = re.sub(r"^load failed for model '[^']*': (?:version \d+ is at \w+ state: )?", "", str(error))
-    words = re.sub(rf"\S*/{PRIVATE_PREFIX}\w+/", f"{model.name}/", tidy_reason(words)).strip(" ;\n")
+    folder = rf"\S*/(?:{PRIVATE_PREFIX}\w+|{re.escape(model.name)})/"
+    words = re.sub(folder, f"{model.name}/", tidy_reason(words)).strip(" ;\n")
     return ModelFailure(Reason.LOAD_FAILED, words)
 
 

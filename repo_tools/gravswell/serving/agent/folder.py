@@ -4,8 +4,9 @@
 
     <root>/<entry>/<N>/              placed: under the number that Triton loads
     <root>/gravswell-proof-…/<N>/    for the length of a golden proof: hard links to a staged or placed version
+    <root>/gravswell-member-…/<N>/   while a pipeline calls it: hard links to a staged or placed version
     <root>/.gravswell/               the agent's own; Triton in explicit mode looks only at what it is told to load
-        staged/<identity>/           fetched whole, every hash checked, named by digest
+        staged/<identity>/           fetched whole, every hash checked, named by digest; members of pipelines stay here
         incoming/                    what is being fetched or removed
         state.json                   see :mod:`gravswell.serving.agent.state`
 
@@ -17,18 +18,26 @@ import logging
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gravswell.errors import InvalidInputError, UnavailableError
+from pydantic import ValidationError
+
+from gravswell.errors import InvalidInputError, UnavailableError, VerificationError
+from gravswell.names import why_reserved
 from gravswell.quiver.layout import CONFIG, is_readable_name, parse_version
-from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, digest_of
+from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, MemberRecord, digest_of
 from gravswell.serving.agent.decide import identity
-from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel
+from gravswell.serving.contracts import DesiredModel, Verification
 
 log = logging.getLogger(__name__)
 
 WORK = ".gravswell"
+
+CLAIM_SECONDS = 0.5
+"""Between two looks whether a version that somebody else fetches is still wanted."""
 
 
 class ModelFolder:
@@ -48,6 +57,9 @@ class ModelFolder:
         self.exposed: set[str] = set()
         """Private names under which versions are shown; those of a killed agent too, for Triton's index does not show
         what it runs once its folder is gone."""
+        self._members: dict[str, tuple[DesiredModel, ...]] = {}
+        """Identity of a pipeline's version → what it is made of."""
+        self._claims: dict[str, threading.Lock] = {}
         self._graves = itertools.count()
 
     @property
@@ -98,13 +110,46 @@ class ModelFolder:
             return self.version_path(model.name, model.version)
         return self.staged_path(name) if name in self.staged else None
 
+    def members_of(self, model: DesiredModel) -> tuple[DesiredModel, ...]:
+        """What a pipeline's version is made of, each once; none for any other model, and for one that is not here."""
+        return self._members.get(identity(model), ())
+
+    def holds(self, model: DesiredModel) -> bool:
+        """Whether the files of exactly this version are here, and those of all its members."""
+        return all(self.find(part) is not None for part in (model, *self.members_of(model)))
+
+    def needed(self) -> set[str]:
+        """Identities of the members of all pipelines' versions that are here."""
+        here = self.staged.union(*(versions.values() for versions in self.placed.values()))
+        return {identity(member) for name in here for member in self._members.get(name, ())}
+
+    def size(self, model: DesiredModel) -> int:
+        """Bytes of a version that is here."""
+        source = self.find(model)
+        return 0 if source is None else sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
+
     def free_bytes(self) -> int:
         """Room for another version: what the file system has left, and what the limit leaves."""
         free = shutil.disk_usage(self.root).free
         return free if self._limit is None else min(free, self._limit - self._used_bytes())
 
+    @contextmanager
+    def claimed(self, model: DesiredModel, waiting: Callable[[], None]) -> Iterator[None]:
+        """Be the only one in the block who fetches the version: two pipelines may want the same member.
+
+        ``waiting`` is called again and again until then, and ends the wait by raising.
+        """
+        lock = self._claims.setdefault(identity(model), threading.Lock())
+        while not lock.acquire(timeout=CLAIM_SECONDS):
+            waiting()
+        try:
+            yield
+        finally:
+            lock.release()
+
     def adopt_stage(self, model: DesiredModel) -> None:
         """Note that the version was fetched into :meth:`staged_path`."""
+        self._note_members(self.staged_path(identity(model)), identity(model))
         self.staged.add(identity(model))
 
     def place(self, model: DesiredModel) -> Path:
@@ -123,15 +168,21 @@ class ModelFolder:
         self.placed.setdefault(model.name, {})[model.version] = name
         return target
 
-    def expose(self, source: Path, private_name: str, number: int) -> None:
-        """Show the version in ``source`` to Triton under a private name too, by hard links: no byte is copied."""
+    def expose(self, source: Path, private_name: str, number: int, config: str | None = None) -> None:
+        """Show the version in ``source`` to Triton under a private name too, by hard links: no byte is copied.
+
+        ``config`` is the text of the configuration there, in place of the one that the version was published with.
+        """
         target = self.root / private_name
         if target.exists():
             shutil.rmtree(target)
         with tempfile.TemporaryDirectory(dir=self.incoming) as scratch:
             made = Path(scratch) / private_name
             shutil.copytree(source, made / str(number), copy_function=_link)
-            self._show_config(source, made)
+            if config is None:
+                self._show_config(source, made)
+            else:
+                (made / CONFIG).write_text(config)
             made.rename(target)
         self.exposed.add(private_name)
 
@@ -196,12 +247,14 @@ class ModelFolder:
             log.warning("%s cannot be removed: %s", grave, error)
 
     def _take_stock(self) -> None:
-        self.staged = {path.name for path in (self.root / WORK / "staged").iterdir() if not path.name.startswith(".")}
-        self.placed, self.exposed = {}, set()
+        staged = [path for path in (self.root / WORK / "staged").iterdir() if not path.name.startswith(".")]
+        self.placed, self.exposed, self.staged = {}, set(), {path.name for path in staged}
+        for path in staged:
+            self._note_members(path, path.name)
         for folder in self.root.iterdir():
             if not folder.is_dir() or not is_readable_name(folder.name):
                 continue
-            if folder.name.startswith(PRIVATE_PREFIX):
+            if why_reserved(folder.name):
                 self.exposed.add(folder.name)
                 continue
             numbers = {number for path in folder.iterdir() if (number := parse_version(path.name)) is not None}
@@ -212,7 +265,25 @@ class ModelFolder:
             digest = digest_of((self.version_path(entry, number) / MANIFEST).read_bytes())
         except FileNotFoundError:
             digest = None
-        return identity(DesiredModel(name=entry, version=number, digest=digest))
+        name = identity(DesiredModel(name=entry, version=number, digest=digest))
+        self._note_members(self.version_path(entry, number), name)
+        return name
+
+    def _note_members(self, version: Path, name: str) -> None:
+        try:
+            manifest = Manifest.from_bytes((version / MANIFEST).read_bytes(), where=str(version / MANIFEST))
+            members = tuple(dict.fromkeys(map(member_model, manifest.members)))
+        except (FileNotFoundError, VerificationError, ValidationError):  # of others, or damaged: nothing is made of it
+            members = ()
+        if members:
+            self._members[name] = members
+
+
+def member_model(member: MemberRecord) -> DesiredModel:
+    """A pipeline's member as a version to bring here. Its own answers are not asked for: the pipeline's are."""
+    return DesiredModel(
+        name=member.model, version=member.version, digest=member.digest, verification=Verification.HASHES
+    )
 
 
 def _link(source: str, target: str) -> str:

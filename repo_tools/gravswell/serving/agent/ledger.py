@@ -15,6 +15,9 @@ from gravswell.serving.contracts import Desired, DesiredModel, ModelState, Reaso
 
 log = logging.getLogger(__name__)
 
+MOST_DEATHS = 3
+"""So often Triton may end while it loads one earlier version again, before that is no longer tried."""
+
 
 class Ledger:
     """One agent's notes. ``changed`` is called whenever the report may differ."""
@@ -28,6 +31,10 @@ class Ledger:
         """Every model of a desired state that has any was tried: latched."""
         self.unrestorable: set[str] = set()
         """Names under which this Triton did not load again what served last."""
+        self._deadly: dict[str, int] = {}
+        """Names under which Triton ended while it loaded again what served last, and how often in a row."""
+        self._barred: set[str] = set()
+        """Those of them under which it is not loaded again before the wanted version was tried, or ever."""
         self._remembered = AgentState()
         self._view = view
         self._folder = folder
@@ -88,11 +95,12 @@ class Ledger:
             loaded=loaded,
             placed=self._folder.placed.get(model.name, {}),
             staged=self._folder.staged,
+            lacking=any(self._folder.find(member) is None for member in self._folder.members_of(model)),
             verified=self._remembered.verified_by(self.triton_version),
             proven=serving is not None and serving.proven,
             proof_tried=serving is not None and serving.tried,
             last_good=recent[0] if recent else None,
-            restorable=model.name not in self.unrestorable,
+            restorable=model.name not in self.unrestorable and model.name not in self._barred,
             cpu_only=self._cpu_only,
         )
 
@@ -138,7 +146,22 @@ class Ledger:
             log.info("%s: version %s serves", work.model.name, work.model.version)
             self._remembered.served(work.model)
             self._save()
+            self.restored(work.model.name)
         self._set(work, ModelState.SERVING)
+
+    def restored(self, name: str) -> None:
+        """What served last under ``name`` is loaded again, or something newer is."""
+        self._deadly.pop(name, None)
+        self._barred.discard(name)
+
+    def killed(self, name: str) -> None:
+        """Triton ended while it loaded again what served last under ``name``, which may be why.
+
+        The wanted version goes first from now on. Where that fails, the earlier one gets another chance, for it may
+        have been another model's doing; a few, for every one may cost all models their server.
+        """
+        self._deadly[name] = self._deadly.get(name, 0) + 1
+        self._barred.add(name)
 
     def progress(self, work: Work, state: ModelState) -> None:
         """Show a stage; a model that failed stays Failed until it serves, so that retries do not flap."""
@@ -166,6 +189,8 @@ class Ledger:
     def fail(self, work: Work, reason: Reason, message: str) -> None:
         """The model failed and is tried again, later each time."""
         work.attempts += 1
+        if self._deadly.get(work.model.name, 0) < MOST_DEATHS:
+            self._barred.discard(work.model.name)
         work.retry_at = time.monotonic() + self._pace.retry(work.attempts)
         if (work.reason, work.message) != (reason, message):
             log.warning("%s: version %s: %s: %s", work.model.name, work.model.version, reason, message)

@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 
 from tritonclient.grpc import model_config_pb2
 
+from gravswell.names import MEMBER_PREFIX
 from gravswell.quiver.checks.backends import is_ensemble
+from gravswell.quiver.composition.config import MEMBER
 from gravswell.quiver.config import ModelConfig, config_to_json
 from gravswell.quiver.devices import on_devices
 from gravswell.serving.contracts import DesiredModel
+from gravswell.serving.members import as_member
 from gravswell.serving.triton.overlay import run_on_cpu
 
 DIGEST_PARAMETER = "gravswell-digest"
@@ -32,6 +35,8 @@ class Loaded(NamedTuple):
     version: int
     digest: str | None
     key: str | None
+    members: tuple[str, ...] = ()
+    """The names of the models that it calls as members, of a pipeline."""
 
 
 def load_key(model: DesiredModel, *, cpu_only: bool) -> str:
@@ -61,10 +66,7 @@ def for_traffic(published: Any, model: DesiredModel, *, cpu_only: bool, again: s
         on_devices(config, model.gpus)
     if cpu_only:
         run_on_cpu(config)
-    config.parameters[DIGEST_PARAMETER].string_value = model.digest or UNVERIFIED
-    config.parameters[KEY_PARAMETER].string_value = load_key(model, cpu_only=cpu_only)
-    if again:
-        config.parameters[AGAIN_PARAMETER].string_value = again
+    _remember(config, model, cpu_only=cpu_only, again=again)
     return config_to_json(config)
 
 
@@ -97,9 +99,32 @@ def for_proof(
     return config_to_json(config)
 
 
+def for_member(published: Any, name: str, member: DesiredModel, *, cpu_only: bool, again: str = "") -> Any:
+    """The config under which the version ``member`` is loaded as ``name``, for the pipelines that call it.
+
+    It keeps the instances and the batching that it was published with; ``again`` is that of :func:`for_traffic`.
+    """
+    config = as_member(published, name, member.version)
+    if cpu_only:
+        run_on_cpu(config)
+    _remember(config, member, cpu_only=cpu_only, again=again)
+    return config
+
+
 def read_loaded(version: int, config: Mapping[str, Any]) -> Loaded:
     """What a running config (Triton's JSON) says of itself."""
     parameters = config.get("parameters") or {}
     digest = parameters.get(DIGEST_PARAMETER, {}).get("string_value")
     key = parameters.get(KEY_PARAMETER, {}).get("string_value")
-    return Loaded(version, None if digest in (None, UNVERIFIED) else digest, key)
+    calls = [step["model_name"] for step in config.get("ensemble_scheduling", {}).get("step", ())]
+    pins = [value.get("string_value", "") for name, value in parameters.items() if name.startswith(MEMBER)]
+    calls += [pin.rpartition(":")[0] for pin in pins]
+    members = tuple(sorted({name for name in calls if name.startswith(MEMBER_PREFIX)}))
+    return Loaded(version, None if digest in (None, UNVERIFIED) else digest, key, members)
+
+
+def _remember(config: Any, model: DesiredModel, *, cpu_only: bool, again: str) -> None:
+    config.parameters[DIGEST_PARAMETER].string_value = model.digest or UNVERIFIED
+    config.parameters[KEY_PARAMETER].string_value = load_key(model, cpu_only=cpu_only)
+    if again:
+        config.parameters[AGAIN_PARAMETER].string_value = again

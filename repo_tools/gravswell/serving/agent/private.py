@@ -17,6 +17,7 @@ from gravswell.serving.agent.decide import identity
 from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_failure
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.loadconfig import for_proof
+from gravswell.serving.agent.members import PipelineMembers
 from gravswell.serving.agent.patience import Place, loaded, while_wanted
 from gravswell.serving.agent.prove import Golden, golden_of, prove
 from gravswell.serving.agent.triton import (
@@ -44,13 +45,14 @@ END_SECONDS = 10.0
 
 
 class PrivateProofs:
-    """The proofs on one Triton, of versions in one models folder."""
+    """The proofs on one Triton, of versions in one models folder; pipelines are proved with their ``members``."""
 
-    def __init__(self, triton: TritonControl, folder: ModelFolder, *, cpu_only: bool) -> None:
+    def __init__(self, triton: TritonControl, folder: ModelFolder, members: PipelineMembers, *, cpu_only: bool) -> None:
         self.under_way: set[str] = set()
         """Private names in use."""
         self._triton = triton
         self._folder = folder
+        self._members = members
         self._cpu_only = cpu_only
         self._free_places = asyncio.Semaphore(PARALLEL_PROOFS)
 
@@ -101,10 +103,11 @@ class PrivateProofs:
     async def clear_leftovers(self) -> None:
         """Withdraw what ended proofs had exposed and Triton has let go of by now."""
         for private in sorted(self._folder.exposed - self.under_way):
-            if not await self._triton.is_there(private):
+            if private.startswith(PRIVATE_PREFIX) and not await self._triton.is_there(private):
                 await asyncio.to_thread(self._folder.withdraw, private)
 
     async def _load(self, private: str, model: DesiredModel, source: Path, config: Any) -> None:
+        config = await self._members.ready(model, config)
         with full_disk_told(model):
             await asyncio.to_thread(self._folder.expose, source, private, model.version)
         try:

@@ -15,7 +15,6 @@ from typing import Any
 from gravswell.errors import InvalidInputError
 from gravswell.kube import credentials
 from gravswell.kube.client import Client
-from gravswell.quiver.stores import objects
 from gravswell.serving.agent.configmaps import ConfigMap
 from gravswell.serving.agent.desired import ConfigMapSource, DesiredSource, FileSource, LatestSource
 from gravswell.serving.agent.folder import ModelFolder
@@ -96,6 +95,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
             triton=triton,
             cpu_only=options.cpu_only,
             memory_limit=options.memory_limit,
+            key=key or "",
         )
         reconciler = Reconciler(steps, pace=options.pace)
         await reconciler.open()
@@ -171,11 +171,10 @@ async def run_lister(
 
     The listing names the repository ``known_as``, where that is given.
     """
-    objects.PATIENCE = LISTER_PATIENCE  # of this process, which does nothing else
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(Client(credentials.in_cluster(), name=LISTER))
         configmap = ConfigMap(client, namespace or credentials.pod_namespace(), listing)
-        lister = Lister(repository, configmap, interval, known_as=known_as)
+        lister = Lister(repository, configmap, interval, known_as=known_as, patience=LISTER_PATIENCE)
         if listen is not None:
             await stack.enter_async_context(ListerServer(lister, listen))
         task = asyncio.create_task(lister.run())

@@ -123,9 +123,12 @@ class Reconciler:
         folder = self._steps.folder
         recent = {name: [model.version for model in self.ledger.recent(name)] for name in folder.placed}
         loaded = {name: serving.loaded for name, serving in self._view.serving.items()}
-        for entry, number in to_collect(desired, loaded, folder.placed, recent):
+        members = folder.needed()
+        for entry, number in to_collect(desired, loaded, folder.placed, recent, members):
             log.info("%s: removing version %s from this machine", entry, number)
             await asyncio.to_thread(folder.remove, entry, number)
-        for name in stale_stages(desired, folder.staged):
+        for name in stale_stages(desired, folder.staged, members):
             await asyncio.to_thread(folder.drop_stage, name)
         await self._steps.proofs.clear_leftovers()
+        called = {name for one in loaded.values() for name in one.members}
+        await self._steps.members.release(self._view.members, called, settled=self._view.settled)

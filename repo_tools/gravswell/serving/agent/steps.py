@@ -9,6 +9,7 @@ from gravswell.serving.agent import supply
 from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_failure
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.loadconfig import for_traffic
+from gravswell.serving.agent.members import PipelineMembers
 from gravswell.serving.agent.patience import Place, loaded
 from gravswell.serving.agent.private import PrivateProofs
 from gravswell.serving.agent.prove import golden_of, prove
@@ -34,6 +35,7 @@ class Steps:
         triton: TritonControl,
         cpu_only: bool,
         memory_limit: int | None = None,
+        key: str = "",
     ) -> None:
         self.repository = repository
         self.folder = folder
@@ -41,7 +43,8 @@ class Steps:
         self.cpu_only = cpu_only
         self.memory_limit = memory_limit
         """Of Triton, in bytes, where it has one."""
-        self.proofs = PrivateProofs(triton, folder, cpu_only=cpu_only)
+        self.members = PipelineMembers(triton, folder, cpu_only=cpu_only, key=key)
+        self.proofs = PrivateProofs(triton, folder, self.members, cpu_only=cpu_only)
         self._fetches = asyncio.Semaphore(PARALLEL_FETCHES)
         self._loads = asyncio.Semaphore(PARALLEL_LOADS)
 
@@ -91,7 +94,7 @@ class Steps:
     async def _load(self, model: DesiredModel, *, again: bool) -> None:
         with full_disk_told(model):
             source = await asyncio.to_thread(self.folder.place, model)
-        config = supply.servable_config(source, model.name)
+        config = await self.members.ready(model, supply.servable_config(source, model.name), again=again)
         try:
             nonce = str(time.time_ns()) if again else ""
             await self.triton.load(model.name, for_traffic(config, model, cpu_only=self.cpu_only, again=nonce))
@@ -101,12 +104,17 @@ class Steps:
             raise ModelFailure(Reason.NO_ANSWER, f"version {model.version} was not loaded: {error}") from None
 
     async def drop_if_damaged(self, model: DesiredModel) -> bool:
-        """After a failure that damaged files explain: look at them again, and forget the copy here if that is so."""
-        source = self.folder.find(model)
-        if source is None or not await asyncio.to_thread(supply.is_damaged, self.repository, model, source):
-            return False
-        await asyncio.to_thread(self.folder.distrust, model)
-        return True
+        """After a failure that damaged files explain: look at them again, and forget the copies here that are."""
+        found = False
+        for part in (model, *self.folder.members_of(model)):
+            source = self.folder.find(part)
+            if source is None or not await asyncio.to_thread(supply.is_damaged, self.repository, part, source):
+                continue
+            await asyncio.to_thread(self.folder.distrust, part)
+            if part is not model:
+                self.members.doubt(part)
+            found = True
+        return found
 
     async def infer(self, model: DesiredModel, serving: Serving) -> None:
         """One golden inference on what serves under the model's name, whichever version that is.

@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gravswell.errors import (
     GravswellError,
@@ -14,15 +15,23 @@ from gravswell.errors import (
     UnsupportedError,
     VerificationError,
 )
+from gravswell.names import why_reserved
 from gravswell.quiver.config import parse_config, unknown_fields
+from gravswell.quiver.fetching import Progress
 from gravswell.quiver.layout import is_readable_name, version_folder
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, digest_of
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.agent import memory
 from gravswell.serving.agent.decide import identity
-from gravswell.serving.agent.failures import ModelFailure, SupersededError, full_disk_told, repository_failure
-from gravswell.serving.agent.folder import ModelFolder
-from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel, Reason, Verification
+from gravswell.serving.agent.failures import (
+    ModelFailure,
+    SupersededError,
+    full_disk_told,
+    repository_failure,
+    told_of_member,
+)
+from gravswell.serving.agent.folder import ModelFolder, member_model
+from gravswell.serving.contracts import DesiredModel, Reason, Verification
 from gravswell.serving.triton.modelnames import why_unservable
 
 SOURCE = ".gravswell-source.json"
@@ -40,28 +49,78 @@ def fetch(
     wanted: Callable[[], bool],
     memory_limit: int | None = None,
 ) -> None:
-    """Stage ``model`` in ``folder``. ``wanted`` is asked while bytes flow; ``memory_limit`` is Triton's, in bytes.
+    """Stage in ``folder`` what is not there of ``model``: its version, and of a pipeline's what that is made of.
 
-    Raises :class:`ModelFailure` with its reason, :class:`SupersededError` when it is no longer wanted.
+    ``wanted`` is asked while bytes flow; ``memory_limit`` is Triton's, in bytes. Nothing is copied before all of it is
+    seen to fit. Raises :class:`ModelFailure` with its reason, :class:`SupersededError` when it is no longer wanted.
     """
-    if not is_readable_name(model.name) or model.name.startswith(PRIVATE_PREFIX):
-        raise ModelFailure(Reason.VERSION_NOT_FOUND, f"{model.name!r} cannot be the name of an entry")
-    if unservable := why_unservable(model.name):
-        raise ModelFailure(Reason.LOAD_FAILED, f"{model.name!r} cannot be served: {unservable}; rename the entry")
-    try:
-        reader = RepositoryReader(repository)
-    except (InvalidInputError, UnsupportedError) as error:
-        raise ModelFailure(Reason.NOT_A_REPOSITORY, str(error)) from None
-    except NotFoundError as error:
-        raise ModelFailure(Reason.REPOSITORY_NOT_FOUND, str(error)) from None
-    except UnavailableError as error:
-        raise repository_failure(error, model) from None
-    _check_room(model, _check_version(reader, model), folder, memory_limit)
+    origin = Origin(repository)
+    own = origin.look(model, folder)
+    parts = [(model, own.size)]
+    for member in own.members:
+        with told_of_member(member):
+            parts.append((member, origin.look(member, folder).size))
+    missing = [part for part, _ in parts if folder.find(part) is None]
+    _check_room(model, sum(size for part, size in parts if part in missing), folder)
+    _check_memory(model, sum(size for _, size in parts), memory_limit)
 
     def progress(_done: int, _total: int) -> None:
         if not wanted():
             raise SupersededError(f"version {model.version} of '{model.name}' is no longer wanted")
 
+    for part in missing:  # the pipeline first: while it is here, its members are not taken for left over
+        with nullcontext() if part is model else told_of_member(part):
+            _stage(origin, part, folder, progress)
+
+
+class Look(NamedTuple):
+    """What is known of a version before it is copied."""
+
+    size: int
+    """Bytes."""
+    members: tuple[DesiredModel, ...] = ()
+    """What it is made of, if it is a pipeline."""
+
+
+class Origin:
+    """Where versions come from: a repository, opened when it is first asked."""
+
+    def __init__(self, repository: str) -> None:
+        self._repository = repository
+        self._reader: RepositoryReader | None = None
+
+    def reader(self, model: DesiredModel) -> RepositoryReader:
+        """The repository, for ``model``; :class:`ModelFailure` if it cannot be had."""
+        if self._reader is None:
+            try:
+                self._reader = RepositoryReader(self._repository)
+            except (InvalidInputError, UnsupportedError) as error:
+                raise ModelFailure(Reason.NOT_A_REPOSITORY, str(error)) from None
+            except NotFoundError as error:
+                raise ModelFailure(Reason.REPOSITORY_NOT_FOUND, str(error)) from None
+            except UnavailableError as error:
+                raise repository_failure(error, model) from None
+        return self._reader
+
+    def look(self, model: DesiredModel, folder: ModelFolder) -> Look:
+        """Look at a version where it is, which may be here already, and hold it against what is desired."""
+        if folder.find(model) is not None:
+            return Look(folder.size(model), folder.members_of(model))
+        if why_reserved(model.name) or not is_readable_name(model.name):
+            raise ModelFailure(Reason.VERSION_NOT_FOUND, f"{model.name!r} cannot be the name of an entry")
+        if unservable := why_unservable(model.name):
+            raise ModelFailure(Reason.LOAD_FAILED, f"{model.name!r} cannot be served: {unservable}; rename the entry")
+        return _check_version(self.reader(model), model)
+
+
+def _stage(origin: Origin, model: DesiredModel, folder: ModelFolder, progress: Progress) -> None:
+    with folder.claimed(model, waiting=lambda: progress(0, 0)):
+        if folder.find(model) is None:
+            _copy(origin, model, folder, progress)
+
+
+def _copy(origin: Origin, model: DesiredModel, folder: ModelFolder, progress: Progress) -> None:
+    reader = origin.reader(model)
     name = identity(model)
     target = folder.staged_path(name)
     folder.drop_stage(name)  # what is staged and not in the inventory was never finished
@@ -129,8 +188,8 @@ def servable_config(folder: Path, model: str) -> Any:
     return config
 
 
-def _check_version(reader: RepositoryReader, model: DesiredModel) -> int:
-    """Hold the version against what is desired, before a byte is copied; return its size in bytes."""
+def _check_version(reader: RepositoryReader, model: DesiredModel) -> Look:
+    """Hold the version against what is desired, before a byte is copied."""
     try:
         if model.digest is None:
             if model.verification is not Verification.NONE:
@@ -139,7 +198,7 @@ def _check_version(reader: RepositoryReader, model: DesiredModel) -> int:
                     f"version {model.version} of '{model.name}' has no manifest and the model demands verification "
                     f"{model.verification}; publish it with gravswell, or set verification to None",
                 )
-            return reader.version(model.name, model.version).size
+            return Look(reader.version(model.name, model.version).size)
         manifest, raw = reader.manifest(model.name, model.version)
     except NotFoundError:
         raise ModelFailure(
@@ -156,10 +215,11 @@ def _check_version(reader: RepositoryReader, model: DesiredModel) -> int:
             f"version {model.version} of '{model.name}' has digest {digest_of(raw)[:12]}…, and {model.digest[:12]}… is "
             f"desired: the published version was replaced; publish a new one",
         )
-    return len(raw) + sum(record.size for record in manifest.files.values())
+    size = len(raw) + sum(record.size for record in manifest.files.values())
+    return Look(size, tuple(dict.fromkeys(map(member_model, manifest.members))))
 
 
-def _check_room(model: DesiredModel, size: int, folder: ModelFolder, memory_limit: int | None) -> None:
+def _check_room(model: DesiredModel, size: int, folder: ModelFolder) -> None:
     free = folder.free_bytes()
     if size + SPARE_BYTES > free:
         raise ModelFailure(
@@ -167,6 +227,9 @@ def _check_room(model: DesiredModel, size: int, folder: ModelFolder, memory_limi
             f"version {model.version} of '{model.name}' has {size / 1e6:,.0f} MB and the models folder "
             f"{max(free, 0) / 1e6:,.0f} MB free; give the server more model storage",
         )
+
+
+def _check_memory(model: DesiredModel, size: int, memory_limit: int | None) -> None:
     most = memory.room(memory_limit)
     if most is not None and size > most:  # the least that it needs: a version is loaded whole
         raise ModelFailure(

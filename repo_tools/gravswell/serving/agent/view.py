@@ -4,6 +4,7 @@ import logging
 from collections.abc import Container
 
 from gravswell.errors import GravswellError
+from gravswell.names import MEMBER_PREFIX
 from gravswell.serving.agent.loadconfig import Loaded, read_loaded
 from gravswell.serving.agent.triton import (
     TritonBusyError,
@@ -29,6 +30,10 @@ class View:
         """What it serves, by name."""
         self.version = ""
         """Its version; empty while it does not answer."""
+        self.members: frozenset[str] = frozenset()
+        """Names of the pipelines' members that are there, in whatever state."""
+        self.settled = False
+        """Nothing is being loaded or unloaded."""
         self.problem = "Triton was not asked yet"
         """Why it does not answer; empty while it does."""
         self._triton = triton
@@ -43,7 +48,12 @@ class View:
         before = self.version
         try:
             version = await self._triton.version()
-            ready = {row.name: row.version for row in await self._triton.index() if row.state == "READY"}
+            index = await self._triton.index()
+            self.settled = not any(row.state in ("LOADING", "UNLOADING") for row in index)
+            self.members = frozenset(
+                row.name for row in index if row.state != "UNAVAILABLE" and row.name.startswith(MEMBER_PREFIX)
+            )
+            ready = {row.name: row.version for row in index if row.state == "READY" and row.name not in self.members}
             for name in set(ready) | set(self.serving):
                 if name.startswith(PRIVATE_PREFIX):
                     if name not in proofs:
@@ -93,3 +103,4 @@ class View:
             log.warning("%s", error)
         self.version, self.problem = "", str(error)
         self.serving.clear()
+        self.members, self.settled = frozenset(), False

@@ -14,7 +14,12 @@ from gravswell.serving.agent.decide import Step, can_restore, next_step
 from gravswell.serving.agent.failures import ModelFailure, SupersededError
 from gravswell.serving.agent.ledger import Ledger
 from gravswell.serving.agent.steps import Steps
-from gravswell.serving.agent.triton import TritonBusyError, TritonRefusedError, TritonUnavailableError
+from gravswell.serving.agent.triton import (
+    TritonBusyError,
+    TritonRefusedError,
+    TritonSilentError,
+    TritonUnavailableError,
+)
 from gravswell.serving.agent.view import View
 from gravswell.serving.agent.work import Pace, Serving, Work
 from gravswell.serving.contracts import DesiredModel, ModelState, Reason
@@ -90,7 +95,8 @@ class Worker:
         model, name = work.model, work.model.name
         if not self._view.version:
             # A cold start: bring the files while Triton starts, unless something older could serve first.
-            if self._steps.folder.find(model) is None and not can_restore(model, self._ledger.facts(model, None)):
+            facts = self._ledger.facts(model, None)
+            if not self._steps.folder.holds(model) and not (facts.restorable and can_restore(model, facts)):
                 await self._fetch(work)
             raise TritonUnavailableError(self._view.problem)
         loaded = await self._view.observe(name)
@@ -184,6 +190,13 @@ class Worker:
             log.warning("%s: version %s cannot be restored: %s", good.name, good.version, words)
             self._ledger.unrestorable.add(good.name)
             return False
+        except TritonSilentError:  # busy
+            raise
+        except TritonUnavailableError:
+            log.warning("%s: Triton ended while version %s was restored", good.name, good.version)
+            self._ledger.killed(good.name)
+            raise
+        self._ledger.restored(good.name)
         return True
 
     async def _revive(self, work: Work, serving: Serving) -> bool:

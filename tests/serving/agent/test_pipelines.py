@@ -1,0 +1,146 @@
+"""Pipelines come, go and break while clients never pause; their members are loaded beside them. On the real Triton."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gravswell.names import MEMBER_PREFIX
+from gravswell.quiver.manifest import MemberRecord
+from gravswell.serving.agent import members
+from gravswell.serving.contracts import DesiredModel, ModelState, Reason
+from gravswell.serving.triton import EmbeddedTriton
+
+from .running import MakeAgent, Running, until
+from .traffic import Traffic
+from .versions import flip_a_bit, publish, publish_pipeline
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "RELEASE_SECONDS", 1.0)
+
+
+def member(repository: Path, entry: str, number: int, factor: float, *, alias: str = "", **how: object) -> MemberRecord:
+    digest = publish(repository, entry, number, factor, **how)  # type: ignore[arg-type]
+    return MemberRecord(alias=alias or entry, model=entry, version=number, digest=digest)
+
+
+def model(name: str, version: int, digest: str) -> DesiredModel:
+    return DesiredModel(name=name, version=version, digest=digest)
+
+
+def there(triton: EmbeddedTriton) -> list[str]:
+    """The models that Triton has, members by the names of their entries."""
+    found = {row.name for row in triton.control.index() if row.state == "READY"}
+    return sorted(re.sub(rf"^{MEMBER_PREFIX}(.+)-[0-9a-f]{{32}}$", r"member \1", name) for name in found)
+
+
+def loads(triton: EmbeddedTriton, entry: str) -> int:
+    """How often Triton has loaded a member."""
+    return len(re.findall(rf"successfully loaded '{MEMBER_PREFIX}{entry}-", triton.process.log.read_text()))
+
+
+def called_as(triton: EmbeddedTriton, entry: str) -> str:
+    """What a member is called here, which nobody is told."""
+    return next(row.name for row in triton.control.index() if row.name.startswith(f"{MEMBER_PREFIX}{entry}-"))
+
+
+async def failed(running: Running, name: str, version: int) -> str:
+    """Why that version is not served."""
+    report = await running.settled(name, version)
+    assert report.state is ModelState.FAILED, report
+    assert MEMBER_PREFIX not in report.message
+    return f"{report.reason}: {report.message}"
+
+
+async def test_a_pipeline_changes_its_members_and_no_request_fails(
+    agent: MakeAgent, triton: EmbeddedTriton, repository: Path, models: Path
+):
+    first, other = member(repository, "first", 1, 2.0), member(repository, "first", 2, 5.0)
+    second = member(repository, "second", 1, 3.0)
+    broken = member(repository, "broken", 1, 1.0, graph=b"no graph at all")
+    one = publish_pipeline(repository, "chain", 1, 6.0, first, second)
+    two = publish_pipeline(repository, "chain", 2, 15.0, other, second)
+    three = publish_pipeline(repository, "chain", 3, 3.0, broken, second)
+    lying = publish_pipeline(repository, "chain", 4, 7.0, first, second)
+    async with agent() as running:
+        running.desire(model("chain", 1, one))
+        report = await running.serves("chain", 1)
+        assert report.verified
+        assert there(triton) == ["chain", "member first", "member second"]
+
+        with Traffic("chain", http_address=triton.http_address, grpc_address=triton.grpc_address) as traffic:
+            await until(lambda: len(traffic.answers) > 20, "answers flow")
+            running.desire(model("chain", 2, two))
+            await running.serves("chain", 2)
+            await until(lambda: traffic.last == 15.0, "the second version answers")
+
+            running.desire(model("chain", 3, three))
+            reason = await failed(running, "chain", 3)
+            assert reason.startswith("LoadFailed: its member broken/1: broken/1/model.onnx"), reason
+            running.desire(model("chain", 4, lying))
+            assert (await failed(running, "chain", 4)).startswith("GoldenMismatch: ")
+            assert running.report_of("chain").loaded_version == 2
+            assert running.ledger.ready
+
+            running.desire(model("chain", 2, two))
+            await running.serves("chain", 2)
+            await until(lambda: there(triton) == ["chain", "member first", "member second"], "the others are unloaded")
+            answered = len(traffic.answers)
+            await until(lambda: len(traffic.answers) > answered + 20, "answers flow on")
+        assert traffic.errors == []
+        assert set(traffic.answers) == {6.0, 15.0}
+        assert loads(triton, "second") == 1, "it was shared, and never loaded again"
+
+        repository.rename(repository.with_name("away"))  # noqa: ASYNC240  a rename waits for nothing
+        running.desire(model("chain", 1, one))  # rolled back: all that it is made of is still here
+        await running.serves("chain", 1)
+    loaded = [loads(triton, entry) for entry in ("first", "second")]
+    async with agent() as again:
+        again.revision = running.revision
+        report = await again.serves("chain", 1)
+        assert not report.seconds, "nothing was fetched, verified or loaded"
+        assert [loads(triton, entry) for entry in ("first", "second")] == loaded
+        again.desire()
+        await until(lambda: there(triton) == [], "members go after the last who called them")
+        await until(lambda: [path.name for path in models.iterdir()] == [".gravswell"], "and so do their files")
+        await until(lambda: not list((models / ".gravswell/staged").iterdir()), "all of them")
+
+
+async def test_python_that_calls_members_shares_them_with_others(
+    agent: MakeAgent, triton: EmbeddedTriton, repository: Path
+):
+    factor = member(repository, "second", 1, 3.0, alias="factor")
+    logic = publish_pipeline(repository, "logic", 1, 9.0, factor, logic=True)
+    chain = publish_pipeline(repository, "chain", 1, 9.0, factor, factor)
+    plain = publish(repository, "second", 2, 4.0)
+    async with agent() as running:
+        running.desire(model("logic", 1, logic), model("chain", 1, chain), model("second", 2, plain))
+        for name, version in (("logic", 1), ("chain", 1), ("second", 2)):
+            await running.serves(name, version)
+        assert there(triton) == ["chain", "logic", "member second", "second"]
+        assert loads(triton, "second") == 1
+        running.desire(model("logic", 1, logic))
+        await until(lambda: there(triton) == ["logic", "member second"], "what is still called stays")
+        with Traffic("logic", http_address=triton.http_address, grpc_address=triton.grpc_address) as traffic:
+            await until(lambda: len(traffic.answers) > 5, "answers flow")
+            assert set(traffic.answers) == {9.0}
+        assert traffic.errors == []
+
+
+async def test_a_member_that_cannot_be_had_is_named(agent: MakeAgent, repository: Path, models: Path):
+    first, second = member(repository, "first", 1, 2.0), member(repository, "second", 1, 3.0)
+    digest = publish_pipeline(repository, "chain", 1, 6.0, first, second)
+    graph = (repository / "second/1/model.onnx").read_bytes()
+    flip_a_bit(repository / "second/1/model.onnx")
+    async with agent() as running:
+        running.desire(model("chain", 1, digest))
+        assert (await failed(running, "chain", 1)).startswith("HashMismatch: its member second/1: ")
+        (repository / "second/1/model.onnx").write_bytes(graph)
+        await until(lambda: running.report_of("chain").state is ModelState.SERVING, "the sound member is fetched")
+        others = publish_pipeline(repository, "chain", 2, 6.0, first, second.model_copy(update={"digest": "0" * 64}))
+        running.desire(model("chain", 2, others))
+        reason = await failed(running, "chain", 2)
+        assert reason.startswith(f"{Reason.DIGEST_MISMATCH}: its member second/1: "), reason
+        assert running.report_of("chain").loaded_version == 1
