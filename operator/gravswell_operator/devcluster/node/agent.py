@@ -65,9 +65,9 @@ class NodeAgent:
         logs = LogServer(folder, options.pki, self._is_running)
         port = await logs.start(HOST)
         try:
-            configuration = await credentials.from_kubeconfig(options.kubeconfig)
-            server = urlsplit(configuration.host)
-            async with Client(configuration, name=COMPONENT) as client:
+            account = await credentials.from_kubeconfig(options.kubeconfig)
+            server = urlsplit(account.endpoint.url)
+            async with Client(account, name=COMPONENT) as client:
                 resources = options.capacity.resources(folder)
                 events = Events(client, options.name)
                 services = Services(
