@@ -24,7 +24,7 @@ class Placement(ApiModel):
             ".start",
         ),
         Rule(
-            "!self.shared || has(self.devices)",
+            "!has(self.shared) || !self.shared || has(self.devices)",
             "shared is about the model's devices: say how many, in devices; without, it runs on every device anyway",
             lambda placement: not placement.shared or placement.devices is not None,
             ".shared",
