@@ -18,7 +18,7 @@ from gravswell.quiver.exporters.base import Exported, Exporter, ExportRequest, I
 from gravswell.quiver.exporters.fused.batches import batches_of
 from gravswell.quiver.exporters.fused.exact import check_exact
 from gravswell.quiver.exporters.fused.interface import Interface, interface_of
-from gravswell.quiver.exporters.fused.levels import equalized
+from gravswell.quiver.exporters.fused.levels import LEAST_OPSET, equalized
 from gravswell.quiver.exporters.fused.naming import Branch, moved
 from gravswell.quiver.exporters.fused.routing import routed
 from gravswell.quiver.exporters.fused.sharing import contents, copies, lift_constants, shared
@@ -69,6 +69,11 @@ class FusedExporter(Exporter):
             )
         if request.output_names is not None and not request.inferred:
             raise InvalidInputError("the outputs of a fusion are its models': give output_names to their ModelInfo")
+        if request.target.opset < LEAST_OPSET:
+            raise InvalidInputError(
+                f"a fusion is in opset {LEAST_OPSET} or newer, and {request.target} takes up to {request.target.opset}: "
+                f"name a newer target"
+            )
         folder = tempfile.TemporaryDirectory(prefix="gravswell-fusion-")
         try:
             with refusals_told(Path(folder.name)):

@@ -12,7 +12,7 @@ from gravswell.quiver.exporters.graph import every_node, fit_for_serving
 from gravswell.quiver.targets import Target
 
 LEAST_OPSET = 13
-"""What the routing itself is written in, where the target takes it."""
+"""What the routing itself is written in."""
 
 LEAST_IR = 4
 """From here on an initializer need not be an input too."""
@@ -33,7 +33,7 @@ def equalized(models: Sequence[Single], target: Target, opset: int | None) -> tu
     """
     fitted = [_fitted(model, target) for model in models]
     imports = [_imports(proto) for proto in fitted]
-    wanted: dict[str, int] = {"": min(LEAST_OPSET, target.opset)}
+    wanted: dict[str, int] = {"": LEAST_OPSET}
     for opsets in imports:
         for domain, version in opsets.items():
             wanted[domain] = max(wanted.get(domain, 0), version)

@@ -8,8 +8,9 @@
 
 A model that no row names costs one ``If``, about 2 µs in ONNX Runtime; of many models, whole groups are passed over by
 one. Nothing that decides whose answer a row gets is left to what a runtime does with a bad index: on CPUs ONNX Runtime
-refuses one, on GPUs it reads zeros. ``Split`` and ``Reshape`` hold sizes against their tensor on every provider, so
-they do the checks, and say what is wrong in their names, which ONNX Runtime puts into its message.
+refuses one, on GPUs it reads zeros. ``Split`` holds the sizes that it is given against its tensor on every provider,
+and no optimizer takes it apart, as one does ``Reshape``: so it makes the checks. Its name says what is wrong, which ONNX
+Runtime puts into its message.
 """
 
 import math
@@ -83,7 +84,7 @@ def _check(count: int) -> list[NodeProto]:
         helper.make_node("ReduceSum", [f"{OWN}ones"], [f"{OWN}count"], keepdims=1),
         helper.make_node("Gather", [f"{OWN}table", f"{OWN}within"], [f"{OWN}found"]),
         helper.make_node("Split", [f"{OWN}found", f"{OWN}count"], [_WHOSE], axis=0, name=told),
-        helper.make_node("Shape", [_WHOSE], [_SIZE]),
+        helper.make_node("Shape", [MODEL_ID], [_SIZE]),
     ]
 
 
@@ -95,14 +96,13 @@ class _Routing:
         self._inputs = {i.name: i for i in interface.inputs}
         self._outputs = interface.outputs
         self._shared = shared
-        ranks = sorted({len(i.dims) - 1 for i in interface.inputs} - {0})
-        self.constants = [_constant(f"{OWN}as-is-{rank}", np.zeros(rank, np.int64)) for rank in ranks]
+        self.constants: list[TensorProto] = []
 
     def held(self) -> Iterator[NodeProto]:
         """Every input that is always there, held to have the rows of ``model_id``. Of the others its users do so."""
         for taken in self._inputs.values():
             if not taken.optional:
-                yield from _held(taken, f"{OWN}{taken.name}")
+                yield _held(taken, f"{OWN}{taken.name}")
 
     def alone(self) -> list[NodeProto]:
         """The nodes of a single branch, which every row goes to."""
@@ -213,7 +213,7 @@ class _Routing:
             source, rows = f"{OWN}{tensor.name}", f"{prefix}{tensor.name}"
             if self._inputs[tensor.name].optional:
                 source = f"{prefix}all/{tensor.name}"
-                nodes += _held(self._inputs[tensor.name], source, whose=f" of model {branch.model.number}")
+                nodes.append(_held(self._inputs[tensor.name], source, f" of model {branch.model.number}"))
             nodes.append(helper.make_node("Gather", [source, f"{prefix}at"], [rows], axis=0))
         rows_of = {tensor.own: f"{prefix}{tensor.name}" for tensor in branch.model.inputs}
         body, weights = body_of(branch, rows_of, self._shared)
@@ -251,15 +251,9 @@ class _Routing:
             yield helper.make_node("Concat", pieces, [f"{OWN}tail-{k}"], axis=0)
 
 
-def _held(taken: FusedInput, output: str, whose: str = "") -> list[NodeProto]:
+def _held(taken: FusedInput, output: str, whose: str = "") -> NodeProto:
     told = f"input {taken.name}{whose} must have as many rows as {MODEL_ID}"
-    if len(taken.dims) == 1:
-        return [helper.make_node("Reshape", [taken.name, _SIZE], [output], name=told)]
-    shape = f"{output}/shape"
-    return [  # a size of 0 stands for the one that it has
-        helper.make_node("Concat", [_SIZE, f"{OWN}as-is-{len(taken.dims) - 1}"], [shape], axis=0),
-        helper.make_node("Reshape", [taken.name, shape], [output], name=told),
-    ]
+    return helper.make_node("Split", [taken.name, _SIZE], [output], axis=0, name=told)
 
 
 def _filled(output: FusedOutput, name: str, value: Array, index: int, *, rows: str | None) -> list[NodeProto]:
