@@ -18,6 +18,7 @@ from gravswell.placement import Layout, place
 from gravswell.quiver import lint
 from gravswell.quiver.comparison import Comparison, Side, compare_versions
 from gravswell.quiver.entry import Entry
+from gravswell.quiver.fusion import Fusion, ModelInfo, fuse
 from gravswell.quiver.importing import Imported, import_repository
 from gravswell.quiver.placing import write_layout
 from gravswell.quiver.platform import Platform
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "Entry",
+    "Fusion",
     "Imported",
     "Layout",
+    "ModelInfo",
     "ModelRepository",
     "Move",
     "Pipeline",
@@ -49,6 +52,7 @@ __all__ = [
     "Verified",
     "Version",
     "compare_versions",
+    "fuse",
     "import_repository",
     "lint",
     "pipeline",

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from gravswell.errors import VerificationError
 from gravswell.quiver.schema import check_age
@@ -43,6 +43,14 @@ class TensorRecord(_Part):
     name: str
     data_type: str
     dims: tuple[int, ...]
+    optional: bool = False
+    """Of an input: a request may leave it out."""
+
+    @model_serializer(mode="wrap")
+    def _without_false(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is not optional says nothing of it: the digests of versions stay what they were."""
+        fields: dict[str, Any] = handler(self)
+        return fields if self.optional else {name: value for name, value in fields.items() if name != "optional"}
 
 
 class Signature(_Part):
@@ -132,6 +140,26 @@ class MemberRecord(_Part):
     digest: Sha256
 
 
+class FusedModel(_Part):
+    """One model of a fusion, by its id."""
+
+    id: int = Field(ge=1)
+    """What a row says in ``model_id`` to reach it."""
+    name: str
+    copy_of: int | None = None
+    """The first id of the same model: it stands in the graph once."""
+    source: str | None = None
+    """The version that it is, ``entry/3``, where it was published."""
+    scale: float = 1
+    """As it was given; it changes no answer."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """What it was made with, as it was given."""
+    inputs: tuple[str, ...] = ()
+    """The inputs of the fusion that it reads."""
+    outputs: tuple[str, ...] = ()
+    """The outputs of the fusion that it gives."""
+
+
 class Manifest(_Part):
     """One published version. Every field is immutable from the moment it is written."""
 
@@ -156,6 +184,8 @@ class Manifest(_Part):
     """What it was copied from, where it got another name on the way; it has that version's files, times and proof."""
     members: tuple[MemberRecord, ...] = ()
     """Of a pipeline: the versions that it calls, in the same repository."""
+    fusion: tuple[FusedModel, ...] | None = None
+    """Of several models in one graph: the table of their ids, which the graph keeps too."""
 
     @property
     def main_file(self) -> str:
@@ -164,7 +194,7 @@ class Manifest(_Part):
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""
-        unset: dict[str, Any] = {name: True for name in ("source", "target") if getattr(self, name) is None}
+        unset: dict[str, Any] = {name: True for name in ("source", "target", "fusion") if getattr(self, name) is None}
         if not self.members:
             unset["members"] = True
         if self.verification.variant is None:

@@ -45,6 +45,7 @@ def tensors_of(config: Any) -> Signature | None:
                 name=tensor.name,
                 data_type=data_type_name(tensor.data_type),
                 dims=lead + tuple(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims),
+                optional=getattr(tensor, "optional", False),  # which outputs have not
             )
             for tensor in tensors
         )
@@ -52,18 +53,31 @@ def tensors_of(config: Any) -> Signature | None:
     return Signature(inputs=records(config.input), outputs=records(config.output))
 
 
-def describe(config: Any, signature: Signature, *, batchable: bool) -> None:
+def describe(config: Any, signature: Signature, *, batchable: bool, batching: int = 0) -> None:
     """State ``signature`` in ``config`` where it states nothing, and check it where it does.
+
+    ``batching``: let the server put so many rows together, where nothing is stated yet and that can be.
 
     With a ``max_batch_size`` the leading dim is the server's and is not stated. InvalidInputError (a ValueError) names
     the tensor that an earlier version has otherwise: clients rely on it.
     """
+    stated = tensors_of(config)
+    optional = [record.name for record in signature.inputs if record.optional]
+    if batching and stated is None and not config.max_batch_size and batchable and not optional:
+        config.max_batch_size = batching
+        if batching > 1 and config.WhichOneof("scheduling_choice") is None:
+            config.dynamic_batching.SetInParent()
+    if config.max_batch_size > 0 and optional:
+        raise InvalidInputError(
+            f"max_batch_size={config.max_batch_size} and the input {optional[0]!r} of {config.name}, which a request "
+            f"may leave out: Triton's onnxruntime backend takes no such input where it batches; export without "
+            f"max_batch_size, or with models that all take the same inputs"
+        )
     if config.max_batch_size > 0 and not batchable:
         raise ExportError(
             f"max_batch_size={config.max_batch_size} needs every input and output to lead with the batch, "
             f"as (None, …), and {config.name} has one that does not: export without it"
         )
-    stated = tensors_of(config)
     for side, records, have in (
         ("input", signature.inputs, stated.inputs if stated else ()),
         ("output", signature.outputs, stated.outputs if stated else ()),
@@ -82,6 +96,8 @@ def _check(entry: str, side: str, have: Sequence[TensorRecord], records: Sequenc
     for name, record in made.items():
         before = stated.get(name)
         # a configuration may state a number where the graph takes any size, never the other way round
+        if before is not None and before.optional and not record.optional:
+            facts.append(f"{side} {name!r} is needed in every request, and could be left out")
         if before is not None and (before.data_type != record.data_type or not _fits(before.dims, record.dims)):
             facts.append(
                 f"{side} {name!r} is {record.data_type} {list(record.dims)}, "
@@ -104,6 +120,8 @@ def _state(tensors: Any, records: Sequence[TensorRecord], batched: bool) -> None
     for record in records:
         dims = record.dims[1:] if batched else record.dims
         tensor = tensors.add(name=record.name, data_type=data_type_value(record.data_type), dims=dims or (1,))
+        if record.optional:
+            tensor.optional = True
         if not dims and batched:
             tensor.reshape.SetInParent()  # [1] outside and nothing inside; Triton refuses that without batching
 

@@ -1,6 +1,7 @@
 """A version as users hold it: a number that knows where it is."""
 
 from datetime import datetime
+from pathlib import Path
 
 from gravswell.quiver.layout import version_folder
 from gravswell.quiver.manifest import MODEL_FILE, Manifest
@@ -53,6 +54,13 @@ class Version(int):
     def created(self) -> datetime | None:
         """When it was made."""
         return self.info.created
+
+    def fetch(self, destination: Path) -> Manifest | None:
+        """Copy it into the folder ``destination``, which must not exist yet, every hash checked on the way.
+
+        None for a version that something else wrote. As :meth:`RepositoryReader.fetch` raises.
+        """
+        return self._reader.fetch(self._entry, int(self), destination)
 
     @property
     def manifest(self) -> Manifest:

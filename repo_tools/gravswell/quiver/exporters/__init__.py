@@ -11,6 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gravswell.errors import ExportError, GravswellError, InvalidInputError
 from gravswell.quiver.exporters import files, graph
 from gravswell.quiver.exporters.base import (
@@ -23,6 +25,7 @@ from gravswell.quiver.exporters.base import (
     as_arrays,
     described,
 )
+from gravswell.quiver.exporters.fused.exporter import FusedExporter, fused_models
 from gravswell.quiver.exporters.keras.exporter import KerasExporter
 from gravswell.quiver.exporters.onnx_model import OnnxExporter
 from gravswell.quiver.exporters.proof import Proof, Runner, open_session, prove, run, session_inputs
@@ -39,12 +42,13 @@ from gravswell.quiver.exporters.torch.exporter import TorchExporter
 from gravswell.quiver.exporters.trees.lightgbm_exporter import LightGBMExporter
 from gravswell.quiver.exporters.trees.xgboost_exporter import XGBoostExporter
 from gravswell.quiver.golden import save_golden, tolerance
-from gravswell.quiver.manifest import GOLDEN, MemberRecord, Signature
+from gravswell.quiver.manifest import GOLDEN, FusedModel, MemberRecord, Signature
 from gravswell.quiver.targets import Target
 
 __all__ = ["Built", "ExportRequest", "InputSpec", "Runner", "build", "open_session", "run"]
 
 EXPORTERS: tuple[Exporter, ...] = (
+    FusedExporter(),
     KerasExporter(),  # whose models are torch modules too where Keras runs on torch
     TorchExporter(),
     XGBoostExporter(),  # whose estimators are scikit-learn's too, as LightGBM's are
@@ -85,6 +89,12 @@ class Built:
     """Of a pipeline: the versions that it calls."""
     parts: Any = None
     """Of a pipeline: a ``ModelConfig`` with what its version decides of the configuration."""
+    fusion: tuple[FusedModel, ...] | None = None
+    """Of several models in one graph: the table of their ids."""
+    computes_in: np.dtype[Any] | None = None
+    """The floating type inside, where that is coarser than the outputs'."""
+    batching: int = 0
+    """Rows that a server is to put together, in the entry's first version, where nobody says otherwise; 0: none."""
 
     @property
     def signature(self) -> Signature:
@@ -118,7 +128,7 @@ def build(
             f"opset {request.opset} is not served: {request.target} takes up to {request.target.opset}; leave it out, "
             f"or name a newer target"
         )
-    request = exporter.opened(request)
+    request = exporter.opened(replace(request, stage=stage))
     try:
         return _built(
             exporter, request, folder, input_types or {}, rows_apart=rows_apart, rtol=rtol, atol=atol, stage=stage
@@ -152,13 +162,13 @@ def _built(
             rtol, atol = coarse[0] if rtol is None else rtol, coarse[1] if atol is None else atol
         stage("verifying in ONNX Runtime")
         proof = prove(
-            Runner.of(session),
+            Runner.of(session, {spec.name for spec in specs if spec.optional}),
             batches,
             exported.reference,
             framework=exported.framework,
             inputs="given" if request.samples else "random",
             batched=is_batched(specs),
-            rows_apart=rows_apart,
+            rows_apart=rows_apart or exported.batching > 0,
             rtol=rtol,
             atol=atol,
             ailing=exported.ailing,
@@ -169,7 +179,17 @@ def _built(
         )
     save_golden(folder / GOLDEN, proof.samples)
     opset = graph.default_opset(proto)
-    return Built(proof, opset, proto.ir_version, exported.exporter, exported.framework, request.target.tag)
+    return Built(
+        proof,
+        opset,
+        proto.ir_version,
+        exported.exporter,
+        exported.framework,
+        request.target.tag,
+        fusion=fused_models(proto),
+        computes_in=exported.computes_in,
+        batching=exported.batching,
+    )
 
 
 def _typed(exporter: Exporter, request: ExportRequest, types: Mapping[str, str]) -> tuple[InputSpec, ...]:

@@ -32,11 +32,14 @@ class InputSpec:
     data_type: str | None
     """None: the exporter's choice, the type that the model computes in."""
     shape: tuple[int | None, ...]
+    optional: bool = False
+    """A request may leave it out."""
 
     @classmethod
     def of(cls, record: TensorRecord) -> "InputSpec":
         """What a graph says of one of its inputs."""
-        return cls(record.name, record.data_type, tuple(None if dim == -1 else dim for dim in record.dims))
+        dims = tuple(None if dim == -1 else dim for dim in record.dims)
+        return cls(record.name, record.data_type, dims, record.optional)
 
     @property
     def dims(self) -> list[int]:
@@ -60,6 +63,9 @@ class ExportRequest:
     """``inputs`` and ``output_names`` are what the entry has, not what the user said."""
     samples: tuple[Mapping[str, Array], ...] = ()
     """The user's own input batches; made up at random when there are none."""
+
+    stage: Callable[[str], None] = lambda _: None
+    """Called with what is being done now, in words for a progress display."""
 
     def opset_for(self, own: int) -> int:
         """The opset of ONNX's own operators to write, for a converter whose ``own`` choice that is."""
@@ -101,6 +107,8 @@ class Exported:
     """Where the graph may be wrong, unless the model itself refuses such inputs or answers them alike."""
     computes_in: np.dtype[Any] | None = None
     """The floating type of what is inside, where that is coarser than the outputs': it says how exact they are."""
+    batching: int = 0
+    """Rows that a server is to put together, in the entry's first version, where nobody says otherwise; 0: none."""
 
 
 class Exporter(ABC):

@@ -1,6 +1,6 @@
 """The proof: the exported file, run in ONNX Runtime, answers as the framework does, at every batch size."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,9 +62,14 @@ def open_session(path: Path) -> ort.InferenceSession:
         ) from error
 
 
-def session_inputs(session: ort.InferenceSession) -> list[TensorRecord]:
-    """The graph's inputs. ExportError names one that no Triton tensor can hold."""
-    return [_servable(node, "input") for node in session.get_inputs()]
+def session_inputs(session: ort.InferenceSession, optional: Collection[str] = ()) -> list[TensorRecord]:
+    """The graph's inputs. ExportError names one that no Triton tensor can hold.
+
+    ``optional``: those with a value of their own that a request may give in its place; others count as weights.
+    """
+    own = [node for node in session.get_overridable_initializers() if node.name in optional]
+    given = [_servable(node, "input").model_copy(update={"optional": True}) for node in own]
+    return [_servable(node, "input") for node in session.get_inputs()] + given
 
 
 def session_outputs(session: ort.InferenceSession) -> list[TensorRecord]:
@@ -94,9 +99,10 @@ def _servable(node: ort.NodeArg, side: str) -> TensorRecord:
 def run(session: ort.InferenceSession, inputs: Inputs) -> Outputs:
     """One inference. Inputs that the graph does not have are left out: exporters drop unused ones."""
     names = [node.name for node in session.get_outputs()]
+    optional = [node for node in session.get_overridable_initializers() if node.name in inputs]
     feed = {
         node.name: inputs[node.name].astype(object) if node.type == "tensor(string)" else inputs[node.name]
-        for node in session.get_inputs()
+        for node in (*session.get_inputs(), *optional)
     }
     return dict(zip(names, session.run(names, feed), strict=True))
 
@@ -112,9 +118,12 @@ class Runner:
     told: str = "the exported graph"
 
     @classmethod
-    def of(cls, session: ort.InferenceSession) -> "Runner":
-        """The graph of a session. ExportError names an input or output that no Triton tensor can hold."""
-        return cls(session_inputs(session), session_outputs(session), partial(run, session))
+    def of(cls, session: ort.InferenceSession, optional: Collection[str] = ()) -> "Runner":
+        """The graph of a session, and which of its inputs are ``optional``.
+
+        ExportError names an input or output that no Triton tensor can hold.
+        """
+        return cls(session_inputs(session, optional), session_outputs(session), partial(run, session))
 
 
 def prove(
