@@ -14,6 +14,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError, VerificationError
+from gravswell.quiver.exporters.fused import exporter
 from gravswell.quiver.golden import load_golden
 
 from ..networks import classifier
@@ -272,8 +273,6 @@ def test_what_a_fusion_takes_is_not_asked_twice(repo: qv.ModelRepository) -> Non
 def test_the_gate_stops_a_graph_that_answers_otherwise(
     repo: qv.ModelRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gravswell.quiver.exporters.fused import exporter
-
     real = exporter.routed
     monkeypatch.setattr(
         exporter, "routed", lambda branches, table, *rest: real(branches, [*table[1:], table[0]], *rest)

@@ -22,7 +22,7 @@ from gravswell.quiver.exporters.fused.levels import LEAST_OPSET, equalized
 from gravswell.quiver.exporters.fused.naming import Branch, moved
 from gravswell.quiver.exporters.fused.routing import routed
 from gravswell.quiver.exporters.fused.sharing import contents, copies, lift_constants, shared
-from gravswell.quiver.exporters.fused.singles import Build, Single, singles
+from gravswell.quiver.exporters.fused.singles import Single, singles
 from gravswell.quiver.fusion import MODEL_ID, Fusion
 from gravswell.quiver.manifest import MODEL_FILE, FusedModel
 
@@ -53,9 +53,6 @@ class FusedExporter(Exporter):
 
     name = "fusion of several models (qv.fuse)"
 
-    def __init__(self, build: Build) -> None:
-        self._build = build
-
     def claims(self, model: Any) -> bool:
         """See :meth:`Exporter.claims`."""
         return "gravswell.quiver.fusion.Fusion" in class_names(model)
@@ -71,13 +68,13 @@ class FusedExporter(Exporter):
             raise InvalidInputError("the outputs of a fusion are its models': give output_names to their ModelInfo")
         if request.target.opset < LEAST_OPSET:
             raise InvalidInputError(
-                f"a fusion is in opset {LEAST_OPSET} or newer, and {request.target} takes up to {request.target.opset}: "
-                f"name a newer target"
+                f"a fusion is in opset {LEAST_OPSET} or newer, and {request.target} takes up to "
+                f"{request.target.opset}: name a newer target"
             )
         folder = tempfile.TemporaryDirectory(prefix="gravswell-fusion-")
         try:
             with refusals_told(Path(folder.name)):
-                return replace(request, model=_fused(request.model, request, folder, self._build))
+                return replace(request, model=_fused(request.model, request, folder))
         except BaseException:
             folder.cleanup()
             raise
@@ -129,9 +126,9 @@ def fused_models(proto: ModelProto) -> tuple[FusedModel, ...] | None:
         raise ExportError(f"the graph's metadata {METADATA!r} is no table of ids: {error}") from None
 
 
-def _fused(fusion: Fusion, request: ExportRequest, folder: tempfile.TemporaryDirectory[str], build: Build) -> _Fused:
+def _fused(fusion: Fusion, request: ExportRequest, folder: tempfile.TemporaryDirectory[str]) -> _Fused:
     root = Path(folder.name)
-    models, of = singles(fusion, request, root, build)
+    models, of = singles(fusion, request, root)
     request.stage("fusing")
     protos, level = equalized(models, request.target, request.opset)
     places = [PurePosixPath(model.path.parent.relative_to(root)) for model in models]

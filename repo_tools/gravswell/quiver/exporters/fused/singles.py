@@ -4,11 +4,11 @@ What is left of a model then is an ONNX file and batches with the framework's ow
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, inliner
@@ -22,12 +22,6 @@ from gravswell.quiver.fusion import Fusion, ModelInfo, called
 from gravswell.quiver.golden import Sample, load_golden
 from gravswell.quiver.manifest import GOLDEN, MODEL_FILE, Manifest, TensorRecord
 from gravswell.quiver.signature import parse_shape
-
-if TYPE_CHECKING:
-    from gravswell.quiver.exporters import Built
-
-Build = Callable[..., "Built"]
-"""``exporters.build``."""
 
 FEW_BATCHES = 4
 """Batches of a function that gives batches which are used: it may have no end."""
@@ -71,7 +65,7 @@ class Single:
     """The version that it is, as ``entry/3``."""
 
 
-def singles(fusion: Fusion, request: ExportRequest, folder: Path, build: Build) -> tuple[list[Single], list[int]]:
+def singles(fusion: Fusion, request: ExportRequest, folder: Path) -> tuple[list[Single], list[int]]:
     """Each different model once, and for each id the index of its model among them.
 
     Errors are those of an ordinary export, and say which model it was.
@@ -87,7 +81,7 @@ def singles(fusion: Fusion, request: ExportRequest, folder: Path, build: Build) 
             place = folder / str(number)
             place.mkdir()
             try:
-                found.append(_single(info, number, request, place, build))
+                found.append(_single(info, number, request, place))
             except GravswellError as error:
                 raise type(error)(f"{label}: {error}") from error
             known[key] = len(found) - 1
@@ -106,7 +100,9 @@ def _identity(info: ModelInfo) -> Any:
     return same, id(info.inputs) if info.inputs is not None else None, repr(words)
 
 
-def _single(info: ModelInfo, number: int, request: ExportRequest, folder: Path, build: Build) -> Single:
+def _single(info: ModelInfo, number: int, request: ExportRequest, folder: Path) -> Single:
+    from gravswell.quiver.exporters import build  # noqa: PLC0415 - which has this exporter among its own
+
     published = info.model if _VERSION in class_names(info.model) else None
     manifest: Manifest | None = None
     if published is not None:
