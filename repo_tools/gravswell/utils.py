@@ -167,8 +167,13 @@ def _use_by_uuid(urls: Sequence[str]) -> dict[str, float]:
                 text = answer.read().decode(errors="replace")
         except (OSError, http.client.HTTPException):
             continue  # it restarts, or tells no metrics: what is shown is about those that do
-        used |= {uuid: 100 * float(value) for uuid, value in sorted(_GAUGE.findall(text))}
+        used |= gpu_use(text)
     return used
+
+
+def gpu_use(metrics: str) -> dict[str, float]:
+    """Percent in use of each GPU, by UUID and in their order, in what a Triton tells at ``/metrics``."""
+    return {uuid: 100 * float(value) for uuid, value in sorted(_GAUGE.findall(metrics))}
 
 
 def _use_here() -> dict[str, float]:

@@ -1,0 +1,130 @@
+"""Who uses what, from what the objects say; and what replicas say of their GPUs."""
+
+import pytest
+from aiohttp import web
+from rich.console import Console
+
+from gravswell_operator import names
+from gravswell_operator.api import InferenceServer, Model
+from gravswell_operator.commands.top import shown
+from gravswell_operator.state import PodState
+from gravswell_operator.usage import ModelUse, ReplicaUse, ServerUse, Usage, read_gpu_use, use_of
+
+READY = {
+    "type": "Ready",
+    "status": "True",
+    "reason": "Serving",
+    "message": "",
+    "lastTransitionTime": "2026-01-01T00:00:00Z",
+}
+REFUSED = {**READY, "status": "False", "reason": "NotPlaced", "message": "d asks for 9 devices"}
+
+
+def server(*models, devices=(), conditions=(READY,), gpus=4):
+    """Of ``models``: name → replicas that serve it."""
+    return InferenceServer.model_validate(
+        {
+            "metadata": {"name": "s", "namespace": "ns"},
+            "spec": {
+                "repositoryRef": {"name": "r"},
+                "nodePoolRef": {"name": "p"},
+                "tag": "24.08",
+                "replicas": 2,
+                "gpus": gpus,
+            },
+            "status": {
+                "conditions": conditions,
+                "models": [{"name": name, "version": 3, "replicas": replicas} for name, replicas in models],
+                "devices": [{"device": device, "models": names} for device, names in enumerate(devices)],
+            },
+        }
+    )
+
+
+def model(entry, *replicas, conditions=(READY,)):
+    return Model.model_validate(
+        {
+            "metadata": {"name": f"m-{entry}", "namespace": "ns"},
+            "spec": {"serverRef": {"name": "s"}, "entry": entry},
+            "status": {"conditions": conditions, "replicas": replicas},
+        }
+    )
+
+
+def pod(name, *, ready=True):
+    return PodState(name, ready=ready, terminating=False, finished=False, problem=None, node="node-1")
+
+
+def test_each_replica_has_what_its_models_say_of_it():
+    failing = {"pod": "p-2", "state": "Failed", "version": 2, "message": "model.onnx differs"}
+    declared = model("a", {"pod": "p-1", "state": "Serving", "version": 3}, failing)
+    told = server(("a", 1), ("b", 2), ("c", 1), devices=(["a"], ["a", "b"], [], []))
+    use = use_of(told, [declared, model("d", conditions=[REFUSED])], [pod("p-1"), pod("p-2", ready=False)])
+    b, c = ModelUse("b", 3, "Serving", (1,)), ModelUse("c", 3, "", ())
+    assert use.replicas == (
+        ReplicaUse("p-1", "node-1", True, (ModelUse("a", 3, "Serving", (0, 1)), b, c)),
+        ReplicaUse("p-2", "node-1", False, (ModelUse("a", 2, "Failed", (0, 1), "model.onnx differs"), b, c)),
+    )
+    assert use.unserved == (ModelUse("d", None, "NotPlaced", (), "d asks for 9 devices"),)
+    assert (use.ready, use.reason, use.gpus) == (True, "Serving", 4)
+
+
+def test_without_the_pods_the_models_know_the_replicas():
+    use = use_of(server(("a", 1)), [model("a", {"pod": "p-1", "state": "Serving", "version": 3})], [])
+    assert [replica.pod for replica in use.replicas] == ["p-1"]
+
+
+def test_before_the_operator_has_looked():
+    use = use_of(server(conditions=()), [model("a", conditions=())], [])
+    assert (use.ready, use.message) == (False, "the operator has not looked at it yet")
+    assert use.unserved == (ModelUse("a", None, "", (), "the operator has not looked yet"),)
+
+
+METRICS = """\
+nv_gpu_utilization{gpu_uuid="GPU-b"} 0.25
+nv_gpu_utilization{gpu_uuid="GPU-a"} 0.75
+"""
+
+
+async def test_replicas_in_reach_say_how_much_their_gpus_are_used():
+    async def metrics(request):
+        return web.Response(text=METRICS if request.host.startswith("127.0.0.81") else "nothing of GPUs")
+
+    application = web.Application()
+    application.router.add_get("/metrics", metrics)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        for host in ("127.0.0.81", "127.0.0.82"):
+            await web.TCPSite(runner, host, names.PORT_METRICS).start()
+        use = await read_gpu_use(["127.0.0.81", "127.0.0.82", "127.0.0.83"])
+    finally:
+        await runner.cleanup()
+    assert use == [(75.0, 25.0), None, None]
+
+
+A, B = ModelUse("a", 3, "Serving", (0, 1)), ModelUse("b", None, "Loading", (1,))
+EVERYWHERE = ModelUse("c", 2, "Failed", (), "model.onnx differs")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "replica", "rows"),
+    [
+        (4, ReplicaUse("p-1", "n", True, (A, B), (75.0, 25.4, 0.0, 0.0)), [
+            "p-1, GPUs 75, 25, 0, 0 % in use 0 a 3 Serving", "1 a 3 Serving", "b - Loading", "2-3 free",
+        ]),
+        (2, ReplicaUse("p-1", "n", True, (A, EVERYWHERE)), [
+            "p-1 0-1 a 3 Serving", "all c 2 Failed: model.onnx differs",
+        ]),
+        (0, ReplicaUse("p-1", "n", False, (EVERYWHERE,)), ["p-1 CPU c 2 Failed: model.onnx differs"]),
+        (1, ReplicaUse("p-1", "n", False, ()), ["p-1"]),
+    ],
+)  # fmt: skip
+def test_a_row_for_each_model_on_each_device(gpus, replica, rows):
+    use = ServerUse("ns", "s", True, "Serving", "", gpus, False, (replica,), ())
+    console = Console(width=200, no_color=True)
+    with console.capture() as captured:
+        console.print(shown(Usage((use,), ("a note",)), "ns"))
+    lines = [" ".join(line.split()) for line in captured.get().splitlines()]
+    assert lines[0] == "server replica GPU model version state"
+    assert lines[2:] == [*rows, "a note"]
