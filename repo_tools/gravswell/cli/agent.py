@@ -60,6 +60,13 @@ def run(
         str | None,
         typer.Option("--memory-limit", help="Memory that Triton may take, as in a pod: 16Gi."),
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help="Folder on a volume that outlives the pod: versions come from there first."),
+    ] = None,
+    cache_limit: Annotated[
+        str | None, typer.Option("--cache-limit", help="Size that --cache may reach: 100Gi; else its volume's.")
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="auto: as the configs say; cpu: on the CPU whatever they say.")
     ] = "auto",
@@ -86,6 +93,8 @@ def run(
         interval=interval,
         storage_limit=None if storage_limit is None else parse_bytes(storage_limit),
         memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+        cache=cache,
+        cache_limit=None if cache_limit is None else parse_bytes(cache_limit),
         cpu_only=simulated or device == "cpu",
         simulated_gpus=simulated,
     )

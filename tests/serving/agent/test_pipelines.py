@@ -6,24 +6,18 @@ from pathlib import Path
 import pytest
 
 from gravswell.names import MEMBER_PREFIX
-from gravswell.quiver.manifest import MemberRecord
 from gravswell.serving.agent import members
 from gravswell.serving.contracts import DesiredModel, ModelState, Reason
 from gravswell.serving.triton import EmbeddedTriton
 
 from .running import MakeAgent, Running, until
 from .traffic import Traffic
-from .versions import flip_a_bit, publish, publish_pipeline
+from .versions import flip_a_bit, publish, publish_member, publish_pipeline
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members, "RELEASE_SECONDS", 1.0)
-
-
-def member(repository: Path, entry: str, number: int, factor: float, *, alias: str = "", **how: object) -> MemberRecord:
-    digest = publish(repository, entry, number, factor, **how)  # type: ignore[arg-type]
-    return MemberRecord(alias=alias or entry, model=entry, version=number, digest=digest)
 
 
 def model(name: str, version: int, digest: str) -> DesiredModel:
@@ -57,9 +51,9 @@ async def failed(running: Running, name: str, version: int) -> str:
 async def test_a_pipeline_changes_its_members_and_no_request_fails(
     agent: MakeAgent, triton: EmbeddedTriton, repository: Path, models: Path
 ):
-    first, other = member(repository, "first", 1, 2.0), member(repository, "first", 2, 5.0)
-    second = member(repository, "second", 1, 3.0)
-    broken = member(repository, "broken", 1, 1.0, graph=b"no graph at all")
+    first, other = publish_member(repository, "first", 1, 2.0), publish_member(repository, "first", 2, 5.0)
+    second = publish_member(repository, "second", 1, 3.0)
+    broken = publish_member(repository, "broken", 1, 1.0, graph=b"no graph at all")
     one = publish_pipeline(repository, "chain", 1, 6.0, first, second)
     two = publish_pipeline(repository, "chain", 2, 15.0, other, second)
     three = publish_pipeline(repository, "chain", 3, 3.0, broken, second)
@@ -111,7 +105,7 @@ async def test_a_pipeline_changes_its_members_and_no_request_fails(
 async def test_python_that_calls_members_shares_them_with_others(
     agent: MakeAgent, triton: EmbeddedTriton, repository: Path
 ):
-    factor = member(repository, "second", 1, 3.0, alias="factor")
+    factor = publish_member(repository, "second", 1, 3.0, alias="factor")
     logic = publish_pipeline(repository, "logic", 1, 9.0, factor, logic=True)
     chain = publish_pipeline(repository, "chain", 1, 9.0, factor, factor)
     plain = publish(repository, "second", 2, 4.0)
@@ -130,7 +124,7 @@ async def test_python_that_calls_members_shares_them_with_others(
 
 
 async def test_a_member_that_cannot_be_had_is_named(agent: MakeAgent, repository: Path, models: Path):
-    first, second = member(repository, "first", 1, 2.0), member(repository, "second", 1, 3.0)
+    first, second = publish_member(repository, "first", 1, 2.0), publish_member(repository, "second", 1, 3.0)
     digest = publish_pipeline(repository, "chain", 1, 6.0, first, second)
     graph = (repository / "second/1/model.onnx").read_bytes()
     flip_a_bit(repository / "second/1/model.onnx")

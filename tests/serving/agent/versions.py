@@ -160,6 +160,14 @@ class TritonPythonModel:
 """Business logic that has its member multiply twice."""
 
 
+def publish_member(
+    repository: Path, entry: str, number: int, factor: float, *, alias: str = "", **how: object
+) -> MemberRecord:
+    """Publish a version as :func:`publish` does, and return what a pipeline says of it."""
+    digest = publish(repository, entry, number, factor, **how)  # type: ignore[arg-type]
+    return MemberRecord(alias=alias or entry, model=entry, version=number, digest=digest)
+
+
 def publish_pipeline(
     repository: Path, entry: str, number: int, factor: float, *members: MemberRecord, logic: bool = False
 ) -> str:

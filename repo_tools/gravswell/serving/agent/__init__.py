@@ -9,6 +9,8 @@ again. Decisions (:mod:`.decide`, :mod:`.loadconfig`, :mod:`.health`) are pure; 
 :mod:`.decide`     desired + loaded + local → the next step for each model
 :mod:`.folder`     the models folder: staged by digest, placed by rename
 :mod:`.supply`     from the repository into the models folder, every byte checked
+:mod:`.nodecache`  verified versions on a volume that outlives pods
+:mod:`.keeping`    what serves goes into it, and what is wanted stays
 :mod:`.loadconfig` the config that Triton gets at load, as an override of what the version published
 :mod:`.triton`     Triton's control and inference APIs
 :mod:`.prove`      golden tensors, reproduced by the Triton that will serve them

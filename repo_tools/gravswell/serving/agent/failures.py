@@ -29,14 +29,14 @@ def full_disk_told(model: DesiredModel) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if not _is_full(error):
+        if not is_full(error):
             raise
         raise _no_space(model) from error
 
 
 def repository_failure(error: UnavailableError, model: DesiredModel) -> ModelFailure:
     """What a copy from the repository failed with: the repository's fault, or a full disk here."""
-    if _is_full(error.__cause__):
+    if is_full(error.__cause__):
         return _no_space(model)
     denied = isinstance(error, AccessDeniedError)
     return ModelFailure(Reason.ACCESS_DENIED if denied else Reason.REPOSITORY_UNAVAILABLE, str(error))
@@ -59,7 +59,8 @@ def load_failure(error: TritonRefusedError, model: DesiredModel) -> ModelFailure
     return ModelFailure(Reason.LOAD_FAILED, words)
 
 
-def _is_full(error: BaseException | None) -> bool:
+def is_full(error: BaseException | None) -> bool:
+    """Whether it is a disk's that has no room left."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,8 +18,10 @@ from gravswell.kube.client import Client
 from gravswell.serving.agent.configmaps import ConfigMap
 from gravswell.serving.agent.desired import ConfigMapSource, DesiredSource, FileSource, LatestSource
 from gravswell.serving.agent.folder import ModelFolder
+from gravswell.serving.agent.keeping import CacheKeeper
 from gravswell.serving.agent.key import read_key
 from gravswell.serving.agent.lister import Lister
+from gravswell.serving.agent.nodecache import NodeCache
 from gravswell.serving.agent.reconciler import Reconciler
 from gravswell.serving.agent.reporting import ReportWriter
 from gravswell.serving.agent.server import AgentServer, ListerServer
@@ -64,6 +66,10 @@ class AgentOptions:
     """Seconds between two looks at a file or repository."""
     storage_limit: int | None = None
     """Bytes that ``models`` may reach; None: as many as its file system holds."""
+    cache: Path | None = None
+    """The node cache's folder, on a volume that outlives the pod."""
+    cache_limit: int | None = None
+    """Bytes that it may reach; None: as many as its volume holds."""
     memory_limit: int | None = None
     """Bytes of memory that Triton may take; None: as many as its machine has."""
     cpu_only: bool = False
@@ -96,6 +102,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
             cpu_only=options.cpu_only,
             memory_limit=options.memory_limit,
             key=key or "",
+            cache=NodeCache(options.cache, limit=options.cache_limit) if options.cache is not None else None,
         )
         reconciler = Reconciler(steps, pace=options.pace)
         await reconciler.open()
@@ -107,6 +114,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
             client = await stack.enter_async_context(Client(credentials.in_cluster(), name=AGENT))
         source = _source(options, client, reconciler.ledger.desired)
         jobs = [reconciler.run(), source.follow(reconciler.accept)]
+        listeners: list[Callable[[], None]] = []
         if options.report_configmap and client is not None:
             writer = ReportWriter(
                 _configmap(options, client, options.report_configmap),
@@ -114,8 +122,18 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
                 pod=options.pod,
                 simulated_gpus=options.simulated_gpus,
             )
-            reconciler.ledger.changed = writer.changed
+            listeners.append(writer.changed)
             jobs.append(writer.run())
+        if steps.cache is not None:
+            keeper = CacheKeeper(steps.cache, reconciler.ledger, steps.folder)
+            listeners.append(keeper.changed)
+            jobs.append(keeper.run())
+
+        def tell_all() -> None:
+            for tell in listeners:
+                tell()
+
+        reconciler.ledger.changed = tell_all
         tasks = [asyncio.create_task(job) for job in jobs]
         stack.push_async_callback(_cancelled, tasks)
         yield reconciler, server, _first_end(tasks)

@@ -10,6 +10,7 @@ from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.loadconfig import for_traffic
 from gravswell.serving.agent.members import PipelineMembers
+from gravswell.serving.agent.nodecache import NodeCache
 from gravswell.serving.agent.patience import Place, loaded
 from gravswell.serving.agent.private import PrivateProofs
 from gravswell.serving.agent.prove import golden_of, prove
@@ -36,6 +37,7 @@ class Steps:
         cpu_only: bool,
         memory_limit: int | None = None,
         key: str = "",
+        cache: NodeCache | None = None,
     ) -> None:
         self.repository = repository
         self.folder = folder
@@ -43,6 +45,7 @@ class Steps:
         self.cpu_only = cpu_only
         self.memory_limit = memory_limit
         """Of Triton, in bytes, where it has one."""
+        self.cache = cache
         self.members = PipelineMembers(triton, folder, cpu_only=cpu_only, key=key)
         self.proofs = PrivateProofs(triton, folder, self.members, cpu_only=cpu_only)
         self._fetches = asyncio.Semaphore(PARALLEL_FETCHES)
@@ -58,6 +61,7 @@ class Steps:
                 self.folder,
                 wanted=lambda: not unwanted.is_set(),
                 memory_limit=self.memory_limit,
+                cache=self.cache,
             )
 
     async def verify(self, model: DesiredModel, *, unwanted: asyncio.Event, overdue: Callable[[], None]) -> None:

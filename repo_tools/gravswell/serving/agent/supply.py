@@ -31,6 +31,7 @@ from gravswell.serving.agent.failures import (
     told_of_member,
 )
 from gravswell.serving.agent.folder import ModelFolder, member_model
+from gravswell.serving.agent.nodecache import NodeCache
 from gravswell.serving.contracts import DesiredModel, Reason, Verification
 from gravswell.serving.triton.modelnames import why_unservable
 
@@ -48,13 +49,15 @@ def fetch(
     *,
     wanted: Callable[[], bool],
     memory_limit: int | None = None,
+    cache: NodeCache | None = None,
 ) -> None:
     """Stage in ``folder`` what is not there of ``model``: its version, and of a pipeline's what that is made of.
 
-    ``wanted`` is asked while bytes flow; ``memory_limit`` is Triton's, in bytes. Nothing is copied before all of it is
-    seen to fit. Raises :class:`ModelFailure` with its reason, :class:`SupersededError` when it is no longer wanted.
+    What the ``cache`` holds is taken from there, and the repository is not asked for it. ``wanted`` is asked while
+    bytes flow; ``memory_limit`` is Triton's, in bytes. Nothing is copied before all of it is seen to fit. Raises
+    :class:`ModelFailure` with its reason, :class:`SupersededError` when it is no longer wanted.
     """
-    origin = Origin(repository)
+    origin = Origin(repository, cache)
     own = origin.look(model, folder)
     parts = [(model, own.size)]
     for member in own.members:
@@ -83,10 +86,11 @@ class Look(NamedTuple):
 
 
 class Origin:
-    """Where versions come from: a repository, opened when it is first asked."""
+    """Where versions come from: this node's cache, or else a repository, which is opened when it is first asked."""
 
-    def __init__(self, repository: str) -> None:
+    def __init__(self, repository: str, cache: NodeCache | None) -> None:
         self._repository = repository
+        self._cache = cache
         self._reader: RepositoryReader | None = None
 
     def reader(self, model: DesiredModel) -> RepositoryReader:
@@ -110,7 +114,14 @@ class Origin:
             raise ModelFailure(Reason.VERSION_NOT_FOUND, f"{model.name!r} cannot be the name of an entry")
         if unservable := why_unservable(model.name):
             raise ModelFailure(Reason.LOAD_FAILED, f"{model.name!r} cannot be served: {unservable}; rename the entry")
+        if self._cache is not None and (held := self._cache.find(model)) is not None:
+            return _seen(held.manifest, held.size)
         return _check_version(self.reader(model), model)
+
+    def take(self, model: DesiredModel, target: Path, staging: Path, progress: Progress) -> bool:
+        """Copy the version from the cache; False where it is not there, or not any more."""
+        held = None if self._cache is None else self._cache.find(model)
+        return held is not None and self._cache is not None and self._cache.take(held, target, staging, progress)
 
 
 def _stage(origin: Origin, model: DesiredModel, folder: ModelFolder, progress: Progress) -> None:
@@ -120,16 +131,13 @@ def _stage(origin: Origin, model: DesiredModel, folder: ModelFolder, progress: P
 
 
 def _copy(origin: Origin, model: DesiredModel, folder: ModelFolder, progress: Progress) -> None:
-    reader = origin.reader(model)
     name = identity(model)
     target = folder.staged_path(name)
     folder.drop_stage(name)  # what is staged and not in the inventory was never finished
     try:
-        source = None if model.digest is not None else _source(reader, model)
         with full_disk_told(model):
-            reader.fetch(model.name, model.version, target, progress=progress, staging=folder.incoming)
-            if source is not None:
-                _complete(reader, model, target, source)
+            if not origin.take(model, target, folder.incoming, progress):
+                _download(origin.reader(model), model, target, folder.incoming, progress)
         folder.adopt_stage(model)
     except VerificationError as error:
         raise ModelFailure(Reason.HASH_MISMATCH, str(error)) from None
@@ -143,6 +151,13 @@ def _copy(origin: Origin, model: DesiredModel, folder: ModelFolder, progress: Pr
     if model.digest is not None and digest_of((target / MANIFEST).read_bytes()) != model.digest:
         folder.drop_stage(name)  # replaced between the look and the copy
         raise ModelFailure(Reason.DIGEST_MISMATCH, f"version {model.version} of '{model.name}' changed while copied")
+
+
+def _download(reader: RepositoryReader, model: DesiredModel, target: Path, staging: Path, progress: Progress) -> None:
+    source = None if model.digest is not None else _source(reader, model)
+    reader.fetch(model.name, model.version, target, progress=progress, staging=staging)
+    if source is not None:
+        _complete(reader, model, target, source)
 
 
 def is_damaged(repository: str, model: DesiredModel, folder: Path) -> bool:
@@ -215,7 +230,10 @@ def _check_version(reader: RepositoryReader, model: DesiredModel) -> Look:
             f"version {model.version} of '{model.name}' has digest {digest_of(raw)[:12]}…, and {model.digest[:12]}… is "
             f"desired: the published version was replaced; publish a new one",
         )
-    size = len(raw) + sum(record.size for record in manifest.files.values())
+    return _seen(manifest, len(raw) + sum(record.size for record in manifest.files.values()))
+
+
+def _seen(manifest: Manifest, size: int) -> Look:
     return Look(size, tuple(dict.fromkeys(map(member_model, manifest.members))))
 
 

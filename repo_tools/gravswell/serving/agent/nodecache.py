@@ -1,0 +1,229 @@
+"""Verified versions on a volume that outlives pods, and that several of them share: a new one needs no repository.
+
+::
+
+    <root>/versions/<digest>/    a published version, whole; its time of change says when somebody last wanted it
+    <root>/incoming/<digest>-…/  what is being copied or removed; its time of change says that somebody is at it
+
+Its law: nothing that is served depends on this volume. Triton reads the pod's own folder, so the Python of a model,
+which runs in Triton's container, cannot write here; every hash is checked again when a version is taken from here; and
+where the volume fails, the repository is asked. A version appears and goes by one rename, so pods need no locks, which
+network file systems hold unreliably. All times are the file system's own: pods' clocks may disagree.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from gravswell.errors import NotFoundError, UnavailableError, VerificationError
+from gravswell.quiver.fetching import Progress, copy_version
+from gravswell.quiver.manifest import MANIFEST, Manifest, digest_of
+from gravswell.quiver.stores import LocalStore
+from gravswell.serving.agent.failures import is_full
+from gravswell.serving.contracts import DesiredModel
+
+log = logging.getLogger(__name__)
+
+WANTED_SECONDS = 3600.0
+"""How long a version counts as wanted after an agent said so; agents say it several times as often."""
+
+ABANDONED_SECONDS = 600.0
+"""After which what nobody goes on with in ``incoming`` counts as left by a pod that died."""
+
+SIGN_SECONDS = 30.0
+"""Between two signs of life of a copy."""
+
+SPARE_BYTES = 16 << 20
+"""Room that the cache leaves free on its volume."""
+
+
+class Held(NamedTuple):
+    """A version that the cache holds."""
+
+    manifest: Manifest
+    raw: bytes
+    """The manifest as it stands."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return len(self.raw) + sum(record.size for record in self.manifest.files.values())
+
+
+class NodeCache:
+    """The cache in the folder ``root``, of at most ``limit`` bytes; None: of as many as its volume holds.
+
+    Its methods block. Those that take from it or keep in it raise no error of the volume: they log it and do without.
+    """
+
+    def __init__(self, root: Path, *, limit: int | None = None) -> None:
+        self._root = root
+        self._versions = root / "versions"
+        self._incoming = root / "incoming"
+        self._limit = limit
+        self._told = ""
+
+    def find(self, model: DesiredModel) -> Held | None:
+        """The version, if it is here; its files are checked when they are taken. Somebody wants it from now on."""
+        if model.digest is None:
+            return None
+        folder = self._versions / model.digest
+        self.want([model.digest])
+        try:
+            raw = (folder / MANIFEST).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._tell(error)
+            return None
+        if digest_of(raw) != model.digest:
+            self._drop(folder, "its manifest is damaged")
+            return None
+        manifest = Manifest.from_bytes(raw, where=str(folder / MANIFEST))
+        return Held(manifest, raw) if (manifest.model, manifest.version) == (model.name, model.version) else None
+
+    def take(self, held: Held, destination: Path, staging: Path, progress: Progress) -> bool:
+        """Copy a version to ``destination``, every hash checked; False if it cannot be had from here.
+
+        What ``progress`` raises comes through, and so does UnavailableError for a full disk under ``destination``.
+        """
+        digest = digest_of(held.raw)
+        try:
+            copy_version(
+                LocalStore(self._versions), digest, (held.manifest, held.raw), destination, staging, progress=progress
+            )
+        except VerificationError as error:
+            self._drop(self._versions / digest, str(error))
+            return False
+        except (NotFoundError, UnavailableError) as error:  # it was removed for others; or a volume fails
+            if is_full(error.__cause__):
+                raise
+            self._tell(error)
+            return False
+        return True
+
+    def keep(self, model: DesiredModel, source: Path, progress: Callable[[], None]) -> bool:
+        """Copy the version in ``source`` here, every hash checked; True if it is here then, whoever brought it.
+
+        What nobody wants makes room for it. What ``progress`` raises, which is called while bytes flow, comes through.
+        """
+        if model.digest is None:
+            return False
+        try:
+            return self._is_here(model.digest) or self._keep(model.digest, source, progress)
+        except (NotFoundError, UnavailableError, VerificationError, OSError) as error:
+            if self._is_here(model.digest):  # another pod was faster
+                return True
+            self._tell(error)
+        return False
+
+    def want(self, digests: Iterable[str]) -> None:
+        """Say that these versions are wanted: they are not removed for others."""
+        for digest in digests:
+            try:
+                os.utime(self._versions / digest)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._tell(error)
+
+    # -- inside
+
+    def _is_here(self, digest: str) -> bool:
+        return (self._versions / digest / MANIFEST).is_file()
+
+    def _keep(self, digest: str, source: Path, progress: Callable[[], None]) -> bool:
+        self._versions.mkdir(parents=True, exist_ok=True)
+        self._incoming.mkdir(exist_ok=True)
+        self._clear()
+        if any(self._incoming.glob(f"{digest}-*")):
+            return False  # another pod is at it
+        raw = (source / MANIFEST).read_bytes()
+        held = Held(Manifest.from_bytes(raw, where=str(source / MANIFEST)), raw)
+        if not self._make_room(held.size):
+            self._tell(f"it is full of versions that are wanted, and has no room for {source}; give it more")
+            return False
+        own = Path(tempfile.mkdtemp(dir=self._incoming, prefix=f"{digest}-"))
+        signed = time.monotonic()
+
+        def alive(_done: int, _total: int) -> None:
+            nonlocal signed
+            progress()
+            if time.monotonic() - signed >= SIGN_SECONDS:
+                os.utime(own)
+                signed = time.monotonic()
+
+        try:
+            copy_version(
+                LocalStore(source.parent),
+                source.name,
+                (held.manifest, raw),
+                self._versions / digest,
+                own,
+                progress=alive,
+            )
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
+        self.want([digest])
+        log.info("version %s of '%s' is in the node cache", held.manifest.version, held.manifest.model)
+        return True
+
+    def _make_room(self, size: int) -> bool:
+        """Remove what nobody wants, the longest unwanted first, until ``size`` bytes fit; False if they cannot."""
+        unwanted = sorted(self._aged(self._versions, WANTED_SECONDS), reverse=True)
+        while self._room() < size:
+            if not unwanted:
+                return False
+            _, folder = unwanted.pop(0)
+            self._drop(folder, "nobody wants it, and another version needs its room")
+        return True
+
+    def _room(self) -> int:
+        free = shutil.disk_usage(self._root).free - SPARE_BYTES
+        if self._limit is None:
+            return free
+        used = 0
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    used += Path(folder, name).stat().st_size
+        return min(free, self._limit - used)
+
+    def _clear(self) -> None:
+        for _, left in self._aged(self._incoming, ABANDONED_SECONDS):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _aged(self, parent: Path, seconds: float) -> list[tuple[float, Path]]:
+        """The folders in ``parent`` that did not change for so long, and for how long, by the file system's clock."""
+        with tempfile.NamedTemporaryFile(dir=self._root, prefix=".clock-") as clock:
+            now = os.fstat(clock.fileno()).st_mtime
+        found = []
+        for path in parent.iterdir():
+            with suppress(FileNotFoundError):  # another pod removes it
+                age = now - path.stat().st_mtime
+                if age >= seconds:
+                    found.append((age, path))
+        return found
+
+    def _drop(self, folder: Path, why: str) -> None:
+        """Rename away, then remove: half a version is never visible."""
+        log.info("%s goes from the node cache: %s", folder.name, why)
+        try:
+            self._incoming.mkdir(exist_ok=True)
+            grave = Path(tempfile.mkdtemp(dir=self._incoming, prefix="removed-"))
+            with suppress(FileNotFoundError):  # another pod was faster
+                folder.rename(grave / folder.name)
+            shutil.rmtree(grave)
+        except OSError as error:
+            self._tell(error)
+
+    def _tell(self, problem: object) -> None:
+        if str(problem) != self._told:
+            log.warning("the node cache %s: %s; this pod does without it", self._root, problem)
+        self._told = str(problem)

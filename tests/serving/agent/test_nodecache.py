@@ -1,0 +1,194 @@
+"""The node cache: what it holds comes back whole or not at all, and it never grows beyond its bounds."""
+
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from gravswell.quiver.manifest import MANIFEST
+from gravswell.serving.agent import nodecache
+from gravswell.serving.agent.failures import ModelFailure, SupersededError
+from gravswell.serving.agent.folder import ModelFolder
+from gravswell.serving.agent.nodecache import NodeCache
+from gravswell.serving.agent.supply import fetch
+from gravswell.serving.contracts import DesiredModel, Reason
+
+from .running import MakeAgent, until
+from .versions import flip_a_bit, publish, publish_member, publish_pipeline
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "cache"
+    path.mkdir()
+    return path
+
+
+def nothing() -> None:
+    """Whoever copies goes on."""
+
+
+def kept(cache: NodeCache, repository: Path, number: int) -> DesiredModel:
+    """A version that is published and in the cache."""
+    digest = publish(repository, "m", number, float(number))
+    model = DesiredModel(name="m", version=number, digest=digest)
+    assert cache.keep(model, repository / f"m/{number}", nothing)
+    return model
+
+
+def fresh(tmp_path: Path) -> ModelFolder:
+    """The folder of a new pod."""
+    folder = ModelFolder(tmp_path / f"pod-{time.monotonic_ns()}")
+    folder.prepare()
+    return folder
+
+
+def age(root: Path, model: DesiredModel, seconds: float) -> None:
+    """Let nobody have wanted the version for so long."""
+    then = time.time() - seconds
+    os.utime(root / "versions" / str(model.digest), (then, then))
+
+
+def inside(root: Path, folder: str) -> set[str]:
+    """What lies in a folder of the cache."""
+    return {path.name for path in (root / folder).glob("*")}
+
+
+def size(root: Path) -> int:
+    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+
+
+def test_what_is_kept_needs_no_repository(root: Path, repository: Path, tmp_path: Path):
+    model = kept(NodeCache(root), repository, 1)
+    files = {path.name: path.read_bytes() for path in (repository / "m/1").iterdir()}
+    shutil.rmtree(repository)
+    folder = fresh(tmp_path)
+    fetch(str(repository), model, folder, wanted=lambda: True, cache=NodeCache(root))
+    assert {path.name: path.read_bytes() for path in folder.place(model).iterdir()} == files
+    assert inside(root, "incoming") == set()
+    other = DesiredModel(name="m", version=2, digest="2" * 64)
+    with pytest.raises(ModelFailure) as caught:
+        fetch(str(repository), other, folder, wanted=lambda: True, cache=NodeCache(root))
+    assert caught.value.reason is Reason.REPOSITORY_NOT_FOUND
+
+
+@pytest.mark.parametrize("name", ["model.onnx", ".golden.npz", MANIFEST])
+def test_what_is_damaged_comes_from_the_repository_and_goes(root: Path, repository: Path, tmp_path: Path, name: str):
+    cache = NodeCache(root)
+    model = kept(cache, repository, 1)
+    flip_a_bit(root / "versions" / str(model.digest) / name)
+    folder = fresh(tmp_path)
+    fetch(str(repository), model, folder, wanted=lambda: True, cache=cache)
+    assert folder.find(model) is not None
+    assert cache.find(model) is None
+    assert not (root / "versions" / str(model.digest)).exists()
+    assert cache.keep(model, folder.place(model), nothing), "a sound copy takes its place"
+    assert cache.find(model) is not None
+
+
+def test_a_damaged_copy_is_never_kept(root: Path, repository: Path):
+    digest = publish(repository, "m", 1, 1.0)
+    flip_a_bit(repository / "m/1/model.onnx")
+    model = DesiredModel(name="m", version=1, digest=digest)
+    assert not NodeCache(root).keep(model, repository / "m/1", nothing)
+    assert inside(root, "versions") == inside(root, "incoming") == set()
+
+
+def test_what_nobody_wants_makes_room_and_what_is_wanted_stays(root: Path, repository: Path):
+    one = kept(NodeCache(root), repository, 1)
+    limit = 2 * size(root) + 200
+    cache = NodeCache(root, limit=limit)
+    two = kept(cache, repository, 2)
+    age(root, one, nodecache.WANTED_SECONDS + 100)
+    age(root, two, nodecache.WANTED_SECONDS + 200)
+    cache.want([str(two.digest), "0" * 64])
+    three = kept(cache, repository, 3)
+    assert [cache.find(model) is not None for model in (one, two, three)] == [False, True, True]
+    assert size(root) <= limit
+    four = DesiredModel(name="m", version=4, digest=publish(repository, "m", 4, 4.0))
+    assert not cache.keep(four, repository / "m/4", nothing), "it is full of what is wanted"
+    assert [cache.find(model) is not None for model in (two, three, four)] == [True, True, False]
+
+
+def test_a_volume_that_fails_costs_nothing_but_the_copy(root: Path, repository: Path, tmp_path: Path, caplog):
+    root.rmdir()
+    root.write_text("no folder")
+    cache = NodeCache(root)
+    model = DesiredModel(name="m", version=1, digest=publish(repository, "m", 1, 1.0))
+    folder = fresh(tmp_path)
+    fetch(str(repository), model, folder, wanted=lambda: True, cache=cache)
+    cache.want([str(model.digest)])
+    assert not cache.keep(model, folder.place(model), nothing)
+    assert "this pod does without it" in caplog.text
+
+
+def test_many_pods_keep_and_take_the_same_at_once(root: Path, repository: Path, tmp_path: Path):
+    model = DesiredModel(name="m", version=1, digest=publish(repository, "m", 1, 1.0))
+    failures: list[BaseException] = []
+
+    def pod(number: int) -> None:
+        cache, folder = NodeCache(root), ModelFolder(tmp_path / f"pod-{number}")
+        try:
+            folder.prepare()
+            for _ in range(10):
+                fetch(str(repository), model, folder, wanted=lambda: True, cache=cache)
+                found = folder.find(model)
+                assert found is not None
+                cache.keep(model, found, nothing)
+                folder.drop_stage(str(model.digest))
+        except BaseException as failure:  # noqa: BLE001  told by the test
+            failures.append(failure)
+
+    pods = [threading.Thread(target=pod, args=(number,)) for number in range(6)]
+    for thread in pods:
+        thread.start()
+    for thread in pods:
+        thread.join()
+    assert failures == []
+    assert NodeCache(root).find(model) is not None
+    assert inside(root, "incoming") == set()
+
+
+def test_what_a_dead_pod_left_is_cleared_and_one_at_work_is_left_alone(root: Path, repository: Path):
+    cache = NodeCache(root)
+    one = kept(cache, repository, 1)
+    digest = publish(repository, "m", 2, 2.0)
+    model = DesiredModel(name="m", version=2, digest=digest)
+    other = root / "incoming" / f"{digest}-other"
+    other.mkdir()
+    assert not cache.keep(model, repository / "m/2", nothing), "another pod is at it"
+    then = time.time() - nodecache.ABANDONED_SECONDS - 1
+    os.utime(other, (then, then))
+    assert cache.keep(model, repository / "m/2", nothing)
+    assert inside(root, "incoming") == set()
+    assert cache.find(one) is not None
+
+
+def test_a_copy_ends_with_its_agent(root: Path, repository: Path):
+    def ends() -> None:
+        raise SupersededError("the agent stops")
+
+    model = DesiredModel(name="m", version=1, digest=publish(repository, "m", 1, 1.0))
+    with pytest.raises(SupersededError):
+        NodeCache(root).keep(model, repository / "m/1", ends)
+    assert inside(root, "versions") == inside(root, "incoming") == set()
+
+
+async def test_a_new_pod_serves_a_pipeline_from_the_cache_while_the_repository_is_away(
+    agent: MakeAgent, repository: Path, models: Path, root: Path, tmp_path: Path
+):
+    first, second = publish_member(repository, "first", 1, 2.0), publish_member(repository, "second", 1, 3.0)
+    digest = publish_pipeline(repository, "chain", 1, 6.0, first, second)
+    whole = {digest, first.digest, second.digest}
+    async with agent(cache=root) as running:
+        running.desire(DesiredModel(name="chain", version=1, digest=digest))
+        await running.serves("chain", 1)
+        await until(lambda: inside(root, "versions") == whole, "all of it is kept")
+        running.desire()
+        await until(lambda: [path.name for path in models.iterdir()] == [".gravswell"], "the pod is as new")
+        repository.rename(repository.with_name("away"))  # noqa: ASYNC240  a rename waits for nothing
+        running.desire(DesiredModel(name="chain", version=1, digest=digest))
+        await running.serves("chain", 1)
