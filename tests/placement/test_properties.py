@@ -121,7 +121,9 @@ def test_who_has_what_it_asks_for_stays_and_nobody_loses_what_it_has(case):
     devices, held, asked = case
     layout = arrange(asked, devices, held=held)
     is_lawful(layout, devices, held, asked)
-    crowd = [device for wish in asked for group in wish.now for device in group.devices]
+    crowd = [
+        device for group in [*(g for w in asked for g in w.now), *(h.group for h in held)] for device in group.devices
+    ]
     for wish in asked:
         if not all(group.end <= devices for group in wish.now):
             continue

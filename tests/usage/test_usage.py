@@ -1,12 +1,15 @@
 """Who uses what, from what the objects say; and what replicas say of their GPUs."""
 
+import io
+
 import pytest
 from aiohttp import web
 from rich.console import Console
 
+from gravswell.errors import UnavailableError
 from gravswell_operator import names
 from gravswell_operator.api import InferenceServer, Model
-from gravswell_operator.commands.top import shown
+from gravswell_operator.commands.top import follow, shown
 from gravswell_operator.state import PodState
 from gravswell_operator.usage import ModelUse, ReplicaUse, ServerUse, Usage, read_gpu_use, use_of
 
@@ -128,3 +131,24 @@ def test_a_row_for_each_model_on_each_device(gpus, replica, rows):
     lines = [" ".join(line.split()) for line in captured.get().splitlines()]
     assert lines[0] == "server replica GPU model version state"
     assert lines[2:] == [*rows, "a note"]
+
+
+async def test_the_live_view_goes_on_while_the_api_server_is_away():
+    def use(reason):
+        return Usage((ServerUse("ns", "s", True, reason, "", 0, False, (), ()),))
+
+    answers = iter([use("Starting"), UnavailableError("no answer"), use("Serving")])
+
+    async def look():
+        answer = next(answers, None)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is None:
+            raise KeyError("the end")
+        return answer
+
+    screen = io.StringIO()
+    with pytest.raises(KeyError):
+        await follow(look, "ns", 0.01, Console(file=screen, force_terminal=True, width=100))
+    text = screen.getvalue()
+    assert text.index("Starting") < text.index("no answer; shown is what was there before") < text.index("Serving")

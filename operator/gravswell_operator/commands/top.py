@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -61,7 +61,7 @@ def top(
                 seen = await look()
                 emit(output, seen, lambda: shown(seen, where))
             else:
-                await _follow(look, where, interval)
+                await follow(look, where, interval, stdout)
 
     try:
         asyncio.run(run())
@@ -88,11 +88,15 @@ def _own_namespace(kubeconfig: Path | None, context: str | None) -> str:
     return namespace
 
 
-async def _follow(look: "Look", where: str | None, interval: float) -> None:
+async def follow(look: "Look", where: str | None, interval: float, console: Console) -> None:
+    """Show what ``look`` sees, and look again every ``interval`` seconds, for ever.
+
+    What fails at the first look is raised. Later, an API server that does not answer is told below what was seen last.
+    """
     from rich.live import Live  # noqa: PLC0415
 
-    seen = shown(await look(), where)  # what is wrong from the start ends the command
-    with Live(seen, console=stdout, auto_refresh=False) as live:
+    seen = shown(await look(), where)
+    with Live(seen, console=console, auto_refresh=False) as live:
         while True:
             await asyncio.sleep(interval)
             try:
