@@ -131,7 +131,7 @@ def test_pickles_only_when_trusted(run: Run, tmp_path: Path, name: str, dump: Ca
         (["export", "r", "other", "given.onnx"], 3, "gravswell add"),
         (["export", "r", "m", "missing.onnx"], 3, "missing.onnx"),
         (["export", "r", "m", "nonsense"], 2, "file.py:attribute"),
-        (["export", "r", "m", "model.pt"], 2, "a torch checkpoint"),
+        (["export", "r", "m", "model.pt"], 3, "no file model.pt"),
         (["export", "r", "m", "pathlib:Path"], 2, "pathlib:Path is a class: name a model made of it"),
         (["export", "r", "m", "missing.py:x"], 3, "missing.py"),
         (["export", "r", "m", "no.such.module:x"], 3, "no module"),

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gravswell.errors import UnsupportedError
+from gravswell.extras import install
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -52,7 +53,7 @@ def load_digits() -> Digits:
     try:
         from sklearn import datasets  # noqa: PLC0415  the demo's extra
     except ModuleNotFoundError:
-        raise UnsupportedError("the demo needs scikit-learn: pip install 'gravswell[demo]'") from None
+        raise UnsupportedError(f"the demo needs scikit-learn: {install('demo')}") from None
 
     images, labels = datasets.load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
@@ -103,7 +104,7 @@ class TorchTrainer:
         try:
             import torch  # noqa: PLC0415  an extra
         except ModuleNotFoundError:
-            raise UnsupportedError("--framework torch needs PyTorch: pip install 'gravswell[torch]'") from None
+            raise UnsupportedError(f"--framework torch needs PyTorch: {install('torch')}") from None
 
         torch.manual_seed(0)
         self._torch = torch

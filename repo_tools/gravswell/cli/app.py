@@ -35,6 +35,7 @@ from gravswell.cli.transfer import copy, sync
 from gravswell.cli.tuning import tune
 from gravswell.cli.verifying import verify
 from gravswell.errors import GravswellError, UnsupportedError
+from gravswell.extras import install
 
 PLUGIN_GROUP = "gravswell.commands"
 """Entry-point group: each entry is a function ``register(app: typer.Typer) -> None`` that adds commands."""
@@ -58,7 +59,7 @@ class _Commands(TyperGroup):
             command = ctx.invoked_subcommand or ""
             extra = EXTRAS.get(command, "operator")
             raise UnsupportedError(
-                f"`gravswell {command}` needs {error.name}, which is not installed: pip install 'gravswell[{extra}]'"
+                f"`gravswell {command}` needs {error.name}, which is not installed: {install(extra)}"
             ) from None
 
 

@@ -23,8 +23,10 @@ def export(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="model.onnx or model.keras; file.py:object or module:object, a model or a function that returns one; "
-            "or a pickled scikit-learn estimator (.joblib, .pkl) with --allow-pickle.",
+            help="model.onnx; model.keras or .h5; a TensorFlow SavedModel's folder; XGBoost's model.ubj or .json; "
+            "LightGBM's model.txt; file.py:object or module:object, a model or a function that returns one. With "
+            "--allow-pickle: a scikit-learn estimator (.joblib, .pkl), a torch module, TorchScript or exported program "
+            "(.pt, .pth, .pt2).",
         ),
     ],
     input_shape: Annotated[
@@ -59,7 +61,11 @@ def export(
         ),
     ] = None,
     allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Load a pickle. This runs the code in it: only files that you trust.")
+        bool,
+        typer.Option(
+            "--allow-pickle",
+            help="Load a pickle, or a file of torch's. This runs the code in it: only files that you trust.",
+        ),
     ] = False,
     create: Annotated[bool, typer.Option("--add", help="Add the entry first if there is none.")] = False,
     output: OutputOption = Output.TEXT,
@@ -75,7 +81,7 @@ def export(
         task = progress.add_task(f"loading {model}", total=None)
         loaded = load_model(model, allow_pickle=allow_pickle)
         types = dict(named("--input-type", input_type)) or None
-        with _present(repository, name, create) as entry:
+        with _present(repository, name, create, loaded) as entry:
             path = entry.export_version(
                 loaded,
                 shapes,
@@ -107,18 +113,22 @@ def export(
             Text(path, style="bold"),
             f"  equals {proof.reference} on {proof.samples} batches{sizes}, {whose}",
             f"  differences up to {apart:.2g}",
+            *(Text(f"  calls {m.alias}: {m.model}/{m.version}") for m in manifest.members),
             f"  digest {made.digest}",
         ),
     )
 
 
 @contextmanager
-def _present(repository: Any, name: str, create: bool) -> Iterator[Any]:
+def _present(repository: Any, name: str, create: bool, model: Any) -> Iterator[Any]:
     """The entry; one that had to be made for this goes again if this fails, unless somebody else exported to it."""
     if not create or name in repository.models:
         yield existing_entry(repository, name)
         return
-    entry = repository.add(name)
+    from gravswell.quiver.composition.base import Composite  # noqa: PLC0415 - keeps --help fast
+    from gravswell.quiver.platform import Platform  # noqa: PLC0415
+
+    entry = repository.add(name, Platform.PIPELINE if isinstance(model, Composite) else Platform.ONNX)
     try:
         yield entry
     except BaseException:

@@ -6,7 +6,7 @@ import inspect
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,33 +15,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.extras import install
 
+_FILES = (".onnx", ".keras", ".h5", ".ubj", ".json", ".txt")
+"""Of models that exporters read themselves: no code in them is run."""
 _PICKLES = (".pkl", ".pickle", ".joblib")
+_TORCH = (".pt", ".pth", ".pt2")
 _EXTRAS = frozenset({"keras", "lightgbm", "sklearn", "torch", "xgboost"})
 """Modules that an extra of the same name brings."""
-_CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors")
+_WEIGHTS = (".ckpt", ".safetensors")
+_BUILD = "name a function that builds the module, loads the file into it and returns it (file.py:function)"
 
 
 def load_model(given: str, *, allow_pickle: bool) -> Any:
     """The model that ``given`` names.
 
-    ``path.onnx`` or ``path.keras``; ``module:attribute`` or ``file.py:attribute``, where a function is called for the
-    model that it returns; or a pickled scikit-learn estimator (``.joblib``, ``.pkl``), which is loaded only with
-    ``allow_pickle``: loading a pickle runs whatever code is in it.
+    A file that an exporter reads (``model.onnx``, ``model.keras``, ``model.ubj``…), or a SavedModel's folder;
+    ``module:attribute`` or ``file.py:attribute``, where a function is called for the model that it returns; or a pickle
+    of scikit-learn's (``.joblib``, ``.pkl``) or torch's (``.pt``, ``.pth``, ``.pt2``), which is loaded only with
+    ``allow_pickle``: loading one runs whatever code is in it.
     """
-    if given.endswith((".onnx", ".keras")):
+    if given.endswith(_FILES) or Path(given).is_dir():
         return Path(given)
     if given.endswith(_PICKLES):
         return _unpickle(Path(given), allow_pickle)
-    if given.endswith(_CHECKPOINTS):
-        raise InvalidInputError(
-            f"{given} is a torch checkpoint, which says nothing of the module that it belongs to: name a function that "
-            f"builds the module, loads the file into it and returns it (file.py:function)"
-        )
+    if given.endswith(_TORCH):
+        return _of_torch(Path(given), allow_pickle)
+    if given.endswith(_WEIGHTS):
+        raise _weights_alone(given)
     module, colon, attribute = given.rpartition(":")
     if not colon or not module or not attribute:
         raise InvalidInputError(
-            f"{given!r} names no model: give a file (model.onnx, model.keras, model.joblib) or a Python object "
+            f"{given!r} names no model: give a file (model.onnx, model.keras, model.joblib…) or a Python object "
             f"(file.py:attribute, package.module:attribute)"
         )
     with _guarded(f"running {module}"):
@@ -82,7 +87,7 @@ def _guarded(what: str) -> Iterator[None]:
 
 def _lacking(what: str, error: ModuleNotFoundError) -> InvalidInputError:
     module = (error.name or str(error)).partition(".")[0]
-    extra = f": pip install 'gravswell[{module}]'" if module in _EXTRAS else ""
+    extra = f": {install(module)}" if module in _EXTRAS else ""
     return InvalidInputError(f"{what} needs {error.name!r}, which is not installed{extra}")
 
 
@@ -112,21 +117,42 @@ def _from_file(path: Path) -> Any:
 
 
 def _unpickle(path: Path, allowed: bool) -> Any:
+    _check_allowed(path, allowed)
+    try:
+        import joblib  # noqa: PLC0415 - comes with scikit-learn
+    except ImportError:
+        raise UnsupportedError(f"loading a pickled estimator needs scikit-learn: {install('sklearn')}") from None
+    with _guarded(f"loading {path}"):
+        return joblib.load(path)  # reads plain pickles too
+
+
+def _of_torch(path: Path, allowed: bool) -> Any:
+    _check_allowed(path, allowed, f"; for weights alone, {_BUILD}")
+    try:
+        from gravswell.quiver.exporters.torch.saved import load  # noqa: PLC0415 - imports torch
+    except ImportError as error:
+        raise UnsupportedError(f"loading {path} needs {error.name}: {install('torch')}") from None
+    with _guarded(f"loading {path}"):
+        found = load(path)
+    if isinstance(found, Mapping):
+        raise _weights_alone(str(path))
+    return found
+
+
+def _weights_alone(path: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{path} is a torch checkpoint, which says nothing of the module that it belongs to: {_BUILD}"
+    )
+
+
+def _check_allowed(path: Path, allowed: bool, more: str = "") -> None:
     if not path.is_file():
         raise NotFoundError(f"there is no file {path}")
     if not allowed:
         raise InvalidInputError(
             f"{path} is a pickle, and loading one runs whatever code is in it. If you made it, or trust whoever did, "
-            f"repeat with --allow-pickle; if not, ask for an .onnx file"
+            f"repeat with --allow-pickle; if not, ask for an .onnx file{more}"
         )
-    try:
-        import joblib  # noqa: PLC0415 - comes with scikit-learn
-    except ImportError:
-        raise UnsupportedError(
-            "loading a pickled estimator needs scikit-learn: pip install 'gravswell[sklearn]'"
-        ) from None
-    with _guarded(f"loading {path}"):
-        return joblib.load(path)  # reads plain pickles too
 
 
 def named(option: str, values: Sequence[str] | None) -> list[tuple[str, str]]:

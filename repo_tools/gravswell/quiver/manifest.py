@@ -118,6 +118,9 @@ class VerificationRecord(_Part):
     atol: Finite | dict[str, Finite] | None = None
     """Likewise; by output for a variant, whose bound they are."""
     errors: dict[str, OutputError] = Field(default_factory=dict)
+    within: tuple[str, ...] = ()
+    """Conditions on the inputs' sizes, such as ``x.shape[1] <= 512``, beyond which it is not known whether the graph is
+    right: the model refused everything that was tried there, or it would have been too much."""
     variant: VariantRecord | None = None
     """Of a version that was made from another one in lower precision."""
 
@@ -197,8 +200,7 @@ class Manifest(_Part):
         unset: dict[str, Any] = {name: True for name in ("source", "target", "fusion") if getattr(self, name) is None}
         if not self.members:
             unset["members"] = True
-        if self.verification.variant is None:
-            unset["verification"] = {"variant"}
+        unset["verification"] = {name for name in ("variant", "within") if not getattr(self.verification, name)}
         return (self.model_dump_json(by_alias=True, indent=2, exclude=unset) + "\n").encode()
 
     @classmethod

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gravswell.errors import UnsupportedError
+from gravswell.extras import install
 from gravswell.quiver.disk import refusals_told
 from gravswell.tuning.report import Measurement, TuneReport
 from gravswell.tuning.settings import batching_told
@@ -16,7 +17,7 @@ def plot(report: TuneReport, path: Path) -> None:
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
     except ImportError:
-        raise UnsupportedError("the plot needs matplotlib: pip install 'gravswell[plot]'") from None
+        raise UnsupportedError(f"the plot needs matplotlib: {install('plot')}") from None
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.add_subplot()
     lines: dict[tuple[int, int | None, int], list[Measurement]] = {}

@@ -15,7 +15,7 @@ from torch import nn
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, VerificationError
 from gravswell.quiver.exporters import sampling
-from gravswell.quiver.exporters.base import InputSpec
+from gravswell.quiver.exporters.base import Assumption, InputSpec
 from gravswell.quiver.exporters.proof import Runner, open_session, prove
 from gravswell.quiver.exporters.torch import sizes as torch_sizes
 
@@ -97,18 +97,49 @@ def checked(x: torch.Tensor) -> torch.Tensor:
     return y * 2 if x.shape[1] > 300 else y
 
 
+def checked_below(x: torch.Tensor) -> torch.Tensor:
+    """Likewise, of which no multiple lies right below the bound."""
+    if not torch.compiler.is_compiling() and x.shape[1] % 8:
+        raise ValueError("multiples of 8")
+    y = x.sum(2)
+    return y * 2 if x.shape[1] < 20 else y
+
+
+def large_images(x: torch.Tensor) -> torch.Tensor:
+    y = x.mean((2, 3))
+    return y * 2 if x.shape[2] * x.shape[3] > 10**6 else y
+
+
 @pytest.mark.parametrize(
-    ("forward", "condition"),
-    [(patches, "x.shape[1] <= 300"), (windows, "x.shape[1] >= 20"), (checked, "x.shape[1] <= 300")],
+    ("forward", "shapes", "condition"),
+    [
+        (patches, LENGTHS, "x.shape[1] <= 300"),
+        (windows, LENGTHS, "x.shape[1] >= 20"),
+        (checked, LENGTHS, "x.shape[1] <= 300"),
+        (checked_below, LENGTHS, "x.shape[1] >= 20"),
+        (large_images, {"x": (None, 3, None, None)}, "x.shape[2]*x.shape[3] <= 1000000"),
+    ],
 )
-def test_a_branch_among_a_few_multiples_alone(
-    entry: qv.Entry, forward: Callable[..., torch.Tensor], condition: str
+def test_a_branch_among_few_sizes_alone(
+    entry: qv.Entry, forward: Callable[..., torch.Tensor], shapes: dict[str, Any], condition: str
 ) -> None:
-    """The module refuses what is right behind the bound, and that proves nothing."""
+    """The module refuses what is right behind the bound, and that proves nothing; or it is far away."""
     model = type("Given", (nn.Module,), {"forward": staticmethod(forward)})()
     with pytest.raises(ExportError, match=rf"right only while {re.escape(condition)},"):
-        entry.export_version(model, LENGTHS)
+        entry.export_version(model, shapes)
     assert entry.versions == []
+
+
+def test_what_a_module_refuses_beyond_is_recorded_where_that_proves_nothing(entry: qv.Entry) -> None:
+    def primes_alone(x: torch.Tensor) -> torch.Tensor:
+        if not torch.compiler.is_compiling() and x.shape[1] not in (32, 64, 257, 1009):
+            raise ValueError("a size of another kind")
+        y = x.sum(2)
+        return y * 2 if x.shape[1] > 900 else y
+
+    model = type("Given", (nn.Module,), {"forward": staticmethod(primes_alone)})()
+    entry.export_version(model, LENGTHS)
+    assert entry.versions[-1].manifest.verification.within == ("x.shape[1] <= 900",)
 
 
 def test_a_branch_on_the_length_of_two_inputs() -> None:
@@ -120,7 +151,7 @@ def test_a_branch_on_the_length_of_two_inputs() -> None:
 
 def test_a_bound_on_a_part_of_a_size_is_found() -> None:
     x = sympy.Symbol("x", integer=True, positive=True)
-    (sizes, *_) = torch_sizes._breaking(x / 8 <= 37, [[], [x]], {x: 32}, [])
+    ((sizes, *_), _, _) = torch_sizes._breaking(x / 8 <= 37, [[], [x]], {x: 32}, [])
     assert sizes == {x: 297}
 
 
@@ -158,6 +189,14 @@ def test_limits_of_the_module_itself_are_none_of_the_graph(
     (y,) = ort.InferenceSession(path).run(None, {"x": x})
     with torch.no_grad():
         np.testing.assert_allclose(y, model.eval()(torch.from_numpy(x)).numpy(), rtol=1e-4, atol=1e-5)
+    beyond = ("x.shape[1] == min(512, x.shape[1])",) if isinstance(model, Positioned) else ()
+    assert entry.versions[-1].manifest.verification.within == beyond
+
+
+def _one_is_large(length: int) -> Any:
+    array = np.zeros((2, length, 1), np.float32)
+    array[0, 0] = 3e4
+    return array
 
 
 def test_a_batch_beyond_is_held_to_the_scales_of_the_others(entry: qv.Entry) -> None:
@@ -165,7 +204,7 @@ def test_a_batch_beyond_is_held_to_the_scales_of_the_others(entry: qv.Entry) -> 
     path = entry.export_version(nn.Flatten(), {"x": (None, None, 1)}, ["y"])
     prove(
         Runner.of(open_session(Path(path))),
-        [{"x": np.full((2, length, 1), 3e4, np.float32)} for length in (32, 64)],
+        [{"x": _one_is_large(length)} for length in (32, 64)],
         lambda batch: {"y": batch["x"][:, :, 0] + np.float32(0.02)},
         framework="one that rounds",
         inputs="random",
@@ -173,7 +212,7 @@ def test_a_batch_beyond_is_held_to_the_scales_of_the_others(entry: qv.Entry) -> 
         rows_apart=False,
         rtol=None,
         atol=None,
-        beyond=[("x.shape[1] >= 2", {"x": np.zeros((1, 1, 1), np.float32)})],
+        beyond=[Assumption("x.shape[1] >= 2", ({"x": (1, 1, 1)},))],
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from gravswell import quiver as qv
 from gravswell.errors import AccessDeniedError, InvalidInputError, NotFoundError, UnavailableError
+from gravswell.extras import install
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import Create, burial, claims, objects, open_store
 
@@ -57,7 +58,7 @@ def test_a_missing_library_names_its_extra(url: str, package: str, library: str,
         f"import sys; sys.modules[{package!r}] = None\nfrom gravswell.quiver import stores\nstores.open_store({url!r})"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert f"UnsupportedError: {url} needs {library}: pip install 'gravswell[{extra}]'" in done.stderr
+    assert f"UnsupportedError: {url} needs {library}: {install(extra)}" in done.stderr
 
 
 def test_no_library_is_imported_for_a_folder(tmp_path: Path) -> None:

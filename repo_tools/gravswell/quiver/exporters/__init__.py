@@ -128,7 +128,7 @@ def build(
             f"opset {request.opset} is not served: {request.target} takes up to {request.target.opset}; leave it out, "
             f"or name a newer target"
         )
-    request = exporter.opened(replace(request, stage=stage))
+    request = exporter.opened(replace(request, folder=folder, stage=stage))
     try:
         return _built(
             exporter, request, folder, input_types or {}, rows_apart=rows_apart, rtol=rtol, atol=atol, stage=stage
@@ -172,10 +172,7 @@ def _built(
             rtol=rtol,
             atol=atol,
             ailing=exported.ailing,
-            beyond=(
-                (assumption.condition, resized(batches, assumption.shapes, given=bool(request.samples)))
-                for assumption in exported.assumptions
-            ),
+            beyond=exported.assumptions,
         )
     save_golden(folder / GOLDEN, proof.samples)
     opset = graph.default_opset(proto)

@@ -1,5 +1,6 @@
 """What an exporter is asked for, and what it gives back."""
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -63,6 +64,8 @@ class ExportRequest:
     """``inputs`` and ``output_names`` are what the entry has, not what the user said."""
     samples: tuple[Mapping[str, Array], ...] = ()
     """The user's own input batches; made up at random when there are none."""
+    folder: Path | None = None
+    """Where an exporter may keep what is large while it is open, in a folder of its own; None: where it likes."""
 
     stage: Callable[[str], None] = lambda _: None
     """Called with what is being done now, in words for a progress display."""
@@ -76,14 +79,22 @@ class ExportRequest:
         return min(own, self.target.ml_opset)
 
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shape of each input."""
+
+
 @dataclass(frozen=True, slots=True)
 class Assumption:
     """A condition on the inputs' sizes that a converter took for granted, and inputs that do not meet it."""
 
     condition: str
     """As Python: ``x.shape[1] <= 100``."""
-    shapes: Mapping[str, tuple[int, ...]]
-    """Shape of each input."""
+    shapes: tuple[Shapes, ...]
+    """The model is asked for each of these."""
+    further: tuple[Shapes, ...] = ()
+    """Where it refuses all of those, it is asked for one of these after another, until it answers."""
+    every: bool = False
+    """Whether a model that refuses all of them takes nothing that does not meet the condition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +167,13 @@ class Exporter(ABC):
         """
         del request
         return None
+
+
+def file_of(model: Any, *suffixes: str) -> Path | None:
+    """The path that ``model`` is, if it is one and its name ends in one of ``suffixes``."""
+    if isinstance(model, str | os.PathLike) and os.fspath(model).endswith(suffixes):
+        return Path(os.fspath(model))
+    return None
 
 
 def class_names(model: Any) -> set[str]:

@@ -109,7 +109,7 @@ class OnnxExporter(Exporter):
 
     def opened(self, request: ExportRequest) -> ExportRequest:
         """See :meth:`Exporter.opened`."""
-        return replace(request, model=_open(request.model, request.inputs or ()))
+        return replace(request, model=_open(request.model, request.inputs or (), request.folder))
 
     def closed(self, request: ExportRequest) -> None:
         """See :meth:`Exporter.closed`."""
@@ -182,7 +182,7 @@ def _declared(session: ort.InferenceSession) -> list[InputSpec]:
     return [InputSpec.of(record) for record in session_inputs(session)]
 
 
-def _open(model: Any, specs: Sequence[InputSpec]) -> _Opened:
+def _open(model: Any, specs: Sequence[InputSpec], within: Path | None) -> _Opened:
     source = Path(os.fspath(model)) if isinstance(model, str | os.PathLike) else None
     given = load(source) if source is not None else model
     proto = with_shapes(given, {spec.name: spec.shape for spec in specs})
@@ -190,7 +190,7 @@ def _open(model: Any, specs: Sequence[InputSpec]) -> _Opened:
         return _Opened(proto, source, _session(str(source)))
     if source is None and size_of(proto, None) < _LARGE:
         return _Opened(proto, None, _session(proto.SerializeToString()))
-    folder = tempfile.TemporaryDirectory(prefix="gravswell-model-")
+    folder = tempfile.TemporaryDirectory(prefix="gravswell-model-", dir=within)
     try:
         with refusals_told(Path(folder.name)):
             path = write(proto, Path(folder.name), source)

@@ -1,6 +1,6 @@
 """The proof: the exported file, run in ONNX Runtime, answers as the framework does, at every batch size."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,8 @@ import onnxruntime as ort
 
 from gravswell.errors import ExportError, VerificationError
 from gravswell.quiver.datatypes import from_runtime
-from gravswell.quiver.exporters.base import Inputs, Outputs, answered, described
+from gravswell.quiver.exporters.base import Assumption, Inputs, Outputs, answered, described
+from gravswell.quiver.exporters.beyond import Beyond
 from gravswell.quiver.exporters.sampling import rows_of
 from gravswell.quiver.golden import Atol, Sample, column_scales, compare
 from gravswell.quiver.manifest import OutputError, Signature, TensorRecord, VerificationRecord
@@ -138,14 +139,14 @@ def prove(
     rtol: float | None,
     atol: Atol,
     ailing: Callable[[], str] = str,
-    beyond: Iterable[tuple[str, Inputs]] = (),
+    beyond: Sequence[Assumption] = (),
 ) -> Proof:
     """Run it on ``batches`` and compare with ``reference``.
 
     ``inputs``: whose the batches are, for the record. ``batched``: the first dim was declared dynamic, so each size
     must run. ``rows_apart``: also prove that a row's answer does not depend on the rows beside it, which a server that
     mixes requests into batches needs. ``ailing``: what is wrong with the model, for the message that it says nothing.
-    ``beyond``: conditions that the exporter took for granted, each with a batch that does not meet it.
+    ``beyond``: what the exporter took for granted of the inputs' sizes.
     """
     taken = runner.inputs
     names = {record.name for record in taken}
@@ -155,8 +156,13 @@ def prove(
     scales = column_scales(wanted)
     agree = partial(compare, rtol=rtol, atol=atol, scales=scales)
     _prove_repeatable(runner, batches[0], answers[0], agree)  # first: chance explains every other difference
-    for condition, batch in beyond:  # explains those differences that a batch of other sizes makes
-        _prove_beyond(runner, batch, condition, reference, scales, rtol=rtol, atol=atol)
+
+    def agree_beyond(expected: Outputs, got: Outputs) -> None:  # a batch of other sizes is too small to judge by itself
+        own = _in_types_of(got, expected)
+        compare(own, got, rtol, atol, column_scales([scales, own]))
+
+    elsewhere = Beyond(reference, runner.run, agree_beyond, batches, wanted[0], given=inputs == "given")
+    within = [a.condition for a in beyond if not elsewhere.proves(a)]  # explains differences that other sizes make
     samples: list[Sample] = []
     errors: dict[str, OutputError] = {}
     for batch, got, expected in zip(batches, answers, wanted, strict=True):
@@ -187,42 +193,10 @@ def prove(
         rtol=rtol,
         atol=dict(atol) if isinstance(atol, Mapping) else atol,
         errors=errors,
+        within=tuple(within),
     )
     signature = Signature(inputs=tuple(taken), outputs=tuple(outputs))
     return Proof(signature, _affordable(samples), record, batchable)
-
-
-def _prove_beyond(
-    runner: Runner,
-    batch: Inputs,
-    condition: str,
-    reference: Callable[[Inputs], Outputs],
-    scales: Outputs,
-    *,
-    rtol: float | None,
-    atol: Atol,
-) -> None:
-    """Show that the graph is right also where ``condition``, which the exporter took for granted, is not met.
-
-    It is too where the model itself refuses such a batch: then nobody is answered wrongly whom it would answer.
-    ``scales``: those of the proof's batches, among which this one is too small to judge by itself.
-    """
-    try:
-        expected = reference(batch)
-    except Exception:  # noqa: BLE001 - whatever the user's model raises
-        return
-    sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in batch.items())
-    try:
-        got = runner.run(batch)
-        wanted = _in_types_of(got, expected)
-        compare(wanted, got, rtol, atol, column_scales([scales, wanted]))
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's own errors share no base
-        why = str(error) if isinstance(error, VerificationError) else f"it does not run: {described(error)}"
-        raise ExportError(
-            f"the exported graph is right only while {condition}, and the model takes {sizes} too ({why}): it was "
-            f"exported as it computes for the sizes of one example; declare a number in place of None where the size "
-            f"never changes, or choose between the computations with torch.cond"
-        ) from None
 
 
 def _run_batch(runner: Runner, batch: Inputs, batched: bool) -> Outputs:

@@ -1,7 +1,6 @@
 """A Keras 3 model, or the ``.keras`` file of one, exported by what suits the backend that it runs on."""
 
 import itertools
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gravswell.errors import ExportError, InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.extras import install
 from gravswell.quiver.exporters.base import (
     Exported,
     Exporter,
@@ -22,12 +22,16 @@ from gravswell.quiver.exporters.base import (
     answered,
     class_names,
     described,
+    file_of,
     output_names,
 )
 from gravswell.quiver.exporters.keras import calling
 from gravswell.quiver.exporters.keras.noise import quiet
 from gravswell.quiver.exporters.sampling import PLANS, random_batches
 from gravswell.quiver.exporters.torch.exporter import TorchExporter
+
+_FILES = (".keras", ".h5")
+"""Of whole models; ``.weights.h5`` says nothing of the model that its weights belong to."""
 
 
 class KerasExporter(Exporter):
@@ -37,19 +41,18 @@ class KerasExporter(Exporter):
     itself, on the backend that it runs on.
     """
 
-    name = "Keras model (or path of a .keras file)"
+    name = "Keras model (or path of a .keras or .h5 file)"
     traces = True
 
     def claims(self, model: Any) -> bool:
         """See :meth:`Exporter.claims`."""
-        if isinstance(model, str | os.PathLike):
-            return str(model).endswith(".keras")
-        return "keras.src.models.model.Model" in class_names(model)
+        return "keras.src.models.model.Model" in class_names(model) or file_of(model, *_FILES) is not None
 
     def opened(self, request: ExportRequest) -> ExportRequest:
         """See :meth:`Exporter.opened`."""
-        if isinstance(request.model, str | os.PathLike):
-            return replace(request, model=_load(Path(request.model)))
+        path = file_of(request.model, *_FILES)
+        if path is not None:
+            return replace(request, model=_load(path))
         if not request.model.built and request.inputs and len(request.inputs) == 1:
             _build(request.model, request.inputs[0])
         return request
@@ -149,8 +152,8 @@ def _tensorflow() -> Any:
 def _lacking(error: ImportError) -> UnsupportedError:
     """TensorFlow is in no extra: it comes as several packages, of which one breaks the other that somebody has."""
     name = error.name or "keras"
-    package = "tensorflow-cpu" if name.startswith("tensorflow") else "'gravswell[keras]'"
-    return UnsupportedError(f"exporting Keras needs {name}: pip install {package}")
+    how = "pip install tensorflow-cpu" if name.startswith("tensorflow") else install("keras")
+    return UnsupportedError(f"exporting Keras needs {name}: {how}")
 
 
 def _backend() -> str:
@@ -169,6 +172,10 @@ def _load(path: Path) -> Any:
     """The model in the file. Code in it is never run: Keras itself refuses lambdas that were saved in one."""
     if not path.is_file():
         raise NotFoundError(f"there is no file {path}")
+    if path.name.endswith(".weights.h5"):
+        raise InvalidInputError(
+            f"{path} holds weights alone: load them into their model, and export that, or the file of its save()"
+        )
     try:
         with quiet():
             first = "tensorflow" not in sys.modules

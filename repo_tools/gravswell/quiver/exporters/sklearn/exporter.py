@@ -11,6 +11,7 @@ import onnx.shape_inference
 from onnx import helper
 
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError, VerificationError
+from gravswell.extras import install
 from gravswell.quiver.exporters.base import (
     Exported,
     Exporter,
@@ -108,9 +109,7 @@ class SklearnExporter(Exporter):
             import skl2onnx  # noqa: PLC0415 - a framework is imported only when it is used
             import sklearn  # noqa: PLC0415 - as above
         except ImportError as error:
-            raise UnsupportedError(
-                f"exporting scikit-learn needs {error.name}: pip install 'gravswell[sklearn]'"
-            ) from None
+            raise UnsupportedError(f"exporting scikit-learn needs {error.name}: {install('sklearn')}") from None
         del batches  # nothing is traced
         specs = self.inputs(request)
         model = request.model

@@ -1,6 +1,5 @@
 """The work of :mod:`~gravswell.quiver.exporters.torch.exporter`, apart from it because it imports torch."""
 
-import inspect
 import io
 import logging
 import random
@@ -10,19 +9,29 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxscript  # noqa: F401 - torch's default exporter needs it, and fails late without it
 import torch
 
-from gravswell.errors import ExportError, InvalidInputError
+from gravswell.errors import ExportError, UnavailableError
+from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.exporters.base import Assumption, ExportRequest, Inputs, InputSpec, described
+from gravswell.quiver.exporters.files import load
 from gravswell.quiver.exporters.sampling import is_batched
+from gravswell.quiver.exporters.torch.calling import (
+    ByName,
+    InOrder,
+    own_parameters,
+    parameters_of,
+    with_tensors_as_parameters,
+)
 from gravswell.quiver.exporters.torch.sizes import assumptions
 from gravswell.quiver.exporters.torch.tracing import Readings, check_same, nothing_frozen
 from gravswell.quiver.golden import Array
+from gravswell.quiver.manifest import MODEL_FILE
 
 FRAMEWORK = f"torch {torch.__version__}"
 
@@ -36,10 +45,10 @@ _log = logging.getLogger(__name__)
 
 def answer(model: Any, specs: tuple[InputSpec, ...], inputs: Inputs) -> list[tuple[str, Array]]:
     """What the module returns for a batch: every tensor, with its name where it has one."""
-    model = _with_tensors_as_parameters(model, specs)
+    model = with_tensors_as_parameters(model, specs)
     tensors = _tensors(model, specs, inputs)
     with torch.no_grad():
-        by_name = set(tensors) <= set(_own_parameters(model))
+        by_name = set(tensors) <= set(own_parameters(model))
         return _flattened(model(**tensors) if by_name else model(*tensors.values()))
 
 
@@ -52,33 +61,36 @@ def ailing(model: Any) -> str:
 
 def _tensors(model: Any, specs: tuple[InputSpec, ...], inputs: Inputs) -> dict[str, torch.Tensor]:
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), "cpu")
-    parameters = _parameters(model, specs)
+    parameters = parameters_of(model, specs)
     return {p: torch.from_numpy(inputs[spec.name].copy()).to(device) for p, spec in parameters.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The module as a ``ModelProto``."""
+    """The module as a ``ModelProto``, whose weights lie in the file ``source`` or beside it."""
 
     proto: Any
+    source: Path
     exporter: str
     """Which one it was, with the reason where it was the second."""
     assumptions: tuple[Assumption, ...] = ()
 
 
-def export(request: ExportRequest, specs: tuple[InputSpec, ...], batches: Sequence[Inputs], outputs: list[str]) -> Made:
-    """Export by torch's default exporter, or by the tracing one where that fails.
+def export(
+    request: ExportRequest, specs: tuple[InputSpec, ...], batches: Sequence[Inputs], outputs: list[str], folder: Path
+) -> Made:
+    """Export into ``folder``, by torch's default exporter or by the tracing one where that fails.
 
     ``batches``: the first is the example; a trace is repeated with others, to see what changes with their sizes.
     """
+    path = folder / MODEL_FILE
     if "tensorflow" in sys.modules:
         sys.modules.setdefault("triton", None)  # type: ignore[arg-type]  # loaded after it, its LLVM aborts the process
-    model = _with_tensors_as_parameters(request.model, specs)
+    model = with_tensors_as_parameters(request.model, specs)
     call = _Call(request, model, specs, batches[0], outputs)
     try:
         with _quiet():
             program = call.by_default()
-            proto = program.model_proto
     except Exception as error:  # noqa: BLE001 - torch.export raises errors of many kinds
         reason = described(error, 200)
     else:
@@ -89,12 +101,16 @@ def export(request: ExportRequest, specs: tuple[InputSpec, ...], batches: Sequen
                 f"what torch {torch.__version__} took for granted of the sizes cannot be read ({described(error)}), so "
                 f"that the graph cannot be proved for others; declare numbers in place of None in input_shapes"
             ) from error
-        return Made(proto, f"torch.onnx {torch.__version__}", tuple(assumed))
+        with _quiet(), refusals_told(folder):
+            program.save(path, external_data=True)  # weight by weight: as one message they would be in memory again
+        return Made(load(path), path, f"torch.onnx {torch.__version__}", tuple(assumed))
     try:
-        with _quiet():
-            proto, readings = call.by_tracing()
+        with _quiet(), refusals_told(folder):
+            readings = call.by_tracing(path)
             for batch in _of_other_sizes(specs, batches) if readings else ():
                 check_same(readings, _Call(request, model, specs, batch, outputs).read())
+    except UnavailableError:  # the disk is full
+        raise
     except ExportError as error:
         raise ExportError(f"{type(request.model).__name__} cannot be traced: {error}; untraced: {reason}") from error
     except Exception as error:  # so does the tracer
@@ -102,7 +118,9 @@ def export(request: ExportRequest, specs: tuple[InputSpec, ...], batches: Sequen
             f"torch.onnx cannot export {type(request.model).__name__}: {reason}; by tracing: {described(error, 200)}"
         ) from error
     _log.warning("torch's default exporter failed (%s); the model was traced instead", reason)
-    return Made(proto, f"torch.onnx {torch.__version__}, traced because the default exporter failed: {reason}")
+    return Made(
+        load(path), path, f"torch.onnx {torch.__version__}, traced because the default exporter failed: {reason}"
+    )
 
 
 class _Call:
@@ -112,9 +130,9 @@ class _Call:
         self, request: ExportRequest, model: Any, specs: tuple[InputSpec, ...], example: Inputs, outputs: list[str]
     ) -> None:
         self._model = model
-        parameters = _parameters(self._model, specs)
+        parameters = parameters_of(self._model, specs)
         tensors = _tensors(self._model, specs, example)
-        own = _own_parameters(self._model)
+        own = own_parameters(self._model)
         in_order = list(parameters) == own[: len(parameters)]
         self._names = list(parameters)
         self.specs = list(parameters.values())
@@ -135,7 +153,7 @@ class _Call:
             }
             for spec in self.specs
         ]
-        positional = (tuple(shapes),) if isinstance(self._model, _TakingOne) else tuple(shapes)
+        positional = (tuple(shapes),) if isinstance(self._model, InOrder) else tuple(shapes)
         program = torch.onnx.export(
             self._model,
             self._args,
@@ -154,12 +172,11 @@ class _Call:
             raise ExportError(f"it writes opset {written}, and cannot bring that down to {self._opset}")
         return program
 
-    def by_tracing(self) -> tuple[Any, Readings]:
-        """The exporter that records one run, and the sizes that were read in it.
+    def by_tracing(self, path: Path) -> Readings:
+        """The exporter that records one run: it writes the file ``path``, and tells the sizes that were read in it.
 
         ExportError where the run went as it did because of the values in it, or of sizes that were declared dynamic.
         """
-        buffer = io.BytesIO()
         axes = {
             spec.name: {i: "batch" if i == 0 else f"{spec.name}_{i}" for i, d in enumerate(spec.shape) if d is None}
             for spec in self.specs
@@ -168,7 +185,7 @@ class _Call:
             torch.onnx.export(
                 self._model,
                 self._args,
-                buffer,  # type: ignore[arg-type]  # torch's annotation says path; it documents and takes a file too
+                str(path),
                 kwargs=self._kwargs or None,
                 dynamo=False,
                 input_names=[spec.name for spec in self.specs],
@@ -176,11 +193,11 @@ class _Call:
                 dynamic_axes=axes | ({name: {0: "batch"} for name in self._outputs} if self._batched else {}),
                 opset_version=self._opset,
             )
-        return onnx.load_from_string(buffer.getvalue()), readings
+        return readings
 
     def read(self) -> Readings:
         """The sizes that are read in a trace, which is thrown away."""
-        model = _ByName(self._model, list(self._kwargs)) if self._kwargs else self._model
+        model = ByName(self._model, list(self._kwargs)) if self._kwargs else self._model
         with nothing_frozen(self.specs) as readings, torch.no_grad():
             torch.jit._get_trace_graph(model, self._args or tuple(self._kwargs.values()))  # type: ignore[attr-defined,no-untyped-call]
         return readings
@@ -194,60 +211,6 @@ def _of_other_sizes(specs: tuple[InputSpec, ...], batches: Sequence[Inputs]) -> 
         if other:  # those without a 1 came first: it is broadcast, and dropped by squeeze
             same -= other
             yield batch
-
-
-def _parameters(model: Any, specs: tuple[InputSpec, ...]) -> dict[str, InputSpec]:
-    """``forward``'s parameter for each input, in ``forward``'s order: by name where all names fit, else by position."""
-    own = _own_parameters(model)
-    by_name = {spec.name: spec for spec in specs}
-    if set(by_name) <= set(own):
-        return {name: by_name[name] for name in own if name in by_name}
-    if len(specs) > len(own) and own:
-        raise InvalidInputError(
-            f"{len(specs)} inputs ({', '.join(by_name)}) for {type(model).__name__}.forward({', '.join(own)})"
-        )
-    return dict(zip(own, specs, strict=False)) if own else by_name
-
-
-def _own_parameters(model: Any) -> list[str]:
-    if isinstance(model, torch.jit.ScriptModule):
-        method: Any = model.forward
-        return [argument.name for argument in method.schema.arguments[1:]]  # the first is self
-    parameters = inspect.signature(model.forward).parameters.values()
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-
-
-def _with_tensors_as_parameters(model: Any, specs: tuple[InputSpec, ...]) -> Any:
-    """The module, or one around it where ``forward`` takes a single dict of the inputs."""
-    own = _own_parameters(model)
-    takes_dict = len(own) == 1 < len(specs) and not isinstance(model, torch.jit.ScriptModule)
-    return _TakingOne(model, [spec.name for spec in specs]) if takes_dict else model
-
-
-class _InOrder(torch.nn.Module):
-    """A module that is given its tensors in order; how they reach the one inside, a subclass says."""
-
-    def __init__(self, model: Any, names: list[str]) -> None:
-        super().__init__()
-        self.model = model
-        self.names = names
-        self.training = model.training
-
-
-class _TakingOne(_InOrder):
-    """To a module whose ``forward`` takes one dict of tensors."""
-
-    def forward(self, *tensors: torch.Tensor) -> Any:
-        """What the module returns for the dict of them."""
-        return self.model(dict(zip(self.names, tensors, strict=True)))
-
-
-class _ByName(_InOrder):
-    """To a module that takes them by name."""
-
-    def forward(self, *tensors: torch.Tensor) -> Any:
-        """What the module returns for them."""
-        return self.model(**dict(zip(self.names, tensors, strict=True)))
 
 
 def _flattened(value: Any) -> list[tuple[str, Array]]:

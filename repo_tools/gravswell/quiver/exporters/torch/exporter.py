@@ -1,11 +1,14 @@
 """A torch module, exported by ``torch.onnx``: the default exporter first, the tracing one where that fails."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError
+from gravswell.extras import install
 from gravswell.quiver.exporters.base import (
     Exported,
     Exporter,
@@ -25,15 +28,30 @@ _PARALLEL = {
 }
 
 
+_PROGRAM = "torch.export.exported_program.ExportedProgram"
+
+
 class TorchExporter(Exporter):
-    """Inputs are matched to ``forward``'s parameters by name, or else by position, or are the dict that it takes."""
+    """Inputs are matched to ``forward``'s parameters by name, or else by position, or are the dict that it takes.
+
+    An exported program knows its own inputs.
+    """
 
     name = "torch module"
     traces = True
 
     def claims(self, model: Any) -> bool:
         """See :meth:`Exporter.claims`."""
-        return "torch.nn.modules.module.Module" in class_names(model)
+        return not class_names(model).isdisjoint({"torch.nn.modules.module.Module", _PROGRAM})
+
+    def opened(self, request: ExportRequest) -> ExportRequest:
+        """See :meth:`Exporter.opened`."""
+        if _PROGRAM not in class_names(request.model):
+            return request
+        _work()
+        from gravswell.quiver.exporters.torch.calling import Program, inputs_of  # noqa: PLC0415 - imports torch
+
+        return replace(request, model=Program(request.model), inputs=request.inputs or inputs_of(request.model))
 
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """See :meth:`Exporter.inputs`. The type is the one that the module's weights have."""
@@ -62,17 +80,20 @@ class TorchExporter(Exporter):
         """See :meth:`Exporter.exporting`."""
         work = _work()
         request = replace(request, model=_unwrapped(request.model))
-        with self.answering(request) as answer:
+        with (
+            tempfile.TemporaryDirectory(prefix="gravswell-torch-", dir=request.folder) as folder,
+            self.answering(request) as answer,
+        ):
             specs = self.inputs(request)
             names = output_names(request, specs, answered(answer, batches[0]))
-            made = work.export(request, specs, batches, names)
+            made = work.export(request, specs, batches, names, Path(folder))
 
             def reference(inputs: Inputs) -> Outputs:
                 return {name: array for name, (_, array) in zip(names, answer(inputs), strict=True)}
 
             yield Exported(
                 proto=made.proto,
-                source=None,
+                source=made.source,
                 converted=True,
                 exporter=made.exporter,
                 framework=work.FRAMEWORK,
@@ -98,7 +119,7 @@ def _work() -> Any:
     try:
         from gravswell.quiver.exporters.torch import export  # noqa: PLC0415 - imports torch
     except ImportError as error:
-        raise UnsupportedError(f"exporting torch needs {error.name}: pip install 'gravswell[torch]'") from None
+        raise UnsupportedError(f"exporting torch needs {error.name}: {install('torch')}") from None
     return export
 
 

@@ -8,7 +8,8 @@ itself: a kernel's width, a table of 512 positions. Which they are is seen by as
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,14 +18,20 @@ import torch
 from torch.utils._sympy.functions import Mod
 from torch.utils._sympy.printers import PythonPrinter
 
-from gravswell.quiver.exporters.base import Assumption, Inputs, InputSpec
+from gravswell.quiver.exporters.base import Assumption, Inputs, InputSpec, Shapes
 from gravswell.quiver.exporters.sampling import FAR_ROWS, is_batched
 
 MOST_VALUES = 1 << 22
 """Of all inputs together, when sizes are tried that break a condition."""
 
 FURTHER = 300
-"""Sizes behind a bound among which one is looked for that the module takes, such as a multiple of 32."""
+"""Sizes behind a bound among which one is looked for at which the module's equalities are met."""
+
+MULTIPLES = (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 28, 32, 48, 56, 64, 96, 112, 128, 224, 256)
+"""Of which a module may take none but these, such as images of whole patches, without that torch sees why."""
+
+FEW = 16
+"""Sizes below a bound of which each is tried."""
 
 _log = logging.getLogger(__name__)
 
@@ -33,24 +40,35 @@ Sizes = Mapping[Any, int]
 
 
 def assumptions(program: torch.export.ExportedProgram, specs: Sequence[InputSpec], example: Inputs) -> list[Assumption]:
-    """Inputs of sizes at which ``program`` may be wrong, each with the condition that they break.
+    """What ``program`` took for granted, each with inputs of sizes at which it may be wrong.
 
     ``specs``: the program's inputs, in its order. ``example``: what it was made with. A condition that only inputs of
-    more than :data:`MOST_VALUES` values break is left out: nobody could run the module on them.
+    far more than :data:`MOST_VALUES` values break is left out: nobody could run the module on them.
     """
     conditions = _conditions(program, specs)
-    if not conditions:
-        return []
-    groups = _groups(specs)
     base = {_symbol(spec, axis): example[spec.name].shape[axis] for spec, axis in _dynamic(specs)}
-    found: dict[tuple[int, ...], Assumption] = {}
+    found = []
     for condition in conditions:
         equalities = [other for other in conditions if isinstance(other, sympy.Eq) and other != condition]
-        for sizes in _breaking(condition, _joined(groups, equalities), base, equalities):
-            shapes = {spec.name: _shape(spec, sizes) for spec in specs}
+        groups = _joined(_groups(specs), equalities)
+        likely, further, every = _breaking(condition, groups, base, equalities)
+        if likely:
+            rows = () if condition.free_symbols & set(groups[0]) else groups[0]
+            shapes, more = (_affordable(sizes, specs, rows) for sizes in (likely, further))
+            found.append(Assumption(PythonPrinter().doprint(condition), shapes, more, every and bool(shapes)))
+    return found
+
+
+def _affordable(several: Sequence[Sizes], specs: Sequence[InputSpec], rows: Sequence[Any]) -> tuple[Shapes, ...]:
+    """The inputs of these sizes, without those that are too large also with a single row; ``rows``: the batch."""
+    found: dict[tuple[tuple[int, ...], ...], Shapes] = {}
+    for sizes in several:
+        for fewer in (sizes, {**sizes, **dict.fromkeys(rows, 1)}):
+            shapes = {spec.name: _shape(spec, fewer) for spec in specs}
             if sum(map(math.prod, shapes.values())) <= MOST_VALUES:
-                found.setdefault(tuple(sizes.values()), Assumption(PythonPrinter().doprint(condition), shapes))
-    return list(found.values())
+                found.setdefault(tuple(shapes.values()), shapes)
+                break
+    return tuple(found.values())
 
 
 def _conditions(program: torch.export.ExportedProgram, specs: Sequence[InputSpec]) -> list[Any]:
@@ -72,7 +90,8 @@ def _conditions(program: torch.export.ExportedProgram, specs: Sequence[InputSpec
         found += [sympy.Ge(inner, bounds.lower), *([sympy.Le(inner, bounds.upper)] if bounds.upper.is_Integer else [])]
     found += [assertion.expr for group in environment.deferred_runtime_asserts.values() for assertion in group]
     found += [guard.expr for guard in environment.guards]
-    conditions = dict.fromkeys(environment.replace(condition).xreplace(own) for condition in found)
+    own_terms = (environment.replace(condition).xreplace(own) for condition in found)
+    conditions = dict.fromkeys(part for term in own_terms for part in sympy.And.make_args(term))
     known = {_symbol(spec, axis) for spec, axis in _dynamic(specs)}
     return [c for c in conditions if c.free_symbols and c.free_symbols <= known]
 
@@ -138,33 +157,68 @@ def _shape(spec: InputSpec, sizes: Sizes) -> tuple[int, ...]:
     return tuple(sizes[_symbol(spec, axis)] if dim is None else dim for axis, dim in enumerate(spec.shape))
 
 
-def _breaking(condition: Any, groups: list[list[Any]], base: Sizes, equalities: Sequence[Any]) -> Iterator[Sizes]:
-    """Sizes at which the condition is not met: one dim changed, little and much, and then all of them.
+def _breaking(
+    condition: Any, groups: list[list[Any]], base: Sizes, equalities: Sequence[Any]
+) -> tuple[list[Sizes], list[Sizes], bool]:
+    """Sizes at which the condition is not met, as an :class:`Assumption` has them.
 
-    Also the nearest at which the module's ``equalities`` are: others it refuses, whatever its branches are.
+    One dim changed, little and much, and then all of them; also the nearest at which the module's ``equalities`` are
+    met: others it refuses, whatever its branches are. Further ones are what a module may take which takes few.
     """
     about = [group for group in groups if condition.free_symbols & set(group)]
+    likely: list[Sizes] = []
+    further: list[Sizes] = []
+    every = True
     for group in about:
         usual = base[group[0]]
-        sizes = [size for size in _candidates(condition, usual) if size > 1 or len(about) == 1]  # 1 is broadcast
-        broken = [size for size in sizes if not _holds(condition, {**base, **dict.fromkeys(group, size)})]
+        at = partial(_with, base, group)
+        broken = _broken(lambda size, at=at: _holds(condition, at(size)), condition, usual, alone=len(about) == 1)  # type: ignore[misc]
         if not broken:
             continue
         nearest = min(broken, key=lambda size, usual=usual: abs(size - usual))  # type: ignore[misc]
         far = [size for size in broken if abs(size - usual) >= 2 * abs(nearest - usual)]
-        likely = [-(-nearest // usual) * usual]  # what takes the example's size takes its multiples, if it takes few
-        for size in dict.fromkeys([nearest, *(n for n in broken if n == nearest + 1), *far[:1], *likely]):
-            if _holds(condition, {**base, **dict.fromkeys(group, size)}):
-                continue
-            yield {**base, **dict.fromkeys(group, size)}
+        chosen = [nearest, *(n for n in broken if n == nearest + 1), *far[:1], -(-nearest // usual) * usual]
+        likely += map(at, chosen)
         if equalities and not isinstance(condition, sympy.Eq):
             onward = range(nearest, nearest + FURTHER) if nearest > usual else range(nearest, 0, -1)[:FURTHER]
-            further = ({**base, **dict.fromkeys(group, size)} for size in onward)
-            yield from islice((s for s in further if not _holds(condition, s) and _all_hold(equalities, s)), 1)
+            likely += islice((at(size) for size in onward if _all_hold(equalities, at(size))), 1)
         everything = {symbol: nearest for others in groups[1:] for symbol in others}
         everything |= dict.fromkeys(groups[0], nearest if group is groups[0] else FAR_ROWS)
-        if not _holds(condition, everything):
-            yield {symbol: everything[symbol] for symbol in base}
+        likely.append({symbol: everything[symbol] for symbol in base})
+        if len(about) == 1 and max(broken) < usual and nearest <= FEW:
+            likely += map(at, range(nearest, 0, -1))
+        else:  # of an equality, which neither neighbour meets, those are as good as any
+            every = every and not any(_holds(condition, at(size)) for size in (usual - 1, usual + 1))
+        multiples = [(nearest // m if nearest < usual else -(-nearest // m)) * m for m in MULTIPLES]
+        further += [at(size) for size in dict.fromkeys(multiples) if size]
+    if len(about) > 1:  # such as a product, which both dims together reach sooner than either alone
+        both = [symbol for group in about for symbol in group]
+        usual = max(base[symbol] for symbol in both)
+        likely += [_with(base, both, n) for n in _edges(lambda n: _holds(condition, _with(base, both, n)), usual)]
+    broken_by = partial(filter, lambda sizes: not _holds(condition, sizes))
+    return list(broken_by(likely)), list(broken_by(further)), every
+
+
+def _with(base: Sizes, group: Sequence[Any], size: int) -> Sizes:
+    return {**base, **dict.fromkeys(group, size)}
+
+
+def _broken(holds: Callable[[int], bool], condition: Any, usual: int, *, alone: bool) -> list[int]:
+    """Sizes at which it does not hold, ascending; none of 1 where several dims are in it, which is broadcast."""
+    sizes = {*_candidates(condition, usual), *_edges(holds, usual)}
+    return sorted(size for size in sizes if (size > 1 or alone) and not holds(size))
+
+
+def _edges(holds: Callable[[int], bool], usual: int) -> Iterator[int]:
+    """The nearest sizes to both sides of the usual one at which it does not hold, where it holds up to there."""
+    for end in (1, MOST_VALUES):
+        inside, outside = usual, end
+        if holds(outside):
+            continue
+        while abs(outside - inside) > 1:
+            middle = (inside + outside) // 2
+            inside, outside = (middle, outside) if holds(middle) else (inside, middle)
+        yield outside
 
 
 def _candidates(condition: Any, usual: int) -> list[int]:

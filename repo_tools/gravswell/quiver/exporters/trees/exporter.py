@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import count
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from gravswell import __version__
-from gravswell.errors import InvalidInputError, UnsupportedError
+from gravswell.errors import GravswellError, InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.extras import install
 from gravswell.quiver.datatypes import numpy_type
 from gravswell.quiver.exporters.base import (
     Exported,
@@ -24,6 +26,8 @@ from gravswell.quiver.exporters.base import (
     Outputs,
     check_names_differ,
     class_names,
+    described,
+    file_of,
 )
 from gravswell.quiver.exporters.drawing import Known, drawn_batches
 from gravswell.quiver.exporters.trees.boosted import Boosted
@@ -49,10 +53,16 @@ class TreesExporter(Exporter):
     """Qualified names of the bases of all models."""
     module: ClassVar[str]
     """What is imported, and the name of the extra."""
+    suffixes: ClassVar[tuple[str, ...]]
+    """Of the files that it saves models in, which hold no code."""
 
     def claims(self, model: Any) -> bool:
         """See :meth:`Exporter.claims`."""
-        return bool(class_names(model) & self.classes)
+        return bool(class_names(model) & self.classes) or file_of(model, *self.suffixes) is not None
+
+    @abstractmethod
+    def load(self, path: Path) -> Any:
+        """The model in a file. Raises whatever the framework raises."""
 
     @abstractmethod
     def read(self, model: Any) -> Boosted:
@@ -67,7 +77,22 @@ class TreesExporter(Exporter):
 
     def opened(self, request: ExportRequest) -> ExportRequest:
         """See :meth:`Exporter.opened`."""
-        return replace(request, model=_Opened(request.model, self.read(request.model)))
+        path = file_of(request.model, *self.suffixes)
+        model = request.model if path is None else self._loaded(path)
+        return replace(request, model=_Opened(model, self.read(model)))
+
+    def _loaded(self, path: Path) -> Any:
+        if not path.is_file():
+            raise NotFoundError(f"there is no file {path}")
+        self._imported()
+        try:
+            return self.load(path)
+        except GravswellError:
+            raise
+        except Exception as error:
+            raise InvalidInputError(
+                f"{self.module} does not load {path} ({described(error)}): give the file that its save_model wrote"
+            ) from error
 
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """See :meth:`Exporter.inputs`. Without shapes: ``x``, as wide as the model was fitted."""
@@ -154,9 +179,7 @@ class TreesExporter(Exporter):
         try:
             return import_module(self.module)
         except ImportError as error:
-            raise UnsupportedError(
-                f"exporting {self.name}s needs {error.name}: pip install 'gravswell[{self.module}]'"
-            ) from None
+            raise UnsupportedError(f"exporting {self.name}s needs {error.name}: {install(self.module)}") from None
 
 
 def _settled(outputs: Outputs) -> Array:

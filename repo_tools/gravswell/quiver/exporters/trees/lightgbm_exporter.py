@@ -1,5 +1,6 @@
 """LightGBM's boosters and estimators."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,18 @@ class LightGBMExporter(TreesExporter):
     name = "LightGBM model"
     classes = lightgbm_reader.CLASSES
     module = "lightgbm"
+    suffixes = (".txt",)
     hint = "; categories are given as their codes"
 
     def read(self, model: Any) -> Boosted:
         """See :meth:`TreesExporter.read`."""
         return lightgbm_reader.read(model)
+
+    def load(self, path: Path) -> Any:
+        """See :meth:`TreesExporter.load`."""
+        import lightgbm  # noqa: PLC0415 - a framework is imported only when it is used
+
+        return lightgbm.Booster(model_file=path)
 
     def answers(self, model: Any, x: Array) -> Array:
         """See :meth:`TreesExporter.answers`."""

@@ -1,9 +1,13 @@
 """XGBoost's boosters and estimators."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gravswell.errors import UnsupportedError
+from gravswell.extras import install
 from gravswell.quiver.exporters.trees import xgboost_reader
 from gravswell.quiver.exporters.trees.boosted import Boosted
 from gravswell.quiver.exporters.trees.exporter import TreesExporter
@@ -18,11 +22,29 @@ class XGBoostExporter(TreesExporter):
     name = "XGBoost model"
     classes = xgboost_reader.CLASSES
     module = "xgboost"
+    suffixes = (".ubj", ".json")
     hint = "; categories are given as their codes"
 
     def read(self, model: Any) -> Boosted:
         """See :meth:`TreesExporter.read`."""
         return xgboost_reader.read(model)
+
+    def load(self, path: Path) -> Any:
+        """See :meth:`TreesExporter.load`. A classifier is one again: its file says so."""
+        import xgboost  # noqa: PLC0415 - a framework is imported only when it is used
+
+        booster = xgboost.Booster(model_file=path)
+        noted = booster.attr("scikit_learn")
+        if noted is None or json.loads(noted).get("_estimator_type") != "classifier":
+            return booster
+        try:
+            estimator = xgboost.XGBClassifier()
+        except ImportError:
+            raise UnsupportedError(
+                f"{path} is an XGBClassifier, which needs scikit-learn: {install('sklearn')}"
+            ) from None
+        estimator.load_model(path)
+        return estimator
 
     def answers(self, model: Any, x: Array) -> Array:
         """See :meth:`TreesExporter.answers`."""
