@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,9 +43,9 @@ async def relay(cluster) -> AsyncIterator[Relay]:
 @pytest.fixture
 async def through(cluster, relay) -> AsyncIterator[Client]:
     """A client whose requests go through ``relay``."""
-    configuration = await credentials.from_kubeconfig(cluster.kubeconfig)
-    configuration.host = "https://{}:{}".format(*relay.address)
-    async with Client(configuration, name="tester") as made:
+    account = await credentials.from_kubeconfig(cluster.kubeconfig)
+    account.endpoint = replace(account.endpoint, url="https://{}:{}".format(*relay.address))
+    async with Client(account, name="tester") as made:
         yield made
 
 
@@ -197,10 +198,8 @@ async def test_a_deletion_during_an_outage(api, through, relay, namespace):
 
 async def test_who_may_not_follow_is_told(cluster, kubectl, namespace):
     token = kubectl("create", "token", "default", "-n", namespace).strip()
-    configuration = await credentials.from_kubeconfig(cluster.kubeconfig)
-    configuration.refresh_api_key_hook = None
+    endpoint = (await credentials.from_kubeconfig(cluster.kubeconfig)).endpoint
     for bearer, words in ((f"Bearer {token}", "cannot list resource"), ("Bearer none", "Unauthorized")):
-        configuration.api_key["BearerToken"] = bearer
-        async with Client(configuration, name="tester") as nobody:
+        async with Client(credentials.Account(endpoint, bearer), name="tester") as nobody:
             with pytest.raises(ApiForbiddenError, match=words):
                 await asyncio.wait_for(Follower().run(nobody, Selection(CONFIG_MAP, namespace)), WAIT_SECONDS)

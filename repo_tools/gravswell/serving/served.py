@@ -20,8 +20,8 @@ LABEL = "gravswell.dev/server"
 
 async def look(kubeconfig: Path | None = None, context: str | None = None) -> dict[str, list[str]]:
     """:func:`served_digests` of the cluster of a kubeconfig; errors as of :func:`gravswell.kube.credentials.load`."""
-    configuration = await credentials.load(kubeconfig, context)
-    async with Client(configuration, name="gravswell") as client:
+    account = await credentials.load(kubeconfig, context)
+    async with Client(account, name="gravswell") as client:
         return await served_digests(client)
 
 
