@@ -1,15 +1,17 @@
 """What the operator would create for a set of manifests, and what would stop it: without a cluster. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from gravswell.placement import arrange
 from gravswell.serving.contracts import Desired
 from gravswell_operator.api import GPUNodePool, InferenceServer, Model, ModelRepository
 from gravswell_operator.api.common import Resource
+from gravswell_operator.desired import devices
 from gravswell_operator.desired.device_plugin import device_plugin
-from gravswell_operator.desired.models import winner
+from gravswell_operator.desired.models import age, winner
 from gravswell_operator.desired.objects import Manifest, Options
 from gravswell_operator.desired.placement import may_surge, peak_replicas
 from gravswell_operator.desired.repository import children as repository_children
@@ -84,6 +86,14 @@ class _World:
 
     def on_pool(self, pool: str) -> list[InferenceServer]:
         return [s for s in self.servers.values() if s.spec.node_pool_ref and s.spec.node_pool_ref.name == pool]
+
+    def rivals(self, server: InferenceServer) -> dict[str, list[Model]]:
+        """The Models that name the server, by the entry that they are for."""
+        found: dict[str, list[Model]] = {}
+        for model in self.models:
+            if _serves(model, server):
+                found.setdefault(model.spec.entry, []).append(model)
+        return found
 
 
 def plan(resources: Sequence[Resource], options: Options) -> Plan:
@@ -255,15 +265,20 @@ def _model_notes(model: Model, world: _World) -> _Found:
     namespace, server = model.metadata.namespace, model.spec.server_ref.name
     if (namespace, server) not in world.servers:
         return [(False, f"InferenceServer {server} is not in these files; nothing serves it until {namespace} has it")]
-    rivals = [
-        m
-        for m in world.models
-        if (m.metadata.namespace, m.spec.server_ref.name, m.spec.entry) == (namespace, server, model.spec.entry)
-    ]
-    first = winner(rivals)
+    rivals = world.rivals(world.servers[namespace, server])
+    first = winner(rivals[model.spec.entry])
     if first is not model:
         return [
             (True, f"Model {first.metadata.name} is for the same entry {model.spec.entry} of the same server; one of "
              "the two would get the condition Conflict")
         ]  # fmt: skip
-    return []
+    return _place_notes(model, world.servers[namespace, server], map(winner, rivals.values()))
+
+
+def _place_notes(model: Model, server: InferenceServer, models: Iterable[Model]) -> _Found:
+    """Whether there are devices for ``model``, where these are all that the server has."""
+    choosing = sorted((m for m in models if not m.spec.suspend), key=age)
+    layout = arrange([wish for m in choosing for wish in devices.wishes(m)], server.spec.gpus)
+    if model.spec.entry not in layout.refused:
+        return []
+    return [(True, devices.refusal(server, layout, model.spec.entry))]

@@ -107,6 +107,21 @@ def test_notes(run, written, changes, code, says):
     assert says in done.err
 
 
+def test_devices_that_others_get_first(run, manifest, tmp_path):
+    path = tmp_path / "m.yaml"
+    asked = {"a": {"devices": 3}, "b": {"devices": 2}, "c": {"devices": 1, "shared": True}, "d": {}}
+    models = [
+        manifest("Model", {"metadata": {"name": name}, "spec": {"entry": name, "placement": placement}})
+        for name, placement in asked.items()
+    ]
+    path.write_text(yaml.safe_dump_all([manifest("InferenceServer", {"spec": {"gpus": 4}}), *models]))
+    done = run("plan", path, "-o", "json")
+    (note,) = [n for n in json.loads(done.out)["notes"] if n["severity"] == "error"]
+    assert (done.code, note["object"]) == (2, "Model default/b")
+    assert "b asks for 2 devices in a row, and 0 of 4 are free. Who holds what on each replica" in note["message"]
+    assert "0-2 a; 3 c." in note["message"]
+
+
 def test_two_models_for_one_entry(run, manifest, tmp_path):
     path = tmp_path / "m.yaml"
     two = [manifest("Model", {"metadata": {"name": name}}) for name in ("a", "b")]

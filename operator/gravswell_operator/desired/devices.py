@@ -1,6 +1,6 @@
 """What Models ask for of a replica's GPUs, in the terms of :mod:`gravswell.placement`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from gravswell.placement import Held, Layout, Wish
 from gravswell.placement.groups import groups_of
@@ -9,13 +9,13 @@ from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.state import Unreadable
 
 
-def wishes(model: Model, desired: DesiredModel) -> list[Wish]:
-    """What ``model`` asks for, being where ``desired`` says; nothing, where it runs on every device."""
+def wishes(model: Model, at: Iterable[int] = ()) -> list[Wish]:
+    """What ``model`` asks for, being on the devices ``at`` already; nothing, where it runs on every device."""
     placement = model.spec.placement
     if placement.devices is None:
         return []
-    now = groups_of(desired.gpus or ())
-    return [Wish(desired.name, placement.devices, start=placement.start, shared=placement.shared, now=now)]
+    now = groups_of(at)
+    return [Wish(model.spec.entry, placement.devices, start=placement.start, shared=placement.shared, now=now)]
 
 
 def held(server: InferenceServer, model: Model | Unreadable, desired: DesiredModel) -> list[Held]:

@@ -57,7 +57,7 @@ class Resolution:
 AnyModel = TypeVar("AnyModel", bound=Model | Unreadable)
 
 
-def _age(model: Model | Unreadable) -> tuple[str, str]:
+def age(model: Model | Unreadable) -> tuple[str, str]:
     """Names settle what the clock's seconds do not."""
     if isinstance(model, Unreadable):
         return model.created, model.name
@@ -66,7 +66,7 @@ def _age(model: Model | Unreadable) -> tuple[str, str]:
 
 def winner(rivals: Iterable[AnyModel]) -> AnyModel:
     """Of the Models for one (server, entry), the one that counts: the oldest, whether or not it can be read."""
-    return min(rivals, key=_age)
+    return min(rivals, key=age)
 
 
 def told(previous: Desired | None) -> dict[str, DesiredModel]:
@@ -102,7 +102,7 @@ def resolve_model(  # noqa: PLR0911  an ordered list of facts, one return each
     this entry last; where that is lost, the Model's own status says it. ``repository`` is the repository's name, for
     messages.
     """
-    _, first = _age(winner(rivals) if rivals else model)
+    _, first = age(winner(rivals) if rivals else model)
     if first != model.metadata.name:
         return Outcome(
             None,
@@ -255,12 +255,12 @@ def _placed(
     What stays as it is for another reason stays on its devices.
     """
     wishes, held = [], []
-    for entry, model in sorted(winners.items(), key=lambda found: _age(found[1])):
+    for entry, model in sorted(winners.items(), key=lambda found: age(found[1])):
         outcome = outcomes[entry]
         if outcome.desired is None:
             continue
         if outcome.resolved and isinstance(model, Model) and not model.spec.suspend:
-            wishes += devices.wishes(model, outcome.desired)
+            wishes += devices.wishes(model, outcome.desired.gpus or ())
         else:
             held += devices.held(server, model, outcome.desired)
     layout = arrange(wishes, server.spec.gpus, held=held)

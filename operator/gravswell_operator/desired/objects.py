@@ -18,6 +18,7 @@ KEY_FILE = f"{KEY_FOLDER}/key"
 MODELS_FOLDER = "/run/gravswell-models"
 """Unlike any path of a ``file://`` repository: the development cluster's node has no mounts and takes the one for the
 other where the names are the same."""
+CACHE_FOLDER = "/run/gravswell-cache"
 SCRATCH_FOLDER = "/run/gravswell-scratch"
 REPOSITORY_FOLDER = "/repository"
 CREDENTIALS_FOLDER = "/run/gravswell-credentials"

@@ -5,8 +5,10 @@ from typing import Any
 from gravswell.serving.triton.flags import pod_command
 from gravswell_operator import names
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
+from gravswell_operator.api.inferenceserver import ClaimCache
 from gravswell_operator.desired.agent import agent_container
 from gravswell_operator.desired.objects import (
+    CACHE_FOLDER,
     KEY_FILE,
     KEY_FOLDER,
     MODELS_FOLDER,
@@ -60,6 +62,9 @@ def server_pod(
     selector = merged_selector(
         where.node_selector, pool_node_selector(pool) if pool is not None else {}, template.node_selector
     )
+    if server.spec.cache is not None:
+        # The kubelet would else change the group of every file of the cache, again for each pod that starts.
+        pod["securityContext"]["fsGroupChangePolicy"] = "OnRootMismatch"
     if selector:
         pod["nodeSelector"] = selector
     if tolerated := tolerations(server, pool):
@@ -161,6 +166,12 @@ def _agent(server: InferenceServer, where: Source, options: Options) -> Manifest
         {"name": "models", "mountPath": MODELS_FOLDER},
         {"name": "run", "mountPath": KEY_FOLDER, "readOnly": True},
     ]
+    # Not for Triton: Python of a model runs there, and what one pod writes into the cache others would find.
+    if (claim := _cache_claim(server)) is not None:
+        arguments += ["--cache", CACHE_FOLDER]
+        if claim.size_limit is not None:
+            arguments += ["--cache-limit", str(int(parse(claim.size_limit)))]
+        mounts.append({"name": "cache", "mountPath": CACHE_FOLDER})
     return {
         **agent_container("agent", arguments, where, options, mounts),
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
@@ -168,16 +179,23 @@ def _agent(server: InferenceServer, where: Source, options: Options) -> Manifest
     }
 
 
+def _cache_claim(server: InferenceServer) -> ClaimCache | None:
+    return None if server.spec.cache is None else server.spec.cache.persistent_volume_claim
+
+
 def _drain() -> Manifest:
     return {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}}
 
 
 def _volumes(server: InferenceServer, where: Source) -> list[Manifest]:
+    claim = _cache_claim(server)
+    cache = [] if claim is None else [{"name": "cache", "persistentVolumeClaim": {"claimName": claim.claim_name}}]
     return [
         {"name": "models", "emptyDir": {"sizeLimit": server.spec.model_storage}},
         {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}},
         token_volume(),
         scratch_volume(),
+        *cache,
         *where.volumes,
     ]
