@@ -5,31 +5,74 @@ from collections.abc import Callable
 
 import pytest
 
-from gravswell.tuning.report import Measurement
+from gravswell.tuning.report import Measurement, ModelFigures
 from gravswell.tuning.search import choose, leader, next_point
-from gravswell.tuning.space import Point, Space
+from gravswell.tuning.space import Point, Setting, Space
 
 LIMIT = 0.02
-FULL = Space(instances=(1, 2, 4), delays=(None, 0, 1000), rows=(1, 8, 32), concurrency=(1, 2, 4, 8, 16, 32, 64))
+FULL = Space(instances=(1, 2, 4), delays=((None, 0, 1000),), rows=(1, 8, 32), concurrency=(1, 2, 4, 8, 16, 32, 64))
+TWO = Space(instances=(1, 2, 4), delays=((None,), (None,)), rows=(1,), concurrency=(1, 2, 4, 8, 16))
+"""``fast`` and ``slow``."""
 
 
-def _m(rows_per_second: float, latency_ms: float, **where: int | None) -> Measurement:
-    at: dict[str, int | None] = {"instances": 1, "queue_delay_us": None, "rows": 8, "concurrency": 4} | where
-    return Measurement(**at, requests=1, rows_per_second=rows_per_second, latency_ms=latency_ms)  # type: ignore[arg-type]
+def _m(
+    rows_per_second: float,
+    latency_ms: float,
+    *,
+    instances: int = 1,
+    queue_delay_us: int | None = None,
+    rows: int = 8,
+    concurrency: int = 4,
+) -> Measurement:
+    return Measurement(
+        rows=rows,
+        concurrency=concurrency,
+        requests=1,
+        rows_per_second=rows_per_second,
+        latency_ms=latency_ms,
+        models=[ModelFigures(model="m", instances=instances, queue_delay_us=queue_delay_us, busy=0.5)],
+    )
 
 
 def _server(at: Point) -> Measurement:
     """Two cores: a second instance helps, a third takes turns; batching saves most of what a request costs."""
-    cost = 0.4 + 0.01 * at.rows if at.delay is None else 0.05 + 0.01 * at.rows  # ms of one core
-    rate = min(at.concurrency / (cost + (at.delay or 0) / 1e3), min(at.instances, 2) / cost)  # requests in a ms
+    ((instances, delay),) = at.settings
+    cost = 0.4 + 0.01 * at.rows if delay is None else 0.05 + 0.01 * at.rows  # ms of one core
+    rate = min(at.concurrency / (cost + (delay or 0) / 1e3), min(instances, 2) / cost)  # requests in a ms
     return _m(
         rate * at.rows * 1e3,
         at.concurrency / rate,
-        instances=at.instances,
-        queue_delay_us=at.delay,
+        instances=instances,
+        queue_delay_us=delay,
         rows=at.rows,
         concurrency=at.concurrency,
     )
+
+
+def _pair(
+    rows_per_second: float,
+    counts: tuple[int, int],
+    busy: tuple[float, float],
+    *,
+    latency_ms: float = 5,
+    clients: int = 8,
+) -> Measurement:
+    """``fast`` and ``slow``, as they are named."""
+    models = [
+        ModelFigures(model=name, instances=count, queue_delay_us=None, busy=share)
+        for name, count, share in zip(("fast", "slow"), counts, busy, strict=True)
+    ]
+    return Measurement(
+        rows=1, concurrency=clients, requests=1, rows_per_second=rows_per_second, latency_ms=latency_ms, models=models
+    )
+
+
+def _chain(at: Point) -> Measurement:
+    """One after the other, each on processors of its own: 0.2 ms in ``fast``, 1.5 ms in ``slow``."""
+    fast, slow = (setting.instances for setting in at.settings)
+    rate = min(at.concurrency / 1.7, fast / 0.2, slow / 1.5)  # requests in a ms
+    busy = (rate * 0.2 / fast, rate * 1.5 / slow)
+    return _pair(rate * 1e3, (fast, slow), busy, latency_ms=at.concurrency / rate, clients=at.concurrency)
 
 
 def _search(server: Callable[[Point], Measurement], space: Space, budget: int) -> list[Measurement]:
@@ -49,7 +92,7 @@ def test_the_search_finds_the_best_point_of_a_large_space_within_its_budget() ->
     assert found is not None
     assert len(measured) <= 40 < len(FULL) == 189
     assert found.rows_per_second >= 0.97 * best.rows_per_second
-    assert found.instances == best.instances == 2
+    assert found.models[0].instances == best.models[0].instances == 2
 
 
 @pytest.mark.parametrize("budget", [1, 2, 5, 12, 1000])
@@ -59,32 +102,31 @@ def test_no_budget_is_exceeded_and_a_search_ends(budget: int) -> None:
 
 
 def test_a_small_space_is_measured_whole_but_for_the_hopeless() -> None:
-    small = Space((1, 2), (None,), (8,), (1, 64))
+    small = Space((1, 2), ((None,),), (8,), (1, 64))
     measured = _search(_server, small, 40)
     assert {m.point for m in measured} == set(small.points())
 
 
 def test_more_clients_than_too_many_are_not_tried() -> None:
     """As recorded: 8 clients took 25 ms of the 20, so 16 need not be asked."""
-    space = Space((1,), (None,), (8,), (1, 8, 16))
+    space = Space((1,), ((None,),), (8,), (1, 8, 16))
     measured = [_m(100, 2, concurrency=1), _m(150, 25, concurrency=8)]
     assert next_point(space, measured, limit=LIMIT, budget=40) is None
 
 
 def test_settings_come_together_because_each_is_a_load() -> None:
-    coarse = FULL.coarse(20).points()
-    settings = [point.setting for point in coarse]
+    settings = [point.settings for point in FULL.coarse(20)]
     assert len(set(settings)) == sum(a != b for a, b in zip(settings, [None, *settings], strict=False))
 
 
 def test_a_failed_point_is_no_end() -> None:
     def fails(at: Point) -> Measurement:
         made = _server(at)
-        return made.model_copy(update={"failure": "no memory"}) if at.instances == 4 else made
+        return made.model_copy(update={"failure": "no memory"}) if at.settings[0].instances == 4 else made
 
     found = choose(_search(fails, FULL, 60), LIMIT)
     assert found is not None
-    assert found.instances == 2
+    assert found.models[0].instances == 2
 
 
 def test_nothing_works_ends_too() -> None:
@@ -94,20 +136,14 @@ def test_nothing_works_ends_too() -> None:
 
 
 def test_nothing_within_the_limit_leads_to_the_least_latency() -> None:
-    measured = _search(lambda at: _m(10, 100 * math.sqrt(at.concurrency), **_where(at)), FULL, 40)
+    def slow(at: Point) -> Measurement:
+        return _server(at).model_copy(update={"latency_ms": 100 * math.sqrt(at.concurrency)})
+
+    measured = _search(slow, FULL, 40)
     assert choose(measured, LIMIT) is None
     nearest = leader(measured, LIMIT)
     assert nearest is not None
     assert nearest.concurrency == 1
-
-
-def _where(at: Point) -> dict[str, int | None]:
-    return {
-        "instances": at.instances,
-        "queue_delay_us": at.delay,
-        "rows": at.rows,
-        "concurrency": at.concurrency,
-    }
 
 
 @pytest.mark.parametrize(
@@ -143,3 +179,62 @@ def test_the_choice_of_a_recorded_table() -> None:
     ]
     assert choose(recorded, LIMIT) == recorded[4]
     assert choose(recorded, 0.03) == recorded[5]
+
+
+def test_the_whole_is_relieved_where_it_limits_and_nowhere_else() -> None:
+    """Unequal counts, though the first grid sets both alike."""
+    measured = _search(_chain, TWO, 40)
+    found = choose(measured, LIMIT)
+    assert found is not None
+    assert [model.instances for model in found.models] == [1, 4]
+    assert found.limiting == "slow"
+    assert len(measured) < len(TWO) == 45
+
+
+@pytest.mark.parametrize("budget", [1, 2, 5, 12, 1000])
+def test_a_search_of_a_whole_ends_within_its_budget(budget: int) -> None:
+    assert 0 < len(_search(_chain, TWO, budget)) <= budget
+
+
+TRIED = [_pair(95, (n, n), (0, 0), clients=c) for n in (1, 2, 4) for c in (1, 2, 4, 8, 16) if (n, c) != (2, 8)]
+"""The grid of equal counts but for one point of it."""
+
+
+@pytest.mark.parametrize(
+    ("busy", "following"),
+    [
+        pytest.param((0.1, 0.98), [(2, 4), (1, 2), (2, 1), (4, 2)], id="the second limits"),
+        pytest.param((0.98, 0.1), [(4, 2), (2, 1), (1, 2), (2, 4)], id="the first limits"),
+        pytest.param((0.9, 0.95), [(2, 4), (4, 2), (2, 1), (1, 2)], id="both limit: the grid had both at 4"),
+    ],
+)
+def test_the_next_step_is_relief_for_what_limits(busy: tuple[float, float], following: list[tuple[int, int]]) -> None:
+    """As recorded with 8 clients: 2 and 2 are the best so far."""
+    measured, steps = [*TRIED, _pair(100, (2, 2), busy)], list[tuple[int, int]]()
+    while (point := next_point(TWO, measured, limit=LIMIT, budget=40)) is not None and len(steps) < len(following):
+        first, second = point.settings
+        steps.append((first.instances, second.instances))
+        assert point.concurrency == 8
+        measured.append(_pair(90, steps[-1], busy))
+    assert steps == following
+
+
+def test_two_that_limit_are_relieved_together() -> None:
+    point = Point((Setting(1, None), Setting(1, None)), rows=1, concurrency=16)
+    found = [[setting.instances for setting in p.settings] for p in TWO.neighbours(point, [0.9, 0.95])]
+    assert found[1:] == [[1, 2], [2, 1], [2, 2]]
+
+
+def test_the_choice_of_a_recorded_ensemble() -> None:
+    """Two members on two cores, the second asleep for 20 ms a request, as ``tune`` measured them at 8 clients."""
+    recorded = [
+        _pair(49, (1, 1), (0.02, 0.99), latency_ms=165),
+        _pair(97, (2, 2), (0.02, 0.98), latency_ms=84),
+        _pair(98, (1, 2), (0.04, 0.98), latency_ms=83),
+        _pair(191, (4, 4), (0.02, 0.97), latency_ms=44),
+        _pair(192, (2, 4), (0.03, 0.97), latency_ms=43),
+        _pair(189, (1, 4), (0.06, 0.97), latency_ms=44),
+    ]
+    assert choose(recorded, 0.2) == recorded[5]
+    assert choose(recorded, 0.02) is None
+    assert recorded[5].limiting == "slow"

@@ -5,8 +5,8 @@ from google.protobuf import text_format
 
 from gravswell.errors import InvalidInputError
 from gravswell.quiver.config import parse_config
-from gravswell.tuning.settings import measured_config, promises, require_tunable, tuned
-from gravswell.tuning.space import Point
+from gravswell.tuning.settings import measured_config, promises, require_tunable, settings_told, tuned
+from gravswell.tuning.space import Setting
 
 BASE = 'name: "m" platform: "onnxruntime_onnx" max_batch_size: 8 '
 RICH = (
@@ -14,11 +14,11 @@ RICH = (
     "dynamic_batching { preferred_batch_size: 4 max_queue_delay_microseconds: 7 } parameters { key: 'k' value { "
     "string_value: 'v' } } version_policy { latest { num_versions: 2 } }"
 )
-POINT, ALONE = Point(2, 500, 8, 4), Point(2, None, 8, 4)
+BATCHED, ALONE = Setting(2, 500), Setting(2, None)
 
 
 def test_what_is_measured_is_one_version_on_the_cpu_without_a_cache() -> None:
-    made = measured_config(parse_config(RICH), POINT, 5)
+    made = measured_config(parse_config(RICH), [5], BATCHED)
     assert text_format.MessageToString(made, as_one_line=True) == text_format.MessageToString(
         parse_config(
             BASE + "version_policy { specific { versions: 5 } } instance_group { count: 2 kind: KIND_CPU } "
@@ -27,12 +27,12 @@ def test_what_is_measured_is_one_version_on_the_cpu_without_a_cache() -> None:
         ),
         as_one_line=True,
     )
-    assert not measured_config(parse_config(RICH), ALONE, 5).HasField("dynamic_batching")
+    assert not measured_config(parse_config(RICH), [5], ALONE).HasField("dynamic_batching")
 
 
 def test_only_what_was_tuned_is_written() -> None:
     before = parse_config(RICH)
-    after, changes, notes = tuned(before, POINT)
+    after, changes, notes = tuned(before, BATCHED)
     expected = parse_config(RICH)
     expected.instance_group[0].count = 2
     expected.dynamic_batching.max_queue_delay_microseconds = 500
@@ -46,8 +46,8 @@ def test_only_what_was_tuned_is_written() -> None:
 
 
 def test_the_best_is_there_already() -> None:
-    config, _, _ = tuned(parse_config(RICH), POINT)
-    again, changes, _ = tuned(config, POINT)
+    config, _, _ = tuned(parse_config(RICH), BATCHED)
+    again, changes, _ = tuned(config, BATCHED)
     assert (again, changes) == (config, [])
 
 
@@ -75,7 +75,6 @@ def test_a_count_of_cpus_is_not_written_for_gpus(group: str, written: str, note:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('platform: "ensemble" ensemble_scheduling { step { model_name: "a" } }', "tune a"),
         ("sequence_batching { }", "batches sequences"),
         ("instance_group { count: 1 } instance_group { count: 2 }", "2 instance groups"),
     ],
@@ -89,3 +88,16 @@ def test_what_clients_rely_on() -> None:
     assert promises(parse_config(RICH)) == []
     text = BASE + "dynamic_batching { preserve_ordering: true priority_levels: 2 default_priority_level: 1 }"
     assert promises(parse_config(text)) == ["preserve_ordering", "priority_levels", "default_priority_level"]
+
+
+def test_of_an_ensemble_its_steps_stay_as_they_are() -> None:
+    text = 'name: "e" platform: "ensemble" ensemble_scheduling { step { model_name: "a" model_version: 2 } } '
+    made = measured_config(parse_config(text + "response_cache { enable: true }"), [1], None)
+    assert made == parse_config(text + "version_policy { specific { versions: 1 } }")
+
+
+def test_settings_in_words() -> None:
+    assert settings_told([("a", ALONE)]) == "2 instances, batching off"
+    assert (
+        settings_told([("a", Setting(1, 0)), ("b", ALONE)]) == "a 1 instance, batching on; b 2 instances, batching off"
+    )

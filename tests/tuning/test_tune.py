@@ -61,15 +61,18 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
 def test_every_point_has_figures(tuned: Tuned) -> None:
     report = tuned.report
     assert (report.entry, report.version, report.device, report.complete) == ("m", 1, "cpu", True)
-    assert {(m.instances, m.rows) for m in report.measurements} == {(1, 8)}
-    assert {m.queue_delay_us for m in report.measurements} > {None}
+    assert {(m.models[0].instances, m.rows) for m in report.measurements} == {(1, 8)}
+    assert {m.models[0].queue_delay_us for m in report.measurements} > {None}
     for m in report.measurements:
+        (model,) = m.models
         assert m.failure is None
         assert m.requests > 0
         assert 0 < m.rows_per_second <= m.requests * 8 / 0.2 * 1.001
         assert 0 < m.p50_ms <= m.p95_ms <= m.p99_ms == m.latency_ms
-        assert m.compute_ms > 0
-        assert m.rows_per_run == pytest.approx(8)  # what the requests have, and all that max_batch_size allows
+        assert m.limiting == model.model == "m"
+        assert model.compute_ms > 0
+        assert 0 < model.busy <= 1.01
+        assert model.rows_per_run == pytest.approx(8)  # what the requests have, and all that max_batch_size allows
 
 
 def test_the_choice_is_the_tables_and_is_written(tuned: Tuned) -> None:
@@ -79,7 +82,7 @@ def test_the_choice_is_the_tables_and_is_written(tuned: Tuned) -> None:
     assert tuned.report.applied
     config = tuned.entry.config
     assert config.instance_group[0].count == 1
-    assert config.message.HasField("dynamic_batching") == (chosen.queue_delay_us is not None)
+    assert config.message.HasField("dynamic_batching") == (chosen.models[0].queue_delay_us is not None)
     text = Path(RepositoryReader(tuned.entry.repository_url).store.location("m/config.pbtxt")).read_text()
     assert text.startswith(COMMENT)
     assert config.parameters["k"].string_value == "v"
@@ -183,7 +186,7 @@ def test_without_matplotlib_the_plot_names_its_extra(
     tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UnsupportedError, match=r"gravswell\[plot\]"):
+    with pytest.raises(UnsupportedError, match=r"the plot needs matplotlib: pip install .*\[plot\]"):
         plot(tuned.report, tmp_path / "plot.png")
 
 

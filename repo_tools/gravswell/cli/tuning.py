@@ -67,6 +67,8 @@ def tune(
 ) -> None:
     """Measure an entry on the real Triton and set its instances and dynamic batching for the most rows a second.
 
+    Of an ensemble, the whole is asked and the settings of its members are varied and written, each by itself.
+
     It runs on this machine's CPU, where nothing else should run meanwhile. Ctrl-C keeps the table so far and changes
     nothing. What is served changes with the next version only.
     """
@@ -126,48 +128,67 @@ def _text(report: "TuneReport", repo: str) -> RenderableType:
     assert chosen is not None  # no choice is an error
     limit = report.latency_limit_ms / 1e3
     table = Table(box=None)
-    head = (
-        "inst.",
-        "batching",
-        "rows",
-        "clients",
-        "rows/s",
-        f"p{report.percentile:g} ms",
-        "queue",
-        "compute",
-        "rows/run",
-    )
-    for column in head:
+    whole = bool(report.members)
+    load = ("rows", "clients", "rows/s", f"p{report.percentile:g} ms")
+    settings = [*report.members, "limits"] if whole else ["inst.", "batching"]
+    for column in (*settings, *load, *(() if whole else ("queue", "compute", "rows/run"))):
         table.add_column(column, justify="right", no_wrap=True)
-    best = sorted(report.measurements, key=lambda m: (fits(m, limit), m.rows_per_second), reverse=True)
+    best = sorted(report.measurements, key=lambda m: (m == chosen, fits(m, limit), m.rows_per_second), reverse=True)
     for m in best[:SHOWN]:
         style = "bold green" if m == chosen else "" if fits(m, limit) else "dim"
-        table.add_row(*_cells(m), style=style)
+        table.add_row(*(_cells_of_members(m) if whole else _cells(m)), style=style)
     told: list[RenderableType] = [table, ""]
     if len(best) > SHOWN:
         told.append(f"and {len(best) - SHOWN} more, in the table")
-    if not report.changes:
+    changes = [(f"{name}/config.pbtxt", change) for name, words in report.changes.items() for change in words]
+    if not changes:
         told.append("config.pbtxt needs no change")
-    for change in report.changes:
-        told.append(Text(f"{'config.pbtxt now has' if report.applied else 'would write'} {change}"))
+    for file, change in changes:
+        told.append(Text(f"{file} {'now has' if report.applied else 'would get'} {change}"))
     told += [Text(note) for note in report.notes]
     told.append(Text(f"the table is in {report.folder}"))
     if report.applied:
-        told.append(
-            Text(
-                "What is served is as before: the setting goes with the next version. To publish this model with it: "
-                f"gravswell republish {repo} {report.entry}/{report.version}"
-            )
-        )
+        told.append(Text(_next_step(report, repo)))
     return Group(*told)
+
+
+def _next_step(report: "TuneReport", repo: str) -> str:
+    stays = "What is served is as before: a setting goes with the next version."
+    if not report.members:
+        return f"{stays} To publish this model with it: gravswell republish {repo} {report.entry}/{report.version}"
+    ways = "; ".join(f"gravswell republish {repo} {name}/{report.members[name][-1]}" for name in report.changes)
+    return (
+        f"{stays} To publish the members with theirs: {ways}. Where {report.entry} pins versions, publish it then too"
+    )
 
 
 def _cells(m: "Measurement") -> list[str]:
     from gravswell.tuning.settings import batching_told  # noqa: PLC0415
 
-    batching = f"on, {m.queue_delay_us} µs" if m.queue_delay_us else batching_told(m.queue_delay_us)
-    setting = [str(m.instances), batching, str(m.rows), str(m.concurrency)]
+    (model,) = m.models
+    setting = [str(model.instances), batching_told(model.queue_delay_us)]
     if m.failure is not None:
-        return [*setting, "failed"]
-    figures = [f"{m.rows_per_second:,.0f}", f"{m.latency_ms:.3g}", f"{m.queue_ms:.3g}", f"{m.compute_ms:.3g}"]
-    return [*setting, *figures, f"{m.rows_per_run:.3g}"]
+        return [*setting, *_load(m), "failed"]
+    counted = [f"{model.queue_ms:.3g}", f"{model.compute_ms:.3g}", f"{model.rows_per_run:.3g}"]
+    return [*setting, *_load(m), *_figures(m), *counted]
+
+
+def _cells_of_members(m: "Measurement") -> list[str]:
+    from gravswell.tuning.settings import batching_told  # noqa: PLC0415
+
+    settings = []
+    for model in m.models:
+        batching = "" if model.queue_delay_us is None else f", batching {batching_told(model.queue_delay_us)}"
+        settings.append(f"{model.instances}{batching}")
+    if m.failure is not None:
+        return [*settings, "", *_load(m), "failed"]
+    busiest = max(m.models, key=lambda model: model.busy)
+    return [*settings, f"{busiest.model} {busiest.busy:.0%}", *_load(m), *_figures(m)]
+
+
+def _load(m: "Measurement") -> list[str]:
+    return [str(m.rows), str(m.concurrency)]
+
+
+def _figures(m: "Measurement") -> list[str]:
+    return [f"{m.rows_per_second:,.0f}", f"{m.latency_ms:.3g}"]

@@ -1,13 +1,15 @@
-"""One version on the embedded Triton: loaded under one setting after another, and measured under loads.
+"""An entry on the embedded Triton: loaded under one setting after another, and measured under loads.
 
-A version from a bucket is fetched first; the repository is only read.
+Versions are fetched first, from wherever they are; the repository is only read.
 """
 
 import asyncio
+import operator
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,18 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravswell.errors import GravswellError, InvalidInputError, UnavailableError
-from gravswell.quiver.config import config_to_json
+from gravswell.quiver.checks.backends import is_ensemble
+from gravswell.quiver.config import format_config
 from gravswell.quiver.golden import load_golden
-from gravswell.quiver.layout import version_folder
+from gravswell.quiver.layout import config_key, version_folder
 from gravswell.quiver.manifest import GOLDEN, Signature
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.signature import tensors_of
+from gravswell.serving.client import packed
 from gravswell.serving.samples import with_rank
 from gravswell.serving.triton import EmbeddedTriton
-from gravswell.tuning.load import drive, packed
-from gravswell.tuning.report import Measurement
-from gravswell.tuning.settings import measured_config
-from gravswell.tuning.space import Point
+from gravswell.tuning.load import drive
+from gravswell.tuning.report import Measurement, ModelFigures
+from gravswell.tuning.settings import measured_config, settings_told
+from gravswell.tuning.space import Point, Setting
+from gravswell.tuning.subject import Part, Subject
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -37,103 +42,179 @@ WARM_UP_SHARE = 0.2
 LOAD_SECONDS = 300.0
 """For one load of a model."""
 
+STAGES = ("compute_input", "compute_infer", "compute_output")
+"""Of a run, as Triton names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What Triton has counted of a model since it was loaded; times in nanoseconds."""
+
+    requests: int = 0
+    queue: int = 0
+    compute: int = 0
+    """Of every request; one of a batch counts the whole of its run."""
+    inferences: int = 0
+    runs: int = 0
+    running: int = 0
+    """Of every run."""
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> "Spent":
+        """From what Triton tells of one version."""
+        stats = found["inference_stats"]
+        return cls(
+            requests=int(stats["success"]["count"]),
+            queue=int(stats["queue"]["ns"]),
+            compute=sum(int(stats[stage]["ns"]) for stage in STAGES),
+            inferences=int(found["inference_count"]),
+            runs=int(found["execution_count"]),
+            running=sum(int(size[stage]["ns"]) for size in found.get("batch_stats", ()) for stage in STAGES),
+        )
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(*map(operator.add, astuple(self), astuple(other)))
+
+    def __sub__(self, other: "Spent") -> "Spent":
+        return Spent(*map(operator.sub, astuple(self), astuple(other)))
+
+
+def _counted(figures: ModelFigures, spent: Spent, seconds: float, max_batch_size: int, rows: int) -> ModelFigures:
+    # Triton counts rows only where it forms the batches; elsewhere a request is one inference.
+    of_one = 1 if max_batch_size > 0 else rows
+    return figures.model_copy(
+        update={
+            "busy": spent.running / 1e9 / seconds / figures.instances,
+            "queue_ms": spent.queue / max(1, spent.requests) / 1e6,
+            "compute_ms": spent.compute / max(1, spent.requests) / 1e6,
+            "rows_per_run": spent.inferences / max(1, spent.runs) * of_one,
+        }
+    )
+
 
 @dataclass(slots=True)
 class Bench:
     """A running server. Made by :func:`bench`."""
 
     server: EmbeddedTriton
-    model: str
-    version: int
-    config: Any
+    folder: Path
+    """The repository that it serves, which is the bench's own."""
+    subject: Subject
     inputs: Inputs
     """The batch that requests are made of."""
-    _loaded: tuple[int, int | None] | None = field(default=None, init=False)
+    _loaded: tuple[Setting, ...] | None = field(default=None, init=False)
 
     def measure(self, point: Point, *, seconds: float, percentile: float) -> Measurement:
-        """Load the model as ``point`` says, unless it is, and measure. What goes wrong there is in the measurement.
+        """Load the models as ``point`` says, unless they are, and measure. What goes wrong there is in the measurement.
 
         UnavailableError where the server itself is gone.
         """
         made = Measurement(
-            instances=point.instances, queue_delay_us=point.delay, rows=point.rows, concurrency=point.concurrency
+            rows=point.rows,
+            concurrency=point.concurrency,
+            models=[
+                ModelFigures(model=part.name, instances=setting.instances, queue_delay_us=setting.delay)
+                for part, setting in zip(self.subject.tuned, point.settings, strict=True)
+            ],
         )
         try:
-            if self._loaded != point.setting:
-                self._loaded = None
-                config = config_to_json(measured_config(self.config, point, self.version))
-                self.server.control.load(self.model, config, LOAD_SECONDS)
-                self._loaded = point.setting
-            return made.model_copy(update=self._measured(point, seconds, percentile))
+            self._set(point.settings)
+            return self._measured(made, seconds, percentile)
         except GravswellError as error:
             if self.server.process.returncode is not None:
+                told = settings_told((model.model, model.setting) for model in made.models)
                 raise UnavailableError(
-                    f"Triton ended with status {self.server.process.returncode} at {point.instances} instances: {error}"
+                    f"Triton ended with status {self.server.process.returncode} at {told}: {error}"
                 ) from error
             return made.model_copy(update={"failure": str(error)})
 
-    def _measured(self, point: Point, seconds: float, percentile: float) -> dict[str, Any]:
+    def _set(self, settings: tuple[Setting, ...]) -> None:
+        before, self._loaded = self._loaded, None
+        for i, (part, setting) in enumerate(zip(self.subject.tuned, settings, strict=True)):
+            if before is None or setting != before[i]:
+                self._load(part, setting)
+        if before != settings:
+            for part in self.subject.ensembles:
+                self._load(part, None)
+        self._loaded = settings
+
+    def _load(self, part: Part, setting: Setting | None) -> None:
+        # In the folder, and not with the call: Triton looks there again when it loads an ensemble of it.
+        config = measured_config(part.config, part.versions, setting)
+        (self.folder / config_key(part.name)).write_text(format_config(config))
+        self.server.control.load(part.name, None, LOAD_SECONDS)
+
+    def _measured(self, made: Measurement, seconds: float, percentile: float) -> Measurement:
+        asked = self.subject.asked
         address = self.server.http_address
-        request = packed(address, self.model, self.version, with_rows(self.inputs, point.rows))
-        before = self._statistics()
+        request = packed(address, asked.name, asked.versions[0], with_rows(self.inputs, made.rows))
+        before, began = self._statistics(), time.monotonic()
         load = asyncio.run(
             drive(
                 address,
                 request,
-                concurrency=point.concurrency,
+                concurrency=made.concurrency,
                 seconds=seconds,
                 warm_up=max(0.1, seconds * WARM_UP_SHARE),
             )
         )
-        after = self._statistics()
-        spent = {key: after[key] - before[key] for key in after}
-        return {
-            "requests": load.answered,
-            "rows_per_second": load.answered * point.rows / load.seconds,
-            "p50_ms": load.percentile(50) * 1e3,
-            "p95_ms": load.percentile(95) * 1e3,
-            "p99_ms": load.percentile(99) * 1e3,
-            "latency_ms": load.percentile(percentile) * 1e3,
-            "queue_ms": spent["queue"] / max(1, spent["requests"]) / 1e6,
-            "compute_ms": spent["compute"] / max(1, spent["requests"]) / 1e6,
-            # Triton counts rows only where it forms the batches; elsewhere a request is one inference.
-            "rows_per_run": spent["inferences"] / max(1, spent["executions"]) * (1 if self._batches else point.rows),
-        }
+        after, took = self._statistics(), time.monotonic() - began
+        return made.model_copy(
+            update={
+                "requests": load.answered,
+                "rows_per_second": load.answered * made.rows / load.seconds,
+                "p50_ms": load.percentile(50) * 1e3,
+                "p95_ms": load.percentile(95) * 1e3,
+                "p99_ms": load.percentile(99) * 1e3,
+                "latency_ms": load.percentile(percentile) * 1e3,
+                "models": [
+                    _counted(figures, spent - earlier, took, part.config.max_batch_size, made.rows)
+                    for figures, part, spent, earlier in zip(
+                        made.models, self.subject.tuned, after, before, strict=True
+                    )
+                ],
+            }
+        )
 
-    @property
-    def _batches(self) -> bool:
-        return bool(self.config.max_batch_size > 0)
-
-    def _statistics(self) -> dict[str, int]:
-        found = self.server.control.statistics(self.model, self.version)
-        stats = found["inference_stats"]
-        return {
-            "requests": int(stats["success"]["count"]),
-            "queue": int(stats["queue"]["ns"]),
-            "compute": sum(int(stats[f"compute_{part}"]["ns"]) for part in ("input", "infer", "output")),
-            "inferences": int(found["inference_count"]),
-            "executions": int(found["execution_count"]),
-        }
+    def _statistics(self) -> list[Spent]:
+        control = self.server.control
+        return [
+            sum((Spent.of(control.statistics(part.name, n)) for n in part.versions), Spent())
+            for part in self.subject.tuned
+        ]
 
 
 @contextmanager
 def bench(
-    reader: RepositoryReader,
-    entry: str,
-    version: int,
-    config: Any,
+    subject: Subject,
     *,
     samples: Sequence[Mapping[str, Any]] = (),
     on_step: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[Bench]:
-    """Fetch the version and start a server for it. Its requests are made of ``samples``, or of the golden batches."""
+    """Fetch what is to be served and start a server for it.
+
+    Its requests are made of ``samples``, or of the golden batches of what is asked.
+    """
     with tempfile.TemporaryDirectory(prefix="gravswell-tune-") as name:
-        folder = Path(name) / version_folder(entry, version)
-        folder.parent.mkdir()
-        reader.fetch(entry, version, folder, progress=on_step and partial(on_step, f"fetching {entry}/{version}"))
-        inputs = _inputs(folder, config, samples, f"{entry}/{version}")
-        with EmbeddedTriton(Path(name), model_control="explicit", progress=on_step) as server:
-            yield Bench(server, entry, version, config, inputs)
+        folder = Path(name)
+        for part in {part.name: part for part in (*subject.tuned, *subject.ensembles)}.values():
+            _fetch(part, folder, on_step)
+        asked = subject.asked
+        version = folder / version_folder(asked.name, asked.versions[0])
+        inputs = _inputs(version, asked.config, samples, f"{asked.name}/{asked.versions[0]}")
+        with EmbeddedTriton(folder, model_control="explicit", progress=on_step) as server:
+            yield Bench(server, folder, subject, inputs)
+
+
+def _fetch(part: Part, folder: Path, on_step: Callable[[str, int, int], None] | None) -> None:
+    reader = RepositoryReader(part.entry.repository_url)
+    (folder / part.name).mkdir()
+    for number in part.versions:
+        to = folder / version_folder(part.name, number)
+        if is_ensemble(part.config) and reader.newest(part.name) is None:
+            to.mkdir()  # written by hand: Triton wants a version, and nothing is in it
+        else:
+            reader.fetch(part.name, number, to, progress=on_step and partial(on_step, f"fetching {part.name}/{number}"))
 
 
 def _inputs(folder: Path, config: Any, samples: Sequence[Mapping[str, Any]], what: str) -> Inputs:

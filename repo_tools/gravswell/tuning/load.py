@@ -1,23 +1,16 @@
 """A load of many clients on one model: each sends its next request when it has the answer to the last one.
 
-Its law: the client must not be what is measured. A request is packed once, and every connection sends the same bytes
-again and reads no more of an answer than that it is one.
+Every connection sends the same bytes again and reads no more of an answer than that it is one.
 """
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.utils import np_to_triton_dtype
 
-from gravswell import addresses
 from gravswell.errors import GravswellError, InvalidInputError, UnavailableError
-from gravswell.serving.client.connection import RECEIVE_BYTES, Connection
-from gravswell.serving.client.replicas import Endpoint, header_lines
-from gravswell.serving.client.wire import Packer, model_path
+from gravswell.serving.client import Connection, connected
 
 ANSWER_SECONDS = 60.0
 """For one answer. What takes longer is no load but a hang."""
@@ -40,28 +33,18 @@ class Load:
         return float(np.percentile(self.latencies, percent, method="higher"))
 
 
-def packed(address: str, model: str, version: int, inputs: Mapping[str, NDArray[Any]]) -> bytes:
-    """One request for these arrays as it goes over the wire: HTTP with binary tensors."""
-    types = {name: "BYTES" if a.dtype.kind in "SUO" else np_to_triton_dtype(a.dtype) for name, a in inputs.items()}
-    head, payload = Packer(types, None).pack(inputs)
-    line = f"POST {model_path(model, str(version))}/infer HTTP/1.1\r\n".encode()
-    return b"".join([line, header_lines(Endpoint.parse(address), {}), head, *payload])
-
-
 async def drive(address: str, request: bytes, *, concurrency: int, seconds: float, warm_up: float) -> Load:
     """Ask the Triton at ``address`` (``host:port`` of HTTP) for ``seconds``, after ``warm_up`` seconds of the same.
 
     Raises :class:`InvalidInputError` with Triton's words where it refuses the request, :class:`UnavailableError` where
     it does not answer. Each client asks once at least, however slow the model is.
     """
-    host, port = addresses.split(address)
     loop = asyncio.get_running_loop()
-    connections: list[Connection] = []
-    received = memoryview(bytearray(RECEIVE_BYTES))  # all of them receive there, one after the other
     try:
-        for _ in range(concurrency):
-            _, connection = await loop.create_connection(lambda: Connection(received), host, port)
-            connections.append(connection)
+        connections = await connected(address, concurrency)
+    except OSError as error:
+        raise UnavailableError(f"Triton at {address} takes no connection: {error.strerror or error}") from None
+    try:
         begin = loop.time() + warm_up
         clients = [_Client(connection, request, begin, begin + seconds) for connection in connections]
         for client in clients:
@@ -70,8 +53,6 @@ async def drive(address: str, request: bytes, *, concurrency: int, seconds: floa
             await asyncio.gather(*(client.done for client in clients))
     except TimeoutError:
         raise UnavailableError(f"Triton at {address} gave no answer within {ANSWER_SECONDS:.0f} s") from None
-    except OSError as error:
-        raise UnavailableError(f"Triton at {address} takes no connection: {error.strerror or error}") from None
     finally:
         for connection in connections:
             connection.close()
@@ -100,7 +81,7 @@ class _Client:
         self._connection.send(self, self._request, [], len(self._request), self._loop.time())
 
     def answered(self, connection: Connection, status: int, body: bytes, json_size: int | None) -> None:
-        """See :class:`~gravswell.serving.client.connection.Asker`."""
+        """An answer came: see :class:`~gravswell.serving.client.connection.Asker`."""
         del json_size
         now = self._loop.time()
         if status != 200:

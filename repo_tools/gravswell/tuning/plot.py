@@ -6,7 +6,7 @@ from gravswell.errors import UnsupportedError
 from gravswell.extras import install
 from gravswell.quiver.disk import refusals_told
 from gravswell.tuning.report import Measurement, TuneReport
-from gravswell.tuning.settings import batching_told
+from gravswell.tuning.settings import settings_told
 
 
 def plot(report: TuneReport, path: Path) -> None:
@@ -20,13 +20,14 @@ def plot(report: TuneReport, path: Path) -> None:
         raise UnsupportedError(f"the plot needs matplotlib: {install('plot')}") from None
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.add_subplot()
-    lines: dict[tuple[int, int | None, int], list[Measurement]] = {}
+    lines: dict[tuple[str, int], list[Measurement]] = {}
     for m in report.measurements:
         if m.failure is None:
-            lines.setdefault((m.instances, m.queue_delay_us, m.rows), []).append(m)
-    for (instances, delay, rows), line in sorted(lines.items(), key=lambda item: (item[0][0], str(item[0][1:]))):
+            told = settings_told((model.model, model.setting) for model in m.models)
+            lines.setdefault((told, m.rows), []).append(m)
+    for (told, rows), line in sorted(lines.items()):
         line.sort(key=lambda m: m.concurrency)
-        label = f"{instances} inst., batching {batching_told(delay)}, {rows} rows"
+        label = f"{told}, {rows} rows"
         axes.plot([m.latency_ms for m in line], [m.rows_per_second for m in line], marker=".", label=label)
     axes.axvline(report.latency_limit_ms, color="black", linestyle="--", label="limit")
     if report.chosen is not None:

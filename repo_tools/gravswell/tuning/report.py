@@ -2,14 +2,13 @@
 
 import csv
 import io
-import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 from pydantic.alias_generators import to_camel
 
-from gravswell.quiver.disk import refusals_told
-from gravswell.tuning.space import Point
+from gravswell.quiver.disk import refusals_told, replace_file
+from gravswell.tuning.space import Point, Setting
 
 JSON_FILE, CSV_FILE, PLOT_FILE = "table.json", "table.csv", "plot.png"
 
@@ -18,12 +17,30 @@ class _Record(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
 
-class Measurement(_Record):
-    """One setting under one load. Times are in milliseconds; those of the server are means over its requests."""
+class ModelFigures(_Record):
+    """One model in a measurement: how it was set, and what the server counted. Times are means over its requests."""
 
+    model: str
     instances: int
     queue_delay_us: int | None
     """Microseconds that the dynamic batcher waits for more; None: no dynamic batching."""
+    busy: float = 0.0
+    """Share of the time for which its instances computed: at 1, all of them all the time."""
+    queue_ms: float = 0.0
+    compute_ms: float = 0.0
+    """Input, inference and output together."""
+    rows_per_run: float = 0.0
+    """Rows of one run of the model: what the batcher made of the requests."""
+
+    @property
+    def setting(self) -> Setting:
+        """What the server was told of it."""
+        return Setting(self.instances, self.queue_delay_us)
+
+
+class Measurement(_Record):
+    """One setting under one load. Times are in milliseconds, as the clients see them."""
+
     rows: int
     """Of one request."""
     concurrency: int
@@ -34,19 +51,22 @@ class Measurement(_Record):
     p95_ms: float = 0.0
     p99_ms: float = 0.0
     latency_ms: float = 0.0
-    """The percentile that was asked for, as the client sees it."""
-    queue_ms: float = 0.0
-    compute_ms: float = 0.0
-    """Input, inference and output together."""
-    rows_per_run: float = 0.0
-    """Rows of one run of the model: what the batcher made of the requests."""
+    """The percentile that was asked for."""
     failure: str | None = None
     """Why there are no figures."""
+    models: list[ModelFigures]
+    """The entry itself, or of an ensemble the members."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def limiting(self) -> str | None:
+        """The model whose instances are busiest: more of them, or larger batches there, are what could help."""
+        return None if self.failure else max(self.models, key=lambda model: model.busy).model
 
     @property
     def point(self) -> Point:
         """Where it was measured."""
-        return Point(self.instances, self.queue_delay_us, self.rows, self.concurrency)
+        return Point(tuple(model.setting for model in self.models), self.rows, self.concurrency)
 
 
 class TuneReport(_Record):
@@ -55,6 +75,8 @@ class TuneReport(_Record):
     entry: str
     version: int
     repository: str
+    members: dict[str, list[int]] = {}
+    """Of an ensemble: the models that it is made of, and their versions that were measured."""
     latency_limit_ms: float
     percentile: float
     device: str = "cpu"
@@ -68,9 +90,9 @@ class TuneReport(_Record):
     complete: bool = False
     """Whether the search came to its end."""
     applied: bool = False
-    """Whether ``config.pbtxt`` was changed."""
-    changes: list[str] = []
-    """What the chosen setting changes there, in words."""
+    """Whether a ``config.pbtxt`` was changed."""
+    changes: dict[str, list[str]] = {}
+    """What the chosen setting changes in the ``config.pbtxt`` of each entry, in words."""
     notes: list[str] = []
     """What to know beside it."""
     folder: str | None = None
@@ -80,22 +102,17 @@ class TuneReport(_Record):
         """Write both tables into ``folder``, each whole or not at all. UnavailableError for a disk that is full."""
         with refusals_told(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _replace(folder / JSON_FILE, self.model_dump_json(by_alias=True, indent=2) + "\n")
-            _replace(folder / CSV_FILE, self._csv())
+            replace_file(folder / JSON_FILE, f"{self.model_dump_json(by_alias=True, indent=2)}\n".encode())
+            replace_file(folder / CSV_FILE, self._csv().encode())
 
     def _csv(self) -> str:
+        """A line for each model of each measurement."""
         text = io.StringIO()
-        names = [field.alias or name for name, field in Measurement.model_fields.items()]
-        writer = csv.DictWriter(text, names, lineterminator="\n")
+        fields = {**ModelFigures.model_fields, **Measurement.model_fields}
+        names = [field.alias or name for name, field in fields.items() if name != "models"]
+        writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(m.model_dump(by_alias=True) for m in self.measurements)
+        for m in self.measurements:
+            load = m.model_dump(by_alias=True)
+            writer.writerows(load | model for model in load.pop("models"))
         return text.getvalue()
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

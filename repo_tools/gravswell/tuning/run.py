@@ -1,4 +1,4 @@
-"""The whole of it: measure, choose, keep the table, and write what was tuned into the entry's configuration."""
+"""The whole of it: measure, choose, keep the table, and write what was tuned into the configurations."""
 
 import math
 import os
@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gravswell.errors import InvalidInputError, UnsupportedError
+from gravswell.errors import GravswellError, InvalidInputError, UnsupportedError
 from gravswell.quiver import Entry
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.request import Samples, batches_of
@@ -17,7 +18,8 @@ from gravswell.tuning.bench import bench, fixed_rows
 from gravswell.tuning.plot import plot
 from gravswell.tuning.report import PLOT_FILE, Measurement, TuneReport
 from gravswell.tuning.search import choose, leader, next_point
-from gravswell.tuning.settings import batching_told, promises, require_tunable, tuned
+from gravswell.tuning.settings import promises, settings_told, tuned
+from gravswell.tuning.subject import Part, Subject, subject
 
 BUDGET = 40
 """Measurements at most."""
@@ -61,6 +63,10 @@ def tune(
     Only the count of the instance group and dynamic batching are written; everything else in the file stays, and the
     version that is served stays as it is: the change goes with the next one.
 
+    Of an ensemble, clients ask the whole, and what is varied and written are the settings of its members, each by
+    itself: those that limit get more instances than those that do not. A member that other entries use too is the same
+    for them.
+
     :param latency_limit: seconds within which the ``percentile`` of all answers must come, as the clients see it.
     :param batch_sizes: rows of a request; 1, 8 and 32 by default.
     :param instances: counts to try; powers of two up to the number of CPUs by default.
@@ -74,25 +80,20 @@ def tune(
     :param folder: where to keep ``table.json``, ``table.csv`` and ``plot.png``; what was measured is there even if the
         run is interrupted. None: nothing is kept.
     :param on_progress: called before each measurement.
-    :param on_step: called with a step, and the bytes done and in all, while the version is fetched and the server is
+    :param on_step: called with a step, and the bytes done and in all, while versions are fetched and the server is
         installed.
-    :raises InvalidInputError: no setting is within the limit, and the message has the nearest; or the entry cannot be
-        tuned, such as an ensemble.
-    :raises ConflictError: somebody changed the configuration while it was being written.
+    :raises InvalidInputError: no setting is within the limit, and the message has the nearest; or the entry, or a
+        member, cannot be tuned, such as one that batches sequences.
+    :raises ConflictError: somebody changed a configuration while it was being written.
     """
     _check(latency_limit, percentile, duration, budget)
-    reader = RepositoryReader(entry.repository_url)
-    number = int(entry.version(version))
-    config = entry.config.message
-    config.name = entry.name  # in the file it may be left out
-    require_tunable(config)
-    promised = promises(config) if dynamic_batching == "both" and config.max_batch_size > 1 else []
-    signature = tensors_of(config)
+    what = subject(entry, version)
     cpus = len(os.sched_getaffinity(0))
     report = TuneReport(
         entry=entry.name,
-        version=number,
-        repository=reader.store.location(""),
+        version=what.asked.versions[0],
+        repository=RepositoryReader(entry.repository_url).store.location(""),
+        members={part.name: list(part.versions) for part in what.tuned} if what.ensembles else {},
         latency_limit_ms=latency_limit * 1e3,
         percentile=percentile,
         cpus=cpus,
@@ -100,24 +101,25 @@ def tune(
         budget=budget,
         folder=None if folder is None else str(folder),
     )
+    batchers, notes = _batchers(what, dynamic_batching)
+    report = report.model_copy(update={"notes": notes})
     measured: list[Measurement] = []
-    with bench(reader, entry.name, number, config, samples=batches_of(sample_inputs), on_step=on_step) as table:
+    with bench(what, samples=batches_of(sample_inputs), on_step=on_step) as table:
         space = spaces.space(
             latency_limit=latency_limit,
-            max_batch_size=config.max_batch_size,
-            golden_rows=fixed_rows(signature, table.inputs),
+            models=batchers,
+            max_batch_size=what.asked.config.max_batch_size,
+            golden_rows=fixed_rows(tensors_of(what.asked.config), table.inputs),
             cpus=cpus,
             batch_sizes=batch_sizes,
             instances=instances,
             concurrency=concurrency,
-            batching="on" if promised else dynamic_batching,
         )
         most = min(budget, len(space))
-        report = report.model_copy(update={"notes": _told(space, config.max_batch_size, promised)})
         began = time.monotonic()
         while (point := next_point(space, measured, limit=latency_limit, budget=budget)) is not None:
             each = (time.monotonic() - began) / len(measured) if measured else duration * 1.3
-            words = f"{point.instances} instances, batching {batching_told(point.delay)}"
+            words = settings_told(zip((part.name for part in what.tuned), point.settings, strict=True))
             load = f"{point.concurrency} clients with {point.rows} rows"
             left = (most - len(measured)) * each
             best = leader(measured, latency_limit)
@@ -126,10 +128,10 @@ def tune(
             report = report.model_copy(update={"measurements": list(measured)})
             if folder is not None:
                 report.save(folder)
-    return _finished(entry, report, latency_limit, apply=apply, folder=folder)
+    return _finished(what, report, latency_limit, apply=apply, folder=folder)
 
 
-def _finished(entry: Entry, report: TuneReport, limit: float, *, apply: bool, folder: Path | None) -> TuneReport:
+def _finished(what: Subject, report: TuneReport, limit: float, *, apply: bool, folder: Path | None) -> TuneReport:
     chosen = choose(report.measurements, limit)
     report = report.model_copy(update={"complete": True, "chosen": chosen})
     if folder is not None:  # before anything is written that may be refused
@@ -140,17 +142,37 @@ def _finished(entry: Entry, report: TuneReport, limit: float, *, apply: bool, fo
         report.save(folder)
     if chosen is None:
         raise InvalidInputError(_nothing_fits(report, limit))
-    config = entry.config  # as it is by now: what others changed meanwhile stays
-    require_tunable(config.message)
-    message, changes, notes = tuned(config.message, chosen.point)
-    if apply and changes:
-        config.CopyFrom(message)
-    report = report.model_copy(
-        update={"changes": changes, "applied": bool(apply and changes), "notes": [*report.notes, *notes]}
-    )
+    made: list[tuple[Part, Any]] = []
+    changes: dict[str, list[str]] = {}
+    notes = list(report.notes)
+    for part, setting in zip(what.tuned, chosen.point.settings, strict=True):
+        message, words, more = tuned(part.current(), setting)
+        notes += [_of(part, what, note) for note in more]
+        if words:
+            made.append((part, message))
+            changes[part.name] = words
+    if what.ensembles:
+        limits = next(model for model in chosen.models if model.model == chosen.limiting)
+        notes.append(f"{limits.model} limits the whole: its instances compute {limits.busy:.0%} of the time")
+    if apply:
+        _write(made)
+    report = report.model_copy(update={"changes": changes, "applied": bool(apply and made), "notes": notes})
     if folder is not None:
         report.save(folder)
     return report
+
+
+def _write(made: Sequence[tuple[Part, Any]]) -> None:
+    """Each file is replaced whole, one after the other: the error of one names those that were before it."""
+    written: list[str] = []
+    for part, message in made:
+        try:
+            part.entry.config.CopyFrom(message)
+        except GravswellError as error:
+            if not written:
+                raise
+            raise type(error)(f"{error} (written before: the settings of {', '.join(written)})") from error
+        written.append(part.name)
 
 
 def _nothing_fits(report: TuneReport, limit: float) -> str:
@@ -170,23 +192,34 @@ def _nothing_fits(report: TuneReport, limit: float) -> str:
 
 
 def _told_of(m: Measurement) -> str:
-    return (
-        f"{m.instances} instances, batching {batching_told(m.queue_delay_us)}, {m.concurrency} clients, {m.rows} rows"
-    )
+    settings = settings_told((model.model, model.setting) for model in m.models)
+    return f"{settings}, {m.concurrency} clients, {m.rows} rows"
 
 
-def _told(space: spaces.Space, max_batch_size: int, promised: Sequence[str]) -> list[str]:
-    if promised:
-        return [
-            f"dynamic_batching has {', '.join(promised)}, which would go with it: no batching was not tried "
-            f"(--dynamic-batching off tries that alone)"
-        ]
-    if max_batch_size > 1 or len(space.delays) > 1:
-        return []
-    return [
-        "dynamic batching was not tried: the entry has no max_batch_size, so the server forms no batches; one that was "
-        "exported with --max-batch-size N can have it"
-    ]
+def _batchers(what: Subject, wanted: spaces.Batching) -> tuple[list[spaces.Batcher], list[str]]:
+    """What is to be tried of dynamic batching for each model, and what to tell of that."""
+    batchers, notes = [], []
+    for part in what.tuned:
+        size = part.config.max_batch_size
+        promised = promises(part.config) if wanted == "both" and size > 1 else []
+        batchers.append(spaces.Batcher(size, "on" if promised else wanted))
+        if promised:
+            told = (
+                f"dynamic_batching has {', '.join(promised)}, which would go with it: no batching was not tried "
+                f"(--dynamic-batching off tries that alone)"
+            )
+            notes.append(_of(part, what, told))
+        elif size < 2 and wanted != "off":
+            told = (
+                "dynamic batching was not tried: the entry has no max_batch_size, so the server forms no batches; one "
+                "that was exported with --max-batch-size N can have it"
+            )
+            notes.append(_of(part, what, told))
+    return batchers, notes
+
+
+def _of(part: Part, what: Subject, note: str) -> str:
+    return f"{part.name}: {note}" if what.ensembles else note
 
 
 def _check(latency_limit: float, percentile: float, duration: float, budget: int) -> None:

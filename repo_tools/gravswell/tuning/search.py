@@ -1,14 +1,15 @@
 """What to measure next, and what to choose of what was measured. Pure: tables in, one point out.
 
-First a coarse grid over the whole space, with half of the budget at most; then uphill from the best point, one step
-along each axis, until no neighbour of the best is left or the budget is spent. Latency grows with the clients, so where
+First a coarse grid over the whole space, with half of the budget at most, in which the members of an ensemble are all
+set alike; then uphill from the best point, one step along each axis, the models that limit first; and then what the
+best can do without. It ends when no such step is left or the budget is spent. Latency grows with the clients, so where
 a few are too many, more are not tried.
 """
 
 from collections.abc import Sequence
 
 from gravswell.tuning.report import Measurement
-from gravswell.tuning.space import Point, Space
+from gravswell.tuning.space import Point, Setting, Space
 
 ALIKE = 0.03
 """Throughputs within so much of the best are the same: a second run would order them otherwise."""
@@ -22,20 +23,25 @@ def next_point(space: Space, measured: Sequence[Measurement], *, limit: float, b
     """
     if len(measured) >= budget:
         return None
+    best, enough = leader(measured, limit), choose(measured, limit)
+    steps = space.coarse(max(1, budget // 2))
+    if best is not None:
+        steps += _around(space, best)
+    if enough is not None:
+        steps += [p for p in _around(space, enough) if _cost(p.settings) < _cost(enough.point.settings)]
     done = {m.point for m in measured}
     over = [m.point for m in measured if not fits(m, limit)]
-    for point in space.coarse(max(1, budget // 2)).points():
-        if point not in done and not _hopeless(point, over):
-            return point
-    best = leader(measured, limit)
-    if best is None:
-        return None
-    open_points = (p for p in space.neighbours(best.point) if p not in done and not _hopeless(p, over))
-    return next(open_points, None)
+    return next((p for p in steps if p not in done and not _hopeless(p, over)), None)
+
+
+def _around(space: Space, m: Measurement) -> list[Point]:
+    return space.neighbours(m.point, [model.busy for model in m.models])
 
 
 def _hopeless(point: Point, over: Sequence[Point]) -> bool:
-    return any(p.setting == point.setting and p.rows == point.rows and p.concurrency <= point.concurrency for p in over)
+    return any(
+        p.settings == point.settings and p.rows == point.rows and p.concurrency <= point.concurrency for p in over
+    )
 
 
 def fits(measurement: Measurement, limit: float) -> bool:
@@ -55,15 +61,18 @@ def leader(measured: Sequence[Measurement], limit: float) -> Measurement | None:
 def choose(measured: Sequence[Measurement], limit: float) -> Measurement | None:
     """What to serve with: of those that are as good as the best, the one that asks least of the server.
 
-    That is fewer instances, which each hold the model in memory; then no batching, or a shorter wait; then the lower
-    latency. None if nothing is within the limit.
+    That is fewer instances in all, which each hold their model in memory; then no batching, or a shorter wait; then the
+    lower latency. None if nothing is within the limit.
     """
     within = [m for m in measured if fits(m, limit)]
     if not within:
         return None
     enough = max(m.rows_per_second for m in within) * (1 - ALIKE)
+    good = (m for m in within if m.rows_per_second >= enough)
+    return min(good, key=lambda m: (_cost(m.point.settings), m.latency_ms))
 
-    def cost(m: Measurement) -> tuple[int, int, float]:
-        return m.instances, -1 if m.queue_delay_us is None else m.queue_delay_us, m.latency_ms
 
-    return min((m for m in within if m.rows_per_second >= enough), key=cost)
+def _cost(settings: Sequence[Setting]) -> tuple[int, int]:
+    """Instances, and waits."""
+    waits = sum(-1 if setting.delay is None else setting.delay for setting in settings)
+    return sum(setting.instances for setting in settings), waits

@@ -1,12 +1,13 @@
 """A setting in Triton's configuration: as it is measured, and as it is written for production. Pure."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tritonclient.grpc import model_config_pb2
 
 from gravswell.errors import InvalidInputError
 from gravswell.quiver.config import ModelConfig
-from gravswell.tuning.space import Point
+from gravswell.tuning.space import Setting
 
 _Group: Any = model_config_pb2.ModelInstanceGroup
 
@@ -14,9 +15,6 @@ _Group: Any = model_config_pb2.ModelInstanceGroup
 def require_tunable(config: Any) -> None:
     """InvalidInputError for a configuration whose instances or batches are not one number each."""
     name = config.name
-    if config.HasField("ensemble_scheduling") or config.platform == "ensemble":
-        members = sorted({step.model_name for step in config.ensemble_scheduling.step})
-        raise InvalidInputError(f"{name} is an ensemble and runs in its members' instances: tune {', '.join(members)}")
     if config.HasField("sequence_batching"):
         raise InvalidInputError(
             f"{name} batches sequences, whose requests depend on one another: a load of independent ones measures "
@@ -35,20 +33,24 @@ def promises(config: Any) -> list[str]:
     return [field.name for field, _ in config.dynamic_batching.ListFields() if field.name not in own]
 
 
-def measured_config(config: Any, point: Point, version: int) -> Any:
-    """``config`` as it is measured: on the CPU, one version, and no cache, which would answer for the model."""
+def measured_config(config: Any, versions: Sequence[int], setting: Setting | None) -> Any:
+    """``config`` as it is measured: on the CPU, those versions, and no cache, which would answer for the model.
+
+    :param setting: None for an ensemble, which runs in its members' instances.
+    """
     made = ModelConfig()
     made.CopyFrom(config)
     made.ClearField("response_cache")
     made.ClearField("version_policy")
-    made.version_policy.specific.versions.append(version)
-    made.ClearField("instance_group")
-    made.instance_group.add(kind=_Group.KIND_CPU, count=point.instances)
-    _batch(made, point.delay)
+    made.version_policy.specific.versions.extend(versions)
+    if setting is not None:
+        made.ClearField("instance_group")
+        made.instance_group.add(kind=_Group.KIND_CPU, count=setting.instances)
+        _batch(made, setting.delay)
     return made
 
 
-def tuned(config: Any, point: Point) -> tuple[Any, list[str], list[str]]:
+def tuned(config: Any, setting: Setting) -> tuple[Any, list[str], list[str]]:
     """``config`` with what was tuned and all else as it is; what that changes, and what to know, in words.
 
     What was measured on a CPU says nothing of GPUs: where the group asks for them, all stays as it is.
@@ -58,7 +60,7 @@ def tuned(config: Any, point: Point) -> tuple[Any, list[str], list[str]]:
     notes = []
     group = made.instance_group[0] if made.instance_group else None
     if group is not None and (group.kind == _Group.KIND_GPU or group.gpus):
-        best = f"{point.instances} instance{'s' * (point.instances > 1)}, batching {batching_told(point.delay)}"
+        best = setting_told(setting)
         notes.append(
             f"instance_group asks for GPUs, and what is best on this CPU ({best}) says nothing of them: config.pbtxt "
             f"stays as it is. State kind: KIND_CPU to have it tuned for CPUs"
@@ -69,11 +71,9 @@ def tuned(config: Any, point: Point) -> tuple[Any, list[str], list[str]]:
     else:
         if group is None:
             group = made.instance_group.add(kind=_Group.KIND_AUTO)
-        group.count = point.instances
-        notes.append(
-            f"{point.instances} instance{'s' * (point.instances > 1)} is a count for CPUs, where it was measured"
-        )
-    _batch(made, point.delay)
+        group.count = setting.instances
+        notes.append(f"{_count_told(setting)} is a count for CPUs, where it was measured")
+    _batch(made, setting.delay)
     return made, _changes(config, made), notes
 
 
@@ -98,6 +98,21 @@ def _changes(before: Any, after: Any) -> list[str]:
 
 def _delay(config: Any) -> int | None:
     return config.dynamic_batching.max_queue_delay_microseconds if config.HasField("dynamic_batching") else None
+
+
+def settings_told(settings: Iterable[tuple[str, Setting]]) -> str:
+    """The settings of models in words, without a name where there is one model."""
+    each = [(name, setting_told(setting)) for name, setting in settings]
+    return each[0][1] if len(each) == 1 else "; ".join(f"{name} {told}" for name, told in each)
+
+
+def setting_told(setting: Setting) -> str:
+    """``2 instances, batching off``."""
+    return f"{_count_told(setting)}, batching {batching_told(setting.delay)}"
+
+
+def _count_told(setting: Setting) -> str:
+    return f"{setting.instances} instance{'s' * (setting.instances > 1)}"
 
 
 def batching_told(delay: int | None) -> str:

@@ -1,37 +1,45 @@
 """What is tried: the values of each axis, and a point among them. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from gravswell.errors import InvalidInputError
 
 Batching = Literal["on", "off", "both"]
+Delays = tuple[int | None, ...]
+
+_T = TypeVar("_T")
 
 ROWS = (1, 8, 32)
 CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
 DELAY_SHARE = 0.05
 """Part of the latency limit that a server may wait for more requests to batch: the alternative to no wait."""
 
+LIMITING_SHARE = 0.8
+"""Models whose instances are busy for so much of the time that the busiest one's are limit the whole with it."""
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A setting of the server, and a load on it."""
+
+class Setting(NamedTuple):
+    """What the server is told of one model."""
 
     instances: int
     delay: int | None
     """Microseconds that the dynamic batcher waits for more requests, 0 for none; None: no dynamic batching."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A setting of each model that is tuned, and a load on the whole."""
+
+    settings: tuple[Setting, ...]
+    """One for an ordinary entry; for an ensemble those of its members, in one order."""
     rows: int
     """Of one request."""
     concurrency: int
     """Clients, each of which sends its next request when it has the answer to the last one."""
-
-    @property
-    def setting(self) -> tuple[int, int | None]:
-        """What of it the server has to be told."""
-        return self.instances, self.delay
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,34 +47,29 @@ class Space:
     """The values of each axis, ascending; no wait comes before a wait, and no batching before both."""
 
     instances: tuple[int, ...]
-    delays: tuple[int | None, ...]
+    delays: tuple[Delays, ...]
+    """Of each model: not every one can form batches."""
     rows: tuple[int, ...]
     concurrency: tuple[int, ...]
 
     def __len__(self) -> int:
-        return prod(map(len, self._axes()))
+        settings = prod(len(self.instances) * len(delays) for delays in self.delays)
+        return settings * len(self.rows) * len(self.concurrency)
 
     def points(self) -> list[Point]:
         """All points, those of one setting together: a server is loaded anew for each."""
-        return [Point(*values) for values in product(*self._axes())]
+        each = [[Setting(n, delay) for n in self.instances for delay in delays] for delays in self.delays]
+        return [Point(*values) for values in product(product(*each), self.rows, self.concurrency)]
 
-    def neighbours(self, point: Point) -> list[Point]:
-        """One step from ``point`` along each axis; what needs no other setting first."""
-        found = []
-        for axis, name in reversed(list(zip(self._axes(), Point.__dataclass_fields__, strict=True))):
-            at = axis.index(getattr(point, name))
-            for to in (at + 1, at - 1):
-                if 0 <= to < len(axis):
-                    found.append(replace(point, **{name: axis[to]}))
-        return found
-
-    def coarse(self, most: int) -> "Space":
-        """At most ``most`` points that span the whole: values leave the longest axis, its ends never.
+    def coarse(self, most: int) -> list[Point]:
+        """At most ``most`` points that span the whole, all models set alike: values leave the longest axis, never its
+        ends.
 
         Where even the ends are more than that, an axis keeps one value: the upper end of the clients, which shows what
         a setting can do, and the lower end of the others.
         """
-        axes = [list(axis) for axis in self._axes()]
+        common = max(self.delays, key=len)
+        axes: list[list[Any]] = [list(axis) for axis in (self.instances, common, self.rows, self.concurrency)]
         while prod(map(len, axes)) > most:
             longest = max(range(len(axes)), key=lambda i: (len(axes[i]), i))
             axis = axes[longest]
@@ -76,34 +79,85 @@ class Space:
                 del axis[0 if longest == len(axes) - 1 else 1]
             else:
                 break
-        return Space(*(tuple(axis) for axis in axes))
+        return [
+            Point(tuple(Setting(count, delay if delay in own else own[0]) for own in self.delays), rows, clients)
+            for count, delay, rows, clients in product(*axes)
+        ]
 
-    def _axes(self) -> tuple[tuple[Any, ...], ...]:
-        return tuple(getattr(self, field.name) for field in fields(self))
+    def neighbours(self, point: Point, busy: Sequence[float]) -> list[Point]:
+        """One step from ``point`` along each axis, the most promising first.
+
+        What needs no other setting comes first; then relief for the models that limit, each alone and all of them
+        together; then what the others can do without; then the rest.
+
+        :param busy: the share of the time for which the instances of each model compute.
+        """
+        limiting = [i for i, share in enumerate(busy) if share >= LIMITING_SHARE * max(busy)]
+        limiting.sort(key=lambda i: -busy[i])
+        others = [i for i in range(len(busy)) if i not in limiting]
+        found = [replace(point, concurrency=n) for n in _steps(self.concurrency, point.concurrency)]
+        found += [replace(point, rows=n) for n in _steps(self.rows, point.rows)]
+        for i in limiting:
+            found += self._batched(point, i)
+            found += self._counted(point, [i], 1)
+        if len(limiting) > 1:
+            found += self._counted(point, limiting, 1)
+        for i in others:
+            found += self._counted(point, [i], -1)
+            found += self._batched(point, i)
+        for i in limiting:
+            found += self._counted(point, [i], -1)
+        for i in others:
+            found += self._counted(point, [i], 1)
+        return found
+
+    def _batched(self, point: Point, i: int) -> Iterator[Point]:
+        for delay in _steps(self.delays[i], point.settings[i].delay):
+            yield _with(point, {i: point.settings[i]._replace(delay=delay)})
+
+    def _counted(self, point: Point, which: Sequence[int], by: int) -> Iterator[Point]:
+        """The ``which`` models with more instances, or fewer; nothing where one of them has no such count."""
+        to = [self.instances.index(point.settings[i].instances) + by for i in which]
+        if all(0 <= at < len(self.instances) for at in to):
+            counts = zip(which, to, strict=True)
+            yield _with(point, {i: point.settings[i]._replace(instances=self.instances[at]) for i, at in counts})
+
+
+def _with(point: Point, changed: dict[int, Setting]) -> Point:
+    return replace(point, settings=tuple(changed.get(i, setting) for i, setting in enumerate(point.settings)))
+
+
+def _steps(axis: Sequence[_T], value: _T) -> Iterator[_T]:
+    at = axis.index(value)
+    return (axis[to] for to in (at + 1, at - 1) if 0 <= to < len(axis))
+
+
+class Batcher(NamedTuple):
+    """What a model can do of dynamic batching, and what of it is to be tried."""
+
+    max_batch_size: int
+    """The configuration's; 0 where the server forms no batches."""
+    batching: Batching = "both"
 
 
 def space(
     *,
     latency_limit: float,
+    models: Sequence[Batcher],
     max_batch_size: int,
     golden_rows: int | None,
     cpus: int,
     batch_sizes: Sequence[int] | None = None,
     instances: Sequence[int] | None = None,
     concurrency: Sequence[int] | None = None,
-    batching: Batching = "both",
 ) -> Space:
-    """What to try, of what the user gave and what the model takes. InvalidInputError where these contradict.
+    """What to try, of what the user gave and what the models take. InvalidInputError where these contradict.
 
     :param latency_limit: in seconds.
-    :param max_batch_size: the configuration's; 0 where the server forms no batches.
-    :param golden_rows: rows of a request where the model takes no others; None where it takes any number.
+    :param models: those that are tuned.
+    :param max_batch_size: of what is asked: the model itself, or the ensemble; 0 where it takes any.
+    :param golden_rows: rows of a request where it takes no others; None where it takes any number.
     """
-    if batching == "on" and max_batch_size < 2:
-        raise InvalidInputError(
-            f"dynamic batching needs a max_batch_size above 1, and the entry's is {max_batch_size}: export it with "
-            f"--max-batch-size N, or leave --dynamic-batching out"
-        )
     rows = _ascending("batch sizes", batch_sizes)
     if golden_rows is not None:
         if rows not in ((), (golden_rows,)):
@@ -113,15 +167,25 @@ def space(
         rows = tuple(n for n in ROWS if not max_batch_size or n <= max_batch_size)
     elif max_batch_size and rows[-1] > max_batch_size:
         raise InvalidInputError(f"the entry's max_batch_size is {max_batch_size}: leave batch size {rows[-1]} out")
-    wait = round(latency_limit * DELAY_SHARE * 1e6)
-    both: tuple[int | None, ...] = (None, 0, wait) if wait else (None, 0)
-    delays = {"off": both[:1], "on": both[1:], "both": both if max_batch_size > 1 else both[:1]}
+    if not any(model.max_batch_size > 1 for model in models) and any(model.batching == "on" for model in models):
+        sizes = ", ".join(str(model.max_batch_size) for model in models)
+        raise InvalidInputError(
+            f"dynamic batching needs a max_batch_size above 1, and here it is {sizes}: export with "
+            f"--max-batch-size N, or leave --dynamic-batching out"
+        )
     return Space(
         instances=_ascending("instances", instances) or tuple(2**n for n in range(cpus.bit_length())),
-        delays=delays[batching],
+        delays=tuple(_delays(model, round(latency_limit * DELAY_SHARE * 1e6)) for model in models),
         rows=rows,
         concurrency=_ascending("concurrency", concurrency) or CONCURRENCY,
     )
+
+
+def _delays(model: Batcher, wait: int) -> Delays:
+    on: Delays = (0, wait) if wait else (0,)
+    if model.max_batch_size < 2 or model.batching == "off":
+        return (None,)
+    return on if model.batching == "on" else (None, *on)
 
 
 def _ascending(what: str, values: Sequence[int] | None) -> tuple[int, ...]:

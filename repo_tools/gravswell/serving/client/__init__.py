@@ -5,13 +5,16 @@ chosen by measurement (``benchmarks/client_rate.py`` repeats it): at eight rows 
 time is the limit, and gRPC takes several times as much of it, also with requests built by hand.
 
 One direction: ``sync`` on ``aio``; that on ``stream`` and ``run``, which moves requests; that on ``sources``, ``sinks``
-and ``replicas``; and these on ``model``, ``wire`` and ``connection``.
+and ``replicas``; and these on ``model``, ``wire`` and ``connection``. Beside them is ``prepared``, for who measures a
+server with one request over and over.
 """
 
 from gravswell.serving.client.aio import AsyncClient
+from gravswell.serving.client.connection import Connection
 from gravswell.serving.client.model import Model, Tensor
+from gravswell.serving.client.prepared import connected, packed
 from gravswell.serving.client.sinks import Part
 from gravswell.serving.client.sync import Client
 from gravswell.serving.client.wire import Answer
 
-__all__ = ["Answer", "AsyncClient", "Client", "Model", "Part", "Tensor"]
+__all__ = ["Answer", "AsyncClient", "Client", "Connection", "Model", "Part", "Tensor", "connected", "packed"]
