@@ -85,13 +85,6 @@ def fuse(models: Iterable[Any], name: str = "fusion", *, max_batch_size: int = M
     return Fusion(name, found, max_batch_size)
 
 
-def worker_models(workers: int, models: int) -> list[int]:
-    """The id of the model of each worker, round-robin: worker ``w``, from 1 on, has model ``(w - 1) mod N + 1``."""
-    if workers < 1 or models < 1:
-        raise InvalidInputError(f"{workers} workers for {models} models: there is at least one of each")
-    return [worker % models + 1 for worker in range(workers)]
-
-
 def _info(model: Any) -> ModelInfo:
     return model if isinstance(model, ModelInfo) else ModelInfo(model, name=_name_of(model))
 

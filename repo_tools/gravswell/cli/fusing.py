@@ -1,0 +1,232 @@
+"""``gravswell fuse``: several models as one, checked, compiled, or asked."""
+
+import enum
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic.alias_generators import to_camel
+from rich.console import Group, RenderableType
+from rich.progress import BarColumn
+from rich.table import Table
+from rich.text import Text
+
+from gravswell.cli.output import Output, OutputOption, emit
+from gravswell.cli.shared import target_of, work_display
+from gravswell.errors import InvalidInputError, UnsupportedError
+
+if TYPE_CHECKING:
+    from gravswell.fusion import Predictions, Worker
+    from gravswell.quiver import Fusion, Version
+    from gravswell.quiver.manifest import FusedModel
+
+SYSTEM = "onnxruntime"
+"""What answers, in the name of a file of predictions."""
+
+
+class Mode(enum.StrEnum):
+    """How far it goes."""
+
+    VALIDATE_ONLY = "validate_only"
+    COMPILE_ONLY = "compile_only"
+    INFER = "infer"
+    PREDICT = "predict"
+    TRAIN = "train"
+    EVAL = "eval"
+
+
+def fuse(
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[VARIANT]...", help="More variants, as of --variants.")
+    ] = None,
+    *,
+    variants: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,COUNT",
+            help="A model, and how many times: an entry of --repo (m, m/3, m/champion), a file (model.onnx), a Python "
+            "object (file.py:name), or what --params calls so.",
+        ),
+    ] = None,
+    repo: Annotated[str | None, typer.Option(metavar="REPO", help="Where the variants that are entries lie.")] = None,
+    params: Annotated[
+        Path | None,
+        typer.Option("--params", "-p", metavar="FILE", help="What the variants are: TOML, JSON or YAML, by name."),
+    ] = None,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            "--mode", "-m", help="validate_only keeps nothing, compile_only publishes, infer and predict ask it too."
+        ),
+    ] = Mode.VALIDATE_ONLY,
+    name: Annotated[str, typer.Option(help="What the fusion is called, and its entry.")] = "fusion",
+    model_dir: Annotated[Path, typer.Option(metavar="FOLDER", help="Where everything goes.")] = Path("model_dir"),
+    into: Annotated[
+        str | None,
+        typer.Option(metavar="REPO", help="The repository that gets it.", show_default="FOLDER/repository"),
+    ] = None,
+    max_batch_size: Annotated[
+        int | None, typer.Option(min=0, help="Rows that a server puts together; 0: none.", show_default="64")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="TAG", help="The oldest Triton that is to run it. Default: 24.08.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Who ask, each one model, in turn.", show_default="one for each model")
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz", help="What is asked: an array for each input; and model_id, where rows differ."
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of one call.")] = 1,
+    drop_remainder: Annotated[
+        bool, typer.Option("--drop-remainder", help="Leave out rows at the end that make no whole batch.")
+    ] = False,
+    task: Annotated[int, typer.Option(min=0, help="Ends the name of the file of predictions.")] = 0,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option("--allow-pickle", help="Load pickles. This runs the code in them: only files that you trust."),
+    ] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Fuse models into one that answers each row by the model that its model_id names."""
+    from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
+    from gravswell.cli.exporting import present_entry  # noqa: PLC0415
+    from gravswell.fusion import assigned, parse_variant, read_params, variant_models  # noqa: PLC0415
+
+    _check_mode(mode, inputs)
+    wanted = [parse_variant(text) for text in (*(variants or ()), *(more or ()))]
+    if not wanted:
+        raise InvalidInputError('no variants: write them as --variants "base,1" "deep,2"')
+    described = read_params(params) if params else {}
+    with work_display(BarColumn()) as progress:
+        step = progress.add_task("loading models", total=None)
+        infos = variant_models(wanted, described, lambda given: _load(given, repo, allow_pickle))
+        fusion = qv.fuse(infos, name)
+        with _place(mode, into, model_dir) as (place, kept):
+            with present_entry(qv.ModelRepository(place), name, create=True, model=fusion) as entry:
+                path = entry.export_version(
+                    fusion,
+                    max_batch_size=max_batch_size,
+                    target=target,
+                    on_stage=lambda stage: progress.update(step, description=stage),
+                )
+            version = entry.version(int(PurePath(path).parent.name))  # another writer may be exporting too
+            table = version.manifest.fusion or ()
+            shown = assigned(workers or len(table), table)
+            data: dict[str, Any] = {
+                "name": name,
+                "mode": mode.value,
+                "models": [
+                    {to_camel(key): value for key, value in model.model_dump(mode="json").items()} for model in table
+                ],
+                "workers": shown,
+                "path": path if kept else None,
+            }
+            if mode in (Mode.INFER, Mode.PREDICT) and inputs is not None:
+                progress.update(step, description="asking")
+                found = _asked(version, shown, inputs, batch_size=batch_size, drop_remainder=drop_remainder)
+                file = model_dir / "predictions" / f"predictions_{SYSTEM}_{task}.npz"
+                found.save(file)
+                data |= {"predictions": str(file), "rows": len(found.row), "dropped": found.dropped}
+    if kept:
+        data["params"] = _save_params(model_dir, fusion, wanted_told=[f"{v.name},{v.count}" for v in wanted], data=data)
+    emit(output, data, lambda: _text(data, table, shown))
+
+
+def _check_mode(mode: Mode, inputs: Path | None) -> None:
+    if mode in (Mode.TRAIN, Mode.EVAL):
+        raise UnsupportedError(
+            f"--mode {mode.value}: several models in one graph are for inference alone, for each has its own weights, "
+            f"loss and data; {mode.value} each of them with its framework, and fuse what comes out"
+        )
+    if mode in (Mode.INFER, Mode.PREDICT) and inputs is None:
+        raise InvalidInputError(f"--mode {mode.value} asks the models something: give it as --inputs FILE.npz")
+
+
+def _load(given: str, repo: str | None, allow_pickle: bool) -> Any:
+    """The model that a variant names: a version of an entry, a file, or a Python object."""
+    from gravswell import quiver as qv  # noqa: PLC0415
+    from gravswell.cli.loading import load_model  # noqa: PLC0415
+
+    if ":" in given or Path(given).is_file() or (repo is None and Path(given).suffix):
+        return load_model(given, allow_pickle=allow_pickle)
+    if repo is None:
+        raise InvalidInputError(
+            f"{given!r} is no file and no Python object (file.py:name): say in which repository the entry lies, with "
+            f"--repo, or what it is, with --params"
+        )
+    entry, number = target_of(qv.ModelRepository.open(repo), given)
+    return entry.version(number)
+
+
+@contextmanager
+def _place(mode: Mode, into: str | None, folder: Path) -> Iterator[tuple[str, bool]]:
+    """The repository that it is exported to, and whether that stays."""
+    if mode is not Mode.VALIDATE_ONLY:
+        yield into or str(folder / "repository"), True
+        return
+    with tempfile.TemporaryDirectory(prefix="gravswell-fuse-") as temporary:
+        yield f"{temporary}/repository", False
+
+
+def _asked(
+    version: "Version", workers: "list[Worker]", inputs: Path, *, batch_size: int, drop_remainder: bool
+) -> "Predictions":
+    from gravswell.cli.loading import load_samples  # noqa: PLC0415
+    from gravswell.fusion import predict  # noqa: PLC0415
+    from gravswell.quiver.exporters import open_session, run  # noqa: PLC0415 - imports ONNX
+    from gravswell.quiver.manifest import MODEL_FILE  # noqa: PLC0415
+
+    [given] = load_samples([inputs])
+    with tempfile.TemporaryDirectory(prefix="gravswell-fuse-") as folder:
+        place = Path(folder) / "version"
+        version.fetch(place)
+        session = open_session(place / MODEL_FILE)
+        return predict(
+            lambda batch: run(session, dict(batch)),
+            version.manifest.fusion or (),
+            workers,
+            given,
+            batch_size=batch_size,
+            drop_remainder=drop_remainder,
+        )
+
+
+def _save_params(folder: Path, fusion: "Fusion", *, wanted_told: list[str], data: dict[str, Any]) -> str:
+    """Write what it was made of beside what it made."""
+    from gravswell.quiver.disk import replace_file  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "params.json"
+    kept = {"variants": wanted_told, "name": fusion.name, "mode": data["mode"], "models": data["models"]}
+    kept |= {"workers": [worker.model_dump(by_alias=True) for worker in data["workers"]]}
+    replace_file(path, (json.dumps(kept, indent=2) + "\n").encode())
+    return str(path)
+
+
+def _text(data: dict[str, Any], table: "tuple[FusedModel, ...]", workers: "list[Worker]") -> RenderableType:
+    models = Table("model_id", "name", "source", "reads", "gives", box=None)
+    for model in table:
+        same = f"as model {model.copy_of}" if model.copy_of else model.source or ""
+        models.add_row(*map(Text, (str(model.id), model.name, same, ", ".join(model.inputs), ", ".join(model.outputs))))
+    told: list[RenderableType] = [models, ""]
+    told += [Text(f"worker {w.worker}: model {w.model_id} ({w.name})") for w in workers]
+    idle = [model for model in table if model.id not in {worker.model_id for worker in workers}]
+    if idle:
+        told.append(Text(f"no worker: {', '.join(f'model {model.id} ({model.name})' for model in idle)}"))
+    told.append("")
+    if data["path"] is None:
+        told.append("they go together; nothing was kept")
+    else:
+        told += [Text(f"fusion       {data['path']}"), Text(f"parameters   {data['params']}")]
+    if "predictions" in data:
+        left = f", {data['dropped']} dropped" if data["dropped"] else ""
+        told.append(Text(f"predictions  {data['predictions']}: {data['rows']} rows{left}"))
+    return Group(*told)

@@ -1,0 +1,19 @@
+"""Fusions at work: which models the variants of a command line are, who asks which of them, and what they answer.
+
+What a fusion is, :func:`qv.fuse <gravswell.quiver.fuse>` says, and it is exported like any model.
+"""
+
+from gravswell.fusion.predictions import Predictions, predict
+from gravswell.fusion.variants import Variant, parse_variant, read_params, variant_models
+from gravswell.fusion.workers import Worker, assigned
+
+__all__ = [
+    "Predictions",
+    "Variant",
+    "Worker",
+    "assigned",
+    "parse_variant",
+    "predict",
+    "read_params",
+    "variant_models",
+]

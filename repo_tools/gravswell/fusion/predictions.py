@@ -1,0 +1,171 @@
+"""What the workers of a fusion are answered, and the file that it is kept in."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gravswell.errors import InvalidInputError, UnavailableError
+from gravswell.fusion.workers import Worker
+from gravswell.quiver.disk import replace_file, told
+from gravswell.quiver.fusion import MODEL_ID
+from gravswell.quiver.golden import Array
+from gravswell.quiver.manifest import FusedModel
+
+Answer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+"""A fusion: from a batch to its outputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Answers, a row for each row of the inputs and each model that was asked: by model, and by row within one."""
+
+    outputs: dict[str, Array]
+    """The fusion's outputs."""
+    model_id: Array
+    worker: Array
+    row: Array
+    """Which row of the inputs it was, from 0 on."""
+    dropped: int
+    """Rows at the end that made no whole batch, over all models."""
+
+    def arrays(self) -> dict[str, Array]:
+        """All of it by name."""
+        return {**self.outputs, MODEL_ID: self.model_id, "worker": self.worker, "row": self.row}
+
+    def save(self, path: Path) -> None:
+        """Write ``path``: the first output as ``arr_0``, and all arrays by name; nothing in it needs pickle."""
+        named = self.arrays()
+        clash = sorted({"file", "allow_pickle", "arr_0"} & set(named))
+        if clash:
+            raise InvalidInputError(f"an output called {clash[0]} has no place in an .npz: give it another name")
+        whole: dict[str, Any] = {name: _storable(array) for name, array in named.items()}
+        data = io.BytesIO()
+        np.savez(data, whole[next(iter(self.outputs))], allow_pickle=False, **whole)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, data.getvalue())
+        except OSError as error:
+            raise UnavailableError(f"{path}: {told(error)}") from error
+
+
+def predict(
+    answer: Answer,
+    models: Sequence[FusedModel],
+    workers: Sequence[Worker],
+    inputs: Mapping[str, Array],
+    *,
+    batch_size: int = 1,
+    drop_remainder: bool = False,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> Predictions:
+    """Have ``workers``, each on a thread of its own, ask their models for the rows of ``inputs``.
+
+    Each model is asked for every row; where several workers have the same model, its batches are dealt out among them.
+    With ``model_id`` in ``inputs`` each row is for that model alone. A model reads the inputs that its row in the table
+    of ids names, and needs no others.
+
+    :param batch_size: rows of one call.
+    :param drop_remainder: leave out the rows at the end that make no whole batch, of each model.
+    :param on_rows: called with the rows that were answered, for a progress display.
+    :raises InvalidInputError: an input is missing or of another length, an id unknown, or there is nothing to ask.
+    """
+    if batch_size < 1:
+        raise InvalidInputError(f"batch_size={batch_size}: use 1 or more")
+    asked = {model.id: model for model in models if any(worker.model_id == model.id for worker in workers)}
+    rows = _rows(inputs, asked)
+    work: dict[int, list[tuple[FusedModel, Array]]] = {worker.worker: [] for worker in workers}
+    dropped = 0
+    for model in asked.values():
+        own = np.flatnonzero(_ids(inputs, models, rows) == model.id) if MODEL_ID in inputs else np.arange(rows)
+        kept = len(own) - len(own) % batch_size if drop_remainder else len(own)
+        dropped += len(own) - kept
+        its = [worker.worker for worker in workers if worker.model_id == model.id]
+        for k, start in enumerate(range(0, kept, batch_size)):
+            work[its[k % len(its)]].append((model, own[start : min(start + batch_size, kept)]))
+    if not any(work.values()):
+        raise InvalidInputError(
+            f"there is nothing to ask: {rows} rows make no whole batch of {batch_size} for any model"
+        )
+    pool = ThreadPoolExecutor(len(work))
+    try:
+        streams = [pool.submit(list, _stream(answer, inputs, w, batches, on_rows)) for w, batches in work.items()]
+        parts = [part for stream in streams for part in stream.result()]
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return _together(parts, dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one call was answered."""
+
+    worker: int
+    model_id: int
+    rows: Array
+    outputs: Mapping[str, Array]
+
+
+def _stream(
+    answer: Answer,
+    inputs: Mapping[str, Array],
+    worker: int,
+    batches: Sequence[tuple[FusedModel, Array]],
+    on_rows: Callable[[int], None],
+) -> Iterator[_Part]:
+    for model, rows in batches:
+        batch = {name: np.asarray(inputs[name])[rows] for name in model.inputs}
+        batch[MODEL_ID] = np.full(len(rows), model.id, np.int64)
+        yield _Part(worker, model.id, rows, answer(batch))
+        on_rows(len(rows))
+
+
+def _rows(inputs: Mapping[str, Array], asked: Mapping[int, FusedModel]) -> int:
+    for model in asked.values():
+        missing = [name for name in model.inputs if name not in inputs]
+        if missing:
+            raise InvalidInputError(
+                f"model {model.id} ({model.name}) reads {', '.join(model.inputs)}, and there is no {missing[0]}; "
+                f"there are: {', '.join(inputs) or 'none'}"
+            )
+    read = {name: inputs[name] for model in asked.values() for name in model.inputs}
+    lengths = {name: len(array) if np.ndim(array) else 0 for name, array in read.items()}
+    if len(set(lengths.values())) > 1:
+        told_lengths = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise InvalidInputError(f"the inputs have different numbers of rows: {told_lengths}")
+    return next(iter(lengths.values()))
+
+
+def _ids(inputs: Mapping[str, Array], models: Sequence[FusedModel], rows: int) -> Array:
+    ids = np.asarray(inputs[MODEL_ID]).reshape(-1)
+    known = {model.id for model in models}
+    unknown = sorted(set(ids.tolist()) - known)
+    if len(ids) != rows or unknown:
+        what = f"is {unknown[0]} for a row" if unknown else f"has {len(ids)} values for {rows} rows"
+        raise InvalidInputError(f"{MODEL_ID} {what}: write one of 1 to {len(models)} for each row")
+    return ids
+
+
+def _together(parts: Sequence[_Part], dropped: int) -> Predictions:
+    ids = np.concatenate([np.full(len(part.rows), part.model_id, np.int64) for part in parts])
+    workers = np.concatenate([np.full(len(part.rows), part.worker, np.int64) for part in parts])
+    rows = np.concatenate([part.rows for part in parts])
+    order = np.lexsort((rows, ids))
+    names = parts[0].outputs
+    try:
+        outputs = {name: np.concatenate([part.outputs[name] for part in parts])[order] for name in names}
+    except ValueError as error:
+        raise InvalidInputError(f"the answers to different rows have different shapes ({error})") from None
+    return Predictions(outputs, ids[order], workers[order], rows[order], dropped)
+
+
+def _storable(array: Array) -> Array:
+    """Text as fixed-width strings, so that no reader has to unpickle anything."""
+    if array.dtype.kind != "O":
+        return array
+    texts = [text.decode() if isinstance(text, bytes) else str(text) for text in array.ravel().tolist()]
+    return np.array(texts, np.str_).reshape(array.shape)

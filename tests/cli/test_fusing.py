@@ -1,0 +1,140 @@
+"""``gravswell fuse``: variants and counts, the modes, who asks whom, and what is kept."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from ..fusion.conftest import scaled
+from .conftest import Run
+
+
+@pytest.fixture
+def variants(run: Run, tmp_path: Path) -> Path:
+    """``r`` with the entries ``base`` (twice x) and ``deep`` (three times), and a file, five times."""
+    assert run("init", "r").code == 0
+    for name, factor in (("base", 2), ("deep", 3), ("wide", 5)):
+        onnx.save(scaled(factor), tmp_path / f"{name}.onnx")
+        if name != "wide":
+            assert run("export", "r", name, f"{name}.onnx", "--add").code == 0
+    np.savez(tmp_path / "rows.npz", x=np.arange(20, dtype=np.float32).reshape(5, 4))
+    return tmp_path
+
+
+def test_validate_only_keeps_nothing_and_shows_ids_and_workers(run: Run, variants: Path) -> None:
+    result = run("fuse", "--variants", "base,2", "deep,1", "--repo", "r", "--workers", 4, "--output", "json")
+    assert result.code == 0, result.err
+    assert [(m["id"], m["name"], m["copyOf"], m["source"]) for m in result.data["models"]] == [
+        (1, "base", None, "base/1"),
+        (2, "base", 1, "base/1"),
+        (3, "deep", None, "deep/1"),
+    ]
+    assert [worker["modelId"] for worker in result.data["workers"]] == [1, 2, 3, 1]
+    assert result.data["path"] is None
+    assert not (variants / "model_dir").exists()
+    text = run("fuse", "--variants", "base,1", "deep", "--repo", "r", "--workers", 1)
+    assert "worker 1: model 1 (base)" in text.out
+    assert "no worker: model 2 (deep)" in text.out
+
+
+def test_compile_only_publishes_a_version_that_knows_its_table(run: Run, variants: Path) -> None:
+    result = run(
+        "fuse", "base,1", "wide.onnx,1", "--repo", "r", "--mode", "compile_only", "--into", "r", "--name", "zoo"
+    )
+    assert result.code == 0, result.err
+    shown = run("show", "r", "zoo/1")
+    assert "model_id 1" in shown.out
+    assert "base (base/1)" in shown.out
+    assert "model_id 2" in shown.out
+    table = run("show", "r", "zoo/1", "--output", "json").data["manifest"]["fusion"]
+    assert [row["name"] for row in table] == ["base", "wide.onnx"]
+    assert json.loads((variants / "model_dir/params.json").read_text())["variants"] == ["base,1", "wide.onnx,1"]
+    assert run("verify", "r").code == 0
+    assert run("lint", "r").code == 0
+
+
+@pytest.mark.parametrize("mode", ["infer", "predict"])
+def test_predictions_are_kept_with_the_parameters(run: Run, variants: Path, mode: str) -> None:
+    result = run(
+        *("fuse", "--variants", "base,1", "deep,1", "--repo", "r", "--mode", mode, "--inputs", "rows.npz"),
+        *("--workers", 3, "--batch-size", 2, "--drop-remainder", "--task", 7, "--output", "json"),
+    )
+    assert result.code == 0, result.err
+    assert (result.data["rows"], result.data["dropped"]) == (8, 2)
+    file = variants / "model_dir/predictions/predictions_onnxruntime_7.npz"
+    assert result.data["predictions"] == str(file.relative_to(variants))
+    with np.load(file, allow_pickle=False) as found:
+        assert found["arr_0"].tolist() == found["y"].tolist()
+        assert found["model_id"].tolist() == [1] * 4 + [2] * 4
+        assert found["row"].tolist() == [0, 1, 2, 3] * 2
+        assert found["worker"].tolist() == [1, 1, 3, 3, 2, 2, 2, 2]
+        x = np.arange(20, dtype=np.float32).reshape(5, 4)[:4]
+        assert found["y"].tolist() == [*(2 * x).tolist(), *(3 * x).tolist()]
+    assert json.loads((variants / "model_dir/params.json").read_text())["mode"] == mode
+
+
+def test_rows_that_name_their_model_are_asked_of_that_alone(run: Run, variants: Path) -> None:
+    np.savez(variants / "named.npz", x=np.ones((3, 4), np.float32), model_id=[2, 1, 2])
+    said = ("fuse", "base", "deep", "--repo", "r", "--mode", "predict", "--inputs", "named.npz")
+    assert run(*said).code == 0
+    with np.load(variants / "model_dir/predictions/predictions_onnxruntime_0.npz") as found:
+        assert (found["row"].tolist(), found["y"][:, 0].tolist()) == ([1, 0, 2], [2, 3, 3])
+    np.savez(variants / "named.npz", x=np.ones((2, 4), np.float32), model_id=[3, 1])
+    refused = run(*said)
+    assert refused.code == 2
+    assert "model_id is 3 for a row: write one of 1 to 2" in refused.err
+
+
+@pytest.mark.parametrize("suffix", ["toml", "json", "yaml"])
+def test_a_file_describes_the_variants(run: Run, variants: Path, suffix: str) -> None:
+    text = {
+        "toml": '[base]\nmodel = "wide.onnx"\nscale = 0.5\nparams = { layers = 2 }\noutput_names = ["scores"]\n',
+        "json": '{"base": {"model": "wide.onnx", "scale": 0.5, "params": {"layers": 2}, "output_names": ["scores"]}}',
+        "yaml": "base:\n  model: wide.onnx\n  scale: 0.5\n  params: {layers: 2}\n  output_names: [scores]\n",
+    }[suffix]
+    (variants / f"p.{suffix}").write_text(text)
+    result = run("fuse", "base,1", "--params", f"p.{suffix}", "--output", "json")
+    assert result.code == 0, result.err
+    [model] = result.data["models"]
+    assert (model["name"], model["scale"], model["params"], model["outputs"]) == (
+        "base",
+        0.5,
+        {"layers": 2},
+        ["scores"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["base,1", "--mode", "train"], 9, "for inference alone"),
+        (["base,1", "--mode", "eval"], 9, "for inference alone"),
+        (["base,1", "--mode", "predict"], 2, "--inputs FILE.npz"),
+        (["base,0"], 2, "'base,0' is no variant"),
+        (["base,one"], 2, "'base,one' is no variant"),
+        ([], 2, "no variants"),
+        (["base"], 2, "say in which repository the entry lies"),
+        (["other", "--repo", "r"], 3, "no entry 'other'"),
+        (["base", "--repo", "r", "--params", "p.toml"], 3, "no file p.toml"),
+        (["base", "--repo", "r", "--mode", "infer", "--inputs", "other.npz"], 2, "reads x, and there is no x"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(
+    run: Run, variants: Path, arguments: list[str], code: int, told: str
+) -> None:
+    np.savez(variants / "other.npz", z=np.ones((2, 4), np.float32))
+    result = run("fuse", *arguments)
+    assert (result.code, told in result.err) == (code, True), result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_an_entry_made_for_a_fusion_that_fails_goes_again(run: Run, variants: Path) -> None:
+    onnx.save(scaled(2, 6), variants / "other.onnx")
+    result = run("fuse", "base", "other.onnx", "--repo", "r", "--mode", "compile_only", "--into", "r", "--name", "zoo")
+    assert result.code == 2
+    assert (
+        "input 'x' is TYPE_FP32 [-1, 4] in model 1 (base) and TYPE_FP32 [-1, 6] in model 2 (other.onnx)" in result.err
+    )
+    assert "zoo" not in run("ls", "r").out
