@@ -19,6 +19,7 @@ from gravswell.cli.aliases import aliases, history, promote, rollback, unalias
 from gravswell.cli.comparison import diff
 from gravswell.cli.configuring import app as config
 from gravswell.cli.exporting import export
+from gravswell.cli.fusing import fuse
 from gravswell.cli.importing import import_repository
 from gravswell.cli.inferring import infer
 from gravswell.cli.linting import lint
@@ -89,7 +90,7 @@ def _root(
 
 
 _COMMANDS: dict[Panel, tuple[Callable[..., None], ...]] = {
-    Panel.REPOSITORY: (init, add, export, import_repository, ls, show, copy, sync, rm),
+    Panel.REPOSITORY: (init, add, export, fuse, import_repository, ls, show, copy, sync, rm),
     Panel.VERSIONS: (promote, rollback, unalias, aliases, history, diff, prune),
     Panel.CHECK: (verify, lint),
     Panel.SERVE: (serve, infer),

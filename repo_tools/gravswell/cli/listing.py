@@ -12,7 +12,7 @@ from gravswell.cli.output import Output, OutputOption, emit, when
 from gravswell.cli.shared import OneEntry, Repository, Target, existing_entry, target_of
 
 if TYPE_CHECKING:
-    from gravswell.quiver.manifest import Manifest
+    from gravswell.quiver.manifest import FusedModel, Manifest
     from gravswell.quiver.reader import EntryInfo, VersionInfo
 
 
@@ -124,6 +124,7 @@ def _show_version(version: Any, entry: str, info: "EntryInfo", output: Output) -
             ("framework", manifest.framework),
             ("exporter", manifest.exporter),
             *_variant(manifest),
+            *((f"model_id {m.id}", _fused(m)) for m in manifest.fusion or ()),
             ("opset, IR", f"{manifest.opset}, {manifest.ir_version}"),
             *((f"input {r.name}", f"{r.data_type} {list(r.dims)}") for r in manifest.signature.inputs),
             *((f"output {r.name}", f"{r.data_type} {list(r.dims)}") for r in manifest.signature.outputs),
@@ -136,6 +137,12 @@ def _show_version(version: Any, entry: str, info: "EntryInfo", output: Output) -
         return table
 
     emit(output, data, text)
+
+
+def _fused(model: "FusedModel") -> str:
+    """A model of a fusion: what it is called, and what it was."""
+    was = f"model_id {model.copy_of}" if model.copy_of else model.source
+    return f"{model.name} ({was})" if was else model.name
 
 
 def _variant(manifest: "Manifest") -> list[tuple[str, str]]:
