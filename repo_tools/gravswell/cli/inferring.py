@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
 from zipfile import ZipFile
 
@@ -69,8 +68,8 @@ def infer(
             )
             seconds = time.perf_counter() - began
         replicas = client.replicas
-    outputs = {name: _plain(name, array) for name, array in answered.items()}
-    _write(out, outputs)
+    outputs = {name: plain(name, array) for name, array in answered.items()}
+    write_arrays(out, outputs)
     data = {
         "model": model,
         "rows": rows,
@@ -92,7 +91,7 @@ def _text(data: Mapping[str, Any]) -> Table:
     return table
 
 
-def _plain(name: str, array: Any) -> Any:
+def plain(name: str, array: Any) -> Any:
     """Text as fixed-width strings, so that no reader has to unpickle anything."""
     import numpy as np  # noqa: PLC0415
 
@@ -104,30 +103,19 @@ def _plain(name: str, array: Any) -> Any:
         raise InvalidInputError(f"output '{name}' is no text, and a file has no place for its bytes: {error}") from None
 
 
-def _write(path: Path, arrays: Mapping[str, Any]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """All of it or nothing: what was there before stays until the whole is on the disk."""
     import numpy as np  # noqa: PLC0415
 
+    from gravswell.quiver.disk import replacing  # noqa: PLC0415
+
     try:
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as partial:
-            beside = Path(partial.name)
-            try:
-                with ZipFile(partial, "w") as archive:  # as numpy.savez, which takes no array called "file"
-                    for name, array in arrays.items():
-                        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                            np.lib.format.write_array(member, array, allow_pickle=False)
-                partial.flush()
-                os.fsync(partial.fileno())
-                beside.chmod(0o666 & ~_umask())
-                beside.replace(path)
-            except BaseException:
-                beside.unlink(missing_ok=True)
-                raise
+        with replacing(path) as beside, beside.open("wb") as stream:
+            with ZipFile(stream, "w") as archive:  # as numpy.savez, which takes no array called "file"
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
+            stream.flush()
+            os.fsync(stream.fileno())
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be written: {error.strerror or error}") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -40,17 +40,24 @@ def refusals_told(folder: Path) -> Iterator[None]:
         raise UnavailableError(f"{folder}: {told(error)}") from error
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` in one step: whoever reads it sees what was there before, or all of it.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what becomes ``path`` in one step when the block ends well: nobody sees less than all of it.
 
-    It grows under a hidden name beside it, which is this process's own. OSError leaves what was there.
+    It is a hidden name beside it, which is this process's own. What the block raises leaves what was there.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(data)
+        yield beside
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` in one step, as :func:`replacing` does."""
+    with replacing(path) as beside:
+        beside.write_bytes(data)
 
 
 def sync_folder(path: Path) -> None:
