@@ -16,8 +16,10 @@ from gravswell.partitions.assembly import Part, tensor
 from gravswell.partitions.chain import Chain
 from gravswell.partitions.layered import Balance, layered
 from gravswell.partitions.network import Network
-from gravswell.partitions.records import PLAN_FILE, By, Combined, PartRecord, Plan, RankManifest, write
+from gravswell.partitions.publishing import Published, publish
+from gravswell.partitions.records import PLAN_FILE, By, Combined, PartRecord, Plan, RankManifest, digest_of_file, write
 from gravswell.partitions.sharded import sharded
+from gravswell.quiver.composition.config import Access
 from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.entry import Entry
 from gravswell.quiver.exporters import build, files
@@ -27,6 +29,7 @@ from gravswell.quiver.golden import Sample, column_scales, compare, load_golden
 from gravswell.quiver.layout import check_name
 from gravswell.quiver.manifest import GOLDEN, MODEL_FILE, OutputError
 from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.repository import ModelRepository
 from gravswell.quiver.request import Samples, Shapes, export_request
 from gravswell.quiver.version import Version
 
@@ -100,6 +103,41 @@ class Partition:
                 shutil.copytree(self.folder, staged)
                 staged.rename(target)  # onto a folder that is empty, or none
         return target
+
+    def publish(
+        self,
+        repository: ModelRepository | str | Path,
+        *,
+        devices: Sequence[int] | None = None,
+        max_batch_size: int | None = None,
+        access: Access = "private",
+        rtol: float | None = None,
+        atol: float | None = None,
+        on_stage: Stage = lambda _: None,
+    ) -> Published:
+        """Publish it in ``repository``: entries ``<name>-rank-0``… and ``<name>-combine``, and ``<name>`` over them.
+
+        ``<name>`` is an ensemble whose members are these versions; its golden batches are the whole model's own
+        answers. All of it is published, or nothing.
+
+        :param devices: the GPU of each rank on the one server; by default Triton chooses.
+        :param max_batch_size: as for ``entry.export_version``, of the whole and of every part.
+        :param access: whether clients may call the parts by themselves.
+        :raises ConflictError: an entry of one of the names is something else.
+        :raises ExportError: a ``max_batch_size``, and a part that takes or gives a tensor that does not lead with it.
+        """
+        return publish(
+            self.plan,
+            self.folder,
+            self.samples,
+            repository,
+            devices=devices,
+            max_batch_size=max_batch_size,
+            access=access,
+            rtol=rtol,
+            atol=atol,
+            on_stage=on_stage,
+        )
 
     def close(self) -> None:
         """Remove the files; harmless when that was done."""
@@ -252,13 +290,14 @@ def _written(
                 stage=part.stage,
                 rank=part.rank,
                 file=f"{part.name}/{MODEL_FILE}",
-                digest=_digest(path),
+                digest=digest_of_file(path),
                 inputs=part.inputs,
                 outputs=part.outputs,
                 weight_bytes=files.size_of(files.load(path), path),
                 layers=part.layers,
             )
         )
+    taken = {one.name for part in parts for one in part.inputs}
     ranks = len({part.rank for part in parts} - {None})
     sizes = {weight: network.bytes_of(weight) for weight in network.weights}
     copies = Counter(weight for part in parts for weight in part.held)
@@ -267,7 +306,7 @@ def _written(
         by=by,
         ranks=ranks,
         stages=max(part.stage for part in parts),
-        inputs=tuple(tensor(name, network.types[name]) for name in network.inputs),
+        inputs=tuple(tensor(name, network.types[name]) for name in network.inputs if name in taken),
         outputs=tuple(tensor(name, network.types[name]) for name in network.outputs),
         parts=tuple(records),
         combined=tuple(combined),
@@ -278,11 +317,6 @@ def _written(
     for rank in range(ranks):
         write(manifest_of(plan, rank), folder / f"rank-{rank}.json")
     return plan
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _proved(

@@ -1,5 +1,6 @@
 """What is written beside the parts of a partition: who holds what, and what goes from whom to whom. No ONNX here."""
 
+import hashlib
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -114,6 +115,12 @@ def write(document: BaseModel, path: Path) -> bytes:
     data = (document.model_dump_json(by_alias=True, indent=2) + "\n").encode()
     path.write_bytes(data)
     return data
+
+
+def digest_of_file(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read(kind: type[_Document], path: Path) -> _Document:

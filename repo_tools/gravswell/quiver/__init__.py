@@ -9,7 +9,7 @@ What is done to one entry is a method of :class:`Entry`. What is done to whole r
 models devices, and :func:`write_layout` writes them into entries.
 
 Many models as one are written with :func:`pipeline` (:mod:`gravswell.pipelines`), which stands on this package and is
-imported when it is asked for.
+imported when it is asked for; :func:`partition` (:mod:`gravswell.partitions`) cuts one model for many ranks, likewise.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from gravswell.quiver.verification import Verified, verify_version
 from gravswell.quiver.version import Version
 
 if TYPE_CHECKING:
+    from gravswell.partitions import Partition, partition
     from gravswell.pipelines import Pipeline, pipeline
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "ModelInfo",
     "ModelRepository",
     "Move",
+    "Partition",
     "Pipeline",
     "Platform",
     "Pruning",
@@ -55,6 +57,7 @@ __all__ = [
     "fuse",
     "import_repository",
     "lint",
+    "partition",
     "pipeline",
     "place",
     "verify_version",
@@ -67,4 +70,8 @@ def __getattr__(name: str) -> Any:
         from gravswell import pipelines  # noqa: PLC0415 - it stands on this package
 
         return getattr(pipelines, name)
+    if name in ("Partition", "partition"):
+        from gravswell import partitions  # noqa: PLC0415 - likewise
+
+        return getattr(partitions, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,187 @@
+"""A partition in a repository: an entry for every part, and one for the whole, which is an ensemble over them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnxruntime as ort
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from gravswell.errors import ConflictError, InvalidInputError
+from gravswell.partitions.chain import Chain
+from gravswell.partitions.records import PartRecord, Plan
+from gravswell.quiver.composition.base import Composite, Wishes
+from gravswell.quiver.composition.config import Access, set_parameters
+from gravswell.quiver.composition.opening import MemberVersion, Sessions, member_version, running
+from gravswell.quiver.config import ModelConfig
+from gravswell.quiver.entry import Entry
+from gravswell.quiver.exporters import Built
+from gravswell.quiver.exporters.base import InputSpec
+from gravswell.quiver.exporters.proof import Runner, prove
+from gravswell.quiver.exporters.sampling import is_batched
+from gravswell.quiver.golden import Sample, save_golden
+from gravswell.quiver.manifest import GOLDEN, TensorRecord
+from gravswell.quiver.platform import Platform
+from gravswell.quiver.reader import RepositoryReader
+from gravswell.quiver.repository import ModelRepository
+
+Stage = Callable[[str], None]
+
+
+class Published(BaseModel):
+    """Where a partition is: the entry that clients call, and those of its parts. Versions by entry."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    repository: str
+    entry: str
+    version: int
+    parts: dict[str, int]
+
+
+def publish(
+    plan: Plan,
+    folder: Path,
+    samples: Sequence[Sample],
+    repository: ModelRepository | str | Path,
+    *,
+    devices: Sequence[int] | None = None,
+    max_batch_size: int | None = None,
+    access: Access = "private",
+    rtol: float | None = None,
+    atol: float | None = None,
+    on_stage: Stage = lambda _: None,
+) -> Published:
+    """Publish the parts in ``folder``, then the whole. See ``Partition.publish``."""
+    if devices is not None and (len(devices) != plan.ranks or any(device < 0 for device in devices)):
+        raise InvalidInputError(
+            f"devices {list(devices)} for {plan.ranks} ranks: name one GPU for each rank, numbered from 0 on"
+        )
+    repo = repository if isinstance(repository, ModelRepository) else ModelRepository(str(repository))
+    _check_free(repo, plan)
+    fed = [(sample, Chain(plan, folder).fed(sample.inputs)) for sample in samples]
+    with ExitStack() as undo:  # all of it or nothing
+        versions: dict[str, int] = {}
+        for k, part in enumerate(plan.parts):
+            name = entry_of(plan, part)
+            on_stage(f"publishing {name} ({k + 1} of {len(plan.parts)})")
+            entry = _entry(repo, name, Platform.ONNX, undo)
+            if not entry.config.instance_group:
+                device = None if devices is None or part.rank is None else devices[part.rank]
+                if device is None:
+                    entry.config.add_instance_group(count=1, kind="cpu" if part.rank is None else "auto")
+                else:
+                    entry.config.add_instance_group(count=1, gpus=[device])
+            entry.export_version(
+                folder / part.file,
+                sample_inputs=[batches[k][1] for _, batches in fed],
+                max_batch_size=max_batch_size,
+            )
+            versions[name] = int(entry.version())
+            undo.callback(entry.remove_version, versions[name])
+        on_stage(f"publishing {plan.model}")
+        whole = _entry(repo, plan.model, Platform.PIPELINE, undo)
+        joined = Joined(plan, versions, samples, access)
+        whole.export_version(joined, max_batch_size=max_batch_size, rtol=rtol, atol=atol)
+        number = int(whole.version())
+        undo.pop_all()
+    return Published(repository=repo.url, entry=plan.model, version=number, parts=versions)
+
+
+def entry_of(plan: Plan, part: PartRecord) -> str:
+    """The entry of a part: ``big-rank-0``, ``big-combine``."""
+    return f"{plan.model}-{part.name}"
+
+
+class Joined(Composite):
+    """The parts of a partition as an ensemble: tensors have the same names in it as in the parts.
+
+    Its golden batches are the whole model's own answers.
+    """
+
+    def __init__(self, plan: Plan, versions: dict[str, int], samples: Sequence[Sample], access: Access) -> None:
+        self._plan, self._versions, self._samples, self._access = plan, versions, samples, access
+
+    def build(self, reader: RepositoryReader, folder: Path, wishes: Wishes) -> Built:
+        """See :class:`Composite`."""
+        members = [member_version(reader, name, name, number) for name, number in self._versions.items()]
+        parts = self._parts(members)
+        inputs, outputs = ([_plain(one) for one in side] for side in (self._plan.inputs, self._plan.outputs))
+        config = ModelConfig()
+        config.CopyFrom(parts)
+        for side, tensors in (("input", inputs), ("output", outputs)):
+            for tensor in tensors:
+                getattr(config, side).add(name=tensor.name)
+        records = tuple(member.record for member in members)
+        with (
+            TemporaryDirectory(prefix="gravswell-parts-") as name,
+            running(folder, config, records, Sessions(reader, Path(name))) as run,
+        ):
+            proof = prove(
+                Runner(inputs, outputs, run, "the published ensemble"),
+                [sample.inputs for sample in self._samples],
+                self._whole,
+                framework=f"{self._plan.model} in one piece, onnxruntime {ort.__version__}",
+                inputs="given",
+                batched=is_batched([InputSpec.of(record) for record in inputs]),
+                rows_apart=wishes.max_batch_size > 0,
+                rtol=wishes.rtol,
+                atol=wishes.atol,
+            )
+        save_golden(folder / GOLDEN, proof.samples)
+        return Built(
+            proof,
+            max(member.opset for member in members),
+            max(member.ir_version for member in members),
+            f"gravswell partition of {self._plan.ranks} ranks by {self._plan.by}",
+            f"onnxruntime {ort.__version__}",
+            members=records,
+            parts=parts,
+        )
+
+    def _parts(self, members: Sequence[MemberVersion]) -> Any:
+        parts = ModelConfig(platform=Platform.PIPELINE.value)
+        for part, member in zip(self._plan.parts, members, strict=True):
+            parts.ensemble_scheduling.step.add(
+                model_name=member.model,
+                model_version=member.record.version,
+                input_map={one.name: one.name for one in part.inputs},
+                output_map={one.name: one.name for one in part.outputs},
+            )
+        set_parameters(parts, self._access)
+        return parts
+
+    def _whole(self, batch: Any) -> Any:
+        return next(sample.outputs for sample in self._samples if sample.inputs is batch)
+
+
+def _plain(record: TensorRecord) -> TensorRecord:
+    return TensorRecord(name=record.name, data_type=record.data_type, dims=record.dims)
+
+
+def _check_free(repo: ModelRepository, plan: Plan) -> None:
+    """ConflictError, before anything is written, where an entry of one of the names holds something else."""
+    wanted = {entry_of(plan, part): (Platform.ONNX, part.inputs, part.outputs) for part in plan.parts}
+    wanted[plan.model] = (Platform.PIPELINE, plan.inputs, plan.outputs)
+    for name, (platform, *sides) in wanted.items():
+        entry = repo.models.get(name)
+        if entry is None:
+            continue
+        tensors = [{one.name: (one.data_type, one.dims) for one in side} for side in sides]
+        have = [{key: (one.data_type, one.dims) for key, one in side.items()} for side in (entry.inputs, entry.outputs)]
+        if entry.platform is not platform or (any(have) and have != tensors):
+            raise ConflictError(
+                f"{name} is in {repo.url} already, and is no {platform.name.lower()} of these tensors: publish the "
+                f"partition under another name (--name), or remove the entry first (gravswell rm)"
+            )
+
+
+def _entry(repo: ModelRepository, name: str, platform: Platform, undo: ExitStack) -> Entry:
+    found = repo.models.get(name)
+    if found is None:
+        found = repo.add(name, platform)
+        undo.callback(repo.remove, name)
+    return found
