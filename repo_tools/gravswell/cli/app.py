@@ -25,9 +25,11 @@ from gravswell.cli.inferring import infer
 from gravswell.cli.linting import lint
 from gravswell.cli.listing import ls, show
 from gravswell.cli.output import stderr
+from gravswell.cli.partitioning import partition
 from gravswell.cli.placing import place
 from gravswell.cli.pruning import prune
 from gravswell.cli.quantizing import quantize
+from gravswell.cli.ranking import rank
 from gravswell.cli.repository import add, init, rm
 from gravswell.cli.republishing import republish
 from gravswell.cli.serve import serve
@@ -93,8 +95,8 @@ _COMMANDS: dict[Panel, tuple[Callable[..., None], ...]] = {
     Panel.REPOSITORY: (init, add, export, fuse, import_repository, ls, show, copy, sync, rm),
     Panel.VERSIONS: (promote, rollback, unalias, aliases, history, diff, prune),
     Panel.CHECK: (verify, lint),
-    Panel.SERVE: (serve, infer),
-    Panel.TUNE: (tune, quantize, republish, place),
+    Panel.SERVE: (serve, infer, rank),
+    Panel.TUNE: (tune, quantize, republish, partition, place),
 }
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
