@@ -42,7 +42,7 @@ def arrange(wishes: Sequence[Wish], devices: int, *, held: Sequence[Held] = ()) 
     """As :func:`place`, but who finds no room is :attr:`~Layout.refused`, keeps what it has, and the others go on.
 
     Whoever has what it asks for stays. The others choose at once, in order, if none of them loses its place by that;
-    else one moves at a time, to what nobody has. So to arrange what was arranged changes nothing, and a wish that is
+    else they move one by one, to what nobody has. So to arrange what was arranged changes nothing, and a wish that is
     added at the end without a place changes nothing for the others.
 
     Raises :class:`InvalidInputError` for a number of devices that is none, and for ``held`` that are not among them.
@@ -79,7 +79,7 @@ class _Arrangement:
                 self._at[n] = wish.now
         for n in self._at:
             del self._kept[n]
-        while not self._all_at_once() and self._one_more():
+        while not self._all_at_once() and self._one_by_one():
             pass
         return self._layout()
 
@@ -106,14 +106,20 @@ class _Arrangement:
         self._at, self._kept = at, {}
         return True
 
-    def _one_more(self) -> bool:
-        """Place the first that finds room beside where all others are; False where none does."""
-        for n, wish in enumerate(self._wishes):
-            if n not in self._at and (found := self._beside(n).choose(wish)) is not None:
-                self._at[n] = found
-                self._kept.pop(n, None)
-                return True
-        return False
+    def _one_by_one(self) -> bool:
+        """Move whoever finds room beside where all others are; False where nobody does. Who has nothing yet comes last:
+        what others leave is not taken before those have looked at it that may want it."""
+        new = [n for n in range(len(self._wishes)) if n not in self._at and n not in self._kept]
+        moved = [n for n in sorted(self._kept) if self._settled(n)]
+        return bool(moved or [n for n in new if self._settled(n)])
+
+    def _settled(self, n: int) -> bool:
+        """Whether ``n`` found room beside where all others are; it is there then."""
+        found = self._beside(n).choose(self._wishes[n])
+        if found is not None:
+            self._at[n] = found
+            self._kept.pop(n, None)
+        return found is not None
 
     def _beside(self, n: int) -> Room:
         """The devices, with all taken that anybody but ``n`` has."""

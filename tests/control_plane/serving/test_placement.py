@@ -90,6 +90,16 @@ def test_a_model_that_asks_for_less_is_placed_beside_it(placed, run):
     assert ["3", OTHER, "1", "Serving"] in lines
 
 
+def test_a_model_that_asks_for_others_is_loaded_anew_and_serves_on(placed):
+    before = loaded(placed, ENTRY)["parameters"][KEY_PARAMETER]
+    placed.patch("model", ENTRY, {"spec": {"placement": {"devices": 2, "start": 1}}})
+    placed.until(lambda: desired(placed)[ENTRY].gpus == (1, 2))
+    placed.until(lambda: is_loaded_as_desired(placed, ENTRY))
+    assert loaded(placed, ENTRY)["parameters"][KEY_PARAMETER] != before
+    placed.condition("model", ENTRY, status="True")
+    assert placed.answer() == 1.0
+
+
 def test_who_or_what_is_not_there_is_named(placed, run):
     kubeconfig = ("--kubeconfig", placed.cluster.kubeconfig)
     assert (
