@@ -75,6 +75,7 @@ def test_a_count_of_cpus_is_not_written_for_gpus(group: str, written: str, note:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("parameters { key: 'gravswell.member.f' value { string_value: 'a:3' } }", "m is Python that calls a, .* tune"),
         ("sequence_batching { }", "batches sequences"),
         ("instance_group { count: 1 } instance_group { count: 2 }", "2 instance groups"),
     ],

@@ -122,3 +122,11 @@ def test_of_a_whole_they_relieve_what_limits_before_they_take_from_the_others() 
         (4, 0, 2, None),
     ]
     assert (4, 0, 4, None) in steps(0.9, 0.85)
+
+
+def test_the_others_are_tried_with_what_their_work_takes() -> None:
+    """Fewer by one step after the other, a noisy measurement on the way would end it too soon."""
+    wide = Space(instances=(1, 2, 4, 8), delays=((None,),) * 3, rows=(8,), concurrency=(16,))
+    point = Point((Setting(8, None),) * 3, 8, 16)
+    found = [tuple(setting.instances for setting in p.settings) for p in wide.neighbours(point, [0.05, 0.97, 0.3])]
+    assert found == [(1, 8, 4), (4, 8, 8), (8, 8, 4), (8, 4, 8)]

@@ -6,6 +6,7 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2
 
 from gravswell.errors import InvalidInputError
+from gravswell.quiver.composition.config import pinned_members
 from gravswell.quiver.config import ModelConfig
 from gravswell.tuning.space import Setting
 
@@ -15,6 +16,11 @@ _Group: Any = model_config_pb2.ModelInstanceGroup
 def require_tunable(config: Any) -> None:
     """InvalidInputError for a configuration whose instances or batches are not one number each."""
     name = config.name
+    if members := [member.model for member in pinned_members(config)]:
+        raise InvalidInputError(
+            f"{name} is Python that calls {', '.join(members)}, as often as it likes: tune these, which run in "
+            f"instances of their own, and set its own by hand"
+        )
     if config.HasField("sequence_batching"):
         raise InvalidInputError(
             f"{name} batches sequences, whose requests depend on one another: a load of independent ones measures "

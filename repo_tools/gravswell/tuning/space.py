@@ -88,7 +88,7 @@ class Space:
         """One step from ``point`` along each axis, the most promising first.
 
         What needs no other setting comes first; then relief for the models that limit, each alone and all of them
-        together; then what the others can do without; then the rest.
+        together; then the others with no more instances than their work takes, and with fewer of one; then the rest.
 
         :param busy: the share of the time for which the instances of each model compute.
         """
@@ -102,6 +102,7 @@ class Space:
             found += self._counted(point, [i], 1)
         if len(limiting) > 1:
             found += self._counted(point, limiting, 1)
+        found.append(_with(point, {i: self._enough(point.settings[i], busy[i]) for i in others}))
         for i in others:
             found += self._counted(point, [i], -1)
             found += self._batched(point, i)
@@ -109,7 +110,12 @@ class Space:
             found += self._counted(point, [i], -1)
         for i in others:
             found += self._counted(point, [i], 1)
-        return found
+        return [each for each in dict.fromkeys(found) if each != point]
+
+    def _enough(self, setting: Setting, busy: float) -> Setting:
+        """As many instances as would be busy for the limiting share of the time with the same work, and no more."""
+        needed = setting.instances * busy / LIMITING_SHARE
+        return setting._replace(instances=next(n for n in self.instances if n >= min(needed, setting.instances)))
 
     def _batched(self, point: Point, i: int) -> Iterator[Point]:
         for delay in _steps(self.delays[i], point.settings[i].delay):

@@ -7,6 +7,7 @@ from typing import Any
 from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.quiver import Entry, ModelRepository
 from gravswell.quiver.checks.backends import is_ensemble
+from gravswell.quiver.composition.config import pinned_members
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.tuning.settings import require_tunable
 
@@ -83,8 +84,8 @@ def _members(whole: Part) -> tuple[list[Part], list[Part]]:
     ensembles: dict[str, Part] = {}
 
     def add(ensemble: Part, above: Sequence[str]) -> None:
-        for step in ensemble.config.ensemble_scheduling.step:
-            name = step.model_name
+        for member in pinned_members(ensemble.config):
+            name = member.model
             if name in above:
                 raise InvalidInputError(f"{name} is made of itself: {' → '.join([*above, name])}")
             if name not in repository.models:
@@ -93,8 +94,7 @@ def _members(whole: Part) -> tuple[list[Part], list[Part]]:
                 )
             entry = repository.models[name]
             config = working_config(entry)
-            # -1 is Triton's word for the newest.
-            number = _version_of(entry, config, step.model_version if step.model_version > 0 else None)
+            number = _version_of(entry, config, member.version if member.version > 0 else None)
             known = found
             if is_ensemble(config):
                 known = ensembles
