@@ -104,6 +104,12 @@ FIELDS = {
         "replicas": [100, 101],
         "autoscaling": [{"minReplicas": 1, "maxReplicas": 1}, {"minReplicas": 2, "maxReplicas": 1}, {"minReplicas": 1}],
         "models": ["All", "Some"],
+        "cache": [
+            {"type": "PersistentVolumeClaim"},
+            {"type": "PersistentVolumeClaim", "persistentVolumeClaim": {"claimName": "a", "sizeLimit": "1Gi"}},
+            {"type": "PersistentVolumeClaim", "persistentVolumeClaim": {"claimName": "A"}},
+            {"type": "HostPath"},
+        ],
         "service": [
             {"type": "NodePort"},
             {"annotations": {"a": "b"}},

@@ -102,6 +102,26 @@ def test_the_agent_knows_how_much_it_may_store(storage, size):
     assert parse_bytes(arguments[arguments.index("--storage-limit") + 1]) == size
 
 
+def test_a_cache_is_the_agents_alone():
+    claim = {"claimName": "shelf", "sizeLimit": "200Gi"}
+    cache = {"type": "PersistentVolumeClaim", "persistentVolumeClaim": claim}
+    (pod,) = [pod for pod in pods(cache=cache) if "initContainers" in pod]
+    (volume,) = [volume for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
+    assert volume["persistentVolumeClaim"] == {"claimName": "shelf"}
+    mounts = {
+        container["name"]: mount["mountPath"]
+        for container in (*pod["initContainers"], *pod["containers"])
+        for mount in container["volumeMounts"]
+        if mount["name"] == volume["name"]
+    }
+    arguments = named("agent", cache=cache)["args"]
+    assert mounts == {"agent": arguments[arguments.index("--cache") + 1]}
+    assert parse_bytes(arguments[arguments.index("--cache-limit") + 1]) == 200 * 2**30
+    assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+    del claim["sizeLimit"]
+    assert "--cache-limit" not in named("agent", cache=cache)["args"]
+
+
 def test_triton_is_started_as_the_library_says():
     (text,) = named("triton")["args"]
     mounts = {mount["name"]: mount for mount in named("triton")["volumeMounts"]}

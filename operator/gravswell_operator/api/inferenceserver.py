@@ -77,6 +77,37 @@ class ServiceSpec(ApiModel):
     """Annotations of the Service, for a cloud's load balancer."""
 
 
+class ClaimCache(ApiModel):
+    """A PersistentVolumeClaim of the server's namespace."""
+
+    claim_name: DnsName
+    """Name of the claim: ReadWriteMany for replicas on several nodes. Servers and repositories may share one, for
+    versions lie there by digest."""
+    size_limit: Quantity | None = None
+    """How large the cache may become, such as 200Gi; absent: as large as the volume. What no server wants any more
+    makes room for what is new."""
+
+
+class Cache(ApiModel):
+    """Where verified versions outlive the pods: the type, and the field of that name with a small first letter.
+
+    It must be a volume that a new pod finds again, which no volume of the pod's own is; and hostPath, which nodes have,
+    is forbidden by the restricted Pod Security Standard, which these pods keep."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.type != 'PersistentVolumeClaim' || has(self.persistentVolumeClaim)",
+            "a cache of type PersistentVolumeClaim needs the field persistentVolumeClaim, with the claim's name",
+            lambda cache: cache.type != "PersistentVolumeClaim" or cache.persistent_volume_claim is not None,
+        ),
+    )
+
+    type: Literal["PersistentVolumeClaim"]
+    """PersistentVolumeClaim: a claim that exists in the server's namespace."""
+    persistent_volume_claim: ClaimCache | None = None
+    """For the type PersistentVolumeClaim: which one."""
+
+
 class EnvVar(ApiModel):
     """One variable of Triton's environment."""
 
@@ -264,6 +295,9 @@ class InferenceServerSpec(ApiModel):
     """Memory of each replica's Triton, such as 8Gi."""
     model_storage: Quantity = "10Gi"
     """Disk for the models that each replica holds."""
+    cache: Cache | None = None
+    """Where what was served is kept for pods to come: they start from there, also while the repository is away. Absent:
+    a new pod asks the repository for everything."""
     replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] | None = None
     """Fixed number of replicas, at most 100. All of them report into one ConfigMap, which has room for about 2000
     models times replicas; beyond that, spread the models or the load over several servers."""

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from gravswell_operator.devcluster import ControlPlane, LocalNode
+from gravswell_operator.devcluster.controlplane import NODE_NAME
 
 from ...serving.agent.versions import WIDTH, publish
 from ..operating import Namespace, OperatorProcess, install, running_operator
@@ -29,6 +30,8 @@ class Place(Namespace):
     def __init__(self, cluster: ControlPlane, namespace: str, node: LocalNode, folder: Path) -> None:
         super().__init__(cluster, namespace)
         self.repository, self._pods = folder, node.directory / "pods" / namespace
+        self.volumes: list[str] = []
+        """What it has made outside of the namespace."""
 
     def publish(self, number: int) -> None:
         """Publish a version whose answers are ``number`` times what is sent."""
@@ -45,6 +48,28 @@ class Place(Namespace):
 
     def make_model(self, name: str = ENTRY, **spec: Any) -> None:
         self.apply("Model", name, **{"serverRef": {"name": "server"}, "entry": ENTRY, **spec})
+
+    def make_claim(self, name: str, folder: Path) -> None:
+        """A volume of the local node that holds ``folder``, and a claim for it."""
+        here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE_NAME]}
+        size, modes = {"storage": "1Gi"}, ["ReadWriteMany"]
+        volume = {
+            "capacity": size,
+            "accessModes": modes,
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "",
+            "local": {"path": str(folder)},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
+        }
+        claim = {
+            "accessModes": modes,
+            "resources": {"requests": size},
+            "storageClassName": "",
+            "volumeName": f"{self.namespace}-{name}",
+        }
+        self.create("v1", "PersistentVolume", f"{self.namespace}-{name}", spec=volume)
+        self.volumes.append(f"{self.namespace}-{name}")
+        self.create("v1", "PersistentVolumeClaim", name, spec=claim)
 
     def until_serving(self, version: int) -> None:
         """Wait until everything is Ready and the Model's ``version`` is what the pods serve."""
@@ -136,3 +161,5 @@ def place(
     made.publish(1)
     yield made
     cluster.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+    for volume in made.volumes:
+        cluster.kubectl("delete", "persistentvolume", volume, "--wait=false")

@@ -73,11 +73,12 @@ def write_secret(place, name, **data):
     place.create("v1", "Secret", name, data={k: base64.b64encode(v.encode()).decode() for k, v in data.items()})
 
 
-def make_server(place, name, url, **secret):
-    """A repository with its Secret, a server and a Model, all of one name."""
+def make_server(place, name, url, *, cache=None, **secret):
+    """A repository with its Secret, a server and a Model, all of one name; ``cache`` is the server's claim for it."""
     write_secret(place, name, **secret)
     place.make_repository(name, url=url, credentialsSecretRef={"name": name})
-    place.make_server(name, repositoryRef={"name": name})
+    union = {"type": "PersistentVolumeClaim", "persistentVolumeClaim": {"claimName": cache}}
+    place.make_server(name, repositoryRef={"name": name}, **({"cache": union} if cache else {}))
     place.make_model(name, serverRef={"name": name}, version=ALIAS)
 
 
@@ -134,10 +135,17 @@ def tokens() -> Iterator[Tokens]:
 
 
 @pytest.fixture(scope="module")
-def serving(place, google, tokens):
+def cache(tmp_path_factory):
+    """The folder of the server's node cache."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def serving(place, google, tokens, cache):
     """A server, and at once with it repositories that are had by a key file, and that cannot be had."""
     export("gs://shelf/zoo", 1)
-    make_server(place, "google", "gs://shelf/zoo", endpoint=google.endpoint)
+    place.make_claim("cache", cache)
+    make_server(place, "google", "gs://shelf/zoo", cache="cache", endpoint=google.endpoint)
     # The library's own variable for another address, which is asked with the key where an emulator is asked without.
     key_file = {"credentials.json": tokens.key_file("reader@lab"), "API_ENDPOINT_OVERRIDE": google.endpoint}
     write_secret(place, "keyed", **key_file)
@@ -227,15 +235,24 @@ def test_the_other_clouds_buckets_are_served_too(place, tmp_path, monkeypatch, n
             place.delete(kind, name)
 
 
+def takes_traffic(place):
+    """Whether the server has a pod again, and that is ready."""
+    found = place.objects("pods", selector="gravswell.dev/server=google")
+    going = [p for p in found if "deletionTimestamp" in p["metadata"]]
+    ready = [{c["type"]: c["status"] for c in p["status"].get("conditions", ())}.get("Ready") for p in found]
+    return not going and ready == ["True"]
+
+
 def restarted(place):
     """Whether both containers of the server run again, and the pod takes traffic."""
-    status = pod(place, "google")["status"]
-    ready = {c["type"]: c["status"] for c in status["conditions"]}["Ready"]
-    return ready == "True" and all(c["restartCount"] >= 1 for c in status["containerStatuses"])
+    statuses = pod(place, "google")["status"]["containerStatuses"]
+    return takes_traffic(place) and all(c["restartCount"] >= 1 for c in statuses)
 
 
-def test_without_its_bucket_a_server_answers_restarts_and_goes_on(serving, google):
-    version = serving.get("model", "google")["status"]["loadedVersion"]
+def test_without_its_bucket_a_server_answers_restarts_moves_and_goes_on(serving, google, cache):
+    status = serving.get("model", "google")["status"]
+    version = status["loadedVersion"]
+    serving.until((cache / "versions" / status["loadedDigest"]).is_dir)
     google.stop()
     away = serving.condition("modelrepository", "google", "Accessible", status="False", reason="RepositoryUnavailable")
     assert "gs://shelf" in away["message"]
@@ -247,6 +264,10 @@ def test_without_its_bucket_a_server_answers_restarts_and_goes_on(serving, googl
     assert answer(serving, "google") == version
     assert pod(serving, "google")["metadata"]["uid"] == before["metadata"]["uid"]
     serving.condition("inferenceserver", "google", status="True")
+
+    serving.delete("pod", before["metadata"]["name"])
+    serving.until(lambda: serving.replaced(before["metadata"]["uid"]) and takes_traffic(serving))
+    assert answer(serving, "google") == version, "a new pod has it from the cache"
 
     google.start()
     export("gs://shelf/zoo", version + 1)

@@ -2,31 +2,7 @@
 
 import pytest
 
-from gravswell_operator.devcluster.controlplane import NODE_NAME
-
 CLAIM = "shelf"
-
-
-def make_claim(place):
-    """A volume of the local node that holds the folder above the repository, and a claim for it."""
-    here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE_NAME]}
-    size, modes = {"storage": "1Gi"}, ["ReadWriteMany"]
-    volume = {
-        "capacity": size,
-        "accessModes": modes,
-        "persistentVolumeReclaimPolicy": "Retain",
-        "storageClassName": "",
-        "local": {"path": str(place.repository.parent)},
-        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
-    }
-    claim = {
-        "accessModes": modes,
-        "resources": {"requests": size},
-        "storageClassName": "",
-        "volumeName": place.namespace,
-    }
-    place.create("v1", "PersistentVolume", place.namespace, spec=volume)
-    place.create("v1", "PersistentVolumeClaim", CLAIM, spec=claim)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +15,9 @@ def serving(place):
         place.condition(kind, name, status="False", reason="PodUnschedulable")
         for kind, name in (("modelrepository", "models"), ("inferenceserver", "server"))
     ]
-    make_claim(place)
+    place.make_claim(CLAIM, place.repository.parent)
     place.until_serving(1)
-    yield place, said
-    place.cluster.kubectl("delete", "persistentvolume", place.namespace, "--wait=false")
+    return place, said
 
 
 def test_a_missing_claim_is_named_and_repaired_when_it_appears(serving):
