@@ -1,0 +1,119 @@
+"""One model on many servers, a rank on each: the same inputs to all, their answers put together here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gravswell.errors import GravswellError, InvalidInputError, UnavailableError
+from gravswell.partitions.records import PLAN_FILE, PartRecord, Plan, read
+from gravswell.quiver.exporters.base import Inputs, Outputs
+from gravswell.quiver.exporters.proof import open_session, run
+from gravswell.serving.client import Client
+
+
+class RankedClient:
+    """A partitioned model whose ranks are served by a Triton each.
+
+    >>> with RankedClient("parts", ["rank-0:8000", "rank-1:8000"]) as client:
+    ...     outputs = client.infer({"x": rows})
+
+    :param folder: where ``gravswell partition --folder`` wrote the parts: what puts the ranks' answers together is
+        computed here, in ONNX Runtime, and what is sent to whom is in ``partition.json``.
+    :param servers: the address of each rank, in their order; several addresses of one rank are replicas of it. Ranks
+        may share a server.
+    :param name: what the model is called on the servers, whose entries are ``<name>-rank-0`` and so on; the
+        partition's own name by default.
+    :param options: those of :class:`~gravswell.serving.client.Client`, such as ``retry_for``: how long a rank that is
+        away is waited for.
+
+    A call is answered by all ranks or fails, and the error names the ranks that did not answer. A rank that is back is
+    asked again by the next call. Threads may share it.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        servers: Sequence[str | Sequence[str]],
+        *,
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        path = Path(folder)
+        self.plan = read(Plan, path / PLAN_FILE)
+        if isinstance(servers, str) or len(servers) != self.plan.ranks:
+            given = 1 if isinstance(servers, str) else len(servers)
+            raise InvalidInputError(
+                f"{self.plan.model} has {self.plan.ranks} ranks, and {given} servers are named: name that of each rank"
+            )
+        self._name = name or self.plan.model
+        self._servers = list(servers)
+        self._combine = {part.name: open_session(path / part.file) for part in self.plan.parts if part.rank is None}
+        self._clients = [Client(addresses, **options) for addresses in servers]
+        self._threads = ThreadPoolExecutor(self.plan.ranks, thread_name_prefix="gravswell-rank")
+
+    def infer(self, inputs: Any) -> Outputs:
+        """The whole model's outputs, by name, for one batch of inputs by name, or one array where there is one input.
+
+        :raises InvalidInputError: inputs that the model does not take.
+        :raises UnavailableError: a rank does not answer. NotFoundError: its server does not have it.
+        """
+        known: Inputs = dict(self._named(inputs))
+        for stage in range(1, self.plan.stages + 1):
+            parts = [part for part in self.plan.parts if part.stage == stage]
+            known |= self._asked([part for part in parts if part.rank is not None], known)
+            for part in parts:
+                if part.rank is None:
+                    known |= run(self._combine[part.name], known)
+        return {output.name: known[output.name] for output in self.plan.outputs}
+
+    def close(self) -> None:
+        """End what is under way and close the connections; harmless when that was done."""
+        self._threads.shutdown(cancel_futures=True)
+        for client in self._clients:
+            client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _named(self, inputs: Any) -> Mapping[str, Any]:
+        names = [one.name for one in self.plan.inputs]
+        given = inputs if isinstance(inputs, Mapping) else {names[0]: inputs} if len(names) == 1 else None
+        if given is None or sorted(given) != sorted(names):
+            told = "an array without a name" if given is None else ", ".join(given)
+            raise InvalidInputError(f"{self.plan.model} takes {', '.join(names)}, and is given {told}")
+        return given
+
+    def _asked(self, parts: Sequence[PartRecord], known: Inputs) -> Outputs:
+        """The answers of the ranks at one stage, all asked at once."""
+        futures = [self._threads.submit(self._ask(part, known)) for part in parts]
+        failures: list[tuple[PartRecord, GravswellError]] = []
+        answers: Outputs = {}
+        for part, future in zip(parts, futures, strict=True):
+            try:
+                answers |= future.result()
+            except GravswellError as error:
+                failures.append((part, error))
+        if failures:
+            raise self._failed(failures)
+        return answers
+
+    def _ask(self, part: PartRecord, known: Inputs) -> Callable[[], Outputs]:
+        assert part.rank is not None
+        client, inputs = self._clients[part.rank], {one.name: known[one.name] for one in part.inputs}
+        return lambda: client.request(f"{self._name}-{part.name}", inputs).outputs
+
+    def _failed(self, failures: Sequence[tuple[PartRecord, GravswellError]]) -> GravswellError:
+        """One error for all ranks that failed: of the kind of the first, an unavailable one before others."""
+        ordered = sorted(failures, key=lambda one: not isinstance(one[1], UnavailableError))
+        kind = type(ordered[0][1])
+        told = "; ".join(f"rank {part.rank} ({self._servers[part.rank or 0]}): {error}" for part, error in ordered)
+        return kind(
+            f"{self.plan.model} needs all its {self.plan.ranks} ranks, and {len(failures)} did not answer: {told}"
+        )

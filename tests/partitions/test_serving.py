@@ -1,0 +1,127 @@
+"""Partitions on real servers: as one entry on one Triton, and as ranks on a Triton each behind one client."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+from gravswell import quiver as qv
+from gravswell.errors import InvalidInputError, NotFoundError, UnavailableError
+from gravswell.partitions import RankedClient, partition
+from gravswell.quiver.exporters.proof import cpu_session, run
+from gravswell.quiver.golden import compare, load_golden
+from gravswell.quiver.manifest import GOLDEN
+from gravswell.serving import Client
+from gravswell.serving.triton import EmbeddedTriton, Ports
+
+from ..networks import model
+from .graphs import gated, mlp
+
+PATIENCE = 300.0
+"""Seconds for a server to start, on a machine that does much else."""
+
+RANKS = 8
+"""Of the product of matrices, on two servers with four of them each."""
+
+
+NET = mlp(16, 64, 8)
+
+
+def product() -> ModelProto:
+    """``y = -(x @ w)`` of 96 columns by 16, the weights all 0.5."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"], name="matmul"), helper.make_node("Neg", ["p"], ["y"])]
+    shapes = [("x", TensorProto.FLOAT, ["rows", 96])], [("y", TensorProto.FLOAT, ["rows", 16])]
+    return model(nodes, *shapes, {"w": np.full((96, 16), 0.5, np.float32)})
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``repo``, with three partitions; and the parts of each in a folder of its name."""
+    root = tmp_path_factory.mktemp("ranks")
+    for name, proto, ranks, by in (
+        ("net", NET, 2, "row"),
+        ("matmul-0", product(), RANKS, "column"),
+        ("matmul-1", product(), RANKS, "row"),
+    ):
+        with partition(proto, ranks, by, name=name) as made:  # type: ignore[arg-type]
+            made.save(root / name)
+            made.publish(root / "repo", devices=range(ranks))
+    with partition(gated(), 2, name="slices") as made:
+        made.publish(root / "repo")
+    return root
+
+
+@pytest.fixture(scope="module")
+def first(root: Path) -> Iterator[EmbeddedTriton]:
+    """Rank 0 of ``net`` and the first half of the others; and two whole partitions."""
+    products = [f"matmul-{graph}-rank-{rank}" for graph in (0, 1) for rank in range(RANKS // 2)]
+    models = ["net", "slices", "net-rank-0", *products]
+    with EmbeddedTriton(root / "repo", models=models, start_timeout=PATIENCE) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def second(root: Path) -> Iterator[EmbeddedTriton]:
+    """The second half of the products' ranks."""
+    models = [f"matmul-{graph}-rank-{rank}" for graph in (0, 1) for rank in range(RANKS // 2, RANKS)]
+    with EmbeddedTriton(root / "repo", models=models, start_timeout=PATIENCE) as server:
+        yield server
+
+
+def test_one_entry_on_one_server(root: Path, first: EmbeddedTriton) -> None:
+    """Two slices that chain, and two rows that add up, each as one model with the whole model's own answers."""
+    with Client(first.http_address) as client:
+        for entry in ("slices", "net"):
+            samples = load_golden(root / "repo" / entry / "1" / GOLDEN)  # the whole model's, as they were published
+            assert len(samples) >= 3
+            for sample in samples:
+                compare(sample.outputs, client.request(entry, sample.inputs).outputs)
+    with pytest.raises(NotFoundError):  # a part is the partition's own, unless it is served by name
+        Client(first.http_address, retry_for=0).model("net-combine")
+
+
+def test_each_rank_has_its_gpu(root: Path) -> None:
+    models = qv.ModelRepository(root / "repo").models
+    assert [list(models[f"net-rank-{rank}"].config.instance_group[0].gpus) for rank in range(2)] == [[0], [1]]
+
+
+def test_the_product_over_eight_ranks_and_two_graphs(root: Path, first: EmbeddedTriton, second: EmbeddedTriton) -> None:
+    """Of ones, with x doubled before: -96 and -48, by columns that are concatenated and by rows that are added."""
+    servers = [first.http_address] * (RANKS // 2) + [second.http_address] * (RANKS // 2)
+    ones = np.ones((128, 96), np.float32)
+    with RankedClient(root / "matmul-0", servers) as x, RankedClient(root / "matmul-1", servers) as z:
+        answers = x.infer({"x": ones + ones})["y"], z.infer(ones)["y"]
+    for answer, value in zip(answers, (-96, -48), strict=True):
+        assert (answer.shape, answer.dtype) == ((128, 16), np.float32)
+        assert (answer == value).all()
+
+
+def test_a_rank_that_dies_fails_the_call_until_it_is_back(root: Path, first: EmbeddedTriton) -> None:
+    rows = {"x": np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)}
+    whole = run(cpu_session(NET.SerializeToString()), rows)
+    with EmbeddedTriton(root / "repo", models=["net-rank-1"], start_timeout=PATIENCE) as server:
+        address = server.http_address
+        client = RankedClient(root / "net", [first.http_address, address], retry_for=0.5)
+        compare(whole, client.infer(rows))
+        os.kill(server.process.pid, signal.SIGKILL)
+        with pytest.raises(UnavailableError, match=rf"net needs all its 2 ranks, and 1 did not.*rank 1 .{address}"):
+            client.infer(rows)
+    ports = Ports(http=int(address.rpartition(":")[2]))
+    with EmbeddedTriton(root / "repo", models=["net-rank-1"], ports=ports, start_timeout=PATIENCE), client:
+        compare(whole, client.infer(rows))
+
+
+def test_what_a_ranked_client_refuses(root: Path, first: EmbeddedTriton, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="net has 2 ranks, and 1 servers are named"):
+        RankedClient(root / "net", [first.http_address])
+    with pytest.raises(NotFoundError, match=r"partition.json: gravswell partition"):
+        RankedClient(tmp_path, [])
+    with RankedClient(root / "net", [first.http_address] * 2, retry_for=0) as client:
+        with pytest.raises(InvalidInputError, match="net takes x, and is given y"):
+            client.infer({"y": np.ones(1)})
+        with pytest.raises(NotFoundError, match=r"rank 1 .*net-rank-1"):  # it is served on neither
+            client.infer(np.ones((2, 16), np.float32))
