@@ -85,7 +85,22 @@ def test_what_finds_no_room_says_what_it_asked_for_and_who_is_there(wishes, devi
 
 
 @pytest.mark.parametrize(
-    "text", ["", "=2", "A=", "A=two", "A=2x", "A=-1", "A=0", "A=0x1", "A=1@", "A=1@x", "A=1,mine", "A=1,shared@2"]
+    "text",
+    [
+        "",
+        "=2",
+        "A=",
+        "A=two",
+        "A=2x",
+        "A=-1",
+        "A=0",
+        "A=0x1",
+        "A=1@",
+        "A=1@x",
+        "A=1,mine",
+        "A=1,shared@2",
+        "A=1234567890",
+    ],
 )
 def test_what_is_no_wish_is_refused(text):
     with pytest.raises(InvalidInputError):

@@ -14,6 +14,9 @@ from gravswell.errors import InvalidInputError
 if TYPE_CHECKING:
     from gravswell.placement import Layout
 
+MOST_DEVICES = 4096
+"""More than any machine has: a slip of the finger is no hour of work."""
+
 
 def place(
     models: Annotated[
@@ -24,7 +27,9 @@ def place(
             "on; A=2,shared: others that say so too may have the same ones. In the order in which they choose.",
         ),
     ],
-    devices: Annotated[int, typer.Option("--devices", "-d", min=0, help="How many there are, numbered from 0.")],
+    devices: Annotated[
+        int, typer.Option("--devices", "-d", min=0, max=MOST_DEVICES, help="How many there are, numbered from 0.")
+    ],
     held: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=FIRST-LAST", help="What others hold already, as other=0-1; may be repeated."),

@@ -8,11 +8,11 @@ from gravswell.placement.groups import Group, Held, Wish
 DEFAULT_COPIES = 4
 """Of a model whose name stands alone: ``4x1``, a model of one device on each of four."""
 
-_NAME = "[^=@,]+"
+_NAME, _NUMBER = "[^=@,]+", "[0-9]{1,9}"
 _WISH = re.compile(
-    f"(?P<name>{_NAME})(=((?P<copies>[0-9]+)x)?(?P<devices>[0-9]+))?(@(?P<start>[0-9]+))?(?P<shared>,shared)?"
+    f"(?P<name>{_NAME})(=((?P<copies>{_NUMBER})x)?(?P<devices>{_NUMBER}))?(@(?P<start>{_NUMBER}))?(?P<shared>,shared)?"
 )
-_HELD = re.compile(f"(?P<name>{_NAME})=(?P<first>[0-9]+)(-(?P<last>[0-9]+))?(?P<shared>,shared)?")
+_HELD = re.compile(f"(?P<name>{_NAME})=(?P<first>{_NUMBER})(-(?P<last>{_NUMBER}))?(?P<shared>,shared)?")
 
 
 def parse_wish(text: str) -> Wish:
