@@ -14,7 +14,7 @@ from gravswell.serving.agent.program import AgentOptions
 from gravswell.serving.contracts import Desired, DesiredModel, Verification
 
 from .running import until
-from .versions import publish
+from .versions import publish, publish_member, publish_pipeline
 
 
 class Follower:
@@ -74,6 +74,15 @@ async def test_the_latest_of_every_entry(repository: Path):
         away.rename(repository)
         await until(lambda: len(follower.seen) == 2, "the new version")
         assert follower.seen[1].models[0] == DesiredModel(name="a", version=2, digest=second)
+
+
+async def test_what_only_pipelines_call_is_not_served_beside_them(repository: Path):
+    factor = publish_member(repository, "factor", 1, 3.0)
+    publish(repository, "other", 1, 1.0)
+    publish_pipeline(repository, "chain", 1, 9.0, factor, factor)
+    async with Follower(LatestSource(str(repository), 0.02)) as follower:
+        await until(lambda: len(follower.seen) == 1, "the first state")
+        assert [model.name for model in follower.seen[0].models] == ["chain", "other"]
 
 
 async def test_an_entry_that_cannot_be_read_stays_and_hides_no_other(repository: Path, caplog):

@@ -4,8 +4,15 @@ import json
 
 import pytest
 
-from gravswell.quiver.config import parse_config
-from gravswell.serving.agent.loadconfig import Loaded, for_proof, for_traffic, load_key, read_loaded
+from gravswell.quiver.config import config_to_json, parse_config
+from gravswell.serving.agent.loadconfig import (
+    Loaded,
+    for_member,
+    for_proof,
+    for_traffic,
+    load_key,
+    read_loaded,
+)
 from gravswell.serving.contracts import DesiredModel
 
 MODEL = DesiredModel(name="m", version=3, digest="a" * 64)
@@ -105,3 +112,27 @@ def test_the_key_tells_loads_apart():
     keys = {load_key(MODEL.model_copy(update=change), cpu_only=cpu) for change in changes for cpu in (True, False)}
     assert len(keys) == 14
     assert load_key(MODEL, cpu_only=False) == "55a5b3717ed13f0e", "another one would reload every model with an upgrade"
+
+
+def test_a_member_keeps_what_it_was_published_with_but_for_its_name_and_place():
+    name = "gravswell-member-m-0"
+    config = for_member(parse_config(PUBLISHED), name, MODEL, cpu_only=True)
+    assert (config.name, list(config.version_policy.specific.versions)) == (name, [3])
+    assert config.dynamic_batching.max_queue_delay_microseconds == 100
+    assert [(group.count, group.kind) for group in config.instance_group] == [(2, 2), (1, 2)]
+    assert read_loaded(3, json.loads(config_to_json(config))) == Loaded(3, "a" * 64, load_key(MODEL, cpu_only=True))
+    again = for_member(parse_config(PUBLISHED), name, MODEL, cpu_only=True, again="1")
+    assert again != config, "Triton loads it anew only for another text"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ENSEMBLE.replace('"a"', '"gravswell-member-a-0"'),
+        'parameters { key: "gravswell.member.it" value { string_value: "gravswell-member-a-0:7" } } backend: "python"',
+    ],
+    ids=["ensemble", "Python"],
+)
+def test_what_is_loaded_says_which_members_it_calls(text: str):
+    assert read_loaded(3, traffic(text)).members == ("gravswell-member-a-0",)
+    assert read_loaded(3, traffic(ENSEMBLE)).members == (), "others' ensembles call what is served beside them"

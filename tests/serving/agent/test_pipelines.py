@@ -1,18 +1,25 @@
 """Pipelines come, go and break while clients never pause; their members are loaded beside them. On the real Triton."""
 
+import contextlib
+import os
 import re
+import signal
 from pathlib import Path
 
+import onnx
 import pytest
 
+from gravswell import quiver as qv
 from gravswell.names import MEMBER_PREFIX
+from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.agent import members
 from gravswell.serving.contracts import DesiredModel, ModelState, Reason
 from gravswell.serving.triton import EmbeddedTriton
 
+from ...pipelines.serving import functions
 from .running import MakeAgent, Running, until
 from .traffic import Traffic
-from .versions import flip_a_bit, publish, publish_member, publish_pipeline
+from .versions import flip_a_bit, publish, publish_member, publish_pipeline, scaling_graph
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +45,15 @@ def loads(triton: EmbeddedTriton, entry: str) -> int:
 def called_as(triton: EmbeddedTriton, entry: str) -> str:
     """What a member is called here, which nobody is told."""
     return next(row.name for row in triton.control.index() if row.name.startswith(f"{MEMBER_PREFIX}{entry}-"))
+
+
+def backend_process(name: str) -> int:
+    """The process that computes what is loaded under ``name``."""
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # it may end while we look
+            if process.name.isdigit() and name.encode() in (process / "cmdline").read_bytes():
+                return int(process.name)
+    pytest.fail(f"{name} has no process")
 
 
 async def failed(running: Running, name: str, version: int) -> str:
@@ -121,6 +137,36 @@ async def test_python_that_calls_members_shares_them_with_others(
             await until(lambda: len(traffic.answers) > 5, "answers flow")
             assert set(traffic.answers) == {9.0}
         assert traffic.errors == []
+
+
+async def test_a_member_whose_process_died_is_loaded_again(agent: MakeAgent, triton: EmbeddedTriton, repository: Path):
+    first, second = publish_member(repository, "first", 1, 2.0), publish_member(repository, "second", 1, 3.0)
+    digest = publish_pipeline(repository, "chain", 1, 6.0, first, second)
+    async with agent() as running:
+        running.desire(model("chain", 1, digest))
+        await running.serves("chain", 1)
+        os.kill(backend_process(called_as(triton, "second")), signal.SIGKILL)
+        await until(lambda: loads(triton, "second") == 2, "the member is loaded again")
+        await until(lambda: running.ledger.ready, "the pipeline is proven again")
+        with Traffic("chain", http_address=triton.http_address, grpc_address=triton.grpc_address) as traffic:
+            await until(lambda: len(traffic.answers) > 5, "answers flow")
+        assert (set(traffic.answers), traffic.errors) == ({6.0}, [])
+
+
+async def test_what_is_written_in_python_and_exported_is_served(
+    agent: MakeAgent, triton: EmbeddedTriton, repository: Path
+):
+    repo = qv.ModelRepository(repository)
+    repo.add("double").export_version(onnx.load_from_string(scaling_graph(2.0)))
+    for pipeline in (functions.power, functions.four):
+        repo.add(pipeline.name, qv.Platform.PIPELINE).export_version(pipeline)
+    reader = RepositoryReader(repository)
+    async with agent() as running:
+        running.desire(*(model(name, 1, reader.version(name, 1).digest or "") for name in ("power", "four")))
+        for name in ("power", "four"):
+            assert (await running.serves(name, 1)).verified
+        assert there(triton) == ["four", "member double", "power"]
+        assert loads(triton, "double") == 1
 
 
 async def test_a_member_that_cannot_be_had_is_named(agent: MakeAgent, repository: Path, models: Path):

@@ -22,7 +22,7 @@ from gravswell.serving.agent.supply import (
 )
 from gravswell.serving.contracts import DesiredModel, Reason, Verification
 
-from .versions import flip_a_bit, publish
+from .versions import flip_a_bit, publish, publish_member, publish_pipeline, scaling_graph
 
 
 @pytest.fixture
@@ -110,6 +110,28 @@ def test_a_version_of_others_gets_the_entry_s_config(folder: ModelFolder, reposi
     fetch(str(repository), bare, folder, wanted=lambda: True)
     with pytest.raises(ModelFailure, match=r"no config\.pbtxt"):
         published_config(folder.place(bare), "bare")
+
+
+def test_room_is_asked_for_a_pipeline_with_all_its_members(models: Path, repository: Path):
+    padding = bytes(200_000)
+    first = publish_member(repository, "first", 1, 2.0, graph=scaling_graph(2.0) + padding)
+    second = publish_member(repository, "second", 1, 3.0, graph=scaling_graph(3.0) + padding)
+    digest = publish_pipeline(repository, "chain", 1, 6.0, first, second)
+    model = DesiredModel(name="chain", version=1, digest=digest)
+    small = ModelFolder(models, limit=SPARE_BYTES + 300_000)
+    small.prepare()
+    for folder, limit, reason in ((small, None, Reason.NO_SPACE), (ModelFolder(models), 300_000, Reason.NO_MEMORY)):
+        folder.prepare()
+        with pytest.raises(ModelFailure) as caught:
+            fetch(str(repository), model, folder, wanted=lambda: True, memory_limit=limit)
+        assert caught.value.reason is reason
+        assert folder.staged == set(), "nothing was copied"
+    fetch(str(repository), model, folder, wanted=lambda: True)
+    assert folder.holds(model)
+    assert folder.needed() == {first.digest, second.digest}
+    again = ModelFolder(models)
+    again.prepare()
+    assert again.members_of(model) == folder.members_of(model), "it is read again after a restart"
 
 
 def of_others(repository: Path) -> DesiredModel:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError
 from gravswell.kube.backoff import Backoff
 from gravswell.names import why_reserved
+from gravswell.quiver.composition.config import access_of
+from gravswell.quiver.config import parse_config
 from gravswell.quiver.reader import RepositoryReader, VersionInfo
 from gravswell.quiver.stores import Content, open_store
 from gravswell.quiver.stores.looking import looked_at
@@ -90,9 +92,9 @@ class LatestSource:
     """Every entry of the repository at its latest version, looked at every ``interval`` seconds.
 
     A bucket is listed once for each look, and only what is new there is read. A version without a manifest is served as
-    it is: nothing of it can be verified. Entries whose names no desired model can have are passed over. An entry that
-    cannot be read stays as it was, and so does all of it when the repository is away; ``last`` is what an earlier agent
-    was told of it.
+    it is: nothing of it can be verified. Passed over are entries whose names no desired model can have, and those that
+    pipelines have as private members: these call them by names of their own. An entry that cannot be read stays as it
+    was, and so does all of it when the repository is away; ``last`` is what an earlier agent was told of it.
     """
 
     def __init__(
@@ -149,7 +151,24 @@ class LatestSource:
                     DesiredModel(name=entry, version=found.number, digest=found.digest, verification=verification)
                 )
         reader.check_present([model.name for model in models], known)
-        return Desired(repository=self._repository, models=tuple(models)), "; ".join(problems)
+        private = _private_members(reader, models)
+        shown = tuple(model for model in models if model.name not in private)
+        return Desired(repository=self._repository, models=shown), "; ".join(problems)
+
+
+def _private_members(reader: RepositoryReader, models: Sequence[DesiredModel]) -> set[str]:
+    """Entries that pipelines among ``models`` call and open to no client; as the embedded server leaves them out."""
+    private: set[str] = set()
+    opened: set[str] = set()
+    for model in models:
+        try:
+            called = () if model.digest is None else reader.manifest(model.name, model.version)[0].members
+            if called:
+                config = parse_config(reader.version_config(model.name, model.version) or "", where=model.name)
+                (private if access_of(config) == "private" else opened).update(member.model for member in called)
+        except GravswellError as error:  # whoever serves it finds that out, and says so
+            log.debug("the members of %s are not known: %s", model.name, error)
+    return private - opened
 
 
 def _can_be_desired(entry: str) -> bool:
