@@ -1,6 +1,7 @@
 """Rows reach the model that they name, and no other; the answers are the single models' own, to the last bit."""
 
 import json
+from typing import Any
 
 import numpy as np
 import onnx
@@ -8,6 +9,7 @@ import pytest
 from onnx import helper
 
 from gravswell import quiver as qv
+from gravswell.quiver.exporters.fused import routing
 from gravswell.quiver.exporters.fused.routing import GROUP
 
 from ..networks import classifier, convolution
@@ -39,8 +41,9 @@ def test_convolutions_are_laid_out_as_alone(fuse: Fuse) -> None:
     assert fused([2] * 3, x=x)["y"].tobytes() == alone(other)(x=x)["y"].tobytes()
 
 
-@pytest.mark.parametrize("count", [2, GROUP + 1, GROUP**2 + 6])
-def test_any_number_of_models(fuse: Fuse, count: int) -> None:
+@pytest.mark.parametrize(("count", "group"), [(2, GROUP), (GROUP + 1, GROUP), (9, 2)])
+def test_any_number_of_models(fuse: Fuse, monkeypatch: pytest.MonkeyPatch, count: int, group: int) -> None:
+    monkeypatch.setattr(routing, "GROUP", group)  # 2: groups of groups of groups
     fused = fuse([scaled(k) for k in range(1, count + 1)])
     x = np.ones((count, 4), np.float32)
     ids = np.random.default_rng(0).permutation(count) + 1
@@ -97,6 +100,25 @@ def test_weights_that_models_share_are_stored_once(fuse: Fuse) -> None:
     assert fused.path.stat().st_size < weights.nbytes * 1.8
     x = np.random.default_rng(1).standard_normal((4, 64)).astype(np.float32)
     assert fused([2] * 4, x=x)["y"].tobytes() == alone(tail(2, "w"))(x=x)["y"].tobytes()
+
+
+def test_a_weight_is_not_shared_where_a_runtime_would_compute_otherwise(fuse: Fuse) -> None:
+    """Convolutions on CPUs are laid out anew, for which a weight has to be in their own branch."""
+    weight = np.random.default_rng(0).standard_normal((32, 16, 3, 3)).astype(np.float32)
+
+    def network(factor: float) -> onnx.ModelProto:
+        nodes = [
+            helper.make_node("Conv", ["x", "w"], ["h"], pads=[1] * 4),
+            helper.make_node("Relu", ["h"], ["r"]),
+            helper.make_node("Mul", ["r", "f"], ["y"]),
+        ]
+        sizes: list[Any] = ["b", 16, 8, 8]
+        outputs = [("y", FLOAT, ["b", 32, 8, 8])]
+        return onnx_model(nodes, [("x", FLOAT, sizes)], outputs, {"w": weight, "f": np.float32(factor)})
+
+    fused = fuse([network(1), network(2)])
+    x = np.random.default_rng(1).standard_normal((4, 16, 8, 8)).astype(np.float32)
+    assert fused([2] * 4, x=x)["y"].tobytes() == alone(network(2))(x=x)["y"].tobytes()
 
 
 def test_the_server_puts_requests_together_unless_told_otherwise(fuse: Fuse) -> None:

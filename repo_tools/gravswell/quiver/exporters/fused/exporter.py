@@ -16,12 +16,12 @@ from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.exporters import files
 from gravswell.quiver.exporters.base import Exported, Exporter, ExportRequest, Inputs, InputSpec, Outputs, class_names
 from gravswell.quiver.exporters.fused.batches import batches_of
-from gravswell.quiver.exporters.fused.exact import check_exact
+from gravswell.quiver.exporters.fused.exact import Comparison
 from gravswell.quiver.exporters.fused.interface import Interface, interface_of
 from gravswell.quiver.exporters.fused.levels import LEAST_OPSET, equalized
 from gravswell.quiver.exporters.fused.naming import Branch, moved
 from gravswell.quiver.exporters.fused.routing import routed
-from gravswell.quiver.exporters.fused.sharing import contents, copies, lift_constants, shared
+from gravswell.quiver.exporters.fused.sharing import Content, contents, copies, lift_constants, shared
 from gravswell.quiver.exporters.fused.singles import Single, singles
 from gravswell.quiver.fusion import MODEL_ID, Fusion
 from gravswell.quiver.manifest import MODEL_FILE, FusedModel
@@ -140,15 +140,23 @@ def _fused(fusion: Fusion, request: ExportRequest, folder: tempfile.TemporaryDir
     branches = [Branch(models[k], protos[k], weights[k]) for k in kept]
     table = [kept.index(first[k]) for k in of]
     interface = interface_of([branch.model for branch in branches])
-    proto = routed(branches, table, interface, shared([branch.weights for branch in branches]), level)
-    rows = [row.model_dump(mode="json") for row in _table(fusion, [models[k] for k in of], table)]
-    proto.metadata_props.add(key=METADATA, value=json.dumps(rows))
-    place = root / "fused"
-    place.mkdir()
-    path = files.write(proto, place, source)
     answers = batches_of([models[k] for k in of], interface)
+    rows = [row.model_dump(mode="json") for row in _table(fusion, [models[k] for k in of], table)]
+
+    def written(branches: Sequence[Branch], common: set[Content]) -> Path:
+        proto = routed(branches, table, interface, common, level)
+        proto.metadata_props.add(key=METADATA, value=json.dumps(rows))
+        place = Path(tempfile.mkdtemp(dir=root, prefix="fused-"))
+        return files.write(proto, place, source)
+
     request.stage("comparing with the single models")
-    check_exact(path, branches, table, [inputs for inputs, _ in answers], request.stage)
+    comparison = Comparison(branches, table, [inputs for inputs, _ in answers], request.stage)
+    common = shared([branch.weights for branch in branches])
+    path = written(branches, common)
+    if common and (own := comparison.rearranged(path)):  # such as convolutions, laid out anew with weights of their own
+        sharing = [replace(branch, weights={}) if k in own else branch for k, branch in enumerate(branches)]
+        path = written(sharing, shared([branch.weights for branch in sharing]))
+    comparison.check(path)
     coarse = [model.computes_in for model in models if model.computes_in is not None]
     return _Fused(
         folder=folder,

@@ -22,6 +22,7 @@ class Branch:
     proto: ModelProto
     """In the common opset; its data files are named from the folder that holds those of all models."""
     weights: Mapping[str, Content]
+    """The contents of its weights by name, as far as it may share them."""
 
     def value(self, own: str) -> str:
         """What a value of the model is called in the fusion."""
@@ -67,7 +68,7 @@ def shared_weights(branches: Sequence[Branch], shared: set[Content]) -> Iterator
     seen: set[Content] = set()
     for branch in branches:
         for tensor in branch.proto.graph.initializer:
-            key = branch.weights[tensor.name]
+            key = branch.weights.get(tensor.name)
             if key in shared and key not in seen:
                 seen.add(key)
                 yield _named(tensor, shared_name(key))
