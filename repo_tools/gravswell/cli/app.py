@@ -26,6 +26,7 @@ from gravswell.cli.linting import lint
 from gravswell.cli.listing import ls, show
 from gravswell.cli.output import stderr
 from gravswell.cli.partitioning import partition
+from gravswell.cli.pipelines import app as pipeline
 from gravswell.cli.placing import place
 from gravswell.cli.pruning import prune
 from gravswell.cli.quantizing import quantize
@@ -102,6 +103,7 @@ for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         _name = "import" if _command is import_repository else None  # a word of Python's
         app.command(_name, rich_help_panel=_panel)(_command)
+app.add_typer(pipeline, rich_help_panel=Panel.CHECK)
 app.add_typer(config, rich_help_panel=Panel.TUNE)
 app.add_typer(agent, rich_help_panel=Panel.KUBERNETES)
 

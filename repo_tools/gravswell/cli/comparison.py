@@ -82,6 +82,7 @@ def _text(found: "Comparison") -> Group:
             for c in found.clients
         ),
     )
+    parts += _table("members", ((m.alias, m.old or "none", m.new or "none") for m in found.members))
     parts += _table("config", ((f.path, f.old or "unset", f.new or "unset") for f in found.config))
     parts += _table("graph", _graph(found))
     changed = [w for w in found.weights if w.state != "equal"]

@@ -33,6 +33,7 @@ def ls(repo: Repository, name: OneEntry = None, output: OutputOption = Output.TE
                 "digest": v.digest,
                 "size": v.size,
                 "created": v.created,
+                **({"members": [m.model_dump(mode="json") for m in v.members]} if v.members else {}),
             }
             for v in info.versions
         ]
@@ -67,7 +68,11 @@ def show(repo: Repository, target: Target, output: OutputOption = Output.TEXT) -
 
 
 def _show_entry(entry: Any, info: "EntryInfo", output: Output) -> None:
+    from gravswell.quiver.composition.holding import pipelines_of  # noqa: PLC0415
+    from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
+
     versions = [v.number for v in reversed(info.versions)]
+    held = pipelines_of(RepositoryReader(entry.repository_url), entry.name, info.state)
     served = _by_cluster(_served(info))
     config = entry.config  # which is read anew each time that it is asked for
     text = str(config)
@@ -77,6 +82,7 @@ def _show_entry(entry: Any, info: "EntryInfo", output: Output) -> None:
         "versions": versions,
         "aliases": info.aliases,
         "servedBy": served,
+        "memberOf": {number: held[number] for number in sorted(held)},
         "inputs": [record.model_dump() for record in entry.inputs.values()],
         "outputs": [record.model_dump() for record in entry.outputs.values()],
         "config": text,
@@ -90,6 +96,7 @@ def _show_entry(entry: Any, info: "EntryInfo", output: Output) -> None:
             f"versions: {', '.join(map(str, versions)) or 'none yet'}",
             *(f"{alias}: {number}" for alias, number in sorted(info.aliases.items())),
             *(Text(f"served by {cluster}: {', '.join(map(str, those))}") for cluster, those in served.items()),
+            *(Text(f"{number} is a member of {', '.join(those)}") for number, those in sorted(held.items())),
         ),
     )
 
@@ -123,6 +130,7 @@ def _show_version(version: Any, entry: str, info: "EntryInfo", output: Output) -
             ("parent", manifest.parent or "none"),
             ("framework", manifest.framework),
             ("exporter", manifest.exporter),
+            *((f"member {m.alias}", f"{m.model}/{m.version}, digest {m.digest[:12]}…") for m in manifest.members),
             *_variant(manifest),
             *((f"model_id {m.id}", _fused(m)) for m in manifest.fusion or ()),
             ("opset, IR", f"{manifest.opset}, {manifest.ir_version}"),
@@ -161,7 +169,9 @@ def _table(found: "Mapping[str, EntryInfo]", served: Mapping[str, Mapping[int, l
     """A row for each entry, with its newest version, or one for ``every`` version."""
     columns = ("entry", "version") if every else ("entry", "latest", "versions")
     by = ("served by",) if any(served.values()) else ()
-    table = Table(*columns, "aliases", *by, "digest", "size", "created", box=None)
+    shown = [v for info in found.values() for v in (info.versions if every else info.versions[:1])]
+    of = ("members",) if any(v.members for v in shown) else ()
+    table = Table(*columns, "aliases", *by, *of, "digest", "size", "created", box=None)
     for entry, info in found.items():
         for v in info.versions if every else info.versions[:1]:
             if every:
@@ -171,7 +181,9 @@ def _table(found: "Mapping[str, EntryInfo]", served: Mapping[str, Mapping[int, l
                 named = ", ".join(f"{alias} {number}" for alias, number in sorted(info.aliases.items()))
                 cells = [entry, str(v.number), str(len(info.versions)), named]
                 clusters = ", ".join(f"{c} {n}" for c, numbers in _by_cluster(served[entry]).items() for n in numbers)
-            table.add_row(*map(Text, [*cells, clusters] if by else cells), *_facts(v))
+            cells += [clusters] if by else []
+            cells += [", ".join(f"{m.model}/{m.version}" for m in v.members)] if of else []
+            table.add_row(*map(Text, cells), *_facts(v))
         if not info.versions and info.error is None:
             table.add_row(Text(entry), "none yet")
         if info.error is not None:

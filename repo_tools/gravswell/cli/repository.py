@@ -21,7 +21,7 @@ def init(repo: Repository, output: OutputOption = Output.TEXT) -> None:
 def add(
     repo: Repository,
     name: Name,
-    platform: Annotated[str, typer.Option(help="The kind of model.")] = "onnx",
+    platform: Annotated[str, typer.Option(help="The kind of model: onnx or pipeline.")] = "onnx",
     force: Annotated[bool, typer.Option("--force", help="Replace an entry, with all its versions.")] = False,
     even_served: EvenServed = False,
     yes: Yes = False,

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
@@ -14,13 +15,14 @@ from gravswell.pipelines.declaring import (
     declared_tensors,
     parameters_of,
 )
+from gravswell.pipelines.ensembles import ensemble_signature
 from gravswell.pipelines.members import Reference, repository_of, resolved
 from gravswell.pipelines.running import Running
 from gravswell.pipelines.tracing import Trace, trace
 from gravswell.quiver.composition.base import Composite, Wishes
 from gravswell.quiver.composition.config import Access, check_access
 from gravswell.quiver.composition.opening import MemberVersion
-from gravswell.quiver.manifest import TensorRecord
+from gravswell.quiver.manifest import MemberRecord, TensorRecord
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.repository import ModelRepository
 
@@ -28,6 +30,20 @@ if TYPE_CHECKING:
     from gravswell.quiver.exporters import Built
 
 CompileTo = Literal["ensemble", "python"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A pipeline that was checked against a repository."""
+
+    name: str
+    compiles_to: CompileTo
+    why: str
+    """What the function does that an ensemble cannot; empty for an ensemble."""
+    members: tuple[MemberRecord, ...]
+    inputs: tuple[TensorRecord, ...]
+    """None where Python's are not declared, as for ``outputs``, which are seen when it is run."""
+    outputs: tuple[TensorRecord, ...]
 
 
 class Pipeline(Composite):
@@ -95,17 +111,20 @@ class Pipeline(Composite):
         named = [name for name in self.parameters.others if name not in self.assets]
         return named + [name for name in self.references if name not in named]
 
-    def check(self, repository: "ModelRepository | str | Path | None" = None) -> str:
-        """Check it against the entries of ``repository``, or of that in which its members are, and return what it
-        compiles to: ``ensemble``, or why it is Python.
+    def check(self, repository: "ModelRepository | str | Path | None" = None) -> "Checked":
+        """Check it against the entries of ``repository``, or of that in which its members are, without running it.
 
         :raises NotFoundError: a member is not there.
         :raises InvalidInputError: types or shapes do not go together, something is used by nothing, or it cannot be
             what ``compile_to`` insists on.
         """
-        reader = self._reader(repository)
-        found = self.traced(resolved(reader, self.member_names, self.references, pipeline=None))
-        return "ensemble" if isinstance(found, Trace) else f"python: it {found}"
+        members = resolved(self._reader(repository), self.member_names, self.references, pipeline=None)
+        found = self.traced(members)
+        records = tuple(member.record for member in members.values())
+        if isinstance(found, str):
+            return Checked(self.name, "python", found, records, self.inputs or (), self.outputs or ())
+        signature = ensemble_signature(found)
+        return Checked(self.name, "ensemble", "", records, signature.inputs, signature.outputs)
 
     def traced(
         self,

@@ -241,6 +241,8 @@ def _write_python(
         target = source / inside
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+        for package in target.parents[: len(Path(inside).parents) - 1]:
+            (package / "__init__.py").touch()  # a folder without one gives way to any package of its name
     assets = {name: f"{calling.ASSETS_FOLDER}/{name}-{path.name}" for name, path in pipeline.assets.items()}
     if shipment.arrays or assets:
         (folder / calling.ASSETS_FOLDER).mkdir()

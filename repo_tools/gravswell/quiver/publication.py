@@ -21,7 +21,7 @@ from gravswell import __version__
 from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, VerificationError
 from gravswell.quiver.checks import refuse
 from gravswell.quiver.composition.config import is_pipeline, take_parts
-from gravswell.quiver.composition.holding import check_members, note_members
+from gravswell.quiver.composition.holding import check_members, noted
 from gravswell.quiver.config import ConfigText
 from gravswell.quiver.layout import config_key, parse_version, version_folder
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Manifest, Signature
@@ -129,11 +129,10 @@ class Publication:
         on its way, or if a member of a pipeline is being removed; NotFoundError if the entry was removed.
         """
         self._parts = built.parts
-        note_members(self._reader, self._entry, built.members)
         files = {
             path.relative_to(stage).as_posix(): _record(path) for path in sorted(stage.rglob("*")) if path.is_file()
         }
-        with self._store.exclusive():
+        with noted(self._reader, self._entry, built.members), self._store.exclusive():
             standing = self._appear(stage, built, files, progress)
             if standing.text != standing.stored.text:
                 self._write_config(built, standing.stored, standing.text)

@@ -23,7 +23,7 @@ from gravswell.quiver.layout import (
     version_folder,
     version_numbers,
 )
-from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, digest_of
+from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, MemberRecord, digest_of
 from gravswell.quiver.state import EntryState
 from gravswell.quiver.stores import Content, Store, View, open_store
 
@@ -41,6 +41,8 @@ class VersionInfo:
     size: int
     """Bytes of all its files."""
     created: datetime | None
+    members: tuple[MemberRecord, ...] = ()
+    """Of a pipeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +285,7 @@ class RepositoryReader:
         except NotFoundError:
             return None
         size = len(content.data) + sum(record.size for record in manifest.files.values())
-        return VersionInfo(number, digest, size, manifest.created)
+        return VersionInfo(number, digest, size, manifest.created, manifest.members)
 
     def _parse(self, entry: str, number: int, data: bytes) -> Manifest:
         where = self.store.location(f"{version_folder(entry, number)}/{MANIFEST}")

@@ -66,7 +66,7 @@ def refuse_members(
     held = pipelines_of(reader, entry, state, going=going)
     told = [f"{entry}/{n} is a member of {', '.join(held[n])}" for n in sorted(numbers) if n in held]
     if told:
-        raise ConflictError(f"{'; '.join(told)}: remove the versions of the pipeline first, newest ones included")
+        raise ConflictError(f"{'; '.join(told)}: remove that first")
 
 
 def remove_versions(

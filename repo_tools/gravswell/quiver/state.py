@@ -52,13 +52,22 @@ class Pin(BaseModel):
     seen: datetime
 
 
-class Hold(BaseModel):
-    """What one pipeline has among the entry's versions, as far as that was noted before it was published."""
+class Expected(BaseModel):
+    """Versions of the entry that a pipeline's version will have as members, which is on its way."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    versions: tuple[Number, ...] = ()
+    versions: tuple[Number, ...]
     noted: datetime
+
+
+class Hold(BaseModel):
+    """A pipeline that has, or had, versions of the entry as members: its own manifests say which."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    expected: dict[str, Expected] = Field(default_factory=dict)
+    """By writer: what no manifest says yet."""
 
 
 class EntryState(BaseModel):
@@ -83,7 +92,7 @@ class EntryState(BaseModel):
     pins: dict[str, Pin] = Field(default_factory=dict)
     """By cluster: which versions must stay though no alias names them."""
     pipelines: dict[str, Hold] = Field(default_factory=dict)
-    """By the entry of a pipeline: which versions it was to have as members. What it has, its manifests say."""
+    """By the pipeline's entry."""
 
     def holds(self, number: int) -> bool:
         """Whether version ``number``, if it is there, belongs to the entry as it is."""

@@ -71,6 +71,8 @@ ONE_CPU = "kind: KIND_CPU count: 1 "
 CONTROL = "sequence-control"
 GOOD = {"1/model.onnx": affine()}
 EMPTY: dict[str, bytes] = {"1/.keep": b""}
+PYTHON = f'backend: "python" {X}{Y}'
+MODEL_PY = {"1/model.py": b"class TritonPythonModel: ..."}
 
 
 def ensemble(step: str, rest: str = "") -> str:
@@ -297,6 +299,12 @@ CASES = {
     "instances": Case(ensemble(step(), "instance_group { count: 1 }"), "ensemble-instances", EMPTY),
     "member-gone": Case(ensemble(step("gone")), "step-missing", EMPTY),
     "member-version": Case(ensemble(step(version=9)), "step-version", EMPTY),
+    "called-gone": Case(PYTHON + parameter("gravswell.member.a", "gone:1"), "member-missing", MODEL_PY, asked=False),
+    "called-misnamed": Case(PYTHON + parameter("gravswell.member.a", "good"), "member-missing", MODEL_PY, asked=False),
+    "called-version": Case(
+        PYTHON + parameter("gravswell.member.a", "two-of-it:1"), "member-version", MODEL_PY, asked=False
+    ),
+    "two-of-it": Case(PLAIN, files={"1/model.onnx": affine(), "2/model.onnx": affine()}, asked=False),
     "member-tensor": Case(ensemble(step(key="q")), "step-tensor", EMPTY),
     "of-a-backend": Case(ensemble(step(), 'backend: "onnxruntime"'), "ensemble-platform", EMPTY),
     "of-a-platform": Case(

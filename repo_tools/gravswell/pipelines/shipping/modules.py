@@ -1,15 +1,21 @@
 """Which modules a server has by itself, which a package brings, and which are the user's own files."""
 
 import ast
+import site
 import sys
+import sysconfig
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
 from gravswell.errors import InvalidInputError
+
+_PACKAGES = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), site.getusersitepackages()]
+"""Where packages are installed."""
 
 Kind = Literal["standard", "installed", "local"]
 
@@ -18,11 +24,15 @@ _NEEDED_ANYWAY = frozenset({"numpy"})
 
 
 def kind_of(name: str) -> Kind:
-    """Where the module ``name`` comes from."""
-    top = name.partition(".")[0]
-    if top in sys.stdlib_module_names:
+    """Where the module ``name`` comes from. One that is installed editable is the user's own: its files go along."""
+    if name.partition(".")[0] in sys.stdlib_module_names:
         return "standard"
-    return "installed" if top in _distributions() else "local"
+    module = sys.modules.get(name)
+    spec = find_spec(name.partition(".")[0]) if module is None else module.__spec__
+    origin = getattr(module, "__file__", None) or (spec.origin if spec is not None else None)
+    if origin is None:  # a folder of packages, or nothing that is there
+        return "installed" if name.partition(".")[0] in _distributions() else "local"
+    return "installed" if any(Path(origin).is_relative_to(path) for path in _PACKAGES) else "local"
 
 
 def requirements_of(modules: set[str]) -> list[str]:

@@ -4,7 +4,7 @@ Its law: both versions are fetched as an agent would, every hash checked; what i
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,21 @@ from gravswell.quiver.config import parse_config
 from gravswell.quiver.fetching import Progress
 from gravswell.quiver.golden import Array, load_golden
 from gravswell.quiver.layout import config_key
-from gravswell.quiver.manifest import GOLDEN, MANIFEST, MODEL_FILE, Manifest, Signature
+from gravswell.quiver.manifest import GOLDEN, MANIFEST, MODEL_FILE, Manifest, MemberRecord, Signature
 from gravswell.quiver.reader import RepositoryReader
 
 if TYPE_CHECKING:
     from gravswell.quiver.exporters.graph_diff import GraphDifference, WeightDifference
 
-__all__ = ["Change", "Comparison", "FieldDifference", "OutputDifference", "Side", "compare_versions"]
+__all__ = [
+    "Change",
+    "Comparison",
+    "FieldDifference",
+    "MemberDifference",
+    "OutputDifference",
+    "Side",
+    "compare_versions",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,15 @@ class OutputDifference:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberDifference:
+    """One member of a pipeline, by its alias: ``denoise/3``; None where one of the two does not call it."""
+
+    alias: str
+    old: str | None
+    new: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """All that differs from the old version to the new one."""
 
@@ -64,6 +81,8 @@ class Comparison:
     """Bytes of each file whose size differs, or that only one of them has."""
     outputs: tuple[OutputDifference, ...]
     """The recorded outputs for equal inputs; empty where there are none to compare."""
+    members: tuple[MemberDifference, ...] = ()
+    """Of pipelines: members that are another version, or another model. What changed in these, they tell themselves."""
 
     @property
     def breaking(self) -> bool:
@@ -77,16 +96,22 @@ class Comparison:
 
 
 def compare_versions(old: Side, new: Side, *, progress: Progress | None = None) -> Comparison:
-    """Compare two versions of ONNX entries, of one repository or of two.
+    """Compare two versions of ONNX entries, or of pipelines, of one repository or of two.
 
     NotFoundError for a version that is not there, VerificationError for a damaged one, UnsupportedError for one that
-    is no ONNX model.
+    is no ONNX model and no pipeline.
     """
-    from gravswell.quiver.exporters.graph_diff import compare_graphs  # noqa: PLC0415 - imports ONNX
+    from gravswell.quiver.exporters.graph_diff import compare_graphs, no_difference  # noqa: PLC0415 - imports ONNX
 
     with tempfile.TemporaryDirectory(prefix="gravswell-diff-") as temporary:
         a, b = _fetched(old, Path(temporary, "old"), progress), _fetched(new, Path(temporary, "new"), progress)
-        graph, weights = compare_graphs(a.folder / a.model, b.folder / b.model)
+        if a.model is None and b.model is None:
+            graph, weights = no_difference()
+        elif a.model is None or b.model is None:
+            one, other = (old, new) if a.model is None else (new, old)
+            raise UnsupportedError(f"{one} is a pipeline, and {other} is a model: compare versions of one kind")
+        else:
+            graph, weights = compare_graphs(a.folder / a.model, b.folder / b.model)
         changes = [
             *signature_changes(a.signature, b.signature, optional=b.optional),
             *config_changes(a.config, b.config),
@@ -106,17 +131,20 @@ def compare_versions(old: Side, new: Side, *, progress: Progress | None = None) 
                 if path != MANIFEST and sizes[0].get(path) != sizes[1].get(path)
             },
             outputs=tuple(_outputs(a.folder / GOLDEN, b.folder / GOLDEN)),
+            members=tuple(_members(a.members, b.members)),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
     folder: Path
-    model: str
+    model: str | None
+    """The graph's file; None for a pipeline, which has members."""
     config: Any
     signature: Signature
     optional: frozenset[str]
     digest: str | None
+    members: tuple[MemberRecord, ...]
 
 
 def _fetched(side: Side, folder: Path, progress: Progress | None) -> _Fetched:
@@ -125,15 +153,26 @@ def _fetched(side: Side, folder: Path, progress: Progress | None) -> _Fetched:
     manifest: Manifest | None = reader.fetch(side.entry, side.number, folder, progress=progress)
     text = reader.version_config(side.entry, side.number) or ""
     config = parse_config(text, where=reader.store.location(config_key(side.entry)))
-    model = config.default_model_filename or MODEL_FILE
-    if not (folder / model).is_file():
+    members = () if manifest is None else manifest.members
+    model = None if members else config.default_model_filename or MODEL_FILE
+    if model is not None and not (folder / model).is_file():
         raise UnsupportedError(f"{side} of {reader.store.location('')} holds no {model}: ONNX models are compared")
     stated = None if manifest is None else manifest.signature
     optional = frozenset(tensor.name for tensor in config.input if tensor.optional)
-    if stated is None and not (config.input and config.output):
+    if stated is None and model is not None and not (config.input and config.output):
         stated, own = _of_graph(folder / model, str(side))
         optional |= own
-    return _Fetched(folder, model, config, client_signature(config, stated), optional, digest)
+    return _Fetched(folder, model, config, client_signature(config, stated), optional, digest, members)
+
+
+def _members(old: Sequence[MemberRecord], new: Sequence[MemberRecord]) -> Iterator[MemberDifference]:
+    before, after = ({member.alias: member for member in members} for members in (old, new))
+    for alias in dict.fromkeys((*before, *after)):
+        a, b = before.get(alias), after.get(alias)
+        if a is None or b is None or a.digest != b.digest:
+            yield MemberDifference(
+                alias, None if a is None else f"{a.model}/{a.version}", None if b is None else f"{b.model}/{b.version}"
+            )
 
 
 def _of_graph(path: Path, what: str) -> tuple[Signature, frozenset[str]]:

@@ -1,42 +1,58 @@
 """How a pipeline keeps its members: what one needs is not removed before it, on a store that can lock nothing.
 
-Before a pipeline's version is published, that is noted in the state of each entry that has a member of it; then it is
-looked whether the members are there and stay. A removal notes what goes in the same state, so of the two at least one
-sees the other. What was noted a while ago holds only what the pipeline's manifests still say: a pipeline that was never
-published, or was removed, keeps nothing.
+While a pipeline's version is on its way, that is noted in the state of each entry that has a member of it; and after
+the note it is looked whether the members are there and stay. A removal notes what goes in the same state, so of the two
+at least one sees the other. Once the version is there the note says no more than that the pipeline is to be asked: its
+manifests say what it has. So a pipeline that was removed, or never published, keeps nothing.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+import logging
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from gravswell.errors import ConflictError, NotFoundError, VerificationError
+from gravswell.errors import ConflictError, GravswellError, NotFoundError, VerificationError
 from gravswell.quiver.manifest import MemberRecord
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.quiver.state import EntryState, Hold
+from gravswell.quiver.state import EntryState, Expected, Hold
 from gravswell.quiver.stores.memory import change_state
 
 UNDER_WAY = timedelta(hours=1)
-"""How long a note holds by itself: the longest that a pipeline's version is on its way, once its members are noted."""
+"""How long a note holds whose writer died: the longest that a version is on its way once its members are noted."""
+
+_log = logging.getLogger(__name__)
 
 
-def note_members(reader: RepositoryReader, pipeline: str, members: Iterable[MemberRecord]) -> None:
-    """Note in the entries of ``members`` that a version of ``pipeline`` is about to have them."""
+@contextmanager
+def noted(reader: RepositoryReader, pipeline: str, members: Collection[MemberRecord]) -> Iterator[None]:
+    """While this is open a version of ``pipeline`` with these ``members`` may be on its way, and they stay."""
     wanted: dict[str, set[int]] = {}
     for member in members:
         wanted.setdefault(member.model, set()).add(member.version)
-    now = datetime.now(UTC)
+    writer = secrets.token_hex(8)
     for model, numbers in sorted(wanted.items()):
+        _change(reader, model, pipeline, writer, Expected(versions=tuple(sorted(numbers)), noted=datetime.now(UTC)))
+    try:
+        yield
+    finally:
+        for model in sorted(wanted):
+            try:
+                _change(reader, model, pipeline, writer, None)
+            except GravswellError as error:  # whatever became of the version stands
+                _log.warning("members of %s in %s stay for an hour, whoever has them: %s", pipeline, model, error)
 
-        def change(state: EntryState, numbers: Collection[int] = numbers) -> EntryState:
-            hold = Hold(versions=tuple(sorted(numbers)), noted=now)
-            before = state.pipelines.get(pipeline)
-            if before is not None and before.noted == now:
-                return state
-            if before is not None and now - before.noted < UNDER_WAY:  # another version of it may be on its way
-                hold = Hold(versions=tuple(sorted({*before.versions, *numbers})), noted=now)
-            return state.model_copy(update={"pipelines": {**state.pipelines, pipeline: hold}})
 
-        change_state(reader.store, model, change)
+def _change(reader: RepositoryReader, model: str, pipeline: str, writer: str, expected: Expected | None) -> None:
+    now = datetime.now(UTC)
+
+    def change(state: EntryState) -> EntryState:
+        before = state.pipelines.get(pipeline, Hold()).expected
+        others = {w: e for w, e in before.items() if w != writer and now - e.noted < UNDER_WAY}
+        hold = Hold(expected={**others, writer: expected} if expected is not None else others)
+        return state.model_copy(update={"pipelines": {**state.pipelines, pipeline: hold}})
+
+    change_state(reader.store, model, change)
 
 
 def check_members(reader: RepositoryReader, members: Iterable[MemberRecord]) -> None:
@@ -68,16 +84,15 @@ def pipelines_of(
     found: dict[int, list[str]] = {}
     now = datetime.now(UTC)
     for pipeline, hold in sorted(state.pipelines.items()):
-        named = set()
+        gone = () if going is None or pipeline not in going else going[pipeline]
         for number, members in _published(reader, pipeline).items():
-            gone = going is not None and pipeline in going and number in (going[pipeline] or (number,))
-            for member in members:
-                if member.model == entry and not gone:
+            for member in members if gone is not None and number not in gone else ():
+                if member.model == entry:
                     found.setdefault(member.version, []).append(f"{pipeline}/{number}")
-                named.add(member.version)
-        if now - hold.noted < UNDER_WAY and not (going is not None and pipeline in going):
-            for number in set(hold.versions) - named:
-                found.setdefault(number, []).append(f"{pipeline}, which may be on its way")
+        for expected in hold.expected.values():
+            if now - expected.noted < UNDER_WAY:
+                for number in expected.versions:
+                    found.setdefault(number, []).append(f"{pipeline}, a version of which is on its way")
     return {number: list(dict.fromkeys(pipelines)) for number, pipelines in found.items()}
 
 

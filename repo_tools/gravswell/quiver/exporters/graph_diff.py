@@ -70,6 +70,11 @@ def compare_graphs(first: Path, second: Path) -> tuple[GraphDifference, list[Wei
     return difference, _weights(old, new, first, second)
 
 
+def no_difference() -> tuple[GraphDifference, list[WeightDifference]]:
+    """Between what has no graph."""
+    return GraphDifference({}, None, {}, (), (), (), {}), []
+
+
 def _load(path: Path) -> ModelProto:
     try:
         return skim(path)

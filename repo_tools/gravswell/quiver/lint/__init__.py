@@ -85,4 +85,5 @@ def _check(model: ModelFacts, world: World, target: Target | None) -> Iterator[F
         yield from structure.check_files(model, version)
         yield from tensors.check_graph(model, version, target)
     yield from members.check_members(model, world)
+    yield from members.check_called(model, world)
     yield from structure.check_published(model)

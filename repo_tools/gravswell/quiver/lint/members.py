@@ -1,7 +1,9 @@
-"""Checks of the files that a config names beside the versions, and of the members of an ensemble."""
+"""Checks of the files that a config names beside the versions, and of the members of a pipeline."""
 
 from collections.abc import Iterator
 
+from gravswell.errors import InvalidInputError
+from gravswell.quiver.composition.config import pinned_members
 from gravswell.quiver.lint import rules
 from gravswell.quiver.lint.facts import ModelFacts, World
 from gravswell.quiver.lint.rules import Finding
@@ -42,6 +44,25 @@ def check_members(model: ModelFacts, world: World) -> Iterator[Finding]:
                 if known and name not in known:
                     fact = f"step {k} maps {side} {name!r}; {step.model_name} has {', '.join(sorted(known))}"
                     yield rules.STEP_TENSOR.at(model.place, fact)
+
+
+def check_called(model: ModelFacts, world: World) -> Iterator[Finding]:
+    """The members that a pipeline of Python functions names in its parameters."""
+    if model.ensemble:
+        return
+    try:
+        pinned = pinned_members(model.config)
+    except InvalidInputError as error:
+        yield rules.MEMBER_MISSING.at(model.place, str(error))
+        return
+    for alias, name, number in pinned:
+        member = world.model(name)
+        if member is None or number not in member.numbers:
+            yield rules.MEMBER_MISSING.at(model.place, f"member {alias} is {name}/{number}, which is not there")
+        elif number not in (loaded := [version.number for version in member.loaded]):
+            there = ", ".join(map(str, loaded)) or "none"
+            fact = f"member {alias} is {name}/{number}; Triton loads of it: {there}"
+            yield rules.MEMBER_VERSION.at(model.place, fact)
 
 
 def _names(member: ModelFacts, side: str) -> set[str]:

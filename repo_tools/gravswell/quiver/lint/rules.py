@@ -212,6 +212,21 @@ STEP_TENSOR = rule(
     "use the member's own names as keys of input_map and output_map",
 )
 
+# Business logic
+MEMBER_MISSING = rule(
+    "member-missing",
+    _NOTE,
+    "A pipeline of Python functions calls a version that is not in the repository: it loads, and its requests fail.",
+    "copy the member here, or export the pipeline again",
+)
+MEMBER_VERSION = rule(
+    "member-version",
+    _NOTE,
+    "A pipeline of Python functions calls a version that its model's version policy does not load, so that its "
+    "requests fail on a plain Triton. `gravswell serve` and agents load members by themselves.",
+    "name the version in the member's version_policy",
+)
+
 # Ours
 CONFIG_UNPUBLISHED = rule(
     "config-unpublished",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gravswell.errors import ConflictError, NotFoundError, VerificationError
+from gravswell.quiver.composition.holding import check_members, noted
 from gravswell.quiver.config import ConfigText
 from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.layout import CONFIG, config_key, version_folder
@@ -77,6 +78,7 @@ def move_version(
                 f"{destination.store.location(version_folder(step.name, step.number))} was used since the plan was "
                 f"made, and no number is used twice: the next one there is {following}"
             )
+        check_members(destination, members)
 
     with destination.store.staging() as stage:
         copy = stage / str(step.number)
@@ -87,12 +89,14 @@ def move_version(
             raise VerificationError(
                 f"{step} in {source.store.location('')} was replaced while it was copied: try again"
             )
+        members = Manifest.from_bytes(raw, where=MANIFEST).members
         if step.name != step.entry:
             with refusals_told(stage):
                 raw = _rename(copy, step, raw)
         on_step(step, "publishing")
         folder = version_folder(step.name, step.number)
-        destination.store.publish(copy, folder, copy_of=digest_of(raw), check=check, progress=progress)
+        with noted(destination, step.name, members):
+            destination.store.publish(copy, folder, copy_of=digest_of(raw), check=check, progress=progress)
 
 
 def _rename(copy: Path, step: Step, raw: bytes) -> bytes:

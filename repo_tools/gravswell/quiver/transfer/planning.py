@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, VerificationError
+from gravswell.quiver.composition.holding import pipelines_of
 from gravswell.quiver.config import ModelConfig
 from gravswell.quiver.reader import RepositoryReader, VersionInfo
 from gravswell.quiver.removal import needed
@@ -69,6 +70,18 @@ Wanted = Mapping[str, Collection[int] | None]
 """Entries of the source, and the versions of each; None for all."""
 
 
+def members_wanted(source: RepositoryReader, wanted: Wanted) -> dict[str, set[int]]:
+    """The versions that pipelines among the ``wanted`` have as members, as far as they are not wanted themselves."""
+    found: dict[str, set[int]] = {}
+    for entry, numbers in wanted.items():
+        for info in source.versions(entry):
+            for member in info.members if numbers is None or info.number in numbers else ():
+                own = wanted.get(member.model, ())
+                if own is not None and member.version not in own:
+                    found.setdefault(member.model, set()).add(member.version)
+    return found
+
+
 def plan_transfer(
     source: RepositoryReader,
     destination: RepositoryReader | None,
@@ -81,6 +94,8 @@ def plan_transfer(
 ) -> Plan:
     """Compare the two. ConflictError names every version that is in the way, and those that ``delete`` may not take.
 
+    Pipelines bring their members, which arrive before them and go after them.
+
     :param destination: None where there is no repository yet.
     :param rename: names in the destination, where they differ.
     :param delete: versions of those entries that the source does not have go.
@@ -90,11 +105,14 @@ def plan_transfer(
     steps: list[Step] = []
     conflicts: list[str] = []
     remembered: list[Remembered] = []
+    brought = members_wanted(source, wanted)
+    own, wanted = wanted, {**wanted, **{e: {*(wanted.get(e) or ()), *numbers} for e, numbers in brought.items()}}
+    needing: dict[str, list[VersionInfo]] = {}
     present = _present(destination, [rename.get(entry, entry) for entry in wanted], everything=delete_entries)
     for entry, numbers in sorted(wanted.items()):
         name = rename.get(entry, entry)
         # before the versions: the next number must not pass over one that is exported from now on
-        given = source.state(entry)[0] if state else None
+        given = source.state(entry)[0] if state and entry in own else None
         versions = {v.number: v for v in source.versions(entry)}
         for number in sorted(numbers or ()):
             source.version(entry, number)  # names those that exist, if this one does not
@@ -114,10 +132,12 @@ def plan_transfer(
             )
             steps.append(step)
             conflicts += [conflict] if conflict else []
+            if info.members and step.action in ("copy", "same"):
+                needing.setdefault(name, []).append(info)
         if given is not None:
             same = {s.number for s in steps if s.name == name and s.action in ("copy", "same")}
             remembered.append(plan_remembered(name, given, here, same=same, there=there, whole=numbers is None))
-        gone = [v for n, v in there.items() if n not in versions] if delete else []
+        gone = [v for n, v in there.items() if n not in versions] if delete and entry in own else []
         if destination is not None:
             stay = [v for v in there.values() if v not in gone]
             conflicts += _other_tensors(source, destination, [s for s in steps if s.name == name and s.number], stay)
@@ -125,10 +145,30 @@ def plan_transfer(
     if delete_entries and destination is not None:
         for name in sorted(present - {rename.get(entry, entry) for entry in wanted}):
             steps += [*_deletes(name, destination.versions(name)), Step("delete", name, name, 0)]
+    conflicts += _without_members(steps, needing)
     moves = [move for planned in remembered for move in planned.moves]
     _refuse(conflicts, list(_needed(destination, steps, moves)) if destination is not None else [])
-    ordered = sorted(steps, key=lambda s: s.action == "delete")  # stable: the rest keeps its order
-    return Plan(tuple(ordered), tuple(remembered))
+    return Plan(tuple(_ordered(steps, needing, destination)), tuple(remembered))
+
+
+def _without_members(steps: Sequence[Step], needing: Mapping[str, Sequence[VersionInfo]]) -> Iterator[str]:
+    """Versions of pipelines that would be copied without a member: it is skipped, or is not in the source either."""
+    arriving = {(step.entry, step.number): step for step in steps if step.action in ("copy", "same")}
+    skipped = {(step.entry, step.number): step.reason for step in steps if step.action == "skip"}
+    for name, infos in needing.items():
+        for info in infos:
+            for member in info.members:
+                what = member.model, member.version
+                if what not in arriving:
+                    why = f"is skipped ({skipped[what]})" if what in skipped else "is not in the source"
+                    yield f"{name}/{info.number} needs {member.model}/{member.version}, which {why}"
+
+
+def _ordered(steps: Sequence[Step], needing: Collection[str], destination: RepositoryReader | None) -> list[Step]:
+    """What goes last; and pipelines behind what they need, and gone before it. Else as they were."""
+    going = {step.name for step in steps if step.action == "delete"}
+    leaving = {name for name in going if destination is not None and any(v.members for v in destination.versions(name))}
+    return sorted(steps, key=lambda s: (s.action == "delete", s.name in needing, s.name not in leaving))
 
 
 def _present(destination: RepositoryReader | None, names: Collection[str], *, everything: bool) -> set[str]:
@@ -225,7 +265,13 @@ def _needed(destination: RepositoryReader, steps: list[Step], moves: Collection[
         if step.action == "delete" and step.number:
             going.setdefault(step.name, []).append(step.number)
     for name, numbers in going.items():
-        for number, held in needed(destination.state(name)[0], numbers).items():
-            who = [*(alias for alias in held.aliases if (name, alias) not in moving), *held.clusters]
+        state = destination.state(name)[0]
+        pipelines = pipelines_of(destination, name, state, going=going)
+        held = needed(state, numbers)
+        for number in numbers:
+            who = [f"the pipeline {pipeline}" for pipeline in pipelines.get(number, ())]
+            if number in held:
+                who += [*(alias for alias in held[number].aliases if (name, alias) not in moving)]
+                who += held[number].clusters
             if who:
                 yield f"{name}/{number} would be deleted, and {', '.join(who)} needs it"
