@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from gravswell.cli import tuning
+from gravswell.tuning import Measurement, TuneReport
+from gravswell.tuning.report import ModelFigures
 
 from ..networks import classifier
 from .conftest import Run
@@ -37,6 +42,49 @@ def test_what_is_written_is_told_with_the_way_to_production(run: Run, repo: str,
         assert words in result.out
     assert "dynamic_batching" in (tmp_path / "r/m/config.pbtxt").read_text()
     assert (tmp_path / "out/table.csv").is_file()
+
+
+def _measured(rows_per_second: float, fast: int, slow: int, *, failure: str | None = None) -> Measurement:
+    models = [
+        ModelFigures(model="fast", instances=fast, queue_delay_us=500, busy=0.05),
+        ModelFigures(model="slow", instances=slow, queue_delay_us=None, busy=0.97),
+    ]
+    return Measurement(
+        rows=4, concurrency=16, rows_per_second=rows_per_second, latency_ms=140, models=models, failure=failure
+    )
+
+
+def test_of_an_ensemble_it_tells_each_member_s_setting_who_limits_and_the_way_to_production() -> None:
+    chosen = _measured(508, 1, 4)
+    report = TuneReport(
+        entry="whole", version=1, repository="r", members={"fast": [2], "slow": [1]}, latency_limit_ms=200,
+        percentile=99, cpus=2, seconds_each=3, budget=40, complete=True, applied=True, chosen=chosen, folder="out",
+        measurements=[_measured(112, 1, 1), chosen, _measured(0, 4, 4, failure="no memory")],
+        changes={"slow": ["instance_group count: 4 (was unset)"]},
+    )  # fmt: skip
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(tuning._text(report, "r"))
+    lines = capture.get().splitlines()
+    assert lines[0].split() == ["fast", "slow", "limits", "rows", "clients", "rows/s", "p99", "ms"]
+    assert lines[1].split() == [
+        "1,",
+        "batching",
+        "on,",
+        "waits",
+        "500",
+        "µs",
+        "4",
+        "slow",
+        "97%",
+        "4",
+        "16",
+        "508",
+        "140",
+    ]
+    assert "failed" in lines[3]
+    assert "slow/config.pbtxt now has instance_group count: 4 (was unset)" in lines
+    assert "gravswell republish r slow/1. Where whole pins versions, publish it then too" in lines[-1]
 
 
 @pytest.mark.parametrize(

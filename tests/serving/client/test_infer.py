@@ -136,6 +136,12 @@ async def test_what_a_model_is(client: AsyncClient) -> None:
         ({"inputs": {"x": X[:, :1]}}, InvalidInputError, r"has shape \[-1, 4\], its rows first, .* \[101, 1\]"),
         ({"inputs": X[0]}, InvalidInputError, r"the array has \[4\]"),
         ({"inputs": {"x": [[1.0], [1.0, 2.0]]}}, InvalidInputError, "'x' .*a list that is no array of FP32: .*inhomo"),
+        (
+            {"inputs": [X[:4], X[4:8]]},
+            InvalidInputError,
+            r"has \[2, 4, 4\]; a list is one array: .*iter\(list\)",
+        ),
+        ({"inputs": [X[:4], X[4:5]]}, InvalidInputError, r"inhomogeneous .*; a list is one array: .*iter\(list\)"),
         ({"inputs": X[:0]}, InvalidInputError, "no rows"),
         ({"model": "text", "inputs": [["a"], [None]]}, InvalidInputError, "is text .*, and the array is of NoneType: "),
         ({"model": "text", "inputs": X[:, :1]}, InvalidInputError, "is text .*, and the array is of float32: use str"),

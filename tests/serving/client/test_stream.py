@@ -33,6 +33,7 @@ async def later(source: Iterator[Any]) -> AsyncIterator[Any]:
 SOURCES: list[Callable[[], Any]] = [
     lambda: batches(8),
     lambda: batches(1, 20, 3, named=True),
+    lambda: list(batches(100, named=True)),
     lambda: iter(X[:, None]),
     lambda: later(batches(5, 0, 11)),
     lambda: X,

@@ -1,8 +1,9 @@
 """Many rows through one Triton or many: requests in flight, answers in the order of the rows.
 
 Its law: plain HTTP/1.1 with binary tensors, a connection for each request under way, in one asyncio loop. That was
-chosen by measurement (``benchmarks/client_rate.py`` repeats it): at eight rows a request the client's own processor
-time is the limit, and gRPC takes several times as much of it, also with requests built by hand.
+chosen by measurement (``benchmarks/client_rate.py`` repeats it): at eight rows a request processor time is the limit,
+and gRPC takes several times as much of the client's, also with requests built by hand. uvloop saves less than a tenth
+of it, and a server with fewer HTTP threads nothing.
 
 One direction: ``sync`` on ``aio``; that on ``stream`` and ``run``, which moves requests; that on ``sources``, ``sinks``
 and ``replicas``; and these on ``model``, ``wire`` and ``connection``. Beside them is ``prepared``, for who measures a

@@ -113,10 +113,10 @@ class AsyncClient:
         """The outputs of ``model`` for all rows of ``inputs``, by name, row for row.
 
         ``inputs`` is a mapping of arrays by input name, or one array where the model has one input, with the rows along
-        the first axes; or an iterable or asynchronous iterable of such batches, of any sizes. They go in requests of
-        ``batch_size`` rows; None: as many as suit the model and their size. ``outputs`` names those that are wanted.
-        ``on_rows(n)`` is called a few times a second with the number of rows answered since; what it raises ends the
-        call.
+        the first axes; or an iterable or asynchronous iterable of such batches, of any sizes (a list of arrays is one
+        array, as for NumPy: give ``iter(list)``). They go in requests of ``batch_size`` rows; None: as many as suit the
+        model and their size. ``outputs`` names those that are wanted. ``on_rows(n)`` is called a few times a second
+        with the number of rows answered since; what it raises ends the call.
 
         The first request that fails ends the whole, and the message names its rows: :class:`InvalidInputError` for what
         the model does not take, most of it before anything is sent; :class:`NotFoundError` for an unknown model;
@@ -326,7 +326,9 @@ def _is_batches(value: Any) -> bool:
     """Whether it is a source of batches, of either kind: no mapping and nothing that NumPy would make one array of."""
     if isinstance(value, AsyncIterable):
         return True
-    one = isinstance(value, Mapping | list | tuple | str | bytes) or hasattr(value, "__array__")
+    if isinstance(value, list | tuple):
+        return bool(value) and isinstance(value[0], Mapping)
+    one = isinstance(value, Mapping | str | bytes) or hasattr(value, "__array__")
     return isinstance(value, Iterable) and not one
 
 

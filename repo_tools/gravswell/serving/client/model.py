@@ -116,7 +116,7 @@ class Model:
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             # rows of different lengths, a number that is too large, a tensor of a GPU
             told = f"{where}: a {type(value).__name__} that is no array of {tensor.datatype}: {error}"
-            raise InvalidInputError(told) from None
+            raise InvalidInputError(f"{told}{_way_for_batches(value, tensor)}") from None
         if tensor.datatype == "BYTES":
             others = set() if array.dtype.kind in "OSUT" else {str(array.dtype)}
             if array.dtype.kind in "OT":  # a missing value among them, as of a pandas column, would go as "nan"
@@ -131,6 +131,7 @@ class Model:
         if not _fits(array, tensor):
             raise InvalidInputError(
                 f"{where} has shape {list(tensor.shape)}, its rows first, and the array has {list(array.shape)}"
+                f"{_way_for_batches(value, tensor)}"
             )
         return array
 
@@ -156,6 +157,12 @@ def _fits(array: Array, tensor: Tensor) -> bool:
     if array.ndim != len(tensor.shape):
         return False
     return got == wanted or all(size in (-1, n) for size, n in zip(wanted, got, strict=True))
+
+
+def _way_for_batches(value: Any, tensor: Tensor) -> str:
+    """What to say to whoever gave batches in a list, which is one array."""
+    listed = isinstance(value, list | tuple) and value and getattr(value[0], "ndim", 0) == len(tensor.shape)
+    return "; a list is one array: give its batches as iter(list)" if listed else ""
 
 
 def _described(tensor: Tensor) -> str:
