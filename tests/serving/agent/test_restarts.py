@@ -168,6 +168,33 @@ async def test_an_earlier_version_that_ends_triton_does_not_keep_the_wanted_one_
             pytest.fail("every server was killed")
 
 
+async def test_a_wanted_version_that_ends_triton_is_given_up(agent: MakeAgent, repository, models, tmp_path: Path):
+    first = publish(repository, "scale", 1, 1.0)
+    (tmp_path / "loaded").touch()
+    second = publish(repository, "scale", 2, 2.0, python=deadly(tmp_path / "loaded"))
+    with start_triton(models) as old:
+        async with agent(triton_http=old.http_address, triton_grpc=old.grpc_address) as running:
+            running.desire(model(1, first))
+            await running.serves("scale", 1)
+            running.desire(model(2, second))
+            await until(lambda: old.process.returncode is not None, "its verification ends the server")
+            for _ in range(MOST_DEATHS):
+                with start_triton(models, ports=_ports(old)) as new:
+                    await until(
+                        lambda new=new: (
+                            new.process.returncode is not None
+                            or (running.ledger.ready and "it is not tried again" in running.report_of("scale").message)
+                        ),
+                        "it ends, or serves without the version",
+                    )
+                    if new.process.returncode is None:
+                        report = running.report_of("scale")
+                        assert (report.state, report.reason) == (ModelState.FAILED, Reason.LOAD_FAILED)
+                        assert await asyncio.to_thread(answer, new) == 1.0
+                        return
+            pytest.fail("every server was ended")
+
+
 async def test_a_version_that_cannot_be_fetched_yet_holds_up_nobody_who_has_an_earlier_one(
     agent: MakeAgent, repository, models, monkeypatch
 ):

@@ -9,13 +9,33 @@ import pytest
 from gravswell.errors import InvalidInputError, NotFoundError, UnavailableError
 from gravswell.quiver.config import parse_config
 from gravswell.quiver.golden import Sample
+from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.key import make_key, read_key
+from gravswell.serving.agent.ledger import MOST_DEATHS, Ledger
 from gravswell.serving.agent.prove import Golden, prove, read_golden
 from gravswell.serving.agent.server import Endpoint, metrics
 from gravswell.serving.agent.state import REMEMBERED, AgentState
-from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, Report
+from gravswell.serving.agent.triton import TritonControl
+from gravswell.serving.agent.view import View
+from gravswell.serving.agent.work import Pace, Work
+from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, Reason, Report
 
 from .versions import publish
+
+
+def test_an_earlier_version_that_ends_triton_gets_a_few_chances(tmp_path: Path):
+    model = DesiredModel(name="m", version=2, digest="2" * 64)
+    ledger = Ledger(View(TritonControl("127.0.0.1:9")), ModelFolder(tmp_path), Pace(), cpu_only=True)
+    work = Work(model)
+    tries = []
+    for _ in range(MOST_DEATHS + 1):
+        tries.append(ledger.facts(model, None).restorable)
+        ledger.killed("m")
+        assert not ledger.facts(model, None).restorable, "the wanted one goes first"
+        ledger.fail(work, Reason.REPOSITORY_UNAVAILABLE, "away")
+    assert tries == [True] * MOST_DEATHS + [False]
+    ledger.restored("m")
+    assert ledger.facts(model, None).restorable
 
 
 def test_a_key_is_made_once_and_only_its_group_reads_it(tmp_path: Path):

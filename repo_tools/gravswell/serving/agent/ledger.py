@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -16,7 +17,8 @@ from gravswell.serving.contracts import Desired, DesiredModel, ModelState, Reaso
 log = logging.getLogger(__name__)
 
 MOST_DEATHS = 3
-"""So often Triton may end while it loads one earlier version again, before that is no longer tried."""
+"""So often Triton may end while it loads one version, before that is no longer tried: it costs all models their server.
+"""
 
 
 class Ledger:
@@ -141,7 +143,7 @@ class Ledger:
 
     def serves(self, work: Work) -> None:
         """The model serves as desired."""
-        work.attempts = 0
+        work.attempts = work.deaths = 0
         if work.state is not ModelState.SERVING:
             log.info("%s: version %s serves", work.model.name, work.model.version)
             self._remembered.served(work.model)
@@ -187,11 +189,12 @@ class Ledger:
         self._attempted(work)
 
     def fail(self, work: Work, reason: Reason, message: str) -> None:
-        """The model failed and is tried again, later each time."""
+        """The model failed and is tried again, later each time; one that ended Triton too often, never."""
         work.attempts += 1
         if self._deadly.get(work.model.name, 0) < MOST_DEATHS:
             self._barred.discard(work.model.name)
-        work.retry_at = time.monotonic() + self._pace.retry(work.attempts)
+        retry = self._pace.retry(work.attempts) if work.deaths < MOST_DEATHS else math.inf
+        work.retry_at = time.monotonic() + retry
         if (work.reason, work.message) != (reason, message):
             log.warning("%s: version %s: %s: %s", work.model.name, work.model.version, reason, message)
         self._set(work, ModelState.FAILED, reason, message)

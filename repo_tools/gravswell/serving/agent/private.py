@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gravswell.errors import VerificationError
+from gravswell.quiver.manifest import MANIFEST, Manifest
+from gravswell.quiver.signature import without_sequences
 from gravswell.serving.agent import supply
 from gravswell.serving.agent.decide import identity
 from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_failure
@@ -72,7 +74,7 @@ class PrivateProofs:
                 f"version {model.version} of '{model.name}' has no golden tensors and the model demands verification "
                 f"Golden; export it with gravswell, or set verification to Hashes",
             )
-        config = supply.servable_config(source, model.name)
+        config = alone(supply.servable_config(source, model.name), source)
         private = PRIVATE_PREFIX + identity(model)[:16]
         place = await Place.taken(self._free_places)
 
@@ -158,3 +160,12 @@ class PrivateProofs:
             except (TritonBusyError, TritonRefusedError):
                 return False
         return True
+
+
+def alone(config: Any, folder: Path) -> Any:
+    """The config under which the graph in ``folder`` answers its golden inputs, which hold all that it takes: also what
+    the server would fill in for a sequence."""
+    if not config.HasField("sequence_batching") or not (folder / MANIFEST).is_file():
+        return config
+    manifest = Manifest.from_bytes((folder / MANIFEST).read_bytes(), where=str(folder / MANIFEST))
+    return without_sequences(config, manifest.signature)

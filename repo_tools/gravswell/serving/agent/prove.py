@@ -1,5 +1,6 @@
 """Golden tensors on the Triton that will serve them: infer the recorded inputs, compare with the recorded outputs."""
 
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from gravswell.errors import VerificationError
 from gravswell.quiver.golden import Atol, Sample, column_scales, compare, load_golden
 from gravswell.quiver.manifest import GOLDEN, MANIFEST, Manifest
+from gravswell.quiver.signature import data_type_value
 from gravswell.serving.agent.failures import ModelFailure
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.contracts import DesiredModel, Reason
@@ -67,11 +69,18 @@ async def prove(
     """Run every sample on ``model``; with ``exact`` the outputs must agree too, else any answer will do.
 
     Each inference may take ``limit`` seconds. ``config`` is what the version published: the ranks of its
-    inputs, and how many rows may go together.
+    inputs, and how many rows may go together. Where it takes sequences, one of a single request is sent, and any answer
+    will do: what is recorded includes what the server fills in itself.
     Raises :class:`VerificationError` for wrong outputs, :class:`~.triton.TritonRefusedError` for an error,
     :class:`~.triton.TritonBusyError` for no answer in time.
     """
     ranks = {tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input}
+    if config.HasField("sequence_batching"):
+        row = next(iter(pieces(golden.samples[0].inputs, min(config.max_batch_size, 1))))
+        wire = {name: with_rank(row[name], rank) for name, rank in ranks.items()}
+        outputs = [tensor.name for tensor in config.output]
+        await triton.infer(model, version, wire, outputs, limit=limit, sequence=_new_sequence(config))
+        return
     for number, sample in enumerate(golden.samples):
         parts = []
         for inputs in pieces(sample.inputs, config.max_batch_size):
@@ -82,3 +91,10 @@ async def prove(
                 compare(sample.outputs, joined(parts, sample.outputs), golden.rtol, golden.atol, golden.scales)
             except VerificationError as error:
                 raise VerificationError(f"golden sample {number}: {error}") from None
+
+
+def _new_sequence(config: Any) -> int | str:
+    """An id that no client's sequence has."""
+    number = secrets.randbits(31) + 1  # within the 32 bits that an id may be given to the graph in
+    kinds = {control.data_type for tensor in config.sequence_batching.control_input for control in tensor.control}
+    return f"gravswell-{number}" if data_type_value("TYPE_STRING") in kinds else number

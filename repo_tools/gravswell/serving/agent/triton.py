@@ -172,14 +172,18 @@ class TritonControl:
         outputs: Sequence[str],
         *,
         limit: float,
+        sequence: int | str = 0,
     ) -> dict[str, NDArray[Any]]:
-        """Run one inference, with ``limit`` seconds for the answer.
+        """Run one inference, with ``limit`` seconds for the answer; ``sequence``: the id of a sequence of it alone.
 
         Raises :class:`TritonRefusedError` with Triton's message, :class:`TritonBusyError` when no answer came in time.
         """
         body, header_length = InferenceServerClient.generate_request_body(
             [_tensor(name, value) for name, value in inputs.items()],
             [InferRequestedOutput(name, binary_data=True) for name in outputs],
+            sequence_id=sequence,
+            sequence_start=bool(sequence),
+            sequence_end=bool(sequence),
         )
         headers = {} if header_length is None else {"Inference-Header-Content-Length": str(header_length)}
         path = f"{model_path(model, str(version))}/infer"

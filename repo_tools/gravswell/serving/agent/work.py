@@ -42,6 +42,8 @@ class Work:
     """Failures in a row."""
     retry_at: float = 0.0
     """Not before this time of the monotonic clock."""
+    deaths: int = 0
+    """How often Triton ended while it verified or loaded this version."""
     attempted: bool = False
     """It was tried once, with whatever result."""
     unwanted: asyncio.Event = field(default_factory=asyncio.Event)

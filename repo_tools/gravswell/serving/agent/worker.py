@@ -7,12 +7,13 @@ own.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from gravswell.errors import GravswellError
 from gravswell.serving.agent.decide import Step, can_restore, next_step
 from gravswell.serving.agent.failures import ModelFailure, SupersededError
-from gravswell.serving.agent.ledger import Ledger
+from gravswell.serving.agent.ledger import MOST_DEATHS, Ledger
 from gravswell.serving.agent.steps import Steps
 from gravswell.serving.agent.triton import (
     TritonBusyError,
@@ -122,7 +123,7 @@ class Worker:
                 await self._restore(work)
             case Step.LOAD:
                 self._ledger.progress(work, ModelState.LOADING)
-                with work.timed("load"):
+                with work.timed("load"), self._deaths_told(work):
                     await self._load(work, model)
             case Step.PROVE:
                 await self._prove(work)
@@ -161,9 +162,31 @@ class Worker:
 
     async def _verify(self, work: Work) -> None:
         self._ledger.progress(work, ModelState.VERIFYING)
-        with work.timed("verify"):
+        with work.timed("verify"), self._deaths_told(work):
             await self._steps.verify(work.model, unwanted=work.unwanted, overdue=self._overdue(work))
         self._ledger.verified(work.model)
+
+    @contextmanager
+    def _deaths_told(self, work: Work) -> Iterator[None]:
+        """Blame a version in whose verification or load Triton ends; the first time it may have been another's doing.
+
+        Triton restarts without it then, and serves the others until it is tried again.
+        """
+        try:
+            yield
+        except TritonSilentError:  # busy
+            raise
+        except TritonUnavailableError:
+            work.deaths += 1
+            if work.deaths == 1:
+                raise
+            times = f"{work.deaths} times in a row while version {work.model.version} was verified or loaded"
+            way_out = "it is not tried again" if work.deaths >= MOST_DEATHS else "it is tried again later"
+            raise ModelFailure(
+                Reason.LOAD_FAILED,
+                f"Triton ended {times}; {way_out}: read the log of its container, look at memory, and publish another "
+                f"version",
+            ) from None
 
     def _overdue(self, work: Work) -> Callable[[], None]:
         return lambda: self._ledger.overdue(work)
