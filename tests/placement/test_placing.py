@@ -117,6 +117,11 @@ def test_a_layout_prints_as_a_table():
     assert str(place({"A": 2, "B": 9}, 12)) == " 0-1  A\n2-10  B\n  11  free"
 
 
+def test_of_many_holders_the_first_are_named():
+    assert place([f"m{n}=1,shared" for n in range(5)], 1).table == "0 m0, m1, m2, m3 and m4"
+    assert place([f"m{n}=1,shared" for n in range(9)], 1).table == "0 m0, m1, m2, m3 and 5 others"
+
+
 # -- where models are already
 
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from gravswell.placement.groups import Group, Held
 
+MOST_TOLD = 5
+"""Holders of one device that a message names: a condition has room for some 1000 characters."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -48,6 +51,8 @@ class Layout:
 
 
 def told(holders: Sequence[str]) -> str:
-    """The holders of one device in words; nobody is ``free``."""
+    """The holders of one device in words, of many the first; nobody is ``free``."""
+    if len(holders) > MOST_TOLD:
+        return f"{', '.join(holders[: MOST_TOLD - 1])} and {len(holders) - MOST_TOLD + 1} others"
     *others, last = holders or ["free"]
     return f"{', '.join(others)} and {last}" if others else last
