@@ -7,6 +7,8 @@ import numpy as np
 import onnx
 import pytest
 
+from gravswell.quiver.golden import load_golden
+
 from ..fusion.conftest import scaled
 from .conftest import Run
 
@@ -104,6 +106,24 @@ def test_a_file_describes_the_variants(run: Run, variants: Path, suffix: str) ->
         {"layers": 2},
         ["scores"],
     )
+
+
+def test_functions_of_the_parameters_make_models_and_batches(run: Run, variants: Path) -> None:
+    (variants / "nets.py").write_text(
+        "import numpy as np, onnx\n"
+        "def net(params):\n"
+        "    return onnx.load(params['file'])\n"
+        "def batches(params):\n"
+        "    while True:\n"
+        "        yield {'x': np.full((2, 4), params['value'], np.float32)}\n"
+    )
+    said = {"model": "nets.py:net", "inputs": "nets.py:batches", "params": {"file": "wide.onnx", "value": 7}}
+    (variants / "p.json").write_text(json.dumps({"mine": said}))
+    result = run("fuse", "mine,2", "base", "--repo", "r", "--params", "p.json", "--mode", "compile_only", "-o", "json")
+    assert result.code == 0, result.err
+    assert [model["copyOf"] for model in result.data["models"]] == [None, 1, None]
+    golden = load_golden(Path(result.data["path"]).parent / ".golden.npz")
+    assert any((sample.inputs["x"] == 7).all() for sample in golden)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import enum
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,7 +107,7 @@ def fuse(
     described = read_params(params) if params else {}
     with work_display(BarColumn()) as progress:
         step = progress.add_task("loading models", total=None)
-        infos = variant_models(wanted, described, lambda given: _load(given, repo, allow_pickle))
+        infos = variant_models(wanted, described, lambda given, said: _load(given, said, repo, allow_pickle))
         fusion = qv.fuse(infos, name)
         with _place(mode, into, model_dir) as (place, kept):
             with present_entry(qv.ModelRepository(place), name, create=True, model=fusion) as entry:
@@ -150,13 +150,15 @@ def _check_mode(mode: Mode, inputs: Path | None) -> None:
         raise InvalidInputError(f"--mode {mode.value} asks the models something: give it as --inputs FILE.npz")
 
 
-def _load(given: str, repo: str | None, allow_pickle: bool) -> Any:
-    """The model that a variant names: a version of an entry, a file, or a Python object."""
+def _load(given: str, params: Mapping[str, Any] | None, repo: str | None, allow_pickle: bool) -> Any:
+    """The model that a variant names: a version of an entry, a file, or a Python object; or batches, of an .npz."""
     from gravswell import quiver as qv  # noqa: PLC0415
-    from gravswell.cli.loading import load_model  # noqa: PLC0415
+    from gravswell.cli.loading import load_model, load_samples  # noqa: PLC0415
 
+    if given.endswith(".npz"):
+        return load_samples([Path(given)])
     if ":" in given or Path(given).is_file() or (repo is None and Path(given).suffix):
-        return load_model(given, allow_pickle=allow_pickle)
+        return load_model(given, allow_pickle=allow_pickle, params=params)
     if repo is None:
         raise InvalidInputError(
             f"{given!r} is no file and no Python object (file.py:name): say in which repository the entry lies, with "

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError, UnsupportedError
 from gravswell.extras import install
+from gravswell.quiver.fusion import called
 
 _FILES = (".onnx", ".keras", ".h5", ".ubj", ".json", ".txt")
 """Of models that exporters read themselves: no code in them is run."""
@@ -27,13 +28,14 @@ _WEIGHTS = (".ckpt", ".safetensors")
 _BUILD = "name a function that builds the module, loads the file into it and returns it (file.py:function)"
 
 
-def load_model(given: str, *, allow_pickle: bool) -> Any:
+def load_model(given: str, *, allow_pickle: bool, params: Mapping[str, Any] | None = None) -> Any:
     """The model that ``given`` names.
 
     A file that an exporter reads (``model.onnx``, ``model.keras``, ``model.ubj``…), or a SavedModel's folder;
     ``module:attribute`` or ``file.py:attribute``, where a function is called for the model that it returns; or a pickle
     of scikit-learn's (``.joblib``, ``.pkl``) or torch's (``.pt``, ``.pth``, ``.pt2``), which is loaded only with
-    ``allow_pickle``: loading one runs whatever code is in it.
+    ``allow_pickle``: loading one runs whatever code is in it. ``params``: what a function is called with, if it takes
+    something.
     """
     if given.endswith(_FILES) or Path(given).is_dir():
         return Path(given)
@@ -50,7 +52,8 @@ def load_model(given: str, *, allow_pickle: bool) -> Any:
             f"(file.py:attribute, package.module:attribute)"
         )
     with _guarded(f"running {module}"):
-        return _attribute(_module(module), module, attribute)
+        found = _attribute(_module(module), module, attribute)
+        return called(found, params) if inspect.isfunction(found) else found
 
 
 def _attribute(found: Any, module: str, attribute: str) -> Any:
@@ -65,7 +68,7 @@ def _attribute(found: Any, module: str, attribute: str) -> Any:
         raise InvalidInputError(
             f"{module}:{attribute} is a class: name a model made of it, or a function that makes and returns one"
         )
-    return found() if inspect.isfunction(found) else found
+    return found
 
 
 @contextmanager

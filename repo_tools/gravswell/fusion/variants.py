@@ -5,11 +5,12 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from gravswell.errors import InvalidInputError, NotFoundError
-from gravswell.quiver.fusion import ModelInfo
+from gravswell.quiver.fusion import FEW_BATCHES, ModelInfo
 
 _KEYS = ("model", "inputs", "input_types", "output_names", "rename", "params", "scale")
 
@@ -33,8 +34,8 @@ def parse_variant(text: str) -> Variant:
 def read_params(path: Path) -> dict[str, dict[str, Any]]:
     """The descriptions of variants in a TOML, JSON or YAML file, by the variants' names.
 
-    Each may say ``model``, ``inputs`` (shapes, -1 for any size), ``input_types``, ``output_names``, ``rename``,
-    ``params`` and ``scale``.
+    Each may say ``model``, ``inputs`` (shapes, -1 for any size; an ``.npz``; or a Python function that gives batches),
+    ``input_types``, ``output_names``, ``rename``, ``params`` and ``scale``. Functions are called with ``params``.
     """
     if not path.is_file():
         raise NotFoundError(f"there is no file {path}")
@@ -66,23 +67,26 @@ def _parsed(path: Path) -> Any:
 
 
 def variant_models(
-    variants: Sequence[Variant], described: Mapping[str, Mapping[str, Any]], load: Callable[[str], Any]
+    variants: Sequence[Variant],
+    described: Mapping[str, Mapping[str, Any]],
+    load: Callable[[str, Mapping[str, Any] | None], Any],
 ) -> list[ModelInfo]:
     """The models of ``variants`` in their order, each so many times.
 
-    ``described``: by a variant's name, what :func:`read_params` gives. ``load``: from what names a model to the model;
-    it is called once for each, with the variant's own name where nothing else is said.
+    ``described``: by a variant's name, what :func:`read_params` gives. ``load``: from what names a model, or batches of
+    its inputs, and from its params, to that; for each variant once, with its own name where nothing else is said.
     """
-    loaded: dict[str, Any] = {}
-    found = []
+    found: dict[str, ModelInfo] = {}
     for variant in variants:
-        said = described.get(variant.name, {})
-        given = str(said.get("model", variant.name))
-        if given not in loaded:
-            loaded[given] = load(given)
-        rest = {key: value for key, value in said.items() if key != "model"}
-        found += [ModelInfo(loaded[given], name=_short(variant.name), **rest)] * variant.count
-    return found
+        if variant.name not in found:
+            said = dict(described.get(variant.name, {}))
+            params, inputs = said.get("params"), said.get("inputs")
+            if isinstance(inputs, str):
+                batches = load(inputs, params)
+                said["inputs"] = batches if isinstance(batches, Mapping) else list(islice(batches, FEW_BATCHES))
+            model = load(str(said.pop("model", variant.name)), params)
+            found[variant.name] = ModelInfo(model, name=_short(variant.name), **said)
+    return [found[variant.name] for variant in variants for _ in range(variant.count)]
 
 
 def _short(name: str) -> str:

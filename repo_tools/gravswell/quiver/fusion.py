@@ -19,6 +19,9 @@ MODEL_ID = "model_id"
 MAX_BATCH_SIZE = 64
 """Rows that a server puts together for a fusion, unless the first version says otherwise."""
 
+FEW_BATCHES = 4
+"""Batches that are taken of a function that gives some: it may have no end."""
+
 _ENTRY = "gravswell.quiver.entry.Entry"
 _CHUNK = re.compile(r"[^A-Za-z0-9_.-]+")
 
@@ -125,5 +128,5 @@ def _checked(number: int, info: ModelInfo) -> ModelInfo:
 
 
 def called(function: Callable[..., Any], params: Mapping[str, Any] | None) -> Any:
-    """What a user's function gives for ``params``, or for nothing if it takes nothing."""
-    return function(dict(params or {})) if inspect.signature(function).parameters else function()
+    """What a user's function gives for ``params``; for nothing where there are none, or it takes nothing."""
+    return function() if params is None or not inspect.signature(function).parameters else function(dict(params))

@@ -18,13 +18,10 @@ from gravswell.quiver.datatypes import parse_data_type
 from gravswell.quiver.exporters import files, graph
 from gravswell.quiver.exporters.base import ExportRequest, InputSpec, class_names, described
 from gravswell.quiver.exporters.proof import cpu_session, session_inputs, session_outputs
-from gravswell.quiver.fusion import Fusion, ModelInfo, called
+from gravswell.quiver.fusion import FEW_BATCHES, Fusion, ModelInfo, called
 from gravswell.quiver.golden import Sample, load_golden
 from gravswell.quiver.manifest import GOLDEN, MODEL_FILE, Manifest, TensorRecord
 from gravswell.quiver.signature import parse_shape
-
-FEW_BATCHES = 4
-"""Batches of a function that gives batches which are used: it may have no end."""
 
 _VERSION = "gravswell.quiver.version.Version"
 
