@@ -80,7 +80,20 @@ class _Packing:
         scope = _scope(defined)
         for needed in _needs(text, name, scope):
             self._take(needed, scope[needed], wanted_by=name)
+        for module in self._imported_inside(text, name):
+            self._along(module)
         self._lines += [text, ""]
+
+    @staticmethod
+    def _imported_inside(text: str, name: str) -> Iterator[str]:
+        """The modules that a definition imports when it runs."""
+        nodes = list(ast.walk(ast.parse(text)))
+        if any(isinstance(node, ast.ImportFrom) and node.level for node in nodes):
+            raise InvalidInputError(
+                f"{name} holds a relative import, and goes along without its package: import it at the top of the "
+                f"module, or by its full name"
+            )
+        return imported(text, "")
 
     def _take(self, name: str, value: Any, *, wanted_by: str) -> None:
         if name in self._values:

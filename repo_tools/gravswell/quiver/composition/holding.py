@@ -99,7 +99,7 @@ def pipelines_of(
 def _published(reader: RepositoryReader, pipeline: str) -> dict[int, tuple[MemberRecord, ...]]:
     try:
         removing = set(reader.state(pipeline)[0].removing)
-        numbers = [number for number in reader.numbers(pipeline) if number not in removing]
+        numbers = [number for number in reversed(reader.numbers(pipeline)) if number not in removing]
     except NotFoundError:
         return {}  # removed, or never published
 

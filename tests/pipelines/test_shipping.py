@@ -1,0 +1,307 @@
+"""A function as source: what it needs goes along, and what cannot is named."""
+
+import collections
+import datetime
+import enum
+import functools
+import math
+import operator as op
+import os.path
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from scipy import special
+
+from gravswell import quiver as qv
+from gravswell.errors import InvalidInputError
+from gravswell.pipelines.shipping import Shipment, ship
+from gravswell.pipelines.shipping.values import as_source
+
+WEIGHTS = np.array([1.5, 2.5], np.float32)
+TABLE = {"a": [1, (2.0, None)], "b": {3: b"x"}, "c": frozenset({"q"}), "d": math.inf}
+SCALE = np.float32(1.5)
+KIND = np.dtype("int16")
+PATTERN = re.compile(r"\d+")
+OPENED = sys.stdin
+COUNTER = 0
+
+
+class Point(NamedTuple):
+    x: float
+    y: float = 2.0
+
+
+@dataclass
+class Box:
+    """Uses another function of the module in a method, and a constant as a default."""
+
+    width: float = 3.0
+
+    def area(self) -> float:
+        return self.width * scaled_by(self.width)
+
+    @staticmethod
+    def unit() -> "Box":
+        return Box(1.0)
+
+
+class Box2(Box):
+    @property
+    def double(self) -> float:
+        return 2 * self.area()
+
+
+def scaled_by(x: Any) -> Any:
+    return x * SCALE
+
+
+@functools.lru_cache(maxsize=8)
+def power(n: int) -> int:
+    """Recursive, and cached."""
+    return 1 if n == 0 else 2 * power(n - 1)
+
+
+def even(n: int) -> bool:
+    return n == 0 or odd(n - 1)
+
+
+def odd(n: int) -> bool:
+    return n != 0 and even(n - 1)
+
+
+def shipped(function: Any) -> tuple[Any, Shipment]:
+    """What the source of a function defines under its name, elsewhere."""
+    made = ship(function, "arrays")
+    names: dict[str, Any] = {"__file__": __file__, "__name__": "shipped"}
+    for name, array in made.arrays.items():
+        (_folder() / "arrays").mkdir(exist_ok=True)
+        np.save(_folder() / "arrays" / name, array)
+    names["__file__"] = str(_folder() / "source.py")
+    sys.modules["shipped"] = type(sys)("shipped")
+    exec(compile(made.source, "shipped", "exec"), names)
+    return names[function.__name__], made
+
+
+@functools.cache
+def _folder() -> Path:
+    import tempfile  # noqa: PLC0415
+
+    return Path(tempfile.mkdtemp(prefix="gravswell-shipped-"))
+
+
+def everything(x: Any) -> Any:
+    """Imports of each form, constants, functions that call each other, classes."""
+    from textwrap import dedent  # noqa: PLC0415
+
+    total = np.sum(x) + op.add(1, 2) + special.expit(0.0) + len(PATTERN.findall(dedent("  12 34")))
+    total += TABLE["a"][1][0] + WEIGHTS.sum() + power(5) + Box2().double + Point(1.0).y + Box.unit().area()
+    counts = collections.Counter(os.path.normpath("a/../b"))
+    return total + counts["b"] + even(4) + np.asarray([1], KIND)[0] + datetime.timedelta(hours=1).seconds
+
+
+def test_all_that_a_function_needs() -> None:
+    function, made = shipped(everything)
+    x = np.ones(3)
+    assert function(x) == everything(x)
+    assert set(made.arrays) == {"WEIGHTS"}
+    assert [requirement.partition("==")[0] for requirement in made.requirements] == ["scipy"]
+    assert "assert_array_equal" not in made.source
+    assert not made.modules
+
+
+def test_a_closure_and_a_name_that_was_changed() -> None:
+    offset, other = np.arange(2), scaled_by
+
+    def inner(x: Any) -> Any:
+        return x + offset
+
+    def outer(x: Any) -> Any:
+        return other(inner(x))
+
+    function, made = shipped(outer)
+    assert_array_equal(function(np.ones(2)), outer(np.ones(2)))
+    assert set(made.arrays) == {"offset"}
+
+
+def test_annotations_stay_behind() -> None:
+    def annotated(x: qv.ModelRepository) -> "OPENED":  # type: ignore[valid-type]  # never evaluated
+        y: sys.stdin = x  # type: ignore[valid-type]
+        return y
+
+    function, made = shipped(annotated)
+    assert (function(3), made.imports) == (3, set())
+
+
+def test_decorators_of_the_pipeline_stay_behind_and_those_of_others_go_along() -> None:
+    @qv.pipeline(
+        output_names=["y"],
+    )
+    def decorated(x: Any, *, model: Any) -> Any:
+        return model(x) + power(3)  # a comment
+
+    function, made = shipped(decorated.function)
+    assert function(1, model=lambda x: x) == 9
+    assert "qv" not in made.source
+    assert "# a comment" in made.source
+    assert "@functools.lru_cache(maxsize=8)" in made.source
+
+
+def counting(x: Any) -> Any:
+    global COUNTER  # noqa: PLW0603
+    COUNTER += 1
+    return x
+
+
+def reading(x: Any) -> Any:
+    return x + OPENED.fileno()
+
+
+def by_lambda(x: Any) -> Any:
+    return SHORT(x)
+
+
+def of_ours(x: Any) -> Any:
+    return qv.Platform.ONNX and x
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+def of_a_member(x: Any) -> Any:
+    return RED + x
+
+
+SHORT = lambda x: x  # noqa: E731
+RED = Colour.RED
+NAMES = np.array(["a", None])
+
+
+def of_objects(x: Any) -> Any:
+    return NAMES[x]
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (counting, "counting changes 'COUNTER', a variable outside of it"),
+        (reading, r"reading uses OPENED, a .*, which cannot be written as source: make it in a function"),
+        (by_lambda, "by_lambda uses SHORT, which is a lambda: write it with def"),
+        (of_ours, "uses gravswell.quiver, and servers have no gravswell"),
+        (of_a_member, "of_a_member uses RED, a .*Colour, which cannot be written"),
+        (of_objects, "of_objects uses NAMES, an array of objects"),
+    ],
+)
+def test_what_cannot_go_along(function: Any, told: str) -> None:
+    with pytest.raises(InvalidInputError, match=told):
+        ship(function, "arrays")
+
+
+def test_what_is_imported_inside() -> None:
+    def late(x: Any) -> Any:
+        import yaml  # noqa: PLC0415
+
+        return yaml.safe_load(x)
+
+    def relative(x: Any) -> Any:
+        from .words import counted  # noqa: PLC0415
+
+        return counted(x, Path())
+
+    assert [requirement.partition("==")[0] for requirement in ship(late, "arrays").requirements] == ["PyYAML"]
+    with pytest.raises(InvalidInputError, match="relative holds a relative import"):
+        ship(relative, "arrays")
+
+
+def test_an_entry_is_a_member(tmp_path: Path) -> None:
+    entry = qv.ModelRepository(tmp_path / "repo").add("e")
+
+    def calls(x: Any) -> Any:
+        return entry(x)
+
+    with pytest.raises(
+        InvalidInputError, match=r"an entry: take it as a keyword-only parameter, def calls\(x, \*, entry\)"
+    ):
+        ship(calls, "arrays")
+
+
+def test_two_of_one_name() -> None:
+    def first() -> Any:
+        limit = 1
+
+        def f(x: Any) -> Any:
+            return x + limit
+
+        return f
+
+    limit = 2
+    g = first()
+
+    def both(x: Any) -> Any:
+        return g(x) + limit
+
+    with pytest.raises(InvalidInputError, match=r"'limit' of their own, .*rename one of them"):
+        ship(both, "arrays")
+
+
+def test_source_that_is_nowhere() -> None:
+    names: dict[str, Any] = {}
+    exec("def typed(x): return x", names)
+    with pytest.raises(InvalidInputError, match="the source of typed cannot be found"):
+        ship(names["typed"], "arrays")
+
+
+def test_modules_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "ownpackage"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("BASE = 1\n")
+    (package / "deep/__init__.py").write_text("from .. import BASE\nfrom ..side import add\n")
+    (package / "side.py").write_text("import math\nimport yaml\n\ndef add(a, b):\n    return a + b\n")
+    (package / "unused.py").write_text("import nothing_of_the_kind\n")
+    (tmp_path / "ownmodule.py").write_text(
+        "import ownpackage.deep as deep\n\ndef f(x):\n    return deep.add(x, deep.BASE)\n"
+    )
+    (tmp_path / "model.py").write_text("def f(x):\n    return x\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import model as clash  # type: ignore[import-not-found]  # noqa: PLC0415
+    import ownmodule  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    def uses(x: Any) -> Any:
+        return ownmodule.f(x)
+
+    def hides(x: Any) -> Any:
+        return clash.f(x)
+
+    function, made = shipped(uses)
+    assert function(1) == 2
+    wanted = {"ownmodule.py", "ownpackage/__init__.py", "ownpackage/deep/__init__.py", "ownpackage/side.py"}
+    assert made.modules.keys() == wanted
+    assert [requirement.partition("==")[0] for requirement in made.requirements] == ["PyYAML"]
+    with pytest.raises(InvalidInputError, match="your module model would hide one of the server's"):
+        ship(hides, "arrays")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, -3, 1.5, math.inf, "ü\n", b"\0", 2j, (), (1,), [], [1, [2]], {}, {"a": {1: ()}}, set(), {1, 2},
+     frozenset(), SCALE, np.int64(4), np.bool_(True), KIND, float("-inf"), {"k": math.inf}],
+)  # fmt: skip
+def test_values_come_back(value: Any) -> None:
+    source = as_source(value)
+    assert source is not None
+    again = eval(source)
+    assert (again, type(again)) == (value, type(value))
+
+
+def test_values_that_do_not() -> None:
+    assert as_source([object()]) is None
+    assert as_source(Colour.RED) is None
+    assert as_source(collections.OrderedDict()) is None
+    assert as_source(Point(1.0)) is None
+    assert math.isnan(eval(as_source(math.nan) or ""))
