@@ -81,7 +81,7 @@ def export(
         task = progress.add_task(f"loading {model}", total=None)
         loaded = load_model(model, allow_pickle=allow_pickle)
         types = dict(named("--input-type", input_type)) or None
-        with _present(repository, name, create, loaded) as entry:
+        with present_entry(repository, name, create, loaded) as entry:
             path = entry.export_version(
                 loaded,
                 shapes,
@@ -120,7 +120,7 @@ def export(
 
 
 @contextmanager
-def _present(repository: Any, name: str, create: bool, model: Any) -> Iterator[Any]:
+def present_entry(repository: Any, name: str, create: bool, model: Any) -> Iterator[Any]:
     """The entry; one that had to be made for this goes again if this fails, unless somebody else exported to it."""
     if not create or name in repository.models:
         yield existing_entry(repository, name)
