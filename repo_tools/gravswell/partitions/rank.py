@@ -1,5 +1,6 @@
 """One rank: a process that builds its models once, on its device, and computes with them as often as it is asked."""
 
+import ctypes
 import hashlib
 import time
 from collections import Counter
@@ -117,6 +118,7 @@ class Rank:
         held: dict[_Key, Any] = {}
         self.sessions = [self._session(path, shared.get(path, {}), held) for path in models]
         self._held = held  # sessions read them, and do not own them
+        _give_back()
         self.build_seconds = time.perf_counter() - began
 
     def predict(self, inputs: Sequence[Inputs], *, repeat: int = 1) -> tuple[list[Outputs], Timing]:
@@ -188,6 +190,13 @@ def _run(session: ort.InferenceSession, batch: Inputs) -> Outputs:
     except Exception as error:  # ONNX Runtime's own errors share no base
         given = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in batch.items())
         raise InvalidInputError(f"the model does not take {given}: {described(error)}") from error
+
+
+def _give_back() -> None:
+    """Return to the system what reading the models took, which glibc keeps: as much as their weights."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+    if trim is not None:
+        trim(0)
 
 
 def _shared(models: Sequence[Path]) -> dict[Path, dict[str, _Key]]:
