@@ -6,6 +6,7 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2
 
 from gravswell.errors import ExportError, InvalidInputError
+from gravswell.quiver.checks.scheduling import filled_in, kept
 from gravswell.quiver.datatypes import parse_data_type
 from gravswell.quiver.manifest import Signature, TensorRecord
 
@@ -58,8 +59,9 @@ def describe(config: Any, signature: Signature, *, batchable: bool, batching: in
 
     ``batching``: let the server put so many rows together, where nothing is stated yet and that can be.
 
-    With a ``max_batch_size`` the leading dim is the server's and is not stated. InvalidInputError (a ValueError) names
-    the tensor that an earlier version has otherwise: clients rely on it.
+    With a ``max_batch_size`` the leading dim is the server's and is not stated; nor is what it fills in and keeps for
+    sequences. InvalidInputError (a ValueError) names the tensor that an earlier version has otherwise: clients rely on
+    it.
     """
     stated = tensors_of(config)
     optional = [record.name for record in signature.inputs if record.optional]
@@ -78,14 +80,27 @@ def describe(config: Any, signature: Signature, *, batchable: bool, batching: in
             f"max_batch_size={config.max_batch_size} needs every input and output to lead with the batch, "
             f"as (None, …), and {config.name} has one that does not: export without it"
         )
-    for side, records, have in (
-        ("input", signature.inputs, stated.inputs if stated else ()),
-        ("output", signature.outputs, stated.outputs if stated else ()),
+    for side, records, have, servers in (
+        ("input", signature.inputs, stated.inputs if stated else (), filled_in(config)),
+        ("output", signature.outputs, stated.outputs if stated else (), kept(config)),
     ):
+        servers -= {record.name for record in have}  # a configuration may state them all the same
+        clients = [record for record in records if record.name not in servers]
         if have:
-            _check(config.name, side, have, records)
+            _check(config.name, side, have, clients)
         else:
-            _state(getattr(config, side), records, config.max_batch_size > 0)
+            _state(getattr(config, side), clients, config.max_batch_size > 0)
+
+
+def without_sequences(config: Any, signature: Signature) -> Any:
+    """The configuration of the graph alone: requests bring all that the server fills in or keeps for sequences."""
+    alone = type(config)()
+    alone.CopyFrom(config)
+    alone.ClearField("sequence_batching")
+    for side, records in ((alone.input, signature.inputs), (alone.output, signature.outputs)):
+        stated = {tensor.name for tensor in side}
+        _state(side, [record for record in records if record.name not in stated], config.max_batch_size > 0)
+    return alone
 
 
 def _check(entry: str, side: str, have: Sequence[TensorRecord], records: Sequence[TensorRecord]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from gravswell.errors import GravswellError, NotFoundError, UnavailableError, VerificationError
+from gravswell.quiver.config import ConfigText
 from gravswell.quiver.golden import Array, Sample, column_scales, compare, load_golden
 from gravswell.quiver.layout import version_folder
 from gravswell.quiver.manifest import GOLDEN, Manifest
@@ -22,6 +23,12 @@ Result = Literal["verified", "failed", "not loaded", "unverified", "unknown"]
 
 REQUEST_SECONDS = 60.0
 """Limit of one request to the server."""
+
+
+SEQUENCES = (
+    "it takes sequences, for which the server fills in what golden batches hold: an agent proves it before it serves "
+    "it, and verify without --server does so here"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,8 @@ async def verify_served(
                     yield Served(entry, n, "unknown", message=f"{reader.store.location(entry)} has no such version")
                 elif known[n].digest is None:
                     yield Served(entry, n, "unverified", message="nothing was recorded of it")
+                elif _takes_sequences(reader, entry, n):
+                    yield Served(entry, n, "unverified", message=SEQUENCES)
                 else:
                     yield await _verify(reader, client, entry, n)
 
@@ -75,6 +84,11 @@ async def _loaded(client: AsyncClient, entry: str) -> set[int]:
     except NotFoundError:
         return set()  # it knows no such model, or none of its versions is ready
     return {int(version) for version in model.versions}
+
+
+def _takes_sequences(reader: RepositoryReader, entry: str, number: int) -> bool:
+    config = ConfigText(reader.version_config(entry, number) or "", where=reader.store.location(entry))
+    return bool(config.message.HasField("sequence_batching"))
 
 
 async def _verify(reader: RepositoryReader, client: AsyncClient, entry: str, number: int) -> Served:

@@ -40,6 +40,11 @@ def filled_in(config: Any) -> set[str]:
     return {control.name for control in batching.control_input} | {state.input_name for state in batching.state}
 
 
+def kept(config: Any) -> set[str]:
+    """The outputs of the graph that the server keeps as a sequence's state, for its next request."""
+    return {state.output_name for state in config.sequence_batching.state}
+
+
 def _preferred(config: Any, batching: Any, place: str, field: str) -> Iterator[Finding]:
     for size in batching.preferred_batch_size:
         if not 1 <= size <= config.max_batch_size:

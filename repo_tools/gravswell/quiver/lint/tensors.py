@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from gravswell.quiver.checks.scheduling import filled_in
+from gravswell.quiver.checks.scheduling import filled_in, kept
 from gravswell.quiver.checks.tensors import is_whole
 from gravswell.quiver.config import ModelConfig
 from gravswell.quiver.lint import rules
@@ -49,9 +49,8 @@ def check_graph(model: ModelFacts, version: VersionFacts, target: Target | None)
     if not graph.unservable:
         config = completed(model.config, graph)
         own = filled_in(config) | {name for batch_input in config.batch_input for name in batch_input.target_name}
-        kept = frozenset(state.output_name for state in config.sequence_batching.state)
         yield from _side(model, version, "input", config=config, records=graph.inputs, optional=graph.optional | own)
-        yield from _side(model, version, "output", config=config, records=graph.outputs, optional=kept)
+        yield from _side(model, version, "output", config=config, records=graph.outputs, optional=frozenset(kept(config)))
 
 
 def _age(place: str, graph: "GraphFacts", target: Target) -> Iterator[Finding]:
