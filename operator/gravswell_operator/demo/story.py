@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from gravswell import quiver as qv
-from gravswell.errors import ConflictError, InvalidInputError, UnsupportedError
+from gravswell.errors import ConflictError, GravswellError, InvalidInputError, UnsupportedError
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
 from gravswell_operator.demo.claim import claimed
 from gravswell_operator.demo.cluster import installed_operator, require_free_names, serve_on_cluster
@@ -24,12 +24,15 @@ from gravswell_operator.demo.local import ENTRY, Lab, classify, publish, show_re
 from gravswell_operator.demo.objects import examples
 from gravswell_operator.demo.reach import require_free_ports
 from gravswell_operator.demo.view import Story
-from gravswell_operator.devcluster import BackgroundBuild, Binaries, DevCluster
+from gravswell_operator.devcluster import BackgroundBuild, DevCluster
 from gravswell_operator.devcluster.binaries import Progress as BuildProgress
 from gravswell_operator.devcluster.binaries import ensure_binaries
 from gravswell_operator.devcluster.kubectl import Kubectl
 from gravswell_operator.names import LABEL_LOCAL_NODE
 from gravswell_operator.runtime import DEFAULT_IMAGE
+
+AT_ONCE = 1.0
+"""Seconds within which the programs are there, if they are: what is built takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,12 @@ def tell(story: Story, options: Options) -> None:
         folder = stack.enter_context(_repository_folder(options))
         users = _users_cluster(story, options.context, options, stack) if options.context is not None else None
         build = stack.enter_context(BackgroundBuild()) if options.cluster and users is None else None
+        begun = _begun_cluster(stack, build) if build is not None else None
 
         lab = _train_and_publish(story, options, folder)
         _serve(story, lab, required=users is None, hold=options.keep and not options.cluster)
         if build is not None:
-            _serve_on_own_cluster(story, lab, build, keep=options.keep)
+            _serve_on_own_cluster(story, lab, build, begun, keep=options.keep)
         elif users is not None:
             _serve_on_users_cluster(story, lab, *users, options)
     story.say("")
@@ -106,17 +110,33 @@ def _serve(story: Story, lab: Lab, *, required: bool, hold: bool) -> None:
             wait_for_interrupt(story, "Kept up:", *where)
 
 
-def _serve_on_own_cluster(story: Story, lab: Lab, build: BackgroundBuild, *, keep: bool) -> None:
+def _begun_cluster(stack: ExitStack, build: BackgroundBuild) -> DevCluster | None:
+    """The development cluster, begun, where nothing has to be built for it: it starts while the first chapters run."""
+    if not build.done_within(AT_ONCE):
+        return None
+    try:
+        require_free_ports()
+        cluster = DevCluster(binaries=build.wait())
+        stack.callback(cluster.stop)
+        cluster.begin()
+    except (GravswellError, OSError):
+        return None  # told in the chapter that needs it: the others do not
+    return cluster
+
+
+def _serve_on_own_cluster(
+    story: Story, lab: Lab, build: BackgroundBuild, begun: DevCluster | None, *, keep: bool
+) -> None:
     story.chapter("3. Served by Kubernetes: a real control plane, on this machine")
-    require_free_ports()
+    if begun is None:
+        require_free_ports()
     if not build.done:
         with story.step("build the control plane (once)", spinner=False), story.progress() as show:
             while not build.done:
                 if build.latest is not None:
                     show(*_in_words(build.latest))
                 time.sleep(0.2)
-    binaries = build.wait()
-    with _development_cluster(story, binaries) as cluster:
+    with _development_cluster(story, begun or DevCluster(binaries=build.wait())) as cluster:
         story.say(
             "[yellow]Simulated here:[/] the GPUs. They are counted and scheduled, and the models run on the CPU. "
             "Pods are real processes of this machine, on addresses of their own."
@@ -132,8 +152,7 @@ def _serve_on_own_cluster(story: Story, lab: Lab, build: BackgroundBuild, *, kee
 
 
 @contextmanager
-def _development_cluster(story: Story, binaries: Binaries) -> Iterator[DevCluster]:
-    cluster = DevCluster(binaries=binaries)
+def _development_cluster(story: Story, cluster: DevCluster) -> Iterator[DevCluster]:
     with story.step("start etcd, kube-apiserver, controllers, scheduler and the local node"):
         cluster.start()
     try:

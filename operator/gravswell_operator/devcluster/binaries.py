@@ -196,6 +196,11 @@ class BackgroundBuild:
         """Whether it has ended, well or not."""
         return self._result is not None or self._error is not None
 
+    def done_within(self, seconds: float) -> bool:
+        """Whether it has ended, well or not, at the latest ``seconds`` from now: at once where nothing is missing."""
+        self._thread.join(seconds)
+        return self.done
+
     def wait(self, timeout: float | None = None) -> Binaries:
         """Return the programs, or raise what the build raised; :class:`UnavailableError` after ``timeout`` seconds."""
         self._thread.join(timeout)

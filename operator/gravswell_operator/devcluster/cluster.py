@@ -108,23 +108,39 @@ class DevCluster:
             raise UnavailableError("the development cluster is not running; use it in a `with` block")
         return self._state
 
-    def start(self) -> None:
-        """Build what is missing and start; returns when everything is ready.
+    def begin(self) -> None:
+        """Build what is missing and let it start, while something else is done; :meth:`start` waits for it.
 
         Raises:
-            UnsupportedError: the programs cannot be had here (no Go), or the local node does not exist here (macOS).
-            UnavailableError: a server did not start; with the end of its log.
+            UnsupportedError: the programs cannot be had here (no Go).
+            UnavailableError: a program cannot be built, or the disk is full.
         """
         if self._binaries is None:
             ensure(self._shape, self._progress)
         self._directory = self._given or Path(tempfile.mkdtemp(prefix="gravswell-cluster-"))
         reader, self._pipe = os.pipe()
         try:
-            try:
-                self._child = child = _spawn(self._directory, self._shape, attached=reader)
-            finally:
-                os.close(reader)
-            self._state = _await_ready(self._directory, child.pid, lambda: child.running)
+            self._child = _spawn(self._directory, self._shape, attached=reader)
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            os.close(reader)
+
+    def start(self) -> None:
+        """Build what is missing and start, where that is not begun yet; returns when everything is ready.
+
+        Raises:
+            UnsupportedError: the programs cannot be had here (no Go), or the local node does not exist here (macOS).
+            UnavailableError: a server did not start; with the end of its log.
+        """
+        if self._child is None:
+            self.begin()
+        child, directory = self._child, self._directory
+        assert child is not None  # begun
+        assert directory is not None
+        try:
+            self._state = _await_ready(directory, child.pid, lambda: child.running)
         except BaseException:
             self.stop()
             raise
