@@ -49,7 +49,8 @@ def infer(
     [given] = load_samples([inputs])
     rows = max((len(array) for array in given.values() if array.ndim), default=0)
     with Client(server.split(","), in_flight=in_flight, retry_for=retry_for) as client:
-        client.model(model, version)  # what cannot be reached or is unknown is told before anything is shown
+        with stderr.status(Text(f"asking {server}, for up to {retry_for:g} s where nobody answers")):
+            client.model(model, version)  # what cannot be reached or is unknown is told before anything is shown
         with GpuUtilProgress(
             metrics_url=metrics_urls(client.replicas, metrics_port),
             console=stderr,

@@ -201,7 +201,7 @@ async def test_nobody_there_and_the_wrong_port(server: EmbeddedTriton, monkeypat
             await grpc.infer("scale", X)
     async with AsyncClient(DEAD, retry_for=0) as nobody:
         for _ in range(3):
-            with pytest.raises(UnavailableError, match=r"did not answer at 127\.0\.0\.1:9: .*'127.0.0.1', 9"):
+            with pytest.raises(UnavailableError, match=r"did not answer at 127\.0\.0\.1:9: Connection refused"):
                 await nobody.model("m")
         assert [replica.busy for replica in nobody._replicas.all] == [0]
     monkeypatch.setenv("http_proxy", f"http://{DEAD}")

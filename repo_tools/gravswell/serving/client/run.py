@@ -6,6 +6,7 @@ thousand requests a second tasks are what costs. The first request that fails fo
 
 import asyncio
 import json
+import os
 import re
 from collections import deque
 from collections.abc import Callable
@@ -153,7 +154,9 @@ class Run:
             return
         error, now = task.exception(), self._loop.time()
         if isinstance(error, OSError):
-            self._failed(request, replica, str(error))
+            # asyncio puts words of its own there; of a failed connection the system's are clearer.
+            plain = isinstance(error, ConnectionError) and error.errno
+            self._failed(request, replica, os.strerror(plain) if plain else str(error))
         elif error is not None:
             replica.busy -= 1
             self._finish(error)
