@@ -167,6 +167,12 @@ def test_on_fewer_devices_than_before_everybody_looks_anew():
     assert layout.refused == {"A": "A asks for 2 devices in a row, and 1 of 3 are free"}
 
 
+def test_the_words_do_not_depend_on_who_was_there_first():
+    first = arrange([Wish("A", shared=True), now("B", 0, shared=True), Wish("C", start=0)], 1)
+    again = arrange([now("A", 0, shared=True), now("B", 0, shared=True), Wish("C", start=0)], 1)
+    assert first.refused == again.refused == {"C": "C asks for device 0, of which A and B hold some"}
+
+
 def test_who_shares_stays_with_nobody_who_does_not():
     layout = arrange([now("A", 0, shared=True)], 2, held=[Held("x", Group(0))])
     assert at(layout) == {"A": ["1"]}

@@ -86,8 +86,8 @@ class _Arrangement:
     def _room(self, groups: Mapping[int, Iterable[Group]]) -> Room:
         """The devices, with what others hold and these ``groups`` of the wishes taken."""
         room = Room(self._devices, self._before)
-        for n, those in groups.items():
-            room.take(self._wishes[n].held(those))
+        for n in sorted(groups):  # so that what is said of them does not depend on who was there first
+            room.take(self._wishes[n].held(groups[n]))
         return room
 
     def _all_at_once(self) -> bool:
