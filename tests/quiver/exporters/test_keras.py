@@ -1,6 +1,7 @@
 """Keras models on TensorFlow: what they are called, what they take and give, and what is refused and why."""
 
 import random
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from keras import layers
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError, NotFoundError, UnsupportedError, VerificationError
+from gravswell.extras import install
 from gravswell.quiver import exporters
 from gravswell.quiver.golden import load_golden
 
@@ -479,7 +481,7 @@ def test_what_keras_needs_is_named(entry: qv.Entry, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     monkeypatch.delitem(sys.modules, "gravswell.quiver.exporters.keras.on_tensorflow", raising=False)
     monkeypatch.delattr(exporters.keras, "on_tensorflow", raising=False)
-    with pytest.raises(UnsupportedError, match=r"needs tf2onnx: pip install 'gravswell\[keras\]'"):
+    with pytest.raises(UnsupportedError, match=re.escape(f"needs tf2onnx: {install('keras')}")):
         entry.export_version(model)
 
 

@@ -1,3 +1,4 @@
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError, VerificationError
+from gravswell.extras import install
 from gravswell.quiver.exporters.trees import graph
 
 from .boosting import BINARY, CATEGORY, NUMBER, POSITIVE, TERNARY, THREE, TWO, WHOLE, X, Y, exported, served
@@ -183,5 +185,5 @@ def test_a_custom_objective_of_a_regressor(entry: qv.Entry) -> None:
 def test_without_lightgbm_the_message_names_the_extra(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     model = regressor().fit(X, Y)
     monkeypatch.setitem(sys.modules, "lightgbm", None)
-    with pytest.raises(UnsupportedError, match=r"pip install 'gravswell\[lightgbm\]'"):
+    with pytest.raises(UnsupportedError, match=re.escape(install("lightgbm"))):
         entry.export_version(model)

@@ -1,6 +1,7 @@
 """What goes wrong between a torch module and a served graph, case by case (the pitfalls of the seeds)."""
 
 import hashlib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError, VerificationError
+from gravswell.extras import install
 from gravswell.quiver import exporters
 from gravswell.quiver.golden import load_golden
 from gravswell.quiver.manifest import FileRecord
@@ -410,7 +412,7 @@ def test_what_torch_needs_is_named(entry: qv.Entry, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     monkeypatch.delitem(sys.modules, "gravswell.quiver.exporters.torch.export", raising=False)
     monkeypatch.delattr(exporters.torch, "export", raising=False)
-    with pytest.raises(UnsupportedError, match=r"needs onnxscript: pip install 'gravswell\[torch\]'"):
+    with pytest.raises(UnsupportedError, match=re.escape(f"needs onnxscript: {install('torch')}")):
         entry.export_version(nn.Linear(4, 2), input_shapes=X)
 
 

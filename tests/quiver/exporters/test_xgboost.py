@@ -1,3 +1,4 @@
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import xgboost as xgb
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError, VerificationError
+from gravswell.extras import install
 from gravswell.quiver.exporters.trees import boosted, xgboost_reader
 
 from .boosting import BINARY, CATEGORY, NUMBER, POSITIVE, TERNARY, THREE, TWO, WHOLE, X, Y, exported, served
@@ -237,5 +239,5 @@ def test_an_objective_that_nobody_here_knows(entry: qv.Entry, monkeypatch: pytes
 def test_without_xgboost_the_message_names_the_extra(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     model = xgb.XGBRegressor(**SMALL).fit(X, Y)
     monkeypatch.setitem(sys.modules, "xgboost", None)
-    with pytest.raises(UnsupportedError, match=r"pip install 'gravswell\[xgboost\]'"):
+    with pytest.raises(UnsupportedError, match=re.escape(install("xgboost"))):
         entry.export_version(model)

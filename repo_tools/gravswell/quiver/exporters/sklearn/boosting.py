@@ -1,4 +1,4 @@
-"""Estimators of XGBoost and LightGBM inside scikit-learn's: pipelines, searches, votes, stacks, calibration."""
+"""Boosted trees inside scikit-learn's pipelines, searches, votes, stacks: of XGBoost, of LightGBM, and its own."""
 
 import sys
 import threading
@@ -9,16 +9,18 @@ from typing import Any
 from onnx import TensorProto, helper
 
 from gravswell.quiver.exporters.base import class_names
+from gravswell.quiver.exporters.sklearn import histogram
 from gravswell.quiver.exporters.trees import lightgbm_reader, xgboost_reader
 from gravswell.quiver.exporters.trees.boosted import Boosted
 from gravswell.quiver.exporters.trees.graph import Pieces, build, served_labels
 
-CLASSES = xgboost_reader.CLASSES | lightgbm_reader.CLASSES
+CLASSES = xgboost_reader.CLASSES | lightgbm_reader.CLASSES | histogram.CLASSES
 """Bases of all models, also of those that are no estimators."""
 
 _ESTIMATORS = {
     "xgboost": ("XGBClassifier", "XGBRegressor", "XGBRanker", "XGBRFClassifier", "XGBRFRegressor"),
     "lightgbm": ("LGBMClassifier", "LGBMRegressor", "LGBMRanker"),
+    "sklearn.ensemble": ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor"),
 }
 
 _lock = threading.RLock()
@@ -29,7 +31,9 @@ def read(model: Any) -> Boosted | None:
     names = class_names(model)
     if names & xgboost_reader.CLASSES:
         return xgboost_reader.read(model)
-    return lightgbm_reader.read(model) if names & lightgbm_reader.CLASSES else None
+    if names & lightgbm_reader.CLASSES:
+        return lightgbm_reader.read(model)
+    return histogram.read(model) if names & histogram.CLASSES else None
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from gravswell.quiver.exporters.base import (
     described,
 )
 from gravswell.quiver.exporters.sklearn import boosting
+from gravswell.quiver.exporters.sklearn.calibration import calibrated_by_scores, interpolated
 from gravswell.quiver.exporters.sklearn.frame import (
     as_fitted,
     as_frame,
@@ -33,6 +34,7 @@ from gravswell.quiver.exporters.sklearn.frame import (
     text_options,
     vectorizers,
 )
+from gravswell.quiver.exporters.sklearn.passing import without_passthrough
 from gravswell.quiver.exporters.sklearn.rounding import too_coarse, width_of_answers
 from gravswell.quiver.exporters.sklearn.scale import first_step, last_step, own_batches
 from gravswell.quiver.exporters.sklearn.voting import convertible, shares
@@ -69,7 +71,9 @@ class SklearnExporter(Exporter):
             return column_specs(request)
         if _takes_texts(request.model) and len(asked) < 2:
             return (InputSpec("".join(asked) or "x", "TYPE_STRING", (None, 1)),)
-        features = getattr(request.model, "n_features_in_", None)
+        features = next(
+            (n for m in (request.model, first_step(request.model)) if (n := getattr(m, "n_features_in_", None))), None
+        )
         if request.inputs is None:
             if features is None:
                 raise InvalidInputError(
@@ -115,9 +119,11 @@ class SklearnExporter(Exporter):
         model = request.model
         opset = {"": request.opset_for(_OPSET), "ai.onnx.ml": request.ml_opset_for(_ML_OPSET)}
         try:
-            with warnings.catch_warnings(), convertible(model), boosting.registered():
+            with warnings.catch_warnings(), convertible(model), without_passthrough(model), _converters():
                 warnings.simplefilter("ignore")  # the converters' notes to their own authors
                 proto = _convert(model, _initial_types(model, specs), opset)
+        except ExportError:
+            raise
         except Exception as error:  # converters raise what they like
             raise ExportError(
                 f"skl2onnx {skl2onnx.__version__} cannot convert {type(model).__name__}: {described(error)}"
@@ -157,6 +163,13 @@ class SklearnExporter(Exporter):
             return lambda output: _own_answer(model, output, x)
 
         yield answer
+
+
+@contextmanager
+def _converters() -> Iterator[None]:
+    """While the context is open skl2onnx has our converters, where its own are missing or wrong."""
+    with boosting.registered(), interpolated():
+        yield
 
 
 def _takes_texts(model: Any) -> bool:
@@ -241,6 +254,7 @@ def _convert(model: Any, initial_types: list[tuple[str, Any]], opset: dict[str, 
     import skl2onnx  # noqa: PLC0415 - a framework is imported only when it is used
 
     common: dict[int, dict[str, Any]] = {id(step): text_options(step) for step in vectorizers(model)}
+    common |= {id(step): {"raw_scores": True} for step in calibrated_by_scores(model)}
     classifier = last_step(model)
     if hasattr(classifier, "classes_"):
         for own in _options(classifier):

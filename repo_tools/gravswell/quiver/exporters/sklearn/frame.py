@@ -10,7 +10,7 @@ import numpy as np
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError
 from gravswell.quiver.exporters.base import ExportRequest, Inputs, InputSpec
 from gravswell.quiver.exporters.drawing import Known
-from gravswell.quiver.exporters.sklearn.scale import first_step, known_values, positions, works
+from gravswell.quiver.exporters.sklearn.scale import first_step, known_values, parts, positions, works
 from gravswell.quiver.golden import Array
 
 _LOCALE = "C.UTF-8"
@@ -102,11 +102,7 @@ def _is_text(spec: InputSpec) -> bool:
 
 def vectorizers(model: Any) -> list[Any]:
     """Every step, at any depth, that takes texts apart."""
-    if hasattr(model, "vocabulary_"):
-        return [model]
-    inner = [getattr(model, "best_estimator_", None), *(step for _, step in getattr(model, "steps", ()))]
-    inner += [step for _, step, _ in getattr(model, "transformers_", ())]
-    return [found for step in inner if works(step) for found in vectorizers(step)]
+    return [part for part in parts(model) if hasattr(part, "vocabulary_")]
 
 
 def text_options(vectorizer: Any) -> dict[str, str]:

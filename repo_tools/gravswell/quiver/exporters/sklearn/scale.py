@@ -77,8 +77,20 @@ def works(step: Any) -> bool:
 
 def _splits(model: Any) -> bool:
     """Whether it only compares its inputs with thresholds, so that points between those are answered exactly."""
-    boosted = class_names(model) & boosting.CLASSES or hasattr(model, "_predictors")
-    return bool(boosted) or hasattr(model, "tree_") or any(map(_splits, members(model)))
+    boosted = bool(class_names(model) & boosting.CLASSES)
+    return boosted or hasattr(model, "tree_") or any(map(_splits, members(model)))
+
+
+def parts(model: Any) -> Iterator[Any]:
+    """The estimator, and every one that it is made of, at any depth."""
+    yield model
+    inner = [step for _, step in getattr(model, "steps", ())]
+    inner += [step for _, step, *_ in getattr(model, "transformers_", ())]
+    inner += [step for _, step in getattr(model, "transformer_list", ())]
+    inner += [getattr(model, name, None) for name in ("best_estimator_", "final_estimator_", "estimator_")]
+    for part in (*inner, *members(model)):
+        if works(part):
+            yield from parts(part)
 
 
 def members(model: Any) -> Iterator[Any]:
@@ -120,24 +132,16 @@ def _known(model: Any, columns: Array) -> Iterator[tuple[int, Any, Kind]]:
 
 
 def _thresholds(model: Any, columns: Array) -> Iterator[tuple[int, Any, Kind]]:
-    """Of an estimator that is a tree, or boosted trees; NaN among those of the ones that take missing values."""
+    """Of an estimator that is a tree, or boosted trees, which have NaN among those."""
     boosted = boosting.read(model)
     if boosted is not None:
         yield from ((int(columns[feature]), edges, "edges") for feature, edges in boosted.edges().items())
         return
-    if hasattr(model, "tree_"):
-        features, thresholds = model.tree_.feature, model.tree_.threshold
-        inner, gap = features >= 0, np.zeros(0)
-    elif hasattr(model, "_predictors") and getattr(model, "_preprocessor", None) is None:
-        # HistGradientBoosting, of which nothing public tells; where it encodes categories first, columns change places
-        nodes = np.concatenate([tree.nodes for trees in model._predictors for tree in trees])
-        features, thresholds = nodes["feature_idx"], nodes["num_threshold"]
-        inner, gap = (nodes["is_leaf"] == 0) & (nodes["is_categorical"] == 0), np.array([np.nan])
-    else:
+    if not hasattr(model, "tree_"):
         return
-    for feature in np.unique(features[inner]):
-        values = thresholds[inner & (features == feature)]
-        yield int(columns[feature]), np.concatenate([values, gap]), "thresholds"
+    features, thresholds = model.tree_.feature, model.tree_.threshold
+    for feature in np.unique(features[features >= 0]):
+        yield int(columns[feature]), thresholds[features == feature], "thresholds"
 
 
 def _ranges(model: Any) -> Array:

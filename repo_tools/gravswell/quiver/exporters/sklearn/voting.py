@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gravswell.quiver.exporters.base import class_names
-from gravswell.quiver.exporters.sklearn.scale import members, works
+from gravswell.quiver.exporters.sklearn.scale import parts, works
 from gravswell.quiver.golden import Array
 
 
@@ -18,7 +18,7 @@ def convertible(model: Any) -> Iterator[None]:
     It knows no ``flatten_transform``, which is the default and says nothing of predictions, and takes weights as an
     array alone, one for each of the estimators that were not dropped.
     """
-    before = [(vote, vote.flatten_transform, vote.weights) for vote in _votes(model)]
+    before = [(vote, vote.flatten_transform, vote.weights) for vote in parts(model) if _is_vote(vote)]
     try:
         for vote, _, weights in before:
             vote.flatten_transform = False
@@ -53,13 +53,3 @@ def _is_vote(model: Any) -> bool:
 
 def _weights(vote: Any) -> Array:
     return np.array([w for (_, step), w in zip(vote.estimators, vote.weights, strict=True) if works(step)], dtype=float)
-
-
-def _votes(model: Any) -> Iterator[Any]:
-    """Every vote in the model, at any depth."""
-    if _is_vote(model):
-        yield model
-    whole = (getattr(model, name, None) for name in ("best_estimator_", "final_estimator_"))
-    for step in (*whole, *(step for _, step in getattr(model, "steps", ())), *members(model)):
-        if works(step):
-            yield from _votes(step)
