@@ -25,6 +25,10 @@ def invoke(*arguments: str) -> Exception:
         (["run", "--repository", "r", "--models", "m"], "exactly one of"),
         (["run", "--repository", "r", "--models", "m", "--follow-latest", "--storage-limit", "big"], "10Gi"),
         (["run", "--repository", "r", "--models", "m", "--follow-latest", "--memory-limit", "big"], "10Gi"),
+        (
+            ["run", "--repository", "r", "--models", "m", "--follow-latest", "--cache-limit", "1Gi"],
+            "--cache may become",
+        ),
         (["list", "--repository", "r"], "--once prints instead"),
         (["list", "--repository", "r", "--listing", "l", "--interval", "soon"], "write 30s"),
     ],

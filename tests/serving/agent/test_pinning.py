@@ -4,8 +4,10 @@ import asyncio
 import logging
 from pathlib import Path
 
+import onnx
 import pytest
 
+from gravswell import quiver as qv
 from gravswell.errors import AccessDeniedError
 from gravswell.quiver import ModelRepository
 from gravswell.quiver.stores.local import LocalStore
@@ -14,8 +16,9 @@ from gravswell.serving.agent.configmaps import Snapshot
 from gravswell.serving.agent.pinning import Pinning
 from gravswell.serving.contracts import SERVED_KEY, Served
 
+from ...pipelines.serving import functions
 from .test_lister import MemoryConfigMap, listing
-from .versions import publish
+from .versions import publish, scaling_graph
 
 URL = "pvc://claim/zoo"
 CLUSTER = "vision/zoo (0123abcd)"
@@ -69,6 +72,20 @@ async def test_what_is_served_is_pinned_and_stays(repository: Path) -> None:
         assert pins(repository) == {CLUSTER: (1, 2)}, "that is of another repository"
         configmap.serve()
         await until_pinned(repository)
+
+
+def test_what_a_served_pipeline_is_made_of_stays_with_it(tmp_path: Path) -> None:
+    """Only the pipeline is pinned: while it stays, it keeps its members."""
+    repo = qv.ModelRepository(tmp_path / "pipelines")
+    double, four = repo.add("double"), repo.add("four", qv.Platform.PIPELINE)
+    for factor in (2.0, 3.0):
+        double.export_version(onnx.load_from_string(scaling_graph(factor)))
+        four.export_version(functions.four)
+    names = ["double", "four"]
+    Pinning(str(tmp_path / "pipelines")).keep(CLUSTER, Served(repository=URL, entries={"four": (1,)}), names)
+    assert four.prune(keep=1, grace="0s", dry_run=False).going == []
+    verdicts = double.prune(keep=1, grace="0s").verdicts
+    assert [verdict.reasons for verdict in verdicts if verdict.version == 1] == [("member of four/1",)]
 
 
 def test_a_repository_that_may_only_be_read(

@@ -84,6 +84,8 @@ class AgentOptions:
                 "what shall be served is said by exactly one of --desired (a ConfigMap), --desired-file and "
                 "--follow-latest"
             )
+        if self.cache_limit is not None and self.cache is None:
+            raise InvalidInputError("--cache-limit says how large --cache may become; give that folder, too")
 
 
 @asynccontextmanager
