@@ -171,6 +171,19 @@ def test_entries_and_versions_keep_their_frameworks_answers(fuse: Fuse, repo: qv
         assert fused([number] * len(x), x=x)["probabilities"].tobytes() == single["probabilities"].tobytes()
 
 
+def test_a_fused_file_is_a_fusion_wherever_it_goes(fuse: Fuse, repo: qv.ModelRepository) -> None:
+    other = qv.ModelInfo(scaled(3, 6, x="image"), output_names=["z"])
+    for models, optional in ([scaled(2), scaled(3)], []), ([scaled(2), other], ["x", "image"]):
+        fused = fuse(models)
+        again = repo.add("again", force=True)
+        again.export_version(fused.path)
+        assert again.version().manifest.fusion == fused.entry.version().manifest.fusion
+        assert [i.name for i in again.config.input if i.optional] == optional
+    fused = fuse([classifier(seed=0), classifier(seed=1)])
+    fused.entry.quantize("fp16")
+    assert [row.id for row in fused.entry.version().manifest.fusion or ()] == [1, 2]
+
+
 def test_a_quantized_version_is_itself(fuse: Fuse, repo: qv.ModelRepository) -> None:
     entry = repo.add("small")
     entry.export_version(classifier())

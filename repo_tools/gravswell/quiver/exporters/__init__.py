@@ -25,7 +25,8 @@ from gravswell.quiver.exporters.base import (
     as_arrays,
     described,
 )
-from gravswell.quiver.exporters.fused.exporter import FusedExporter, fused_models
+from gravswell.quiver.exporters.fused.exporter import FusedExporter
+from gravswell.quiver.exporters.fused.metadata import fused_models
 from gravswell.quiver.exporters.keras.exporter import KerasExporter
 from gravswell.quiver.exporters.onnx_model import OnnxExporter
 from gravswell.quiver.exporters.proof import Proof, Runner, open_session, prove, run, session_inputs

@@ -24,6 +24,7 @@ from gravswell.quiver.exporters.base import (
     described,
 )
 from gravswell.quiver.exporters.files import load, size_of, write
+from gravswell.quiver.exporters.fused.metadata import fused_models, optional_inputs, with_known_ids
 from gravswell.quiver.exporters.graph import default_opset
 from gravswell.quiver.exporters.onnx_values import index_bounds, integer_inputs
 from gravswell.quiver.exporters.proof import cpu_session, run, session_inputs, session_outputs
@@ -117,7 +118,7 @@ class OnnxExporter(Exporter):
 
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """See :meth:`Exporter.inputs`. The graph says; the user may choose the sizes that it leaves open."""
-        specs = {spec.name: spec for spec in _declared(request.model.session)}
+        specs = {spec.name: spec for spec in _declared(request.model)}
         for given in () if request.inferred else request.inputs or ():
             if given.name not in specs:
                 raise InvalidInputError(f"the graph has no input {given.name!r}; its inputs: {', '.join(specs)}")
@@ -135,9 +136,11 @@ class OnnxExporter(Exporter):
         return tuple(specs.values())
 
     def own_batches(self, request: ExportRequest) -> list[Inputs] | None:
-        """See :meth:`Exporter.own_batches`. Indices below the length of their table, and flags beside them."""
+        """See :meth:`Exporter.own_batches`. Indices within their table, flags beside them, ids that a fusion has."""
         proto = request.model.proto
         bounds = index_bounds(proto)
+        if fused_models(proto):
+            return with_known_ids(proto, random_batches(request.inputs or (), PLANS[0]))
         if not bounds:
             return None
         flags = dict.fromkeys(integer_inputs(proto.graph), 2)  # such as the mask that comes with token ids
@@ -177,9 +180,9 @@ class OnnxExporter(Exporter):
         yield request.model.answer
 
 
-def _declared(session: ort.InferenceSession) -> list[InputSpec]:
-    session_outputs(session)  # names one that cannot be served, before anything is run
-    return [InputSpec.of(record) for record in session_inputs(session)]
+def _declared(model: _Opened) -> list[InputSpec]:
+    session_outputs(model.session)  # names one that cannot be served, before anything is run
+    return [InputSpec.of(record) for record in session_inputs(model.session, optional_inputs(model.proto))]
 
 
 def _open(model: Any, specs: Sequence[InputSpec], within: Path | None) -> _Opened:

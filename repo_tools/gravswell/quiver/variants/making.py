@@ -160,7 +160,15 @@ def quantize(
         timed = max(proved.inputs, key=rows_of)
         seconds, before = seconds_of(lambda: run(variant, timed), lambda: run(session, timed))
         exporter = f"onnxruntime {ort.__version__}, {kind} ({converted.method})"
-        built = Built(proof, graph.default_opset(proto), proto.ir_version, exporter, manifest.framework, target.tag)
+        built = Built(
+            proof,
+            graph.default_opset(proto),
+            proto.ir_version,
+            exporter,
+            manifest.framework,
+            target.tag,
+            fusion=manifest.fusion,
+        )
         sizes = _weight(folder), _weight(parent)
         stage("publishing")
         published = publication.publish(folder, built, progress)

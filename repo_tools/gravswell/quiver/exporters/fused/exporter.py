@@ -9,9 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto
 
-from gravswell.errors import ExportError, InvalidInputError
+from gravswell.errors import InvalidInputError
 from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.exporters import files
 from gravswell.quiver.exporters.base import Exported, Exporter, ExportRequest, Inputs, InputSpec, Outputs, class_names
@@ -19,15 +18,13 @@ from gravswell.quiver.exporters.fused.batches import batches_of
 from gravswell.quiver.exporters.fused.exact import Comparison
 from gravswell.quiver.exporters.fused.interface import Interface, interface_of
 from gravswell.quiver.exporters.fused.levels import LEAST_OPSET, equalized
+from gravswell.quiver.exporters.fused.metadata import METADATA
 from gravswell.quiver.exporters.fused.naming import Branch, moved
 from gravswell.quiver.exporters.fused.routing import routed
 from gravswell.quiver.exporters.fused.sharing import Content, contents, copies, lift_constants, shared
 from gravswell.quiver.exporters.fused.singles import Single, singles
 from gravswell.quiver.fusion import MODEL_ID, Fusion
 from gravswell.quiver.manifest import MODEL_FILE, FusedModel
-
-METADATA = "gravswell.fusion"
-"""Where a graph keeps its table of ids: a list as JSON has it, one map for each id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,7 @@ class FusedExporter(Exporter):
                 f"a fusion is in opset {LEAST_OPSET} or newer, and {request.target} takes up to "
                 f"{request.target.opset}: name a newer target"
             )
-        folder = tempfile.TemporaryDirectory(prefix="gravswell-fusion-")
+        folder = tempfile.TemporaryDirectory(prefix="gravswell-fusion-", dir=request.folder)
         try:
             with refusals_told(Path(folder.name)):
                 return replace(request, model=_fused(request.model, request, folder))
@@ -113,17 +110,6 @@ class FusedExporter(Exporter):
             computes_in=fused.computes_in,
             batching=fused.batching,
         )
-
-
-def fused_models(proto: ModelProto) -> tuple[FusedModel, ...] | None:
-    """The table of ids that a graph keeps; None for one that is no fusion, or not one of ours."""
-    said = next((entry.value for entry in proto.metadata_props if entry.key == METADATA), None)
-    if said is None:
-        return None
-    try:
-        return tuple(FusedModel.model_validate(row) for row in json.loads(said))
-    except (ValueError, TypeError) as error:
-        raise ExportError(f"the graph's metadata {METADATA!r} is no table of ids: {error}") from None
 
 
 def _fused(fusion: Fusion, request: ExportRequest, folder: tempfile.TemporaryDirectory[str]) -> _Fused:

@@ -106,6 +106,8 @@ def _single(info: ModelInfo, number: int, request: ExportRequest, folder: Path) 
         _check_unasked(info)
         folder.rmdir()
         manifest = published.fetch(folder)
+        if not (folder / MODEL_FILE).is_file():
+            raise InvalidInputError("it is a pipeline, which has no graph: fuse the entries that it calls")
     computes_in = None
     if manifest is not None and _is_as_the_framework(manifest):
         samples, framework = load_golden(folder / GOLDEN), manifest.verification.reference
