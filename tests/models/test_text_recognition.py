@@ -1,7 +1,7 @@
 """RapidOCR's three networks, which find text, turn it upright and read it: imported, served, and read through Triton.
 
 The package's own pipeline runs as it is, once with its networks in this process and once with each of them asked at the
-server: heights, widths and batches are those of the text on the page.
+server: heights, widths and batches are those of the text on the page. A pipeline of ours is asked for the whole.
 """
 
 import sys
@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from sklearn.datasets import load_sample_image
 
 from gravswell import quiver as qv
 from gravswell.quiver.importing import import_repository
 from gravswell.quiver.reader import RepositoryReader
+from gravswell.serving import Client
 from gravswell.serving.triton import EmbeddedTriton
 from gravswell.serving.verification import verify_served
 
 from ..serving.triton.conftest import ask
 from .conftest import Carried
+from .reading import read
 
 NETWORKS = {
     "detection": "ch_PP-OCRv4_det_infer.onnx",
@@ -67,6 +71,18 @@ def ours(theirs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     for entry in qv.ModelRepository(root).models.values():
         entry.config.add_instance_group(count=1)
+    network = ort.InferenceSession(root / "recognition/1/model.onnx", providers=["CPUExecutionProvider"])
+    alphabet = tmp_path_factory.mktemp("alphabet") / "alphabet.txt"
+    alphabet.write_text(network.get_modelmeta().custom_metadata_map["character"], encoding="utf-8")
+    pipeline = qv.Pipeline(
+        read,
+        inputs={"image": ("UINT8", (None, None, 3))},
+        outputs={"boxes": ("FP32", (None, 4, 2)), "texts": ("STRING", (None,)), "scores": ("FP32", (None,))},
+        assets={"alphabet": alphabet},
+        access="public",
+    )
+    reader = qv.ModelRepository(root).add("reader", qv.Platform.PIPELINE)
+    reader.export_version(pipeline, sample_inputs={"image": _page()})
     return root
 
 
@@ -110,7 +126,7 @@ def _page(*, upside_down: bool = False) -> NDArray[np.uint8]:
 
 def _read(pipeline: Any, page: NDArray[np.uint8]) -> Reading:
     found, _ = pipeline(page)
-    return [(np.asarray(box).tolist(), text, float(score)) for box, text, score in found]
+    return [(np.asarray(box).tolist(), text, float(score)) for box, text, score in found or ()]
 
 
 @pytest.mark.parametrize("upside_down", [False, True])
@@ -151,3 +167,22 @@ async def test_they_verify_on_the_server(ours: Path, server: EmbeddedTriton) -> 
     assert [(row.entry, row.result, row.samples) for row in found] == [
         (name, "verified", 3) for name in sorted(NETWORKS)
     ]
+
+
+def test_a_picture_goes_in_and_boxes_texts_and_scores_come_out(
+    server: EmbeddedTriton, reader: Callable[[], Any]
+) -> None:
+    """Of one entry, by gRPC and by REST; what the package itself finds in the same pictures, which may be nothing."""
+    theirs = reader()
+    photograph = load_sample_image("china.jpg")[..., ::-1].copy()
+    for picture, lines in ((_page(), len(LINES)), (_page(upside_down=True), len(LINES)), (photograph, 0)):
+        expected = _read(theirs, picture)
+        assert len(expected) == lines
+        by_grpc = ask(server.grpc_address, "reader", image=picture)
+        with Client(server.http_address) as client:
+            by_rest = client.request("reader", {"image": picture}).outputs
+        for ours in (by_grpc, by_rest):
+            assert [text.decode() for text in ours["texts"]] == [text for _, text, _ in expected]
+            assert ours["boxes"].shape == (lines, 4, 2)
+            assert ours["boxes"].tolist() == [box for box, *_ in expected]
+            np.testing.assert_allclose(ours["scores"], [score for *_, score in expected], atol=1e-4)
