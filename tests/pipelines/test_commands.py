@@ -56,7 +56,11 @@ def test_from_a_file_to_a_listing(repo: qv.ModelRepository) -> None:
     assert "double/2" in text("diff", where, "six", "2", "3")
     pruned = run("prune", where, "--keep", "1", "--grace", "0s", "--dry-run")
     reasons = {(v["entry"], v["version"]): v["reasons"] for v in pruned["versions"]}
-    assert reasons["double", 1] == ["member of repeated/1, six/1, six/2"]
+    assert reasons["double", 1] == ["member of repeated/1"]
+    run("rm", where, "repeated", "--yes")
+    gone = run("prune", where, "--keep", "1", "--grace", "0s", "--yes")["versions"]
+    assert [(v["entry"], v["version"]) for v in gone if v["goes"]] == [("six", 2), ("six", 1), ("double", 1)]
+    assert {row["result"] for row in run("verify", where)} == {"verified"}
 
 
 def test_an_export_that_fails_leaves_no_entry(repo: qv.ModelRepository) -> None:

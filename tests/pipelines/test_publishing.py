@@ -127,9 +127,8 @@ def test_text_a_file_and_a_module_that_is_cached(repo: qv.ModelRepository, root:
     words.unlink()
     assert entry.outputs["up"].data_type == "TYPE_STRING"
     assert entry.outputs["n"].dims == (-1, 4)
-    assert verified(repo, "count") == 3
-    golden = load_golden(root / "count/1/.golden.npz")
-    whole = next(sample for sample in golden if len(sample.inputs["text"]) == 2)
+    assert verified(repo, "count") == 1  # what the first axis of Python's inputs is, only its author knows
+    (whole,) = load_golden(root / "count/1/.golden.npz")
     assert whole.outputs["n"].tolist() == [[4, 4, 0, 0], [0, 0, 0, 2]]
     assert whole.outputs["up"].tolist() == ["A MODEL, A MODEL", "ÜNTER TENSORS"]
 

@@ -58,6 +58,13 @@ def prune(
     rules: dict[str, Any] = {"grace": grace, "pins_within": pins_within}
     rules["served"] = _served(kubeconfig, context) if asked else {}
     planned = [entry.prune(keep, older_than, **rules) for entry in entries]
+    if leaving := {plan.entry: plan.going for plan in planned if plan.pipeline}:  # first, and then what only they need
+        planned = [
+            plan if plan.pipeline else entry.prune(keep, older_than, **rules, leaving=leaving)
+            for entry, plan in zip(entries, planned, strict=True)
+        ]
+        pairs = sorted(zip(entries, planned, strict=True), key=lambda pair: not pair[1].pipeline)
+        entries, planned = [entry for entry, _ in pairs], [plan for _, plan in pairs]
     going = sum(len(plan.going) for plan in planned)
     if not asked and going:
         reader = RepositoryReader(repo)

@@ -65,12 +65,13 @@ def build_pipeline(
         here = Running(pipeline, members, reader, tempfile.TemporaryDirectory(prefix="gravswell-pipeline-"))
         reference = _Reference(pipeline, here, names)
         wishes.stage("running it here")
-        batches = _batches(inputs, members, reference, wishes)
+        in_rows = isinstance(traced, Trace) or wishes.max_batch_size > 0
+        batches = _batches(inputs, members, reference, wishes, in_rows=in_rows)
         if isinstance(traced, Trace):
             parts, signature = ensemble_parts(traced, pipeline.access), ensemble_signature(traced)
         else:
             answers = [reference(batch) for batch in batches]
-            signature = Signature(inputs=inputs, outputs=_outputs(pipeline, answers, batches))
+            signature = Signature(inputs=inputs, outputs=_outputs(pipeline, inputs, answers, batches))
             parts = _python_parts(pipeline, members)
             wishes.stage("packing its source")
             _write_python(pipeline, members, signature, folder, wishes.max_batch_size)
@@ -158,15 +159,25 @@ def _undeclared(pipeline: "Pipeline", reason: str) -> tuple[TensorRecord, ...]:
 
 
 def _batches(
-    inputs: Sequence[TensorRecord], members: Mapping[str, MemberVersion], reference: _Reference, wishes: Wishes
+    inputs: Sequence[TensorRecord],
+    members: Mapping[str, MemberVersion],
+    reference: _Reference,
+    wishes: Wishes,
+    *,
+    in_rows: bool,
 ) -> list[Inputs]:
-    """Batches that the function takes: the user's, or random ones of the first plan that it takes."""
+    """Batches that the function takes: the user's, or random ones of the first plan that it takes.
+
+    ``in_rows``: a first axis of any size is that of rows, so that the user's batches are tried at other sizes too.
+    """
     specs = [InputSpec.of(record) for record in inputs]
     limit = min((member.max_batch_size for member in members.values() if member.max_batch_size), default=0)
     if wishes.samples:
         samples = [{name: np.asarray(value) for name, value in sample.items()} for sample in wishes.samples]
-        own = {rows_of(sample) for sample in samples}
-        return [b for b in given_batches(specs, samples) if not limit or rows_of(b) <= limit or rows_of(b) in own]
+        given, own = given_batches(specs, samples), {rows_of(sample) for sample in samples}
+        if not in_rows:  # its first axis may be no batch: some rows of a picture are another picture
+            return [batch for batch in given if rows_of(batch) in own]
+        return [batch for batch in given if not limit or rows_of(batch) <= limit or rows_of(batch) in own]
     first: Exception | None = None
     for batches in (random_batches(specs, plan) for plan in PLANS):
         fitting = [batch for batch in batches if not limit or rows_of(batch) <= limit]
@@ -186,10 +197,19 @@ def _batches(
     ) from first
 
 
-def _outputs(pipeline: "Pipeline", answers: Sequence[Outputs], batches: Sequence[Inputs]) -> tuple[TensorRecord, ...]:
-    """The outputs as they were declared, or as they came out: a size that ever differs is any size."""
+def _outputs(
+    pipeline: "Pipeline", inputs: Sequence[TensorRecord], answers: Sequence[Outputs], batches: Sequence[Inputs]
+) -> tuple[TensorRecord, ...]:
+    """The outputs as they were declared, or as they came out.
+
+    A size that ever differs is any size, and so is one that is always that of an axis of an input whose size is free.
+    """
     if pipeline.outputs is not None:
         return pipeline.outputs
+    free = [
+        {batch[record.name].shape[axis] for record in inputs for axis, dim in enumerate(record.dims) if dim < 0}
+        for batch in batches
+    ]
     records = []
     for name, first in answers[0].items():
         arrays = [answer[name] for answer in answers]
@@ -199,9 +219,11 @@ def _outputs(pipeline: "Pipeline", answers: Sequence[Outputs], batches: Sequence
             pairs = zip(arrays, batches, strict=True)
             shown = ", ".join(f"{array.dtype}{list(array.shape)} of {rows_of(batch)} rows" for array, batch in pairs)
             raise ExportError(f"output {name} of {pipeline.name} changes its type or its rank with its input: {shown}")
-        sizes = zip(*(array.shape for array in arrays), strict=True)
-        dims = tuple(size[0] if len(set(size)) == 1 and size[0] else -1 for size in sizes)
-        records.append(TensorRecord(name=name, data_type=parse_data_type(first.dtype, tensor=name), dims=dims))
+        dims = []
+        for sizes in zip(*(array.shape for array in arrays), strict=True):
+            fixed = len(set(sizes)) == 1 and not all(size in given for size, given in zip(sizes, free, strict=True))
+            dims.append(sizes[0] if fixed and sizes[0] else -1)
+        records.append(TensorRecord(name=name, data_type=parse_data_type(first.dtype, tensor=name), dims=tuple(dims)))
     return tuple(records)
 
 

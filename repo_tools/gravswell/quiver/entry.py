@@ -360,6 +360,7 @@ class Entry:
         served: Mapping[str, Sequence[str]] | None = None,
         pins_within: Duration = PINS_COUNT_FOR,
         only: Collection[int] | None = None,
+        leaving: Mapping[str, Collection[int]] | None = None,
         dry_run: bool = True,
         on_removed: Callable[[int], None] = lambda _: None,
     ) -> Pruning:
@@ -367,16 +368,19 @@ class Entry:
 
         A version goes if it is beyond the newest ``keep`` *and* older than ``older_than``, as far as these are given.
         It never goes while it is the newest; named by an alias, or where a rollback of one leads; served by a cluster;
-        younger than ``grace`` in this store; or not one of ours. Its number is never used again.
+        a pipeline's member; younger than ``grace`` in this store; or not one of ours. Its number is never used again.
 
         :param older_than: ``30d``, ``12h``, or a timedelta.
         :param served: versions that somebody serves, by their digests, each with the names of who does.
         :param pins_within: how old a pin of a cluster may be that holds versions.
         :param only: of what may go, remove only these: what a dry run showed and somebody agreed to.
+        :param leaving: versions of pipelines, by their entry, that are pruned first and hold no members any more.
         :param on_removed: called with each version that is gone, for a progress display.
         :raises InvalidInputError: neither ``keep`` nor ``older_than``, or one that cannot be meant.
         """
-        rules = Rules.of(keep, older_than, grace=grace, served=served, pins_within=pins_within, only=only)
+        rules = Rules.of(
+            keep, older_than, grace=grace, served=served, pins_within=pins_within, only=only, leaving=leaving
+        )
         return prune(self._reader, self.name, rules, dry_run=dry_run, on_removed=on_removed)
 
     def remove_version(self, number: int, *, even_served: bool = False) -> None:

@@ -9,7 +9,7 @@ from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.quiver.aliases import rollback_goals
 from gravswell.quiver.composition.holding import pipelines_of
 from gravswell.quiver.layout import version_folder
-from gravswell.quiver.manifest import MANIFEST
+from gravswell.quiver.manifest import MANIFEST, MemberRecord
 from gravswell.quiver.pins import PINS_COUNT_FOR
 from gravswell.quiver.reader import RepositoryReader, VersionInfo
 from gravswell.quiver.removal import holders, remove_versions
@@ -38,6 +38,8 @@ class Rules:
     """What clusters said that they serve, if they said so within this time."""
     only: Collection[int] | None = None
     """Of what could go, only these go: those that somebody has seen and agreed to."""
+    leaving: Mapping[str, Collection[int]] = field(default_factory=dict)
+    """Versions of pipelines, by entry, that go before: they hold no members any more."""
 
     @classmethod
     def of(
@@ -49,6 +51,7 @@ class Rules:
         served: Mapping[str, Sequence[str]] | None = None,
         pins_within: Duration = PINS_COUNT_FOR,
         only: Collection[int] | None = None,
+        leaving: Mapping[str, Collection[int]] | None = None,
     ) -> "Rules":
         """From what a user wrote; InvalidInputError for what cannot be meant."""
         if keep is None and older_than is None:
@@ -62,6 +65,7 @@ class Rules:
             served or {},
             _span(pins_within),
             None if only is None else frozenset(only),
+            leaving or {},
         )
 
 
@@ -76,6 +80,8 @@ class Verdict:
     created: datetime | None
     goes: bool
     reasons: tuple[str, ...]
+    members: tuple[MemberRecord, ...] = ()
+    """Of a pipeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,11 @@ class Pruning:
     entry: str
     verdicts: tuple[Verdict, ...]
     dry_run: bool
+
+    @property
+    def pipeline(self) -> bool:
+        """Whether any of them is a pipeline's, and has members in other entries."""
+        return any(verdict.members for verdict in self.verdicts)
 
     @property
     def going(self) -> list[int]:
@@ -127,7 +138,7 @@ def _judged(reader: RepositoryReader, entry: str, rules: Rules, state: EntryStat
     whole = [info for info in staying if info.digest is not None and info.created is not None]
     ranks = {info.number: rank for rank, info in enumerate(whole)}
     held = _held(rules, state, staying, whole)
-    for number, pipelines in pipelines_of(reader, entry, state).items():
+    for number, pipelines in pipelines_of(reader, entry, state, going=rules.leaving).items():
         held.setdefault(number, []).append(f"member of {', '.join(pipelines)}")
     view = reader.store.view(entry)
 
@@ -148,7 +159,8 @@ def _judged(reader: RepositoryReader, entry: str, rules: Rules, state: EntryStat
             goes = not reasons
             if goes and rules.only is not None and info.number not in rules.only:
                 goes, reasons = False, ["nobody agreed to its removal"]
-        return Verdict(info.number, info.digest, info.size, info.created, goes, tuple(reasons) or (_beyond(rules),))
+        told = tuple(reasons) or (_beyond(rules),)
+        return Verdict(info.number, info.digest, info.size, info.created, goes, told, info.members)
 
     return tuple(judge(info) for info in found)
 
