@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, inliner
 
 from gravswell.errors import ExportError
 from gravswell.quiver.exporters import files, graph
 from gravswell.quiver.exporters.base import Inputs
-from gravswell.quiver.exporters.proof import as_record, cpu_session, run
+from gravswell.quiver.exporters.proof import as_record, cpu_session
 from gravswell.quiver.exporters.weights import array_of, is_external, span_of
 from gravswell.quiver.golden import Array
 from gravswell.quiver.manifest import TensorRecord
 
 _PROBE = ".probe.onnx"
+
+_SEEN = 3
+"""Batches, the smallest ones, with which is seen what the graph does not state."""
 
 _HELD = "tensor("
 """What ONNX Runtime's name of a tensor's type begins with; sequences, maps and optionals have others."""
@@ -125,10 +127,12 @@ class Network:
         file.write_bytes(probe.SerializeToString())
         try:
             session = cpu_session(str(file), as_written=True)
+            unstated = [node.name for node in session.get_outputs() if node.type.startswith(_HELD) and not node.shape]
             shapes: dict[str, list[tuple[int, ...]]] = {}
-            for batch in batches:
-                for name, array in run(session, batch).items():
-                    shapes.setdefault(name, []).append(np.shape(array) if isinstance(array, np.ndarray) else ())
+            for batch in sorted(batches, key=_values)[:_SEEN] if unstated else ():
+                answers = session.run(unstated, {node.name: batch[node.name] for node in session.get_inputs()})
+                for name, array in zip(unstated, answers, strict=True):
+                    shapes.setdefault(name, []).append(array.shape)
         finally:
             file.unlink(missing_ok=True)
         types = {
@@ -149,12 +153,23 @@ def record_of(name: str, held: TensorType) -> TensorRecord:
     return record
 
 
+def _values(batch: Inputs) -> int:
+    return sum(array.size for array in batch.values())
+
+
 def _plain(proto: ModelProto) -> ModelProto:
-    """The model with its constants as weights, whichever of the two forms they have."""
+    """The model without nodes that no output needs, and its constants as weights, whichever of two forms they have."""
     plain = ModelProto()
     plain.CopyFrom(proto)
     del plain.graph.node[:]
-    for node in proto.graph.node:
+    known = {name for node in proto.graph.node for name in node.output if name}
+    wanted = {value.name for value in proto.graph.output}
+    needed: list[NodeProto] = []
+    for node in reversed(proto.graph.node):
+        if wanted.intersection(node.output):
+            needed.append(node)
+            wanted.update(_read(node, known))
+    for node in reversed(needed):
         value = stated(node).get("value") if node.op_type == "Constant" else None
         if value is None:
             plain.graph.node.append(node)
