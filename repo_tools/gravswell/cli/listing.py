@@ -149,7 +149,7 @@ def _show_version(version: Any, entry: str, info: "EntryInfo", output: Output) -
 
 def _fused(model: "FusedModel") -> str:
     """A model of a fusion: what it is called, and what it was."""
-    was = f"model_id {model.copy_of}" if model.copy_of else model.source
+    was = f"as model_id {model.copy_of}" if model.copy_of else model.source
     return f"{model.name} ({was})" if was else model.name
 
 

@@ -90,5 +90,7 @@ def variant_models(
 
 
 def _short(name: str) -> str:
-    """A variant's name in the table of ids: of a file, what it is called without its folder."""
-    return name.replace("\\", "/").rpartition("/")[2] if name.endswith(".onnx") else name
+    """A variant's name in the table of ids: of a file, or of a Python object, what it is called without where it is."""
+    if ":" in name:
+        return name.rpartition(":")[2]
+    return Path(name).stem if Path(name).is_file() else name

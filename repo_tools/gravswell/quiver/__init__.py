@@ -8,8 +8,9 @@ What is done to one entry is a method of :class:`Entry`. What is done to whole r
 :func:`verify_version`, and in :mod:`qv.lint <gravswell.quiver.lint>` the function of that name. :func:`place` gives
 models devices, and :func:`write_layout` writes them into entries.
 
-Many models as one are written with :func:`pipeline` (:mod:`gravswell.pipelines`), which stands on this package and is
-imported when it is asked for; :func:`partition` (:mod:`gravswell.partitions`) cuts one model for many ranks, likewise.
+Many models as one graph are :func:`fuse`'s, exported like one. Many as one pipeline are written with :func:`pipeline`
+(:mod:`gravswell.pipelines`), which stands on this package and is imported when it is asked for; :func:`partition`
+(:mod:`gravswell.partitions`) cuts one model for many ranks, likewise.
 """
 
 from typing import TYPE_CHECKING, Any
