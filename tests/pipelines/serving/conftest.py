@@ -14,6 +14,8 @@ from gravswell.serving.triton import EmbeddedTriton
 from ...serving.triton.conftest import graph, scale
 from . import functions
 
+RANKS = 8
+
 TABLE = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
@@ -27,6 +29,16 @@ def picking() -> onnx.ModelProto:
     )
 
 
+def _rank() -> onnx.ModelProto:
+    """Twelve of the 96 rows of a matrix of 0.5."""
+    return graph(
+        [helper.make_node("MatMul", ["part", "weight"], ["product"])],
+        [("part", TensorProto.FLOAT, ["n", 96 // RANKS])],
+        [("product", TensorProto.FLOAT, ["n", 16])],
+        [numpy_helper.from_array(np.full((96 // RANKS, 16), 0.5, np.float32), "weight")],
+    )
+
+
 @pytest.fixture(scope="package")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``double`` has a second version, which is another function and no pipeline's."""
@@ -37,10 +49,24 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository.add("batched").export_version(scale(5.0), max_batch_size=8)
     samples = {"row": np.array([0, 2], np.int64)}
     repository.add("pick").export_version(picking(), sample_inputs=samples)
-    for name in ("power", "four", "eight", "telling", "rows"):
+    for name in ("power", "four", "eight", "telling", "rows", "packaged"):
         how = {"max_batch_size": 8} if name == "rows" else {}
         repository.add(name, qv.Platform.PIPELINE).export_version(getattr(functions, name), **how)
     repository.add("looking", qv.Platform.PIPELINE).export_version(functions.looking, sample_inputs=samples)
+    samples = {"x": np.ones((2, 4), np.float32), "steps": np.array([3])}
+    repository.add("unrolled", qv.Platform.PIPELINE).export_version(functions.unrolled, sample_inputs=samples)
+    for k in range(RANKS):
+        repository.add(f"rank{k}").export_version(_rank())
+    ranks = {f"rank{k}": f"rank{k}" for k in range(RANKS)}
+    samples = dict.fromkeys("ab", np.ones((128, 96), np.float32))
+    oracle = qv.Pipeline(
+        functions.predict,
+        inputs=dict.fromkeys("ab", ("FP32", (None, 96))),
+        output_names=["x", "z"],
+        members=ranks,
+        compile_to="python",
+    )
+    repository.add("predict", qv.Platform.PIPELINE).export_version(oracle, sample_inputs=samples)
     repository.models["double"].export_version(scale(-2.0))
     return root
 

@@ -1,6 +1,7 @@
 """Pipelines of the tests, as users write them. What servers get of them is their source."""
 
 import numpy as np
+import pyclipper
 
 from gravswell import quiver as qv
 
@@ -53,3 +54,28 @@ def looking(row, *, pick, double):
 def rows(x, *, batched):
     """Served in batches, as its member is."""
     return batched(x) + np.float32(len(x) * 0)
+
+
+@qv.pipeline(inputs={"x": ("FP32", (None, 4))}, output_names=["y", "area"])
+def packaged(x, *, double):
+    """With a package that the server does not have by itself."""
+    square = [(0, 0), (3, 0), (3, 3), (0, 3)]
+    return double(x), np.array([pyclipper.Area(square)], np.float32)
+
+
+def predict(a, b, **ranks):
+    """The oracle: the rows of one matrix over all ranks, for two graphs that hold it."""
+    answers = []
+    for value in (a + a, b):
+        parts = np.split(value, len(ranks), axis=1)
+        answers.append(-sum(rank(part) for rank, part in zip(ranks.values(), parts, strict=True)))
+    return tuple(answers)
+
+
+@qv.pipeline(inputs={"x": ("FP32", (None, 4)), "steps": ("INT64", (1,))}, output_names=["state"])
+def unrolled(x, steps, *, triple, double):
+    """One graph once, and another as often as a client says."""
+    state = triple(x)
+    for _ in range(min(max(int(steps[0]), 0), 100)):
+        state = double(state)
+    return state

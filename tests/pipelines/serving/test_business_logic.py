@@ -58,6 +58,25 @@ def test_a_function_may_catch_what_a_member_raises(server: EmbeddedTriton) -> No
     np.testing.assert_array_equal(answer["y"], np.full((1, 4), 2))
 
 
+def test_the_oracle_of_eight_ranks_and_two_graphs(server: EmbeddedTriton) -> None:
+    """Ones by a matrix of 0.5, once after a sum with itself: every element is known."""
+    ones = np.ones((128, 96), np.float32)
+    answer = ask(server.grpc_address, "predict", a=ones, b=ones)
+    np.testing.assert_array_equal(answer["x"], np.full((128, 16), -96, np.float32), strict=True)
+    np.testing.assert_array_equal(answer["z"], np.full((128, 16), -48, np.float32), strict=True)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7])
+def test_one_graph_runs_once_and_the_other_as_often_as_asked(server: EmbeddedTriton, steps: int) -> None:
+    answer = ask(server.grpc_address, "unrolled", x=ROWS, steps=np.array([steps]))
+    np.testing.assert_array_equal(answer["state"], ROWS * 3 * 2**steps)
+
+
+def test_what_a_function_imports_is_installed_for_it(server: EmbeddedTriton) -> None:
+    answer = ask(server.grpc_address, "packaged", x=ROWS)
+    assert (answer["area"].tolist(), answer["y"].tolist()) == ([9.0], (ROWS * 2).tolist())
+
+
 def test_a_batch_is_the_rows_of_one_request(server: EmbeddedTriton) -> None:
     with Client(server.http_address) as client:
         answers = client.infer("rows", {"x": np.tile(ROWS, (20, 1))}, batch_size=4)
