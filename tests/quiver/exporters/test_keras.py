@@ -300,8 +300,13 @@ def test_exports(
             lambda: sequential(layers.Dense(3)), {"opset": 21}, InvalidInputError, "opsets up to 18", id="opset"
         ),
         pytest.param(
-            tokenizing, {}, ExportError, "no ONNX operator for StaticRegexReplace, StringSplitV2", id="no-operator"
+            lambda: of_one_batch(lambda self, x: tf.strings.regex_replace(x, "a", "b"), tf.constant([["a"]])),
+            {"input_shapes": {"x": (None, 1)}, "input_types": {"x": "string"}},
+            ExportError,
+            "no ONNX operator for StaticRegexReplace",
+            id="no-operator",
         ),
+        pytest.param(tokenizing, {}, ExportError, "takes texts apart.*the function of a pipeline", id="no-tokens"),
         pytest.param(
             lambda: sequential(layers.Dense(3, dtype="mixed_bfloat16", name="wide")),
             {},

@@ -28,6 +28,7 @@ from gravswell.quiver.exporters.base import (
 from gravswell.quiver.exporters.fused.exporter import FusedExporter
 from gravswell.quiver.exporters.fused.metadata import fused_models
 from gravswell.quiver.exporters.keras.exporter import KerasExporter
+from gravswell.quiver.exporters.keras.saved_model import SavedModelExporter
 from gravswell.quiver.exporters.onnx_model import OnnxExporter
 from gravswell.quiver.exporters.proof import Proof, Runner, open_session, prove, run, session_inputs
 from gravswell.quiver.exporters.sampling import (
@@ -50,6 +51,7 @@ __all__ = ["Built", "ExportRequest", "InputSpec", "Runner", "build", "open_sessi
 
 EXPORTERS: tuple[Exporter, ...] = (
     FusedExporter(),
+    SavedModelExporter(),  # before ONNX, which takes every other path
     KerasExporter(),  # whose models are torch modules too where Keras runs on torch
     TorchExporter(),
     XGBoostExporter(),  # whose estimators are scikit-learn's too, as LightGBM's are

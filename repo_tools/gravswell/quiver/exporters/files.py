@@ -45,6 +45,8 @@ def load(path: Path) -> ModelProto:
 
     A data file outside the model's own folder is refused, and one that is not there or does not hold all of it.
     """
+    if path.is_dir():
+        raise InvalidInputError(f"{path} is a folder, and no SavedModel: name the model's file")
     if not path.is_file():
         raise NotFoundError(f"there is no file {path}")
     try:

@@ -142,6 +142,11 @@ def _tensorflow() -> Any:
             f"Keras runs on {backend} here, from which no converter leads to ONNX: save the model with "
             f"model.save('model.keras'), and export that file from a process with KERAS_BACKEND=tensorflow or torch"
         )
+    return imported()
+
+
+def imported() -> Any:
+    """The work on TensorFlow. UnsupportedError, naming what to install, where there is none of it."""
     try:
         from gravswell.quiver.exporters.keras import on_tensorflow  # noqa: PLC0415 - imports TensorFlow
     except ImportError as error:
@@ -182,9 +187,7 @@ def _load(path: Path) -> Any:
             import keras  # noqa: PLC0415 - a framework is imported only when it is used
 
             if first and _backend() == "tensorflow":
-                import tensorflow as tf  # noqa: PLC0415 - as above
-
-                tf.config.set_visible_devices([], "GPU")  # it would take all of each one's memory, and none is needed
+                imported().leave_gpus()
             return keras.saving.load_model(path, compile=False)
     except ImportError as error:
         raise _lacking(error) from None

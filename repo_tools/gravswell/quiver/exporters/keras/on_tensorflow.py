@@ -1,8 +1,9 @@
 """The work of :mod:`~gravswell.quiver.exporters.keras.exporter` on TensorFlow, apart because it imports that."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,11 @@ _OPSET = 18
 """The newest that tf2onnx writes; the servers take up to 21."""
 
 
-def answer(call: Call, inputs: Inputs) -> list[tuple[str, Array]]:
+_Call = Callable[[Mapping[str, Any]], Sequence[tuple[str, Any]]]
+"""From named tensors to named ones."""
+
+
+def answer(call: _Call, inputs: Inputs) -> list[tuple[str, Array]]:
     """What the model returns for a batch: every tensor, with its name."""
     named = call({name: tf.convert_to_tensor(array) for name, array in inputs.items()})
     return [(name, _as_array(name, value)) for name, value in named]
@@ -47,12 +52,19 @@ def _as_array(name: str, value: Any) -> Array:
     return np.char.decode(array.astype(np.bytes_), "utf-8", "replace") if value.dtype == tf.string else array
 
 
+def leave_gpus() -> None:
+    """Keep TensorFlow, which nobody uses yet, off the GPUs: it would take all of each one's memory."""
+    tf.config.set_visible_devices([], "GPU")
+
+
+def load(path: Path) -> Any:
+    """A SavedModel. Raises whatever TensorFlow raises."""
+    return tf.saved_model.load(str(path))
+
+
 def export(request: ExportRequest, call: Call, specs: Sequence[InputSpec], outputs: Sequence[str]) -> Any:
     """The model as a ``ModelProto``. ExportError names the operators that have no counterpart in ONNX."""
     model = type(request.model).__name__
-    opset = request.opset_for(_OPSET)
-    if opset > _OPSET:
-        raise InvalidInputError(f"{EXPORTER} writes opsets up to {_OPSET}: leave opset={opset} out")
     brain = [layer.name for layer in layers_of(request.model) if layer.compute_dtype == "bfloat16"]
     if brain:
         raise ExportError(
@@ -65,6 +77,22 @@ def export(request: ExportRequest, call: Call, specs: Sequence[InputSpec], outpu
             f"{', '.join(keeping)} of {model} are stateful: a server's instances share no state between requests; "
             f"return the state, and take it as an input (initial_state)"
         )
+    texts = [layer.name for layer in layers_of(request.model) if type(layer).__name__ == "TextVectorization"]
+    if texts:
+        raise ExportError(
+            f"{', '.join(texts)} of {model} takes texts apart, for which ONNX has no operator: export the model behind "
+            f"it, which takes the tokens' numbers, and make those in the client, or in the function of a pipeline"
+        )
+    return converted(request, request.model, call, specs=specs, outputs=outputs, told=model)
+
+
+def converted(
+    request: ExportRequest, root: Any, call: _Call, *, specs: Sequence[InputSpec], outputs: Sequence[str], told: str
+) -> Any:
+    """What ``call`` computes as a ``ModelProto``; ``root`` holds its variables, ``told`` is what messages call it."""
+    opset = request.opset_for(_OPSET)
+    if opset > _OPSET:
+        raise InvalidInputError(f"{EXPORTER} writes opsets up to {_OPSET}: leave opset={opset} out")
     signature = [
         tf.TensorSpec(spec.shape, _tensorflow_type(spec), name=f"input_{k:04}") for k, spec in enumerate(specs)
     ]
@@ -78,25 +106,25 @@ def export(request: ExportRequest, call: Call, specs: Sequence[InputSpec], outpu
             function = tf.function(served, input_signature=signature, autograph=False).get_concrete_function()
     except Exception as error:
         raise ExportError(
-            f"{model} works on values only, and TensorFlow cannot make a graph of it ({described(error)}): choose "
+            f"{told} works on values only, and TensorFlow cannot make a graph of it ({described(error)}): choose "
             f"between tensors with keras.ops.where, between computations with keras.ops.cond"
         ) from error
     try:
         with quiet():
-            proto, names = _converted(request, function, [spec.name for spec in specs], outputs)
+            proto, names = _converted(root, opset, function, [spec.name for spec in specs], outputs)
     except Exception as error:
-        raise ExportError(f"{EXPORTER} cannot convert {model}: {described(error)}") from error
+        raise ExportError(f"{EXPORTER} cannot convert {told}: {described(error)}") from error
     missing = sorted({node.op_type for graph in graphs(proto) for node in graph.node if not _is_known(node)})
     if missing:
         raise ExportError(
-            f"{EXPORTER} has no ONNX operator for {', '.join(missing)} of {model}: do that step outside of the model, "
+            f"{EXPORTER} has no ONNX operator for {', '.join(missing)} of {told}: do that step outside of the model, "
             f"or with other layers"
         )
     return canonical(proto, names)
 
 
 def _converted(
-    request: ExportRequest, function: Any, inputs: Sequence[str], outputs: Sequence[str]
+    root: Any, opset: int, function: Any, inputs: Sequence[str], outputs: Sequence[str]
 ) -> tuple[Any, dict[str, str]]:
     """The function as a ``ModelProto``, and the user's names of its inputs and outputs.
 
@@ -105,12 +133,12 @@ def _converted(
     taken = [tensor.name for tensor in function.inputs[: len(inputs)]]  # then come what it captured
     made = [tensor.name for tensor in function.outputs]
     with tf.device("/cpu:0"):
-        frozen, tables = tf_loader.from_trackable(request.model, function, taken, made, large_model=False)
+        frozen, tables = tf_loader.from_trackable(root, function, taken, made, large_model=False)
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(frozen, name="")
             converted = tfonnx.process_tf_graph(
                 graph,
-                opset=request.opset_for(_OPSET),
+                opset=opset,
                 input_names=taken,
                 output_names=made,
                 initialized_tables=tables,
