@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gravswell.quiver.manifest import MANIFEST
-from gravswell.serving.agent import nodecache
+from gravswell.serving.agent import members, nodecache
 from gravswell.serving.agent.failures import ModelFailure, SupersededError
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.nodecache import NodeCache
@@ -178,8 +178,9 @@ def test_a_copy_ends_with_its_agent(root: Path, repository: Path):
 
 
 async def test_a_new_pod_serves_a_pipeline_from_the_cache_while_the_repository_is_away(
-    agent: MakeAgent, repository: Path, models: Path, root: Path, tmp_path: Path
+    agent: MakeAgent, repository: Path, models: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(members, "RELEASE_SECONDS", 0.5)
     first, second = publish_member(repository, "first", 1, 2.0), publish_member(repository, "second", 1, 3.0)
     digest = publish_pipeline(repository, "chain", 1, 6.0, first, second)
     whole = {digest, first.digest, second.digest}

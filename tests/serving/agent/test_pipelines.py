@@ -1,11 +1,13 @@
 """Pipelines come, go and break while clients never pause; their members are loaded beside them. On the real Triton."""
 
+import asyncio
 import contextlib
 import os
 import re
 import signal
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -17,9 +19,10 @@ from gravswell.serving.contracts import DesiredModel, ModelState, Reason
 from gravswell.serving.triton import EmbeddedTriton
 
 from ...pipelines.serving import functions
+from ..triton.conftest import ROWS, ask
 from .running import MakeAgent, Running, until
 from .traffic import Traffic
-from .versions import flip_a_bit, publish, publish_member, publish_pipeline, scaling_graph
+from .versions import flip_a_bit, publish_member, publish_pipeline, scaling_graph
 
 
 @pytest.fixture(autouse=True)
@@ -118,27 +121,6 @@ async def test_a_pipeline_changes_its_members_and_no_request_fails(
         await until(lambda: not list((models / ".gravswell/staged").iterdir()), "all of them")
 
 
-async def test_python_that_calls_members_shares_them_with_others(
-    agent: MakeAgent, triton: EmbeddedTriton, repository: Path
-):
-    factor = publish_member(repository, "second", 1, 3.0, alias="factor")
-    logic = publish_pipeline(repository, "logic", 1, 9.0, factor, logic=True)
-    chain = publish_pipeline(repository, "chain", 1, 9.0, factor, factor)
-    plain = publish(repository, "second", 2, 4.0)
-    async with agent() as running:
-        running.desire(model("logic", 1, logic), model("chain", 1, chain), model("second", 2, plain))
-        for name, version in (("logic", 1), ("chain", 1), ("second", 2)):
-            await running.serves(name, version)
-        assert there(triton) == ["chain", "logic", "member second", "second"]
-        assert loads(triton, "second") == 1
-        running.desire(model("logic", 1, logic))
-        await until(lambda: there(triton) == ["logic", "member second"], "what is still called stays")
-        with Traffic("logic", http_address=triton.http_address, grpc_address=triton.grpc_address) as traffic:
-            await until(lambda: len(traffic.answers) > 5, "answers flow")
-            assert set(traffic.answers) == {9.0}
-        assert traffic.errors == []
-
-
 async def test_a_member_whose_process_died_is_loaded_again(agent: MakeAgent, triton: EmbeddedTriton, repository: Path):
     first, second = publish_member(repository, "first", 1, 2.0), publish_member(repository, "second", 1, 3.0)
     digest = publish_pipeline(repository, "chain", 1, 6.0, first, second)
@@ -153,20 +135,30 @@ async def test_a_member_whose_process_died_is_loaded_again(agent: MakeAgent, tri
         assert (set(traffic.answers), traffic.errors) == ({6.0}, [])
 
 
-async def test_what_is_written_in_python_and_exported_is_served(
+async def test_what_is_exported_is_served_and_shares_what_it_calls(
     agent: MakeAgent, triton: EmbeddedTriton, repository: Path
 ):
+    """Python with a loop and an ensemble, and their member's entry beside them at another version."""
     repo = qv.ModelRepository(repository)
     repo.add("double").export_version(onnx.load_from_string(scaling_graph(2.0)))
     for pipeline in (functions.power, functions.four):
         repo.add(pipeline.name, qv.Platform.PIPELINE).export_version(pipeline)
+    repo.models["double"].export_version(onnx.load_from_string(scaling_graph(-2.0)))
     reader = RepositoryReader(repository)
+    power, four, double = (
+        model(name, number, reader.version(name, number).digest or "")
+        for name, number in (("power", 1), ("four", 1), ("double", 2))
+    )
     async with agent() as running:
-        running.desire(*(model(name, 1, reader.version(name, 1).digest or "") for name in ("power", "four")))
-        for name in ("power", "four"):
-            assert (await running.serves(name, 1)).verified
-        assert there(triton) == ["four", "member double", "power"]
+        running.desire(power, four, double)
+        for wanted in (power, four, double):
+            assert (await running.serves(wanted.name, wanted.version)).verified
+        assert there(triton) == ["double", "four", "member double", "power"]
         assert loads(triton, "double") == 1
+        running.desire(power)
+        await until(lambda: there(triton) == ["member double", "power"], "what is still called stays")
+        answer = await asyncio.to_thread(ask, triton.grpc_address, "power", x=ROWS)
+        np.testing.assert_array_equal(answer["z"], ROWS * 16)
 
 
 async def test_a_member_that_cannot_be_had_is_named(agent: MakeAgent, repository: Path, models: Path):

@@ -131,35 +131,6 @@ def publish(
     return _put(repository, entry, number, stage)
 
 
-CALLER = """
-import json
-
-import triton_python_backend_utils as pb_utils
-
-
-class TritonPythonModel:
-    def initialize(self, args):
-        parameters = json.loads(args["model_config"])["parameters"]
-        self.model, _, version = parameters["gravswell.member.factor"]["string_value"].rpartition(":")
-        self.version = int(version)
-
-    def execute(self, requests):
-        return [self.answer(pb_utils.get_input_tensor_by_name(request, "x")) for request in requests]
-
-    def answer(self, x):
-        for _ in range(2):
-            request = pb_utils.InferenceRequest(
-                model_name=self.model, model_version=self.version, inputs=[x], requested_output_names=["y"]
-            )
-            response = request.exec()
-            if response.has_error():
-                return pb_utils.InferenceResponse(error=response.error())
-            x = pb_utils.Tensor("x", pb_utils.get_output_tensor_by_name(response, "y").as_numpy())
-        return pb_utils.InferenceResponse([pb_utils.Tensor("y", x.as_numpy())])
-"""
-"""Business logic that has its member multiply twice."""
-
-
 def publish_member(
     repository: Path, entry: str, number: int, factor: float, *, alias: str = "", **how: object
 ) -> MemberRecord:
@@ -168,30 +139,18 @@ def publish_member(
     return MemberRecord(alias=alias or entry, model=entry, version=number, digest=digest)
 
 
-def publish_pipeline(
-    repository: Path, entry: str, number: int, factor: float, *members: MemberRecord, logic: bool = False
-) -> str:
-    """Publish a pipeline that takes x through ``members`` in turn, and of which the outcome is x * ``factor``.
-
-    With ``logic`` it is Python that calls its one member, ``factor``, twice.
-    """
+def publish_pipeline(repository: Path, entry: str, number: int, factor: float, *members: MemberRecord) -> str:
+    """Publish an ensemble that takes x through ``members`` in turn, and of which the outcome is x * ``factor``."""
     stage = _stage(repository, entry, number)
     text = config_text(entry).partition("instance_group")[0]
-    if logic:
-        (stage / "model.py").write_text(CALLER)
-        text = text.replace('platform: "onnxruntime_onnx"', 'backend: "python"')
-        for member in members:
-            value = f"{member.model}:{member.version}"
-            text += f'parameters {{ key: "gravswell.member.{member.alias}" value {{ string_value: "{value}" }} }}\n'
-    else:
-        text = text.replace("onnxruntime_onnx", "ensemble") + "ensemble_scheduling {\n"
-        tensors = ["x", *(f"t{k}" for k in range(1, len(members))), "y"]
-        for member, x, y in zip(members, tensors[:-1], tensors[1:], strict=True):
-            text += (
-                f'step {{ model_name: "{member.model}" model_version: {member.version} '
-                f'input_map {{ key: "x" value: "{x}" }} output_map {{ key: "y" value: "{y}" }} }}\n'
-            )
-        text += "}\n"
+    text = text.replace("onnxruntime_onnx", "ensemble") + "ensemble_scheduling {\n"
+    tensors = ["x", *(f"t{k}" for k in range(1, len(members))), "y"]
+    for member, x, y in zip(members, tensors[:-1], tensors[1:], strict=True):
+        text += (
+            f'step {{ model_name: "{member.model}" model_version: {member.version} '
+            f'input_map {{ key: "x" value: "{x}" }} output_map {{ key: "y" value: "{y}" }} }}\n'
+        )
+    text += "}\n"
     text += 'parameters { key: "gravswell.access" value { string_value: "private" } }\n'
     (stage / VERSION_CONFIG).write_text(text)
     save_golden(stage / GOLDEN, _samples(number, factor))
