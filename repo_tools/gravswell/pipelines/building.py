@@ -60,12 +60,13 @@ def build_pipeline(
         check_batches(traced, wishes.max_batch_size)
         inputs = ensemble_signature(traced).inputs
     else:
-        inputs = declared or _undeclared(pipeline, traced)
-    with tempfile.TemporaryDirectory(prefix="gravswell-pipeline-") as temporary:
-        here = Running(pipeline, members, reader, tempfile.TemporaryDirectory(prefix="gravswell-pipeline-"))
-        reference = _Reference(pipeline, here, names)
+        inputs = declared or _stated(pipeline, wishes) or _undeclared(pipeline, traced)
+    in_rows = isinstance(traced, Trace) or wishes.max_batch_size > 0
+    temporary = tempfile.TemporaryDirectory(prefix="gravswell-pipeline-")
+    with temporary:
+        here = Running(pipeline, members, reader, temporary)
+        reference = _Reference(pipeline, here, names, traced if isinstance(traced, Trace) else None)
         wishes.stage("running it here")
-        in_rows = isinstance(traced, Trace) or wishes.max_batch_size > 0
         batches = _batches(inputs, members, reference, wishes, in_rows=in_rows)
         if isinstance(traced, Trace):
             parts, signature = ensemble_parts(traced, pipeline.access), ensemble_signature(traced)
@@ -90,7 +91,6 @@ def build_pipeline(
                 rtol=wishes.rtol,
                 atol=wishes.atol,
             )
-        del temporary
     save_golden(folder / GOLDEN, proof.samples)
     return Built(
         proof,
@@ -104,34 +104,41 @@ def build_pipeline(
 
 
 class _Reference:
-    """The function, run here: batches to outputs by name."""
+    """The function, run here: batches to outputs by name, of an ensemble in the shapes that servers have."""
 
-    def __init__(self, pipeline: "Pipeline", here: Running, names: Sequence[str] | None) -> None:
+    def __init__(self, pipeline: "Pipeline", here: Running, names: Sequence[str] | None, trace: Trace | None) -> None:
         self._pipeline = pipeline
         self._here = here
         self._names = names
+        tensors = {**trace.inputs, **trace.outputs} if trace is not None else {}
+        self._one_more = {name for name, facts in tensors.items() if facts.one_more}
 
     def __call__(self, batch: Inputs) -> Outputs:
-        result = self._here(**{name: batch[name] for name in self._pipeline.parameters.inputs})
+        given = {name: batch[name] for name in self._pipeline.parameters.inputs}
+        for name in self._one_more & given.keys():
+            given[name] = given[name].reshape(given[name].shape[:-1])
+        result = self._here(**given)
         if self._names is None and isinstance(result, Mapping):
             answers: Mapping[str, Any] = result
         elif isinstance(result, Mapping):
             answers = named_outputs(result, self._names or ())
         else:
             answers = named_results(result, self._names, self._pipeline.name)
-        return {name: as_array(value) for name, value in answers.items()}
+        arrays = {name: as_array(value) for name, value in answers.items()}
+        return {n: a.reshape((*a.shape, 1)) if n in self._one_more else a for n, a in arrays.items()}
+
+    def shaped(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """A user's batch in these shapes, where it is in the function's."""
+        arrays = {name: np.asarray(value) for name, value in sample.items()}
+        return {n: a.reshape((*a.shape, 1)) if n in self._one_more and a.ndim < 2 else a for n, a in arrays.items()}
 
 
 def _declared(pipeline: "Pipeline", wishes: Wishes) -> tuple[TensorRecord, ...] | None:
-    """The inputs as this export, the pipeline or the entry states them; None where none of them does."""
+    """The inputs as this export or the pipeline states them; None where neither does."""
     wanted = pipeline.parameters.inputs
+    known = {record.name: record for record in pipeline.inputs or ()}
     if wishes.input_shapes is None:
-        if pipeline.inputs is None and wishes.stated is not None:
-            known = {record.name: record for record in wishes.stated.inputs}
-            return tuple(known[name] for name in wanted) if set(known) == set(wanted) else None
-        known = {record.name: record for record in pipeline.inputs or ()}
-        return None if pipeline.inputs is None else tuple(known[name] for name in wanted)
-    before = {record.name: record.data_type for record in (pipeline.inputs or ())}
+        return tuple(known[name] for name in wanted) if known else None
     if set(wishes.input_shapes) != set(wanted):
         raise InvalidInputError(
             f"input_shapes names {', '.join(wishes.input_shapes)}, and {pipeline.name} takes {', '.join(wanted)}"
@@ -139,11 +146,18 @@ def _declared(pipeline: "Pipeline", wishes: Wishes) -> tuple[TensorRecord, ...] 
     return tuple(
         TensorRecord(
             name=name,
-            data_type=wishes.input_types.get(name, before.get(name, "TYPE_FP32")),
+            data_type=wishes.input_types.get(name, known[name].data_type if name in known else "TYPE_FP32"),
             dims=tuple(-1 if dim is None else dim for dim in parse_shape(name, wishes.input_shapes[name])),
         )
         for name in wanted
     )
+
+
+def _stated(pipeline: "Pipeline", wishes: Wishes) -> tuple[TensorRecord, ...] | None:
+    """The inputs of the entry's earlier versions, where they are this pipeline's."""
+    known = {record.name: record for record in wishes.stated.inputs} if wishes.stated is not None else {}
+    wanted = pipeline.parameters.inputs
+    return tuple(known[name] for name in wanted) if known and set(known) == set(wanted) else None
 
 
 def _stated_names(wishes: Wishes) -> tuple[str, ...] | None:
@@ -173,7 +187,7 @@ def _batches(
     specs = [InputSpec.of(record) for record in inputs]
     limit = min((member.max_batch_size for member in members.values() if member.max_batch_size), default=0)
     if wishes.samples:
-        samples = [{name: np.asarray(value) for name, value in sample.items()} for sample in wishes.samples]
+        samples = [reference.shaped(sample) for sample in wishes.samples]
         given, own = given_batches(specs, samples), {rows_of(sample) for sample in samples}
         if not in_rows:  # its first axis may be no batch: some rows of a picture are another picture
             return [batch for batch in given if rows_of(batch) in own]

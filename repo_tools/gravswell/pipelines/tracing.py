@@ -61,16 +61,20 @@ class Facts:
     """The dims that the user gave an input."""
     data_type: str | None = None
     sizes: list[Size] | None = None
+    one_more: bool | None = None
+    """Whether servers carry it with a last dim of 1: they have no scalars, and behind a batch that they form no rows of
+    such. None: no member has it yet."""
     name: str = ""
     """The tensor's in the ensemble."""
     uses: int = 0
 
     @property
     def record(self) -> TensorRecord:
-        """As a signature states it."""
+        """As servers have it."""
         assert self.data_type is not None, "taken by a member, or declared"
         assert self.sizes is not None, "taken by a member, or declared"
-        return TensorRecord(name=self.name, data_type=self.data_type, dims=tuple(size.dim for size in self.sizes))
+        dims = (*(size.dim for size in self.sizes), *((1,) if self.one_more else ()))
+        return TensorRecord(name=self.name, data_type=self.data_type, dims=dims)
 
 
 class Symbol:
@@ -162,9 +166,15 @@ class _TracedMember(Member):
                 raise NeedsValuesError(f"gives {version.told} a value of its own as {record.name}")
             taken[record.name] = facts = facts_of(value)
             _take(facts, record, version, rows)
+            _carry(facts, record, version)
             facts.uses += 1
         made = {
-            record.name: Facts(f"{record.name} of {version.told}", None, record.data_type, _sizes(record, rows))
+            record.name: Facts(
+                f"{record.name} of {version.told}",
+                data_type=record.data_type,
+                sizes=_sizes(record, rows),
+                one_more=_has_one_more(record, version),
+            )
             for record in version.outputs
         }
         self._trace.steps.append(Step(version, taken, made))
@@ -241,6 +251,21 @@ def _take(facts: Facts, record: TensorRecord, member: MemberVersion, rows: Size 
                 f"{facts.origin} is declared as any size in dimension {axis}, and {into}, where it is {have.dim}: "
                 f"declare {have.dim}"
             )
+
+
+def _has_one_more(record: TensorRecord, member: MemberVersion) -> bool:
+    return len(record.dims) == int(member.max_batch_size > 0)
+
+
+def _carry(facts: Facts, record: TensorRecord, member: MemberVersion) -> None:
+    """An ensemble hands a tensor on as it is: its members must have it in the same form."""
+    wanted = _has_one_more(record, member)
+    if facts.one_more not in (None, wanted):
+        raise NeedsValuesError(
+            f"gives {facts.origin} to {member.told}: one number for each row is [n, 1] on a server for models that "
+            f"form batches (max_batch_size), and [n] for others"
+        )
+    facts.one_more = wanted
 
 
 def _name_outputs(traced: Trace, result: Any, names: Sequence[str] | None, function: str) -> None:

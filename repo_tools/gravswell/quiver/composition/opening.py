@@ -93,19 +93,28 @@ class Sessions:
         self._reader = reader
         self._folder = folder
         self._progress = progress
-        self._opened: dict[tuple[str, int], Runner] = {}
+        self._opened: dict[tuple[str, int], tuple[Runner, bool]] = {}
 
     def call(self, model: str, number: int, feed: Mapping[str, Array]) -> Arrays:
         """What version ``number`` of ``model`` answers. Raises whatever ONNX Runtime raises."""
-        return self._runner(model, number).run(dict(feed))
+        return self._open(model, number)[0].run(dict(feed))
 
-    def _runner(self, model: str, number: int) -> "Runner":
+    def served(self, model: str, number: int, feed: Mapping[str, Array]) -> Arrays:
+        """The same in a server's shapes: a scalar is one element there, and behind a batch that it forms one a row."""
+        runner, batched = self._open(model, number)
+        ranks = {record.name: len(record.dims) for record in runner.inputs}
+        given = {n: a.reshape(a.shape[:-1]) if a.ndim == ranks[n] + 1 else a for n, a in feed.items()}
+        answers = runner.run(given)
+        return {n: a.reshape((*a.shape, 1)) if a.ndim == int(batched) else a for n, a in answers.items()}
+
+    def _open(self, model: str, number: int) -> "tuple[Runner, bool]":
         from gravswell.quiver.exporters import Runner, open_session  # noqa: PLC0415 - imports ONNX
 
         if (model, number) not in self._opened:
             copy = self._folder / f"{model}-{number}"
             self._reader.fetch(model, number, copy, progress=self._progress)
-            self._opened[model, number] = Runner.of(open_session(copy / MODEL_FILE))
+            config = parse_config((copy / VERSION_CONFIG).read_text(), where=VERSION_CONFIG)
+            self._opened[model, number] = Runner.of(open_session(copy / MODEL_FILE)), config.max_batch_size > 0
         return self._opened[model, number]
 
 
@@ -138,7 +147,7 @@ def running(
     interpreter of its own.
     """
     if not (folder / PYTHON_FILE).is_file():
-        yield lambda given: run_ensemble(config, given, sessions.call)
+        yield lambda given: run_ensemble(config, given, sessions.served)
         return
     pinned = {member.alias: member for member in members}
 
