@@ -10,12 +10,16 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from gravswell import quiver as qv
+from gravswell.errors import InvalidInputError
 from gravswell.names import MEMBER_PREFIX
+from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.members import member_name
 from gravswell.serving.triton import EmbeddedTriton
 from gravswell.serving.triton.flags import key_headers
+from gravswell.serving.verification import verify_served
 
 from ...serving.triton.conftest import ROWS, ask
+from .conftest import RANKS
 
 
 def test_members_are_those_that_were_pinned_whatever_their_entries_are_now(root: Path, server: EmbeddedTriton) -> None:
@@ -28,14 +32,15 @@ def test_members_are_those_that_were_pinned_whatever_their_entries_are_now(root:
 
 
 def test_pipelines_share_a_member_of_the_same_version(server: EmbeddedTriton) -> None:
-    assert sorted(server.members.values()) == ["batched/1", "double/1", "pick/1"]
+    ranks = [f"rank{k}/1" for k in range(RANKS)]
+    assert sorted(server.members.values()) == ["batched/1", "double/1", "pick/1", *ranks, "triple/1"]
     loaded = [status.name for status in server.control.index() if status.name.startswith(MEMBER_PREFIX)]
     assert sorted(loaded) == sorted(server.members)
 
 
 def test_clients_are_not_told_of_members(server: EmbeddedTriton) -> None:
-    names = {model.name for model in server.served()}
-    assert names == {"double", "eight", "four", "looking", "power", "rows", "telling", "triple"}
+    pipelines = {"eight", "four", "looking", "packaged", "power", "predict", "rows", "telling", "unrolled"}
+    assert {model.name for model in server.served()} == pipelines | {"double", "triple"}
 
 
 def test_a_private_member_cannot_be_called(root: Path) -> None:
@@ -73,3 +78,24 @@ def test_in_explicit_control_members_come_and_go_with_their_pipelines(root: Path
         server.unload("power")
         states = {status.name: status.state for status in server.control.index()}
         assert states[member] != "READY"
+
+
+def test_a_triton_of_somebody_else_is_told_which_packages_it_lacks(root: Path) -> None:
+    """The repository's folder as it stands, loaded as any Triton would."""
+    with EmbeddedTriton(root, model_control="explicit") as server:
+        with pytest.raises(InvalidInputError) as caught:
+            server.control.load("packaged", None, 60)
+        assert "No module named 'pyclipper'; of its requirements.txt this server lacks pyclipper==" in str(caught.value)
+        assert "put it into the image" in str(caught.value)
+        for model in ("double", "power"):
+            server.control.load(model, None, 60)
+        # The newest version of `double` is served there, by its own policy, and not the one that was pinned.
+        with pytest.raises(InferenceServerException, match=r"member 'double' failed: .*not ready"):
+            ask(server.grpc_address, "power", x=ROWS)
+
+
+async def test_pipelines_verify_on_the_server(root: Path, server: EmbeddedTriton) -> None:
+    """Their golden tensors are what their functions answered in process, with the members in ONNX Runtime."""
+    pipelines = sorted({model.name for model in server.served()} - {"double", "triple"})
+    found = [row async for row in verify_served(RepositoryReader(root), server.http_address, pipelines)]
+    assert [(row.entry, row.result, row.message) for row in found] == [(name, "verified", "") for name in pipelines]
