@@ -183,7 +183,7 @@ def test_init_once_and_step_many_times(repo: qv.ModelRepository, root: Path) -> 
     assert again["steps"].tolist() == [2]
 
 
-def test_batches_that_members_do_not_take(repo: qv.ModelRepository) -> None:
+def test_batches_that_members_do_not_take(repo: qv.ModelRepository, root: Path) -> None:
     fill(repo, "wide", max_batch_size=2)
 
     def narrow(x: Any, *, wide: Any) -> Any:
@@ -203,9 +203,28 @@ def test_batches_that_members_do_not_take(repo: qv.ModelRepository) -> None:
         qv.Pipeline(narrow, inputs={"x": ("FP32", (None, 8))}, output_names=["z"], compile_to="python"),
         max_batch_size=2,
     )
-    spec = json.loads((Path(repo.location) / "python/1/pipeline.json").read_text())
+    spec = json.loads((root / "python/1/pipeline.json").read_text())
     assert (spec["max_batch_size"], spec["members"]["wide"]["max_batch_size"]) == (2, 2)
     assert verified(repo, "python") == 2
+
+
+def test_python_that_splits_what_a_member_does_not_take(repo: qv.ModelRepository) -> None:
+    fill(repo, "wide", max_batch_size=2)
+
+    def whole(x: Any, *, wide: Any) -> Any:
+        return wide(x + 0)
+
+    def halved(x: Any, *, wide: Any) -> Any:
+        return np.concatenate([wide(x[k : k + 2]) for k in range(0, len(x), 2)])
+
+    how: Any = {"inputs": {"x": ("FP32", (None, 8))}, "output_names": ["z"]}
+    entry = repo.add("eight", PIPELINE)
+    with pytest.raises(ExportError, match="member wide takes up to 2 rows at once, and was given 3: split them"):
+        entry.export_version(qv.Pipeline(whole, **how), max_batch_size=8)
+    with pytest.raises(ExportError, match="member wide takes up to 2 rows at once, and was given 5"):
+        entry.export_version(qv.Pipeline(whole, **how), sample_inputs={"x": np.ones((5, 8), np.float32)})
+    entry.export_version(qv.Pipeline(halved, **how), max_batch_size=8)
+    assert entry.version(1).manifest.verification.batch_sizes == (1, 2, 3)
 
 
 def test_rows_that_depend_on_one_another_are_not_batched(repo: qv.ModelRepository) -> None:

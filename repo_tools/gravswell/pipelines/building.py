@@ -4,24 +4,21 @@ The function is run here, its members in ONNX Runtime, for the reference. What i
 an ensemble by its configuration's steps, Python from its shipped source in an interpreter of its own.
 """
 
-import json
 import platform
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
 
-from gravswell.errors import ExportError, GravswellError, InvalidInputError
-from gravswell.pipelines import calling
+from gravswell.errors import ExportError, InvalidInputError
+from gravswell.pipelines.batches import batches_for
 from gravswell.pipelines.calling import as_array, named_outputs
 from gravswell.pipelines.ensembles import check_batches, ensemble_parts, ensemble_signature
+from gravswell.pipelines.packing import write_python
 from gravswell.pipelines.running import Running
-from gravswell.pipelines.shipping import ship
 from gravswell.pipelines.tracing import Trace, named_results
 from gravswell.quiver.composition.base import Wishes
 from gravswell.quiver.composition.config import Pinned, set_parameters
@@ -29,19 +26,16 @@ from gravswell.quiver.composition.opening import MemberVersion, running
 from gravswell.quiver.config import ModelConfig
 from gravswell.quiver.datatypes import parse_data_type
 from gravswell.quiver.exporters import Built, Runner
-from gravswell.quiver.exporters.base import Inputs, InputSpec, Outputs, described
+from gravswell.quiver.exporters.base import Inputs, InputSpec, Outputs
 from gravswell.quiver.exporters.proof import prove
-from gravswell.quiver.exporters.sampling import PLANS, given_batches, is_batched, random_batches, rows_of
+from gravswell.quiver.exporters.sampling import is_batched, rows_of
 from gravswell.quiver.golden import save_golden
-from gravswell.quiver.manifest import GOLDEN, PYTHON_FILE, Signature, TensorRecord
+from gravswell.quiver.manifest import GOLDEN, Signature, TensorRecord
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.signature import parse_shape
 
 if TYPE_CHECKING:
     from gravswell.pipelines.authoring import Pipeline
-
-_CALLING = "gravswell_calling.py"
-_REQUIREMENTS = "requirements.txt"
 
 
 def build_pipeline(
@@ -67,7 +61,7 @@ def build_pipeline(
         here = Running(pipeline, members, reader, temporary)
         reference = _Reference(pipeline, here, names, traced if isinstance(traced, Trace) else None)
         wishes.stage("running it here")
-        batches = _batches(inputs, members, reference, wishes, in_rows=in_rows)
+        batches = batches_for(inputs, members.values(), reference, wishes, in_rows=in_rows)
         if isinstance(traced, Trace):
             parts, signature = ensemble_parts(traced, pipeline.access), ensemble_signature(traced)
         else:
@@ -75,7 +69,7 @@ def build_pipeline(
             signature = Signature(inputs=inputs, outputs=_outputs(pipeline, inputs, answers, batches))
             parts = _python_parts(pipeline, members)
             wishes.stage("packing its source")
-            _write_python(pipeline, members, signature, folder, wishes.max_batch_size)
+            write_python(pipeline, members, signature, folder, wishes.max_batch_size)
         wishes.stage("verifying what is published")
         config = _config(parts, signature)
         records = [member.record for member in members.values()]
@@ -172,45 +166,6 @@ def _undeclared(pipeline: "Pipeline", reason: str) -> tuple[TensorRecord, ...]:
     )
 
 
-def _batches(
-    inputs: Sequence[TensorRecord],
-    members: Mapping[str, MemberVersion],
-    reference: _Reference,
-    wishes: Wishes,
-    *,
-    in_rows: bool,
-) -> list[Inputs]:
-    """Batches that the function takes: the user's, or random ones of the first plan that it takes.
-
-    ``in_rows``: a first axis of any size is that of rows, so that the user's batches are tried at other sizes too.
-    """
-    specs = [InputSpec.of(record) for record in inputs]
-    limit = min((member.max_batch_size for member in members.values() if member.max_batch_size), default=0)
-    if wishes.samples:
-        samples = [reference.shaped(sample) for sample in wishes.samples]
-        given, own = given_batches(specs, samples), {rows_of(sample) for sample in samples}
-        if not in_rows:  # its first axis may be no batch: some rows of a picture are another picture
-            return [batch for batch in given if rows_of(batch) in own]
-        return [batch for batch in given if not limit or rows_of(batch) <= limit or rows_of(batch) in own]
-    first: Exception | None = None
-    for batches in (random_batches(specs, plan) for plan in PLANS):
-        fitting = [batch for batch in batches if not limit or rows_of(batch) <= limit]
-        try:
-            for batch in fitting:
-                reference(batch)
-        except GravswellError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever the user's function raises
-            first = first or error
-        else:
-            return fitting
-    shapes = ", ".join(f"{s.name} {s.data_type} {s.dims}" for s in specs)
-    raise ExportError(
-        f"the function itself fails on random inputs of {shapes} ({described(first or ValueError())}): give batches "
-        f"that it accepts as sample_inputs (--sample-inputs FILE.npz), or declare the types and shapes that it takes"
-    ) from first
-
-
 def _outputs(
     pipeline: "Pipeline", inputs: Sequence[TensorRecord], answers: Sequence[Outputs], batches: Sequence[Inputs]
 ) -> tuple[TensorRecord, ...]:
@@ -256,53 +211,3 @@ def _config(parts: Any, signature: Signature) -> Any:
         for record in records:
             getattr(config, side).add(name=record.name)
     return config
-
-
-def _write_python(
-    pipeline: "Pipeline",
-    members: Mapping[str, MemberVersion],
-    signature: Signature,
-    folder: Path,
-    max_batch_size: int,
-) -> None:
-    """What a server runs: our two files, the user's source with what it needs, and the description of both."""
-    here = files("gravswell.pipelines")
-    (folder / PYTHON_FILE).write_bytes((here / "runtime" / "model.py").read_bytes())
-    (folder / _CALLING).write_bytes((here / "calling.py").read_bytes())
-    shipment = ship(pipeline.function, f"../{calling.ASSETS_FOLDER}")
-    source = folder / calling.SOURCE_FOLDER
-    source.mkdir()
-    (source / calling.SOURCE_FILE).write_text(shipment.source, encoding="utf-8")
-    for inside, path in shipment.modules.items():
-        target = source / inside
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-        for package in target.parents[: len(Path(inside).parents) - 1]:
-            (package / "__init__.py").touch()  # a folder without one gives way to any package of its name
-    assets = {name: f"{calling.ASSETS_FOLDER}/{name}-{path.name}" for name, path in pipeline.assets.items()}
-    if shipment.arrays or assets:
-        (folder / calling.ASSETS_FOLDER).mkdir()
-    for name, array in shipment.arrays.items():
-        np.save(folder / calling.ASSETS_FOLDER / f"{name}.npy", array, allow_pickle=False)
-    for name, inside in assets.items():
-        shutil.copyfile(pipeline.assets[name], folder / inside)
-    requirements = shipment.requirements if pipeline.requirements is None else list(pipeline.requirements)
-    if requirements:
-        (folder / _REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements))
-    spec = {
-        "schema": "gravswell.dev/pipeline/v1",
-        "function": pipeline.name,
-        "max_batch_size": max_batch_size,
-        "inputs": [record.model_dump() for record in signature.inputs],
-        "outputs": [record.model_dump() for record in signature.outputs],
-        "members": {
-            alias: {
-                "max_batch_size": member.max_batch_size,
-                "inputs": [record.model_dump() for record in member.inputs],
-                "outputs": [record.model_dump() for record in member.outputs],
-            }
-            for alias, member in members.items()
-        },
-        "assets": assets,
-    }
-    (folder / calling.SPEC_FILE).write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
