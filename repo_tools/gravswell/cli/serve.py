@@ -126,6 +126,7 @@ def _data(server: "EmbeddedTriton", models: "list[ServedModel]") -> dict[str, An
         "grpc": server.grpc_address,
         "metrics": f"http://{server.metrics_address}/metrics",
         "models": [asdict(model) for model in models],
+        "members": sorted(server.members.values()),
         "failures": server.failures,
     }
 
@@ -141,7 +142,10 @@ def _text(server: "EmbeddedTriton", models: "list[ServedModel]") -> Group:
     endpoints.add_row("gRPC", server.grpc_address)
     endpoints.add_row("HTTP", f"http://{server.http_address}")
     endpoints.add_row("metrics", f"http://{server.metrics_address}/metrics")
-    parts: list[RenderableType] = [table, Padding(endpoints, (1, 0))]
+    parts: list[RenderableType] = [table]
+    if server.members:
+        parts.append(Text(f"Kept for pipelines, not for clients: {', '.join(sorted(server.members.values()))}"))
+    parts.append(Padding(endpoints, (1, 0)))
     if models:
         from rich.syntax import Syntax  # noqa: PLC0415 - brings every language that there is
 

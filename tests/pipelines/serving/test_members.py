@@ -1,6 +1,7 @@
 """Members on the real Triton: pinned, shared, and callable from outside only where a pipeline says so."""
 
 import json
+import shutil
 import urllib.request
 from pathlib import Path
 from urllib.error import HTTPError
@@ -10,6 +11,8 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from gravswell import quiver as qv
+from gravswell.cli import serve
+from gravswell.cli.output import Output
 from gravswell.errors import InvalidInputError
 from gravswell.names import MEMBER_PREFIX
 from gravswell.quiver.reader import RepositoryReader
@@ -99,3 +102,23 @@ async def test_pipelines_verify_on_the_server(root: Path, server: EmbeddedTriton
     pipelines = sorted({model.name for model in server.served()} - {"double", "triple"})
     found = [row async for row in verify_served(RepositoryReader(root), server.http_address, pipelines)]
     assert [(row.entry, row.result, row.message) for row in found] == [(name, "verified", "") for name in pipelines]
+
+
+def test_a_member_that_does_not_load_is_told_of_its_pipelines(root: Path, tmp_path: Path) -> None:
+    """Business logic is ready without its members: the server says what Triton does not."""
+    damaged = Path(shutil.copytree(root, tmp_path / "r"))
+    (damaged / "pick/1/model.onnx").write_bytes(b"no graph")
+    with EmbeddedTriton(damaged, models=["looking", "power"], allow_failures=True) as server:
+        assert server.failures.keys() == {"looking"}
+        told = server.failures["looking"]
+        assert told.startswith(f"its member pick/1 does not load: {damaged}/pick/1/model.onnx: ")
+        with pytest.raises(InferenceServerException, match="member 'pick' failed"):
+            ask(server.grpc_address, "looking", row=np.array([0]))
+        np.testing.assert_array_equal(ask(server.grpc_address, "power", x=ROWS)["z"], ROWS * 16)
+
+
+def test_serve_says_what_it_keeps_for_pipelines(server: EmbeddedTriton, capsys: pytest.CaptureFixture[str]) -> None:
+    serve._announce(server, Output.JSON)
+    assert json.loads(capsys.readouterr().out)["members"] == sorted(server.members.values())
+    serve._announce(server, Output.TEXT)
+    assert "Kept for pipelines, not for clients: batched/1, double/1, pick/1" in capsys.readouterr().out

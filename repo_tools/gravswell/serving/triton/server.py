@@ -344,7 +344,7 @@ class EmbeddedTriton:
     def _in_your_words(self, words: str) -> str:
         """Triton's words with the repository's folder and names in place of those that it was shown."""
         for name, told in self.members.items():
-            words = words.replace(name, told)
+            words = re.sub(rf"\S*/{name}/", f"{self._root}/{told.rpartition('/')[0]}/", words).replace(name, told)
         return words.replace(str(self._served_folder), str(self._root))
 
     def _environment(self, requirements: str, whose: str) -> Path:
