@@ -148,9 +148,10 @@ def memory() -> int:
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
 
-def loaded(paths: list[Path], feeds: list[dict[str, Any]], calls: int, rounds: int) -> dict[str, Any]:
+def loaded(small: Path, paths: list[Path], feeds: list[dict[str, Any]], calls: int, rounds: int) -> dict[str, Any]:
     """In a process of its own: load these graphs, and call the last one with each of ``feeds``."""
-    session(paths[0]).run(None, feeds[0])  # what the first session of a process costs is not the models'
+    first = session(small)  # what the first session of a process costs is not the models'
+    first.run(None, {"x": feeds[0]["x"]})
     before, began = memory(), time.perf_counter()
     sessions = [session(path) for path in paths]
     seconds, held = time.perf_counter() - began, memory() - before
@@ -174,8 +175,8 @@ def scaling(folder: Path, counts: list[int], calls: int, rounds: int) -> list[di
         path = Path(repo.add(f"of{count}").export_version(qv.fuse(models[:count], "zoo")))
         exported = time.perf_counter() - began
         feeds = [{"x": x, "model_id": ids(count, mixed=mixed)} for mixed in (False, True)]
-        fused = apart(loaded, [path], feeds, calls, rounds)
-        alone = apart(loaded, singles[:count], [{"x": x}], calls, rounds)
+        fused = apart(loaded, singles[0], [path], feeds, calls, rounds)
+        alone = apart(loaded, singles[0], singles[:count], [{"x": x}], calls, rounds)
         rows.append(
             {
                 "models": count,

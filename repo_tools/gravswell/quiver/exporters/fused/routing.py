@@ -2,9 +2,9 @@
 
 ::
 
-    model_id ─ check ─ whose row ─┬─ which models are in the batch at all
-                                  └─ If one is: its rows → the model → (positions of the rows, their answers)
-    all positions, all answers ─ Concat ─ ScatterND ─ outputs, in the order of the rows
+    model_id ─ Equal to each id ─ NonZero: the rows, model by model ─ how many each model has
+    If a model has any: its rows → the model → its answers, else none
+    the answers of all, model by model ─ ScatterND ─ outputs, in the order of the rows
 
 A model that no row names costs one ``If``, about 2 µs in ONNX Runtime; of many models, whole groups are passed over by
 one. Nothing that decides whose answer a row gets is left to what a runtime does with a bad index: on CPUs ONNX Runtime
@@ -34,10 +34,9 @@ OWN = "fusion/"
 """Begins the names of the fusion's own values. A model's begin with its first id."""
 
 _ROWS = "rows"
-_WHOSE = f"{OWN}whose"
-_KNOWN = f"{OWN}known"
 _SIZE = f"{OWN}size"
-_FLAT = f"{OWN}flat"
+_ORDER = f"{OWN}order"
+_HAVE = f"{OWN}have"
 
 
 def routed(
@@ -49,7 +48,7 @@ def routed(
     branch, where ONNX Runtime optimizes the operators that they belong to as in the model alone.
     """
     routing = _Routing(branches, interface, shared)
-    nodes = [*_check(len(table)), *routing.held()]
+    nodes = [*routing.check(table), *routing.held()]
     nodes += routing.alone() if len(branches) == 1 else routing.apart()
     inputs = [_value(i.name, i.data_type, [_ROWS, *_open(i.name, i.dims[1:])]) for i in interface.inputs]
     graph = helper.make_graph(
@@ -58,9 +57,6 @@ def routed(
         [_value(MODEL_ID, "TYPE_INT64", [_ROWS]), *inputs],
         [_value(o.name, o.data_type, [_ROWS, *_tail_dims(o)]) for o in interface.outputs],
         [
-            _constant(f"{OWN}first", np.array(1, np.int64)),
-            _constant(f"{OWN}last", np.array(len(table), np.int64)),
-            _constant(f"{OWN}table", np.array([-1, *table], np.int64)),
             *routing.constants,
             *(_constant(i.name, _no_rows(i)) for i in interface.inputs if i.optional),
             *shared_weights(branches, shared),
@@ -74,20 +70,6 @@ def routed(
     )
 
 
-def _check(count: int) -> list[NodeProto]:
-    """From ``model_id`` to the branch of each row. One row that names no model fails the run."""
-    told = f"{MODEL_ID} of every row must be one of 1 to {count}"
-    return [
-        helper.make_node("Clip", [MODEL_ID, f"{OWN}first", f"{OWN}last"], [f"{OWN}within"]),
-        helper.make_node("Equal", [MODEL_ID, f"{OWN}within"], [_KNOWN]),
-        helper.make_node("Cast", [_KNOWN], [f"{OWN}ones"], to=TensorProto.INT64),
-        helper.make_node("ReduceSum", [f"{OWN}ones"], [f"{OWN}count"], keepdims=1),
-        helper.make_node("Gather", [f"{OWN}table", f"{OWN}within"], [f"{OWN}found"]),
-        helper.make_node("Split", [f"{OWN}found", f"{OWN}count"], [_WHOSE], axis=0, name=told),
-        helper.make_node("Shape", [MODEL_ID], [_SIZE]),
-    ]
-
-
 class _Routing:
     """The nodes behind the check, and the constants that they need in the graph."""
 
@@ -97,6 +79,28 @@ class _Routing:
         self._outputs = interface.outputs
         self._shared = shared
         self.constants: list[TensorProto] = []
+
+    def check(self, table: Sequence[int]) -> Iterator[NodeProto]:
+        """From ``model_id`` to the rows, model by model. One row that names no model fails the run."""
+        count, named = len(table), MODEL_ID
+        if len(self._branches) == count:
+            ids = range(1, count + 1)
+        else:  # an id outside becomes 0 or one above the last, and these are nobody's
+            named, ids = f"{OWN}whose", range(len(self._branches))
+            self.constants.append(_constant(f"{OWN}table", np.array([-1, *table, -1], np.int64)))
+            self.constants.append(_constant(f"{OWN}first", np.array(0, np.int64)))
+            self.constants.append(_constant(f"{OWN}last", np.array(count + 1, np.int64)))
+            yield helper.make_node("Clip", [MODEL_ID, f"{OWN}first", f"{OWN}last"], [f"{OWN}within"])
+            yield helper.make_node("Gather", [f"{OWN}table", f"{OWN}within"], [named])
+        self.constants.append(_constant(f"{OWN}ids", np.array(ids, np.int64).reshape(-1, 1)))
+        self.constants.append(_constant(f"{OWN}one", np.array(1, np.int64)))
+        told = f"{MODEL_ID} of every row must be one of 1 to {count}"
+        yield helper.make_node("Equal", [named, f"{OWN}ids"], [_HAVE])
+        yield helper.make_node("NonZero", [_HAVE], [f"{OWN}found"])
+        yield helper.make_node("Shape", [MODEL_ID], [f"{OWN}all"])
+        yield helper.make_node("Split", [f"{OWN}found", f"{OWN}all"], [f"{OWN}known"], axis=1, name=told)
+        yield helper.make_node("Gather", [f"{OWN}known", f"{OWN}one"], [_ORDER], axis=0)
+        yield helper.make_node("Shape", [_ORDER], [_SIZE])
 
     def held(self) -> Iterator[NodeProto]:
         """Every input that is always there, held to have the rows of ``model_id``. Of the others its users do so."""
@@ -114,21 +118,18 @@ class _Routing:
 
     def apart(self) -> list[NodeProto]:
         """The nodes that give each branch its rows, and put the answers together."""
-        self.constants += [
-            _constant(_FLAT, np.array([-1], np.int64)),
-            _constant(f"{OWN}column", np.array([-1, 1], np.int64)),
-        ]
-        nodes = [*self._tails(), *self._presence()]
-        inside, parts = self._level(self._top, 0)
+        self.constants.append(_constant(f"{OWN}column", np.array([-1, 1], np.int64)))
+        nodes = [*self._tails(), *self._counts()]
+        inside, parts = self._level(self._top, 0, f"{OWN}count-{self._top}/0", _ORDER)
         nodes += inside + self._together(parts, f"{OWN}all/")
-        nodes.append(helper.make_node("Reshape", [f"{OWN}all/at", f"{OWN}column"], [f"{OWN}order"]))
+        nodes.append(helper.make_node("Reshape", [_ORDER, f"{OWN}column"], [f"{OWN}places"]))
         for k, output in enumerate(self._outputs):
             answers = f"{OWN}all/{k}"  # every row is in it, at another place
-            nodes.append(helper.make_node("ScatterND", [answers, f"{OWN}order", answers], [output.name]))
+            nodes.append(helper.make_node("ScatterND", [answers, f"{OWN}places", answers], [output.name]))
         return nodes
 
-    # Branches stand in groups of GROUP, these in groups again: `part(level, k)` is of the k-th on that level.
-    # A part is a prefix: of `at`, the positions of its rows, and of `0`, `1`…, their answers by output.
+    # Branches stand in groups of GROUP, these in groups again. A part, of one of them, is a prefix: of `rows`, which
+    # they are in the batch, and of `0`, `1`…, their answers by output.
 
     @property
     def _top(self) -> int:
@@ -141,96 +142,92 @@ class _Routing:
     def _count(self, level: int) -> int:
         return math.ceil(len(self._branches) / float(GROUP**level))
 
-    def _presence(self) -> Iterator[NodeProto]:
-        """``is-there`` of the groups on each level, for each group above them, or for the graph itself."""
-        index = _WHOSE
-        for level in range(self._top + 1):
-            if level:
-                above = f"{OWN}whose-{level}"
-                yield helper.make_node("Div", [index, f"{OWN}group"], [above])
-                index = above
+    def _counts(self) -> Iterator[NodeProto]:
+        """How many rows each member of a group has, on each level; for a group above, or for the graph itself."""
+        self.constants.append(_constant(f"{OWN}along", np.array([1], np.int64)))
+        counts = f"{OWN}count-0"
+        yield helper.make_node("Cast", [_HAVE], [f"{OWN}ones"], to=TensorProto.INT64)
+        yield helper.make_node("ReduceSum", [f"{OWN}ones", f"{OWN}along"], [counts], keepdims=0)
+        for level in range(self._top):
             count = self._count(level)
-            there = f"{OWN}there-{level}"
-            self.constants.append(_constant(f"{OWN}none-{level}", np.zeros(count, np.bool_)))
-            yield helper.make_node("ScatterElements", [f"{OWN}none-{level}", index, _KNOWN], [there], axis=0)
-            if level < self._top:
-                sizes = [min(GROUP, count - k) for k in range(0, count, GROUP)]
-                self.constants.append(_constant(f"{OWN}sizes-{level}", np.array(sizes, np.int64)))
-                parts = [f"{there}/{k}" for k in range(len(sizes))]
-                yield helper.make_node("Split", [there, f"{OWN}sizes-{level}"], parts, axis=0)
-            else:
-                yield helper.make_node("Identity", [there], [f"{there}/0"])
-        if self._top:
-            self.constants.append(_constant(f"{OWN}group", np.array(GROUP, np.int64)))
+            sizes = [min(GROUP, count - k) for k in range(0, count, GROUP)]
+            self.constants.append(_constant(f"{OWN}sizes-{level}", np.array(sizes, np.int64)))
+            parts = [f"{counts}/{k}" for k in range(len(sizes))]
+            yield helper.make_node("Split", [counts, f"{OWN}sizes-{level}"], parts, axis=0)
+            above = f"{OWN}count-{level + 1}"
+            sums = [f"{part}/sum" for part in parts]
+            for part, total in zip(parts, sums, strict=True):
+                yield helper.make_node("ReduceSum", [part], [total], keepdims=1)
+            yield helper.make_node("Concat", sums, [above], axis=0)
+            counts = above
+        yield helper.make_node("Identity", [counts], [f"{counts}/0"])
 
-    def _level(self, level: int, group: int) -> tuple[list[NodeProto], list[str]]:
-        """The nodes of one group: an ``If`` for each of its members on ``level``; and these members' parts."""
+    def _level(self, level: int, group: int, counts: str, rows: str) -> tuple[list[NodeProto], list[str]]:
+        """The nodes of one group, which has ``rows``: an ``If`` for each of its members; and these members' parts."""
         members = range(group * GROUP, min((group + 1) * GROUP, self._count(level)))
         ones = f"{OWN}ones-{len(members)}"
         if ones not in {tensor.name for tensor in self.constants}:
             self.constants.append(_constant(ones, np.ones(len(members), np.int64)))
         parts = [f"{OWN}{level}-{k}/" for k in members]
-        conditions = [f"{part}is-there" for part in parts]
-        nodes = [helper.make_node("Split", [f"{OWN}there-{level}/{group}", ones], conditions, axis=0)]
+        any_ = f"{OWN}{level}-{members[0]}/any"
+        nodes = [
+            helper.make_node("Split", [rows, counts], [f"{part}rows" for part in parts], axis=0),
+            helper.make_node("Cast", [counts], [any_], to=TensorProto.BOOL),
+            helper.make_node("Split", [any_, ones], [f"{part}is-there" for part in parts], axis=0),
+        ]
         for k, part in zip(members, parts, strict=True):
             weights: list[TensorProto] = []
             if level:
-                body, inner = self._level(level - 1, k)
+                body, inner = self._level(level - 1, k, f"{OWN}count-{level - 1}/{k}", f"{part}rows")
                 body += self._together(inner, f"{part}in/")
             else:
-                body, weights = self._leaf(k, f"{part}in/")
+                body, weights = self._leaf(k, part)
             nodes.append(self._if(part, body, weights))
         return nodes, parts
 
     def _if(self, part: str, body: list[NodeProto], weights: Sequence[TensorProto]) -> NodeProto:
-        """``body`` if a row names something in it, and else no rows."""
-        nothing = [_stated(f"{part}out/at", np.zeros(0, np.int64))]
+        """``body`` if it has any rows, and else no answers."""
+        nothing: list[NodeProto] = []
         for k, output in enumerate(self._outputs):
             nothing += _filled(output, f"{part}out/{k}", _no_answer(output), k, rows=None)
         return helper.make_node(
             "If",
             [f"{part}is-there"],
-            [f"{part}at", *(f"{part}{k}" for k in range(len(self._outputs)))],
+            [f"{part}{k}" for k in range(len(self._outputs))],
             name=f"{part}if",
             then_branch=helper.make_graph(body, f"{part}then", [], self._values(f"{part}in/"), weights),
             else_branch=helper.make_graph(nothing, f"{part}else", [], self._values(f"{part}out/")),
         )
 
     def _values(self, prefix: str) -> list[ValueInfoProto]:
-        tails = [(f"{prefix}{k}", o.data_type, [None, *_tail_dims(o)]) for k, o in enumerate(self._outputs)]
-        return [_value(f"{prefix}at", "TYPE_INT64", [None]), *(_value(*tensor) for tensor in tails)]
+        return [_value(f"{prefix}{k}", o.data_type, [None, *_tail_dims(o)]) for k, o in enumerate(self._outputs)]
 
-    def _leaf(self, index: int, prefix: str) -> tuple[list[NodeProto], list[TensorProto]]:
+    def _leaf(self, index: int, part: str) -> tuple[list[NodeProto], list[TensorProto]]:
         """A model with the rows that name it."""
-        branch = self._branches[index]
-        nodes = [
-            _stated(f"{prefix}self", np.array(index, np.int64)),
-            helper.make_node("Equal", [_WHOSE, f"{prefix}self"], [f"{prefix}own"]),
-            helper.make_node("NonZero", [f"{prefix}own"], [f"{prefix}found"]),
-            helper.make_node("Reshape", [f"{prefix}found", _FLAT], [f"{prefix}at"]),
-        ]
+        branch, prefix = self._branches[index], f"{part}in/"
+        nodes = []
         for tensor in branch.model.inputs:
             source, rows = f"{OWN}{tensor.name}", f"{prefix}{tensor.name}"
             if self._inputs[tensor.name].optional:
                 source = f"{prefix}all/{tensor.name}"
                 nodes.append(_held(self._inputs[tensor.name], source, f" of model {branch.model.number}"))
-            nodes.append(helper.make_node("Gather", [source, f"{prefix}at"], [rows], axis=0))
+            nodes.append(helper.make_node("Gather", [source, f"{part}rows"], [rows], axis=0))
         rows_of = {tensor.own: f"{prefix}{tensor.name}" for tensor in branch.model.inputs}
         body, weights = body_of(branch, rows_of, self._shared)
         nodes += body
         given = {tensor.name: branch.value(tensor.own) for tensor in branch.model.outputs}
         if set(given) < {output.name for output in self._outputs}:
-            nodes.append(helper.make_node("Shape", [f"{prefix}at"], [f"{prefix}rows"]))
+            nodes.append(helper.make_node("Shape", [f"{part}rows"], [f"{prefix}size"]))
         for k, output in enumerate(self._outputs):
             if output.name in given:
                 nodes.append(helper.make_node("Identity", [given[output.name]], [f"{prefix}{k}"]))
             else:
                 assert output.absent is not None, "refused by the interface"
-                nodes += _filled(output, f"{prefix}{k}", output.absent, k, rows=f"{prefix}rows")
+                nodes += _filled(output, f"{prefix}{k}", output.absent, k, rows=f"{prefix}size")
         return nodes, weights
 
     def _together(self, parts: Sequence[str], prefix: str) -> list[NodeProto]:
-        names = ["at", *map(str, range(len(self._outputs)))]
+        names = map(str, range(len(self._outputs)))
         return [helper.make_node("Concat", [part + name for part in parts], [prefix + name], axis=0) for name in names]
 
     def _tails(self) -> Iterator[NodeProto]:
