@@ -9,6 +9,8 @@ URL`` any other, in a folder ``gravswell-benchmark`` there, which must not hold 
   export, which has to do that too: twice, one after the other.
 - *export*: ``export_version`` of an ONNX file: the model is proved in ONNX Runtime, hashed and published. The runtime
   holds the model, so what counts is the peak above the model's own size and the imports. The bar: 500 MB.
+- *torch*: the same of a torch module as large, into a folder (with ``--to local``). The module is in memory and so is
+  the runtime's copy, which it is proved with: what counts is the peak above both and the imports. The bar is the same.
 - *publish* and *fetch*: the same files through the store alone, which need not hold the model at all. What counts is
   the peak above that of a process that only imports. The bar is the same.
 
@@ -51,7 +53,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gravswell-benchmark-") as folder:
         model = Path(folder, "source", "model.onnx")
         model.parent.mkdir()
-        size = write_model(model, round(options.gigabytes * 1e9 / (WIDTH * WIDTH * 4)))
+        layers = round(options.gigabytes * 1e9 / (WIDTH * WIDTH * 4))
+        size = write_model(model, layers)
         base = peak("import")
         runtime = peak("runtime", str(model)) - peak("import-runtime")
         show(str(model), "runtime", runtime - size, "above the model and the imports")
@@ -62,6 +65,9 @@ def main() -> None:
                 show(url, "publish", peak("publish", url, str(model)) - base, "above the imports")
                 show(url, "fetch", peak("fetch", url, str(Path(folder, "fetched"))) - base, "above the imports")
                 shutil.rmtree(Path(folder, "fetched"))
+                if target == "local":
+                    extra = peak("torch", url, str(layers)) - peak("import-torch")
+                    show(url, "torch", extra - 2 * size, "above the module, the runtime's copy of it and the imports")
 
 
 @contextmanager
@@ -167,6 +173,30 @@ def _export(url: str, model: str) -> None:
     qv.ModelRepository(url).add("exported").export_version(model)
 
 
+def _import_torch() -> None:
+    _import_export()
+    from gravswell.quiver.exporters.torch import export  # noqa: F401, PLC0415
+
+
+def _torch(url: str, layers: str) -> None:
+    import torch  # noqa: PLC0415
+
+    from gravswell import quiver as qv  # noqa: PLC0415
+
+    class Products(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            made = (torch.empty(WIDTH, WIDTH).normal_(std=WIDTH**-0.5) for _ in range(max(1, int(layers))))
+            self.weights = torch.nn.ParameterList(made)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for weight in self.weights:
+                x = x @ weight
+            return x
+
+    qv.ModelRepository(url).add("torch").export_version(Products(), {"x": (None, WIDTH)})
+
+
 def _publish(url: str, model: str) -> None:
     """The exported version's own files, as another entry: nothing but the store is at work."""
     from gravswell import quiver as qv  # noqa: PLC0415
@@ -197,8 +227,10 @@ STEPS = {
     "import": _import,
     "import-runtime": _import_runtime,
     "import-export": _import_export,
+    "import-torch": _import_torch,
     "runtime": _runtime,
     "export": _export,
+    "torch": _torch,
     "publish": _publish,
     "fetch": _fetch,
 }
