@@ -157,8 +157,8 @@ def process_costs(pid: int, address: str) -> dict[str, float]:
 
 async def run(cluster: ControlPlane, operator: Child, address: str, count: int) -> dict[str, Any]:
     """Both measurements, one after the other."""
-    configuration = await credentials.from_kubeconfig(cluster.kubeconfig)
-    async with Client(configuration, name="benchmark") as client:
+    account = await credentials.from_kubeconfig(cluster.kubeconfig)
+    async with Client(account, name="benchmark") as client:
         limit = await measure(
             client,
             resources.DEPLOYMENT,

@@ -63,8 +63,6 @@ def _run(base: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [
-        ("agent run --repository r --models models --follow-latest", "agent"),
-        ("agent list --repository r --once", "agent"),
         ("cluster up", "operator"),
         ("cluster status", "operator"),
         ("cluster down", "operator"),
@@ -89,6 +87,11 @@ def test_what_needs_no_extra_works(base: Path, tmp_path: Path) -> None:
     for topic in ("agent", "cluster", "demo", "operator", "plan"):
         assert _run(base, topic, "--help").returncode == 0
     assert _run(base, "init", str(tmp_path / "r")).returncode == 0
+    listed = _run(base, "agent", "list", "--repository", str(tmp_path / "r"), "--once")
+    assert listed.returncode == 0, listed.stderr
+    asked = _run(base, "prune", str(tmp_path / "r"), "--keep", "3", "--context", "other")
+    assert asked.returncode == 9, asked.stderr
+    assert asked.stderr == f"error: `gravswell prune` needs kubernetes, which is not installed: {install('kube')}\n"
     (tmp_path / "train.py").write_text("import sklearn\n")
     needs = _run(base, "export", str(tmp_path / "r"), "m", str(tmp_path / "train.py:model"), "--add")
     assert needs.returncode == 2

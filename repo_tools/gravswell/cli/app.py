@@ -44,10 +44,10 @@ from gravswell.extras import install
 PLUGIN_GROUP = "gravswell.commands"
 """Entry-point group: each entry is a function ``register(app: typer.Typer) -> None`` that adds commands."""
 
-EXTRA_MODULES = frozenset({"aiohttp", "cryptography", "kopf", "kubernetes", "yaml"})
+EXTRA_MODULES = frozenset({"cryptography", "kopf", "kubernetes", "yaml"})
 """What only extras bring. A command imports what it needs of them when it runs."""
 
-EXTRAS = {"agent": "agent", "demo": "demo", "prune": "agent"}
+EXTRAS = {"demo": "demo", "prune": "kube"}
 """The extra that a command needs; ``operator`` for all others that need one."""
 
 

@@ -96,7 +96,7 @@ def prune(
 def _served(kubeconfig: Path | None, context: str | None) -> dict[str, list[str]]:
     import asyncio  # noqa: PLC0415 - keeps --help and Tab fast
 
-    from gravswell.serving.served import look  # noqa: PLC0415 - needs the extra
+    from gravswell.serving.served import look  # noqa: PLC0415 - keeps --help and Tab fast
 
     with work_display() as progress:
         progress.add_task("asking the cluster what it serves", total=None)
