@@ -70,6 +70,33 @@ def gated() -> ModelProto:
     return model(nodes, [("x", _FLOAT, shape)], [("y", _FLOAT, shape)], weights | {"bias": _random(8, seed=4)})
 
 
+def attention(*heads: int) -> ModelProto:
+    """Attention with four heads over eight columns, added to what it reads. ``heads``: the reshape that parts them."""
+    nodes = []
+    for name, order in zip("qkv", ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]), strict=True):
+        nodes += [
+            helper.make_node("MatMul", ["x", f"w{name}"], [f"{name}1"], name=name),
+            helper.make_node("Add", [f"{name}1", f"b{name}"], [f"{name}2"]),
+            helper.make_node("Reshape", [f"{name}2", "heads"], [f"{name}3"]),
+            helper.make_node("Transpose", [f"{name}3"], [f"{name}4"], perm=order),
+        ]
+    nodes += [
+        helper.make_node("MatMul", ["q4", "k4"], ["scores"]),
+        helper.make_node("Mul", ["scores", "scale"], ["scaled"]),
+        helper.make_node("Softmax", ["scaled"], ["shares"]),
+        helper.make_node("MatMul", ["shares", "v4"], ["mixed"]),
+        helper.make_node("Transpose", ["mixed"], ["turned"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["turned", "joined"], ["context"]),
+        helper.make_node("MatMul", ["context", "wo"], ["out"], name="out"),
+        helper.make_node("Add", ["out", "x"], ["y"]),
+    ]
+    weights = {f"w{name}": _random(8, 8, seed=k) for k, name in enumerate("qkvo")}
+    weights |= {f"b{name}": _random(8, seed=10 + k) for k, name in enumerate("qkv")}
+    weights |= {"heads": np.array(heads or (0, 0, 4, 2)), "joined": np.array((0, -1, 8)), "scale": np.float32(0.7)}
+    shape = ["rows", "length", 8]
+    return model(nodes, [("x", _FLOAT, shape)], [("y", _FLOAT, shape)], weights)
+
+
 def images() -> ModelProto:
     """Two convolutions with normalization and pooling, flattened into a dense layer and a softmax."""
     ones = np.ones(8, np.float32)

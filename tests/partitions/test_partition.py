@@ -16,7 +16,7 @@ from gravswell.quiver.exporters.proof import cpu_session, run
 from gravswell.quiver.golden import compare
 
 from ..networks import model
-from .graphs import branching, gated, images, mlp, residual
+from .graphs import attention, branching, gated, images, mlp, residual
 
 Make = Callable[[], ModelProto]
 
@@ -43,7 +43,7 @@ def check_parts(made: Partition) -> None:
         assert all(value.type.tensor_type.HasField("shape") for value in (*graph.graph.input, *graph.graph.output))
 
 
-@pytest.mark.parametrize("make", [lambda: mlp(16, 64, 32, 8), residual, images, gated, branching])
+@pytest.mark.parametrize("make", [lambda: mlp(16, 64, 32, 8), residual, images, gated, attention, branching])
 def test_layers_in_slices(make: Make) -> None:
     proto = make()
     with partition(proto, 2, name="m") as made:
@@ -64,6 +64,8 @@ def test_layers_in_slices(make: Make) -> None:
         (residual, (3, 3)),
         (images, (3, 2)),
         (gated, (2, 1)),
+        (attention, (2, 1)),
+        (lambda: attention(0, 0, -1, 2), (2, 1)),
     ],
 )
 def test_layers_shared_by_ranks(make: Make, by: Any, stages: tuple[int, int]) -> None:
@@ -75,6 +77,14 @@ def test_layers_shared_by_ranks(make: Make, by: Any, stages: tuple[int, int]) ->
         for rows in (1, 3, 17):
             batch, expected = whole(proto, rows, length=5)
             compare(expected, made.chain()(batch))
+
+
+def test_heads_that_the_ranks_do_not_divide_are_put_together() -> None:
+    proto = attention()
+    with partition(proto, 8, "row", name="m") as made:  # eight columns, but four heads
+        assert made.plan.stages == 2
+        batch, expected = whole(proto, 3, length=5)
+        compare(expected, made.chain()(batch))
 
 
 def test_each_rank_holds_its_share() -> None:

@@ -187,10 +187,10 @@ def partition(
 
     ``by="layer"``: consecutive slices, of about the same weight; each rank takes what earlier ones made.
     ``by="column"``: each rank has some output columns of every MatMul, Gemm and Conv; its answers are concatenated.
-    ``by="row"``: each rank has some input rows of them, and the answers are summed; where one such layer follows
-    another with nothing but element-wise operators between, the first is split by its columns, which are the second's
-    rows, so that one sum serves both. Whatever else there is works on whole tensors, where the answers are put
-    together: so a network of several layers has several *stages*.
+    ``by="row"``: each rank has some input rows of them, and the answers are summed; where layers lead into another by
+    what keeps their columns apart, such as element-wise operators or the heads of an attention, they are split by their
+    columns, which are the other's rows, so that one sum serves all of them. Whatever else there is works on whole
+    tensors, where the answers are put together: so a network of several layers has several *stages*.
 
     :param model: anything that ``entry.export_version`` takes; an entry, in its newest version; or a version of one.
     :param name: what the parts are called after; the entry's or the file's name by default.

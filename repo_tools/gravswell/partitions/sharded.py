@@ -12,7 +12,8 @@ from gravswell.errors import InvalidInputError
 from gravswell.partitions.assembly import Draft, Part, assemble
 from gravswell.partitions.network import Network, TensorType, told
 from gravswell.partitions.records import Combined
-from gravswell.partitions.sharding import Layer, Partial, Placed, Shard, Sharding, Whole, layers_of, part_of, shard
+from gravswell.partitions.sharding import Layer, Placed, Sharding, layers_of, shard
+from gravswell.partitions.shards import Partial, Shard, Whole, part_of
 from gravswell.quiver.exporters import graph
 
 LEAST_OPSET = 11
@@ -36,7 +37,7 @@ def sharded(
             f"onnx.version_converter first, or use by='layer'"
         )
     layers = _chosen(network, by, whole)
-    sharding = shard(network, layers, by)
+    sharding = shard(network, layers, by, ranks)
     _check_divides(network, sharding, ranks)
     parts: list[Part] = []
     combined: list[Combined] = []
@@ -227,8 +228,10 @@ class _Share:
         share = NodeProto()
         share.CopyFrom(node)
         layer = placed.layer
+        if layer is None and node.op_type == "Reshape":
+            share.input[1] = self._shape(node, placed, before)
+            return [*before, share]
         if layer is None:
-            assert placed.cut is not None
             for k, name in enumerate(node.input):
                 if name and not isinstance(self.sharding.states.get(name), Shard):
                     share.input[k] = self._beside(name, placed, node, before)
@@ -254,6 +257,23 @@ class _Share:
         if name in self.network.weights:
             return self._cut_weight(name, len(self.network.weights[name].dims) + placed.cut.axis)
         return self._cut(name, placed.cut, before)
+
+    def _shape(self, node: NodeProto, placed: Placed, before: list[NodeProto]) -> str:
+        """The shape that a reshape is given, with this rank's size where its part is. Sizes that are left open stay."""
+        assert placed.cut is not None
+        axis, shape = placed.cut.axis, node.input[1]
+        own = f"{node.output[0]}.shape-of-rank"
+        divisors = np.ones(len(self.network.types[node.output[0]].dims), np.int64)
+        divisors[axis] = self.ranks
+        for name, array in ((f"{own}.divisors", divisors), (f"{own}.none", np.array([0], np.int64))):
+            self.weights[name] = numpy_helper.from_array(array, name)
+        for operator, inputs, made in (
+            ("Div", [shape, f"{own}.divisors"], f"{own}.divided"),
+            ("Less", [shape, f"{own}.none"], f"{own}.open"),
+            ("Where", [f"{own}.open", shape, f"{own}.divided"], own),
+        ):
+            before.append(helper.make_node(operator, inputs, [made], name=made))
+        return own
 
     def _cut_weight(self, name: str, axis: int) -> str:
         """The name of this rank's part of a weight, which is made when it is first needed."""

@@ -2,57 +2,19 @@
 
 A tensor is *whole* (everybody could have it), a *shard* (each rank has a part of it along one axis) or *partial* (each
 rank has a summand of it). A layer that is split by output columns makes shards of a whole tensor; one that is split by
-input rows makes partial sums of shards. What works element by element keeps shards; all else needs whole tensors, and
+input rows makes partial sums of shards. Much else keeps shards (:mod:`.shards`); the rest needs whole tensors, and
 there the ranks' answers are put together: that ends a *stage*.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from onnx import NodeProto, TensorProto
 
 from gravswell.partitions.network import Network, name_of, stated
+from gravswell.partitions.shards import Partial, Shard, State, Whole, kept
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
-
-_ELEMENTWISE = """
-    Abs Add And Cast Ceil Celu Clip Cos Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid
-    HardSwish Identity LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mul Neg Not Or PRelu Pow Reciprocal Relu Round
-    Selu Sigmoid Sign Sin Softplus Softsign Sqrt Sub Sum Swish Tanh ThresholdedRelu Where Xor
-"""
-
-_SAME = frozenset(_ELEMENTWISE.split())
-"""Operators that work element by element, with broadcasting."""
-
-_POOLS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"})
-"""Operators that work on each channel, which is axis 1, by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Each rank has its part along ``axis`` (-1: the last) of the ``size`` elements there, within ``stage``."""
-
-    stage: int
-    axis: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Partial:
-    """Each rank has a summand, within ``stage``."""
-
-    stage: int
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """Known in full once ``stage`` has ended; 0: before anything."""
-
-    stage: int
-
-
-State = Shard | Partial | Whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +117,14 @@ def _is_computed(network: Network, name: str, least: int) -> bool:
     return name in network.types and name not in network.constant and len(network.types[name].dims) >= least
 
 
-def shard(network: Network, layers: dict[int, Layer], by: Literal["column", "row"]) -> Sharding:
+def shard(network: Network, layers: dict[int, Layer], by: Literal["column", "row"], ranks: int) -> Sharding:
     """Decide for every node, in the order of the graph. ``layers``: those that are to be split."""
-    return _Decision(network, layers, by).made()
+    return _Decision(network, layers, by, ranks).made()
 
 
 class _Decision:
-    def __init__(self, network: Network, layers: dict[int, Layer], by: Literal["column", "row"]) -> None:
-        self._network, self._layers, self._by = network, layers, by
+    def __init__(self, network: Network, layers: dict[int, Layer], by: Literal["column", "row"], ranks: int) -> None:
+        self._network, self._layers, self._by, self._ranks = network, layers, by, ranks
         self._made = Sharding(states={name: Whole(0) for name in network.inputs})
 
     def made(self) -> Sharding:
@@ -220,10 +182,14 @@ class _Decision:
             state = self._made.states.get(name)
             if isinstance(state, Partial) or (isinstance(state, Whole) and state.stage >= stage):
                 return None
-        return kept(self._network, at, self._made.states.get)
+        return self._divided(kept(self._network, at, self._made.states.get))
+
+    def _divided(self, state: Shard | None) -> Shard | None:
+        """The shards, where all ranks have the same of them: a reshape may leave fewer along their axis."""
+        return None if state is None or state.size % self._ranks else state
 
     def _meets_rows(self, name: str, state: Shard) -> bool:
-        """Whether the shards of a tensor reach, element by element, nothing but layers whose rows they are."""
+        """Whether the shards of a tensor reach, on a way that keeps them, nothing but layers whose rows they are."""
         readers = self._network.readers.get(name, [])
         if not readers or name in self._network.outputs:
             return False
@@ -239,77 +205,11 @@ class _Decision:
                     return state
                 if read in self._network.constant or read in self._network.weights:
                     return None
-                # what is not decided yet may become a shard as this one is, as in a gate beside it
-                return self._made.states.get(read, state)
+                held = self._network.types.get(read)
+                # what is not decided yet may become a shard as this one is, as in a gate beside it; a shape does not
+                return self._made.states.get(read, state if held and held.element in _FLOATS else Whole(0))
 
-            after = kept(self._network, at, ahead)
+            after = self._divided(kept(self._network, at, ahead))
             if after is None or not all(self._meets_rows(out, after) for out in self._network.nodes[at].output if out):
                 return False
         return True
-
-
-def kept(network: Network, at: int, state_of: Callable[[str], State | None]) -> Shard | None:
-    """The shards that come out of a node, where every rank can compute its own of its part; else None.
-
-    ``state_of``: of each tensor that the node reads, None of a constant. What is whole is cut to the shards' part.
-    """
-    node = network.nodes[at]
-    if node.domain not in ("", "ai.onnx") or node.output[0] not in network.types:
-        return None
-    if node.op_type in _SAME:
-        return _elementwise(network, node, state_of)
-    state = state_of(node.input[0])
-    if not isinstance(state, Shard) or any(isinstance(state_of(name), Shard) for name in node.input[1:]):
-        return None
-    return _rearranged(network, node, state)
-
-
-def _rearranged(network: Network, node: NodeProto, state: Shard) -> Shard | None:
-    data, out = network.types[node.input[0]], network.types[node.output[0]]
-    channels = state.axis == 1 - len(data.dims)
-    if node.op_type in _POOLS or (node.op_type == "BatchNormalization" and _has_weights(network, node)):
-        return state if channels and sum(map(bool, node.output)) == 1 else None
-    if node.op_type == "Flatten" and channels and stated(node).get("axis", 1) == 1:
-        size = out.size(-1)
-        return Shard(state.stage, -1, size) if size is not None and not size % state.size else None
-    if node.op_type == "Transpose":
-        count = len(data.dims)
-        order = list(stated(node).get("perm", range(count - 1, -1, -1)))
-        return Shard(state.stage, order.index(state.axis + count) - count, state.size)
-    return None
-
-
-def _elementwise(network: Network, node: NodeProto, state_of: Callable[[str], State | None]) -> Shard | None:
-    names = [name for name in node.input if name]
-    shards = {state for name in names if isinstance(state := state_of(name), Shard)}
-    if len(shards) != 1:
-        return None
-    (state,) = shards
-    if not isinstance(state_of(names[0]), Shard) and node.op_type in ("PRelu", "Clip", "Dropout"):
-        return None
-    for name in names:
-        other = state_of(name)
-        if not isinstance(other, Shard) and part_of(network, name, state) is None:
-            return None
-    return state
-
-
-def part_of(network: Network, name: str, state: Shard) -> Literal["all", "cut"] | None:
-    """What a rank takes of a whole tensor beside shards: all of it, where it is broadcast along their axis, or a part.
-
-    None where that cannot be told.
-    """
-    if name in network.weights:
-        dims: tuple[int | str | None, ...] = tuple(network.weights[name].dims)
-    elif name in network.types:
-        dims = network.types[name].dims
-    else:
-        return None
-    size = dims[state.axis] if len(dims) >= -state.axis else 1
-    if size == 1:
-        return "all"
-    return "cut" if size == state.size else None
-
-
-def _has_weights(network: Network, node: NodeProto) -> bool:
-    return all(name in network.weights for name in node.input[1:])
