@@ -4,6 +4,7 @@ import collections
 import datetime
 import enum
 import functools
+import linecache
 import math
 import operator as op
 import os.path
@@ -255,6 +256,19 @@ def test_source_that_is_nowhere() -> None:
     exec("def typed(x): return x", names)
     with pytest.raises(InvalidInputError, match="the source of typed cannot be found"):
         ship(names["typed"], "arrays")
+
+
+def test_a_cell_of_a_notebook() -> None:
+    text = (
+        "import numpy as np\nK = 3\n\ndef helper(x):\n    return np.add(x, K)\n\ndef cell(x):\n    return helper(x)\n"
+    )
+    name = "<ipython-input-1-of-a-test>"
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(text, name, "exec"), names)
+    function, made = shipped(names["cell"])
+    assert function(np.ones(1)).tolist() == [4]
+    assert "K = 3" in made.source
 
 
 def test_modules_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,8 +175,9 @@ class _Packing:
         try:
             lines, _ = inspect.getsourcelines(defined)
         except (OSError, TypeError):
+            place = "a file" if isinstance(defined, type) else "a file or a notebook's cell"
             raise InvalidInputError(
-                f"the source of {name} cannot be found, so it cannot go along: define it in a file or a notebook's cell"
+                f"the source of {name} cannot be found, so it cannot go along: define it in {place}"
             ) from None
         text = textwrap.dedent("".join(lines)).rstrip()
         tree = ast.parse(text)
