@@ -62,7 +62,7 @@ def test_an_entry_published_in_parts(run: Run, model: str) -> None:
     assert list(qv.ModelRepository("r").models) == ["net"]
     made = run(
         "partition", "net/1", "--from", "r", "--ranks", 2, "--by", "row", "--whole", "fc3", "--repository", "r",
-        "--name", "parted", "--output", "json",
+        "--name", "parted", "--device", 3, "--device", 5, "--output", "json",
     )  # fmt: skip
     assert made.code == 0, made.err
     entry = qv.ModelRepository("r").models["parted"]
@@ -70,6 +70,8 @@ def test_an_entry_published_in_parts(run: Run, model: str) -> None:
     assert {member.model: member.version for member in entry.version(1).manifest.members} == made.data["published"][
         "parts"
     ]
+    models = qv.ModelRepository("r").models
+    assert [list(models[f"parted-rank-{rank}"].config.instance_group[0].gpus) for rank in (0, 1)] == [[3], [5]]
     assert run("verify", "r").code == 0
     refused = run("rm", "r", "parted-rank-0/1", "--yes")
     assert (refused.code, "parted" in refused.err) == (4, True)
@@ -84,6 +86,8 @@ def test_an_entry_published_in_parts(run: Run, model: str) -> None:
         (("--ranks", 0), 2, "greater than or equal to 1"),
         (("--ranks", 2, "--by", "depth"), 2, "depth"),
         (("--ranks", 2, "--from", "nowhere"), 3, "nowhere"),
+        (("--ranks", 2, "--repository", "nowhere"), 3, "nowhere"),
+        (("--ranks", 2, "--device", 1), 2, "name a --repository"),
     ],
 )
 def test_errors_are_one_message(

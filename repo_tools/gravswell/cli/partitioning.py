@@ -13,6 +13,7 @@ from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit
 from gravswell.cli.shared import target_of, work_display
+from gravswell.errors import InvalidInputError
 
 
 class By(enum.StrEnum):
@@ -50,6 +51,13 @@ def partition(
     repository: Annotated[
         str | None, typer.Option(metavar="REPO", help="Publish it there, as one entry over an entry for each part.")
     ] = None,
+    device: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="With --repository: the GPU of each rank, in their order; repeat it for each."),
+    ] = None,
+    max_batch_size: Annotated[
+        int | None, typer.Option(min=0, help="With --repository: let the server form batches of up to so many rows.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="What it is called. Default: as the entry that it comes from, or its file.")
     ] = None,
@@ -83,6 +91,9 @@ def partition(
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
     from gravswell.cli.loading import load_model, load_samples, named, shape  # noqa: PLC0415
 
+    into = qv.ModelRepository.open(repository) if repository is not None else None
+    if into is None and (device or max_batch_size is not None):
+        raise InvalidInputError("--device and --max-batch-size are of what is published: name a --repository")
     given: Any
     if source is not None:
         entry, number = target_of(qv.ModelRepository.open(source), model)
@@ -110,7 +121,11 @@ def partition(
             on_stage=tell,
         ) as made:
             written = made.save(folder) if folder is not None else None
-            published = made.publish(repository, on_stage=tell) if repository is not None else None
+            published = (
+                None
+                if into is None
+                else made.publish(into, devices=device or None, max_batch_size=max_batch_size, on_stage=tell)
+            )
     plan = made.plan
     data = {
         "plan": plan,
