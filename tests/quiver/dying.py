@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime  # noqa: F401 - before the forks
@@ -19,12 +18,7 @@ from gravswell.quiver import exporters  # noqa: F401 - likewise
 from gravswell.quiver.reader import RepositoryReader
 
 from .faults import BEFORE, DISK, OPERATIONS, Operation, Trap, found_in, go_on, remains
-from .forking import fork
-
-
-def in_a_process(work: Callable[[], object]) -> int:
-    """Do it there, and return how that ended."""
-    return os.waitstatus_to_exitcode(os.waitpid(fork(work), 0)[1])
+from .forking import in_a_process
 
 
 def kill() -> BaseException:

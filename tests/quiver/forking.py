@@ -18,3 +18,8 @@ def fork(work: Callable[[], object]) -> int:
         sys.stderr.flush()
         os._exit(1)
     os._exit(0)
+
+
+def in_a_process(work: Callable[[], object]) -> int:
+    """Do it there, and return how that ended."""
+    return os.waitstatus_to_exitcode(os.waitpid(fork(work), 0)[1])

@@ -35,7 +35,7 @@ def completions(path: str) -> list[str]:
 def _goes_on(field: Any) -> str:
     if field.message_type is None:
         return "="
-    return "[" if _several(field) else "."
+    return "[" if is_repeated(field) else "."
 
 
 def set_field(config: Any, path: str, text: str) -> None:
@@ -87,25 +87,27 @@ def _field(message: Any, name: str, path: str, done: str) -> Any:
     return field
 
 
-def _several(field: Any) -> bool:
+def is_repeated(field: Any) -> bool:
+    """Whether the field of a message is a list or a map."""
     if hasattr(field, "is_repeated"):  # from protobuf 6.31 on, where label is deprecated
         return bool(field.is_repeated)
     return bool(field.label == FieldDescriptor.LABEL_REPEATED)
 
 
-def _is_map(field: Any) -> bool:
+def is_map(field: Any) -> bool:
+    """Whether it is a map."""
     return bool(field.message_type is not None and field.message_type.GetOptions().map_entry)
 
 
 def _value_of(field: Any) -> Any:
     """The field itself, or of a map the values."""
-    return field.message_type.fields_by_name["value"] if _is_map(field) else field
+    return field.message_type.fields_by_name["value"] if is_map(field) else field
 
 
 def _inside(message: Any, field: Any, index: str | None, path: str, *, make: bool) -> Any:
     """The message at a field; where it is not there, it is made, or an empty one that belongs to nothing is given."""
     part = getattr(message, field.name)
-    if not _several(field):
+    if not is_repeated(field):
         if index is not None:
             raise InvalidInputError(f"{path}: {field.name} is one, and takes no [{index}]")
         if make:
@@ -113,17 +115,17 @@ def _inside(message: Any, field: Any, index: str | None, path: str, *, make: boo
         return part if message.HasField(field.name) else type(part)()
     if index is None:
         raise InvalidInputError(f"{path}: {field.name} is several: say which, as {field.name}[{_example(field)}]")
-    at: Any = _key(field, index, path) if _is_map(field) else _index(part, index, path)
-    if not make and (at not in part if _is_map(field) else at == len(part)):
+    at: Any = _key(field, index, path) if is_map(field) else _index(part, index, path)
+    if not make and (at not in part if is_map(field) else at == len(part)):
         return _value_of(field).message_type._concrete_class()
-    return part.add() if not _is_map(field) and at == len(part) else part[at]
+    return part.add() if not is_map(field) and at == len(part) else part[at]
 
 
 def _set_item(message: Any, field: Any, key: str, text: str, path: str) -> None:
-    if not _several(field):
+    if not is_repeated(field):
         raise InvalidInputError(f"{path}: {field.name} is one, and takes no [{key}]")
     part = getattr(message, field.name)
-    if _is_map(field):
+    if is_map(field):
         at = _key(field, key, path)
         if not text:
             part.pop(at, None)
@@ -165,12 +167,12 @@ def _parsed(message: Any, field: Any, text: str, path: str) -> Any:
 def _form(field: Any, text: str) -> str:
     """What ``text`` means, in protobuf's text form: plain words are put in quotes, and what has commas in brackets."""
     is_text = field.type == FieldDescriptor.TYPE_STRING
-    if text.startswith(("[", "{")) and not (is_text and not _several(field)):  # JSON in a parameter is text
+    if text.startswith(("[", "{")) and not (is_text and not is_repeated(field)):  # JSON in a parameter is text
         return text
-    texts = [part.strip() for part in text.split(",")] if _several(field) else [text]
+    texts = [part.strip() for part in text.split(",")] if is_repeated(field) else [text]
     if is_text:
         texts = [part if _QUOTED.fullmatch(part) else json.dumps(part, ensure_ascii=False) for part in texts]
-    return f"[{', '.join(texts)}]" if _several(field) else texts[0]
+    return f"[{', '.join(texts)}]" if is_repeated(field) else texts[0]
 
 
 def _key(field: Any, text: str, path: str) -> Any:
@@ -190,7 +192,7 @@ def _index(part: Any, text: str, path: str) -> int:
 
 
 def _example(field: Any) -> str:
-    return "KEY" if _is_map(field) else "0"
+    return "KEY" if is_map(field) else "0"
 
 
 def _no_value(path: str, field: Any, text: str) -> InvalidInputError:
@@ -201,7 +203,7 @@ def _no_value(path: str, field: Any, text: str) -> InvalidInputError:
         kind = f"{{ … }} with {names}" if names else "{}"
     else:
         kind = _KINDS.get(field.type, "a whole number")
-    many = ", several with commas" if _several(field) else ""
+    many = ", several with commas" if is_repeated(field) else ""
     return InvalidInputError(f"{path} takes {kind}{many}, not {text!r}")
 
 

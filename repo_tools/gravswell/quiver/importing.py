@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
-from urllib.parse import unquote, urlsplit
 
 from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, UnsupportedError
 from gravswell.quiver.checks.backends import PLATFORMS
@@ -233,8 +232,7 @@ class _Model:
 
 
 def _local(store: Store, folder: str) -> Path | None:
-    parts = urlsplit(store.url)
-    return Path(unquote(parts.path), folder) if parts.scheme == "file" else None
+    return None if store.path is None else store.path / folder
 
 
 def _as_published(path: Path, target: Target, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, str]:

@@ -27,9 +27,8 @@ from gravswell.errors import UnavailableError
 from gravswell.quiver import exporters  # noqa: F401 - likewise
 from gravswell.quiver.stores import BucketStore, burial, claims, objects, open_store
 
-from ..dying import in_a_process
 from ..faults import found_in, remains
-from ..forking import fork
+from ..forking import fork, in_a_process
 from .proxy import Proxy
 
 URL = "gs://dying/r"

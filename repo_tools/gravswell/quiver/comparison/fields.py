@@ -7,6 +7,8 @@ from typing import Any
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from gravswell.quiver.fieldpaths import is_map, is_repeated
+
 
 @dataclass(frozen=True, slots=True)
 class FieldDifference:
@@ -28,7 +30,7 @@ def _message(path: str, old: Message, new: Message) -> Iterator[FieldDifference]
         if field.name not in a and field.name not in b:
             continue
         here = f"{path}.{field.name}" if path else field.name
-        if _is_repeated(field):
+        if is_repeated(field):
             yield from _many(here, field, getattr(old, field.name), getattr(new, field.name))
         elif field.message_type is not None and field.name in a and field.name in b:
             yield from _message(here, a[field.name], b[field.name])
@@ -49,7 +51,7 @@ def _many(path: str, field: Any, old: Any, new: Any) -> Iterator[FieldDifference
 
 
 def _keyed(field: Any, items: Any) -> dict[Any, Any]:
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+    if is_map(field):
         return {key: items[key] for key in sorted(items)}
     names = [getattr(item, "name", "") for item in items]
     if all(names) and len(set(names)) == len(names):
@@ -72,9 +74,3 @@ def _shown(field: Any, value: Any) -> str | None:
         known = field.enum_type.values_by_number.get(value)
         return known.name if known else str(value)
     return str(value)
-
-
-def _is_repeated(field: Any) -> bool:
-    if hasattr(field, "is_repeated"):
-        return bool(field.is_repeated)
-    return bool(field.label == field.LABEL_REPEATED)  # protobuf 5, which 6 warns of

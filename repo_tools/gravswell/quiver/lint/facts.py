@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from gravswell.errors import InvalidInputError, NotFoundError, VerificationError
 from gravswell.quiver.checks.backends import PLATFORMS, is_ensemble
@@ -206,9 +205,8 @@ class World:
                 ir_version=manifest.ir_version,
             )
         folder = f"{model.name}/{version.number}"
-        local = urlsplit(self.store.url)
-        if local.scheme == "file":
-            return inspect_graph(Path(unquote(local.path), folder, file))
+        if self.store.path is not None:
+            return inspect_graph(self.store.path / folder / file)
         # one at a time: the next may be as large
         with self._fetching, tempfile.TemporaryDirectory(prefix="gravswell-lint-") as temporary:
             copy = Path(temporary) / str(version.number)

@@ -105,6 +105,11 @@ class Store(ABC):
     def url(self) -> str:
         """The root's URL; :func:`~gravswell.quiver.stores.open_store` takes it back."""
 
+    @property
+    def path(self) -> Path | None:
+        """The root's own folder, where it is one on this machine; None for a bucket."""
+        return None
+
     @abstractmethod
     def location(self, key: str) -> str:
         """The path or URL by which a user finds ``key``."""

@@ -48,6 +48,11 @@ class LocalStore(Store):
         """``file:///absolute/path``."""
         return self._root.as_uri()
 
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._root
+
     def location(self, key: str) -> str:
         """The path, relative where the repository was named relatively."""
         return str(self._shown / key) if key else str(self._shown)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from tritonclient.grpc import model_config_pb2
 
@@ -54,13 +53,13 @@ def repository_folder(repository: str | Path) -> Path:
 
     UnsupportedError for one in a bucket: Triton is started on a folder.
     """
-    url = urlsplit(open_store(repository).url)
-    if url.scheme != "file":
+    folder = open_store(repository).path
+    if folder is None:
         raise UnsupportedError(
             f"{repository} is in a bucket, and Triton needs a folder here: "
             f"`gravswell sync {repository} FOLDER` makes one of it"
         )
-    return Path(unquote(url.path))
+    return folder
 
 
 @dataclass(frozen=True)
