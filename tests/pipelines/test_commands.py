@@ -64,6 +64,6 @@ def test_from_a_file_to_a_listing(repo: qv.ModelRepository) -> None:
 
 
 def test_an_export_that_fails_leaves_no_entry(repo: qv.ModelRepository) -> None:
-    with pytest.raises(InvalidInputError, match="batches of 8 rows"):
-        run("export", repo.location, "six", f"{FILE}:six", "--add", "--max-batch-size", "8")
+    with pytest.raises(InvalidInputError, match="input_shapes names y, and six takes x"):
+        run("export", repo.location, "six", f"{FILE}:six", "--add", "--input-shape", "y=-1,4")
     assert "six" not in qv.ModelRepository(repo.location).models

@@ -191,8 +191,6 @@ def test_batches_that_members_do_not_take(repo: qv.ModelRepository, root: Path) 
 
     with pytest.raises(InvalidInputError, match=r"batches of 8 rows, and its member wide/1 takes up to 2: export the"):
         repo.add("eight", PIPELINE).export_version(qv.Pipeline(narrow, output_names=["z"]), max_batch_size=8)
-    with pytest.raises(InvalidInputError, match=r"its member double/1 forms no batches"):
-        repo.add("one", PIPELINE).export_version(six, max_batch_size=1)
     assert [entry for entry in repo.models if repo.models[entry].versions] == ["double", "triple", "wide"]
     entry = repo.add("two", PIPELINE)
     entry.export_version(qv.Pipeline(narrow, output_names=["z"]), max_batch_size=2)
@@ -225,6 +223,28 @@ def test_python_that_splits_what_a_member_does_not_take(repo: qv.ModelRepository
         entry.export_version(qv.Pipeline(whole, **how), sample_inputs={"x": np.ones((5, 8), np.float32)})
     entry.export_version(qv.Pipeline(halved, **how), max_batch_size=8)
     assert entry.version(1).manifest.verification.batch_sizes == (1, 2, 3)
+
+
+def test_a_fusion_whose_inputs_may_be_left_out(repo: qv.ModelRepository) -> None:
+    rows = {name: (TensorProto.FLOAT, ["n", 2]) for name in ("image", "z")}
+    other = onnx_model([helper.make_node("Neg", ["image"], ["z"])], {"image": rows["image"]}, {"z": rows["z"]})
+    repo.add("mixed").export_version(qv.fuse([scaled(2.0), other], "mixed"))
+
+    def passing(ids: Any, x: Any, *, mixed: Any) -> Any:
+        return mixed(model_id=ids, x=x).y
+
+    def computing(x: Any, *, mixed: Any) -> Any:
+        return mixed(np.full(len(x), 1, np.int64), x=x).y
+
+    x = np.ones((2, 4), np.float32)
+    sample = {"ids": np.array([1, 1]), "x": x}
+    repo.add("passing", PIPELINE).export_version(qv.Pipeline(passing, output_names=["y"]), sample_inputs=sample)
+    step = repo.models["passing"].config.ensemble_scheduling.step[0]
+    assert dict(step.input_map.items()) == {"model_id": "ids", "x": "x"}
+    made = qv.Pipeline(computing, inputs=X, output_names=["y"])
+    repo.add("computing", PIPELINE).export_version(made, sample_inputs={"x": x})
+    assert (made.bind(repo)(x) == 2).all()
+    assert [verified(repo, name) for name in ("passing", "computing")] == [3, 1]
 
 
 def test_rows_that_depend_on_one_another_are_not_batched(repo: qv.ModelRepository) -> None:

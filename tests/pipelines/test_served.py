@@ -40,7 +40,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> qv.ModelRepository:
             onnx_model(label, {"x": ROWS}, {"k": LABELS, "y": ROWS}), max_batch_size=size
         )
         repo.add(f"twice-{size}").export_version(onnx_model(twice, {"k": LABELS}, {"z": LABELS}), max_batch_size=size)
-    for size, own in ((0, 0), (8, 0), (8, 8)):
+    for size, own in ((0, 0), (0, 8), (8, 0), (8, 8)):
         members = {"label": f"label-{size}", "twice": f"twice-{size}"}
         for kind, function in (("ensemble", passing), ("python", computing)):
             made = qv.Pipeline(function, inputs={"x": ("FP32", (None, 4))}, output_names=["z", "y"], members=members)
@@ -59,9 +59,11 @@ def server(repository: qv.ModelRepository) -> Iterator[EmbeddedTriton]:
     ("entry", "labels"),
     [
         ("ensemble-0-0", [6, 0]),
+        ("ensemble-0-8", [[6], [0]]),
         ("ensemble-8-0", [[6], [0]]),
         ("ensemble-8-8", [[6], [0]]),
         ("python-0-0", [6, 0]),
+        ("python-0-8", [[6], [0]]),
         ("python-8-0", [6, 0]),
         ("python-8-8", [[6], [0]]),
     ],

@@ -48,6 +48,8 @@ class Tensor(NamedTuple):
     name: str
     data_type: str
     dims: tuple[int, ...]
+    optional: bool = False
+    """Of an input: a call may leave it out."""
 
     def carried(self, array: Any, max_batch_size: int) -> Any:
         """``array`` as Triton has it: a scalar is one element there, and behind a batch that it forms one for a row."""
@@ -150,10 +152,10 @@ class Member:
             if name in given:
                 raise TypeError(f"member {self.alias} was given {name!r} twice, by its place and by its name")
             given[name] = value
-        missing = [name for name in names if name not in given]
+        missing = [tensor.name for tensor in self.inputs if tensor.name not in given and not tensor.optional]
         if missing:
             raise TypeError(f"{takes}, and was not given {', '.join(missing)}")
-        return {name: given[name] for name in names}
+        return {name: given[name] for name in names if name in given}
 
 
 class Loaded:
@@ -208,7 +210,7 @@ def load(folder: Path, call: Call, *, carried: bool = True) -> Loaded:
 
 def read_tensors(stated: Iterable[Mapping[str, Any]]) -> list[Tensor]:
     """Tensors as a spec, a manifest or a configuration's JSON states them."""
-    return [Tensor(tensor["name"], tensor["data_type"], tuple(tensor["dims"])) for tensor in stated]
+    return [Tensor(t["name"], t["data_type"], tuple(t["dims"]), bool(t.get("optional"))) for t in stated]
 
 
 def named_outputs(result: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -260,7 +262,8 @@ def _member(alias: str, stated: Mapping[str, Any], call: Call, carried: bool) ->
     rows = int(stated["max_batch_size"])
 
     def carry(name: str, arrays: dict[str, Any]) -> dict[str, Any]:
-        return call(name, {tensor.name: tensor.carried(arrays[tensor.name], rows) for tensor in inputs})
+        kinds = {tensor.name: tensor for tensor in inputs}
+        return call(name, {key: kinds[key].carried(array, rows) for key, array in arrays.items()})
 
     return Member(alias, inputs, outputs, rows, carry if carried else call)
 

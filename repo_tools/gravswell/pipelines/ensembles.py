@@ -36,9 +36,8 @@ def check_batches(trace: Trace, max_batch_size: int) -> None:
     """InvalidInputError for a member that takes fewer rows at once than the ensemble lets a request have."""
     for step in trace.steps:
         limit = step.member.max_batch_size
-        if max_batch_size > limit:
-            takes = f"takes up to {limit}" if limit else "forms no batches (max_batch_size 0)"
+        if 0 < limit < max_batch_size:
             raise InvalidInputError(
-                f"the pipeline is to take batches of {max_batch_size} rows, and its member {step.member.told} {takes}: "
-                f"export the member with --max-batch-size {max_batch_size}, or give the pipeline no more than that"
+                f"the pipeline is to take batches of {max_batch_size} rows, and its member {step.member.told} takes up "
+                f"to {limit}: export the member with --max-batch-size {max_batch_size}, or the pipeline with {limit}"
             )

@@ -51,4 +51,4 @@ class Running:
 
 
 def _tensors(records: tuple[TensorRecord, ...]) -> list[Tensor]:
-    return [Tensor(record.name, record.data_type, record.dims) for record in records]
+    return [Tensor(record.name, record.data_type, record.dims, record.optional) for record in records]

@@ -146,7 +146,7 @@ class Trace:
 
 class _TracedMember(Member):
     def __init__(self, version: MemberVersion, trace: Trace) -> None:
-        inputs = [Tensor(r.name, r.data_type, r.dims) for r in version.inputs]
+        inputs = [Tensor(r.name, r.data_type, r.dims, r.optional) for r in version.inputs]
         outputs = [Tensor(r.name, r.data_type, r.dims) for r in version.outputs]
         super().__init__(version.record.alias, inputs, outputs, version.max_batch_size, lambda _, arrays: arrays)
         self._version = version
@@ -161,6 +161,8 @@ class _TracedMember(Member):
         rows = Size() if version.leads_with_rows else None
         taken = {}
         for record in version.inputs:
+            if record.name not in given:
+                continue  # which may be left out
             value = given[record.name]
             if not isinstance(value, Symbol):
                 raise NeedsValuesError(f"gives {version.told} a value of its own as {record.name}")

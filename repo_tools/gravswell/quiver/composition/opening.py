@@ -112,9 +112,12 @@ class Sessions:
 
         if (model, number) not in self._opened:
             copy = self._folder / f"{model}-{number}"
-            self._reader.fetch(model, number, copy, progress=self._progress)
+            manifest = self._reader.fetch(model, number, copy, progress=self._progress)
+            inputs = manifest.signature.inputs if manifest is not None else ()
+            optional = {record.name for record in inputs if record.optional}
             config = parse_config((copy / VERSION_CONFIG).read_text(), where=VERSION_CONFIG)
-            self._opened[model, number] = Runner.of(open_session(copy / MODEL_FILE)), config.max_batch_size > 0
+            runner = Runner.of(open_session(copy / MODEL_FILE), optional)
+            self._opened[model, number] = runner, config.max_batch_size > 0
         return self._opened[model, number]
 
 
