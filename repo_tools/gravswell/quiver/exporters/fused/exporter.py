@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,7 @@ from gravswell.quiver.exporters.fused.levels import LEAST_OPSET, equalized
 from gravswell.quiver.exporters.fused.metadata import METADATA
 from gravswell.quiver.exporters.fused.naming import Branch, moved
 from gravswell.quiver.exporters.fused.routing import routed
-from gravswell.quiver.exporters.fused.sharing import Content, contents, copies, lift_constants, shared
+from gravswell.quiver.exporters.fused.sharing import contents, copies, lift_constants, shared
 from gravswell.quiver.exporters.fused.singles import Single, singles
 from gravswell.quiver.fusion import MODEL_ID, Fusion
 from gravswell.quiver.manifest import MODEL_FILE, FusedModel
@@ -129,19 +129,21 @@ def _fused(fusion: Fusion, request: ExportRequest, folder: tempfile.TemporaryDir
     answers = batches_of([models[k] for k in of], interface)
     rows = [row.model_dump(mode="json") for row in _table(fusion, [models[k] for k in of], table)]
 
-    def written(branches: Sequence[Branch], common: set[Content]) -> Path:
-        proto = routed(branches, table, interface, common, level)
+    def written(alone: Collection[int] = ()) -> Path:
+        """The fusion, in which these branches share no weights."""
+        sharing = [replace(branch, weights={}) if k in alone else branch for k, branch in enumerate(branches)]
+        proto = routed(sharing, table, interface, shared([branch.weights for branch in sharing]), level)
         proto.metadata_props.add(key=METADATA, value=json.dumps(rows))
         place = Path(tempfile.mkdtemp(dir=root, prefix="fused-"))
         return files.write(proto, place, source)
 
     request.stage("comparing with the single models")
     comparison = Comparison(branches, table, [inputs for inputs, _ in answers], request.stage)
-    common = shared([branch.weights for branch in branches])
-    path = written(branches, common)
-    if common and (own := comparison.rearranged(path)):  # such as convolutions, laid out anew with weights of their own
-        sharing = [replace(branch, weights={}) if k in own else branch for k, branch in enumerate(branches)]
-        path = written(sharing, shared([branch.weights for branch in sharing]))
+    path = written()
+    if shared([branch.weights for branch in branches]) and (other := comparison.rearranged(path)):
+        # such as convolutions, laid out anew with weights of their own; of others the reason is not that
+        mended = other - comparison.rearranged(written(other))
+        path = written(mended) if mended else path
     comparison.check(path)
     coarse = [model.computes_in for model in models if model.computes_in is not None]
     return _Fused(
