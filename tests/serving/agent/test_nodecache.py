@@ -97,6 +97,64 @@ def test_a_damaged_copy_is_never_kept(root: Path, repository: Path):
     assert inside(root, "versions") == inside(root, "incoming") == set()
 
 
+@pytest.mark.parametrize("damage", ["its manifest is gone", "it is a file"])
+def test_a_version_without_its_manifest_is_brought_anew(root: Path, repository: Path, damage: str):
+    cache = NodeCache(root)
+    model = kept(cache, repository, 1)
+    held = root / "versions" / str(model.digest)
+    if damage == "it is a file":
+        shutil.rmtree(held)
+        held.write_text("")
+    else:
+        (held / MANIFEST).unlink()
+    assert cache.find(model) is None
+    assert cache.keep(model, repository / "m/1", nothing)
+    assert cache.find(model) is not None
+    assert inside(root, "incoming") == set()
+
+
+def test_another_pod_that_is_faster_is_no_failure(root: Path, repository: Path, monkeypatch: pytest.MonkeyPatch):
+    model = DesiredModel(name="m", version=1, digest=publish(repository, "m", 1, 1.0))
+    cache, copy = NodeCache(root), nodecache.copy_version
+
+    def overtaken(*given: object, **how: object) -> None:
+        monkeypatch.setattr(nodecache, "copy_version", copy)
+        shutil.copytree(repository / "m/1", root / "versions" / str(model.digest))
+        copy(*given, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(nodecache, "copy_version", overtaken)
+    assert cache.keep(model, repository / "m/1", nothing)
+    assert inside(root, "incoming") == set()
+
+
+def test_another_version_that_took_the_number_is_not_kept_for_it(root: Path, repository: Path):
+    model = DesiredModel(name="m", version=1, digest=publish(repository, "m", 1, 1.0))
+    shutil.rmtree(repository / "m/1")
+    publish(repository, "m", 1, 2.0)
+    assert not NodeCache(root).keep(model, repository / "m/1", nothing)
+    assert inside(root, "versions") == inside(root, "incoming") == set()
+
+
+def test_nothing_is_cleared_outside_of_the_volume(root: Path, repository: Path, tmp_path: Path):
+    others = tmp_path / "others"
+    (others / "folder").mkdir(parents=True)
+    then = time.time() - nodecache.ABANDONED_SECONDS - 1
+    os.utime(others / "folder", (then, then))
+    (root / "incoming").symlink_to(others)
+    model = DesiredModel(name="m", version=1, digest=publish(repository, "m", 1, 1.0))
+    assert not NodeCache(root).keep(model, repository / "m/1", nothing)
+    assert (others / "folder").is_dir()
+
+
+def test_nothing_goes_for_a_version_that_is_larger_than_the_cache_may_be(root: Path, repository: Path):
+    one = kept(NodeCache(root), repository, 1)
+    age(root, one, nodecache.WANTED_SECONDS + 100)
+    cache = NodeCache(root, limit=100)
+    two = DesiredModel(name="m", version=2, digest=publish(repository, "m", 2, 2.0))
+    assert not cache.keep(two, repository / "m/2", nothing)
+    assert cache.find(one) is not None
+
+
 def test_what_nobody_wants_makes_room_and_what_is_wanted_stays(root: Path, repository: Path):
     one = kept(NodeCache(root), repository, 1)
     limit = 2 * size(root) + 200

@@ -11,6 +11,7 @@ where the volume fails, the repository is asked. A version appears and goes by o
 network file systems hold unreliably. All times are the file system's own: pods' clocks may disagree.
 """
 
+import errno
 import logging
 import os
 import shutil
@@ -21,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from gravswell.errors import NotFoundError, UnavailableError, VerificationError
+from gravswell.errors import ConflictError, NotFoundError, UnavailableError, VerificationError
 from gravswell.quiver.fetching import Progress, copy_version
 from gravswell.quiver.manifest import MANIFEST, Manifest, digest_of
 from gravswell.quiver.stores import LocalStore
@@ -85,7 +86,11 @@ class NodeCache:
         if digest_of(raw) != model.digest:
             self._drop(folder, "its manifest is damaged")
             return None
-        manifest = Manifest.from_bytes(raw, where=str(folder / MANIFEST))
+        try:
+            manifest = Manifest.from_bytes(raw, where=str(folder / MANIFEST))
+        except VerificationError as error:  # of a later release; the repository's own says so to its user
+            self._tell(error)
+            return None
         return Held(manifest, raw) if (manifest.model, manifest.version) == (model.name, model.version) else None
 
     def take(self, held: Held, destination: Path, staging: Path, progress: Progress) -> bool:
@@ -117,7 +122,7 @@ class NodeCache:
             return False
         try:
             return self._is_here(model.digest) or self._keep(model.digest, source, progress)
-        except (NotFoundError, UnavailableError, VerificationError, OSError) as error:
+        except (ConflictError, NotFoundError, UnavailableError, VerificationError, OSError) as error:
             if self._is_here(model.digest):  # another pod was faster
                 return True
             self._tell(error)
@@ -140,11 +145,15 @@ class NodeCache:
 
     def _keep(self, digest: str, source: Path, progress: Callable[[], None]) -> bool:
         self._versions.mkdir(parents=True, exist_ok=True)
-        self._incoming.mkdir(exist_ok=True)
+        self._make_incoming()
         self._clear()
         if any(self._incoming.glob(f"{digest}-*")):
             return False  # another pod is at it
         raw = (source / MANIFEST).read_bytes()
+        if digest_of(raw) != digest:
+            return False  # the source was replaced meanwhile, by another version under its number
+        if os.path.lexists(self._versions / digest) and not self._is_here(digest):
+            self._drop(self._versions / digest, "it has no manifest")
         held = Held(Manifest.from_bytes(raw, where=str(source / MANIFEST)), raw)
         if not self._make_room(held.size):
             self._tell(f"it is full of versions that are wanted, and has no room for {source}; give it more")
@@ -176,6 +185,8 @@ class NodeCache:
 
     def _make_room(self, size: int) -> bool:
         """Remove what nobody wants, the longest unwanted first, until ``size`` bytes fit; False if they cannot."""
+        if self._limit is not None and size > self._limit:
+            return False  # and nothing goes for it in vain
         unwanted = sorted(self._aged(self._versions, WANTED_SECONDS), reverse=True)
         while self._room() < size:
             if not unwanted:
@@ -215,13 +226,19 @@ class NodeCache:
         """Rename away, then remove: half a version is never visible."""
         log.info("%s goes from the node cache: %s", folder.name, why)
         try:
-            self._incoming.mkdir(exist_ok=True)
+            self._make_incoming()
             grave = Path(tempfile.mkdtemp(dir=self._incoming, prefix="removed-"))
             with suppress(FileNotFoundError):  # another pod was faster
                 folder.rename(grave / folder.name)
             shutil.rmtree(grave)
         except OSError as error:
             self._tell(error)
+
+    def _make_incoming(self) -> None:
+        """OSError where it leads elsewhere: what is old in it is removed."""
+        if self._incoming.is_symlink():
+            raise NotADirectoryError(errno.ENOTDIR, "is a link, and not used; remove it", str(self._incoming))
+        self._incoming.mkdir(exist_ok=True)
 
     def _tell(self, problem: object) -> None:
         if str(problem) != self._told:
