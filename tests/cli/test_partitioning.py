@@ -81,7 +81,7 @@ def test_an_entry_published_in_parts(run: Run, model: str) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (("--ranks", 4), 2, "3 layers with weights (fc1, fc2, fc3): use 3 ranks"),
+        (("--ranks", 4), 2, "3 layers with weights that can be parted (fc1, fc2, fc3): use ranks=3 or fewer"),
         (("--ranks", 4, "--by", "column"), 2, "Gemm 'fc3' (weight 'w3' [32, 6]) has 6 output columns"),
         (("--ranks", 0), 2, "greater than or equal to 1"),
         (("--ranks", 2, "--by", "depth"), 2, "depth"),

@@ -120,7 +120,7 @@ def test_slices_by_time() -> None:
     shapes = [("x", TensorProto.FLOAT, ["rows", 4])], [("y", TensorProto.FLOAT, ["rows", 4])]
     with partition(model(bare, *shapes, {}), 3, name="m") as made:  # weights say nothing
         assert [[node.op_type for node in graph.graph.node] for [graph] in made.ranks] == [["Exp"], ["Log"], ["Neg"]]
-    with pytest.raises(InvalidInputError, match=r"4 ranks .* 3 nodes .*use 3 ranks or fewer"):
+    with pytest.raises(InvalidInputError, match=r"4 ranks .* 3 nodes .*: use ranks=3 or fewer$"):
         partition(model(bare, *shapes, {}), 4)
 
 
@@ -165,7 +165,10 @@ def test_what_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"ranks": 4}, "more ranks than layers: 4 ranks .* 3 layers with weights .fc1, fc2, fc3.: use 3 ranks"),
+        (
+            {"ranks": 4},
+            "more ranks than layers: 4 ranks .* has 3 layers .* .fc1, fc2, fc3.: use ranks=3 or fewer; by=",
+        ),
         ({"ranks": 3, "by": "column"}, r"Gemm 'fc1' .weight 'w1' \[16, 64\]. has 64 output columns, which 3 ranks"),
         ({"ranks": 4, "by": "column"}, r"Gemm 'fc3' .* has 6 output columns.*\(2, 3, 6\).*whole=\['fc3'\]"),
         ({"ranks": 2, "by": "column", "whole": ["fc9"]}, "'fc9', and no layer .* fc1, fc2, fc3"),
@@ -182,6 +185,21 @@ def test_what_is_written(tmp_path: Path) -> None:
 def test_errors_name_the_layer_the_numbers_and_the_way_out(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInputError, match=words):
         partition(mlp(16, 64, 32, 6), **options)
+
+
+def test_a_model_of_one_layer() -> None:
+    """Weights may be in a node's attributes, as those of trees are: it is one layer, and is not split."""
+    how = {"coefficients": [0.5] * 400, "intercepts": [1.0] * 4, "multi_class": 0, "post_transform": "NONE"}
+    node = helper.make_node(
+        "LinearClassifier", ["x"], ["label", "y"], domain="ai.onnx.ml", name="all", classlabels_ints=range(4), **how
+    )
+    outputs = [("label", TensorProto.INT64, ["rows"]), ("y", TensorProto.FLOAT, ["rows", 4])]
+    proto = model([node], [("x", TensorProto.FLOAT, ["rows", 100])], outputs, {})
+    proto.opset_import.add(domain="ai.onnx.ml", version=1)
+    with pytest.raises(InvalidInputError, match=r"nothing between which it could be cut .all.: leave it in one piece$"):
+        partition(proto, 2)
+    with pytest.raises(InvalidInputError, match="its weights are in LinearClassifier 'all'; use by='layer'"):
+        partition(proto, 2, "row")
 
 
 def test_layers_that_are_left_whole() -> None:

@@ -13,7 +13,9 @@ import onnxruntime as ort
 from gravswell.errors import InvalidInputError
 from gravswell.partitions.assembly import Draft, Part, assemble
 from gravswell.partitions.cuts import cut
-from gravswell.partitions.network import Network, TensorType, name_of
+from gravswell.partitions.network import LARGE_NODE, Network, TensorType, name_of
+from gravswell.partitions.sharding import layers_of
+from gravswell.partitions.shards import ELEMENTWISE
 from gravswell.quiver.exporters import files
 from gravswell.quiver.exporters.base import Inputs
 from gravswell.quiver.exporters.proof import run
@@ -23,8 +25,8 @@ Balance = Literal["weights", "time"]
 
 TIMED_RUNS = 5
 
-LARGE_NODE = 1 << 10
-"""Bytes from which on a node is a layer though it has no weights beside it."""
+_UNTIDY = 0.1
+"""What a cut costs, in tensors, that is not right before a layer: what follows a layer stays with it."""
 
 _NAMED = 8
 """Layers that a message names."""
@@ -50,7 +52,7 @@ def layered(network: Network, ranks: int, balance: Balance, batches: Sequence[In
         balance = "time"
     costs = _times(network, batches) if balance == "time" else _bytes(network, held)
     steps = _steps(network, list(held), costs, layers or set(held))
-    _check_enough(steps, ranks, weighted=bool(layers))
+    _check_enough(network, steps, ranks, weighted=bool(layers))
     ends = cut(
         [step.cost for step in steps],
         [bool(step.layers) for step in steps],
@@ -100,8 +102,9 @@ def _is_constant(network: Network, at: int) -> bool:
 
 def _is_layer(network: Network, at: int, held: set[str]) -> bool:
     """Whether a node has weights of its own: a matrix at least, or as trees have them in its attributes."""
-    matrix = any(len(network.weights[name].dims) > 1 for name in held)
-    return matrix or network.nodes[at].ByteSize() > LARGE_NODE
+    node = network.nodes[at]
+    matrix = any(len(network.weights[name].dims) > 1 for name in held) and node.op_type not in ELEMENTWISE
+    return matrix or node.ByteSize() > LARGE_NODE
 
 
 def _bytes(network: Network, held: dict[int, set[str]]) -> dict[int, float]:
@@ -139,7 +142,8 @@ def _steps(network: Network, nodes: Sequence[int], costs: dict[int, float], laye
         group.append(at)
         if not together:
             named = tuple(name_of(network.nodes[one]) for one in group if one in layers)
-            steps.append(_Step(tuple(group), sum(costs[one] for one in group), named, crossing))
+            untidy = 0.0 if nodes[k + 1 : k + 2] and nodes[k + 1] in layers else _UNTIDY
+            steps.append(_Step(tuple(group), sum(costs[one] for one in group), named, crossing + untidy))
             group = []
     return steps
 
@@ -149,17 +153,20 @@ def _size(held: TensorType) -> int:
     return prod(dim for dim in held.dims if isinstance(dim, int))
 
 
-def _check_enough(steps: Sequence[_Step], ranks: int, *, weighted: bool) -> None:
+def _check_enough(network: Network, steps: Sequence[_Step], ranks: int, *, weighted: bool) -> None:
     count = sum(bool(step.layers) for step in steps)
     if count >= ranks:
         return
     layers = [name for step in steps for name in step.layers]
     names = ", ".join(layers[:_NAMED]) + (", …" if len(layers) > _NAMED else "")
     what = "layers with weights" if weighted else "nodes"
+    can = f"has {count} {what} that can be parted ({names}): use ranks={count} or fewer"
+    if count < 2:
+        can = f"has nothing between which it could be cut ({names}): leave it in one piece"
+    inside = "; by='column' and by='row' cut the layers themselves" if layers_of(network) else ""
     raise InvalidInputError(
-        f"more ranks than layers: {ranks} ranks were asked for, each of which holds one at least, and the graph can be "
-        f"cut between {count} {what} ({names}): use {count or 1} ranks or fewer"
-        + ("; by='column' and by='row' cut the layers themselves" if weighted else "")
+        f"more ranks than layers: {ranks} ranks were asked for, each of which holds one at least, and the graph {can}"
+        f"{inside}"
     )
 
 

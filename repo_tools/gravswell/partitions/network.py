@@ -18,6 +18,9 @@ from gravswell.quiver.exporters.weights import array_of, is_external, span_of
 from gravswell.quiver.golden import Array
 from gravswell.quiver.manifest import TensorRecord
 
+LARGE_NODE = 1 << 10
+"""Bytes from which on a node has weights of its own, in its attributes or in graphs inside it."""
+
 _PROBE = ".probe.onnx"
 
 _SEEN = 3

@@ -10,7 +10,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from gravswell.errors import InvalidInputError
 from gravswell.partitions.assembly import Draft, Part, assemble
-from gravswell.partitions.network import Network, TensorType, told
+from gravswell.partitions.network import LARGE_NODE, Network, TensorType, told
 from gravswell.partitions.records import Combined
 from gravswell.partitions.sharding import Layer, Placed, Sharding, layers_of, shard
 from gravswell.partitions.shards import Partial, Shard, Whole, part_of
@@ -69,7 +69,9 @@ def shard_name(tensor: str, rank: int) -> str:
 def _chosen(network: Network, by: str, whole: Sequence[str]) -> dict[int, Layer]:
     layers = layers_of(network)
     if not layers:
-        ops = sorted({told(node) for at, node in enumerate(network.nodes) if network.held_by(at)})
+        ops = [
+            told(node) for at, node in enumerate(network.nodes) if network.held_by(at) or node.ByteSize() > LARGE_NODE
+        ]
         held = f"its weights are in {', '.join(ops[:_NAMED])}" if ops else "it has no weights"
         raise InvalidInputError(
             f"by={by!r} splits MatMul, Gemm and Conv layers (of one group) whose matrix of floats is a constant of the "

@@ -9,13 +9,13 @@ from onnx import NodeProto
 from gravswell.partitions.network import Network, TensorType, stated
 from gravswell.quiver.exporters import graph
 
-_ELEMENTWISE = """
+_NAMES = """
     Abs Add And Cast Ceil Celu Clip Cos Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid
     HardSwish Identity LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mul Neg Not Or PRelu Pow Reciprocal Relu Round
     Selu Sigmoid Sign Sin Softplus Softsign Sqrt Sub Sum Swish Tanh ThresholdedRelu Where Xor
 """
 
-_SAME = frozenset(_ELEMENTWISE.split())
+ELEMENTWISE = frozenset(_NAMES.split())
 """Operators that work element by element, with broadcasting."""
 
 _POOLS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"})
@@ -60,7 +60,7 @@ def kept(network: Network, at: int, state_of: Callable[[str], State | None]) -> 
     node = network.nodes[at]
     if node.domain not in ("", "ai.onnx") or node.output[0] not in network.types:
         return None
-    if node.op_type in _SAME:
+    if node.op_type in ELEMENTWISE:
         return _elementwise(network, node, state_of)
     state = state_of(node.input[0])
     if not isinstance(state, Shard):
