@@ -125,6 +125,16 @@ def test_all_serves_every_entry_at_its_latest_and_models_override():
     assert list(resolved(server("All"), []).unresolved) == ["foreign"]
 
 
+def test_all_leaves_out_what_only_pipelines_call_unless_a_model_names_it():
+    chain = ListedEntry(name="chain", versions=(version(1),), members=("digits",))
+    known = listing(chain, DIGITS)
+    assert resolved(server("All"), [], known).desired.models == (wanted("chain", 1),)
+    both = (wanted("chain", 1), wanted("digits", 2))
+    assert resolved(server("All"), [model(version=2)], known).desired.models == both
+    opened = listing(chain.model_copy(update={"opens_members": True}), DIGITS)
+    assert resolved(server("All"), [], opened).desired.models == (wanted("chain", 1), wanted("digits", 3))
+
+
 @pytest.mark.parametrize("mode", ["Declared", "All"])
 def test_a_repository_that_cannot_be_listed_takes_nothing_away(mode):
     previous = Desired(repository="file:///r", models=(wanted("digits", 2),))

@@ -12,6 +12,7 @@ ignored on reading, and ``schema`` names the version of the document.
 import enum
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -72,6 +73,18 @@ ModelName = Annotated[str, AfterValidator(_not_private)]
 
 Version = Annotated[int, Field(ge=1, lt=10**18)]
 """Number of a version, within what Triton's 64 bits and a folder's name hold."""
+
+
+def private_members(pipelines: Iterable[tuple[Iterable[str], bool]]) -> set[str]:
+    """Entries that pipelines call and that none opens to clients.
+
+    Of each pipeline is given which entries it calls, and whether it opens these.
+    """
+    closed: set[str] = set()
+    opened: set[str] = set()
+    for members, opens in pipelines:
+        (opened if opens else closed).update(members)
+    return closed - opened
 
 
 class DesiredModel(Document):
@@ -216,6 +229,10 @@ class ListedEntry(Document):
     aliases: dict[str, int] = Field(default_factory=dict)
     omitted: int = Field(default=0, ge=0)
     """Older versions left out to keep the document below a ConfigMap's size; aliased versions never are."""
+    members: tuple[str, ...] = ()
+    """Entries that its newest version calls, where that is a pipeline."""
+    opens_members: bool = False
+    """Clients may call these by themselves, too."""
 
 
 class Listing(Document):
@@ -232,6 +249,11 @@ class Listing(Document):
     """Why it is not accessible, in words that a user can act on."""
     entries: tuple[ListedEntry, ...] = ()
     """While the repository is not accessible: the last that was seen."""
+
+    @property
+    def private(self) -> set[str]:
+        """Entries that are parts of pipelines only: servers call them by names of their own, and no client does."""
+        return private_members((entry.members, entry.opens_members) for entry in self.entries)
 
     @property
     def digest(self) -> str:

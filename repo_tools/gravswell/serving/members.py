@@ -1,4 +1,4 @@
-"""The members of pipelines on a server: under which names it keeps them, and a pipeline's config that says so. Pure.
+"""The members of pipelines on a server: under which names it keeps them, and a pipeline's config that says so.
 
 A repository's config names the entry and the version of each member. A server that loaded them under these names would
 show them to clients beside, or in place of, what it serves of the same entry. It keeps each under a name of its own
@@ -10,9 +10,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gravswell.errors import InvalidInputError, VerificationError
 from gravswell.names import MEMBER_PREFIX
-from gravswell.quiver.composition.config import MEMBER, member_value, parse_member_value, pinned_members
-from gravswell.quiver.config import ModelConfig
+from gravswell.quiver.composition.config import (
+    MEMBER,
+    access_of,
+    member_value,
+    parse_member_value,
+    pinned_members,
+)
+from gravswell.quiver.config import ModelConfig, parse_config
+from gravswell.quiver.reader import RepositoryReader
 
 Names = Mapping[tuple[str, int], str]
 """What a server calls the members: from an entry's name and a version's number."""
@@ -53,6 +61,19 @@ def as_member(config: Any, name: str, version: int) -> Any:
     made.ClearField("version_policy")
     made.version_policy.specific.versions.append(version)
     return made
+
+
+def opens_members(reader: RepositoryReader, pipeline: str, number: int) -> bool:
+    """Whether a published version of ``pipeline`` lets clients call its members by themselves.
+
+    One whose config cannot be understood does not: whoever serves it says what is wrong with it. UnavailableError where
+    the repository does not give it.
+    """
+    try:
+        text = reader.version_config(pipeline, number) or ""
+        return access_of(parse_config(text, where=f"the config of {pipeline}/{number}")) == "public"
+    except (InvalidInputError, VerificationError):
+        return False
 
 
 def member_keys(config: Any) -> list[tuple[str, int]]:

@@ -85,6 +85,18 @@ async def test_what_only_pipelines_call_is_not_served_beside_them(repository: Pa
         assert [model.name for model in follower.seen[0].models] == ["chain", "other"]
 
 
+async def test_a_pipeline_that_cannot_be_read_shows_nothing_that_it_keeps_private(repository: Path):
+    factor = publish_member(repository, "factor", 1, 3.0)
+    publish_pipeline(repository, "chain", 1, 9.0, factor, factor)
+    async with Follower(LatestSource(str(repository), 0.02)) as follower:
+        await until(lambda: len(follower.seen) == 1, "the first state")
+        (repository / "chain/2").mkdir()
+        (repository / "chain/2/.manifest.json").symlink_to(".manifest.json")
+        publish(repository, "other", 1, 1.0)
+        await until(lambda: len(follower.seen) == 2, "the other")
+        assert [model.name for model in follower.seen[1].models] == ["chain", "other"]
+
+
 async def test_an_entry_that_cannot_be_read_stays_and_hides_no_other(repository: Path, caplog):
     first = publish(repository, "a", 1, 1.0)
     publish(repository, "b", 1, 1.0)

@@ -139,8 +139,13 @@ def publish_member(
     return MemberRecord(alias=alias or entry, model=entry, version=number, digest=digest)
 
 
-def publish_pipeline(repository: Path, entry: str, number: int, factor: float, *members: MemberRecord) -> str:
-    """Publish an ensemble that takes x through ``members`` in turn, and of which the outcome is x * ``factor``."""
+def publish_pipeline(
+    repository: Path, entry: str, number: int, factor: float, *members: MemberRecord, public: bool = False
+) -> str:
+    """Publish an ensemble that takes x through ``members`` in turn, and of which the outcome is x * ``factor``.
+
+    Where it is ``public``, it lets clients call its members, too.
+    """
     stage = _stage(repository, entry, number)
     text = config_text(entry).partition("instance_group")[0]
     text = text.replace("onnxruntime_onnx", "ensemble") + "ensemble_scheduling {\n"
@@ -151,7 +156,8 @@ def publish_pipeline(repository: Path, entry: str, number: int, factor: float, *
             f'input_map {{ key: "x" value: "{x}" }} output_map {{ key: "y" value: "{y}" }} }}\n'
         )
     text += "}\n"
-    text += 'parameters { key: "gravswell.access" value { string_value: "private" } }\n'
+    access = "public" if public else "private"
+    text += f'parameters {{ key: "gravswell.access" value {{ string_value: "{access}" }} }}\n'
     (stage / VERSION_CONFIG).write_text(text)
     save_golden(stage / GOLDEN, _samples(number, factor))
     return _put(repository, entry, number, stage, members=members)

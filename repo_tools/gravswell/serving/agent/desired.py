@@ -11,13 +11,12 @@ from pydantic import ValidationError
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError
 from gravswell.kube.backoff import Backoff
 from gravswell.names import why_reserved
-from gravswell.quiver.composition.config import access_of
-from gravswell.quiver.config import parse_config
 from gravswell.quiver.reader import RepositoryReader, VersionInfo
 from gravswell.quiver.stores import Content, open_store
 from gravswell.quiver.stores.looking import looked_at
 from gravswell.serving.agent.configmaps import ConfigMap, Snapshot
-from gravswell.serving.contracts import DESIRED_KEY, Desired, DesiredModel, Verification, is_text
+from gravswell.serving.contracts import DESIRED_KEY, Desired, DesiredModel, Verification, is_text, private_members
+from gravswell.serving.members import opens_members
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +109,8 @@ class LatestSource:
         self._verification = verification
         self._last = last if last is not None and last.repository == repository else Desired(repository=repository)
         self._contents: dict[str, Content] = {}
+        self._pipelines: dict[str, tuple[Sequence[str], bool]] = {}
+        """What each calls, and whether it opens that to clients, as it was last seen."""
 
     async def follow(self, accept: Accept) -> None:
         """See :class:`DesiredSource`."""
@@ -131,44 +132,38 @@ class LatestSource:
         known = {model.name: model for model in self._last.models}
         wanted = [name for name in sorted({*reader.entries(), *known}) if _can_be_desired(name)]
 
-        def newest(entry: str) -> VersionInfo | GravswellError | None:
+        def newest(entry: str) -> tuple[VersionInfo, bool] | GravswellError | None:
             try:
-                return reader.newest(entry)
+                found = reader.newest(entry)
+                if found is None:
+                    return None
+                return found, bool(found.members) and opens_members(reader, entry, found.number)
             except NotFoundError:
                 return None  # removed
             except GravswellError as error:
                 return error
 
         models: list[DesiredModel] = []
+        pipelines: dict[str, tuple[Sequence[str], bool]] = {}
         problems: list[str] = []
         for entry, found in zip(wanted, reader.store.in_parallel(newest, wanted), strict=True):
             if isinstance(found, GravswellError):
                 problems.append(f"{entry}: {found}")
                 models += [known[entry]] if entry in known else []
+                pipelines |= {entry: self._pipelines[entry]} if entry in self._pipelines else {}
             elif found is not None:
-                verification = self._verification if found.digest else Verification.NONE
+                info, opens = found
+                verification = self._verification if info.digest else Verification.NONE
                 models.append(
-                    DesiredModel(name=entry, version=found.number, digest=found.digest, verification=verification)
+                    DesiredModel(name=entry, version=info.number, digest=info.digest, verification=verification)
                 )
+                if info.members:
+                    pipelines[entry] = [member.model for member in info.members], opens
         reader.check_present([model.name for model in models], known)
-        private = _private_members(reader, models)
+        self._pipelines = pipelines
+        private = private_members(pipelines.values())
         shown = tuple(model for model in models if model.name not in private)
         return Desired(repository=self._repository, models=shown), "; ".join(problems)
-
-
-def _private_members(reader: RepositoryReader, models: Sequence[DesiredModel]) -> set[str]:
-    """Entries that pipelines among ``models`` call and open to no client; as the embedded server leaves them out."""
-    private: set[str] = set()
-    opened: set[str] = set()
-    for model in models:
-        try:
-            called = () if model.digest is None else reader.manifest(model.name, model.version)[0].members
-            if called:
-                config = parse_config(reader.version_config(model.name, model.version) or "", where=model.name)
-                (private if access_of(config) == "private" else opened).update(member.model for member in called)
-        except GravswellError as error:  # whoever serves it finds that out, and says so
-            log.debug("the members of %s are not known: %s", model.name, error)
-    return private - opened
 
 
 def _can_be_desired(entry: str) -> bool:

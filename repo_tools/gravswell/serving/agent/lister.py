@@ -40,6 +40,7 @@ from gravswell.serving.contracts import (
     Served,
     is_text,
 )
+from gravswell.serving.members import opens_members
 
 T = TypeVar("T")
 
@@ -92,7 +93,7 @@ def list_repository(
                 problems.append(f"folder {name!a}: its name is not UTF-8, so no document can carry it; rename it")
                 continue
             try:
-                entries.append(_entry(name, survey[name] if name in survey else reader.look(name)))
+                entries.append(_entry(reader, name, survey[name] if name in survey else reader.look(name)))
             except NotFoundError:
                 continue  # removed since
             except (AccessDeniedError, InvalidInputError, VerificationError) as error:
@@ -276,14 +277,21 @@ def _served(there: Snapshot) -> Served | None:
         return None
 
 
-def _entry(name: str, seen: EntryInfo) -> ListedEntry:
+def _entry(reader: RepositoryReader, name: str, seen: EntryInfo) -> ListedEntry:
     if seen.error is not None:
         raise seen.error
     versions = tuple(
         ListedVersion(number=info.number, digest=info.digest, size=info.size, created=info.created)
         for info in seen.versions
     )
-    return ListedEntry(name=name, versions=versions, aliases=dict(seen.aliases))
+    members = seen.versions[0].members if seen.versions else ()
+    return ListedEntry(
+        name=name,
+        versions=versions,
+        aliases=dict(seen.aliases),
+        members=tuple(dict.fromkeys(member.model for member in members)),
+        opens_members=bool(members) and opens_members(reader, name, seen.versions[0].number),
+    )
 
 
 def _reason(error: GravswellError) -> Reason:
