@@ -254,7 +254,7 @@ def test_functions_make_models_and_inputs_of_their_parameters(fuse: Fuse) -> Non
     table = fused.entry.version().manifest.fusion or ()
     assert (table[0].params, table[0].scale) == ({"by": 3, "many": 2}, 0.5)
     assert fused([1], x=np.ones((1, 4), np.float32))["y"].tolist() == [[3] * 4], "scale changes no answer"
-    assert 7 in load_golden(fused.path.parent / ".golden.npz")[0].inputs["x"]
+    assert any(7 in sample.inputs["x"] for sample in load_golden(fused.path.parent / ".golden.npz"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from gravswell.quiver.fusion import MODEL_ID
 from gravswell.quiver.golden import Array, Sample
 
 FEW = 16
-"""Ids up to which each is proved alone at every size of a batch; of more, each at one of them."""
+"""Ids up to which each is proved alone at every size of a batch; of more, each at one of them. Mixed likewise."""
 
 _Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -31,13 +31,15 @@ class Row:
 
 
 def batches_of(models: Sequence[Single], interface: Interface) -> list[tuple[Inputs, Outputs]]:
-    """``models``: the model of each id, from 1 on. The batches are the same each time."""
+    """``models``: the model of each id, from 1 on. The batches are the same each time, the smallest first: of
+    large ones not all are kept with the version.
+    """
     found = [_batch(rows, interface) for rows in _mixed(models)] if len(models) > 1 else []
     sizes = itertools.cycle(BATCH_SIZES)
     for number, model in enumerate(models, 1):
         for size in BATCH_SIZES if len(models) <= FEW else (next(sizes),):
             found += [_batch(_some(number, model, sample, size), interface) for sample in _apart(model)]
-    return found
+    return sorted(found, key=lambda batch: sum(array.nbytes for side in batch for array in side.values()))
 
 
 def _apart(model: Single) -> list[Sample]:
@@ -66,7 +68,7 @@ def _mixed(models: Sequence[Single]) -> Iterator[list[Row]]:
     rng = np.random.default_rng(20151)
     for group in fitting:
         if len({number for number, _, _ in group}) > 1:
-            for size in (1, 3):
+            for size in (1, 3) if len(models) <= FEW else (1,):
                 rows = [row for k, (n, m, s) in enumerate(group) for row in _some(n, m, s, size, skip=k)]
                 yield [rows[int(k)] for k in rng.permutation(len(rows))]
 

@@ -1,0 +1,27 @@
+"""That the benchmark of fusions measures what it says, with two small models."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("fusion")
+
+
+def test_the_number_of_models(benchmark: ModuleType, tmp_path: Path) -> None:
+    [row] = benchmark.scaling(tmp_path, [2], 2, 1)
+    assert row["models"] == 2
+    assert row["fileBytes"] > 2 * 64 * 256 * 4, "the weights of both"
+    assert min(row[key] for key in ("loadSeconds", "oneIdMicroseconds", "mixedMicroseconds")) > 0
+
+
+def test_the_rows_of_a_call_are_of_one_model_or_of_several(benchmark: ModuleType) -> None:
+    assert benchmark.ids(3, mixed=False).tolist() == [3] * 8
+    assert benchmark.ids(3, mixed=True).tolist() == [1, 2, 3, 1, 2, 3, 1, 2]
