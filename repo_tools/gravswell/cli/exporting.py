@@ -113,6 +113,7 @@ def export(
             Text(path, style="bold"),
             f"  equals {proof.reference} on {proof.samples} batches{sizes}, {whose}",
             f"  differences up to {apart:.2g}",
+            *(f"  proved where {limit}; the model took nothing that was tried beyond" for limit in proof.within),
             *(Text(f"  calls {m.alias}: {m.model}/{m.version}") for m in manifest.members),
             f"  digest {made.digest}",
         ),

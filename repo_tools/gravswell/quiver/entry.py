@@ -109,13 +109,14 @@ class Entry:
     ) -> str:
         """Export ``model`` as the next version, proved and all at once, and return where its ``model.onnx`` is.
 
-        ``model``: a torch module, a Keras model or ``.keras`` file, a fitted scikit-learn, XGBoost or LightGBM model,
-        an ONNX file or ``ModelProto``, or several in one, of :func:`qv.fuse <gravswell.quiver.fusion.fuse>`. It is run
-        in ONNX Runtime against the framework's own outputs, at several batch sizes, before it is published. Whatever
-        fails leaves no version, no changed configuration, and the model as it was. Once the version is there nothing
-        fails: an entry whose configuration cannot be written then is healed by its readers. An entry of
-        ``Platform.PIPELINE`` takes a :func:`gravswell.pipelines.pipeline`; what is returned then is where its
-        ``model.py`` or, of an ensemble, its configuration is.
+        ``model``: a torch module or exported program, a Keras model, a fitted scikit-learn, XGBoost or LightGBM model,
+        the path of what Keras, TensorFlow, XGBoost or LightGBM saved, an ONNX file or ``ModelProto``, or several in
+        one, of :func:`qv.fuse <gravswell.quiver.fusion.fuse>`. It is run in ONNX Runtime against the framework's own
+        outputs, at several batch sizes, before it is published. Whatever fails leaves no version, no changed
+        configuration, and the model as it was. Once the version is there nothing fails: an entry whose configuration
+        cannot be written then is healed by its readers. An entry of ``Platform.PIPELINE`` takes a
+        :func:`gravswell.pipelines.pipeline`; what is returned then is where its ``model.py`` or, of an ensemble, its
+        configuration is.
 
         :param input_shapes: shape of each input, None for a dynamic dim: ``{"x": (None, 64)}``. Later exports take them
             from the entry; Keras, scikit-learn, XGBoost, LightGBM and ONNX models know theirs. Of an ONNX model they

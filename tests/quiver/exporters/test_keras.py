@@ -1,7 +1,9 @@
 """Keras models on TensorFlow: what they are called, what they take and give, and what is refused and why."""
 
+import os
 import random
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -399,6 +401,32 @@ def test_the_same_model_is_the_same_file(entry: qv.Entry) -> None:
     model = sequential(layers.Bidirectional(layers.LSTM(3)), layers.BatchNormalization(), shape=(5, 4))
     files = {Path(entry.export_version(model)).read_bytes() for _ in range(3)}
     assert len(files) == 1
+
+
+_EXPORTED = """
+import sys
+from gravswell import quiver as qv
+print(qv.ModelRepository(sys.argv[1]).add("m").export_version(sys.argv[2]))
+"""
+
+
+def test_the_same_model_is_the_same_file_in_another_process(entry: qv.Entry, tmp_path: Path) -> None:
+    """Whose sets of names have another order."""
+    x = keras.Input((6, 4), name="x")
+    inner = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(x)
+    both = [layers.Bidirectional(layers.LSTM(n), name=f"y{n}")(inner) for n in (2, 3)]
+    saved = tmp_path / "saved.keras"
+    keras.Model(x, both).save(saved)
+    done = subprocess.run(
+        [sys.executable, "-c", _EXPORTED, tmp_path / "other", saved],
+        env=os.environ | {"PYTHONHASHSEED": "7", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=550,
+    )
+    there = Path(done.stdout.split()[-1])
+    assert there.read_bytes() == Path(entry.export_version(saved)).read_bytes()
 
 
 def test_what_the_graph_says_of_itself(entry: qv.Entry) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import sympy  # type: ignore[import-untyped]  # comes with torch
 import torch
-from torch.utils._sympy.functions import Mod
+from torch.utils._sympy.functions import Min, Mod
 from torch.utils._sympy.printers import PythonPrinter
 
 from gravswell.quiver.exporters.base import Assumption, Inputs, InputSpec, Shapes
@@ -91,9 +91,18 @@ def _conditions(program: torch.export.ExportedProgram, specs: Sequence[InputSpec
     found += [assertion.expr for group in environment.deferred_runtime_asserts.values() for assertion in group]
     found += [guard.expr for guard in environment.guards]
     own_terms = (environment.replace(condition).xreplace(own) for condition in found)
-    conditions = dict.fromkeys(part for term in own_terms for part in sympy.And.make_args(term))
+    conditions = dict.fromkeys(_plain(part) for term in own_terms for part in sympy.And.make_args(term))
     known = {_symbol(spec, axis) for spec, axis in _dynamic(specs)}
     return [c for c in conditions if c.free_symbols and c.free_symbols <= known]
+
+
+def _plain(condition: Any) -> Any:
+    """``x <= 512`` where torch says that ``x`` is the smaller one of 512 and ``x``, as of a slice."""
+    if isinstance(condition, sympy.Eq):
+        for size, least in (condition.args, condition.args[::-1]):
+            if isinstance(least, Min) and size in least.args and len(least.args) == 2:
+                return sympy.Le(size, next(bound for bound in least.args if bound != size))
+    return condition
 
 
 def _solved(sizes: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[Any]]:
