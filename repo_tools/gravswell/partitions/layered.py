@@ -25,7 +25,7 @@ Balance = Literal["weights", "time"]
 
 TIMED_RUNS = 5
 
-_UNTIDY = 0.1
+_UNTIDY = 0.02
 """What a cut costs, in tensors, that is not right before a layer: what follows a layer stays with it."""
 
 _NAMED = 8

@@ -1,6 +1,5 @@
 """From a model to its parts: exported if need be, cut, written, and shown to answer as the whole does."""
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -17,7 +16,17 @@ from gravswell.partitions.chain import Chain
 from gravswell.partitions.layered import Balance, layered
 from gravswell.partitions.network import Network
 from gravswell.partitions.publishing import Published, publish
-from gravswell.partitions.records import PLAN_FILE, By, Combined, PartRecord, Plan, RankManifest, digest_of_file, write
+from gravswell.partitions.records import (
+    PLAN_FILE,
+    By,
+    Combined,
+    PartRecord,
+    Plan,
+    RankManifest,
+    digest_of_file,
+    encoded,
+    manifest_of,
+)
 from gravswell.partitions.sharded import sharded
 from gravswell.quiver.composition.config import Access
 from gravswell.quiver.disk import refusals_told
@@ -148,21 +157,6 @@ class Partition:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def manifest_of(plan: Plan, rank: int) -> RankManifest:
-    """What the process of one rank of a partition needs to know. InvalidInputError for a rank that there is not."""
-    if not 0 <= rank < plan.ranks:
-        raise InvalidInputError(f"{plan.model} has no rank {rank}: its ranks are 0 to {plan.ranks - 1}")
-    return RankManifest(
-        model=plan.model,
-        by=plan.by,
-        rank=rank,
-        ranks=plan.ranks,
-        stages=plan.stages,
-        parts=plan.of_rank(rank),
-        plan_digest=hashlib.sha256(plan.model_dump_json(by_alias=True).encode()).hexdigest(),
-    )
 
 
 def partition(
@@ -313,9 +307,9 @@ def _written(
         weight_bytes=sum(sizes.values()),
         replicated={weight: sizes[weight] for weight, count in copies.items() if count > 1 and sizes[weight] >= LEAST},
     )
-    write(plan, folder / PLAN_FILE)
+    (folder / PLAN_FILE).write_bytes(encoded(plan))
     for rank in range(ranks):
-        write(manifest_of(plan, rank), folder / f"rank-{rank}.json")
+        (folder / f"rank-{rank}.json").write_bytes(encoded(manifest_of(plan, rank)))
     return plan
 
 

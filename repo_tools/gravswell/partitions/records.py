@@ -110,11 +110,24 @@ class RankManifest(BaseModel):
     """Of the partition's document: ranks that have another one are of another partition."""
 
 
-def write(document: BaseModel, path: Path) -> bytes:
-    """Write a document, and return its bytes."""
-    data = (document.model_dump_json(by_alias=True, indent=2) + "\n").encode()
-    path.write_bytes(data)
-    return data
+def encoded(document: BaseModel) -> bytes:
+    """A document as it is written to a file."""
+    return (document.model_dump_json(by_alias=True, indent=2) + "\n").encode()
+
+
+def manifest_of(plan: Plan, rank: int) -> RankManifest:
+    """What the process of one rank of a partition needs to know. InvalidInputError for a rank that there is not."""
+    if not 0 <= rank < plan.ranks:
+        raise InvalidInputError(f"{plan.model} has no rank {rank}: its ranks are 0 to {plan.ranks - 1}")
+    return RankManifest(
+        model=plan.model,
+        by=plan.by,
+        rank=rank,
+        ranks=plan.ranks,
+        stages=plan.stages,
+        parts=plan.of_rank(rank),
+        plan_digest=hashlib.sha256(encoded(plan)).hexdigest(),
+    )
 
 
 def digest_of_file(path: Path) -> str:

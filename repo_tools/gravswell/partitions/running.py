@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 from gravswell.errors import InvalidInputError, NotFoundError, VerificationError
 from gravswell.partitions.rank import Device, Rank, inputs_of
 from gravswell.partitions.ranktable import Place, place_of, read_rank_table
-from gravswell.partitions.records import RankManifest, digest_of_file, read
+from gravswell.partitions.records import PLAN_FILE, RankManifest, digest_of_file, read
 from gravswell.quiver.exporters.base import Outputs
 from gravswell.quiver.golden import Array
 
@@ -174,7 +174,10 @@ def _manifest(setting: Setting) -> tuple[RankManifest, Path]:
             raise NotFoundError(
                 f"there is no rank {setting.rank} in {path.parent}; manifests there: {', '.join(known) or 'none'}"
             )
-    return read(RankManifest, path), path.parent
+    manifest, plan = read(RankManifest, path), path.with_name(PLAN_FILE)
+    if plan.is_file() and digest_of_file(plan) != manifest.plan_digest:
+        raise VerificationError(f"{path} is of another partition than {plan}: copy the whole folder, or partition anew")
+    return manifest, path.parent
 
 
 def _agreed(what: str, given: int | None, stated: int | None, where: str) -> int | None:
