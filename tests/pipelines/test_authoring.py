@@ -66,6 +66,7 @@ F32 = ("FP32", (None, 4))
         (passed, {"members": {"triple": "triple"}}, "members names triple"),
         (passed, {"assets": {"file": __file__}}, "assets names file"),
         (passed, {"members": {"double": "double"}, "assets": {"double": __file__}}, "a member and an asset"),
+        (passed, {"members": {"double": 3}}, "member double is 3: give an entry, one of its versions, or a name"),
         (passed, {"compile_to": "onnx"}, "use ensemble or python"),
         (passed, {"access": "open"}, "use private, or public"),
     ],

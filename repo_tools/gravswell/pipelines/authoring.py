@@ -22,9 +22,11 @@ from gravswell.pipelines.tracing import Trace, trace
 from gravswell.quiver.composition.base import Composite, Wishes
 from gravswell.quiver.composition.config import Access, check_access
 from gravswell.quiver.composition.opening import MemberVersion
+from gravswell.quiver.entry import Entry
 from gravswell.quiver.manifest import MemberRecord, TensorRecord
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.repository import ModelRepository
+from gravswell.quiver.version import Version
 
 if TYPE_CHECKING:
     from gravswell.quiver.exporters import Built
@@ -205,6 +207,11 @@ class Pipeline(Composite):
         both = sorted(set(self.references) & set(self.assets))
         if both:
             raise InvalidInputError(f"{', '.join(both)} of {self.name} is a member and an asset: it can be one of both")
+        for name, reference in self.references.items():
+            if not isinstance(reference, Entry | Version | str):
+                raise InvalidInputError(
+                    f"member {name} is {reference!r}: give an entry, one of its versions, or a name such as {name}/3"
+                )
         for name, path in self.assets.items():
             if not path.is_file():
                 raise NotFoundError(f"asset {name} of {self.name}: there is no file {path}")
