@@ -16,14 +16,14 @@ from gravswell.errors import ExportError, InvalidInputError
 from .refusing import check_refusal
 
 
-class Scaled(tf.Module):
+class Scaled(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
     """Two inputs of two types, two outputs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = tf.Variable(np.arange(8, dtype=np.float32).reshape(4, 2))
 
-    @tf.function(
+    @tf.function(  # type: ignore[untyped-decorator]
         input_signature=[
             tf.TensorSpec([None, 4], tf.float32, name="x"),
             tf.TensorSpec([None, 1], tf.int64, name="times"),
@@ -33,7 +33,7 @@ class Scaled(tf.Module):
         y = x @ self.weight
         return {"y": y * tf.cast(times, tf.float32), "sum": tf.reduce_sum(y, axis=1)}
 
-    @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, name="x")])
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, name="x")])  # type: ignore[untyped-decorator]
     def shapeless(self, x: Any) -> dict[str, Any]:
         return {"y": x * self.weight[0, 1]}
 

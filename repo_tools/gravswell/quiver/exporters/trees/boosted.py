@@ -3,13 +3,15 @@
 The readers of the frameworks make a :class:`Boosted` of a model; ``graph.py`` makes ONNX of it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from gravswell.errors import InvalidInputError
+from gravswell.quiver.exporters.base import described
 from gravswell.quiver.golden import Array
 
 Less = Literal["BRANCH_LT", "BRANCH_LEQ"]
@@ -61,6 +63,20 @@ class Tree:
         self.missing_yes.append(False)
         self.value.append(0.0)
         return len(self.feature) - 1
+
+
+def booster_and_labels(model: Any, fitted: Callable[[Any], Any]) -> tuple[Any, Array | None]:
+    """The booster that a model is, or that an estimator has, as ``fitted`` says; and a classifier's labels.
+
+    Raises InvalidInputError for an estimator that is not fitted.
+    """
+    if not hasattr(model, "fit"):
+        return model, None
+    try:
+        booster = fitted(model)
+    except Exception as error:  # noqa: BLE001 - the frameworks' and scikit-learn's errors for this share no base
+        raise InvalidInputError(f"{type(model).__name__} cannot be read: {described(error)}") from None
+    return booster, np.asarray(model.classes_) if hasattr(model, "predict_proba") else None
 
 
 def runs(categories: Iterable[int]) -> Iterator[tuple[int, int]]:

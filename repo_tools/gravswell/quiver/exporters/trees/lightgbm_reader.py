@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from gravswell.errors import ExportError, InvalidInputError
-from gravswell.quiver.exporters.base import described
-from gravswell.quiver.exporters.trees.boosted import Boosted, Link, Tree, runs
+from gravswell.errors import ExportError
+from gravswell.quiver.exporters.trees.boosted import Boosted, Link, Tree, booster_and_labels, runs
 
 CLASSES = frozenset({"lightgbm.basic.Booster", "lightgbm.sklearn.LGBMModel"})
 """Bases of all models."""
@@ -39,13 +38,7 @@ def read(model: Any) -> Boosted:
 
     Raises InvalidInputError for one that is not fitted, ExportError for one that is not to be had in ONNX.
     """
-    booster, classes = model, None
-    if hasattr(model, "fit"):
-        try:
-            booster = model.booster_
-        except Exception as error:  # noqa: BLE001 - LightGBM's and scikit-learn's errors for this share no base
-            raise InvalidInputError(f"{type(model).__name__} cannot be read: {described(error)}") from None
-        classes = np.asarray(model.classes_) if hasattr(model, "predict_proba") else None
+    booster, classes = booster_and_labels(model, lambda estimator: estimator.booster_)
     header, *rest = booster.model_to_string(num_iteration=None).split("\n\n")
     of_model = _fields(header)
     targets = int(of_model["num_tree_per_iteration"])

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from gravswell.errors import ExportError, InvalidInputError
-from gravswell.quiver.exporters.base import described
-from gravswell.quiver.exporters.trees.boosted import Boosted, Link, Tree, runs
+from gravswell.quiver.exporters.trees.boosted import Boosted, Link, Tree, booster_and_labels, runs
 from gravswell.quiver.golden import Array
 
 CLASSES = frozenset({"xgboost.core.Booster", "xgboost.sklearn.XGBModel"})
@@ -58,13 +57,7 @@ def read(model: Any) -> Boosted:
 
     Raises InvalidInputError for one that is not fitted, ExportError for one that is not to be had in ONNX.
     """
-    booster, classes = model, None
-    if hasattr(model, "fit"):
-        try:
-            booster = model.get_booster()
-        except Exception as error:  # noqa: BLE001 - XGBoost's and scikit-learn's errors for this share no base
-            raise InvalidInputError(f"{type(model).__name__} cannot be read: {described(error)}") from None
-        classes = np.asarray(model.classes_) if hasattr(model, "predict_proba") else None
+    booster, classes = booster_and_labels(model, lambda estimator: estimator.get_booster())
     saved = json.loads(booster.save_raw("json"))["learner"]
     objective = saved["objective"]["name"]
     if objective not in _LINKS:
