@@ -199,6 +199,59 @@ async def test_a_plugin_is_called_when_its_credential_was_revoked(server, tmp_pa
     assert len(calls.read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize("how", ["files", "plugin"])
+async def test_a_client_certificate_rotates(server, tmp_path, how):
+    """The connection on which it was refused goes with it; the next one shows the new certificate."""
+    authority = Authority(tmp_path)
+    authority.issue("server", "api", hosts=["127.0.0.1"])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.certificate))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    issued = tmp_path / "credential"
+    version = "client.authentication.k8s.io/v1"
+
+    def issue(name: str) -> None:
+        authority.issue("me", name)
+        files = {"clientCertificateData": "me.crt", "clientKeyData": "me.key"}
+        status = {key: (tmp_path / file).read_text() for key, file in files.items()}
+        issued.write_text(json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": status}))
+
+    user: dict = {"client-certificate": str(tmp_path / "me.crt"), "client-key": str(tmp_path / "me.key")}
+    if how == "plugin":
+        command = {"command": "cat", "args": [str(issued)]}
+        user = {"exec": {"apiVersion": version, "interactiveMode": "Never"} | command}
+    valid = {"first"}
+    seen = []
+
+    def answer(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        ((name,),) = request.transport.get_extra_info("peercert")["subject"]
+        seen.append(name[1])
+        return web.json_response({}, status=200 if name[1] in valid else 401)
+
+    server.handler = answer
+    issue("first")
+    async with serving(server, context) as address:
+        there = {"server": f"https://{address}", "certificate-authority": str(authority.certificate)}
+        account = await credentials.from_kubeconfig(kubeconfig(tmp_path / "config", user, **there))
+        async with Client(account, name="tester") as api:
+            await api.get(POD, "ns", "a")
+            issue("second")
+            await api.get(POD, "ns", "a")
+            valid = {"second"}
+            await api.get(POD, "ns", "a")
+    assert seen == ["first", "first", "first", "second"]
+
+
+async def test_a_certificate_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "me.crt").write_text("none")
+    (tmp_path / "me.key").write_text("none")
+    user = {"client-certificate": str(tmp_path / "me.crt"), "client-key": str(tmp_path / "me.key")}
+    account = await credentials.from_kubeconfig(kubeconfig(tmp_path / "config", user, server="https://one.test:1"))
+    with pytest.raises(InvalidInputError, match=r"me\.crt"):
+        await credentials.open_session(account, program="tester")
+
+
 async def test_the_name_that_the_certificate_is_checked_for(server, tmp_path):
     """``tls-server-name``: the address of a tunnel is not in the API server's certificate."""
     authority = Authority(tmp_path)

@@ -36,8 +36,11 @@ EARLY_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
-_Renew = Callable[[bool], Awaitable[str | None]]
-"""Reads the ``Authorization`` header anew; the flag says whether the last one was refused."""
+Certificate = tuple[str, str | None]
+"""A client certificate's file, and its key's."""
+
+_Renew = Callable[[bool], Awaitable[tuple[str | None, Certificate | None]]]
+"""Reads the ``Authorization`` header and the certificate anew; the flag says whether the last ones were refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,9 @@ class Account:
         *,
         renew: _Renew | None = None,
         seconds: float = math.inf,
-        certificate: tuple[str, str | None] | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
-        """``certificate``: a certificate's file, and its key's. ``renew``: every ``seconds``, and after a 401."""
+        """``renew``: every ``seconds``, and after a 401."""
         self.endpoint = endpoint
         self.certificate = certificate
         self._header = header
@@ -75,6 +78,21 @@ class Account:
         self._seconds = seconds
         self._renewed = time.monotonic()
         self._early = -math.inf
+        self._context: ssl.SSLContext | None = None
+        self._shown: list[bytes] = []
+        """What the certificate's files held for it."""
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """How the next connection is opened; another one once the certificate is. To be had after :meth:`prepare`."""
+        assert self._context is not None, "the account is used before it is prepared"
+        return self._context
+
+    def prepare(self) -> None:
+        """Read the certificate's files. Blocks. Raises :class:`InvalidInputError` for what cannot be used."""
+        shown = [] if self.certificate is None else [_content(file) for file in self.certificate if file]
+        if self._context is None or shown != self._shown:
+            self._context, self._shown = _context(self.endpoint, self.certificate), shown
 
     async def header(self) -> str | None:
         """The ``Authorization`` of the next request; None where a certificate, or nothing, says who we are."""
@@ -93,7 +111,9 @@ class Account:
     async def _now(self, renew: _Renew, *, refused: bool) -> None:
         self._renewed = time.monotonic()  # before the wait: requests meanwhile go on with what there is
         try:
-            self._header = await renew(refused)
+            self._header, self.certificate = await renew(refused)
+            if self.certificate is not None:
+                await asyncio.to_thread(self.prepare)
         except (GravswellError, aiohttp.ClientError, OSError, ValueError) as error:
             log.warning("the credentials for %s could not be renewed: %s", self.endpoint.url, error)
 
@@ -125,9 +145,9 @@ def in_cluster(environ: Mapping[str, str] = os.environ) -> Account:
     folder = account_folder(environ)
     _read(folder / "ca.crt")
 
-    async def renew(refused: bool) -> str:
+    async def renew(refused: bool) -> tuple[str, None]:
         del refused  # the file says what there is
-        return bearer()
+        return bearer(), None
 
     def bearer() -> str:
         return f"Bearer {_read(folder / 'token')}"
@@ -159,17 +179,20 @@ async def from_kubeconfig(path: Path | None = None, context: str | None = None) 
             f"no usable kubeconfig: {error}; name one with --kubeconfig, or make a cluster with gravswell cluster up"
         ) from None
 
-    async def renew(refused: bool) -> str | None:
+    async def renew(refused: bool) -> tuple[str | None, Certificate | None]:
         if refused:  # else the loader takes a plugin's credential for good until it expires
             vars(loader).pop("exec_plugin_expiry", None)
         try:
             await loader.load_and_set(configuration)
         except ConfigException as error:
             raise InvalidInputError(str(error)) from None
-        return header()
+        return header(), certificate()
 
     def header() -> str | None:
         return configuration.api_key.get("BearerToken") or None
+
+    def certificate() -> Certificate | None:
+        return (configuration.cert_file, configuration.key_file) if configuration.cert_file else None
 
     endpoint = Endpoint(
         configuration.host,
@@ -179,8 +202,7 @@ async def from_kubeconfig(path: Path | None = None, context: str | None = None) 
         verified=configuration.verify_ssl,
         proxy=configuration.proxy,
     )
-    certificate = (configuration.cert_file, configuration.key_file) if configuration.cert_file else None
-    return Account(endpoint, header(), renew=renew, seconds=RENEW_SECONDS, certificate=certificate)
+    return Account(endpoint, header(), renew=renew, seconds=RENEW_SECONDS, certificate=certificate())
 
 
 async def load(kubeconfig: Path | None = None, context: str | None = None) -> Account:
@@ -199,7 +221,7 @@ async def load(kubeconfig: Path | None = None, context: str | None = None) -> Ac
 async def open_session(account: Account, *, program: str) -> aiohttp.ClientSession:
     """An HTTP session that proves who we are with every request. ``program`` is what the audit log calls us.
 
-    A token may rotate meanwhile; a client certificate is read once.
+    A token and a client certificate may rotate meanwhile. Raises as :meth:`Account.prepare`.
     """
     endpoint = account.endpoint
 
@@ -207,20 +229,24 @@ async def open_session(account: Account, *, program: str) -> aiohttp.ClientSessi
         header = await account.header()
         if header is not None:
             request.headers["Authorization"] = header
+        # With another one, no connection is used on which an earlier certificate was shown.
+        vars(request)["_ssl"] = context = account.context
         if endpoint.server_name:
             request.server_hostname = endpoint.server_name
         response = await send(request)
         if response.status == HTTPStatus.UNAUTHORIZED:
             fresh = await account.after_refusal(header)
-            if fresh is not None:  # the last ones were revoked before their time
+            if fresh is not None or account.context is not context:  # the last ones were revoked before their time
                 response.release()
-                request.headers["Authorization"] = fresh
+                vars(request)["_ssl"] = account.context
+                if fresh is not None:
+                    request.headers["Authorization"] = fresh
                 response = await send(request)
         return response
 
-    context = await asyncio.to_thread(_ssl_context, account)
+    await asyncio.to_thread(account.prepare)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=context),  # every watch holds one
+        connector=aiohttp.TCPConnector(limit=0, ssl=account.context),  # every watch holds one
         headers={"User-Agent": f"{program}/{__version__}", "Accept": "application/json"},
         middlewares=(authenticate,),
         proxy=endpoint.proxy,
@@ -228,15 +254,28 @@ async def open_session(account: Account, *, program: str) -> aiohttp.ClientSessi
     )
 
 
-def _ssl_context(account: Account) -> ssl.SSLContext:
-    endpoint = account.endpoint
-    context = ssl.create_default_context(cafile=endpoint.ca_file, cadata=endpoint.ca_data)
-    if account.certificate is not None:
-        context.load_cert_chain(*account.certificate)
+def _context(endpoint: Endpoint, certificate: Certificate | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=endpoint.ca_file, cadata=endpoint.ca_data)
+    except (OSError, ValueError) as error:  # an ssl.SSLError is an OSError
+        where = endpoint.ca_file or "in the kubeconfig"
+        raise InvalidInputError(f"the authority of {endpoint.url}, {where}, cannot be used: {error}") from None
+    if certificate is not None:
+        try:
+            context.load_cert_chain(*certificate)
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(f"the client certificate {certificate[0]} cannot be used: {error}") from None
     if not endpoint.verified:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _content(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"{file}, of the client certificate, cannot be read: {error.strerror}") from None
 
 
 def _read(path: Path) -> str:
