@@ -28,7 +28,7 @@ from rich.table import Table
 from gravswell import quiver as qv
 from gravswell.cli.output import Output, emit
 from gravswell.partitions import Partition
-from gravswell.partitions.rank import Device, Rank, inputs_of
+from gravswell.partitions.rank import Device, Rank, give_back, inputs_of
 from gravswell.partitions.records import By
 from gravswell.serving import Client
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
@@ -168,6 +168,7 @@ def share(folder: str, shared: bool) -> dict[str, float]:
     """In a process of its own: what two models take, and how long both need for one batch of each size."""
     device = Device.of("cpu", "cpu", 0)
     Rank([Path(folder) / "a.onnx"], device)  # what ONNX Runtime itself takes
+    give_back()
     before = anonymous_mib()
     rank = Rank([Path(folder) / f"{name}.onnx" for name in "ab"], device, share_weights=shared)
     figures = {"mib": round(anonymous_mib() - before, 1)}

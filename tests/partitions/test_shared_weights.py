@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gravswell.errors import UnsupportedError
-from gravswell.partitions.rank import Device, Rank, inputs_of
+from gravswell.partitions.rank import Device, Rank, give_back, inputs_of
 from gravswell.quiver.golden import compare
 
 from .graphs import mlp
@@ -30,13 +30,14 @@ def test_weights_are_held_once(tmp_path: Path) -> None:
         path.write_bytes(mlp(WIDTH, WIDTH, WIDTH, columns).SerializeToString())
     cpu = Device.of("cpu", None, 0)
     Rank(paths[:1], cpu)  # what ONNX Runtime takes by itself
+    give_back()
     before = anonymous()
     shared = Rank(paths, cpu, share_weights=True)
     once = anonymous() - before
     apart = Rank(paths, cpu)
     twice = anonymous() - before - once
     assert shared.shared_bytes >= WEIGHTS
-    assert once < 1.5 * WEIGHTS < twice
+    assert 0.8 * WEIGHTS < once < 1.5 * WEIGHTS < twice
     batches = [inputs_of(session, None, 3) for session in shared.sessions]
     for one, other in zip(shared.predict(batches)[0], apart.predict(batches)[0], strict=True):
         compare(other, one)

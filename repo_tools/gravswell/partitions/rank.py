@@ -118,7 +118,7 @@ class Rank:
         held: dict[_Key, Any] = {}
         self.sessions = [self._session(path, shared.get(path, {}), held) for path in models]
         self._held = held  # sessions read them, and do not own them
-        _give_back()
+        give_back()
         self.build_seconds = time.perf_counter() - began
 
     def predict(self, inputs: Sequence[Inputs], *, repeat: int = 1) -> tuple[list[Outputs], Timing]:
@@ -192,7 +192,7 @@ def _run(session: ort.InferenceSession, batch: Inputs) -> Outputs:
         raise InvalidInputError(f"the model does not take {given}: {described(error)}") from error
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Return to the system what reading the models took, which glibc keeps: as much as their weights."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
     if trim is not None:
