@@ -159,7 +159,7 @@ class _Packing:
         for inside, path in files.items():
             if inside not in self._made.modules:
                 self._made.modules[inside] = path
-                package = module.__name__ if path.name == "__init__.py" else module.__name__.rpartition(".")[0]
+                package = ".".join(Path(inside).parent.parts)
                 for other in imported(path.read_text(encoding="utf-8"), package):
                     if other and other != name and (kind_of(other) != "local" or other in sys.modules):
                         self._along(other)
