@@ -15,12 +15,15 @@ from gravswell import quiver as qv
 from gravswell.names import MEMBER_PREFIX
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.agent import members
+from gravswell.serving.agent.folder import ModelFolder
+from gravswell.serving.agent.members import PipelineMembers
+from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.contracts import DesiredModel, ModelState, Reason
 from gravswell.serving.triton import EmbeddedTriton
 
 from ...pipelines.serving import functions
 from ..triton.conftest import ROWS, ask
-from .running import MakeAgent, Running, until
+from .running import KEY, MakeAgent, Running, until
 from .traffic import Traffic
 from .versions import flip_a_bit, publish_member, publish_pipeline, scaling_graph
 
@@ -159,6 +162,23 @@ async def test_what_is_exported_is_served_and_shares_what_it_calls(
         await until(lambda: there(triton) == ["member double", "power"], "what is still called stays")
         answer = await asyncio.to_thread(ask, triton.grpc_address, "power", x=ROWS)
         np.testing.assert_array_equal(answer["z"], ROWS * 16)
+
+
+async def test_a_member_that_came_after_the_last_look_is_not_withdrawn(
+    agent: MakeAgent, triton: EmbeddedTriton, repository: Path, models: Path
+):
+    """Its folder gone, Triton would no longer show it, and nobody would unload it."""
+    first = publish_member(repository, "first", 1, 2.0)
+    digest = publish_pipeline(repository, "chain", 1, 4.0, first, first)
+    async with agent() as running:
+        running.desire(model("chain", 1, digest))
+        await running.serves("chain", 1)
+    folder = ModelFolder(models)
+    folder.prepare()
+    async with TritonControl(triton.http_address, key=KEY) as control:
+        await PipelineMembers(control, folder, cpu_only=True, key=KEY).release((), (), settled=True)
+    assert there(triton) == ["chain", "member first"]
+    assert (models / called_as(triton, "first")).is_dir()
 
 
 async def test_a_member_that_cannot_be_had_is_named(agent: MakeAgent, repository: Path, models: Path):

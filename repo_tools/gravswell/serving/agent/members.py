@@ -75,7 +75,9 @@ class PipelineMembers:
                 log.info("unloading the member %s, which no pipeline calls any more", name)
                 await self._unload(name)
         for name in self._folder.exposed - set(there) - set(used):
-            if name.startswith(MEMBER_PREFIX):
+            # Asked again: a pipeline that failed since the look may have loaded it, and Triton's index does not show
+            # what it runs once its folder is gone: it would stay for ever.
+            if name.startswith(MEMBER_PREFIX) and not await self._triton.is_there(name):
                 await asyncio.to_thread(self._folder.withdraw, name)
 
     async def _unload(self, name: str) -> None:
