@@ -277,3 +277,11 @@ def test_the_volume_s_limit_counts_what_is_there_once(models: Path, repository: 
     with pytest.raises(ModelFailure, match="give the server more model storage") as caught:
         fetch(str(repository), second, folder, wanted=lambda: True)
     assert caught.value.reason is Reason.NO_SPACE
+
+
+def test_a_pipeline_of_what_cannot_be_served_says_so(repository: Path, folder: ModelFolder):
+    member = publish_member(repository, "m", 1, 2.0).model_copy(update={"model": "gravswell-proof-m"})
+    digest = publish_pipeline(repository, "chain", 1, 4.0, member, member)
+    with pytest.raises(ModelFailure, match=r"'chain' is made of .*gravswell-proof-m.*publish it again") as caught:
+        fetch(str(repository), DesiredModel(name="chain", version=1, digest=digest), folder, wanted=lambda: True)
+    assert caught.value.reason is Reason.MANIFEST_INVALID

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from gravswell.errors import (
     GravswellError,
     InvalidInputError,
@@ -234,7 +236,14 @@ def _check_version(reader: RepositoryReader, model: DesiredModel) -> Look:
 
 
 def _seen(manifest: Manifest, size: int) -> Look:
-    return Look(size, tuple(dict.fromkeys(map(member_model, manifest.members))))
+    try:
+        return Look(size, tuple(dict.fromkeys(map(member_model, manifest.members))))
+    except ValidationError as error:
+        raise ModelFailure(
+            Reason.MANIFEST_INVALID,
+            f"version {manifest.version} of '{manifest.model}' is made of what cannot be served: "
+            f"{error.errors()[0]['msg']}; publish it again",
+        ) from None
 
 
 def _check_room(model: DesiredModel, size: int, folder: ModelFolder) -> None:
