@@ -1,6 +1,5 @@
 """``gravswell top``: who holds which device of which replica, live."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,7 +44,9 @@ def top(
 
     Once only with --once, as JSON, or where the output is no terminal.
     """
-    from gravswell.kube import credentials  # noqa: PLC0415  `gravswell --help` must not wait for these
+    import asyncio  # noqa: PLC0415  `gravswell --help` must not wait for these
+
+    from gravswell.kube import credentials  # noqa: PLC0415
     from gravswell.kube.client import Client  # noqa: PLC0415
     from gravswell_operator import usage  # noqa: PLC0415
 
@@ -93,6 +94,8 @@ async def follow(look: "Look", where: str | None, interval: float, console: Cons
 
     What fails at the first look is raised. Later, an API server that does not answer is told below what was seen last.
     """
+    import asyncio  # noqa: PLC0415
+
     from rich.live import Live  # noqa: PLC0415
 
     seen = shown(await look(), where)
