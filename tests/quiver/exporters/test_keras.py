@@ -403,6 +403,22 @@ def test_the_same_model_is_the_same_file(entry: qv.Entry) -> None:
     assert len(files) == 1
 
 
+def test_files_of_the_older_format(entry: qv.Entry, tmp_path: Path) -> None:
+    model = sequential(layers.Dense(3, name="y"))
+    model.save(tmp_path / "m.h5")
+    entry.export_version(tmp_path / "m.h5")
+    assert (shapes(entry.inputs), shapes(entry.outputs)) == (
+        {"x": ("TYPE_FP32", (-1, 4))},
+        {"y": ("TYPE_FP32", (-1, 3))},
+    )
+    model.save_weights(tmp_path / "m.weights.h5")
+    with pytest.raises(InvalidInputError, match="holds weights alone"):
+        entry.export_version(tmp_path / "m.weights.h5")
+    sequential(layers.Lambda(lambda x: x * 2, name="y")).save(tmp_path / "code.h5")
+    with pytest.raises(ExportError, match=r"Keras does not load.*lambdas"):
+        entry.export_version(tmp_path / "code.h5")
+
+
 _EXPORTED = """
 import sys
 from gravswell import quiver as qv

@@ -408,6 +408,23 @@ def test_a_second_export_may_widen_nothing(entry: qv.Entry) -> None:
     assert str(entry.config) == before
 
 
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_large_module_has_a_data_file(
+    entry: qv.Entry, root: Path, monkeypatch: pytest.MonkeyPatch, traced: bool
+) -> None:
+    """And nothing is left of the files that torch wrote first."""
+    monkeypatch.setattr(exporters.files, "INLINE_LIMIT", 1000)
+    model: Any = nn.Linear(64, 8)
+    if traced:
+        model = torch.jit.trace(model, torch.ones(1, 64))
+    path = Path(entry.export_version(model, {"x": (None, 64)}))
+    own = {".config.pbtxt", ".golden.npz", ".manifest.json"}
+    assert {file.name for file in path.parent.iterdir()} - own == {"model.onnx", "model.onnx.data"}
+    assert path.stat().st_size < 2000 < path.with_name("model.onnx.data").stat().st_size
+    assert {place.name for place in root.iterdir()} <= {"my-model", ".my-model.gravswell.json"}
+    verify_version(RepositoryReader(root), "my-model", 1)
+
+
 def test_what_torch_needs_is_named(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     monkeypatch.delitem(sys.modules, "gravswell.quiver.exporters.torch.export", raising=False)
