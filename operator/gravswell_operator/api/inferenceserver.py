@@ -305,8 +305,8 @@ class InferenceServerSpec(ApiModel):
     """Replicas by load, in place of replicas; kubectl scale is refused meanwhile. The condition Autoscaling says
     whether that works."""
     models: Literal["Declared", "All"] = "Declared"
-    """Declared: the Models that name this server. All: every entry of the repository at its latest version, and
-    Models override."""
+    """Declared: the Models that name this server. All: every entry of the repository at its latest version but those
+    that are private members of pipelines, and Models override."""
     service: ServiceSpec = ServiceSpec()
     """How clients reach the server."""
     pod_template: PodTemplate = PodTemplate()
