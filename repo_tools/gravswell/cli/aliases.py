@@ -113,9 +113,9 @@ def aliases(repo: Repository, name: OneEntry = None, output: OutputOption = Outp
     """List the aliases: which version they name, since when and by whom, and where a rollback would lead."""
     from gravswell import quiver as qv  # noqa: PLC0415
     from gravswell.quiver.aliases import rollback_goals  # noqa: PLC0415
-    from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
 
-    repository, reader = qv.ModelRepository.open(repo), RepositoryReader(repo)
+    repository = qv.ModelRepository.open(repo)
+    reader = repository.reader
     rows: list[dict[str, Any]] = []
     entries = [existing_entry(repository, name).name] if name is not None else list(repository.models)
     for entry, (state, _) in zip(entries, reader.store.in_parallel(reader.state, entries), strict=True):

@@ -13,15 +13,15 @@ from gravswell.cli.shared import OneEntry, Repository, Target, existing_entry, t
 
 if TYPE_CHECKING:
     from gravswell.quiver.manifest import FusedModel, Manifest
-    from gravswell.quiver.reader import EntryInfo, VersionInfo
+    from gravswell.quiver.reader import EntryInfo, RepositoryReader, VersionInfo
 
 
 def ls(repo: Repository, name: OneEntry = None, output: OutputOption = Output.TEXT) -> None:
     """List the entries of a repository, or the versions of an entry."""
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
-    from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
 
-    repository, reader = qv.ModelRepository.open(repo), RepositoryReader(repo)
+    repository = qv.ModelRepository.open(repo)
+    reader = repository.reader
     found = reader.survey() if name is None else {name: reader.look(existing_entry(repository, name).name)}
     served = {entry: _served(info) for entry, info in found.items()}
     data = {
@@ -55,24 +55,23 @@ def ls(repo: Repository, name: OneEntry = None, output: OutputOption = Output.TE
 def show(repo: Repository, target: Target, output: OutputOption = Output.TEXT) -> None:
     """Show an entry's configuration and versions, or all that is known of one version."""
     from gravswell import quiver as qv  # noqa: PLC0415
-    from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
 
-    entry, number = target_of(qv.ModelRepository.open(repo), target)
-    info = RepositoryReader(repo).look(entry.name)
+    repository = qv.ModelRepository.open(repo)
+    entry, number = target_of(repository, target)
+    info = repository.reader.look(entry.name)
     if info.error is not None:
         raise info.error
     if number is None:
-        _show_entry(entry, info, output)
+        _show_entry(entry, info, repository.reader, output)
     else:
         _show_version(entry.version(number), entry.name, info, output)
 
 
-def _show_entry(entry: Any, info: "EntryInfo", output: Output) -> None:
+def _show_entry(entry: Any, info: "EntryInfo", reader: "RepositoryReader", output: Output) -> None:
     from gravswell.quiver.composition.holding import pipelines_of  # noqa: PLC0415
-    from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
 
     versions = [v.number for v in reversed(info.versions)]
-    held = pipelines_of(RepositoryReader(entry.repository_url), entry.name, info.state)
+    held = pipelines_of(reader, entry.name, info.state)
     served = _by_cluster(_served(info))
     config = entry.config  # which is read anew each time that it is asked for
     text = str(config)

@@ -50,9 +50,9 @@ def verify(
 ) -> None:
     """Verify versions: every file's hash, and the golden tensors in ONNX Runtime. Exits with 5 if any fails."""
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
-    from gravswell.quiver.reader import RepositoryReader  # noqa: PLC0415
 
-    repository, reader = qv.ModelRepository.open(repo), RepositoryReader(repo)
+    repository = qv.ModelRepository.open(repo)
+    reader = repository.reader
     name = number = None
     if target is not None:
         entry, number = target_of(repository, target)

@@ -67,6 +67,11 @@ class ModelRepository:
         return self._store.location("")
 
     @property
+    def reader(self) -> RepositoryReader:
+        """What looks into it, version by version, and changes nothing."""
+        return self._reader
+
+    @property
     def models(self) -> Mapping[str, Entry]:
         """The entries by name.
 
