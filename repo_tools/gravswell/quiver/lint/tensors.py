@@ -50,7 +50,9 @@ def check_graph(model: ModelFacts, version: VersionFacts, target: Target | None)
         config = completed(model.config, graph)
         own = filled_in(config) | {name for batch_input in config.batch_input for name in batch_input.target_name}
         yield from _side(model, version, "input", config=config, records=graph.inputs, optional=graph.optional | own)
-        yield from _side(model, version, "output", config=config, records=graph.outputs, optional=frozenset(kept(config)))
+        yield from _side(
+            model, version, "output", config=config, records=graph.outputs, optional=frozenset(kept(config))
+        )
 
 
 def _age(place: str, graph: "GraphFacts", target: Target) -> Iterator[Finding]:
