@@ -112,6 +112,19 @@ def test_weights_wherever_they_are_reach_the_version(
     assert Path(again).read_bytes() == published.read_bytes(), "the same model gives the same bytes"
 
 
+def test_weights_that_are_said_to_be_in_the_graph_are_found(tmp_path: Path) -> None:
+    """As onnx leaves them after it has loaded external data: the field behind the data says where it is."""
+    model = _everywhere()
+    for tensor in tensors(model):
+        tensor.data_location = TensorProto.DEFAULT
+    (tmp_path / "given.onnx").write_bytes(model.SerializeToString())
+    proto = files.load(tmp_path / "given.onnx")
+    assert any(map(is_external, proto.graph.initializer))
+    proto.doc_string = "changed"
+    written = files.write(proto, tmp_path, tmp_path / "given.onnx")
+    np.testing.assert_array_equal(_answer(written), ROWS + 47)
+
+
 def test_data_that_weights_have_in_common_is_written_once(
     scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,7 +179,7 @@ def _size(tensor: TensorProto) -> int:
 
 def _skimmed(view: memoryview, within: tuple[int, int], way: tuple[int, ...], file: str) -> bytearray:
     """A message without the raw data of the tensors that lie along ``way``, the numbers of nested fields."""
-    kept = bytearray()
+    kept, last = bytearray(), b""
     at, end = within
     while at < end:
         start = at
@@ -197,10 +197,11 @@ def _skimmed(view: memoryview, within: tuple[int, int], way: tuple[int, ...], fi
         elif not way and key >> 3 == TensorProto.RAW_DATA_FIELD_NUMBER and stop - payload >= LEAST:
             elsewhere = TensorProto()
             place(elsewhere, file, payload, stop - payload)
-            kept += elsewhere.SerializeToString()  # messages that follow one another are merged
+            # Messages that follow one another are merged, and the last one counts: some state that the data is here.
+            last = elsewhere.SerializeToString()
         else:
             kept += view[start:stop]
-    return kept
+    return kept + last
 
 
 def _extent(view: memoryview, wire_type: int, at: int) -> tuple[int, int]:
