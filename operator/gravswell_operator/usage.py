@@ -151,7 +151,9 @@ def use_of(server: InferenceServer, models: Sequence[Model], pods: Sequence[stat
     """One server, by its own status, those of the Models that name it, and its pods. Pure."""
     ready = next((c for c in server.status.conditions if c.type == conditions.READY), None)
     declared = {entry: winner(m for m in models if m.spec.entry == entry) for entry in {m.spec.entry for m in models}}
-    told = {loaded.name for loaded in server.status.models}
+    listed = {loaded.name for loaded in server.status.models}
+    # The server's status names the first hundred; of the others the Models themselves say what became of them.
+    told = listed | {entry for entry, model in declared.items() if model.status.desired_version is not None}
     known = {replica.pod for model in declared.values() for replica in model.status.replicas}
     there = pods or [
         state.PodState(name, ready=True, terminating=False, finished=False, problem=None) for name in sorted(known)
@@ -174,15 +176,24 @@ def use_of(server: InferenceServer, models: Sequence[Model], pods: Sequence[stat
 
 def _models(server: InferenceServer, declared: Mapping[str, Model], pod: str, pods: int) -> Iterable[ModelUse]:
     """What one replica was told to serve, and what became of it there."""
-    for loaded in server.status.models:
-        devices = tuple(device.device for device in server.status.devices if loaded.name in device.models)
-        model = declared.get(loaded.name)
+    listed = {loaded.name: loaded for loaded in server.status.models}
+    resolved = (entry for entry, model in declared.items() if model.status.desired_version is not None)
+    for name in sorted({*listed, *resolved}):
+        model, loaded = declared.get(name), listed.get(name)
+        placed = model.status.placement if model is not None else None
+        devices = (
+            tuple(placed.devices)
+            if placed is not None
+            else tuple(device.device for device in server.status.devices if name in device.models)
+        )
         said = next((r for r in model.status.replicas if r.pod == pod), None) if model is not None else None
         if said is not None:
-            yield ModelUse(loaded.name, said.version, said.state.value, devices, said.message)
-        else:  # of an entry without a Model only the number of replicas is told
+            yield ModelUse(name, said.version, said.state.value, devices, said.message)
+        elif loaded is not None:  # of an entry without a Model only the number of replicas is told
             everywhere = loaded.replicas >= pods
-            yield ModelUse(loaded.name, loaded.version, ModelState.SERVING.value if everywhere else "", devices)
+            yield ModelUse(name, loaded.version, ModelState.SERVING.value if everywhere else "", devices)
+        else:
+            yield ModelUse(name, None, "", devices)
 
 
 def _unserved(model: Model) -> ModelUse:

@@ -63,3 +63,11 @@ def test_nothing_is_written_where_a_model_is_no_entry(run: Run, repo: str) -> No
     told = run("place", "-d", 4, "m=2", "n=1", "--write", repo)
     assert (told.code, "has no entry n; its entries: m" in told.err) == (3, True)
     assert Path(repo, "m/config.pbtxt").read_text() == before
+
+
+def test_nothing_is_written_where_a_model_asks_for_the_cpu(run: Run, repo: str) -> None:
+    assert run("config", "set", repo, "m", "instance_group[0].kind=KIND_CPU").code == 0
+    before = Path(repo, "m/config.pbtxt").read_text()
+    told = run("place", "-d", 4, "m=2", "--write", repo)
+    assert (told.code, "its instance_group is KIND_CPU" in told.err) == (2, True)
+    assert Path(repo, "m/config.pbtxt").read_text() == before

@@ -44,12 +44,12 @@ def server(*models, devices=(), conditions=(READY,), gpus=4):
     )
 
 
-def model(entry, *replicas, conditions=(READY,)):
+def model(entry, *replicas, conditions=(READY,), **status):
     return Model.model_validate(
         {
             "metadata": {"name": f"m-{entry}", "namespace": "ns"},
             "spec": {"serverRef": {"name": "s"}, "entry": entry},
-            "status": {"conditions": conditions, "replicas": replicas},
+            "status": {"conditions": conditions, "replicas": replicas, **status},
         }
     )
 
@@ -70,6 +70,15 @@ def test_each_replica_has_what_its_models_say_of_it():
     )
     assert use.unserved == (ModelUse("d", None, "NotPlaced", (), "d asks for 9 devices"),)
     assert (use.ready, use.reason, use.gpus) == (True, "Serving", 4)
+
+
+def test_a_model_that_the_servers_status_has_no_room_for_says_itself_where_it_is():
+    cut = server(*((f"m{number:03}", 1) for number in range(100)), devices=(["m000"], [], [], []))
+    serving = {"pod": "p-1", "state": "Serving", "version": 3}
+    beyond = model("m100", serving, desiredVersion=3, placement={"devices": [1]})
+    use = use_of(cut, [beyond], [pod("p-1")])
+    assert use.unserved == ()
+    assert use.replicas[0].models[-1] == ModelUse("m100", 3, "Serving", (1,))
 
 
 def test_without_the_pods_the_models_know_the_replicas():
