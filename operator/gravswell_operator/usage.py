@@ -101,7 +101,9 @@ async def look(
             "the cluster has no InferenceServers: install gravswell's chart, or choose another cluster with --context"
         ) from None
     if name is not None and not listed.items:
-        raise NotFoundError(f"there is no InferenceServer {name} in namespace {namespace}")
+        where = "in any namespace" if namespace is None else f"in namespace {namespace}"
+        labels = f" with the labels {selector}" if selector else ""
+        raise NotFoundError(f"there is no InferenceServer {name}{labels} {where}; gravswell top -A shows all")
     pods: Sequence[Mapping[str, Any]] = ()
     if listed.items:
         try:
