@@ -7,6 +7,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.pipelines.declaring import (
     Declared,
@@ -97,7 +99,7 @@ class Pipeline(Composite):
             raise InvalidInputError(f"compile_to={compile_to!r}: use ensemble or python, or leave it out")
         self.compile_to = compile_to
         self.access = check_access(access)
-        self.requirements = None if requirements is None else tuple(requirements)
+        self.requirements = None if requirements is None else checked_requirements(requirements)
         self._running: Running | None = None
         names = [*self.member_names, *self.references]
         if names and all(not isinstance(self.references.get(name, ""), str) for name in names):
@@ -215,6 +217,21 @@ class Pipeline(Composite):
         for name, path in self.assets.items():
             if not path.is_file():
                 raise NotFoundError(f"asset {name} of {self.name}: there is no file {path}")
+
+
+def checked_requirements(lines: Sequence[str]) -> tuple[str, ...]:
+    """The lines of a ``requirements.txt``; InvalidInputError for what is none that names a package."""
+    if isinstance(lines, str):
+        raise InvalidInputError(f"requirements must be a sequence of packages: [{lines!r}]")
+    for line in lines:
+        try:
+            Requirement(line)
+        except (InvalidRequirement, TypeError) as error:
+            why = str(error).splitlines()[0]
+            raise InvalidInputError(
+                f"requirements has {line!r}, which names no package ({why}): write tokenizers==0.21"
+            ) from None
+    return tuple(lines)
 
 
 @overload
