@@ -59,7 +59,7 @@ class Fused:
     path: Path
     session: ort.InferenceSession
 
-    def __call__(self, ids: Sequence[int], **inputs: Any) -> dict[str, Any]:
+    def __call__(self, ids: Sequence[int], /, **inputs: Any) -> dict[str, Any]:
         feed = {"model_id": np.asarray(ids, np.int64), **inputs}
         names = [node.name for node in self.session.get_outputs()]
         return dict(zip(names, self.session.run(names, feed), strict=True))

@@ -1,6 +1,7 @@
 """Rows reach the model that they name, and no other; the answers are the single models' own, to the last bit."""
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,3 +136,41 @@ def test_a_second_version_may_be_of_other_models_with_the_same_tensors(fuse: Fus
     entry = fuse([scaled(2), scaled(3)]).entry
     entry.export_version(qv.fuse([scaled(2), scaled(3), scaled(5)], "zoo"))
     assert [len(version.manifest.fusion or ()) for version in entry.versions] == [2, 3]
+
+
+def names_of(graph: onnx.GraphProto) -> Iterator[str]:
+    """Every name of a value in the graph, and in the graphs inside its nodes."""
+    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
+    for node in graph.node:
+        yield from (*node.input, *node.output)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from names_of(attribute.g)
+
+
+def adding(names: Sequence[str], factor: float) -> onnx.ModelProto:
+    """``y``: the sum of the inputs ``names``, and ``factor``."""
+    nodes = [helper.make_node("Sum", [*names, "factor"], ["y"])]
+    tensors = [(name, FLOAT, ["b", 1]) for name in names]
+    return onnx_model(nodes, tensors, [("y", FLOAT, ["b", 1])], {"factor": np.array([factor], np.float32)})
+
+
+@pytest.mark.parametrize("form", ["one", "copies", "several", "optional"])
+def test_an_input_may_be_called_as_the_routing_calls_its_own(fuse: Fuse, form: str) -> None:
+    def models(names: Sequence[str]) -> list[onnx.ModelProto]:
+        first, second = adding(names, 1), adding(names, 2)
+        return {
+            "one": [first],
+            "copies": [first, first, second],
+            "several": [first, second],
+            "optional": [first, scaled(3, 1, x="apart")],
+        }[form]
+
+    own = [name.removeprefix("fusion/") for name in names_of(fuse(models(["x"])).proto.graph) if "fusion/" in name]
+    pieces = {piece for name in own for piece in (name, *(name[k + 1 :] for k, c in enumerate(name) if c == "/"))}
+    names = sorted({"ids", "0", "1", "size", *pieces} - {"", "apart"})
+    assert {"ids", "size", "order", "one", "all", "known", "found", "have"} <= set(names)
+    inputs = {name: np.ones((2, 1), np.float32) for name in (*names, *(["apart"] if form == "optional" else []))}
+    last = {"one": len(names) + 1, "copies": len(names) + 2, "several": len(names) + 2, "optional": 3}[form]
+    ids = [{"one": 1, "copies": 3, "several": 2, "optional": 2}[form], 1]
+    assert fuse(models(names))(ids, **inputs)["y"].ravel().tolist() == [last, len(names) + 1]

@@ -39,6 +39,11 @@ _ORDER = f"{OWN}order"
 _HAVE = f"{OWN}have"
 
 
+def _taken(name: str) -> str:
+    """The value of an input: under a prefix that nothing else has, for an input may be called as anything else is."""
+    return f"{OWN}input/{name}"
+
+
 def routed(
     branches: Sequence[Branch], table: Sequence[int], interface: Interface, shared: set[Content], level: Level
 ) -> ModelProto:
@@ -106,12 +111,12 @@ class _Routing:
         """Every input that is always there, held to have the rows of ``model_id``. Of the others its users do so."""
         for taken in self._inputs.values():
             if not taken.optional:
-                yield _held(taken, f"{OWN}{taken.name}")
+                yield _held(taken, _taken(taken.name))
 
     def alone(self) -> list[NodeProto]:
         """The nodes of a single branch, which every row goes to."""
         (branch,) = self._branches
-        nodes, weights = body_of(branch, {t.own: f"{OWN}{t.name}" for t in branch.model.inputs}, self._shared)
+        nodes, weights = body_of(branch, {t.own: _taken(t.name) for t in branch.model.inputs}, self._shared)
         self.constants += weights
         given = branch.model.outputs
         return nodes + [helper.make_node("Identity", [branch.value(t.own)], [t.name]) for t in given]
@@ -206,13 +211,13 @@ class _Routing:
         """A model with the rows that name it."""
         branch, prefix = self._branches[index], f"{part}in/"
         nodes = []
+        rows_of = {tensor.own: f"{prefix}input/{tensor.name}" for tensor in branch.model.inputs}
         for tensor in branch.model.inputs:
-            source, rows = f"{OWN}{tensor.name}", f"{prefix}{tensor.name}"
+            source = _taken(tensor.name)
             if self._inputs[tensor.name].optional:
                 source = f"{prefix}all/{tensor.name}"
                 nodes.append(_held(self._inputs[tensor.name], source, f" of model {branch.model.number}"))
-            nodes.append(helper.make_node("Gather", [source, f"{part}rows"], [rows], axis=0))
-        rows_of = {tensor.own: f"{prefix}{tensor.name}" for tensor in branch.model.inputs}
+            nodes.append(helper.make_node("Gather", [source, f"{part}rows"], [rows_of[tensor.own]], axis=0))
         body, weights = body_of(branch, rows_of, self._shared)
         nodes += body
         given = {tensor.name: branch.value(tensor.own) for tensor in branch.model.outputs}
@@ -240,7 +245,7 @@ class _Routing:
                 piece = f"{OWN}tail-{k}-{axis}"
                 pieces.append(piece)
                 if isinstance(size, tuple):
-                    yield helper.make_node("Shape", [f"{OWN}{size[0]}"], [f"{piece}/all"])
+                    yield helper.make_node("Shape", [_taken(size[0])], [f"{piece}/all"])
                     self.constants.append(_constant(f"{piece}/axis", np.array([size[1]], np.int64)))
                     yield helper.make_node("Gather", [f"{piece}/all", f"{piece}/axis"], [piece])
                 else:
