@@ -1,8 +1,8 @@
 """A partition in a repository: an entry for every part, and one for the whole, which is an ensemble over them."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, suppress
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -10,7 +10,7 @@ import onnxruntime as ort
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from gravswell.errors import ConflictError, InvalidInputError
+from gravswell.errors import ConflictError, GravswellError, InvalidInputError
 from gravswell.partitions.chain import Chain
 from gravswell.partitions.records import PartRecord, Plan
 from gravswell.quiver.composition.base import Composite, Wishes
@@ -75,20 +75,19 @@ def publish(
                     entry.config.add_instance_group(count=1, kind="cpu" if part.rank is None else "auto")
                 else:
                     entry.config.add_instance_group(count=1, gpus=[device])
-            entry.export_version(
+            path = entry.export_version(
                 folder / part.file,
                 sample_inputs=[batches[k][1] for _, batches in fed],
                 max_batch_size=max_batch_size,
             )
-            versions[name] = int(entry.version())
+            versions[name] = _number(path)
             undo.callback(entry.remove_version, versions[name])
         on_stage(f"publishing {plan.model}")
         whole = _entry(repo, plan.model, Platform.PIPELINE, undo)
         joined = Joined(plan, versions, samples, access)
-        whole.export_version(joined, max_batch_size=max_batch_size, rtol=rtol, atol=atol)
-        number = int(whole.version())
+        path = whole.export_version(joined, max_batch_size=max_batch_size, rtol=rtol, atol=atol)
         undo.pop_all()
-    return Published(repository=repo.url, entry=plan.model, version=number, parts=versions)
+    return Published(repository=repo.url, entry=plan.model, version=_number(path), parts=versions)
 
 
 def entry_of(plan: Plan, part: PartRecord) -> str:
@@ -179,9 +178,19 @@ def _check_free(repo: ModelRepository, plan: Plan) -> None:
             )
 
 
+def _number(path: str) -> int:
+    """The version that an export made, of where it is: the newest one may be another writer's by now."""
+    return int(PurePath(path).parent.name)
+
+
 def _entry(repo: ModelRepository, name: str, platform: Platform, undo: ExitStack) -> Entry:
     found = repo.models.get(name)
     if found is None:
         found = repo.add(name, platform)
-        undo.callback(repo.remove, name)
+        undo.callback(_remove_if_empty, repo, name)
     return found
+
+
+def _remove_if_empty(repo: ModelRepository, name: str) -> None:
+    with suppress(GravswellError):  # others exported to it meanwhile; and the error in hand says more
+        repo.remove(name, only_empty=True)
