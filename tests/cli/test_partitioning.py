@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from gravswell import quiver as qv
 
+from .. import networks
 from ..partitions.graphs import mlp
 from .conftest import Run
 
@@ -76,6 +79,24 @@ def test_an_entry_published_in_parts(run: Run, model: str) -> None:
     refused = run("rm", "r", "parted-rank-0/1", "--yes")
     assert (refused.code, "parted" in refused.err) == (4, True)
     assert run("partition", "net", "--from", "r", "--ranks", 2, "--repository", "r", "--name", "parted").code == 4
+
+
+def test_tolerances_are_of_what_is_published_too(run: Run, tmp_path: Path) -> None:
+    """Two large halves that cancel each other: their sum in another order is far from it, relative to what is left."""
+    half = np.random.default_rng(0).standard_normal((1024, 2)).astype(np.float32) * 1e3
+    weights = {"w": np.concatenate([half, -half]), "one": np.ones((), np.float32)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"], name="sum"), helper.make_node("Mul", ["p", "one"], ["y"])]
+    shapes = [("x", TensorProto.FLOAT, ["rows", 2048])], [("y", TensorProto.FLOAT, ["rows", 2])]
+    (tmp_path / "sums.onnx").write_bytes(networks.model(nodes, *shapes, weights).SerializeToString())
+    row = np.random.default_rng(1).standard_normal((1, 1024)).astype(np.float32)
+    np.savez("x.npz", x=np.repeat(np.concatenate([row, row], 1), 3, 0))
+    assert run("init", "r").code == 0
+    ways = ("sums.onnx", "--ranks", 4, "--by", "row", "--sample-inputs", "x.npz", "--repository", "r")
+    strict = run("partition", *ways)
+    assert (strict.code, "allow more (rtol, atol)" in strict.err) == (5, True), strict.err
+    made = run("partition", *ways, "--rtol", 1000, "--atol", 100)
+    assert made.code == 0, made.err
+    assert "sums" in qv.ModelRepository("r").models
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ class Partition:
         held: "tempfile.TemporaryDirectory[str]",
         samples: list[Sample],
         errors: Mapping[str, OutputError],
+        tolerances: tuple[float | None, float | None] = (None, None),
     ) -> None:
         self.plan = plan
         """Who holds what, and what goes from whom to whom."""
@@ -66,6 +67,7 @@ class Partition:
         self.errors = errors
         """By output: how far the parts' answers were from those."""
         self._held = held
+        self._rtol, self._atol = tolerances
 
     def __repr__(self) -> str:
         return f"Partition({self.plan.model!r}, ranks={self.plan.ranks}, by={self.plan.by!r})"
@@ -132,6 +134,8 @@ class Partition:
         :param devices: the GPU of each rank on the one server; by default Triton chooses.
         :param max_batch_size: as for ``entry.export_version``, of the whole and of every part.
         :param access: whether clients may call the parts by themselves.
+        :param rtol: of the proof that the entry answers as the whole does, as ``atol``; by default what the parts were
+            proved with.
         :raises ConflictError: an entry of one of the names is something else.
         :raises ExportError: a ``max_batch_size``, and a part that takes or gives a tensor that does not lead with it.
         """
@@ -143,8 +147,8 @@ class Partition:
             devices=devices,
             max_batch_size=max_batch_size,
             access=access,
-            rtol=rtol,
-            atol=atol,
+            rtol=self._rtol if rtol is None else rtol,
+            atol=self._atol if atol is None else atol,
             on_stage=on_stage,
         )
 
@@ -234,7 +238,7 @@ def partition(
     except BaseException:
         held.cleanup()
         raise
-    return Partition(plan, held, samples, errors)
+    return Partition(plan, held, samples, errors, (rtol, atol))
 
 
 def _check(ranks: int, by: str, whole: Sequence[str], balance: str) -> None:
