@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gravswell import quiver as qv
-from gravswell.errors import UnavailableError
+from gravswell.errors import InvalidInputError, UnavailableError
 from gravswell.partitions import Partition, partition
 from gravswell.quiver.entry import Entry
 
@@ -71,3 +71,37 @@ def test_what_others_exported_stays_when_it_fails(
     with pytest.raises(UnavailableError, match="no room for net-combine"):
         net.publish(repo)
     assert numbers(repo) == had | {"net-rank-0": [*had.get("net-rank-0", []), before + 2]}
+
+
+def groups(repo: qv.ModelRepository) -> list[tuple[list[int], int]]:
+    """GPUs and count of the instance group of each rank's entry, as it is written."""
+    models = qv.ModelRepository(repo.url).models
+    found = [models[f"net-rank-{rank}"].config.message.instance_group for rank in range(2)]
+    return [(list(one.gpus), one.count) for [one] in found]
+
+
+def test_devices_are_taken_at_every_publication(
+    net: Partition, repo: qv.ModelRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net.publish(repo)
+    assert groups(repo) == [([], 1), ([], 1)]
+    net.publish(repo, devices=[2, 3])
+    assert groups(repo) == [([2], 1), ([3], 1)]
+    repo.models["net-rank-0"].config.scale_instance_group(4)
+    net.publish(repo, devices=[0, 1])
+    assert groups(repo) == [([0], 4), ([1], 1)]
+    net.publish(repo)
+    assert groups(repo) == [([0], 4), ([1], 1)]
+    others_export(monkeypatch, repo, net, fail_at="net")
+    with pytest.raises(UnavailableError):
+        net.publish(repo, devices=[6, 7])
+    assert groups(repo) == [([0], 4), ([1], 1)]
+
+
+def test_a_rank_that_keeps_to_the_cpu_takes_no_device(net: Partition, repo: qv.ModelRepository) -> None:
+    net.publish(repo)
+    repo.models["net-rank-1"].config.set({"instance_group[0].kind": "KIND_CPU"})
+    had = numbers(repo)
+    with pytest.raises(InvalidInputError, match=r"net-rank-1 does not run on GPU 3: .*KIND_GPU\), or name no devices"):
+        net.publish(repo, devices=[2, 3])
+    assert (numbers(repo), groups(repo)) == (had, [([], 1), ([], 1)])

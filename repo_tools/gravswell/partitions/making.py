@@ -131,12 +131,14 @@ class Partition:
         ``<name>`` is an ensemble whose members are these versions; its golden batches are the whole model's own
         answers. All of it is published, or nothing.
 
-        :param devices: the GPU of each rank on the one server; by default Triton chooses.
+        :param devices: the GPU of each rank on the one server, also of entries that had another; how many instances
+            are there stays. By default what the entries say already; of new ones, Triton chooses.
         :param max_batch_size: as for ``entry.export_version``, of the whole and of every part.
         :param access: whether clients may call the parts by themselves.
         :param rtol: of the proof that the entry answers as the whole does, as ``atol``; by default what the parts were
             proved with.
         :raises ConflictError: an entry of one of the names is something else.
+        :raises InvalidInputError: devices that are not one for each rank, or for an entry that keeps to the CPU.
         :raises ExportError: a ``max_batch_size``, and a part that takes or gives a tensor that does not lead with it.
         """
         return publish(

@@ -16,7 +16,8 @@ from gravswell.partitions.records import PartRecord, Plan
 from gravswell.quiver.composition.base import Composite, Wishes
 from gravswell.quiver.composition.config import Access, set_parameters
 from gravswell.quiver.composition.opening import MemberVersion, Sessions, member_version, running
-from gravswell.quiver.config import ModelConfig
+from gravswell.quiver.config import ConfigText, ModelConfig
+from gravswell.quiver.devices import on_devices
 from gravswell.quiver.entry import Entry
 from gravswell.quiver.exporters import Built
 from gravswell.quiver.exporters.base import InputSpec
@@ -62,6 +63,12 @@ def publish(
         )
     repo = repository if isinstance(repository, ModelRepository) else ModelRepository(str(repository))
     _check_free(repo, plan)
+    on = {
+        entry_of(plan, part): devices[part.rank] for part in plan.parts if devices is not None and part.rank is not None
+    }
+    for name, device in on.items():
+        if (entry := repo.models.get(name)) is not None:  # one that cannot run there is told before anything is written
+            _on_device(entry, device)
     fed = [(sample, Chain(plan, folder).fed(sample.inputs)) for sample in samples]
     with ExitStack() as undo:  # all of it or nothing
         versions: dict[str, int] = {}
@@ -69,12 +76,7 @@ def publish(
             name = entry_of(plan, part)
             on_stage(f"publishing {name} ({k + 1} of {len(plan.parts)})")
             entry = _entry(repo, name, Platform.ONNX, undo)
-            if not entry.config.instance_group:
-                device = None if devices is None or part.rank is None else devices[part.rank]
-                if device is None:
-                    entry.config.add_instance_group(count=1, kind="cpu" if part.rank is None else "auto")
-                else:
-                    entry.config.add_instance_group(count=1, gpus=[device])
+            _place(entry, on.get(name), "cpu" if part.rank is None else "auto", undo)
             path = entry.export_version(
                 folder / part.file,
                 sample_inputs=[batches[k][1] for _, batches in fed],
@@ -189,6 +191,37 @@ def _entry(repo: ModelRepository, name: str, platform: Platform, undo: ExitStack
         found = repo.add(name, platform)
         undo.callback(_remove_if_empty, repo, name)
     return found
+
+
+def _place(entry: Entry, device: int | None, kind: str, undo: ExitStack) -> None:
+    """Have it run on ``device``. None: as the entry says already; where it says nothing, one instance of ``kind``."""
+    before = list(entry.config.message.instance_group)
+    if device is None and before:
+        return
+    undo.callback(_regroup, entry, before)
+    if device is None:
+        entry.config.add_instance_group(count=1, kind=kind)
+    else:
+        entry.config.replace(_on_device(entry, device))
+
+
+def _on_device(entry: Entry, device: int) -> str:
+    """The entry's configuration on one GPU. InvalidInputError where it keeps to what is no GPU."""
+    text = ConfigText(str(entry.config), where=entry.config.where)
+    on_devices(text.message, [device])
+    if not any(device in group.gpus for group in text.message.instance_group):
+        raise InvalidInputError(
+            f"{entry.name} does not run on GPU {device}: {text.where} has it run elsewhere (instance_group kind); have "
+            f"it run on GPUs (gravswell config set REPO {entry.name} instance_group[0].kind=KIND_GPU), or name no "
+            f"devices"
+        )
+    return text.render()
+
+
+def _regroup(entry: Entry, groups: Sequence[Any]) -> None:
+    with entry.config.editing() as config:
+        del config.instance_group[:]
+        config.instance_group.extend(groups)
 
 
 def _remove_if_empty(repo: ModelRepository, name: str) -> None:
