@@ -157,6 +157,7 @@ def test_files_that_are_not_those_of_the_manifest(run: Run, parts: Path, tmp_pat
     )
     wrong = run("rank", "--manifest", "parts/partition.json")
     assert (wrong.code, "no RankManifest" in wrong.err) == (2, True)
+    assert wrong.err.rstrip().endswith(": gravswell partition --folder FOLDER writes one"), wrong.err
     plan = (parts / "partition.json").read_bytes()
     (parts / "partition.json").write_bytes(plan + b" ")
     other = run("rank", "--manifest", "parts/rank-0.json")

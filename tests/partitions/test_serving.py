@@ -118,7 +118,7 @@ def test_a_rank_that_dies_fails_the_call_until_it_is_back(root: Path, first: Emb
 def test_what_a_ranked_client_refuses(root: Path, first: EmbeddedTriton, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="net has 2 ranks, and 1 servers are named"):
         RankedClient(root / "net", [first.http_address])
-    with pytest.raises(NotFoundError, match=r"partition.json: gravswell partition"):
+    with pytest.raises(NotFoundError, match=r"partition.json: gravswell partition --folder FOLDER writes it$"):
         RankedClient(tmp_path, [])
     with RankedClient(root / "net", [first.http_address] * 2, retry_for=0) as client:
         with pytest.raises(InvalidInputError, match="net takes x, and is given y"):

@@ -141,11 +141,11 @@ def read(kind: type[_Document], path: Path) -> _Document:
     try:
         return kind.model_validate_json(path.read_bytes())
     except (FileNotFoundError, IsADirectoryError):
-        raise NotFoundError(f"there is no file {path}: gravswell partition -o FOLDER writes it") from None
+        raise NotFoundError(f"there is no file {path}: gravswell partition --folder FOLDER writes it") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise InvalidInputError(
-            f"{path} is no {kind.__name__} of a partition ({where}: {first['msg']}): gravswell partition -o FOLDER "
-            f"writes one"
+            f"{path} is no {kind.__name__} of a partition ({where}: {first['msg']}): gravswell partition --folder "
+            f"FOLDER writes one"
         ) from None
