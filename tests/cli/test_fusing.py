@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from gravswell.quiver.golden import load_golden
 
-from ..fusion.conftest import scaled
+from ..fusion.conftest import onnx_model, scaled
 from .conftest import Run
 
 
@@ -156,3 +158,51 @@ def test_an_entry_made_for_a_fusion_that_fails_goes_again(run: Run, variants: Pa
     assert result.code == 2
     assert "input 'x' is TYPE_FP32 [-1, 4] in model 1 (base) and TYPE_FP32 [-1, 6] in model 2 (other)" in result.err
     assert "zoo" not in run("ls", "r").out
+
+
+@pytest.mark.parametrize(
+    ("arrays", "arguments", "told"),
+    [
+        ({"x": np.ones((2, 4))}, [], "input 'x' is float64 [2, 4], and model 1 (base) takes TYPE_FP32 [-1, 4]"),
+        ({"x": np.ones((2, 5), np.float32)}, [], "input 'x' is float32 [2, 5], and model 1 (base) takes"),
+        ({"x": np.float32(1)}, [], "input 'x' is float32 [], and model 1 (base) takes"),
+        ({"x": np.ones((2, 4), np.float32), "model_id": [1.5, 2]}, [], "model_id is float64: write whole numbers"),
+        ({"x": np.ones((2, 4), np.float32), "model_id": [1, 3]}, [], "model_id is 3 for a row: write one of 1 to 2"),
+        ({"x": np.ones((2, 4), np.float32), "model_id": [1]}, [], "model_id has 1 values for 2 rows"),
+        (
+            {"x": np.ones((2, 4), np.float32), "model_id": [1, 2]},
+            ["--workers", 1],
+            "rows name model 2 (deep), which none of 1 workers asks: have 2 workers or more (--workers)",
+        ),
+        (
+            {"x": np.ones((2, 4), np.float32)},
+            ["--batch-size", 3, "--drop-remainder"],
+            "there is nothing to ask: 2 rows",
+        ),
+        ({}, [], "there is no file asked.npz"),
+    ],
+)
+def test_rows_that_cannot_be_asked_are_told_before_anything_is_published(
+    run: Run, variants: Path, arrays: dict[str, Any], arguments: list[Any], told: str
+) -> None:
+    if arrays:
+        np.savez(variants / "asked.npz", **arrays)
+    result = run("fuse", "base", "deep", "--repo", "r", "--mode", "infer", "--inputs", "asked.npz", *arguments)
+    assert (result.code, told in result.err) == (2 if arrays else 3, True), result.err
+    assert len(result.err.strip().splitlines()) == 1
+    assert not list(variants.glob("model_dir/**/model.onnx"))
+
+
+def test_what_only_a_run_can_tell_is_said_in_a_line_and_the_fusion_is_there_with_its_parameters(
+    run: Run, variants: Path
+) -> None:
+    node = helper.make_node("Gather", ["words", "ids"], ["y"])
+    tensors = [("ids", TensorProto.INT64, ["b"])], [("y", TensorProto.FLOAT, ["b", 2])]
+    onnx.save(onnx_model([node], *tensors, {"words": np.ones((3, 2), np.float32)}), variants / "words.onnx")
+    np.savez(variants / "batch.npz", ids=np.array([0, 1, 2]))
+    (variants / "p.toml").write_text('[words]\nmodel = "words.onnx"\ninputs = "batch.npz"\n')
+    np.savez(variants / "asked.npz", ids=np.array([7]))
+    result = run("fuse", "words", "--params", "p.toml", "--mode", "infer", "--inputs", "asked.npz")
+    assert (result.code, "model 1 does not take" in result.err) == (2, True), result.err
+    assert len(result.err.strip().splitlines()) == 1
+    assert json.loads((variants / "model_dir/params.json").read_text())["variants"] == ["words,1"]

@@ -3,8 +3,9 @@
 import enum
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,8 @@ from gravswell.errors import InvalidInputError, UnsupportedError
 if TYPE_CHECKING:
     from gravswell.fusion import Predictions, Worker
     from gravswell.quiver import Fusion, Version
-    from gravswell.quiver.manifest import FusedModel
+    from gravswell.quiver.golden import Array
+    from gravswell.quiver.manifest import FusedModel, TensorRecord
 
 SYSTEM = "onnxruntime"
 """What answers, in the name of a file of predictions."""
@@ -99,8 +101,9 @@ def fuse(
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
     from gravswell.cli.exporting import present_entry  # noqa: PLC0415
     from gravswell.fusion import assigned, parse_variant, read_params, variant_models  # noqa: PLC0415
+    from gravswell.quiver.manifest import FusedModel  # noqa: PLC0415
 
-    _check_mode(mode, inputs)
+    given = _given(mode, inputs)
     wanted = [parse_variant(text) for text in (*(variants or ()), *(more or ()))]
     if not wanted:
         raise InvalidInputError('no variants: write them as --variants "base,1" "deep,2"')
@@ -109,6 +112,10 @@ def fuse(
         step = progress.add_task("loading models", total=None)
         infos = variant_models(wanted, described, lambda given, said: _load(given, said, repo, allow_pickle))
         fusion = qv.fuse(infos, name)
+        called = [FusedModel(id=number, name=own) for number, own in fusion.ids.items()]
+        shown = assigned(workers or len(called), called)
+        if given is not None:
+            fusion = _checking(fusion, called, shown, given, batch_size=batch_size, drop_remainder=drop_remainder)
         with _place(mode, into, model_dir) as (place, kept):
             with present_entry(qv.ModelRepository(place), name, create=True, model=fusion) as entry:
                 path = entry.export_version(
@@ -119,7 +126,6 @@ def fuse(
                 )
             version = entry.version(int(PurePath(path).parent.name))  # another writer may be exporting too
             table = version.manifest.fusion or ()
-            shown = assigned(workers or len(table), table)
             data: dict[str, Any] = {
                 "name": name,
                 "mode": mode.value,
@@ -129,25 +135,52 @@ def fuse(
                 "workers": shown,
                 "path": path if kept else None,
             }
-            if mode in (Mode.INFER, Mode.PREDICT) and inputs is not None:
+            if kept:
+                told = [f"{v.name},{v.count}" for v in wanted]
+                data["params"] = _save_params(model_dir, fusion, wanted_told=told, data=data)
+            if given is not None:
                 progress.update(step, description="asking")
-                found = _asked(version, shown, inputs, batch_size=batch_size, drop_remainder=drop_remainder)
+                found = _asked(version, shown, given, batch_size=batch_size, drop_remainder=drop_remainder)
                 file = model_dir / "predictions" / f"predictions_{SYSTEM}_{task}.npz"
                 found.save(file)
                 data |= {"predictions": str(file), "rows": len(found.row), "dropped": found.dropped}
-    if kept:
-        data["params"] = _save_params(model_dir, fusion, wanted_told=[f"{v.name},{v.count}" for v in wanted], data=data)
     emit(output, data, lambda: _text(data, table, shown))
 
 
-def _check_mode(mode: Mode, inputs: Path | None) -> None:
+def _given(mode: Mode, inputs: Path | None) -> "dict[str, Array] | None":
+    """What is to be asked, if anything is."""
     if mode in (Mode.TRAIN, Mode.EVAL):
         raise UnsupportedError(
             f"--mode {mode.value}: several models in one graph are for inference alone, for each has its own weights, "
             f"loss and data; {mode.value} each of them with its framework, and fuse what comes out"
         )
-    if mode in (Mode.INFER, Mode.PREDICT) and inputs is None:
+    if mode not in (Mode.INFER, Mode.PREDICT):
+        return None
+    if inputs is None:
         raise InvalidInputError(f"--mode {mode.value} asks the models something: give it as --inputs FILE.npz")
+    from gravswell.cli.loading import load_samples  # noqa: PLC0415
+
+    [given] = load_samples([inputs])
+    return given
+
+
+def _checking(
+    fusion: "Fusion",
+    called: "Sequence[FusedModel]",
+    workers: "list[Worker]",
+    given: "dict[str, Array]",
+    *,
+    batch_size: int,
+    drop_remainder: bool,
+) -> "Fusion":
+    """The fusion, of which nothing is published unless ``given`` can be asked; the ids of its rows are checked now."""
+    from gravswell.fusion import check_ids, planned  # noqa: PLC0415
+
+    def check(models: "Sequence[FusedModel]", tensors: "Sequence[TensorRecord]") -> None:
+        planned(given, models, workers, batch_size=batch_size, drop_remainder=drop_remainder, tensors=tensors)
+
+    check_ids(given, called, workers)
+    return replace(fusion, check=check)
 
 
 def _load(given: str, params: Mapping[str, Any] | None, repo: str | None, allow_pickle: bool) -> Any:
@@ -179,20 +212,30 @@ def _place(mode: Mode, into: str | None, folder: Path) -> Iterator[tuple[str, bo
 
 
 def _asked(
-    version: "Version", workers: "list[Worker]", inputs: Path, *, batch_size: int, drop_remainder: bool
+    version: "Version", workers: "list[Worker]", given: "dict[str, Array]", *, batch_size: int, drop_remainder: bool
 ) -> "Predictions":
-    from gravswell.cli.loading import load_samples  # noqa: PLC0415
     from gravswell.fusion import predict  # noqa: PLC0415
     from gravswell.quiver.exporters import open_session, run  # noqa: PLC0415 - imports ONNX
+    from gravswell.quiver.exporters.base import described  # noqa: PLC0415
+    from gravswell.quiver.fusion import MODEL_ID  # noqa: PLC0415
     from gravswell.quiver.manifest import MODEL_FILE  # noqa: PLC0415
 
-    [given] = load_samples([inputs])
     with tempfile.TemporaryDirectory(prefix="gravswell-fuse-") as folder:
         place = Path(folder) / "version"
         version.fetch(place)
         session = open_session(place / MODEL_FILE)
+
+        def answer(batch: "Mapping[str, Array]") -> "Mapping[str, Array]":
+            try:
+                return run(session, dict(batch))
+            except Exception as error:  # ONNX Runtime's own errors share no base
+                told = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in batch.items())
+                raise InvalidInputError(
+                    f"model {batch[MODEL_ID][0]} does not take {told}: {described(error)}"
+                ) from error
+
         return predict(
-            lambda batch: run(session, dict(batch)),
+            answer,
             version.manifest.fusion or (),
             workers,
             given,

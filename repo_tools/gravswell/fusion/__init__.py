@@ -3,16 +3,20 @@
 What a fusion is, :func:`qv.fuse <gravswell.quiver.fuse>` says, and it is exported like any model.
 """
 
+from gravswell.fusion.plan import Plan, check_ids, planned
 from gravswell.fusion.predictions import Predictions, predict
 from gravswell.fusion.variants import Variant, parse_variant, read_params, variant_models
 from gravswell.fusion.workers import Worker, assigned
 
 __all__ = [
+    "Plan",
     "Predictions",
     "Variant",
     "Worker",
     "assigned",
+    "check_ids",
     "parse_variant",
+    "planned",
     "predict",
     "read_params",
     "variant_models",

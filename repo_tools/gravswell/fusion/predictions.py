@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from gravswell.errors import InvalidInputError, UnavailableError
+from gravswell.fusion.plan import planned
 from gravswell.fusion.workers import Worker
 from gravswell.quiver.disk import replace_file, told
 from gravswell.quiver.fusion import MODEL_ID
 from gravswell.quiver.golden import Array
-from gravswell.quiver.manifest import FusedModel
+from gravswell.quiver.manifest import FusedModel, TensorRecord
 
 Answer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """A fusion: from a batch to its outputs."""
@@ -61,6 +62,7 @@ def predict(
     *,
     batch_size: int = 1,
     drop_remainder: bool = False,
+    tensors: Sequence[TensorRecord] = (),
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> Predictions:
     """Have ``workers``, each on a thread of its own, ask their models for the rows of ``inputs``.
@@ -71,33 +73,21 @@ def predict(
 
     :param batch_size: rows of one call.
     :param drop_remainder: leave out the rows at the end that make no whole batch, of each model.
+    :param tensors: the fusion's inputs, which its version's signature says: types and shapes are held to them first.
     :param on_rows: called with the rows that were answered, for a progress display.
-    :raises InvalidInputError: an input is missing or of another length, an id unknown, or there is nothing to ask.
+    :raises InvalidInputError: as of :func:`planned`, and before anything is asked.
     """
-    if batch_size < 1:
-        raise InvalidInputError(f"batch_size={batch_size}: use 1 or more")
-    asked = {model.id: model for model in models if any(worker.model_id == model.id for worker in workers)}
-    rows = _rows(inputs, asked)
-    work: dict[int, list[tuple[FusedModel, Array]]] = {worker.worker: [] for worker in workers}
-    dropped = 0
-    for model in asked.values():
-        own = np.flatnonzero(_ids(inputs, models, rows) == model.id) if MODEL_ID in inputs else np.arange(rows)
-        kept = len(own) - len(own) % batch_size if drop_remainder else len(own)
-        dropped += len(own) - kept
-        its = [worker.worker for worker in workers if worker.model_id == model.id]
-        for k, start in enumerate(range(0, kept, batch_size)):
-            work[its[k % len(its)]].append((model, own[start : min(start + batch_size, kept)]))
-    if not any(work.values()):
-        raise InvalidInputError(
-            f"there is nothing to ask: {rows} rows make no whole batch of {batch_size} for any model"
-        )
-    pool = ThreadPoolExecutor(len(work))
+    plan = planned(inputs, models, workers, batch_size=batch_size, drop_remainder=drop_remainder, tensors=tensors)
+    pool = ThreadPoolExecutor(len(plan.batches))
     try:
-        streams = [pool.submit(list, _stream(answer, inputs, w, batches, on_rows)) for w, batches in work.items()]
+        streams = [
+            pool.submit(list, _stream(answer, inputs, worker, batches, on_rows))
+            for worker, batches in plan.batches.items()
+        ]
         parts = [part for stream in streams for part in stream.result()]
     finally:
         pool.shutdown(cancel_futures=True)
-    return _together(parts, dropped)
+    return _together(parts, plan.dropped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,32 +112,6 @@ def _stream(
         batch[MODEL_ID] = np.full(len(rows), model.id, np.int64)
         yield _Part(worker, model.id, rows, answer(batch))
         on_rows(len(rows))
-
-
-def _rows(inputs: Mapping[str, Array], asked: Mapping[int, FusedModel]) -> int:
-    for model in asked.values():
-        missing = [name for name in model.inputs if name not in inputs]
-        if missing:
-            raise InvalidInputError(
-                f"model {model.id} ({model.name}) reads {', '.join(model.inputs)}, and there is no {missing[0]}; "
-                f"there are: {', '.join(inputs) or 'none'}"
-            )
-    read = {name: inputs[name] for model in asked.values() for name in model.inputs}
-    lengths = {name: len(array) if np.ndim(array) else 0 for name, array in read.items()}
-    if len(set(lengths.values())) > 1:
-        told_lengths = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise InvalidInputError(f"the inputs have different numbers of rows: {told_lengths}")
-    return next(iter(lengths.values()))
-
-
-def _ids(inputs: Mapping[str, Array], models: Sequence[FusedModel], rows: int) -> Array:
-    ids = np.asarray(inputs[MODEL_ID]).reshape(-1)
-    known = {model.id for model in models}
-    unknown = sorted(set(ids.tolist()) - known)
-    if len(ids) != rows or unknown:
-        what = f"is {unknown[0]} for a row" if unknown else f"has {len(ids)} values for {rows} rows"
-        raise InvalidInputError(f"{MODEL_ID} {what}: write one of 1 to {len(models)} for each row")
-    return ids
 
 
 def _together(parts: Sequence[_Part], dropped: int) -> Predictions:

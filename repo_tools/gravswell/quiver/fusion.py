@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gravswell.errors import InvalidInputError
+from gravswell.quiver.manifest import FusedModel, TensorRecord
 
 MODEL_ID = "model_id"
 """The input that says of each row which model is to answer it: INT64, from 1 on."""
@@ -59,6 +60,11 @@ class Fusion:
     models: tuple[ModelInfo, ...]
     max_batch_size: int = MAX_BATCH_SIZE
     """Rows that the server may put together, stated with the first version; 0: each request by itself."""
+    check: Callable[[Sequence[FusedModel], Sequence[TensorRecord]], object] | None = field(
+        default=None, repr=False, compare=False
+    )
+    """Called with the table of ids and the inputs beside ``model_id`` once an export knows them, which is before
+    anything is published: what it raises ends the export."""
 
     @property
     def ids(self) -> dict[int, str]:

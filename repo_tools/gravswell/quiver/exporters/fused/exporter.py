@@ -126,8 +126,11 @@ def _fused(fusion: Fusion, request: ExportRequest, folder: tempfile.TemporaryDir
     branches = [Branch(models[k], protos[k], weights[k]) for k in kept]
     table = [kept.index(first[k]) for k in of]
     interface = interface_of([branch.model for branch in branches])
+    known = list(_table(fusion, [models[k] for k in of], table))
+    if fusion.check is not None:
+        fusion.check(known, [taken.record for taken in interface.inputs])
     answers = batches_of([models[k] for k in of], interface)
-    rows = [row.model_dump(mode="json") for row in _table(fusion, [models[k] for k in of], table)]
+    rows = [row.model_dump(mode="json") for row in known]
 
     def written(alone: Collection[int] = ()) -> Path:
         """The fusion, in which these branches share no weights."""

@@ -15,6 +15,7 @@ from gravswell.quiver.datatypes import numpy_type
 from gravswell.quiver.exporters.fused.singles import Dim, Single, Tensor
 from gravswell.quiver.fusion import MODEL_ID
 from gravswell.quiver.golden import Array
+from gravswell.quiver.manifest import TensorRecord
 
 Size = int | tuple[str, int] | None
 """Of an output behind its batch: a number; the input, and its axis, that it is as long as; or nothing that is known."""
@@ -30,6 +31,12 @@ class FusedInput:
     """None where it takes any size; the first is the batch."""
     optional: bool
     """Some model does not take it: a request without rows of those that do leaves it out."""
+
+    @property
+    def record(self) -> TensorRecord:
+        """As a version's signature says it."""
+        dims = tuple(-1 if dim is None else dim for dim in self.dims)
+        return TensorRecord(name=self.name, data_type=self.data_type, dims=dims, optional=self.optional)
 
 
 @dataclass(frozen=True, slots=True)
