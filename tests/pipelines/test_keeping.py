@@ -40,6 +40,45 @@ def test_what_a_pipeline_needs_is_not_removed(piped: qv.ModelRepository) -> None
     assert [*double.prune(**NOW).going, *map(int, double.versions)] == [2, 1, 3]
 
 
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_pipeline_whose_manifest_cannot_be_read_keeps_its_members(
+    piped: qv.ModelRepository, root: Path, newer: bool
+) -> None:
+    piped.add("repeated", qv.Platform.PIPELINE).export_version(repeated)  # Python, of double/2 and triple/1
+    fill(piped, "double")
+    double = piped.models["double"]
+    kept = {}
+    for name in ("six", "repeated"):
+        path = root / name / "1/.manifest.json"
+        kept[path] = path.read_text()
+        path.write_text(kept[path].replace("manifest/v1", "manifest/v2") if newer else kept[path][:-30])
+    assert double.prune(**NOW).going == []
+    with pytest.raises(ConflictError, match=r"double/1 is a member of six/1: remove that first"):
+        double.remove_version(1)
+    with pytest.raises(ConflictError, match=r"double/2 is a member of repeated/1"):
+        piped.remove("double")
+    for path, text in kept.items():
+        path.write_text(text)
+    assert qv.verify_version(RepositoryReader(root), "six", 1).samples == 3
+
+
+def test_a_pipeline_of_which_nothing_can_be_read_keeps_all_that_it_may_need(
+    piped: qv.ModelRepository, root: Path
+) -> None:
+    for name in (".manifest.json", ".config.pbtxt"):
+        (root / "six/1" / name).write_text("{")
+    double = piped.models["double"]
+    assert double.prune(**NOW).going == []
+    told = r"a member of six/1 \(perhaps: its manifest and configuration cannot be read\): remove that first"
+    with pytest.raises(ConflictError, match=f"double/2 is {told}"):
+        double.remove_version(2)
+    (root / "six/1/.config.pbtxt").unlink()
+    with pytest.raises(ConflictError, match=told):
+        piped.remove("double")
+    piped.remove("six")
+    double.remove_version(1)
+
+
 def test_they_are_pruned_together(piped: qv.ModelRepository) -> None:
     entry, double = piped.models["six"], piped.models["double"]
     entry.export_version(six)

@@ -12,8 +12,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from gravswell.errors import ConflictError, GravswellError, NotFoundError, VerificationError
-from gravswell.quiver.manifest import MemberRecord
+from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, VerificationError
+from gravswell.quiver.composition.config import Pinned, pinned_members
+from gravswell.quiver.config import parse_config
+from gravswell.quiver.layout import version_folder
+from gravswell.quiver.manifest import VERSION_CONFIG, MemberRecord
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.state import EntryState, Expected, Hold
 from gravswell.quiver.stores.memory import change_state
@@ -85,10 +88,9 @@ def pipelines_of(
     now = datetime.now(UTC)
     for pipeline, hold in sorted(state.pipelines.items()):
         gone = () if going is None or pipeline not in going else going[pipeline]
-        for number, members in _published(reader, pipeline).items():
-            for member in members if gone is not None and number not in gone else ():
-                if member.model == entry:
-                    found.setdefault(member.version, []).append(f"{pipeline}/{number}")
+        for told, held in () if gone is None else _published(reader, pipeline, entry, gone):
+            for version in held:
+                found.setdefault(version, []).append(told)
         for expected in hold.expected.values():
             if now - expected.noted < UNDER_WAY:
                 for number in expected.versions:
@@ -96,17 +98,36 @@ def pipelines_of(
     return {number: list(dict.fromkeys(pipelines)) for number, pipelines in found.items()}
 
 
-def _published(reader: RepositoryReader, pipeline: str) -> dict[int, tuple[MemberRecord, ...]]:
+def _published(
+    reader: RepositoryReader, pipeline: str, entry: str, gone: Collection[int]
+) -> Iterable[tuple[str, list[int]]]:
+    """The versions of ``pipeline`` but those in ``gone``, with the versions of ``entry`` that each has as members."""
     try:
-        removing = set(reader.state(pipeline)[0].removing)
-        numbers = [number for number in reversed(reader.numbers(pipeline)) if number not in removing]
+        ignored = {*reader.state(pipeline)[0].removing, *gone}
+        numbers = [number for number in reversed(reader.numbers(pipeline)) if number not in ignored]
     except NotFoundError:
-        return {}  # removed, or never published
+        return ()  # removed, or never published
 
-    def members(number: int) -> tuple[MemberRecord, ...]:
+    def held(number: int) -> tuple[str, list[int]]:
+        members: Iterable[MemberRecord | Pinned]
+        told = f"{pipeline}/{number}"
         try:
-            return reader.manifest(pipeline, number)[0].members
-        except (NotFoundError, VerificationError):
-            return ()  # an upload under way, or one that verify tells of: neither can be served
+            members = reader.manifest(pipeline, number)[0].members
+        except NotFoundError:
+            members = ()  # an upload under way: its members are noted
+        except VerificationError:  # the manifest may be restored, or is one for newer releases
+            try:
+                members = _configured(reader, pipeline, number)
+            except (NotFoundError, InvalidInputError, UnicodeDecodeError):
+                told += " (perhaps: its manifest and configuration cannot be read)"
+                return told, reader.numbers(entry)
+        return told, [member.version for member in members if member.model == entry]
 
-    return dict(zip(numbers, reader.store.in_parallel(members, numbers), strict=True))
+    return reader.store.in_parallel(held, numbers)
+
+
+def _configured(reader: RepositoryReader, pipeline: str, number: int) -> list[Pinned]:
+    """The members by the version's own configuration."""
+    key = f"{version_folder(pipeline, number)}/{VERSION_CONFIG}"
+    text = reader.store.read(key).data.decode()
+    return pinned_members(parse_config(text, where=reader.store.location(key)))
