@@ -9,6 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from gravswell.errors import InvalidInputError
+from gravswell.fusion import Predictions
 from gravswell.quiver.golden import load_golden
 
 from ..fusion.conftest import onnx_model, scaled
@@ -206,3 +208,17 @@ def test_what_only_a_run_can_tell_is_said_in_a_line_and_the_fusion_is_there_with
     assert (result.code, "model 1 does not take" in result.err) == (2, True), result.err
     assert len(result.err.strip().splitlines()) == 1
     assert json.loads((variants / "model_dir/params.json").read_text())["variants"] == ["words,1"]
+
+
+@pytest.mark.parametrize("name", ["row", "worker", "arr_0", "file"])
+def test_an_output_called_as_what_predictions_have_beside_it_is_refused(run: Run, variants: Path, name: str) -> None:
+    onnx.save(scaled(2, y=name), variants / "named.onnx")
+    asked = run("fuse", "named.onnx", "--mode", "infer", "--inputs", "rows.npz")
+    assert (asked.code, f"an output is called '{name}'" in asked.err) == (2, True), asked.err
+    assert not list(variants.glob("model_dir/**/model.onnx"))
+    assert run("fuse", "named.onnx", "--mode", "compile_only").code == 0, "a fusion may have it"
+    rows = np.arange(2)
+    found = Predictions({name: np.ones((2, 4), np.float32)}, rows + 1, rows + 1, rows, 0)
+    with pytest.raises(InvalidInputError, match=f"an output is called '{name}'.*output_names"):
+        found.save(variants / "o.npz")
+    assert not (variants / "o.npz").exists()

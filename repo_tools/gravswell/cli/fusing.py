@@ -174,9 +174,10 @@ def _checking(
     drop_remainder: bool,
 ) -> "Fusion":
     """The fusion, of which nothing is published unless ``given`` can be asked; the ids of its rows are checked now."""
-    from gravswell.fusion import check_ids, planned  # noqa: PLC0415
+    from gravswell.fusion import check_ids, check_outputs, planned  # noqa: PLC0415
 
     def check(models: "Sequence[FusedModel]", tensors: "Sequence[TensorRecord]") -> None:
+        check_outputs(name for model in models for name in model.outputs)
         planned(given, models, workers, batch_size=batch_size, drop_remainder=drop_remainder, tensors=tensors)
 
     check_ids(given, called, workers)

@@ -4,7 +4,7 @@ What a fusion is, :func:`qv.fuse <gravswell.quiver.fuse>` says, and it is export
 """
 
 from gravswell.fusion.plan import Plan, check_ids, planned
-from gravswell.fusion.predictions import Predictions, predict
+from gravswell.fusion.predictions import Predictions, check_outputs, predict
 from gravswell.fusion.variants import Variant, parse_variant, read_params, variant_models
 from gravswell.fusion.workers import Worker, assigned
 
@@ -15,6 +15,7 @@ __all__ = [
     "Worker",
     "assigned",
     "check_ids",
+    "check_outputs",
     "parse_variant",
     "planned",
     "predict",

@@ -1,7 +1,7 @@
 """What the workers of a fusion are answered, and the file that it is kept in."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,20 @@ Answer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """A fusion: from a batch to its outputs."""
 
 
+_TAKEN = (MODEL_ID, "worker", "row", "arr_0", "file", "allow_pickle")
+"""What predictions have beside the outputs, and what ``np.savez`` calls its own arguments."""
+
+
+def check_outputs(names: Iterable[str]) -> None:
+    """InvalidInputError for an output whose name is that of something else in a file of predictions."""
+    clash = next((name for name in names if name in _TAKEN), None)
+    if clash is not None:
+        raise InvalidInputError(
+            f"an output is called {clash!r}, and predictions have something else of that name: give it another one "
+            f"with output_names"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Predictions:
     """Answers, a row for each row of the inputs and each model that was asked: by model, and by row within one."""
@@ -35,15 +49,13 @@ class Predictions:
     """Rows at the end that made no whole batch, over all models."""
 
     def arrays(self) -> dict[str, Array]:
-        """All of it by name."""
+        """All of it by name. InvalidInputError as of :func:`check_outputs`."""
+        check_outputs(self.outputs)
         return {**self.outputs, MODEL_ID: self.model_id, "worker": self.worker, "row": self.row}
 
     def save(self, path: Path) -> None:
         """Write ``path``: the first output as ``arr_0``, and all arrays by name; nothing in it needs pickle."""
         named = self.arrays()
-        clash = sorted({"file", "allow_pickle", "arr_0"} & set(named))
-        if clash:
-            raise InvalidInputError(f"an output called {clash[0]} has no place in an .npz: give it another name")
         whole: dict[str, Any] = {name: _storable(array) for name, array in named.items()}
         data = io.BytesIO()
         np.savez(data, whole[next(iter(self.outputs))], allow_pickle=False, **whole)
