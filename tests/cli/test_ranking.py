@@ -91,6 +91,22 @@ def test_two_models_on_one_device_share_weights(run: Run, tmp_path: Path) -> Non
         np.testing.assert_allclose(one["outputs"][0]["first"], other["outputs"][0]["first"], rtol=1e-4, atol=1e-5)
 
 
+def test_outputs_of_one_name_are_all_kept(run: Run, tmp_path: Path) -> None:
+    for folder, name, width in ((".", "a", 4), (".", "b", 8), ("other", "a", 2)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{name}.onnx").write_bytes(mlp(16, 32, width).SerializeToString())
+
+    def kept(*models: str) -> dict[str, tuple[int, ...]]:
+        given = [word for one in models for word in ("--model", one)]
+        assert run("rank", *given, "--out", "o.npz").code == 0
+        with np.load(tmp_path / "o.npz") as arrays:
+            return {name: array.shape for name, array in arrays.items()}
+
+    assert kept("a.onnx") == {"y": (1, 4)}
+    assert kept("a.onnx", "b.onnx") == {"a/y": (1, 4), "b/y": (1, 8)}
+    assert kept("a.onnx", "other/a.onnx") == {"0/y": (1, 4), "1/y": (1, 2)}
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [

@@ -69,7 +69,13 @@ def rank(
             help="Hold weights that several models have alike once, unpacked: less memory, slower with many rows.",
         ),
     ] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Where the outputs go, by name.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Where the outputs go, by name; where several models have one name, as FILE/NAME, or 0/NAME, 1/NAME…",
+        ),
+    ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Compute as one rank of a partitioned model: build once, on one device, and predict as often as is asked.
@@ -78,7 +84,7 @@ def rank(
     """
     from gravswell.cli.inferring import plain, write_arrays  # noqa: PLC0415 - keeps --help fast, here and below
     from gravswell.cli.loading import load_samples  # noqa: PLC0415
-    from gravswell.partitions.running import Setting, run_rank  # noqa: PLC0415
+    from gravswell.partitions.running import Setting, joined, run_rank  # noqa: PLC0415
 
     if out is not None and not out.parent.is_dir():
         raise NotFoundError(f"there is no folder {out.parent} to write {out.name} into")
@@ -101,7 +107,8 @@ def rank(
         progress.add_task("building, then computing", total=None)
         report, outputs = run_rank(setting, inputs=given or None, rows=rows, repeat=repeat)
     if out is not None:
-        write_arrays(out, {name: plain(name, array) for name, array in outputs.items()})
+        named = joined([one.model for one in report.models], outputs)
+        write_arrays(out, {name: plain(name, array) for name, array in named.items()})
     emit(output, report, lambda: _text(report))
 
 

@@ -127,8 +127,8 @@ def standing(setting: Setting) -> Standing:
 
 def run_rank(
     setting: Setting, *, inputs: Mapping[str, Array] | None = None, rows: int = 1, repeat: int = 1
-) -> tuple[RankReport, Outputs]:
-    """Build what a rank holds, compute ``repeat`` times, and return the report and the outputs of all its models.
+) -> tuple[RankReport, list[Outputs]]:
+    """Build what a rank holds, compute ``repeat`` times, and return the report and each model's outputs, in its order.
 
     :param inputs: arrays by the names of inputs; of a rank with several stages, all that come from outside of it. None:
         ones, in so many ``rows``.
@@ -159,7 +159,23 @@ def run_rank(
             for path, answer in zip(stands.models, answers, strict=True)
         ),
     )
-    return report, {name: array for answer in answers for name, array in answer.items()}
+    return report, answers
+
+
+def joined(models: Sequence[str | Path], outputs: Sequence[Outputs]) -> Outputs:
+    """The outputs of several models under one name each.
+
+    It is their own where no two models have one alike, as those of a partition. Else it is ``<file>/<name>``, with the
+    file's name without its ending; or ``<number>/<name>``, counted from 0 on, where models are in files of one name.
+    """
+    names = [name for answer in outputs for name in answer]
+    if len(set(names)) == len(names):
+        return {name: array for answer in outputs for name, array in answer.items()}
+    stems = [Path(model).stem for model in models]
+    heads = stems if len(set(stems)) == len(stems) else list(map(str, range(len(stems))))
+    return {
+        f"{head}/{name}": array for head, answer in zip(heads, outputs, strict=True) for name, array in answer.items()
+    }
 
 
 def _manifest(setting: Setting) -> tuple[RankManifest, Path]:
