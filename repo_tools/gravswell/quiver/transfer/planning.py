@@ -70,12 +70,30 @@ Wanted = Mapping[str, Collection[int] | None]
 """Entries of the source, and the versions of each; None for all."""
 
 
-def members_wanted(source: RepositoryReader, wanted: Wanted) -> dict[str, set[int]]:
-    """The versions that pipelines among the ``wanted`` have as members, as far as they are not wanted themselves."""
+def _brought(
+    source: RepositoryReader, destination: RepositoryReader | None, wanted: Wanted, rename: Mapping[str, str]
+) -> dict[str, set[int]]:
+    """The members of those pipelines among the ``wanted`` that come or are there, as far as they are not wanted
+    themselves. Those of a version that is skipped stay: what was pruned there went with its members.
+    """
     found: dict[str, set[int]] = {}
     for entry, numbers in wanted.items():
-        for info in source.versions(entry):
-            for member in info.members if numbers is None or info.number in numbers else ():
+        pipelines = [v for v in source.versions(entry) if v.members and (numbers is None or v.number in numbers)]
+        if not pipelines:
+            continue
+        name = rename.get(entry, entry)
+        there, here = _held(destination, name, present=destination is not None and destination.has(name))
+        for info in pipelines:
+            step, _ = _judge(
+                entry,
+                name,
+                info,
+                destination=destination,
+                there=there,
+                floor=here.next_version,
+                named=numbers is not None,
+            )
+            for member in info.members if step.action != "skip" else ():
                 own = wanted.get(member.model, ())
                 if own is not None and member.version not in own:
                     found.setdefault(member.model, set()).add(member.version)
@@ -105,7 +123,7 @@ def plan_transfer(
     steps: list[Step] = []
     conflicts: list[str] = []
     remembered: list[Remembered] = []
-    brought = members_wanted(source, wanted)
+    brought = _brought(source, destination, wanted, rename)
     own, wanted = wanted, {**wanted, **{e: {*(wanted.get(e) or ()), *numbers} for e, numbers in brought.items()}}
     needing: dict[str, list[VersionInfo]] = {}
     present = _present(destination, [rename.get(entry, entry) for entry in wanted], everything=delete_entries)
@@ -117,8 +135,7 @@ def plan_transfer(
         for number in sorted(numbers or ()):
             source.version(entry, number)  # names those that exist, if this one does not
         chosen = [versions[n] for n in sorted(versions if numbers is None else numbers)]
-        there = {v.number: v for v in destination.versions(name)} if destination is not None and name in present else {}
-        here = destination.state(name)[0] if destination is not None else EntryState()
+        there, here = _held(destination, name, present=name in present)
         steps.append(Step("same" if name in present else "copy", entry, name, 0))
         for info in chosen:
             step, conflict = _judge(
@@ -128,7 +145,7 @@ def plan_transfer(
                 destination=destination,
                 there=there,
                 floor=here.next_version,
-                named=numbers is not None,
+                named=info.number in (own.get(entry) or ()),
             )
             steps.append(step)
             conflicts += [conflict] if conflict else []
@@ -169,6 +186,14 @@ def _ordered(steps: Sequence[Step], needing: Collection[str], destination: Repos
     going = {step.name for step in steps if step.action == "delete"}
     leaving = {name for name in going if destination is not None and any(v.members for v in destination.versions(name))}
     return sorted(steps, key=lambda s: (s.action == "delete", s.name in needing, s.name not in leaving))
+
+
+def _held(
+    destination: RepositoryReader | None, name: str, *, present: bool
+) -> tuple[dict[int, VersionInfo], EntryState]:
+    """The versions that the destination has of the entry, which is ``present`` or not, and its state."""
+    there = {v.number: v for v in destination.versions(name)} if destination is not None and present else {}
+    return there, destination.state(name)[0] if destination is not None else EntryState()
 
 
 def _present(destination: RepositoryReader | None, names: Collection[str], *, everything: bool) -> set[str]:
