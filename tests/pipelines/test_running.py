@@ -1,5 +1,6 @@
 """The shipped source in an interpreter of its own, and what configurations say of members."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gravswell.quiver.composition.config import (
 from gravswell.quiver.composition.ensemble import run_ensemble
 from gravswell.quiver.composition.fresh import FreshInterpreter
 from gravswell.quiver.config import ModelConfig, parse_config
+from gravswell.quiver.reader import RepositoryReader
 
 X = {"x": ("FP32", (None, 4))}
 
@@ -54,6 +56,28 @@ def edited(published: Path, tmp_path: Path) -> Any:
         return tmp_path
 
     return edit
+
+
+def test_members_are_called_from_threads(models: qv.ModelRepository) -> None:
+    def crops(x: Any, *, double: Any) -> Any:
+        with ThreadPoolExecutor(4) as pool:
+            return sum(pool.map(lambda k: double(x + np.float32(k)), range(32)))
+
+    made = qv.Pipeline(crops, inputs=X, output_names=["z"])  # type: ignore[arg-type]
+    models.add("crops", "pipeline").export_version(made)
+    assert qv.verify_version(RepositoryReader(models.url), "crops", 1).samples == 3
+
+
+def test_answers_do_not_go_to_another_thread(edited: Any) -> None:
+    folder = edited(
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "def plus(x, *, double):\n"
+        "    with ThreadPoolExecutor(4) as pool:\n"
+        "        answers = pool.map(lambda k: (double(x + k) == 2 * (x + k)).all(), range(32))\n"
+        "        return x * all(answers)\n"
+    )
+    with FreshInterpreter(folder, doubled) as interpreter:
+        assert interpreter.run({"x": np.ones((2, 4), np.float32)})["z"].all()
 
 
 def test_it_answers(published: Path) -> None:

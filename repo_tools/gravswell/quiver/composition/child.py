@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -64,9 +65,12 @@ def main(folder: Path, incoming: BinaryIO, outgoing: BinaryIO) -> None:
     """Serve until the other side ends."""
     calling = load(folder, "gravswell_calling.py")
 
+    asking = threading.Lock()  # the function may call members from threads, and there is one channel
+
     def ask(alias: str, feed: Arrays) -> Arrays:
-        send(outgoing, "call", alias, feed)
-        kind, text, arrays = receive(incoming)
+        with asking:
+            send(outgoing, "call", alias, feed)
+            kind, text, arrays = receive(incoming)
         if kind == "failed":
             raise RuntimeError(text)
         return arrays

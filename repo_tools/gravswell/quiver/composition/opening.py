@@ -3,6 +3,7 @@
 The same for whoever writes a pipeline and for whoever verifies a published one.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ class Sessions:
         self._folder = folder
         self._progress = progress
         self._opened: dict[tuple[str, int], tuple[Runner, bool]] = {}
+        self._opening = threading.Lock()  # a function may call members from threads
 
     def call(self, model: str, number: int, feed: Mapping[str, Array]) -> Arrays:
         """What version ``number`` of ``model`` answers. Raises whatever ONNX Runtime raises."""
@@ -110,15 +112,16 @@ class Sessions:
     def _open(self, model: str, number: int) -> "tuple[Runner, bool]":
         from gravswell.quiver.exporters import Runner, open_session  # noqa: PLC0415 - imports ONNX
 
-        if (model, number) not in self._opened:
-            copy = self._folder / f"{model}-{number}"
-            manifest = self._reader.fetch(model, number, copy, progress=self._progress)
-            inputs = manifest.signature.inputs if manifest is not None else ()
-            optional = {record.name for record in inputs if record.optional}
-            config = parse_config((copy / VERSION_CONFIG).read_text(), where=VERSION_CONFIG)
-            runner = Runner.of(open_session(copy / MODEL_FILE), optional)
-            self._opened[model, number] = runner, config.max_batch_size > 0
-        return self._opened[model, number]
+        with self._opening:
+            if (model, number) not in self._opened:
+                copy = self._folder / f"{model}-{number}"
+                manifest = self._reader.fetch(model, number, copy, progress=self._progress)
+                inputs = manifest.signature.inputs if manifest is not None else ()
+                optional = {record.name for record in inputs if record.optional}
+                config = parse_config((copy / VERSION_CONFIG).read_text(), where=VERSION_CONFIG)
+                runner = Runner.of(open_session(copy / MODEL_FILE), optional)
+                self._opened[model, number] = runner, config.max_batch_size > 0
+            return self._opened[model, number]
 
 
 @contextmanager
