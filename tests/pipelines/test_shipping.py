@@ -220,6 +220,19 @@ def test_what_is_imported_inside() -> None:
         ship(relative, "arrays")
 
 
+def test_what_is_imported_inside_and_is_optional() -> None:
+    def parsed(x: Any) -> Any:
+        try:
+            import nothing_of_the_kind as json  # type: ignore[import-not-found]  # noqa: PLC0415
+        except ImportError:
+            import json  # noqa: PLC0415
+        return json.loads(x)
+
+    function, made = shipped(parsed)
+    assert function("[1]") == [1]
+    assert (made.modules, made.requirements) == ({}, [])
+
+
 def test_an_entry_is_a_member(tmp_path: Path) -> None:
     entry = qv.ModelRepository(tmp_path / "repo").add("e")
 

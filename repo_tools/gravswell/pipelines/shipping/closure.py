@@ -81,7 +81,8 @@ class _Packing:
         for needed in _needs(text, name, scope):
             self._take(needed, scope[needed], wanted_by=name)
         for module in self._imported_inside(text, name):
-            self._along(module)
+            if kind_of(module) != "local" or _is_here(module):
+                self._along(module)
         self._lines += [text, ""]
 
     @staticmethod
@@ -187,6 +188,15 @@ class _Packing:
         if drop_decorators and node.decorator_list:
             text = "\n".join(text.splitlines()[node.lineno - 1 :])
         return text
+
+
+def _is_here(module: str) -> bool:
+    """Whether it can be imported: what cannot is optional, or missed in the interpreter of its own."""
+    try:
+        import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 def _needs(text: str, name: str, scope: Mapping[str, Any]) -> Iterator[str]:
