@@ -28,6 +28,10 @@ def same(x, *, double):
     return double(x) if x.max() > 0 else x * 2
 
 
+def only(x, *, m):
+    return m(x)
+
+
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two pipelines of one member; one of them needs a package."""
@@ -123,6 +127,50 @@ def test_a_member_that_was_replaced_is_not_the_one_that_was_proved(root: Path) -
 def test_what_is_named_brings_no_private_member_to_clients(root: Path) -> None:
     assert built(root, ["four"])[0].models == ["four"]
     assert built(root, ["four", "double"])[0].models == ["double", "four"]
+
+
+def test_a_public_pipeline_without_its_member_is_told_and_the_others_are_served(root: Path) -> None:
+    repository = qv.ModelRepository(root)
+    repository.add("triple").export_version(scale(3.0))
+    public = qv.Pipeline(only, output_names=["z"], members={"m": "triple"}, access="public")
+    repository.add("opened", qv.Platform.PIPELINE).export_version(public)
+    shutil.rmtree(root / "triple/1")
+    told = "pipeline 'opened/1' needs its member triple/1, which is not in "
+    for _ in ("the version is gone", "the whole entry is gone"):
+        for models in (None, ["four", "opened"]):
+            overlay, _target = built(root, models)
+            assert "four" in overlay.models
+            assert "opened" not in overlay.models
+            assert overlay.broken["opened"].startswith(told)
+        with pytest.raises(UnavailableError, match=told):
+            built(root, ["opened"])
+        shutil.rmtree(root / "triple", ignore_errors=True)
+
+
+def test_what_is_hidden_is_what_the_served_version_keeps_private(root: Path) -> None:
+    """A policy holds the pipeline at a version; the newest has another member, and opens it."""
+    repository = qv.ModelRepository(root)
+    repository.add("triple").export_version(scale(3.0))
+    held = repository.add("held", qv.Platform.PIPELINE)
+    held.export_version(qv.Pipeline(only, output_names=["z"], members={"m": "double"}))
+    held.export_version(qv.Pipeline(only, output_names=["z"], members={"m": "triple"}, access="public"))
+    held.config.version_policy.specific.versions[:] = [1]
+    overlay, target = built(root, ["held"])
+    assert (overlay.models, list(overlay.members.values())) == (["held"], ["double/1"])
+    assert (target / "held/1").exists()
+    assert not (target / "held/2").exists()
+    assert built(root)[0].models == ["four", "held", "same", "triple"]
+    held.config.version_policy.specific.versions[:] = [2]
+    assert built(root, ["held"])[0].models == ["held", "triple"]
+
+
+def test_what_a_pipeline_that_cannot_be_read_keeps_private_is_not_opened(root: Path) -> None:
+    (root / "four/1/.config.pbtxt").write_text("platform: [")
+    shutil.rmtree(root / "same")
+    qv.ModelRepository(root).add("other").export_version(scale())
+    overlay, _target = built(root)
+    assert overlay.models == ["other"]
+    assert "four/1" in overlay.broken["four"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from gravswell.serving.triton.pipelines import (
     is_ours,
     open_members,
     serve_also,
-    served_number,
+    settled,
 )
 
 _Group = model_config_pb2.ModelInstanceGroup
@@ -99,12 +99,12 @@ def build_overlay(
     """
     reader = RepositoryReader(repository)
     root = repository_folder(repository)
-    found, refused = _gathered(reader, root, models)
+    found, refused, broken = _gathered(reader, root, models)
     if models is None:
         hidden = _hidden(found)
         found = {name: entry for name, entry in found.items() if name not in hidden}
     shelf = MemberFolders(reader, root, target, key=key, adapt=run_on_cpu, environment=environment)
-    broken = _place_members(shelf, found)
+    broken |= _place_members(shelf, found)
     built = {}
     for name, entry in found.items():
         if name not in broken:
@@ -133,20 +133,25 @@ def broken_pipelines(broken: Mapping[str, str]) -> UnavailableError:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An entry that is to be served: its published versions, and its working config."""
+    """An entry that is to be served: its published versions, a pipeline's one version, and its working config."""
 
     numbers: set[int]
     config: ConfigText
+    pipeline: int | None = None
+    """The version in which a pipeline of ours is served: ``config`` says what it is made of."""
 
 
 def _gathered(
     reader: RepositoryReader, root: Path, models: Iterable[str] | None
-) -> tuple[dict[str, _Entry], dict[str, str]]:
-    """The entries that are asked for, with those that they bring to clients; and those whose names cannot be served."""
+) -> tuple[dict[str, _Entry], dict[str, str], dict[str, str]]:
+    """The entries that are asked for, with those that they bring to clients; entries whose names cannot be served, and
+    why; and why those pipelines are broken whose served version does not say what it is made of.
+    """
     known = reader.entries()
     wanted = list(known if models is None else models)
     found: dict[str, _Entry] = {}
     refused: dict[str, str] = {}
+    broken: dict[str, str] = {}
     while wanted:
         name = wanted.pop()
         if name in found or name in refused:
@@ -161,11 +166,25 @@ def _gathered(
         if numbers and unservable is not None:
             refused[name] = unservable
         elif numbers:
-            found[name] = _Entry(numbers, _config(reader, name, numbers, root))
-            wanted += open_members(found[name].config.message)
+            found[name] = entry = _Entry(numbers, _config(reader, name, numbers, root))
+            if is_ours(entry.config.message):
+                try:
+                    found[name] = entry = _settled(reader, root, name, entry)
+                except GravswellError as error:
+                    broken[name] = str(error)  # and what its working config keeps private stays so
+                    continue
+            opened = open_members(entry.config.message)
+            # What a pipeline of ours lacks is told of that pipeline, when its members are placed.
+            wanted += opened if entry.pipeline is None else [m for m in opened if m in known and reader.newest(m)]
         elif models is not None:
             raise NotFoundError(f"model '{name}' in {root} has no version; export one first")
-    return found, refused
+    return found, refused, broken
+
+
+def _settled(reader: RepositoryReader, root: Path, name: str, entry: _Entry) -> _Entry:
+    number, made = settled(reader, root, name, entry.config.message, entry.numbers)
+    entry.config.message.CopyFrom(made)
+    return _Entry({number}, entry.config, number)
 
 
 def _config(reader: RepositoryReader, name: str, numbers: set[int], root: Path) -> ConfigText:
@@ -186,14 +205,12 @@ def _place_members(shelf: MemberFolders, found: Mapping[str, _Entry]) -> dict[st
     """Place the members of every pipeline and have it call them there; tell why where that cannot be."""
     broken = {}
     for name, entry in found.items():
-        message = entry.config.message
-        if is_ours(message):
-            number = served_number(message, entry.numbers)
+        if entry.pipeline is not None:
+            message = entry.config.message
             try:
-                message.CopyFrom(shelf.place(name, number, message))
+                message.CopyFrom(shelf.place(name, entry.pipeline, message))
             except GravswellError as error:
                 broken[name] = str(error)
-            entry.numbers.intersection_update({number})
     return broken
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from gravswell.errors import NotFoundError, VerificationError
 from gravswell.quiver.composition.config import ACCESS, access_of, is_pipeline, pinned_members, take_parts
-from gravswell.quiver.config import format_config, parse_config
+from gravswell.quiver.config import ModelConfig, format_config, parse_config
 from gravswell.quiver.layout import CONFIG, version_folder
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.members import as_member, member_keys, member_name, renamed
@@ -41,6 +41,25 @@ def served_number(config: Any, numbers: set[int]) -> int:
     """The version in which a pipeline is served: the newest that its version policy asks for."""
     chosen = numbers.intersection(config.version_policy.specific.versions)
     return max(chosen or numbers)
+
+
+def settled(reader: RepositoryReader, root: Path, pipeline: str, config: Any, numbers: set[int]) -> tuple[int, Any]:
+    """The version of ``pipeline`` that is served, and ``config``, its working copy, with what that version is made of.
+
+    NotFoundError for a version that does not say what it is made of, and what cannot be read raises as ever.
+    """
+    number = served_number(config, numbers)
+    folder = root / version_folder(pipeline, number)
+    published = reader.version_config(pipeline, number)
+    if published is None:
+        raise NotFoundError(
+            f"pipeline '{pipeline}/{number}' has no config of its own that names its members in {folder}: restore it, "
+            f"or export the pipeline again"
+        )
+    made = ModelConfig()
+    made.CopyFrom(config)
+    take_parts(made, parse_config(published, where=str(folder)))
+    return number, made
 
 
 def serve_also(config: Any, numbers: set[int], pinned: set[int]) -> None:
@@ -85,15 +104,13 @@ class MemberFolders:
         self._key, self._adapt, self._environment = key, adapt, environment
 
     def place(self, pipeline: str, number: int, config: Any, *, apart: bool = False) -> Any:
-        """Put the members of a version of ``pipeline`` there; return ``config``, its working copy, as it is served.
+        """Put the members of a version of ``pipeline`` there; return ``config``, :func:`settled`, as it is served.
 
         Members that it opens to clients are called as they are, unless all are to be kept ``apart``. NotFoundError for
         a member that is not in the repository, VerificationError for one that is not what it was, UnavailableError for
         packages that cannot be had.
         """
-        published = self._reader.version_config(pipeline, number) or ""
         folder = self._root / version_folder(pipeline, number)
-        take_parts(config, parse_config(published, where=str(folder)))
         digests = self._checked(pipeline, number, member_keys(config))
         names = {}
         if access_of(config) == "private" or apart:

@@ -33,7 +33,7 @@ from gravswell.serving.triton.overlay import (
     unservable_names,
 )
 from gravswell.serving.triton.packages import Progress
-from gravswell.serving.triton.pipelines import MemberFolders, is_ours, served_number
+from gravswell.serving.triton.pipelines import MemberFolders, is_ours, settled
 from gravswell.serving.triton.ports import ANY_FREE, Ports, choose_ports
 from gravswell.serving.triton.process import ServerProcess
 from gravswell.serving.triton.workspace import Workspace
@@ -193,7 +193,9 @@ class EmbeddedTriton:
 
     def _load_members(self, shelf: MemberFolders, pipeline: str, config: Any, timeout: float) -> Any:
         """Load the members of a pipeline; return its config, which calls them by the names that they have here."""
-        number = served_number(config, {version.number for version in RepositoryReader(self._root).versions(pipeline)})
+        reader = RepositoryReader(self._root)
+        numbers = {version.number for version in reader.versions(pipeline)}
+        number, config = settled(reader, self._root, pipeline, config, numbers)
         made = shelf.place(pipeline, number, config, apart=True)
         made.version_policy.specific.versions[:] = [number]
         self.members = shelf.told
