@@ -138,6 +138,7 @@ def test_functions_of_the_parameters_make_models_and_batches(run: Run, variants:
         (["base,1", "--mode", "predict"], 2, "--inputs FILE.npz"),
         (["base,0"], 2, "'base,0' is no variant"),
         (["base,one"], 2, "'base,one' is no variant"),
+        (["base,1000000000"], 2, "'base,1000000000' is a variant more than 10000 times"),
         ([], 2, "no variants"),
         (["base"], 2, "say in which repository the entry lies"),
         (["other", "--repo", "r"], 3, "no entry 'other'"),
@@ -222,3 +223,23 @@ def test_an_output_called_as_what_predictions_have_beside_it_is_refused(run: Run
     with pytest.raises(InvalidInputError, match=f"an output is called '{name}'.*output_names"):
         found.save(variants / "o.npz")
     assert not (variants / "o.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"rename": "x"}, "rename='x' of model 1 (wide): use a map of names"),
+        ({"rename": {"x": 1}}, "rename={'x': 1} of model 1 (wide): use a map of names"),
+        ({"input_types": "FP32"}, "input_types='FP32' of model 1 (wide): use a type for each input"),
+        ({"output_names": [1]}, "output_names=[1] of model 1 (wide): use a sequence of names"),
+        ({"output_names": "y"}, "output_names='y' of model 1 (wide): use a sequence of names"),
+    ],
+)
+def test_a_description_of_another_type_is_told_in_a_line(
+    run: Run, tmp_path: Path, said: dict[str, Any], told: str
+) -> None:
+    onnx.save(scaled(2), tmp_path / "wide.onnx")
+    (tmp_path / "p.json").write_text(json.dumps({"wide": {"model": "wide.onnx", **said}}))
+    result = run("fuse", "wide", "--params", "p.json")
+    assert (result.code, told in result.err) == (2, True), result.err
+    assert len(result.err.strip().splitlines()) == 1

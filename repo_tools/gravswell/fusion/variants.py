@@ -14,6 +14,9 @@ from gravswell.quiver.fusion import FEW_BATCHES, ModelInfo
 
 _KEYS = ("model", "inputs", "input_types", "output_names", "rename", "params", "scale")
 
+MOST_COPIES = 10_000
+"""Of one variant; each has a row in the table of ids. A slip of the finger is no full memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -26,8 +29,10 @@ class Variant:
 def parse_variant(text: str) -> Variant:
     """``base,2``, or ``base`` for one. InvalidInputError for anything else."""
     name, count = (part.strip() for part in (text.rsplit(",", 1) if "," in text else (text, "1")))
-    if not name or not (count.isascii() and count.isdecimal()) or int(count) < 1:
+    if not name or not (count.isascii() and count.isdecimal()) or not count.strip("0"):
         raise InvalidInputError(f"{text!r} is no variant: write NAME,COUNT with a count from 1 on, such as base,1")
+    if len(count) > len(str(MOST_COPIES)) or int(count) > MOST_COPIES:
+        raise InvalidInputError(f"{text!r} is a variant more than {MOST_COPIES} times: use a count from 1 to that")
     return Variant(name, int(count))
 
 

@@ -123,14 +123,29 @@ def _checked(number: int, info: ModelInfo) -> ModelInfo:
         json.dumps(dict(info.params or {}))
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"the params of {what} are no JSON ({error}): numbers, texts, lists and maps") from None
-    if isinstance(info.output_names, str):
-        raise InvalidInputError(f"output_names of {what} must be a sequence of names: [{info.output_names!r}]")
+    _check_words(what, info)
     model = info.model
     if inspect.isfunction(model):
         model = called(model, info.params)
     if isinstance(model, ModelInfo | Fusion):
         raise InvalidInputError(f"{what} is a {type(model).__name__}: put its models into the list themselves")
     return replace(info, model=model.version() if _is(model, _ENTRY) else model)
+
+
+def _check_words(what: str, info: ModelInfo) -> None:
+    """A file's descriptions come as anything that TOML, JSON and YAML can say."""
+    names = info.output_names
+    if names is not None and (isinstance(names, str) or not isinstance(names, Sequence) or not _texts(names)):
+        raise InvalidInputError(f'output_names={names!r} of {what}: use a sequence of names, such as ["y"]')
+    if not isinstance(info.rename, Mapping) or not _texts((*info.rename, *info.rename.values())):
+        raise InvalidInputError(f'rename={info.rename!r} of {what}: use a map of names, such as {{"x": "pixels"}}')
+    types = info.input_types
+    if types is not None and (not isinstance(types, Mapping) or not _texts(types)):
+        raise InvalidInputError(f'input_types={types!r} of {what}: use a type for each input, such as {{"x": "FP32"}}')
+
+
+def _texts(names: Iterable[Any]) -> bool:
+    return all(isinstance(name, str) and name for name in names)
 
 
 def called(function: Callable[..., Any], params: Mapping[str, Any] | None) -> Any:
