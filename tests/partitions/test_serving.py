@@ -1,13 +1,14 @@
 """Partitions on real servers: as one entry on one Triton, and as ranks on a Triton each behind one client."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from gravswell import quiver as qv
 from gravswell.errors import InvalidInputError, NotFoundError, UnavailableError
@@ -115,11 +116,47 @@ def test_a_rank_that_dies_fails_the_call_until_it_is_back(root: Path, first: Emb
         compare(whole, client.infer(rows))
 
 
+def test_ranks_of_two_partitions_are_not_put_together(root: Path, tmp_path: Path) -> None:
+    """One server has gone over to the next partition, the other has not."""
+    rows = {"x": np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)}
+    expected = []
+    made = []
+    for k in (1, 2):
+        net = mlp(16, 64, 8)
+        for weight in net.graph.initializer:
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * k, weight.name))
+        expected.append(run(cpu_session(net.SerializeToString()), rows))
+        with partition(net, 2, "row", name="rolled") as parts:
+            parts.save(tmp_path / f"v{k}")
+            made.append(parts.publish(tmp_path / "repo"))
+        if k == 1:  # what the first server still has
+            shutil.copytree(tmp_path / "repo", tmp_path / "before")
+    assert [one.parts["rolled-rank-0"] for one in made] == [1, 2]
+    qv.ModelRepository(tmp_path / "repo").models["rolled-rank-1"].config.set({"version_policy.all": "{}"})
+    with (
+        EmbeddedTriton(tmp_path / "before", models=["rolled-rank-0"], start_timeout=PATIENCE) as old,
+        EmbeddedTriton(tmp_path / "repo", models=["rolled-rank-1"], start_timeout=PATIENCE) as new,
+    ):
+        servers = [old.http_address, new.http_address]
+        with RankedClient(tmp_path / "v1", servers) as client:  # the newer server has both
+            compare(expected[0], client.infer(rows))
+        with (
+            RankedClient(tmp_path / "v2", servers, retry_for=0) as client,
+            pytest.raises(NotFoundError, match=r"2 ranks, and 1 did not answer: rank 0 "),
+        ):
+            client.infer(rows)
+        (tmp_path / "v1" / "published.json").unlink()
+        with RankedClient(tmp_path / "v1", servers, versions=made[0].parts) as client:
+            compare(expected[0], client.infer(rows))
+
+
 def test_what_a_ranked_client_refuses(root: Path, first: EmbeddedTriton, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="net has 2 ranks, and 1 servers are named"):
         RankedClient(root / "net", [first.http_address])
     with pytest.raises(NotFoundError, match=r"partition.json: gravswell partition --folder FOLDER writes it$"):
         RankedClient(tmp_path, [])
+    with pytest.raises(InvalidInputError, match="the versions of net lack net-rank-1: name that of each rank's entry"):
+        RankedClient(root / "net", [first.http_address] * 2, versions={"net-rank-0": 1})
     with RankedClient(root / "net", [first.http_address] * 2, retry_for=0) as client:
         with pytest.raises(InvalidInputError, match="net takes x, and is given y"):
             client.infer({"y": np.ones(1)})

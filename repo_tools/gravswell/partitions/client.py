@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gravswell.errors import GravswellError, InvalidInputError, UnavailableError
-from gravswell.partitions.records import PLAN_FILE, PartRecord, Plan, read
+from gravswell.partitions.records import PLAN_FILE, PUBLISHED_FILE, PartRecord, Plan, Published, read
 from gravswell.quiver.exporters.base import Inputs, Outputs
 from gravswell.quiver.exporters.proof import open_session, run
 from gravswell.serving.client import Client
@@ -25,6 +25,9 @@ class RankedClient:
         may share a server.
     :param name: what the model is called on the servers, whose entries are ``<name>-rank-0`` and so on; the
         partition's own name by default.
+    :param versions: the version of each entry to ask for, by its name, as ``Published.parts`` has them. By default
+        those in the folder's ``published.json``, which is there where the partition was published too. Without either,
+        each server's own choice, its newest: while ranks roll over to another partition, answers are then of both.
     :param options: those of :class:`~gravswell.serving.client.Client`, such as ``retry_for``: how long a rank that is
         away is waited for.
 
@@ -38,6 +41,7 @@ class RankedClient:
         servers: Sequence[str | Sequence[str]],
         *,
         name: str | None = None,
+        versions: Mapping[str, int] | None = None,
         **options: Any,
     ) -> None:
         path = Path(folder)
@@ -48,6 +52,7 @@ class RankedClient:
                 f"{self.plan.model} has {self.plan.ranks} ranks, and {given} servers are named: name that of each rank"
             )
         self._name = name or self.plan.model
+        self._versions = self._pinned(path, versions)
         self._servers = list(servers)
         self._combine = {part.name: open_session(path / part.file) for part in self.plan.parts if part.rank is None}
         self._clients = [Client(addresses, **options) for addresses in servers]
@@ -82,6 +87,22 @@ class RankedClient:
     ) -> None:
         self.close()
 
+    def _pinned(self, folder: Path, versions: Mapping[str, int] | None) -> dict[str, int | str]:
+        """The version of each part of a rank, by the part's name; "" leaves it to the server."""
+        ranked = {part.name: f"{self._name}-{part.name}" for part in self.plan.parts if part.rank is not None}
+        if versions is None:
+            file = folder / PUBLISHED_FILE
+            published = read(Published, file) if file.is_file() else None
+            if published is None or published.entry != self._name:  # published under another name than is asked for
+                return dict.fromkeys(ranked, "")
+            versions = published.parts
+        if missing := [entry for entry in ranked.values() if entry not in versions]:
+            raise InvalidInputError(
+                f"the versions of {self.plan.model} lack {', '.join(missing)}: name that of each rank's entry, as "
+                f"publish returns them (parts)"
+            )
+        return {part: versions[entry] for part, entry in ranked.items()}
+
     def _named(self, inputs: Any) -> Mapping[str, Any]:
         names = [one.name for one in self.plan.inputs]
         given = inputs if isinstance(inputs, Mapping) else {names[0]: inputs} if len(names) == 1 else None
@@ -107,7 +128,8 @@ class RankedClient:
     def _ask(self, part: PartRecord, known: Inputs) -> Callable[[], Outputs]:
         assert part.rank is not None
         client, inputs = self._clients[part.rank], {one.name: known[one.name] for one in part.inputs}
-        return lambda: client.request(f"{self._name}-{part.name}", inputs).outputs
+        version = self._versions[part.name]
+        return lambda: client.request(f"{self._name}-{part.name}", inputs, version=version).outputs
 
     def _failed(self, failures: Sequence[tuple[PartRecord, GravswellError]]) -> GravswellError:
         """One error for all ranks that failed: of the kind of the first, an unavailable one before others."""

@@ -15,13 +15,15 @@ from gravswell.partitions.assembly import Part, tensor
 from gravswell.partitions.chain import Chain
 from gravswell.partitions.layered import Balance, layered
 from gravswell.partitions.network import Network
-from gravswell.partitions.publishing import Published, publish
+from gravswell.partitions.publishing import publish
 from gravswell.partitions.records import (
     PLAN_FILE,
+    PUBLISHED_FILE,
     By,
     Combined,
     PartRecord,
     Plan,
+    Published,
     RankManifest,
     digest_of_file,
     encoded,
@@ -68,6 +70,7 @@ class Partition:
         """By output: how far the parts' answers were from those."""
         self._held = held
         self._rtol, self._atol = tolerances
+        self._saved: list[Path] = []
 
     def __repr__(self) -> str:
         return f"Partition({self.plan.model!r}, ranks={self.plan.ranks}, by={self.plan.by!r})"
@@ -113,6 +116,7 @@ class Partition:
                 staged = Path(name) / _PARTS
                 shutil.copytree(self.folder, staged)
                 staged.rename(target)  # onto a folder that is empty, or none
+        self._saved.append(target)
         return target
 
     def publish(
@@ -129,7 +133,8 @@ class Partition:
         """Publish it in ``repository``: entries ``<name>-rank-0``… and ``<name>-combine``, and ``<name>`` over them.
 
         ``<name>`` is an ensemble whose members are these versions; its golden batches are the whole model's own
-        answers. All of it is published, or nothing.
+        answers. All of it is published, or nothing. Its versions are in ``published.json`` of the folder that it was
+        saved to, or is saved to after this: so a :class:`RankedClient` asks for these.
 
         :param devices: the GPU of each rank on the one server, also of entries that had another; how many instances
             are there stays. By default what the entries say already; of new ones, Triton chooses.
@@ -141,7 +146,7 @@ class Partition:
         :raises InvalidInputError: devices that are not one for each rank, or for an entry that keeps to the CPU.
         :raises ExportError: a ``max_batch_size``, and a part that takes or gives a tensor that does not lead with it.
         """
-        return publish(
+        published = publish(
             self.plan,
             self.folder,
             self.samples,
@@ -153,6 +158,11 @@ class Partition:
             atol=self._atol if atol is None else atol,
             on_stage=on_stage,
         )
+        for folder in (self.folder, *self._saved):
+            if folder.is_dir():
+                with refusals_told(folder):
+                    (folder / PUBLISHED_FILE).write_bytes(encoded(published))
+        return published
 
     def close(self) -> None:
         """Remove the files; harmless when that was done."""

@@ -7,12 +7,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnxruntime as ort
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
 
 from gravswell.errors import ConflictError, GravswellError, InvalidInputError
 from gravswell.partitions.chain import Chain
-from gravswell.partitions.records import PartRecord, Plan
+from gravswell.partitions.records import PartRecord, Plan, Published
 from gravswell.quiver.composition.base import Composite, Wishes
 from gravswell.quiver.composition.config import Access, set_parameters
 from gravswell.quiver.composition.opening import MemberVersion, Sessions, member_version, running
@@ -30,17 +28,6 @@ from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.repository import ModelRepository
 
 Stage = Callable[[str], None]
-
-
-class Published(BaseModel):
-    """Where a partition is: the entry that clients call, and those of its parts. Versions by entry."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
-
-    repository: str
-    entry: str
-    version: int
-    parts: dict[str, int]
 
 
 def publish(

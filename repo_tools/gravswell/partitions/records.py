@@ -11,6 +11,7 @@ from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.quiver.manifest import Sha256, Signature, TensorRecord
 
 PLAN_FILE = "partition.json"
+PUBLISHED_FILE = "published.json"
 
 By = Literal["layer", "column", "row"]
 """What a rank holds: consecutive layers, or of each layer some output columns, or some input rows."""
@@ -108,6 +109,17 @@ class RankManifest(BaseModel):
     parts: tuple[PartRecord, ...]
     plan_digest: Sha256
     """Of the partition's document: ranks that have another one are of another partition."""
+
+
+class Published(BaseModel):
+    """Where a partition is: the entry that clients call, and those of its parts. Versions by entry."""
+
+    model_config = _CAMEL
+
+    repository: str
+    entry: str
+    version: int
+    parts: dict[str, int]
 
 
 def encoded(document: BaseModel) -> bytes:
