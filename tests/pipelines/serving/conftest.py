@@ -49,7 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository.add("batched").export_version(scale(5.0), max_batch_size=8)
     samples = {"row": np.array([0, 2], np.int64)}
     repository.add("pick").export_version(picking(), sample_inputs=samples)
-    for name in ("power", "four", "eight", "telling", "rows", "packaged"):
+    for name in ("power", "four", "eight", "telling", "rows", "packaged", "pinned"):
         how = {"max_batch_size": 8} if name == "rows" else {}
         repository.add(name, qv.Platform.PIPELINE).export_version(getattr(functions, name), **how)
     repository.add("looking", qv.Platform.PIPELINE).export_version(functions.looking, sample_inputs=samples)

@@ -1,6 +1,7 @@
 """Pipelines of the tests, as users write them. What servers get of them is their source."""
 
 import numpy as np
+import packaging
 import pyclipper
 
 from gravswell import quiver as qv
@@ -61,6 +62,16 @@ def packaged(x, *, double):
     """With a package that the server does not have by itself."""
     square = [(0, 0), (3, 0), (3, 3), (0, 3)]
     return double(x), np.array([pyclipper.Area(square)], np.float32)
+
+
+@qv.pipeline(
+    inputs={"x": ("FP32", (None, 4))},
+    outputs={"y": ("FP32", (None, 4)), "version": ("STRING", (1,))},
+    requirements=["packaging==24.0"],
+)
+def pinned(x, *, double):
+    """With a package that the server has by itself in another version, and so has whoever exports: asked for apart."""
+    return double(x), np.array([packaging.__version__ if x.max() > 1000 else "not asked"], dtype=object)
 
 
 def predict(a, b, **ranks):

@@ -77,6 +77,12 @@ def test_what_a_function_imports_is_installed_for_it(server: EmbeddedTriton) -> 
     assert (answer["area"].tolist(), answer["y"].tolist()) == ([9.0], (ROWS * 2).tolist())
 
 
+def test_a_package_is_the_one_that_was_asked_for_whatever_the_server_has(server: EmbeddedTriton) -> None:
+    answer = ask(server.grpc_address, "pinned", x=ROWS + 1000)
+    assert answer["version"].tolist() == [b"24.0"]
+    np.testing.assert_array_equal(answer["y"], (ROWS + 1000) * 2)
+
+
 def test_a_batch_is_the_rows_of_one_request(server: EmbeddedTriton) -> None:
     with Client(server.http_address) as client:
         answers = client.infer("rows", {"x": np.tile(ROWS, (20, 1))}, batch_size=4)

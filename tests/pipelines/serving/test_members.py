@@ -42,7 +42,7 @@ def test_pipelines_share_a_member_of_the_same_version(server: EmbeddedTriton) ->
 
 
 def test_clients_are_not_told_of_members(server: EmbeddedTriton) -> None:
-    pipelines = {"eight", "four", "looking", "packaged", "power", "predict", "rows", "telling", "unrolled"}
+    pipelines = {"eight", "four", "looking", "packaged", "pinned", "power", "predict", "rows", "telling", "unrolled"}
     assert {model.name for model in server.served()} == pipelines | {"double", "triple"}
 
 

@@ -57,7 +57,7 @@ class TritonPythonModel:
                     raise PipelineError(f"{self._told} has itself as member '{alias}', and would wait for ever")
                 self._places[alias] = (model, int(version))
         if parameters.get(ENVIRONMENT):
-            sys.path.append(parameters[ENVIRONMENT])  # last: the stub works with its own numpy, and with no other
+            sys.path.insert(behind_python(), parameters[ENVIRONMENT])
         sys.path.insert(0, str(self._folder))
         sys.dont_write_bytecode = True  # a version never changes
         self._pipeline = self._loaded()
@@ -134,6 +134,14 @@ class TritonPythonModel:
             if self._folder in Path(frame.filename).parents and Path(frame.filename).parent != self._folder
         ]
         return f"{what} (in {own[-1].name}, {Path(own[-1].filename).name} line {own[-1].lineno})" if own else what
+
+
+def behind_python() -> int:
+    """Where on the path the packages of a version belong: behind Python's own modules, and before the server's, which
+    may be of other versions than were asked for. NumPy is not among them: the stub works with its own alone.
+    """
+    kept = [place for place, folder in enumerate(sys.path) if Path(folder).name in ("site-packages", "dist-packages")]
+    return kept[0] if kept else len(sys.path)
 
 
 def missing(folder: Path) -> list[str]:

@@ -1,8 +1,9 @@
 """What the functions of pipelines import: for each set of requirements a folder of packages in the user's cache.
 
-The folder is put behind the path of Triton's Python stub, whose own NumPy is the only one that it works with: a folder
-holds none. What a package says of NumPy is obeyed where that can be. Where it asks for NumPy 2, as those do that were
-built with it and run on older ones too, it is installed all the same: if it does not run, its import says so.
+The folder is put before the packages of Triton's Python stub, which has some in versions of its own. The stub's NumPy
+is the only one that it works with: a folder holds none. What a package says of NumPy is obeyed where that can be. Where
+it asks for NumPy 2, as those do that were built with it and run on older ones too, it is installed all the same: if it
+does not run, its import says so.
 """
 
 import re
