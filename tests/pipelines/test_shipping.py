@@ -21,7 +21,7 @@ from scipy import special
 
 from gravswell import quiver as qv
 from gravswell.errors import InvalidInputError
-from gravswell.pipelines.shipping import Shipment, ship
+from gravswell.pipelines.shipping import Shipment, modules, ship
 from gravswell.pipelines.shipping.values import as_source
 
 WEIGHTS = np.array([1.5, 2.5], np.float32)
@@ -231,6 +231,44 @@ def test_what_is_imported_inside_and_is_optional() -> None:
     function, made = shipped(parsed)
     assert function("[1]") == [1]
     assert (made.modules, made.requirements) == ({}, [])
+
+
+def test_a_package_of_a_namespace_that_several_share() -> None:
+    def late(x: Any) -> Any:
+        from google.protobuf import text_format  # noqa: PLC0415
+
+        return text_format.Parse(x, None)
+
+    assert len(modules.packages_distributions()["google"]) > 1, "several packages are below google"
+    made = ship(late, "arrays")
+    assert [requirement.partition("==")[0] for requirement in made.requirements] == ["protobuf"]
+
+
+def test_what_only_type_checkers_import_is_no_requirement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "typedmodule.py").write_text(
+        "import typing\nfrom typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    import onnx\nelse:\n"
+        "    import yaml\nif typing.TYPE_CHECKING:\n    import onnx\n\n\ndef f(x):\n    return x\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import typedmodule  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    def uses(x: Any) -> Any:
+        return typedmodule.f(x)
+
+    assert [requirement.partition("==")[0] for requirement in ship(uses, "arrays").requirements] == ["PyYAML"]
+
+
+def test_a_version_as_indexes_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modules, "version", lambda _: "2.6.0+cpu")
+    assert modules.requirements_of({"yaml"}) == ["PyYAML==2.6.0"]
+
+
+def test_an_installed_module_of_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "strayed.py").write_text("")
+    monkeypatch.setattr(modules, "_PACKAGES", [str(tmp_path)])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InvalidInputError, match=r"strayed is of no installed package, .*requirements="):
+        modules.requirements_of({"strayed"})
 
 
 def test_an_entry_is_a_member(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import distribution, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -36,13 +36,35 @@ def kind_of(name: str) -> Kind:
 
 
 def requirements_of(modules: set[str]) -> list[str]:
-    """``name==version`` of the packages that bring the installed ones among ``modules``, beyond NumPy."""
+    """``name==version`` of the packages that bring the installed ones among ``modules``, beyond NumPy.
+
+    Without a local label such as ``+cpu``, which no index has. InvalidInputError for a module of no package.
+    """
     found = set()
     for module in modules:
-        top = module.partition(".")[0]
-        if kind_of(module) == "installed" and top not in _NEEDED_ANYWAY:
-            found |= {f"{package}=={version(package)}" for package in _distributions()[top][:1]}
+        if kind_of(module) == "installed" and module.partition(".")[0] not in _NEEDED_ANYWAY:
+            package = _package_of(module)
+            found |= {f"{package}=={version(package).partition('+')[0]}"} if package is not None else set()
     return sorted(found)
+
+
+def _package_of(module: str) -> str | None:
+    """The package that has the module; None for a folder that several share (``google``), or what is not there."""
+    candidates = _distributions().get(module.partition(".")[0], [])
+    if len(candidates) == 1:
+        return candidates[0]
+    path = module.replace(".", "/")
+    for package in candidates:
+        files = distribution(package).files or ()
+        if any(str(file.parent / file.name.partition(".")[0]) in (path, f"{path}/__init__") for file in files):
+            return package
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if candidates and file is None:
+        return None
+    raise InvalidInputError(
+        f"{module}{f' ({file})' if file else ''} is of no installed package, so no server can install it: say what "
+        f'brings it, requirements=["name==version"]'
+    )
 
 
 def local_files(module: ModuleType) -> dict[str, Path]:
@@ -67,8 +89,8 @@ def local_files(module: ModuleType) -> dict[str, Path]:
 
 
 def imported(source: str, package: str) -> Iterator[str]:
-    """The modules that a source imports, wherever in it; relative ones are those of ``package``."""
-    for node in ast.walk(ast.parse(source)):
+    """The modules that a source imports when it runs, wherever in it; relative ones are those of ``package``."""
+    for node in _running(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -76,6 +98,14 @@ def imported(source: str, package: str) -> Iterator[str]:
             name = ".".join([*base, *([node.module] if node.module else [])])
             yield name
             yield from (f"{name}.{alias.name}" for alias in node.names if f"{name}.{alias.name}" in sys.modules)
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below: all but those that only type checkers see."""
+    for_checkers = isinstance(node, ast.If) and ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING"
+    for child in node.orelse if for_checkers and isinstance(node, ast.If) else ast.iter_child_nodes(node):
+        yield child
+        yield from _running(child)
 
 
 @cache
