@@ -166,6 +166,41 @@ def test_an_ensemble_that_leads_nowhere() -> None:
         run_ensemble(config, {"x": np.ones(1)}, lambda *_: {})
 
 
+def test_an_ensemble_that_writes_its_own_input() -> None:
+    step = (
+        'step { model_name: "m" model_version: 1 input_map { key: "x" value: "x" } output_map { key: "y" value: "x" } }'
+    )
+    config = parse_config(
+        f'platform: "ensemble" input {{ name: "x" }} output {{ name: "x" }} ensemble_scheduling {{ {step} }}'
+    )
+    with pytest.raises(VerificationError, match="the ensemble writes x twice"):
+        run_ensemble(config, {"x": np.ones(1)}, lambda *_: {"y": np.ones(1)})
+
+
+@pytest.mark.parametrize("adds", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "told"), [("x", "x is both input and output of same"), (1, "same returns an output by 1: give")]
+)
+def test_an_output_has_a_name_of_its_own(models: qv.ModelRepository, adds: int, name: Any, told: str) -> None:
+    def same(x: Any, *, double: Any) -> Any:
+        return {name: double(x + adds) if adds else double(x)}  # Python, or an ensemble
+
+    entry = models.add("same", "pipeline", force=True)
+    with pytest.raises(InvalidInputError, match=told):
+        entry.export_version(qv.Pipeline(same, inputs=X))  # type: ignore[arg-type]
+
+
+def test_an_output_is_not_renamed_to_an_input(models: qv.ModelRepository) -> None:
+    def plain(x: Any, *, double: Any) -> Any:
+        return double(x)
+
+    entry = models.add("same", "pipeline", force=True)
+    with pytest.raises(InvalidInputError, match="x is both input and output of plain: give the output another name"):
+        entry.export_version(qv.Pipeline(plain), output_names=["x"])
+    with pytest.raises(InvalidInputError, match="output z of plain is written twice"):
+        entry.export_version(qv.Pipeline(plain), output_names=["z", "z"])
+
+
 def test_text_between_python_and_a_server() -> None:
     given = np.array([["ü", b"b"]], object)
     assert calling.decoded(calling.encoded(given)).tolist() == [["ü", "b"]]

@@ -16,6 +16,7 @@ import onnxruntime as ort
 from gravswell.errors import ExportError, InvalidInputError
 from gravswell.pipelines.batches import batches_for
 from gravswell.pipelines.calling import as_array, named_outputs
+from gravswell.pipelines.declaring import check_outputs
 from gravswell.pipelines.ensembles import check_batches, ensemble_parts, ensemble_signature
 from gravswell.pipelines.packing import write_python
 from gravswell.pipelines.running import Running
@@ -49,6 +50,7 @@ def build_pipeline(
     wishes.stage("checking the pipeline")
     declared = _declared(pipeline, wishes)
     names = wishes.output_names or pipeline.output_names or _stated_names(wishes)
+    check_outputs(pipeline.name, pipeline.parameters.inputs, names or ())
     traced = pipeline.traced(members, declared, names)
     if isinstance(traced, Trace):
         check_batches(traced, wishes.max_batch_size)
@@ -66,6 +68,7 @@ def build_pipeline(
             parts, signature = ensemble_parts(traced, pipeline.access), ensemble_signature(traced)
         else:
             answers = [reference(batch) for batch in batches]
+            check_outputs(pipeline.name, pipeline.parameters.inputs, answers[0])
             signature = Signature(inputs=inputs, outputs=_outputs(pipeline, inputs, answers, batches))
             parts = _python_parts(pipeline, members)
             wishes.stage("packing its source")

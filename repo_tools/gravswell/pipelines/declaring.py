@@ -85,10 +85,18 @@ def check_declared(name: str, parameters: Parameters, inputs: Collection[str] | 
             f"inputs declares {', '.join(inputs) or 'none'}, and {name} takes {', '.join(parameters.inputs)}: "
             f"declare each of these"
         )
+    check_outputs(name, parameters.inputs, outputs)
+
+
+def check_outputs(name: str, inputs: Collection[str], outputs: Collection[Any]) -> None:
+    """InvalidInputError for outputs of the function ``name`` that are written twice, or are called as its inputs."""
+    unnamed = [repr(output) for output in outputs if not isinstance(output, str) or not output]
+    if unnamed:
+        raise InvalidInputError(f"{name} returns an output by {', '.join(unnamed)}: give each output a name")
     twice = sorted({output for output in outputs if list(outputs).count(output) > 1})
     if twice:
         raise InvalidInputError(f"output {', '.join(twice)} of {name} is written twice: give each output its own name")
-    clash = sorted(set(outputs) & set(parameters.inputs))
+    clash = sorted(set(outputs) & set(inputs))
     if clash:
         raise InvalidInputError(f"{', '.join(clash)} is both input and output of {name}: give the output another name")
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from gravswell.errors import InvalidInputError
 from gravswell.pipelines.calling import Member, Tensor, named_outputs
+from gravswell.pipelines.declaring import check_outputs
 from gravswell.quiver.composition.opening import MemberVersion
 from gravswell.quiver.manifest import TensorRecord
 
@@ -211,6 +212,7 @@ def trace(
         raise InvalidInputError(f"{function.__name__}: {error}{_line(error, function)}") from None
     except Exception as error:  # noqa: BLE001 - of a library that takes arrays only; a fault shows with values too
         return f"fails without values ({type(error).__name__}: {error}){_line(error, function)}"
+    check_outputs(function.__name__, inputs, traced.outputs)
     _check_flow(traced, function.__name__)
     _name_tensors(traced)
     return traced

@@ -13,7 +13,8 @@ CallVersion = Callable[[str, int, dict[str, Array]], Mapping[str, Array]]
 def run_ensemble(config: Any, given: Mapping[str, Array], call: CallVersion) -> dict[str, Array]:
     """The outputs of the ensemble ``config`` for the inputs that are ``given``, by name.
 
-    VerificationError for one whose steps do not lead to its outputs. Raises what ``call`` raises.
+    VerificationError for one whose steps do not lead to its outputs, or write a tensor twice. Raises what ``call``
+    raises.
     """
     tensors = {tensor.name: given[tensor.name] for tensor in config.input}
     waiting = list(config.ensemble_scheduling.step)
@@ -25,6 +26,9 @@ def run_ensemble(config: Any, given: Mapping[str, Array], call: CallVersion) -> 
         for step in ready:
             feed = {name: tensors[tensor] for name, tensor in step.input_map.items()}
             answer = call(step.model_name, step.model_version, feed)
+            twice = sorted(tensors.keys() & set(step.output_map.values()))
+            if twice:  # a server would start each step that reads it once more
+                raise VerificationError(f"the ensemble writes {', '.join(twice)} twice: give each tensor its own name")
             tensors.update({tensor: answer[name] for name, tensor in step.output_map.items()})
         waiting = [step for step in waiting if step not in ready]
     return {tensor.name: tensors[tensor.name] for tensor in config.output}
