@@ -118,6 +118,7 @@ def _compile(
         "build",
         "-mod=mod",
         "-trimpath",
+        "-gcflags=all=-dwarf=false",  # the linker drops it anyway (-w): a fifth of the time, with GOGC below
         "-ldflags",
         f"-s -w {stamps}".strip(),
         "-o",
@@ -131,7 +132,7 @@ def _compile(
         f"the build of {program.name}",
         argv,
         log=log,
-        environment=_environment() | {"GOTMPDIR": str(scratch)},
+        environment={"GOGC": "400"} | _environment() | {"GOTMPDIR": str(scratch)},
         directory=work,
         niceness=niceness,
     )
