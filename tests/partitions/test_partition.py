@@ -79,6 +79,29 @@ def test_layers_shared_by_ranks(make: Make, by: Any, stages: tuple[int, int]) ->
             compare(expected, made.chain()(batch))
 
 
+def test_ways_that_part_and_meet_again_are_followed_once() -> None:
+    """Between two layers each of forty sums has two ways to the next: a million million ways in all."""
+    nodes = [helper.make_node("MatMul", ["x", "up"], ["h0"])]
+    for k in range(40):
+        nodes.append(helper.make_node("Tanh", [f"h{k}"], [f"t{k}"]))
+        nodes.append(helper.make_node("Add", [f"h{k}", f"t{k}"], [f"h{k + 1}"]))
+    nodes.append(helper.make_node("MatMul", ["h40", "down"], ["y"]))
+    rng = np.random.default_rng(0)
+    weights = {"up": rng.standard_normal((4, 8)), "down": rng.standard_normal((8, 4))}
+    shape = ["rows", 4]
+    proto = model(
+        nodes,
+        [("x", TensorProto.FLOAT, shape)],
+        [("y", TensorProto.FLOAT, shape)],
+        {name: array.astype(np.float32) for name, array in weights.items()},
+    )
+    with partition(proto, 2, "row", name="m") as made:
+        check_parts(made)
+        assert made.plan.stages == 1
+        batch, expected = whole(proto, 3)
+        compare(expected, made.chain()(batch))
+
+
 def test_heads_that_the_ranks_do_not_divide_are_put_together() -> None:
     proto = attention()
     with partition(proto, 8, "row", name="m") as made:  # eight columns, but four heads

@@ -190,26 +190,36 @@ class _Decision:
 
     def _meets_rows(self, name: str, state: Shard) -> bool:
         """Whether the shards of a tensor reach, on a way that keeps them, nothing but layers whose rows they are."""
-        readers = self._network.readers.get(name, [])
-        if not readers or name in self._network.outputs:
-            return False
-        for at in readers:
-            layer = self._layers.get(at)
-            if layer is not None:
-                if layer.data != name or (state.axis, state.size) != (layer.data_axis, layer.rows):
-                    return False
-                continue
-
-            def ahead(read: str) -> State | None:
-                if read == name:
-                    return state
-                if read in self._network.constant or read in self._network.weights:
-                    return None
-                held = self._network.types.get(read)
-                # what is not decided yet may become a shard as this one is, as in a gate beside it; a shape does not
-                return self._made.states.get(read, state if held and held.element in _FLOATS else Whole(0))
-
-            after = self._divided(kept(self._network, at, ahead))
-            if after is None or not all(self._meets_rows(out, after) for out in self._network.nodes[at].output if out):
+        pending, seen = [(name, state)], {(name, state)}
+        while pending:
+            reached, held = pending.pop()
+            readers = self._network.readers.get(reached, [])
+            if not readers or reached in self._network.outputs:
                 return False
+            for at in readers:
+                layer = self._layers.get(at)
+                if layer is not None:
+                    if layer.data != reached or (held.axis, held.size) != (layer.data_axis, layer.rows):
+                        return False
+                    continue
+                after = self._ahead(at, reached, held)
+                if after is None:
+                    return False
+                made = {(out, after) for out in self._network.nodes[at].output if out} - seen
+                seen |= made  # ways that part may meet again
+                pending += made
         return True
+
+    def _ahead(self, at: int, name: str, state: Shard) -> Shard | None:
+        """The shards that would come out of a node that is not decided yet, into which those of ``name`` go."""
+
+        def ahead(read: str) -> State | None:
+            if read == name:
+                return state
+            if read in self._network.constant or read in self._network.weights:
+                return None
+            held = self._network.types.get(read)
+            # what is not decided yet may become a shard as this one is, as in a gate beside it; a shape does not
+            return self._made.states.get(read, state if held and held.element in _FLOATS else Whole(0))
+
+        return self._divided(kept(self._network, at, ahead))
