@@ -13,7 +13,7 @@ import onnxruntime as ort
 from gravswell.errors import InvalidInputError
 from gravswell.partitions.assembly import Draft, Part, assemble
 from gravswell.partitions.cuts import cut
-from gravswell.partitions.network import LARGE_NODE, Network, TensorType, name_of
+from gravswell.partitions.network import LARGE_NODE, Network, TensorType, name_of, values_of
 from gravswell.partitions.sharding import layers_of
 from gravswell.partitions.shards import ELEMENTWISE
 from gravswell.quiver.exporters import files
@@ -172,7 +172,7 @@ def _check_enough(network: Network, steps: Sequence[_Step], ranks: int, *, weigh
 
 def _times(network: Network, batches: Sequence[Inputs]) -> dict[int, float]:
     """What each node takes, in microseconds of this machine's CPU: the least of a few runs of the largest batch."""
-    batch = max(batches, key=lambda one: sum(array.size for array in one.values()))
+    batch = max(batches, key=values_of)
     proto = type(network.proto)()
     proto.CopyFrom(network.proto)
     for at, node in enumerate(proto.graph.node):

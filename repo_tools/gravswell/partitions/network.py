@@ -98,13 +98,14 @@ class Network:
     def held_by(self, at: int) -> set[str]:
         """The weights that node ``at`` computes with, also where other constants are made of them first."""
         found: set[str] = set()
-        pending = [at]
+        pending, seen = [at], {at}
         while pending:
             for name in self.reads[pending.pop()]:
                 if name in self.weights:
                     found.add(name)
-                elif name in self.constant:
-                    pending.append(self.maker[name])
+                elif name in self.constant and (maker := self.maker[name]) not in seen:
+                    seen.add(maker)
+                    pending.append(maker)
         return found
 
     def value(self, name: str) -> Array | None:
@@ -132,7 +133,7 @@ class Network:
             session = cpu_session(str(file), as_written=True)
             unstated = [node.name for node in session.get_outputs() if node.type.startswith(_HELD) and not node.shape]
             shapes: dict[str, list[tuple[int, ...]]] = {}
-            for batch in sorted(batches, key=_values)[:_SEEN] if unstated else ():
+            for batch in sorted(batches, key=values_of)[:_SEEN] if unstated else ():
                 answers = session.run(unstated, {node.name: batch[node.name] for node in session.get_inputs()})
                 for name, array in zip(unstated, answers, strict=True):
                     shapes.setdefault(name, []).append(array.shape)
@@ -156,7 +157,8 @@ def record_of(name: str, held: TensorType) -> TensorRecord:
     return record
 
 
-def _values(batch: Inputs) -> int:
+def values_of(batch: Inputs) -> int:
+    """How many values a batch has, to compare batches by."""
     return sum(array.size for array in batch.values())
 
 
