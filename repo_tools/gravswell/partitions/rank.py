@@ -1,13 +1,12 @@
 """One rank: a process that builds its models once, on its device, and computes with them as often as it is asked."""
 
 import ctypes
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -17,11 +16,10 @@ from gravswell.errors import InvalidInputError, UnavailableError, UnsupportedErr
 from gravswell.quiver.datatypes import from_runtime, numpy_type
 from gravswell.quiver.exporters import files
 from gravswell.quiver.exporters.base import Inputs, Outputs, described
+from gravswell.quiver.exporters.fused.sharing import Content, content
 from gravswell.quiver.exporters.proof import run
-from gravswell.quiver.exporters.weights import array_of, is_external, span_of
+from gravswell.quiver.exporters.weights import array_of, is_external
 from gravswell.quiver.golden import Array
-
-TargetName = Literal["cpu", "gpu"]
 
 PROVIDERS: Mapping[str, Mapping[str, str]] = {
     "cpu": {
@@ -39,8 +37,6 @@ PROVIDERS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """What computes on each target, and what ONNX Runtime calls it."""
-
-_Key = tuple[int, tuple[int, ...], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +111,7 @@ class Rank:
         """Bytes that are held once and would be held again."""
         began = time.perf_counter()
         shared = _shared(models) if share_weights else {}
-        held: dict[_Key, Any] = {}
+        held: dict[Content, Any] = {}
         self.sessions = [self._session(path, shared.get(path, {}), held) for path in models]
         self._held = held  # sessions read them, and do not own them
         give_back()
@@ -134,7 +130,7 @@ class Rank:
             seconds.append(time.perf_counter() - began)
         return answers, Timing(seconds[0], min(seconds), repeat)
 
-    def _session(self, path: Path, shared: Mapping[str, _Key], held: dict[_Key, Any]) -> ort.InferenceSession:
+    def _session(self, path: Path, shared: Mapping[str, Content], held: dict[Content, Any]) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         if shared:
@@ -199,19 +195,15 @@ def give_back() -> None:
         trim(0)
 
 
-def _shared(models: Sequence[Path]) -> dict[Path, dict[str, _Key]]:
+def _shared(models: Sequence[Path]) -> dict[Path, dict[str, Content]]:
     """By model: the weights, by name, that another of the models has too, with what they are."""
-    found: dict[Path, dict[str, _Key]] = {}
-    holders: Counter[_Key] = Counter()
+    found: dict[Path, dict[str, Content]] = {}
+    holders: Counter[Content] = Counter()
     for path in models:
         for tensor in files.load(path).graph.initializer:
             if not is_external(tensor):  # small, or text
                 continue
-            hashed = hashlib.sha256()
-            for chunk in span_of(tensor, path).chunks():
-                hashed.update(chunk)
-            key = (tensor.data_type, tuple(tensor.dims), hashed.hexdigest())
             if helper.tensor_dtype_to_np_dtype(tensor.data_type).kind in "fiub":  # of numpy's own types
-                found.setdefault(path, {})[tensor.name] = key
+                key = found.setdefault(path, {})[tensor.name] = content(tensor, path)
                 holders[key] += 1
     return {path: {name: key for name, key in weights.items() if holders[key] > 1} for path, weights in found.items()}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,7 +96,7 @@ def shared(weights: Sequence[Mapping[str, Content]]) -> set[Content]:
 
 
 def _bytes(key: Content) -> int:
-    size = 1
-    for dim in key[1]:
-        size *= dim
-    return 0 if key[0] == TensorProto.STRING else size * helper.tensor_dtype_to_np_dtype(key[0]).itemsize
+    data_type, dims, _ = key
+    if data_type == TensorProto.STRING:
+        return 0
+    return math.prod(dims) * helper.tensor_dtype_to_np_dtype(data_type).itemsize
