@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -33,22 +33,18 @@ from gravswell.partitions.sharded import sharded
 from gravswell.quiver.composition.config import Access
 from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.entry import Entry
-from gravswell.quiver.exporters import build, files
+from gravswell.quiver.exporters import Stage, build, files
 from gravswell.quiver.exporters.sampling import rows_of
 from gravswell.quiver.exporters.weights import LEAST
 from gravswell.quiver.golden import Sample, column_scales, compare, load_golden
 from gravswell.quiver.layout import check_name
 from gravswell.quiver.manifest import GOLDEN, MODEL_FILE, OutputError
-from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.repository import ModelRepository
 from gravswell.quiver.request import Samples, Shapes, export_request
 from gravswell.quiver.version import Version
 
 _WHOLE, _PARTS, _PUBLISHED = "whole", "parts", "published"
 """Folders: the whole model with its golden batches, the parts with their documents, a version that is exported anew."""
-
-Stage = Callable[[str], None]
-"""Called with what is being done now, in words for a progress display."""
 
 
 class Partition:
@@ -279,7 +275,7 @@ def _fetched(model: Any, source: Path, *, wanted: bool) -> tuple[Any, str, list[
         path = isinstance(model, str | os.PathLike)
         return model, Path(model).stem if path else type(model).__name__.lower(), []
     published = source.with_name(_PUBLISHED) if not wanted or model.digest is None else source
-    RepositoryReader(model.repository_url).fetch(model.entry, int(model), published)
+    model.fetch(published)
     if published is source:
         return None, model.entry, load_golden(source / GOLDEN)
     return published / MODEL_FILE, model.entry, []
