@@ -7,6 +7,7 @@ from typing import Literal
 from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, VerificationError
 from gravswell.quiver.composition.holding import pipelines_of
 from gravswell.quiver.config import ModelConfig
+from gravswell.quiver.layout import check_version
 from gravswell.quiver.reader import RepositoryReader, VersionInfo
 from gravswell.quiver.removal import needed
 from gravswell.quiver.signature import describe
@@ -70,15 +71,24 @@ Wanted = Mapping[str, Collection[int] | None]
 """Entries of the source, and the versions of each; None for all."""
 
 
+def _versions(source: RepositoryReader, entry: str) -> dict[int, VersionInfo]:
+    return {info.number: info for info in source.versions(entry)}
+
+
 def _brought(
-    source: RepositoryReader, destination: RepositoryReader | None, wanted: Wanted, rename: Mapping[str, str]
+    versions: Mapping[str, Mapping[int, VersionInfo]],
+    destination: RepositoryReader | None,
+    wanted: Wanted,
+    rename: Mapping[str, str],
 ) -> dict[str, set[int]]:
     """The members of those pipelines among the ``wanted`` that come or are there, as far as they are not wanted
     themselves. Those of a version that is skipped stay: what was pruned there went with its members.
+
+    :param versions: those that the source has of each entry that is wanted.
     """
     found: dict[str, set[int]] = {}
     for entry, numbers in wanted.items():
-        pipelines = [v for v in source.versions(entry) if v.members and (numbers is None or v.number in numbers)]
+        pipelines = [v for n, v in versions[entry].items() if v.members and (numbers is None or n in numbers)]
         if not pipelines:
             continue
         name = rename.get(entry, entry)
@@ -123,17 +133,20 @@ def plan_transfer(
     steps: list[Step] = []
     conflicts: list[str] = []
     remembered: list[Remembered] = []
-    brought = _brought(source, destination, wanted, rename)
+    # before the versions: the next number must not pass over one that is exported from now on
+    given = {entry: source.state(entry)[0] for entry in wanted} if state else {}
+    found = {entry: _versions(source, entry) for entry in wanted}
+    brought = _brought(found, destination, wanted, rename)
+    found |= {entry: _versions(source, entry) for entry in brought if entry not in wanted}
     own, wanted = wanted, {**wanted, **{e: {*(wanted.get(e) or ()), *numbers} for e, numbers in brought.items()}}
     needing: dict[str, list[VersionInfo]] = {}
     present = _present(destination, [rename.get(entry, entry) for entry in wanted], everything=delete_entries)
     for entry, numbers in sorted(wanted.items()):
         name = rename.get(entry, entry)
-        # before the versions: the next number must not pass over one that is exported from now on
-        given = source.state(entry)[0] if state and entry in own else None
-        versions = {v.number: v for v in source.versions(entry)}
+        versions = found[entry]
         for number in sorted(numbers or ()):
-            source.version(entry, number)  # names those that exist, if this one does not
+            if check_version(number) not in versions:
+                versions[number] = source.version(entry, number)  # names those that exist, if this one does not
         chosen = [versions[n] for n in sorted(versions if numbers is None else numbers)]
         there, here = _held(destination, name, present=name in present)
         steps.append(Step("same" if name in present else "copy", entry, name, 0))
@@ -151,9 +164,9 @@ def plan_transfer(
             conflicts += [conflict] if conflict else []
             if info.members and step.action in ("copy", "same"):
                 needing.setdefault(name, []).append(info)
-        if given is not None:
+        if entry in given:
             same = {s.number for s in steps if s.name == name and s.action in ("copy", "same")}
-            remembered.append(plan_remembered(name, given, here, same=same, there=there, whole=numbers is None))
+            remembered.append(plan_remembered(name, given[entry], here, same=same, there=there, whole=numbers is None))
         gone = [v for n, v in there.items() if n not in versions] if delete and entry in own else []
         if destination is not None:
             stay = [v for v in there.values() if v not in gone]
