@@ -1,6 +1,6 @@
 """A partition in a repository: an entry for every part, and one for the whole, which is an ensemble over them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
@@ -13,21 +13,17 @@ from gravswell.partitions.chain import Chain
 from gravswell.partitions.records import PartRecord, Plan, Published
 from gravswell.quiver.composition.base import Composite, Wishes
 from gravswell.quiver.composition.config import Access, set_parameters
-from gravswell.quiver.composition.opening import MemberVersion, Sessions, member_version, running
+from gravswell.quiver.composition.opening import MemberVersion, Sessions, member_version
+from gravswell.quiver.composition.proving import proved
 from gravswell.quiver.config import ConfigText, ModelConfig
 from gravswell.quiver.devices import on_devices
 from gravswell.quiver.entry import Entry
-from gravswell.quiver.exporters import Built
-from gravswell.quiver.exporters.base import InputSpec
-from gravswell.quiver.exporters.proof import Runner, prove
-from gravswell.quiver.exporters.sampling import is_batched
-from gravswell.quiver.golden import Sample, save_golden
-from gravswell.quiver.manifest import GOLDEN, TensorRecord
+from gravswell.quiver.exporters import Built, Stage
+from gravswell.quiver.golden import Sample
+from gravswell.quiver.manifest import Signature, TensorRecord
 from gravswell.quiver.platform import Platform
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.repository import ModelRepository
-
-Stage = Callable[[str], None]
 
 
 def publish(
@@ -56,7 +52,7 @@ def publish(
     for name, device in on.items():
         if (entry := repo.models.get(name)) is not None:  # one that cannot run there is told before anything is written
             _on_device(entry, device)
-    fed = [(sample, Chain(plan, folder).fed(sample.inputs)) for sample in samples]
+    fed = list(map(Chain(plan, folder).fed, (sample.inputs for sample in samples)))
     with ExitStack() as undo:  # all of it or nothing
         versions: dict[str, int] = {}
         for k, part in enumerate(plan.parts):
@@ -66,7 +62,7 @@ def publish(
             _place(entry, on.get(name), "cpu" if part.rank is None else "auto", undo)
             path = entry.export_version(
                 folder / part.file,
-                sample_inputs=[batches[k][1] for _, batches in fed],
+                sample_inputs=[batches[k][1] for batches in fed],
                 max_batch_size=max_batch_size,
             )
             versions[name] = _number(path)
@@ -97,38 +93,23 @@ class Joined(Composite):
         """See :class:`Composite`."""
         members = [member_version(reader, name, name, number) for name, number in self._versions.items()]
         parts = self._parts(members)
-        inputs, outputs = ([_plain(one) for one in side] for side in (self._plan.inputs, self._plan.outputs))
-        config = ModelConfig()
-        config.CopyFrom(parts)
-        for side, tensors in (("input", inputs), ("output", outputs)):
-            for tensor in tensors:
-                getattr(config, side).add(name=tensor.name)
-        records = tuple(member.record for member in members)
-        with (
-            TemporaryDirectory(prefix="gravswell-parts-") as name,
-            running(folder, config, records, Sessions(reader, Path(name))) as run,
-        ):
-            proof = prove(
-                Runner(inputs, outputs, run, "the published ensemble"),
-                [sample.inputs for sample in self._samples],
-                self._whole,
-                framework=f"{self._plan.model} in one piece, onnxruntime {ort.__version__}",
+        inputs, outputs = (tuple(map(_plain, side)) for side in (self._plan.inputs, self._plan.outputs))
+        with TemporaryDirectory(prefix="gravswell-parts-") as name:
+            return proved(
+                folder,
+                parts,
+                Signature(inputs=inputs, outputs=outputs),
+                members,
+                Sessions(reader, Path(name)),
+                batches=[sample.inputs for sample in self._samples],
+                reference=self._whole,
+                wishes=wishes,
+                told="the published ensemble",
+                against=f"{self._plan.model} in one piece, onnxruntime {ort.__version__}",
                 inputs="given",
-                batched=is_batched([InputSpec.of(record) for record in inputs]),
-                rows_apart=wishes.max_batch_size > 0,
-                rtol=wishes.rtol,
-                atol=wishes.atol,
+                exporter=f"gravswell partition of {self._plan.ranks} ranks by {self._plan.by}",
+                framework=f"onnxruntime {ort.__version__}",
             )
-        save_golden(folder / GOLDEN, proof.samples)
-        return Built(
-            proof,
-            max(member.opset for member in members),
-            max(member.ir_version for member in members),
-            f"gravswell partition of {self._plan.ranks} ranks by {self._plan.by}",
-            f"onnxruntime {ort.__version__}",
-            members=records,
-            parts=parts,
-        )
 
     def _parts(self, members: Sequence[MemberVersion]) -> Any:
         parts = ModelConfig(platform=Platform.PIPELINE.value)

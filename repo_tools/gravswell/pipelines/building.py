@@ -23,15 +23,14 @@ from gravswell.pipelines.running import Running
 from gravswell.pipelines.tracing import Trace, named_results
 from gravswell.quiver.composition.base import Wishes
 from gravswell.quiver.composition.config import Pinned, set_parameters
-from gravswell.quiver.composition.opening import MemberVersion, running
+from gravswell.quiver.composition.opening import MemberVersion
+from gravswell.quiver.composition.proving import proved
 from gravswell.quiver.config import ModelConfig
 from gravswell.quiver.datatypes import parse_data_type
-from gravswell.quiver.exporters import Built, Runner
-from gravswell.quiver.exporters.base import Inputs, InputSpec, Outputs
-from gravswell.quiver.exporters.proof import prove
-from gravswell.quiver.exporters.sampling import is_batched, rows_of
-from gravswell.quiver.golden import save_golden
-from gravswell.quiver.manifest import GOLDEN, Signature, TensorRecord
+from gravswell.quiver.exporters import Built
+from gravswell.quiver.exporters.base import Inputs, Outputs
+from gravswell.quiver.exporters.sampling import rows_of
+from gravswell.quiver.manifest import Signature, TensorRecord
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.signature import parse_shape
 
@@ -74,30 +73,21 @@ def build_pipeline(
             wishes.stage("packing its source")
             write_python(pipeline, members, signature, folder, wishes.max_batch_size)
         wishes.stage("verifying what is published")
-        config = _config(parts, signature)
-        records = [member.record for member in members.values()]
-        with running(folder, config, records, here.sessions) as run:
-            proof = prove(
-                Runner(list(signature.inputs), list(signature.outputs), run, "the published pipeline"),
-                batches,
-                reference,
-                framework=f"Python {platform.python_version()} over onnxruntime {ort.__version__}",
-                inputs="given" if wishes.samples else "random",
-                batched=is_batched([InputSpec.of(record) for record in inputs]),
-                rows_apart=wishes.max_batch_size > 0,
-                rtol=wishes.rtol,
-                atol=wishes.atol,
-            )
-    save_golden(folder / GOLDEN, proof.samples)
-    return Built(
-        proof,
-        max(member.opset for member in members.values()),
-        max(member.ir_version for member in members.values()),
-        f"gravswell pipeline {pipeline.name} ({'ensemble' if isinstance(traced, Trace) else 'python'})",
-        f"python {platform.python_version()}",
-        members=tuple(records),
-        parts=parts,
-    )
+        return proved(
+            folder,
+            parts,
+            signature,
+            list(members.values()),
+            here.sessions,
+            batches=batches,
+            reference=reference,
+            wishes=wishes,
+            told="the published pipeline",
+            against=f"Python {platform.python_version()} over onnxruntime {ort.__version__}",
+            inputs="given" if wishes.samples else "random",
+            exporter=f"gravswell pipeline {pipeline.name} ({'ensemble' if isinstance(traced, Trace) else 'python'})",
+            framework=f"python {platform.python_version()}",
+        )
 
 
 class _Reference:
@@ -204,13 +194,3 @@ def _python_parts(pipeline: "Pipeline", members: Mapping[str, MemberVersion]) ->
     pinned = [Pinned(alias, member.model, member.record.version) for alias, member in members.items()]
     set_parameters(parts, pipeline.access, pinned)
     return parts
-
-
-def _config(parts: Any, signature: Signature) -> Any:
-    """What the interpreter of an ensemble needs: its tensors and its steps."""
-    config = ModelConfig()
-    config.CopyFrom(parts)
-    for side, records in (("input", signature.inputs), ("output", signature.outputs)):
-        for record in records:
-            getattr(config, side).add(name=record.name)
-    return config
