@@ -16,7 +16,7 @@ import onnxruntime as ort
 from gravswell.errors import ExportError, InvalidInputError
 from gravswell.pipelines.batches import batches_for
 from gravswell.pipelines.calling import as_array, named_outputs
-from gravswell.pipelines.declaring import check_outputs
+from gravswell.pipelines.declaring import check_outputs, declared_tensors
 from gravswell.pipelines.ensembles import check_batches, ensemble_parts, ensemble_signature
 from gravswell.pipelines.packing import write_python
 from gravswell.pipelines.running import Running
@@ -32,7 +32,6 @@ from gravswell.quiver.exporters.base import Inputs, Outputs
 from gravswell.quiver.exporters.sampling import rows_of
 from gravswell.quiver.manifest import Signature, TensorRecord
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.quiver.signature import parse_shape
 
 if TYPE_CHECKING:
     from gravswell.pipelines.authoring import Pipeline
@@ -130,14 +129,8 @@ def _declared(pipeline: "Pipeline", wishes: Wishes) -> tuple[TensorRecord, ...] 
         raise InvalidInputError(
             f"input_shapes names {', '.join(wishes.input_shapes)}, and {pipeline.name} takes {', '.join(wanted)}"
         )
-    return tuple(
-        TensorRecord(
-            name=name,
-            data_type=wishes.input_types.get(name, known[name].data_type if name in known else "TYPE_FP32"),
-            dims=tuple(-1 if dim is None else dim for dim in parse_shape(name, wishes.input_shapes[name])),
-        )
-        for name in wanted
-    )
+    types = {name: record.data_type for name, record in known.items()} | dict(wishes.input_types)
+    return declared_tensors("input", {n: (types.get(n, "TYPE_FP32"), wishes.input_shapes[n]) for n in wanted})
 
 
 def _stated(pipeline: "Pipeline", wishes: Wishes) -> tuple[TensorRecord, ...] | None:
