@@ -1,7 +1,7 @@
 """A pipeline in this process: its function, with members that are run in ONNX Runtime."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +47,9 @@ class Running:
         def call(_: str, feed: dict[str, Any]) -> dict[str, Any]:
             return self._sessions.call(version.model, version.record.version, feed)
 
-        return Member(alias, _tensors(version.inputs), _tensors(version.outputs), version.max_batch_size, call)
+        return Member(alias, as_tensors(version.inputs), as_tensors(version.outputs), version.max_batch_size, call)
 
 
-def _tensors(records: tuple[TensorRecord, ...]) -> list[Tensor]:
+def as_tensors(records: Iterable[TensorRecord]) -> list[Tensor]:
+    """Inputs or outputs, as a :class:`Member` has them."""
     return [Tensor(record.name, record.data_type, record.dims, record.optional) for record in records]

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from gravswell.errors import InvalidInputError
-from gravswell.pipelines.calling import Member, Tensor, named_outputs
+from gravswell.pipelines.calling import Member, named_outputs
 from gravswell.pipelines.declaring import check_outputs
+from gravswell.pipelines.running import as_tensors
 from gravswell.quiver.composition.opening import MemberVersion
 from gravswell.quiver.manifest import TensorRecord
 
@@ -147,8 +148,7 @@ class Trace:
 
 class _TracedMember(Member):
     def __init__(self, version: MemberVersion, trace: Trace) -> None:
-        inputs = [Tensor(r.name, r.data_type, r.dims, r.optional) for r in version.inputs]
-        outputs = [Tensor(r.name, r.data_type, r.dims) for r in version.outputs]
+        inputs, outputs = as_tensors(version.inputs), as_tensors(version.outputs)
         super().__init__(version.record.alias, inputs, outputs, version.max_batch_size, lambda _, arrays: arrays)
         self._version = version
         self._trace = trace
@@ -273,12 +273,8 @@ def _carry(facts: Facts, record: TensorRecord, member: MemberVersion) -> None:
 
 
 def _name_outputs(traced: Trace, result: Any, names: Sequence[str] | None, function: str) -> None:
-    values = dict(result) if isinstance(result, Mapping) else named_results(result, names, function)
-    if names is not None:
-        try:
-            values = named_outputs(values, names)
-        except ValueError as error:
-            raise InvalidInputError(str(error)) from None
+    own_names = isinstance(result, Mapping) and names is None
+    values = dict(result) if own_names else named_results(result, names, function)
     taken: dict[int, str] = {}
     for name, value in values.items():
         if not isinstance(value, Symbol):
