@@ -12,13 +12,12 @@ import numpy as np
 from gravswell.pipelines import calling
 from gravswell.pipelines.shipping import ship
 from gravswell.quiver.composition.opening import MemberVersion
-from gravswell.quiver.manifest import PYTHON_FILE, Signature
+from gravswell.quiver.manifest import PYTHON_FILE, REQUIREMENTS_FILE, Signature
 
 if TYPE_CHECKING:
     from gravswell.pipelines.authoring import Pipeline
 
 _CALLING = "gravswell_calling.py"
-_REQUIREMENTS = "requirements.txt"
 
 
 def write_python(
@@ -54,7 +53,7 @@ def write_python(
         shutil.copyfile(pipeline.assets[name], folder / inside)
     requirements = shipment.requirements if pipeline.requirements is None else list(pipeline.requirements)
     if requirements:
-        (folder / _REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements))
+        (folder / REQUIREMENTS_FILE).write_text("".join(f"{line}\n" for line in requirements))
     spec = {
         "schema": "gravswell.dev/pipeline/v1",
         "function": pipeline.name,

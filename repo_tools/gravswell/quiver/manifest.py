@@ -19,6 +19,8 @@ VERSION_CONFIG = ".config.pbtxt"
 MODEL_FILE = "model.onnx"
 PYTHON_FILE = "model.py"
 """What runs a pipeline that is compiled into business logic."""
+REQUIREMENTS_FILE = "requirements.txt"
+"""Beside it: the packages that its functions import."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -12,14 +12,12 @@ from gravswell.errors import NotFoundError, VerificationError
 from gravswell.quiver.composition.config import ACCESS, access_of, is_pipeline, pinned_members, take_parts
 from gravswell.quiver.config import ModelConfig, format_config, parse_config
 from gravswell.quiver.layout import CONFIG, version_folder
+from gravswell.quiver.manifest import REQUIREMENTS_FILE
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.members import as_member, member_keys, member_name, renamed
 
-REQUIREMENTS = "requirements.txt"
-"""In a version's folder: the packages that its functions import."""
-
 ENVIRONMENT = "gravswell.environment"
-"""Parameter that tells the pipeline's ``model.py`` the folder in which these packages are installed."""
+"""Parameter that tells the pipeline's ``model.py`` the folder in which its packages are installed."""
 
 Environment = Callable[[str, str], Path]
 """From requirements, and for whom they are, to a folder with the packages."""
@@ -120,8 +118,9 @@ class MemberFolders:
                 self.opened.setdefault(model, set()).add(version)
         self.users[pipeline] = set(names.values())
         made = renamed(config, names)
-        if self._environment is not None and (folder / REQUIREMENTS).is_file():
-            packages = self._environment((folder / REQUIREMENTS).read_text(), f"pipeline '{pipeline}/{number}'")
+        requirements = folder / REQUIREMENTS_FILE
+        if self._environment is not None and requirements.is_file():
+            packages = self._environment(requirements.read_text(), f"pipeline '{pipeline}/{number}'")
             made.parameters[ENVIRONMENT].string_value = str(packages)
         return made
 
