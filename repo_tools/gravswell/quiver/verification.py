@@ -65,10 +65,12 @@ def _check_extra_files(reader: RepositoryReader, entry: str, number: int, manife
 def _reproduce(
     reader: RepositoryReader, copy: Path, manifest: Manifest, folder: Path, progress: Progress | None
 ) -> int:
-    for name in (manifest.main_file, GOLDEN, VERSION_CONFIG):
-        if name not in manifest.files or (name == VERSION_CONFIG == manifest.main_file and not manifest.members):
-            missing = MODEL_FILE if name == VERSION_CONFIG else name
-            raise VerificationError(f"the manifest names no {missing}: the version was made by something else")
+    main = manifest.main_file
+    if main == VERSION_CONFIG and not manifest.members:  # no ensemble either, which has no other file
+        main = MODEL_FILE
+    for name in (main, GOLDEN, VERSION_CONFIG):
+        if name not in manifest.files:
+            raise VerificationError(f"the manifest names no {name}: the version was made by something else")
     parse_config((copy / VERSION_CONFIG).read_text(), where=VERSION_CONFIG)
     samples = load_golden(copy / GOLDEN)
     proof = manifest.verification
