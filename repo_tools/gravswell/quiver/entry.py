@@ -153,7 +153,8 @@ class Entry:
         publication = Publication(self._store, self.name, max_batch_size=max_batch_size, version=version)
         stated = publication.earlier()
         types = {name: parse_data_type(value, tensor=name) for name, value in (input_types or {}).items()}
-        self._check_platform(model, publication.config().message, opset=opset, target=target)
+        config = publication.config().message
+        self._check_platform(model, config, opset=opset, target=target)
         with self._store.staging() as stage, refusals_told(stage):
             if isinstance(model, Composite):
                 wishes = Wishes(
@@ -163,7 +164,7 @@ class Entry:
                     input_types=types,
                     output_names=None if output_names is None else tuple(output_names),
                     samples=batches_of(sample_inputs),
-                    max_batch_size=publication.config().message.max_batch_size,
+                    max_batch_size=config.max_batch_size,
                     rtol=rtol,
                     atol=atol,
                     stage=on_stage,
