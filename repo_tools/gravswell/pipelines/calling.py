@@ -260,9 +260,9 @@ def encoded(array: Any) -> Any:
 def _member(alias: str, stated: Mapping[str, Any], call: Call, carried: bool) -> Member:
     inputs, outputs = read_tensors(stated["inputs"]), read_tensors(stated["outputs"])
     rows = int(stated["max_batch_size"])
+    kinds = {tensor.name: tensor for tensor in inputs}
 
     def carry(name: str, arrays: dict[str, Any]) -> dict[str, Any]:
-        kinds = {tensor.name: tensor for tensor in inputs}
         return call(name, {key: kinds[key].carried(array, rows) for key, array in arrays.items()})
 
     return Member(alias, inputs, outputs, rows, carry if carried else call)
