@@ -78,13 +78,9 @@ class Pipeline(Composite):
             raise InvalidInputError("outputs names the outputs already: leave output_names out")
         if isinstance(output_names, str):
             raise InvalidInputError(f"output_names must be a sequence of names: [{output_names!r}]")
-        self.output_names = (
-            tuple(record.name for record in self.outputs)
-            if self.outputs is not None
-            else None
-            if output_names is None
-            else tuple(output_names)
-        )
+        if self.outputs is not None:
+            output_names = [record.name for record in self.outputs]
+        self.output_names = None if output_names is None else tuple(output_names)
         check_declared(
             self.name,
             self.parameters,
