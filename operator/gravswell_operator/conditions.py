@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gravswell_operator.api import Condition, ConditionStatus
+from gravswell_operator.api.common import Status
 
 READY = "Ready"
 ACCESSIBLE = "Accessible"
@@ -141,6 +142,11 @@ class Transition:
         harmless |= {Reason.NOT_RESOLVED_YET, Reason.PLUGIN_STARTING, Reason.NO_REPLICA_READY, Reason.NO_REPLICAS}
         harmless |= {Reason.NO_MODELS}  # a server is applied before its Models
         return self.status is ConditionStatus.FALSE and self.reason not in harmless
+
+
+def ready(status: Status) -> Condition | None:
+    """The condition Ready of an object; None where the operator has not looked at it yet."""
+    return next((condition for condition in status.conditions if condition.type == READY), None)
 
 
 def merge(

@@ -151,7 +151,7 @@ def _pods(server: InferenceServer, pods: Iterable[Mapping[str, Any]]) -> list[st
 
 def use_of(server: InferenceServer, models: Sequence[Model], pods: Sequence[state.PodState]) -> ServerUse:
     """One server, by its own status, those of the Models that name it, and its pods. Pure."""
-    ready = next((c for c in server.status.conditions if c.type == conditions.READY), None)
+    ready = conditions.ready(server.status)
     declared = {entry: winner(m for m in models if m.spec.entry == entry) for entry in {m.spec.entry for m in models}}
     listed = {loaded.name for loaded in server.status.models}
     # The server's status names the first hundred; of the others the Models themselves say what became of them.
@@ -199,7 +199,7 @@ def _models(server: InferenceServer, declared: Mapping[str, Model], pod: str, po
 
 
 def _unserved(model: Model) -> ModelUse:
-    ready = next((c for c in model.status.conditions if c.type == conditions.READY), None)
+    ready = conditions.ready(model.status)
     reason, message = (ready.reason, ready.message) if ready is not None else ("", "the operator has not looked yet")
     return ModelUse(model.spec.entry, None, reason, (), message)
 

@@ -175,7 +175,7 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
 def _was_ready(server: InferenceServer) -> bool:
     """Whether the latest specification was Ready already: then a Deployment that changes for another reason, such as a
     pool that has no room for a surge any more, takes nothing away before its controller has looked."""
-    ready = next((c for c in server.status.conditions if c.type == conditions.READY), None)
+    ready = conditions.ready(server.status)
     return (
         ready is not None
         and ready.status is ConditionStatus.TRUE
@@ -188,7 +188,7 @@ def _pool_words(view: ServerView, problem: Problem) -> str:
     pool = view.pool
     if problem.reason is not Reason.POD_UNSCHEDULABLE or not isinstance(pool, GPUNodePool):
         return ""
-    ready = next((c for c in pool.status.conditions if c.type == conditions.READY), None)
+    ready = conditions.ready(pool.status)
     if ready is None or ready.status is not ConditionStatus.FALSE:
         return ""
     return f"; GPUNodePool {pool.metadata.name}: {ready.message}"
