@@ -169,18 +169,19 @@ def use_of(server: InferenceServer, models: Sequence[Model], pods: Sequence[stat
         gpus=server.spec.gpus,
         simulated_gpus=server.status.simulated_gpus,
         replicas=tuple(
-            ReplicaUse(pod.name, pod.node, pod.ready, tuple(_models(server, declared, pod.name, len(there))))
+            ReplicaUse(pod.name, pod.node, pod.ready, tuple(_models(server, declared, told, pod.name, len(there))))
             for pod in there
         ),
         unserved=tuple(_unserved(model) for entry, model in sorted(declared.items()) if entry not in told),
     )
 
 
-def _models(server: InferenceServer, declared: Mapping[str, Model], pod: str, pods: int) -> Iterable[ModelUse]:
-    """What one replica was told to serve, and what became of it there."""
+def _models(
+    server: InferenceServer, declared: Mapping[str, Model], told: Iterable[str], pod: str, pods: int
+) -> Iterable[ModelUse]:
+    """What became on one replica of each entry that it was told to serve."""
     listed = {loaded.name: loaded for loaded in server.status.models}
-    resolved = (entry for entry, model in declared.items() if model.status.desired_version is not None)
-    for name in sorted({*listed, *resolved}):
+    for name in sorted(told):
         model, loaded = declared.get(name), listed.get(name)
         placed = model.status.placement if model is not None else None
         devices = (
