@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from gravswell.errors import InvalidInputError, UnavailableError, VerificationError
 from gravswell.names import why_reserved
 from gravswell.quiver.layout import CONFIG, is_readable_name, parse_version
-from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, MemberRecord, digest_of
+from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, digest_of
 from gravswell.serving.agent.decide import identity
 from gravswell.serving.contracts import DesiredModel, Verification
 
@@ -272,18 +272,23 @@ class ModelFolder:
     def _note_members(self, version: Path, name: str) -> None:
         try:
             manifest = Manifest.from_bytes((version / MANIFEST).read_bytes(), where=str(version / MANIFEST))
-            members = tuple(dict.fromkeys(map(member_model, manifest.members)))
+            members = members_in(manifest)
         except (FileNotFoundError, VerificationError, ValidationError):  # of others, or damaged: nothing is made of it
             members = ()
         if members:
             self._members[name] = members
 
 
-def member_model(member: MemberRecord) -> DesiredModel:
-    """A pipeline's member as a version to bring here. Its own answers are not asked for: the pipeline's are."""
-    return DesiredModel(
-        name=member.model, version=member.version, digest=member.digest, verification=Verification.HASHES
+def members_in(manifest: Manifest) -> tuple[DesiredModel, ...]:
+    """A pipeline's members, each once, as versions to bring here; pydantic's ValidationError for what cannot be one.
+
+    Their own answers are not asked for: the pipeline's are.
+    """
+    found = (
+        DesiredModel(name=member.model, version=member.version, digest=member.digest, verification=Verification.HASHES)
+        for member in manifest.members
     )
+    return tuple(dict.fromkeys(found))
 
 
 def _link(source: str, target: str) -> str:

@@ -32,7 +32,7 @@ from gravswell.serving.agent.failures import (
     repository_failure,
     told_of_member,
 )
-from gravswell.serving.agent.folder import ModelFolder, member_model
+from gravswell.serving.agent.folder import ModelFolder, members_in
 from gravswell.serving.agent.nodecache import NodeCache
 from gravswell.serving.contracts import DesiredModel, Reason, Verification
 from gravswell.serving.triton.modelnames import why_unservable
@@ -237,7 +237,7 @@ def _check_version(reader: RepositoryReader, model: DesiredModel) -> Look:
 
 def _seen(manifest: Manifest, size: int) -> Look:
     try:
-        return Look(size, tuple(dict.fromkeys(map(member_model, manifest.members))))
+        return Look(size, members_in(manifest))
     except ValidationError as error:
         raise ModelFailure(
             Reason.MANIFEST_INVALID,
