@@ -44,8 +44,8 @@ SPARE_BYTES = 16 << 20
 """Room that the cache leaves free on its volume."""
 
 
-class Held(NamedTuple):
-    """A version that the cache holds."""
+class Published(NamedTuple):
+    """A published version, by its manifest."""
 
     manifest: Manifest
     raw: bytes
@@ -70,7 +70,7 @@ class NodeCache:
         self._limit = limit
         self._told = ""
 
-    def find(self, model: DesiredModel) -> Held | None:
+    def find(self, model: DesiredModel) -> Published | None:
         """The version, if it is here; its files are checked when they are taken. Somebody wants it from now on."""
         if model.digest is None:
             return None
@@ -91,18 +91,16 @@ class NodeCache:
         except VerificationError as error:  # of a later release; the repository's own says so to its user
             self._tell(error)
             return None
-        return Held(manifest, raw) if (manifest.model, manifest.version) == (model.name, model.version) else None
+        return Published(manifest, raw) if (manifest.model, manifest.version) == (model.name, model.version) else None
 
-    def take(self, held: Held, destination: Path, staging: Path, progress: Progress) -> bool:
+    def take(self, held: Published, destination: Path, staging: Path, progress: Progress) -> bool:
         """Copy a version to ``destination``, every hash checked; False if it cannot be had from here.
 
         What ``progress`` raises comes through, and so does UnavailableError for a full disk under ``destination``.
         """
         digest = digest_of(held.raw)
         try:
-            copy_version(
-                LocalStore(self._versions), digest, (held.manifest, held.raw), destination, staging, progress=progress
-            )
+            copy_version(LocalStore(self._versions), digest, held, destination, staging, progress=progress)
         except VerificationError as error:
             self._drop(self._versions / digest, str(error))
             return False
@@ -154,8 +152,8 @@ class NodeCache:
             return False  # the source was replaced meanwhile, by another version under its number
         if os.path.lexists(self._versions / digest) and not self._is_here(digest):
             self._drop(self._versions / digest, "it has no manifest")
-        held = Held(Manifest.from_bytes(raw, where=str(source / MANIFEST)), raw)
-        if not self._make_room(held.size):
+        published = Published(Manifest.from_bytes(raw, where=str(source / MANIFEST)), raw)
+        if not self._make_room(published.size):
             self._tell(f"it is full of versions that are wanted, and has no room for {source}; give it more")
             return False
         own = Path(tempfile.mkdtemp(dir=self._incoming, prefix=f"{digest}-"))
@@ -170,17 +168,12 @@ class NodeCache:
 
         try:
             copy_version(
-                LocalStore(source.parent),
-                source.name,
-                (held.manifest, raw),
-                self._versions / digest,
-                own,
-                progress=alive,
+                LocalStore(source.parent), source.name, published, self._versions / digest, own, progress=alive
             )
         finally:
             shutil.rmtree(own, ignore_errors=True)
         self.want([digest])
-        log.info("version %s of '%s' is in the node cache", held.manifest.version, held.manifest.model)
+        log.info("version %s of '%s' is in the node cache", published.manifest.version, published.manifest.model)
         return True
 
     def _make_room(self, size: int) -> bool:

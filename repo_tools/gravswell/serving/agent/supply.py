@@ -33,7 +33,7 @@ from gravswell.serving.agent.failures import (
     told_of_member,
 )
 from gravswell.serving.agent.folder import ModelFolder, members_in
-from gravswell.serving.agent.nodecache import NodeCache
+from gravswell.serving.agent.nodecache import NodeCache, Published
 from gravswell.serving.contracts import DesiredModel, Reason, Verification
 from gravswell.serving.triton.modelnames import why_unservable
 
@@ -117,13 +117,15 @@ class Origin:
         if unservable := why_unservable(model.name):
             raise ModelFailure(Reason.LOAD_FAILED, f"{model.name!r} cannot be served: {unservable}; rename the entry")
         if self._cache is not None and (held := self._cache.find(model)) is not None:
-            return _seen(held.manifest, held.size)
+            return _seen(held)
         return _check_version(self.reader(model), model)
 
     def take(self, model: DesiredModel, target: Path, staging: Path, progress: Progress) -> bool:
         """Copy the version from the cache; False where it is not there, or not any more."""
-        held = None if self._cache is None else self._cache.find(model)
-        return held is not None and self._cache is not None and self._cache.take(held, target, staging, progress)
+        if self._cache is None:
+            return False
+        held = self._cache.find(model)
+        return held is not None and self._cache.take(held, target, staging, progress)
 
 
 def _stage(origin: Origin, model: DesiredModel, folder: ModelFolder, progress: Progress) -> None:
@@ -232,12 +234,13 @@ def _check_version(reader: RepositoryReader, model: DesiredModel) -> Look:
             f"version {model.version} of '{model.name}' has digest {digest_of(raw)[:12]}…, and {model.digest[:12]}… is "
             f"desired: the published version was replaced; publish a new one",
         )
-    return _seen(manifest, len(raw) + sum(record.size for record in manifest.files.values()))
+    return _seen(Published(manifest, raw))
 
 
-def _seen(manifest: Manifest, size: int) -> Look:
+def _seen(version: Published) -> Look:
+    manifest = version.manifest
     try:
-        return Look(size, members_in(manifest))
+        return Look(version.size, members_in(manifest))
     except ValidationError as error:
         raise ModelFailure(
             Reason.MANIFEST_INVALID,
