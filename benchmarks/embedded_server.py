@@ -82,11 +82,16 @@ def repeated(call: Callable[[], None], rows: int, seconds: float) -> float:
     return calls * rows / (time.perf_counter() - started)
 
 
-def in_process(model: bytes, batch: int, seconds: float) -> float:
-    """Rows/s of a session in this process, threaded as the server's are."""
+def session_of(model: str | bytes) -> onnxruntime.InferenceSession:
+    """The model, or the one in that file, in this process, with one thread as the server's instances have."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def in_process(model: bytes, batch: int, seconds: float) -> float:
+    """Rows/s of a session in this process, threaded as the server's are."""
+    session = session_of(model)
     x = np.ones((batch, 64), np.float32)
     return repeated(lambda: session.run(None, {"x": x}), batch, seconds)
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import tritonclient.http as triton_http
+from embedded_server import session_of
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from rich.console import Group
@@ -56,13 +56,6 @@ def network(size: int, hidden: int, seed: int) -> ModelProto:
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", k]) for n, k in (("x", size), ("y", 1)))
     graph = helper.make_graph(nodes, "mlp", [x], [y], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
-def session(path: Path) -> onnxruntime.InferenceSession:
-    """ONNX Runtime with one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def ids(models: int, *, mixed: bool) -> NDArray[np.int64]:
@@ -102,7 +95,7 @@ def beside(folder: Path, calls: int, rounds: int) -> dict[str, Any]:
             config.dynamic_batching.SetInParent()
         single_path = Path(single.export_version(models[-1]))
         x = feeds[name] = np.random.default_rng(0).normal(size=(BATCH, size)).astype(np.float32)
-        alone, many = session(single_path), session(fused_path)
+        alone, many = session_of(str(single_path)), session_of(str(fused_path))
         one, mixed = ({"x": x, "model_id": ids(BESIDE, mixed=mixed)} for mixed in (False, True))
         assert alone.run(["y"], {"x": x})[0].tobytes() == many.run(["y"], one)[0].tobytes()
         ways: dict[str, Call] = {
@@ -150,10 +143,10 @@ def memory() -> int:
 
 def loaded(small: Path, paths: list[Path], feeds: list[dict[str, Any]], calls: int, rounds: int) -> dict[str, Any]:
     """In a process of its own: load these graphs, and call the last one with each of ``feeds``."""
-    first = session(small)  # what the first session of a process costs is not the models'
+    first = session_of(str(small))  # what the first session of a process costs is not the models'
     first.run(None, {"x": feeds[0]["x"]})
     before, began = memory(), time.perf_counter()
-    sessions = [session(path) for path in paths]
+    sessions = [session_of(str(path)) for path in paths]
     seconds, held = time.perf_counter() - began, memory() - before
     ways: dict[str, Call] = {str(k): lambda feed=feed: sessions[-1].run(None, feed) for k, feed in enumerate(feeds)}  # type: ignore[misc]
     return {"seconds": seconds, "bytes": held, "calls": list(in_turns(ways, calls, rounds).values())}

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import onnxruntime as ort
+from embedded_server import session_of
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from rich.console import Group
 from rich.table import Table
@@ -72,19 +72,12 @@ def seconds_of(call: Callable[[], object], seconds: float) -> float:
     return statistics.median(taken)
 
 
-def session(model: str | bytes) -> ort.InferenceSession:
-    """On one core, as a server's instance has it."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
 class InProcess:
     """The parts of one partition, each with a session and what it is given."""
 
     def __init__(self, made: Partition) -> None:
         self._made = made
-        self._sessions = [session(str(made.folder / part.file)) for part in made.plan.parts]
+        self._sessions = [session_of(str(made.folder / part.file)) for part in made.plan.parts]
         self._chain = made.chain()
 
     def seconds(self, batch: int, seconds: float) -> tuple[float, float]:
@@ -105,7 +98,7 @@ class InProcess:
 
 def in_process(partitions: dict[str, Partition], whole: bytes, seconds: float, rounds: int) -> dict[str, Any]:
     """Milliseconds of the whole, and of each partition as its ratios to that, by batch."""
-    alone = session(whole)
+    alone = session_of(whole)
     ways = {name: InProcess(made) for name, made in partitions.items()}
     figures: dict[str, Any] = {}
     for batch in BATCHES:

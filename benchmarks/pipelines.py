@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
+from embedded_server import DIRECT, session_of
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from rich.console import Group
@@ -104,16 +104,13 @@ def timed(ways: dict[str, Call], calls: int, rounds: int) -> dict[str, float]:
 
 def session(model: ModelProto) -> Callable[[Rows], Rows]:
     """The model in this process, threaded as the server's are."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    opened = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    opened = session_of(model.SerializeToString())
     return lambda x: opened.run(None, {"x": x})[0]
 
 
 @contextmanager
 def clients(server: EmbeddedTriton) -> Iterator[dict[str, Callable[..., Rows]]]:
     """Ways to ask for a model's only output: its name, then its inputs."""
-    direct = [("grpc.enable_http_proxy", 0)]
 
     def asking(client: Any, kind: Any) -> Callable[..., Rows]:
         def ask(model: str, output: str, **inputs: NDArray[Any]) -> Rows:
@@ -128,7 +125,7 @@ def clients(server: EmbeddedTriton) -> Iterator[dict[str, Callable[..., Rows]]]:
         return ask
 
     with (
-        triton_grpc.InferenceServerClient(server.grpc_address, channel_args=direct) as by_grpc,
+        triton_grpc.InferenceServerClient(server.grpc_address, channel_args=DIRECT) as by_grpc,
         triton_http.InferenceServerClient(server.http_address) as by_rest,
     ):
         yield {"gRPC": asking(by_grpc, triton_grpc), "REST": asking(by_rest, triton_http)}
