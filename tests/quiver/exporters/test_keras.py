@@ -1,9 +1,7 @@
 """Keras models on TensorFlow: what they are called, what they take and give, and what is refused and why."""
 
-import os
 import random
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
 import tensorflow as tf
@@ -23,15 +20,11 @@ from gravswell.extras import install
 from gravswell.quiver import exporters
 from gravswell.quiver.golden import load_golden
 
+from .keras_models import sequential
 from .refusing import check_refusal
+from .signatures import Signature, shapes
 
 X = {"x": (None, 4)}
-
-Signature = dict[str, tuple[str, tuple[int, ...]]]
-
-
-def shapes(records: dict[str, Any]) -> Signature:
-    return {name: (record.data_type, record.dims) for name, record in records.items()}
 
 
 def subclassed(call: Callable[..., Any]) -> keras.Model:
@@ -44,10 +37,6 @@ def subclassed(call: Callable[..., Any]) -> keras.Model:
 
     Given.call = call
     return Given()
-
-
-def sequential(*inner: Any, shape: tuple[int | None, ...] = (4,), **how: Any) -> keras.Model:
-    return keras.Sequential([keras.Input(shape, name="x", **how), *inner])
 
 
 def branches(inputs: Any, outputs: Callable[[Any, Any], Any]) -> keras.Model:
@@ -396,67 +385,6 @@ def test_texts_are_proved_with_those_that_the_model_knows(entry: qv.Entry) -> No
     assert {"red", "green", "?"} <= proved
 
 
-def test_the_same_model_is_the_same_file(entry: qv.Entry) -> None:
-    """Although the converter's own names count what it has converted, and sets of them have no order."""
-    model = sequential(layers.Bidirectional(layers.LSTM(3)), layers.BatchNormalization(), shape=(5, 4))
-    files = {Path(entry.export_version(model)).read_bytes() for _ in range(3)}
-    assert len(files) == 1
-
-
-def test_files_of_the_older_format(entry: qv.Entry, tmp_path: Path) -> None:
-    model = sequential(layers.Dense(3, name="y"))
-    model.save(tmp_path / "m.h5")
-    entry.export_version(tmp_path / "m.h5")
-    assert (shapes(entry.inputs), shapes(entry.outputs)) == (
-        {"x": ("TYPE_FP32", (-1, 4))},
-        {"y": ("TYPE_FP32", (-1, 3))},
-    )
-    model.save_weights(tmp_path / "m.weights.h5")
-    with pytest.raises(InvalidInputError, match="holds weights alone"):
-        entry.export_version(tmp_path / "m.weights.h5")
-    sequential(layers.Lambda(lambda x: x * 2, name="y")).save(tmp_path / "code.h5")
-    with pytest.raises(ExportError, match=r"Keras does not load.*lambdas"):
-        entry.export_version(tmp_path / "code.h5")
-
-
-_EXPORTED = """
-import sys
-from gravswell import quiver as qv
-print(qv.ModelRepository(sys.argv[1]).add("m").export_version(sys.argv[2]))
-"""
-
-
-def test_the_same_model_is_the_same_file_in_another_process(entry: qv.Entry, tmp_path: Path) -> None:
-    """Whose sets of names have another order."""
-    x = keras.Input((6, 4), name="x")
-    inner = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(x)
-    both = [layers.Bidirectional(layers.LSTM(n), name=f"y{n}")(inner) for n in (2, 3)]
-    saved = tmp_path / "saved.keras"
-    keras.Model(x, both).save(saved)
-    done = subprocess.run(
-        [sys.executable, "-c", _EXPORTED, tmp_path / "other", saved],
-        env=os.environ | {"PYTHONHASHSEED": "7", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=550,
-    )
-    there = Path(done.stdout.split()[-1])
-    assert there.read_bytes() == Path(entry.export_version(saved)).read_bytes()
-
-
-def test_what_the_graph_says_of_itself(entry: qv.Entry) -> None:
-    """Nothing of this machine, no counters of the process, and what the oldest servers take."""
-    model = sequential(layers.Conv1D(3, 2), layers.GlobalMaxPooling1D(), shape=(None, 4))
-    graph = onnx.load(entry.export_version(model))
-    assert {o.domain: o.version for o in graph.opset_import}[""] <= 18
-    assert [d.dim_param for d in graph.graph.input[0].type.tensor_type.shape.dim][:2] == ["batch", "x_1"]
-    text = str(graph)
-    assert "__" not in text
-    assert str(Path.cwd()) not in text
-    assert "inference_served" not in text
-
-
 @pytest.mark.parametrize("fails", [False, True])
 def test_everything_is_left_as_it_was(entry: qv.Entry, fails: bool) -> None:
     class Counting(layers.Layer):
@@ -504,20 +432,6 @@ def test_dropout_is_exported_in_its_inference_form(entry: qv.Entry) -> None:
     x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
     (y,) = ort.InferenceSession(entry.export_version(model)).run(None, {"x": x})
     np.testing.assert_allclose(y, model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
-
-
-def test_a_saved_model_is_loaded(entry: qv.Entry, tmp_path: Path, root: Path) -> None:
-    model = sequential(layers.Dense(2, name="y"))
-    model.save(tmp_path / "model.keras")
-    proto = Path(entry.export_version(tmp_path / "model.keras")).read_bytes()
-    assert Path(entry.export_version(model)).read_bytes() == proto
-
-
-def test_code_in_a_saved_model_is_not_run(entry: qv.Entry, tmp_path: Path) -> None:
-    sequential(layers.Lambda(lambda x: x + 1)).save(tmp_path / "model.keras")
-    with pytest.raises(ExportError, match=r"model\.keras .*load it where they are known"):
-        entry.export_version(tmp_path / "model.keras")
-    assert entry.versions == []
 
 
 def test_nothing_is_written_to_the_terminal(entry: qv.Entry, capfd: pytest.CaptureFixture[str]) -> None:

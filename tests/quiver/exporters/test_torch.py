@@ -23,12 +23,9 @@ from gravswell.quiver.verification import verify_version
 
 from .modules import module
 from .refusing import check_refusal, nothing_was_published
+from .signatures import shapes
 
 X = {"x": (None, 4)}
-
-
-def shapes(records: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    return {name: (record.data_type, record.dims) for name, record in records.items()}
 
 
 def diverged() -> nn.Module:
