@@ -3,9 +3,9 @@
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -46,6 +46,12 @@ class InputSpec:
     def dims(self) -> list[int]:
         """The shape with -1 for a dynamic dim, as messages show it."""
         return [-1 if dim is None else dim for dim in self.shape]
+
+    def admits(self, shape: Sequence[int | None]) -> bool:
+        """Whether the shape is one of its own: where it is open, any size is, and to leave that open too."""
+        return len(shape) == len(self.shape) and all(
+            own in (None, size) for own, size in zip(self.shape, shape, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +216,38 @@ def check_names_differ(outputs: Sequence[str], inputs: Sequence[InputSpec]) -> N
         raise InvalidInputError(f"output_names {', '.join(outputs)}: each needs a name of its own, and no input's")
 
 
-def output_names(request: ExportRequest, specs: Sequence[InputSpec], returned: Sequence[tuple[str, Any]]) -> list[str]:
-    """What to call the tensors that a model ``returned``: as was asked, or else by the names that they came with.
+def with_chosen_sizes(request: ExportRequest, own: Iterable[InputSpec], where: str) -> tuple[InputSpec, ...]:
+    """The inputs that a model states itself, with the sizes that the user chose where it leaves them open.
 
-    InvalidInputError where other than one name each was asked for, or one that is taken.
+    ``where``: what states them, as messages call it. InvalidInputError for an input, a type or a shape that is not its.
     """
+    specs = {spec.name: spec for spec in own}
+    for asked in () if request.inferred else request.inputs or ():
+        known = specs.get(asked.name)
+        if known is None:
+            raise InvalidInputError(f"{where} has no input {asked.name!r}; its inputs: {', '.join(specs)}")
+        if not known.admits(asked.shape) or asked.data_type not in (None, known.data_type):
+            raise InvalidInputError(
+                f"input {asked.name!r} is {known.data_type} {known.dims} in {where}, "
+                f"not {asked.data_type or known.data_type} {asked.dims}: choose sizes where it has -1, "
+                f"or leave its shape out"
+            )
+        specs[asked.name] = replace(known, shape=asked.shape)
+    return tuple(specs.values())
+
+
+def named_outputs(
+    request: ExportRequest,
+    specs: Sequence[InputSpec],
+    answer: Callable[[Inputs], Sequence[tuple[str, Array]]],
+    batch: Inputs,
+) -> tuple[list[str], Callable[[Inputs], Outputs]]:
+    """What to call the tensors that a model returns, and its answers by these names: see :class:`Exported`.
+
+    They are what was asked, or else the names that the tensors come with for ``batch``. InvalidInputError where other
+    than one name each was asked for, or one that is taken.
+    """
+    returned = answered(answer, batch)
     names = list(request.output_names or (name for name, _ in returned))
     if len(names) != len(returned):
         raise InvalidInputError(
@@ -222,7 +255,11 @@ def output_names(request: ExportRequest, specs: Sequence[InputSpec], returned: S
             f"that {type(request.model).__name__} returns: name each"
         )
     check_names_differ(request.output_names or (), specs)
-    return names
+
+    def reference(inputs: Inputs) -> Outputs:
+        return {name: array for name, (_, array) in zip(names, answer(inputs), strict=True)}
+
+    return names, reference
 
 
 def as_arrays(sample: Mapping[str, Any]) -> Inputs:

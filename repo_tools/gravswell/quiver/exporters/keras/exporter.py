@@ -18,12 +18,10 @@ from gravswell.quiver.exporters.base import (
     ExportRequest,
     Inputs,
     InputSpec,
-    Outputs,
-    answered,
     class_names,
     described,
     file_of,
-    output_names,
+    named_outputs,
 )
 from gravswell.quiver.exporters.keras import calling
 from gravswell.quiver.exporters.keras.noise import quiet
@@ -105,14 +103,9 @@ class KerasExporter(Exporter):
             return
         work = _tensorflow()
         with self.answering(request) as answer:
-            names = output_names(request, specs, answered(answer, batches[0]))
-            proto = work.export(request, calling.Call(request.model, specs), specs, names)
-
-            def reference(inputs: Inputs) -> Outputs:
-                return {name: array for name, (_, array) in zip(names, answer(inputs), strict=True)}
-
+            names, reference = named_outputs(request, specs, answer, batches[0])
             yield Exported(
-                proto=proto,
+                proto=work.export(request, calling.Call(request.model, specs), specs, names),
                 source=None,
                 converted=True,
                 exporter=work.EXPORTER,

@@ -16,10 +16,9 @@ from gravswell.quiver.exporters.base import (
     ExportRequest,
     Inputs,
     InputSpec,
-    Outputs,
-    answered,
     described,
-    output_names,
+    named_outputs,
+    with_chosen_sizes,
 )
 from gravswell.quiver.exporters.keras.exporter import imported
 from gravswell.quiver.exporters.keras.noise import quiet
@@ -46,21 +45,7 @@ class SavedModelExporter(Exporter):
 
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """See :meth:`Exporter.inputs`. The user may choose the sizes that the signature leaves open."""
-        own = {spec.name: spec for spec in request.model.inputs}
-        for asked in () if request.inferred else request.inputs or ():
-            known = own.get(asked.name)
-            if known is None:
-                raise InvalidInputError(f"the SavedModel has no input {asked.name!r}; its inputs: {', '.join(own)}")
-            fits = len(known.shape) == len(asked.shape) and all(
-                have in (None, want) for have, want in zip(known.shape, asked.shape, strict=True)
-            )
-            if not fits or asked.data_type not in (None, known.data_type):
-                raise InvalidInputError(
-                    f"input {asked.name!r} is {known.data_type} {known.dims} in the SavedModel, not "
-                    f"{asked.data_type or known.data_type} {asked.dims}: choose sizes where it has -1"
-                )
-            own[asked.name] = replace(known, shape=asked.shape)
-        return tuple(own.values())
+        return with_chosen_sizes(request, request.model.inputs, "the SavedModel")
 
     @contextmanager
     def answering(self, request: ExportRequest) -> Iterator[Callable[[Inputs], Any]]:
@@ -73,12 +58,8 @@ class SavedModelExporter(Exporter):
         """See :meth:`Exporter.exporting`."""
         work, model, specs = imported(), request.model, self.inputs(request)
         with self.answering(request) as answer:
-            names = output_names(request, specs, answered(answer, batches[0]))
+            names, reference = named_outputs(request, specs, answer, batches[0])
             proto = work.converted(request, model.root, model.call, specs=specs, outputs=names, told="the SavedModel")
-
-            def reference(inputs: Inputs) -> Outputs:
-                return {name: array for name, (_, array) in zip(names, answer(inputs), strict=True)}
-
             yield Exported(
                 proto=proto,
                 source=None,

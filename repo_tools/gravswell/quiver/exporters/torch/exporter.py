@@ -15,10 +15,8 @@ from gravswell.quiver.exporters.base import (
     ExportRequest,
     Inputs,
     InputSpec,
-    Outputs,
-    answered,
     class_names,
-    output_names,
+    named_outputs,
 )
 from gravswell.quiver.exporters.sampling import specs_of_samples, type_of_samples
 
@@ -85,12 +83,8 @@ class TorchExporter(Exporter):
             self.answering(request) as answer,
         ):
             specs = self.inputs(request)
-            names = output_names(request, specs, answered(answer, batches[0]))
+            names, reference = named_outputs(request, specs, answer, batches[0])
             made = work.export(request, specs, batches, names, Path(folder))
-
-            def reference(inputs: Inputs) -> Outputs:
-                return {name: array for name, (_, array) in zip(names, answer(inputs), strict=True)}
-
             yield Exported(
                 proto=made.proto,
                 source=made.source,
