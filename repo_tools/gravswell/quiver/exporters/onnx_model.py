@@ -22,6 +22,7 @@ from gravswell.quiver.exporters.base import (
     Outputs,
     class_names,
     described,
+    with_chosen_sizes,
 )
 from gravswell.quiver.exporters.files import load, size_of, write
 from gravswell.quiver.exporters.fused.metadata import fused_models, optional_inputs, with_known_ids
@@ -118,22 +119,7 @@ class OnnxExporter(Exporter):
 
     def inputs(self, request: ExportRequest) -> tuple[InputSpec, ...]:
         """See :meth:`Exporter.inputs`. The graph says; the user may choose the sizes that it leaves open."""
-        specs = {spec.name: spec for spec in _declared(request.model)}
-        for given in () if request.inferred else request.inputs or ():
-            if given.name not in specs:
-                raise InvalidInputError(f"the graph has no input {given.name!r}; its inputs: {', '.join(specs)}")
-            declared = specs[given.name]
-            fits = len(given.shape) == len(declared.shape) and all(
-                dim in (None, size) for dim, size in zip(declared.shape, given.shape, strict=True)
-            )
-            if not fits or given.data_type not in (None, declared.data_type):
-                raise InvalidInputError(
-                    f"input {given.name!r} is {declared.data_type} {declared.dims} in the graph, "
-                    f"not {given.data_type or declared.data_type} {given.dims}: choose sizes where it has -1, "
-                    f"or leave its shape out"
-                )
-            specs[given.name] = replace(declared, shape=given.shape)
-        return tuple(specs.values())
+        return with_chosen_sizes(request, _declared(request.model), "the graph")
 
     def own_batches(self, request: ExportRequest) -> list[Inputs] | None:
         """See :meth:`Exporter.own_batches`. Indices within their table, flags beside them, ids that a fusion has."""

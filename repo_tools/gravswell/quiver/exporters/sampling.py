@@ -160,10 +160,7 @@ def _checked(inputs: Sequence[InputSpec], sample: Mapping[str, Any], k: int) -> 
     batch: Inputs = {}
     for spec in inputs:
         array = np.asarray(sample[spec.name])
-        fits = len(array.shape) == len(spec.shape) and all(
-            want in (None, have) for want, have in zip(spec.shape, array.shape, strict=True)
-        )
-        if not fits or 0 in array.shape:
+        if not spec.admits(array.shape) or 0 in array.shape:
             raise InvalidInputError(f"sample {k}: {spec.name} has shape {list(array.shape)}, which is no {spec.dims}")
         converted = _converted(array, numpy_type(spec.data_type or "TYPE_FP32"))
         if converted is None:

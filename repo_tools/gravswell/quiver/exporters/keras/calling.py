@@ -184,10 +184,7 @@ def _matched(model: Any, own: list[_Own], asked: Sequence[InputSpec]) -> list[tu
 
 def _check_fits(known: InputSpec, asked: InputSpec) -> None:
     """InvalidInputError where the model takes another shape. A size that it leaves open may become a number."""
-    fits = len(known.shape) == len(asked.shape) and all(
-        have is None or have == want for have, want in zip(known.shape, asked.shape, strict=True)
-    )
-    if not fits:
+    if not known.admits(asked.shape):
         raise InvalidInputError(
             f"input {asked.name!r} is {known.dims} in the model, not {asked.dims}: leave the shapes "
             f"out, or build the model with keras.Input(shape) of None where any size may come"
