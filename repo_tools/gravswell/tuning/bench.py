@@ -30,7 +30,7 @@ from gravswell.serving.samples import with_rank
 from gravswell.serving.triton import EmbeddedTriton
 from gravswell.tuning.load import drive
 from gravswell.tuning.report import Measurement, ModelFigures
-from gravswell.tuning.settings import measured_config, settings_told
+from gravswell.tuning.settings import measured_config
 from gravswell.tuning.space import Point, Setting
 from gravswell.tuning.subject import Part, Subject
 
@@ -122,9 +122,8 @@ class Bench:
             return self._measured(made, seconds, percentile)
         except GravswellError as error:
             if self.server.process.returncode is not None:
-                told = settings_told((model.model, model.setting) for model in made.models)
                 raise UnavailableError(
-                    f"Triton ended with status {self.server.process.returncode} at {told}: {error}"
+                    f"Triton ended with status {self.server.process.returncode} at {made.told}: {error}"
                 ) from error
             return made.model_copy(update={"failure": str(error)})
 

@@ -6,7 +6,6 @@ from gravswell.errors import UnsupportedError
 from gravswell.extras import install
 from gravswell.quiver.disk import refusals_told
 from gravswell.tuning.report import Measurement, TuneReport
-from gravswell.tuning.settings import settings_told
 
 
 def plot(report: TuneReport, path: Path) -> None:
@@ -23,8 +22,7 @@ def plot(report: TuneReport, path: Path) -> None:
     lines: dict[tuple[str, int], list[Measurement]] = {}
     for m in report.measurements:
         if m.failure is None:
-            told = settings_told((model.model, model.setting) for model in m.models)
-            lines.setdefault((told, m.rows), []).append(m)
+            lines.setdefault((m.told, m.rows), []).append(m)
     for (told, rows), line in sorted(lines.items()):
         line.sort(key=lambda m: m.concurrency)
         label = f"{told}, {rows} rows"

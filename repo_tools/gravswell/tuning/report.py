@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from pydantic.alias_generators import to_camel
 
 from gravswell.quiver.disk import refusals_told, replace_file
+from gravswell.tuning.settings import settings_told
 from gravswell.tuning.space import Point, Setting
 
 JSON_FILE, CSV_FILE, PLOT_FILE = "table.json", "table.csv", "plot.png"
@@ -67,6 +68,11 @@ class Measurement(_Record):
     def point(self) -> Point:
         """Where it was measured."""
         return Point(tuple(model.setting for model in self.models), self.rows, self.concurrency)
+
+    @property
+    def told(self) -> str:
+        """The setting in words."""
+        return settings_told((model.model, model.setting) for model in self.models)
 
 
 class TuneReport(_Record):

@@ -186,14 +186,9 @@ def _nothing_fits(report: TuneReport, limit: float) -> str:
     return (
         f"no setting of {report.entry}/{report.version} keeps p{report.percentile:g} within {limit * 1e3:g} ms on this "
         f"machine's {report.cpus} CPUs. The nearest: {nearest.latency_ms:.3g} ms and {nearest.rows_per_second:,.0f} "
-        f"rows/s with {_told_of(nearest)}. Allow more (--latency-limit), or ask with fewer rows or clients "
-        f"(--batch-sizes, --concurrency){kept}"
+        f"rows/s with {nearest.told}, {nearest.concurrency} clients, {nearest.rows} rows. Allow more "
+        f"(--latency-limit), or ask with fewer rows or clients (--batch-sizes, --concurrency){kept}"
     )
-
-
-def _told_of(m: Measurement) -> str:
-    settings = settings_told((model.model, model.setting) for model in m.models)
-    return f"{settings}, {m.concurrency} clients, {m.rows} rows"
 
 
 def _batchers(what: Subject, wanted: spaces.Batching) -> tuple[list[spaces.Batcher], list[str]]:
