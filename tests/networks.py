@@ -1,6 +1,6 @@
 """Small ONNX networks with weights worth converting."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,14 +49,21 @@ def convolution(opset: int = 17) -> ModelProto:
 
 
 def model(
-    nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], weights: dict[str, Any], *, opset: int = 17
+    nodes: Sequence[Any],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    weights: Mapping[str, Any] | None = None,
+    *,
+    opset: int = 17,
+    domains: Mapping[str, int] | None = None,
 ) -> ModelProto:
-    """Those nodes as a model that every Triton of today takes."""
+    """Those nodes as a model that every Triton of today takes; ``domains``: versions of others than ONNX's own."""
     graph = helper.make_graph(
         list(nodes),
         "g",
         [helper.make_tensor_value_info(*tensor) for tensor in inputs],
         [helper.make_tensor_value_info(*tensor) for tensor in outputs],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in (weights or {}).items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    imports = [helper.make_opsetid(domain, version) for domain, version in {"": opset, **(domains or {})}.items()]
+    return helper.make_model(graph, opset_imports=imports, ir_version=8)

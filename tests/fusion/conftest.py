@@ -1,7 +1,8 @@
 """Models that are fused, and a fusion beside its single models in ONNX Runtime."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +10,16 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper
 
 from gravswell import quiver as qv
 
+from ..networks import model
+
 FLOAT = TensorProto.FLOAT
 
-
-def onnx_model(
-    nodes: Sequence[Any],
-    inputs: Sequence[tuple[str, int, list[Any]]],
-    outputs: Sequence[tuple[str, int, list[Any]]],
-    weights: Mapping[str, Any] | None = None,
-    *,
-    opset: int = 18,
-    ir: int = 8,
-    domains: Mapping[str, int] | None = None,
-) -> ModelProto:
-    """Those nodes as a model."""
-    graph = helper.make_graph(
-        list(nodes),
-        "g",
-        [helper.make_tensor_value_info(*tensor) for tensor in inputs],
-        [helper.make_tensor_value_info(*tensor) for tensor in outputs],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in (weights or {}).items()],
-    )
-    imports = [helper.make_opsetid("", opset)]
-    imports += [helper.make_opsetid(domain, version) for domain, version in (domains or {}).items()]
-    return helper.make_model(graph, opset_imports=imports, ir_version=ir)
+onnx_model = partial(model, opset=18)
+"""Those nodes as a model in opset 18."""
 
 
 def scaled(factor: float, size: int = 4, *, x: str = "x", y: str = "y", opset: int = 18, kind: Any = np.float32) -> Any:
