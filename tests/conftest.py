@@ -12,6 +12,9 @@ import yaml
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from gravswell_operator.api.common import Resource
+from gravswell_operator.api.manifest import parse
+
 # Where a runner was started in the background SIGINT is ignored, and every program that a test interrupts would inherit
 # that; a handler of our own is reset to the default in them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,7 +23,15 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup, where the 
 
 os.environ.pop("COLUMNS", None)  # read once, by what prints, it would win over the widths that tests set
 
-TOGETHER = ("control_plane/reconciling", "control_plane/serving", "control_plane", "chart", "demo", "quiver/stores")
+TOGETHER = (
+    "control_plane/pools",
+    "control_plane/reconciling",
+    "control_plane/serving",
+    "control_plane",
+    "chart",
+    "demo",
+    "quiver/stores",
+)
 """Folders whose tests one worker runs: they share servers that take seconds to start, or gigabytes."""
 
 MANIFESTS = Path(__file__).parent / "api/manifests.yaml"
@@ -54,11 +65,26 @@ def _merged(target: Any, change: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def manifest() -> Callable[..., dict[str, Any]]:
-    """``manifest(kind, change={}) -> dict``: the good manifest of a kind, with a JSON merge patch applied."""
+    """``manifest(kind, *changes) -> dict``: the good manifest of a kind, with JSON merge patches applied."""
     good = yaml.safe_load(MANIFESTS.read_text())["good"]
 
-    def make(kind: str, change: dict[str, Any] | None = None) -> dict[str, Any]:
-        base = {"apiVersion": "gravswell.dev/v1alpha1", "kind": kind, **good[kind]}
-        return _merged(base, change or {})
+    def make(kind: str, *changes: dict[str, Any] | None) -> dict[str, Any]:
+        made = {"apiVersion": "gravswell.dev/v1alpha1", "kind": kind, **good[kind]}
+        for change in changes:
+            made = _merged(made, change or {})
+        return made
+
+    return make
+
+
+@pytest.fixture
+def resource(manifest) -> Callable[..., Any]:
+    """``resource(kind, change={}) -> the typed object``, in namespace ``ns`` where its kind has one."""
+
+    def make(kind: str, change: dict[str, Any] | None = None) -> Resource:
+        parsed = parse(manifest(kind, change))
+        if kind == "GPUNodePool":
+            return parsed
+        return parsed.model_copy(update={"metadata": parsed.metadata.model_copy(update={"namespace": "ns"})})
 
     return make

@@ -22,7 +22,7 @@ def split(address: str) -> tuple[str, int]:
     return host, int(found["port"])
 
 
-def join(host: str, port: int) -> str:
+def join(host: str, port: int | str) -> str:
     """``host:port``, with brackets around an IPv6 host."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

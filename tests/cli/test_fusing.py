@@ -1,6 +1,7 @@
 """``gravswell fuse``: variants and counts, the modes, who asks whom, and what is kept."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,16 @@ def test_predictions_are_kept_with_the_parameters(run: Run, variants: Path, mode
         x = np.arange(20, dtype=np.float32).reshape(5, 4)[:4]
         assert found["y"].tolist() == [*(2 * x).tolist(), *(3 * x).tolist()]
     assert json.loads((variants / "model_dir/params.json").read_text())["mode"] == mode
+    assert result.data["path"] is None
+    assert not list(variants.glob("model_dir/**/model.onnx")), "asking publishes nothing, however often"
+
+
+def test_what_is_asked_is_published_where_a_repository_is_named(run: Run, variants: Path) -> None:
+    said = ("fuse", "base", "--repo", "r", "--mode", "infer", "--inputs", "rows.npz")
+    alone = run(*said)
+    assert (alone.code, "the fusion was not kept" in alone.out) == (0, True), alone.err
+    result = run(*said, "--into", "r", "--name", "zoo", "--output", "json")
+    assert (result.code, result.data["path"]) == (0, "r/zoo/1/model.onnx"), result.err
 
 
 def test_rows_that_name_their_model_are_asked_of_that_alone(run: Run, variants: Path) -> None:
@@ -110,6 +121,13 @@ def test_a_file_describes_the_variants(run: Run, variants: Path, suffix: str) ->
         {"layers": 2},
         ["scores"],
     )
+
+
+def test_yaml_without_its_package_is_told(run: Run, variants: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (variants / "p.yaml").write_text("base: {model: wide.onnx}\n")
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    result = run("fuse", "base", "--params", "p.yaml")
+    assert (result.code, "p.yaml is YAML, which needs PyYAML: pip install" in result.err) == (9, True), result.err
 
 
 def test_functions_of_the_parameters_make_models_and_batches(run: Run, variants: Path) -> None:
@@ -144,6 +162,18 @@ def test_functions_of_the_parameters_make_models_and_batches(run: Run, variants:
         (["other", "--repo", "r"], 3, "no entry 'other'"),
         (["base", "--repo", "r", "--params", "p.toml"], 3, "no file p.toml"),
         (["base", "--repo", "r", "--mode", "infer", "--inputs", "other.npz"], 2, "reads x, and there is no x"),
+        (
+            ["base", "--repo", "r", "--inputs", "rows.npz"],
+            2,
+            "--mode validate_only asks the models nothing: leave --inputs",
+        ),
+        (
+            ["base", "--mode", "compile_only", "--batch-size", 2, "--drop-remainder", "--task", 0],
+            2,
+            "leave --batch-size, --drop-remainder, --task out, or use --mode predict",
+        ),
+        (["base", "--repo", "r", "--mode", "compile_only", "--into", "nowhere"], 3, "nowhere"),
+        (["base", "--repo", "r", "--into", "r"], 2, "--mode validate_only publishes nothing: leave --into out"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(
@@ -205,13 +235,16 @@ def test_what_only_a_run_can_tell_is_said_in_a_line_and_the_fusion_is_there_with
     np.savez(variants / "batch.npz", ids=np.array([0, 1, 2]))
     (variants / "p.toml").write_text('[words]\nmodel = "words.onnx"\ninputs = "batch.npz"\n')
     np.savez(variants / "asked.npz", ids=np.array([7]))
-    result = run("fuse", "words", "--params", "p.toml", "--mode", "infer", "--inputs", "asked.npz")
+    said = ("fuse", "words", "--params", "p.toml", "--mode", "infer", "--inputs", "asked.npz")
+    assert run("init", "q").code == 0
+    result = run(*said, "--into", "q")
     assert (result.code, "model 1 does not take" in result.err) == (2, True), result.err
     assert len(result.err.strip().splitlines()) == 1
     assert json.loads((variants / "model_dir/params.json").read_text())["variants"] == ["words,1"]
+    assert (variants / "q/fusion/1/model.onnx").is_file()
 
 
-@pytest.mark.parametrize("name", ["row", "worker", "arr_0", "file"])
+@pytest.mark.parametrize("name", ["row", "worker", "arr_0"])
 def test_an_output_called_as_what_predictions_have_beside_it_is_refused(run: Run, variants: Path, name: str) -> None:
     onnx.save(scaled(2, y=name), variants / "named.onnx")
     asked = run("fuse", "named.onnx", "--mode", "infer", "--inputs", "rows.npz")

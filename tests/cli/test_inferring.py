@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gravswell.cli import inferring
+from gravswell.quiver.arrays import write_arrays
 from gravswell.serving.triton import EmbeddedTriton
 
 from ..commands import Run
@@ -68,6 +68,6 @@ def test_a_failure_is_one_line_and_leaves_what_was_there(run: Run, server: str) 
 
 def test_outputs_of_any_name(tmp_path: Path) -> None:
     outputs = {"file": np.arange(3), "a/b": np.array(["ü"])}
-    inferring.write_arrays(tmp_path / "y.npz", outputs)
+    write_arrays(tmp_path / "y.npz", outputs)
     with np.load(tmp_path / "y.npz") as stored:
         assert {name: stored[name].tolist() for name in stored.files} == {"file": [0, 1, 2], "a/b": ["ü"]}

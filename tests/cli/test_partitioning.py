@@ -109,6 +109,7 @@ def test_tolerances_are_of_what_is_published_too(run: Run, tmp_path: Path) -> No
         (("--ranks", 2, "--from", "nowhere"), 3, "nowhere"),
         (("--ranks", 2, "--repository", "nowhere"), 3, "nowhere"),
         (("--ranks", 2, "--device", 1), 2, "name a --repository"),
+        (("--ranks", 2, "--name", "my model"), 2, "entries under that name: give another one (--name)"),
     ],
 )
 def test_errors_are_one_message(

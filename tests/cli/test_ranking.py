@@ -162,6 +162,21 @@ def test_a_rank_table_that_is_wrong(run: Run, parts: Path, tmp_path: Path, text:
     assert (result.code, words in result.err) == (2, True), result.err
 
 
+@pytest.mark.parametrize("variable", ["GRAVSWELL_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"])
+def test_a_launcher_says_which_rank_it_is_where_the_manifest_does_not(
+    run: Run, parts: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    for other in ("GRAVSWELL_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(variable, "1")
+    for given, number in (("parts", 1), ("parts/rank-0.json", 0), ("parts/rank-1.json", 1)):
+        result = run("rank", "--manifest", given, "--output", "json")
+        assert (result.code, result.data["rank"] if result.out else None) == (0, number), result.err
+    assert run("rank", "--model", "parts/rank-0/model.onnx", "--output", "json").data["rank"] == 1
+    said = run("rank", "--manifest", "parts/rank-0.json", "--rank-id", 1)
+    assert (said.code, "rank 1 is not rank 0, which parts/rank-0.json says" in said.err) == (2, True), said.err
+
+
 def test_files_that_are_not_those_of_the_manifest(run: Run, parts: Path, tmp_path: Path) -> None:
     outside = run("rank", "--model", "parts/rank-0/model.onnx", "--rank-id", 2, "--rank-table", "table.json")
     assert (outside.code, "rank 2 is not in table.json: its ranks are 0 to 1" in outside.err) == (2, True)

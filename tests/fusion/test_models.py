@@ -32,8 +32,7 @@ def test_frameworks_beside_each_other_answer_as_themselves(fuse: Fuse) -> None:
         [
             qv.ModelInfo(network, shapes, name="network", output_names=["y"]),
             qv.ModelInfo(tree, name="tree", output_names=["y"]),
-            qv.ModelInfo(scaled(1, 4), name="as-is", output_names=["scaled"]),
-        ][:2]
+        ]
     )
     rows = X[::10].astype(np.float32)
     ids = np.arange(len(rows)) % 2 + 1
@@ -245,6 +244,17 @@ def test_a_fixed_batch_is_refused(repo: qv.ModelRepository) -> None:
         InvalidInputError, match=r"model 1 .*input 'x' has shape \[1, 4\], and a fusion routes row by row"
     ):
         repo.add("zoo").export_version(qv.fuse([fixed]))
+
+
+def test_a_model_whose_rows_depend_on_each_other_is_refused_by_name(repo: qv.ModelRepository) -> None:
+    tensors = [("x", FLOAT, ["rows", 4])], [("y", FLOAT, ["rows", 4])]
+    over_rows = onnx_model([helper.make_node("Softmax", ["x"], ["y"], axis=0)], *tensors)
+    told = r"^model 2 \(odd\): a row's answer depends on the other rows of its batch .*an entry of its own$"
+    published = repo.add("odd")
+    published.export_version(over_rows)
+    for model in (over_rows, published):
+        with pytest.raises(ExportError, match=told):
+            repo.add("zoo", force=True).export_version(qv.fuse([scaled(2), qv.ModelInfo(model, name="odd")]))
 
 
 def test_functions_make_models_and_inputs_of_their_parameters(fuse: Fuse) -> None:

@@ -77,6 +77,101 @@ def graphs(draw: st.DrawFn) -> ModelProto:
     return model(nodes, inputs, outputs, weights)
 
 
+SIZES = (4, 8)
+
+
+@st.composite
+def shaped_graphs(draw: st.DrawFn) -> ModelProto:
+    """Up to ten nodes over tensors of several axes: products of heads, convolutions, pools, reshapes, turns."""
+    tensors: dict[str, tuple[int, ...]] = {"x": (3, draw(st.sampled_from(SIZES))), "image": (4, 4, 4)}
+    inputs = [(name, TensorProto.FLOAT, ["rows", *dims]) for name, dims in tensors.items()]
+    weights: dict[str, Any] = {}
+    nodes = []
+
+    def constant(array: Any) -> str:
+        name = f"w{len(weights)}"
+        weights[name] = np.asarray(array)
+        return name
+
+    def weight(*shape: int) -> str:
+        random = np.random.default_rng(len(weights)).standard_normal(shape)
+        return constant((random / np.sqrt(np.prod(shape[1:]))).astype(np.float32))
+
+    for k in range(draw(st.integers(3, 10))):
+        read = draw(st.sampled_from([*[list(tensors)[-1]] * 4, *tensors]))  # mostly on from the last one
+        dims, made, out = tensors[read], f"t{k}", draw(st.sampled_from(SIZES))
+        alike = [name for name, others in tensors.items() if others == dims]
+        kinds = ["unary", "binary", "MatMul", "MatMul", "MatMul"]
+        kinds += ["heads", "Reshape"] if dims[-1] % 2 == 0 else []
+        kinds += ["Transpose", "join", "products"] if len(dims) > 1 else []
+        kinds += ["attention"] * 3 if len(dims) == 2 and dims[-1] % 2 == 0 else []
+        kinds += (
+            [*["Conv"] * 4, "MaxPool", "GlobalAveragePool", "BatchNormalization", "Flatten"] if len(dims) == 3 else []
+        )
+        kind = draw(st.sampled_from(kinds))
+        if kind == "unary":
+            nodes.append(helper.make_node(draw(st.sampled_from(UNARY)), [read], [made]))
+        elif kind == "binary":
+            nodes.append(helper.make_node("Add", [read, draw(st.sampled_from(alike))], [made]))
+        elif kind == "MatMul":
+            nodes.append(helper.make_node("MatMul", [read, weight(dims[-1], out)], [made], name=f"n{k}"))
+            dims = (*dims[:-1], out)
+        elif kind in ("heads", "Reshape"):
+            parted = (2, dims[-1] // 2) if kind == "heads" else (dims[-1] // 2, 2)
+            dims = (*dims[:-1], *parted)
+            nodes.append(helper.make_node("Reshape", [read, constant(np.array([0, *dims], np.int64))], [made]))
+        elif kind == "join":
+            dims = (*dims[:-2], dims[-2] * dims[-1])
+            nodes.append(helper.make_node("Reshape", [read, constant(np.array([0, *dims], np.int64))], [made]))
+        elif kind == "Transpose":
+            order = draw(st.permutations(range(len(dims))))
+            dims = tuple(dims[axis] for axis in order)
+            nodes.append(helper.make_node("Transpose", [read], [made], perm=[0, *(axis + 1 for axis in order)]))
+        elif kind == "products":  # as of queries and keys
+            other, last = draw(st.sampled_from(alike)), len(dims)
+            turned = [*range(last - 1), last, last - 1]
+            nodes.append(helper.make_node("Transpose", [other], [f"{made}k"], perm=turned))
+            nodes.append(helper.make_node("MatMul", [read, f"{made}k"], [f"{made}p"]))
+            nodes.append(helper.make_node("Softmax", [f"{made}p"], [made], axis=-1))
+            dims = (*dims[:-1], dims[-2])
+        elif kind == "attention":  # its heads beside one another
+            split, back = (
+                constant(np.array([0, dims[0], 2, -1], np.int64)),
+                constant(np.array([0, dims[0], -1], np.int64)),
+            )
+            for name, order in (("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3])):
+                nodes.append(
+                    helper.make_node("MatMul", [read, weight(dims[-1], 8)], [f"{made}{name}"], name=f"{name}{k}")
+                )
+                nodes.append(helper.make_node("Reshape", [f"{made}{name}", split], [f"{made}{name}h"]))
+                nodes.append(helper.make_node("Transpose", [f"{made}{name}h"], [f"{made}{name}t"], perm=order))
+            nodes.append(helper.make_node("MatMul", [f"{made}qt", f"{made}kt"], [f"{made}s"]))
+            nodes.append(helper.make_node("Softmax", [f"{made}s"], [f"{made}p"], axis=-1))
+            nodes.append(helper.make_node("MatMul", [f"{made}p", f"{made}vt"], [f"{made}a"]))
+            nodes.append(helper.make_node("Transpose", [f"{made}a"], [f"{made}at"], perm=[0, 2, 1, 3]))
+            nodes.append(helper.make_node("Reshape", [f"{made}at", back], [made]))
+            dims = (dims[0], 8)
+        elif kind == "Conv":
+            filters = [weight(out, dims[0], 3, 3), *([weight(out)] if draw(st.booleans()) else [])]
+            nodes.append(helper.make_node("Conv", [read, *filters], [made], pads=[1] * 4, name=f"n{k}"))
+            dims = (out, *dims[1:])
+        elif kind == "MaxPool":
+            nodes.append(helper.make_node("MaxPool", [read], [made], kernel_shape=[1, 1]))
+        elif kind == "GlobalAveragePool":
+            nodes.append(helper.make_node("GlobalAveragePool", [read], [made]))
+            dims = (dims[0], 1, 1)
+        elif kind == "BatchNormalization":
+            known = [constant(np.full(dims[0], value, np.float32)) for value in (2, 1, 0.5, 1)]
+            nodes.append(helper.make_node("BatchNormalization", [read, *known], [made]))
+        else:
+            nodes.append(helper.make_node("Flatten", [read], [made], axis=1))
+            dims = (int(np.prod(dims)),)
+        tensors[made] = dims
+    names = [list(tensors)[-1]]
+    outputs = [(name, TensorProto.FLOAT, ["rows", *tensors[name]]) for name in names]
+    return model(nodes, inputs, outputs, weights)
+
+
 def made_or_told(proto: ModelProto, ranks: int, by: By) -> Partition | str:
     """The partition, or why there is none."""
     try:
@@ -85,9 +180,8 @@ def made_or_told(proto: ModelProto, ranks: int, by: By) -> Partition | str:
         return str(error)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(graphs(), st.integers(1, 4), st.sampled_from(get_args(By)))
-def test_parts_answer_as_the_whole(proto: ModelProto, ranks: int, by: By) -> None:
+def check(proto: ModelProto, ranks: int, by: By) -> None:
+    """What is made of it is valid, is for every rank, and answers as the whole."""
     checker.check_model(proto, full_check=True)
     made = made_or_told(proto, ranks, by)
     if isinstance(made, str):
@@ -97,7 +191,9 @@ def test_parts_answer_as_the_whole(proto: ModelProto, ranks: int, by: By) -> Non
         rng = np.random.default_rng(7)
         session = cpu_session(proto.SerializeToString())
         batch = {
-            value.name: rng.standard_normal((7, value.type.tensor_type.shape.dim[1].dim_value)).astype(np.float32)
+            value.name: rng.standard_normal((7, *(d.dim_value for d in value.type.tensor_type.shape.dim[1:]))).astype(
+                np.float32
+            )
             for value in proto.graph.input
         }
         compare(run(session, batch), made.chain()(batch))
@@ -106,3 +202,15 @@ def test_parts_answer_as_the_whole(proto: ModelProto, ranks: int, by: By) -> Non
             assert part.outputs
         ranks_of = {part.rank for part in made.plan.parts} - {None}
         assert ranks_of == set(range(ranks))
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(graphs(), st.integers(1, 4), st.sampled_from(get_args(By)))
+def test_parts_answer_as_the_whole(proto: ModelProto, ranks: int, by: By) -> None:
+    check(proto, ranks, by)
+
+
+@settings(max_examples=24, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(shaped_graphs(), st.sampled_from((2, 4)), st.sampled_from(("column", "row", "layer")))
+def test_heads_and_channels_stay_with_their_ranks(proto: ModelProto, ranks: int, by: By) -> None:
+    check(proto, ranks, by)

@@ -98,6 +98,15 @@ def test_devices_are_taken_at_every_publication(
     assert groups(repo) == [([0], 4), ([1], 1)]
 
 
+@pytest.mark.parametrize("devices", ["01", [0], [0, -1]])
+def test_devices_that_are_none_for_these_ranks_are_refused(
+    net: Partition, repo: qv.ModelRepository, devices: Any
+) -> None:
+    with pytest.raises(InvalidInputError, match="for 2 ranks: name one GPU for each rank, numbered from 0 on"):
+        net.publish(repo, devices=devices)
+    assert not repo.models
+
+
 def test_a_rank_that_keeps_to_the_cpu_takes_no_device(net: Partition, repo: qv.ModelRepository) -> None:
     net.publish(repo)
     repo.models["net-rank-1"].config.set({"instance_group[0].kind": "KIND_CPU"})

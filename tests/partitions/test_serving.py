@@ -39,14 +39,23 @@ def product() -> ModelProto:
     return model(nodes, *shapes, {"w": np.full((96, 16), 0.5, np.float32)})
 
 
+def labelled() -> ModelProto:
+    """``y`` of rows ``x`` of four, beside texts ``label`` that no rank reads and ``name`` gives back."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Identity", ["label"], ["name"])]
+    inputs = [("x", TensorProto.FLOAT, ["rows", 4]), ("label", TensorProto.STRING, ["rows"])]
+    outputs = [("y", TensorProto.FLOAT, ["rows", 4]), ("name", TensorProto.STRING, ["rows"])]
+    return model(nodes, inputs, outputs, {"w": np.eye(4, dtype=np.float32)})
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``repo``, with three partitions; and the parts of each in a folder of its name."""
+    """``repo``, with four partitions; and the parts of each in a folder of its name."""
     root = tmp_path_factory.mktemp("ranks")
     for name, proto, ranks, by in (
         ("net", NET, 2, "row"),
         ("matmul-0", product(), RANKS, "column"),
         ("matmul-1", product(), RANKS, "row"),
+        ("labelled", labelled(), 2, "column"),
     ):
         with partition(proto, ranks, by, name=name) as made:  # type: ignore[arg-type]
             made.save(root / name)
@@ -60,7 +69,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first(root: Path) -> Iterator[EmbeddedTriton]:
     """Rank 0 of ``net`` and the first half of the others; and two whole partitions."""
     products = [f"matmul-{graph}-rank-{rank}" for graph in (0, 1) for rank in range(RANKS // 2)]
-    models = ["net", "slices", "net-rank-0", *products]
+    models = ["net", "slices", "net-rank-0", "labelled-rank-0", "labelled-rank-1", *products]
     with EmbeddedTriton(root / "repo", models=models, start_timeout=PATIENCE) as server:
         yield server
 
@@ -99,6 +108,13 @@ def test_the_product_over_eight_ranks_and_two_graphs(root: Path, first: Embedded
     for answer, value in zip(answers, (-96, -48), strict=True):
         assert (answer.shape, answer.dtype) == ((128, 16), np.float32)
         assert (answer == value).all()
+
+
+def test_lists_are_what_arrays_of_the_inputs_types_are(root: Path, first: EmbeddedTriton) -> None:
+    with RankedClient(root / "labelled", [first.http_address] * 2) as client:
+        answer = client.infer({"x": [[1, 2, 3, 4], [5, 6, 7, 8]], "label": ["one", "two"]})
+        assert answer["y"].tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+        assert answer["name"].tolist() == ["one", "two"]
 
 
 def test_a_rank_that_dies_fails_the_call_until_it_is_back(root: Path, first: EmbeddedTriton) -> None:
@@ -146,6 +162,8 @@ def test_ranks_of_two_partitions_are_not_put_together(root: Path, tmp_path: Path
         ):
             client.infer(rows)
         (tmp_path / "v1" / "published.json").unlink()
+        with pytest.raises(InvalidInputError, match=r"which versions of rolled .* is not known .*no published.json"):
+            RankedClient(tmp_path / "v1", servers)
         with RankedClient(tmp_path / "v1", servers, versions=made[0].parts) as client:
             compare(expected[0], client.infer(rows))
 
@@ -157,8 +175,10 @@ def test_what_a_ranked_client_refuses(root: Path, first: EmbeddedTriton, tmp_pat
         RankedClient(tmp_path, [])
     with pytest.raises(InvalidInputError, match="the versions of net lack net-rank-1: name that of each rank's entry"):
         RankedClient(root / "net", [first.http_address] * 2, versions={"net-rank-0": 1})
+    with pytest.raises(InvalidInputError, match=r"which versions of other are .*it was published as net"):
+        RankedClient(root / "net", [first.http_address] * 2, name="other")
     with RankedClient(root / "net", [first.http_address] * 2, retry_for=0) as client:
-        with pytest.raises(InvalidInputError, match="net takes x, and is given y"):
+        with pytest.raises(InvalidInputError, match="model 'net' has no input 'y'; its inputs: x"):
             client.infer({"y": np.ones(1)})
         with pytest.raises(NotFoundError, match=r"rank 1 .*net-rank-1"):  # it is served on neither
             client.infer(np.ones((2, 16), np.float32))

@@ -1,5 +1,6 @@
 """The shipped source in an interpreter of its own, and what configurations say of members."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,36 @@ def test_members_are_called_from_threads(models: qv.ModelRepository) -> None:
     assert qv.verify_version(RepositoryReader(models.url), "crops", 1).samples == 3
 
 
+def test_calls_that_are_started_run_at_the_same_time_and_raise_where_they_are_awaited(edited: Any) -> None:
+    folder = edited(
+        "def plus(x, *, double):\n"
+        "    answers = [double.start(x + k).result for k in range(100)]\n"
+        "    refused = double.start(x[0])\n"
+        "    try:\n"
+        "        refused.result()\n"
+        "    except ValueError:\n"
+        "        return x * all((answer() == 2 * (x + k)).all() for k, answer in enumerate(answers))\n"
+    )
+    with FreshInterpreter(folder, doubled) as interpreter:
+        assert interpreter.run({"x": np.ones((2, 4), np.float32)})["z"].all()
+
+
+@pytest.mark.parametrize(
+    "left_behind",
+    [
+        "[double.start(x) for _ in range(40)]",
+        "[threading.Thread(target=double, args=(x,)).start() for _ in range(4)]",
+    ],
+)
+def test_calls_that_nobody_waits_for_end_before_the_answer(edited: Any, left_behind: str) -> None:
+    """They would else be answered with what the next call is for."""
+    folder = edited(f"import threading\n\ndef plus(x, *, double):\n    {left_behind}\n    return 2 * x\n")
+    with FreshInterpreter(folder, doubled) as interpreter:
+        for k in range(20):
+            x = np.full((2, 4), k, np.float32)
+            np.testing.assert_array_equal(interpreter.run({"x": x})["z"], 2 * x)
+
+
 def test_answers_do_not_go_to_another_thread(edited: Any) -> None:
     folder = edited(
         "from concurrent.futures import ThreadPoolExecutor\n"
@@ -84,6 +115,20 @@ def test_it_answers(published: Path) -> None:
     with FreshInterpreter(published, doubled) as interpreter:
         for rows in (1, 3):
             assert (interpreter.run({"x": np.ones((rows, 4), np.float32)})["z"] == 4).all()
+
+
+def test_it_finds_what_is_installed_elsewhere(
+    edited: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, target = tmp_path_factory.mktemp("own"), tmp_path_factory.mktemp("target")
+    (target / "elsewhere-1.0.dist-info").mkdir()
+    for folder, name in ((target, "elsewhere"), (own, "of_the_user")):
+        (folder / f"{name}.py").write_text("ONE = 1\n")
+        monkeypatch.syspath_prepend(str(folder))
+    text = "import importlib.util, elsewhere\nassert not importlib.util.find_spec('of_the_user')\n"
+    folder = edited(f"{text}def plus(x, *, double):\n    return x + np.float32(elsewhere.ONE)\nimport numpy as np\n")
+    with FreshInterpreter(folder, doubled) as interpreter:
+        assert (interpreter.run({"x": np.ones((1, 4), np.float32)})["z"] == 2).all()
 
 
 @pytest.mark.parametrize(
@@ -107,6 +152,7 @@ def test_source_that_does_not_load(edited: Any, source: str, told: str) -> None:
         ("return 1 / 0", r"ZeroDivisionError: division by zero \(in plus: return 1 / 0\)"),
         ("return x.astype(float)", "output z is to be float32, and is float64"),
         ("return x, x", "the function returned 2 tensors; the outputs are z"),
+        ("return [x]", "the function returned a list: return a tensor, a tuple of tensors, or a dict by name"),
         ("return double(x[0])", r"input x of member double is to have shape \[-1, 4\]"),
         ("import os; os._exit(4)", r"ended \(4\): it said nothing"),
     ],
@@ -126,6 +172,26 @@ def test_a_member_that_fails_can_be_caught(edited: Any) -> None:
 
     with FreshInterpreter(edited(text), refuse) as interpreter:
         assert interpreter.run({"x": np.ones((1, 4), np.float32)})["z"][0, 0] == len("ValueError: no")
+
+
+def test_source_that_fails_elsewhere_is_not_taken_for_a_size(models: qv.ModelRepository) -> None:
+    def only_here(x: Any, *, double: Any) -> Any:
+        if "gravswell" not in sys.modules:
+            raise RuntimeError("elsewhere")
+        return double(x + 1)
+
+    made = qv.Pipeline(only_here, inputs=X, output_names=["z"])  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match="RuntimeError: elsewhere") as caught:
+        models.add("only-here", "pipeline").export_version(made)
+    assert "hard-coded" not in str(caught.value)
+
+
+def test_an_output_comes_before_a_method_of_its_name() -> None:
+    found = calling.Outputs(("index", "names", "_x"), (1, 2, 3))
+    assert (found.index, found.names, found["_x"], found.count(1)) == (1, 2, 3, 1)
+    assert dict(found) == {"index": 1, "names": 2, "_x": 3}
+    with pytest.raises(AttributeError, match="there is no output 'middle'; there are: index, names, _x"):
+        _ = found.middle
 
 
 def test_source_that_answers_otherwise_elsewhere(models: qv.ModelRepository) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -153,6 +154,61 @@ def test_decorators_of_the_pipeline_stay_behind_and_those_of_others_go_along() -
     assert "@functools.lru_cache(maxsize=8)" in made.source
 
 
+def clipped(most: float) -> Any:
+    def decorate(function: Any) -> Any:
+        @functools.wraps(function)
+        def clip(*args: Any, **named: Any) -> Any:
+            return np.minimum(function(*args, **named), most)
+
+        return clip
+
+    return decorate
+
+
+def above(pipeline: Any) -> Any:
+    return pipeline
+
+
+@above
+@qv.pipeline(
+    output_names=["y"],
+)
+@clipped(5.0)
+def between(x: Any, *, model: Any) -> Any:
+    return model(x)
+
+
+@clipped(6.0)
+def wholly(x: Any, *, model: Any) -> Any:
+    return model(x)
+
+
+def test_decorators_below_the_pipelines_go_along() -> None:
+    for made, most in ((between, 5), (qv.Pipeline(wholly, output_names=["y"]), 6)):
+        function, packed = shipped(made.function)
+        assert function(np.arange(10), model=lambda x: x).max() == most
+        assert "pipeline" not in packed.source.partition("from __future__")[2]
+
+
+def test_texts_of_several_lines_stay_as_they_are() -> None:
+    def prompted(x: Any) -> Any:
+        """Told."""
+        return f"""one
+            {x}
+    two
+"""
+
+    # fmt: off
+    def plain(x: Any) -> Any:
+        return (x +
+    1)
+      # a comment
+    # fmt: on
+
+    for function in (prompted, plain):
+        assert shipped(function)[0](3) == function(3)
+
+
 def counting(x: Any) -> Any:
     global COUNTER  # noqa: PLW0603
     COUNTER += 1
@@ -188,9 +244,17 @@ def of_objects(x: Any) -> Any:
     return NAMES[x]
 
 
+MASKED = np.ma.masked_array([1, 2], [True, False])
+
+
+def of_a_mask(x: Any) -> Any:
+    return MASKED + x
+
+
 @pytest.mark.parametrize(
     ("function", "told"),
     [
+        (of_a_mask, "of_a_mask uses MASKED, a numpy.ma.*MaskedArray, which cannot be written"),
         (counting, "counting changes 'COUNTER', a variable outside of it"),
         (reading, r"reading uses OPENED, a .*, which cannot be written as source: make it in a function"),
         (by_lambda, "by_lambda uses SHORT, which is a lambda: write it with def"),
@@ -264,11 +328,33 @@ def test_a_version_as_indexes_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_installed_module_of_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "strayed.py").write_text("")
-    monkeypatch.setattr(modules, "_PACKAGES", [str(tmp_path)])
-    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "strayed.py").write_text("")
+    monkeypatch.syspath_prepend(str(folder))
     with pytest.raises(InvalidInputError, match=r"strayed is of no installed package, .*requirements="):
         modules.requirements_of({"strayed"})
+
+
+def test_packages_of_the_system_and_of_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system, target = tmp_path / "python3/dist-packages", tmp_path / "vendored"
+    (target / "thing-1.5.dist-info").mkdir(parents=True)
+    (target / "thing-1.5.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: thing\nVersion: 1.5\n")
+    (target / "thing-1.5.dist-info/RECORD").write_text("thing.py,,\n")
+    (target / "thing.py").write_text("def f(x):\n    return x\n")
+    (target / "of_the_user.py").write_text("import thing\n")
+    (system / "system_thing").mkdir(parents=True)
+    (system / "system_thing/__init__.py").write_text("")
+    for folder in (system, target):
+        monkeypatch.syspath_prepend(str(folder))
+    import of_the_user  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    def uses(x: Any) -> Any:
+        return of_the_user.thing.f(x)
+
+    assert modules.kind_of("system_thing") == "installed"
+    function, made = shipped(uses)
+    assert (function(1), made.requirements, set(made.modules)) == (1, ["thing==1.5"], {"of_the_user.py"})
 
 
 def test_an_entry_is_a_member(tmp_path: Path) -> None:
@@ -355,7 +441,10 @@ def test_modules_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "value",
     [None, True, -3, 1.5, math.inf, "ü\n", b"\0", 2j, (), (1,), [], [1, [2]], {}, {"a": {1: ()}}, set(), {1, 2},
-     frozenset(), SCALE, np.int64(4), np.bool_(True), KIND, float("-inf"), {"k": math.inf}],
+     frozenset(), SCALE, np.int64(4), np.bool_(True), KIND, float("-inf"), {"k": math.inf}, np.float32(-np.inf),
+     np.float16(np.inf), complex(math.inf, -0.0), np.complex64(complex(1, -math.inf)), np.str_("a"), np.bytes_(b"\0a"),
+     np.datetime64("2026-11-22"), np.datetime64(1, "ns"), np.timedelta64(3, "s"), np.longdouble("1e-4000"),
+     np.dtype([("x", "<f4"), ("y", "<i8", (2,))]), np.dtype(">f8"), {np.float32(-np.inf): [np.dtype("U3")]}],
 )  # fmt: skip
 def test_values_come_back(value: Any) -> None:
     source = as_source(value)
@@ -369,4 +458,15 @@ def test_values_that_do_not() -> None:
     assert as_source(Colour.RED) is None
     assert as_source(collections.OrderedDict()) is None
     assert as_source(Point(1.0)) is None
-    assert math.isnan(eval(as_source(math.nan) or ""))
+    assert as_source(np.zeros(1, "i4,f4")[0]) is None
+    assert as_source(np.dtype(ml_dtypes.bfloat16)) is None
+    assert as_source(ml_dtypes.bfloat16(1)) is None
+    assert as_source(np.dtype({"names": ["x"], "formats": ["i1"], "offsets": [3]})) is None
+
+
+@pytest.mark.parametrize("value", [math.nan, np.float32(np.nan), np.complex64(np.nan), np.datetime64("NaT", "D")])
+def test_no_number_comes_back_as_such(value: Any) -> None:
+    again = eval(as_source(value) or "")
+    assert type(again) is type(value)
+    assert np.asarray(again).dtype == np.asarray(value).dtype
+    assert again != again

@@ -1,6 +1,7 @@
 """What is found by running a function on symbols: an ensemble, a reason for Python, or what is wrong either way."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from gravswell.pipelines.members import resolved
 from gravswell.pipelines.tracing import Trace
 from gravswell.quiver.composition.config import pinned_members
 from gravswell.quiver.reader import RepositoryReader
+
+from .conftest import fill, scaled
 
 NAMES = ("double", "triple", "wide", "split", "subtract", "whole")
 Calls = Callable[..., Any]
@@ -68,6 +71,20 @@ def test_a_loop_of_a_fixed_number_is_unrolled_with_names_of_their_own(models: qv
     found = traced(models, thrice)
     made = [next(iter(step.outputs.values())).name for step in found.steps]
     assert made == ["double.y", "2.double.y", "y"]
+
+
+def test_calls_that_are_started_are_steps(models: qv.ModelRepository) -> None:
+    @qv.pipeline(output_names=["y", "z"])
+    def both(x: Any, *, double: Any, split: Any) -> Any:
+        first, second = double.start(x), split.start(x=x)
+        return first.result(), double.start(second.result().low).result()
+
+    found = traced(models, both)
+    assert [step.member.model for step in found.steps] == ["double", "split", "double"]
+    y, z = both.bind(models)(np.array([[-1, 0, 1, 2]], np.float32))
+    assert (y.tolist(), z.tolist()) == ([[-2, 0, 2, 4]], [[-2, 0, 0, 0]])
+    with pytest.raises(InvalidInputError, match="member double takes x, and was given 'k'"):
+        traced(models, written(lambda m, x: m["double"].start(k=x).result(), output_names=["z"]))
 
 
 def test_an_answer_that_only_some_of_is_used(models: qv.ModelRepository) -> None:
@@ -139,6 +156,22 @@ F32, NARROW = {"x": ("FP32", (None, 4))}, {"x": ("FP32", (3, 4))}
 def test_what_is_wrong_however_it_is_run(models: qv.ModelRepository, call: Calls, inputs: Any, told: str) -> None:
     with pytest.raises(InvalidInputError, match=told):
         traced(models, written(call, inputs, output_names=["z"]))
+
+
+def test_a_size_that_a_model_further_on_binds(tmp_path: Path) -> None:
+    """``double`` takes any number of rows, and what takes its answer takes four."""
+    repo = fill(qv.ModelRepository(tmp_path / "repo"), "double")
+    repo.add("fixed").export_version(scaled(1.0, batch=4))
+
+    @qv.pipeline(inputs={"x": ("FP32", (None, 4))}, output_names=["z"])
+    def bound(x: Any, *, double: Any, fixed: Any) -> Any:
+        return fixed(double(x))
+
+    with pytest.raises(InvalidInputError, match=r"input x is declared as any size in dimension 0.*takes 4 .*declare 4"):
+        bound.check(repo)
+    four = qv.Pipeline(bound.function, inputs={"x": ("FP32", (4, 4))}, output_names=["z"])
+    assert four.check(repo).inputs[0].dims == (4, 4)
+    assert qv.Pipeline(bound.function, output_names=["z"]).check(repo).inputs[0].dims == (4, 4)
 
 
 def test_rows_of_two_inputs_that_cannot_be_the_same(models: qv.ModelRepository) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gravswell.errors import InvalidInputError
+from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.placement import Group, Held, Wish, arrange, place
 
 
@@ -171,6 +171,13 @@ def test_the_words_do_not_depend_on_who_was_there_first():
     first = arrange([Wish("A", shared=True), now("B", 0, shared=True), Wish("C", start=0)], 1)
     again = arrange([now("A", 0, shared=True), now("B", 0, shared=True), Wish("C", start=0)], 1)
     assert first.refused == again.refused == {"C": "C asks for device 0, of which A and B hold some"}
+
+
+def test_what_is_no_list_of_models_and_who_is_not_placed_are_told():
+    with pytest.raises(InvalidInputError, match=r"'A=2' is one text: put it into a list"):
+        place("A=2", 4)
+    with pytest.raises(NotFoundError, match=r"'B' is not placed; there is: A"):
+        place(["A=2"], 4).gpus("B")
 
 
 def test_who_shares_stays_with_nobody_who_does_not():

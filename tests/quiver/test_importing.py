@@ -11,12 +11,13 @@ import pytest
 from onnx import external_data_helper, numpy_helper
 
 from gravswell import quiver as qv
-from gravswell.errors import InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnsupportedError
 from gravswell.quiver.exporters import files
 from gravswell.quiver.importing import Imported, import_repository
 from gravswell.quiver.lint import lint
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.verification import verify_version
+from gravswell.serving import Client
 from gravswell.serving.triton import EmbeddedTriton
 
 Affine = Callable[..., Any]
@@ -174,7 +175,7 @@ def test_what_cannot_be_imported_is_told_and_hinders_nothing_else(
     theirs: Path, ours: Path, write: Write, affine: Affine
 ) -> None:
     write("a-python", 'backend: "python"')
-    write("b-ensemble", 'platform: "ensemble" ensemble_scheduling { step { model_name: "z" } }')
+    write("b-ensemble", 'platform: "ensemble" ensemble_scheduling { step { model_name: "gone" } }')
     write("c-labels", 'output { name: "y" data_type: TYPE_FP32 dims: [-1, 4] label_filename: "names.txt" }')
     write("d-wrong", 'platform: "onnxruntime_onnx" input { name: "q" data_type: TYPE_FP32 dims: [4] }')
     write("e-fixed", 'platform: "onnxruntime_onnx" max_batch_size: 8', {1: affine(batch=2)})
@@ -185,7 +186,6 @@ def test_what_cannot_be_imported_is_told_and_hinders_nothing_else(
     rows = import_repository(theirs, ours)
     assert _results(rows) == [
         ("a-python", 0, "failed"),
-        ("b-ensemble", 0, "failed"),
         ("c-labels", 0, "failed"),
         ("d-wrong", 1, "failed"),
         ("e-fixed", 1, "failed"),
@@ -193,14 +193,102 @@ def test_what_cannot_be_imported_is_told_and_hinders_nothing_else(
         ("g-half", 1, "imported"),
         ("g-half", 2, "failed"),  # and not 3, after which 2 could never come
         ("z", 1, "imported"),
+        ("b-ensemble", 1, "failed"),
     ]
     assert isinstance(rows[0].error, UnsupportedError)
-    facts = ("python backend", "ensemble", "names.txt", "'x'", "max_batch_size=8", "no model.onnx", "", "is no ONNX")
+    assert "b-ensemble is an ensemble of gone, which is not in" in rows[-1].message
+    facts = ("python backend", "names.txt", "'x'", "max_batch_size=8", "no model.onnx", "", "is no ONNX")
     for row, fact in zip(rows, facts, strict=False):
         assert fact in row.message
     assert RepositoryReader(ours).entries() == ["g-half", "z"]
     (broken / "2/model.onnx").write_bytes(affine().SerializeToString())
     assert [row.result for row in import_repository(theirs, ours, ["g-half"])] == ["same", "imported", "imported"]
+
+
+TENSORS = "".join(
+    f'{side} {{ name: "{n}" data_type: TYPE_FP32 dims: [-1, 4] }} ' for side, n in (("input", "x"), ("output", "z"))
+)
+
+
+def _step(model: str, number: int, given: str, made: str) -> str:
+    maps = f'input_map {{ key: "x" value: "{given}" }} output_map {{ key: "y" value: "{made}" }}'
+    return f'step {{ model_name: "{model}" model_version: {number} {maps} }} '
+
+
+def test_an_ensemble_becomes_a_pipeline_of_the_versions_that_are_there(
+    theirs: Path, ours: Path, write: Write, affine: Affine
+) -> None:
+    steps = _step("second", -1, "n", "z") + _step("first", 1, "x", "n")
+    (theirs / "chain/3").mkdir(parents=True)
+    (theirs / "chain/config.pbtxt").write_text(
+        f'platform: "ensemble" # theirs\n{TENSORS} ensemble_scheduling {{ {steps} }}'
+    )
+    both = 'platform: "onnxruntime_onnx" version_policy { all {} }'
+    write("first", both, {1: affine(), 2: affine(scale=9.0)})
+    write("second", None, {1: affine(scale=5.0), 4: affine(scale=3.0)})
+    rows = import_repository(theirs, ours)
+    assert _results(rows)[-1] == ("chain", 3, "imported"), rows[-1]
+    entry = qv.ModelRepository(ours).models["chain"]
+    members = [(member.model, member.version) for member in entry.version(3).manifest.members]
+    assert sorted(members) == [("first", 1), ("second", 4)]
+    assert "# theirs" in (ours / "chain/config.pbtxt").read_text()
+    assert verify_version(RepositoryReader(ours), "chain", 3).samples == 3
+    assert lint(ours) == []
+    with pytest.raises(ConflictError, match="chain/3"):
+        qv.ModelRepository(ours).models["first"].remove_version(1)
+    assert _results(import_repository(theirs, ours, ["chain"])) == [("chain", 3, "same")]
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    first, second = (onnxruntime.InferenceSession(ours / path / "model.onnx") for path in ("first/1", "second/4"))
+    with EmbeddedTriton(ours, models=["chain"]) as server, Client(server.http_address) as client:
+        assert [model.name for model in server.served()] == ["chain", "first", "second"]
+        (between,) = first.run(["y"], {"x": x})
+        (wanted,) = second.run(["y"], {"x": between})
+        np.testing.assert_array_equal(client.request("chain", {"x": x}).outputs["z"], wanted)
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        (_step("first", 7, "x", "z"), "first has no version 7"),
+        (_step("first", 1, "x", "z").replace('"y"', '"q"'), "the step of first/1 maps q; it takes x and gives y"),
+        (
+            _step("first", 1, "x", "n").replace('"x"', '"q"', 1) + _step("first", 1, "n", "z"),
+            "the step of first/1 maps q",
+        ),
+        (_step("first", 1, "x", "n"), "no step makes z, which chain as its output takes"),
+        (_step("first", 1, "x", "n") + _step("first", 1, "m", "z"), "no step makes m, which first/1 takes"),
+        ("", "no step makes z"),
+        (_step("other", 1, "x", "z"), "other"),
+    ],
+)
+def test_an_ensemble_that_cannot_be_is_told(theirs: Path, ours: Path, write: Write, steps: str, told: str) -> None:
+    write("first", None)
+    (theirs / "chain/1").mkdir(parents=True)
+    (theirs / "chain/config.pbtxt").write_text(f'platform: "ensemble" {TENSORS} ensemble_scheduling {{ {steps} }}')
+    rows = import_repository(theirs, ours)
+    assert _results(rows) == [("first", 1, "imported"), ("chain", 1, "failed")]
+    assert told in rows[-1].message
+    assert RepositoryReader(ours).entries() == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("x", "x is TYPE_INT64, the input of chain, and first/1 takes TYPE_FP32"),
+        ("z", "z is TYPE_FP32, made by first/1, and chain as its output takes TYPE_INT64"),
+    ],
+)
+def test_an_ensemble_that_states_another_type_is_told(
+    theirs: Path, ours: Path, write: Write, name: str, told: str
+) -> None:
+    """Triton would not load it."""
+    write("first", None)
+    (theirs / "chain/1").mkdir(parents=True)
+    tensors = TENSORS.replace(f'"{name}" data_type: TYPE_FP32', f'"{name}" data_type: TYPE_INT64')
+    text = f'platform: "ensemble" {tensors} ensemble_scheduling {{ {_step("first", 1, "x", "z")} }}'
+    (theirs / "chain/config.pbtxt").write_text(text)
+    rows = import_repository(theirs, ours)
+    assert (rows[-1].result, told in rows[-1].message) == ("failed", True), rows[-1]
 
 
 def test_what_is_in_the_way_is_left_alone(theirs: Path, ours: Path, write: Write, affine: Affine) -> None:

@@ -12,7 +12,7 @@ from gravswell import quiver as qv
 from gravswell.errors import UnavailableError
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.triton import EmbeddedTriton
-from gravswell.serving.verification import Served, verify_served
+from gravswell.serving.verification import Served, _uses_gpus, verify_served
 
 from ..commands import Run, run
 
@@ -100,6 +100,27 @@ async def test_what_differs_is_told(root: Path, server: EmbeddedTriton, tmp_path
     (tmp_path / "r/m/3/.golden.npz").write_bytes(b"damaged")
     (row,) = await _verified(tmp_path / "r", server, "m", number=3)
     assert "changed after publication" in row.message
+
+
+class _Told:
+    """A server that tells these configs."""
+
+    def __init__(self, **configs: dict[str, Any] | None) -> None:
+        self._configs = configs
+
+    async def config(self, model: str, _version: int | str) -> dict[str, Any] | None:
+        return self._configs[model]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "may"), [(["CPU"], False), (["CPU", "GPU"], True), (["MODEL"], True), ([], False), (None, True)]
+)
+async def test_where_a_server_may_run_a_model(kinds: list[str] | None, may: bool) -> None:
+    told = None if kinds is None else {"instance_group": [{"kind": f"KIND_{kind}"} for kind in kinds]}
+    steps = {"step": [{"model_name": "m", "model_version": "1"}]}
+    server: Any = _Told(m=told, of={"ensemble_scheduling": steps})
+    assert await _uses_gpus(server, "m", 1) is may
+    assert await _uses_gpus(server, "of", 1) is may
 
 
 async def test_no_server(root: Path) -> None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from gravswell.quiver.config import parse_config
+from gravswell.quiver.exporters.sampling import with_rows
 from gravswell.quiver.signature import tensors_of
-from gravswell.tuning.bench import fixed_rows, with_rows
+from gravswell.tuning.bench import fixed_rows
 
 ROWS = np.arange(6, dtype=np.float32).reshape(3, 2)
 

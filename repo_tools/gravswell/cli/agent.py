@@ -1,19 +1,19 @@
 """``gravswell agent``: the programs of the one image that run beside servers; seen mostly in pods' command lines."""
 
-import logging
 import os
 import re
 import socket
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gravswell import logs
 from gravswell.cli.output import Output, OutputOption, emit
 from gravswell.durations import seconds
 from gravswell.errors import InvalidInputError
+from gravswell.logs import LogFormat, LogLevel
 
 app = typer.Typer(
     name="agent", help="Programs that run in pods: the agent beside a Triton, the lister.", no_args_is_help=True
@@ -23,6 +23,7 @@ Repository = Annotated[str, typer.Option("--repository", help="URL or path of th
 Namespace = Annotated[
     str | None, typer.Option("--namespace", envvar="POD_NAMESPACE", help="Namespace of the ConfigMaps.")
 ]
+LogFormatOption = Annotated[LogFormat, typer.Option("--log-format", help="How it is logged.")]
 
 
 @app.command()
@@ -50,6 +51,10 @@ def run(
     report: Annotated[str | None, typer.Option("--report", help="ConfigMap that the report is written into.")] = None,
     namespace: Namespace = None,
     pod: Annotated[str | None, typer.Option("--pod", envvar="POD_NAME", help="Key of the report.")] = None,
+    pod_uid: Annotated[str, typer.Option("--pod-uid", envvar="POD_UID", help="The pod's uid, in the report.")] = "",
+    rank: Annotated[
+        int | None, typer.Option("--rank", min=0, help="Serve this rank's parts of partitions, in their place.")
+    ] = None,
     interval: Annotated[
         float, typer.Option("--interval", min=0.1, help="Seconds between looks at a file or a repository.")
     ] = 10.0,
@@ -70,6 +75,7 @@ def run(
     device: Annotated[
         str, typer.Option("--device", help="auto: as the configs say; cpu: on the CPU whatever they say.")
     ] = "auto",
+    log_format: LogFormatOption = LogFormat.TEXT,
 ) -> None:
     """Make one Triton serve what is desired, verified version by version, until SIGTERM."""
     from gravswell.serving.agent import program  # noqa: PLC0415  late: heavy
@@ -90,6 +96,8 @@ def run(
         report_configmap=report,
         namespace=namespace,
         pod=pod or socket.gethostname(),
+        uid=pod_uid,
+        rank=rank,
         interval=interval,
         storage_limit=None if storage_limit is None else parse_bytes(storage_limit),
         memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
@@ -98,7 +106,7 @@ def run(
         cpu_only=simulated or device == "cpu",
         simulated_gpus=simulated,
     )
-    _log()
+    logs.configure(LogLevel.INFO, log_format)
     program.run_program(program.run_agent(options))
 
 
@@ -126,6 +134,7 @@ def list_(
     interval: Annotated[str, typer.Option("--interval", help="Between two looks: 30s, 5m, 1h.")] = "30s",
     listen: Annotated[str | None, typer.Option("--listen", help="host:port of /readyz and /livez.")] = None,
     namespace: Namespace = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """List a repository for the operator, again and again, until SIGTERM."""
@@ -138,7 +147,7 @@ def list_(
         return
     if listing is None:
         raise InvalidInputError("--listing names the ConfigMap to write; --once prints instead")
-    _log()
+    logs.configure(LogLevel.INFO, log_format)
     pause = seconds(interval, at_least=1)
     run_program(run_lister(repository, listing, pause, known_as=known_as, namespace=namespace, listen=listen))
 
@@ -151,7 +160,3 @@ def parse_bytes(text: str) -> int:
     number, prefix, binary = match.groups()
     power = "KMGT".index(prefix) + 1 if prefix else int(text.endswith("k"))
     return int(float(number) * (1024 if binary else 1000) ** power)
-
-
-def _log() -> None:
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

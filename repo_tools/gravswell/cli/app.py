@@ -28,6 +28,7 @@ from gravswell.cli.output import stderr
 from gravswell.cli.partitioning import partition
 from gravswell.cli.pipelines import app as pipeline
 from gravswell.cli.placing import place
+from gravswell.cli.pools import app as pools
 from gravswell.cli.pruning import prune
 from gravswell.cli.quantizing import quantize
 from gravswell.cli.ranking import rank
@@ -44,10 +45,10 @@ from gravswell.extras import install
 PLUGIN_GROUP = "gravswell.commands"
 """Entry-point group: each entry is a function ``register(app: typer.Typer) -> None`` that adds commands."""
 
-EXTRA_MODULES = frozenset({"cryptography", "kopf", "kubernetes", "yaml"})
+EXTRA_MODULES = frozenset({"cryptography", "kopf", "kubernetes", "prometheus_client", "uvloop", "yaml"})
 """What only extras bring. A command imports what it needs of them when it runs."""
 
-EXTRAS = {"demo": "demo", "prune": "kube"}
+EXTRAS = {"demo": "demo", "pools": "kube", "prune": "kube"}
 """The extra that a command needs; ``operator`` for all others that need one."""
 
 
@@ -105,6 +106,7 @@ for _panel, _commands in _COMMANDS.items():
         app.command(_name, rich_help_panel=_panel)(_command)
 app.add_typer(pipeline, rich_help_panel=Panel.CHECK)
 app.add_typer(config, rich_help_panel=Panel.TUNE)
+app.add_typer(pools, rich_help_panel=Panel.KUBERNETES)
 app.add_typer(agent, rich_help_panel=Panel.KUBERNETES)
 
 

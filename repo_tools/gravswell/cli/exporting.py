@@ -1,8 +1,7 @@
 """``gravswell export``: from what a user types for a model to a published version of it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path, PurePath
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +12,7 @@ from rich.text import Text
 from gravswell.cli import completion
 from gravswell.cli.output import Output, OutputOption, emit
 from gravswell.cli.shared import Name, Repository, Sized, existing_entry, work_display
-from gravswell.errors import GravswellError, NotFoundError
+from gravswell.errors import NotFoundError
 
 
 def export(
@@ -73,6 +72,7 @@ def export(
     """Export a model as the next version: proved in ONNX Runtime first, then published all at once."""
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
     from gravswell.cli.loading import load_model, load_samples, named, shape  # noqa: PLC0415
+    from gravswell.quiver.layout import version_at  # noqa: PLC0415
 
     repository = qv.ModelRepository.open(repo)
     shapes = {key: shape(key, dims) for key, dims in named("--input-shape", input_shape)} or None
@@ -81,7 +81,7 @@ def export(
         task = progress.add_task(f"loading {model}", total=None)
         loaded = load_model(model, allow_pickle=allow_pickle)
         types = dict(named("--input-type", input_type)) or None
-        with present_entry(repository, name, create, loaded) as entry:
+        with repository.present(name, partial(_made, repository, name, create, loaded)) as entry:
             path = entry.export_version(
                 loaded,
                 shapes,
@@ -98,7 +98,7 @@ def export(
                 on_progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
     try:
-        made = entry.version(int(PurePath(path).parent.name))  # not the newest: another writer may be exporting too
+        made = entry.version(version_at(path))
         manifest = made.manifest
     except NotFoundError:
         raise NotFoundError(f"{path} was published, and somebody has removed it since") from None
@@ -120,19 +120,11 @@ def export(
     )
 
 
-@contextmanager
-def present_entry(repository: Any, name: str, create: bool, model: Any) -> Iterator[Any]:
-    """The entry; one that had to be made for this goes again if this fails, unless somebody else exported to it."""
-    if not create or name in repository.models:
-        yield existing_entry(repository, name)
-        return
+def _made(repository: Any, name: str, create: bool, model: Any) -> Any:
+    """An entry that there is not yet, where that is wanted."""
+    if not create:
+        return existing_entry(repository, name)
     from gravswell.quiver.composition.base import Composite  # noqa: PLC0415 - keeps --help fast
     from gravswell.quiver.platform import Platform  # noqa: PLC0415
 
-    entry = repository.add(name, Platform.PIPELINE if isinstance(model, Composite) else Platform.ONNX)
-    try:
-        yield entry
-    except BaseException:
-        with suppress(GravswellError):  # the error in hand says more
-            repository.remove(name, only_empty=True)
-        raise
+    return repository.add(name, Platform.PIPELINE if isinstance(model, Composite) else Platform.ONNX)

@@ -3,10 +3,11 @@
 import enum
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path, PurePath
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,8 +22,8 @@ from gravswell.cli.shared import target_of, work_display
 from gravswell.errors import InvalidInputError, UnsupportedError
 
 if TYPE_CHECKING:
-    from gravswell.fusion import Predictions, Worker
-    from gravswell.quiver import Fusion, Version
+    from gravswell.fusion import Plan, Predictions, Worker
+    from gravswell.quiver import Fusion, ModelRepository, Version
     from gravswell.quiver.golden import Array
     from gravswell.quiver.manifest import FusedModel, TensorRecord
 
@@ -62,14 +63,17 @@ def fuse(
     mode: Annotated[
         Mode,
         typer.Option(
-            "--mode", "-m", help="validate_only keeps nothing, compile_only publishes, infer and predict ask it too."
+            "--mode", "-m", help="validate_only keeps nothing, compile_only publishes it, infer and predict ask it."
         ),
     ] = Mode.VALIDATE_ONLY,
     name: Annotated[str, typer.Option(help="What the fusion is called, and its entry.")] = "fusion",
     model_dir: Annotated[Path, typer.Option(metavar="FOLDER", help="Where everything goes.")] = Path("model_dir"),
     into: Annotated[
         str | None,
-        typer.Option(metavar="REPO", help="The repository that gets it.", show_default="FOLDER/repository"),
+        typer.Option(
+            metavar="REPO",
+            help="The repository that gets it. Default: FOLDER/repository with compile_only, none with infer, predict.",
+        ),
     ] = None,
     max_batch_size: Annotated[
         int | None, typer.Option(min=0, help="Rows that a server puts together; 0: none.", show_default="64")
@@ -86,11 +90,13 @@ def fuse(
             metavar="FILE.npz", help="What is asked: an array for each input; and model_id, where rows differ."
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows of one call.")] = 1,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows of one call.", show_default="1")] = None,
     drop_remainder: Annotated[
         bool, typer.Option("--drop-remainder", help="Leave out rows at the end that make no whole batch.")
     ] = False,
-    task: Annotated[int, typer.Option(min=0, help="Ends the name of the file of predictions.")] = 0,
+    task: Annotated[
+        int | None, typer.Option(min=0, help="Ends the name of the file of predictions.", show_default="0")
+    ] = None,
     allow_pickle: Annotated[
         bool,
         typer.Option("--allow-pickle", help="Load pickles. This runs the code in them: only files that you trust."),
@@ -99,11 +105,14 @@ def fuse(
 ) -> None:
     """Fuse models into one that answers each row by the model that its model_id names."""
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
-    from gravswell.cli.exporting import present_entry  # noqa: PLC0415
-    from gravswell.fusion import assigned, parse_variant, read_params, variant_models  # noqa: PLC0415
+    from gravswell.fusion import assigned, parse_variant, planned, read_params, variant_models  # noqa: PLC0415
+    from gravswell.quiver.layout import version_at  # noqa: PLC0415
     from gravswell.quiver.manifest import FusedModel  # noqa: PLC0415
 
-    given = _given(mode, inputs)
+    asking = {"--batch-size": batch_size, "--drop-remainder": drop_remainder or None, "--task": task}
+    given = _given(mode, inputs, into, asking)
+    published = qv.ModelRepository.open(into) if into is not None else None
+    plan_of = partial(planned, batch_size=batch_size or 1, drop_remainder=drop_remainder)
     wanted = [parse_variant(text) for text in (*(variants or ()), *(more or ()))]
     if not wanted:
         raise InvalidInputError('no variants: write them as --variants "base,1" "deep,2"')
@@ -115,16 +124,16 @@ def fuse(
         called = [FusedModel(id=number, name=own) for number, own in fusion.ids.items()]
         shown = assigned(workers or len(called), called)
         if given is not None:
-            fusion = _checking(fusion, called, shown, given, batch_size=batch_size, drop_remainder=drop_remainder)
-        with _place(mode, into, model_dir) as (place, kept):
-            with present_entry(qv.ModelRepository(place), name, create=True, model=fusion) as entry:
+            fusion = _checking(fusion, called, shown, given, plan_of)
+        with _place(mode, published, model_dir) as (repository, kept):
+            with repository.present(name, partial(repository.add, name)) as entry:
                 path = entry.export_version(
                     fusion,
                     max_batch_size=max_batch_size,
                     target=target,
                     on_stage=lambda stage: progress.update(step, description=stage),
                 )
-            version = entry.version(int(PurePath(path).parent.name))  # another writer may be exporting too
+            version = entry.version(version_at(path))
             table = version.manifest.fusion or ()
             data: dict[str, Any] = {
                 "name": name,
@@ -135,26 +144,38 @@ def fuse(
                 "workers": shown,
                 "path": path if kept else None,
             }
-            if kept:
+            if mode is not Mode.VALIDATE_ONLY:
                 told = [f"{v.name},{v.count}" for v in wanted]
                 data["params"] = _save_params(model_dir, fusion, wanted_told=told, data=data)
             if given is not None:
-                progress.update(step, description="asking")
-                found = _asked(version, shown, given, batch_size=batch_size, drop_remainder=drop_remainder)
-                file = model_dir / "predictions" / f"predictions_{SYSTEM}_{task}.npz"
+                plan = plan_of(given, table, shown)
+                progress.update(step, description="asking", total=plan.rows, completed=0)
+                found = _asked(version, plan, given, lambda rows: progress.advance(step, rows))
+                file = model_dir / "predictions" / f"predictions_{SYSTEM}_{task or 0}.npz"
                 found.save(file)
                 data |= {"predictions": str(file), "rows": len(found.row), "dropped": found.dropped}
     emit(output, data, lambda: _text(data, table, shown))
 
 
-def _given(mode: Mode, inputs: Path | None) -> "dict[str, Array] | None":
-    """What is to be asked, if anything is."""
+def _given(
+    mode: Mode, inputs: Path | None, into: str | None, asking: Mapping[str, object]
+) -> "dict[str, Array] | None":
+    """What is to be asked, if anything is. InvalidInputError for options that this mode has no use for."""
     if mode in (Mode.TRAIN, Mode.EVAL):
         raise UnsupportedError(
             f"--mode {mode.value}: several models in one graph are for inference alone, for each has its own weights, "
             f"loss and data; {mode.value} each of them with its framework, and fuse what comes out"
         )
     if mode not in (Mode.INFER, Mode.PREDICT):
+        unused = [name for name, value in {"--inputs": inputs, **asking}.items() if value is not None]
+        if unused:
+            raise InvalidInputError(
+                f"--mode {mode.value} asks the models nothing: leave {', '.join(unused)} out, or use --mode predict"
+            )
+        if mode is Mode.VALIDATE_ONLY and into is not None:
+            raise InvalidInputError(
+                "--mode validate_only publishes nothing: leave --into out, or use --mode compile_only"
+            )
         return None
     if inputs is None:
         raise InvalidInputError(f"--mode {mode.value} asks the models something: give it as --inputs FILE.npz")
@@ -169,16 +190,14 @@ def _checking(
     called: "Sequence[FusedModel]",
     workers: "list[Worker]",
     given: "dict[str, Array]",
-    *,
-    batch_size: int,
-    drop_remainder: bool,
+    plan_of: "Callable[..., Plan]",
 ) -> "Fusion":
     """The fusion, of which nothing is published unless ``given`` can be asked; the ids of its rows are checked now."""
-    from gravswell.fusion import check_ids, check_outputs, planned  # noqa: PLC0415
+    from gravswell.fusion import check_ids, check_outputs  # noqa: PLC0415
 
     def check(models: "Sequence[FusedModel]", tensors: "Sequence[TensorRecord]") -> None:
         check_outputs(name for model in models for name in model.outputs)
-        planned(given, models, workers, batch_size=batch_size, drop_remainder=drop_remainder, tensors=tensors)
+        plan_of(given, models, workers, tensors=tensors)
 
     check_ids(given, called, workers)
     return replace(fusion, check=check)
@@ -188,32 +207,35 @@ def _load(given: str, params: Mapping[str, Any] | None, repo: str | None, allow_
     """The model that a variant names: a version of an entry, a file, or a Python object; or batches, of an .npz."""
     from gravswell import quiver as qv  # noqa: PLC0415
     from gravswell.cli.loading import load_model, load_samples  # noqa: PLC0415
+    from gravswell.fusion import lies_here  # noqa: PLC0415
 
     if given.endswith(".npz"):
         return load_samples([Path(given)])
-    if ":" in given or Path(given).is_file() or (repo is None and Path(given).suffix):
+    if ":" in given or lies_here(given) or (repo is None and Path(given).suffix):
         return load_model(given, allow_pickle=allow_pickle, params=params)
     if repo is None:
         raise InvalidInputError(
-            f"{given!r} is no file and no Python object (file.py:name): say in which repository the entry lies, with "
-            f"--repo, or what it is, with --params"
+            f"{given!r} is no file, no SavedModel's folder and no Python object (file.py:name): say in which "
+            f"repository the entry lies, with --repo, or what it is, with --params"
         )
     entry, number = target_of(qv.ModelRepository.open(repo), given)
     return entry.version(number)
 
 
 @contextmanager
-def _place(mode: Mode, into: str | None, folder: Path) -> Iterator[tuple[str, bool]]:
+def _place(mode: Mode, into: "ModelRepository | None", folder: Path) -> "Iterator[tuple[ModelRepository, bool]]":
     """The repository that it is exported to, and whether that stays."""
-    if mode is not Mode.VALIDATE_ONLY:
-        yield into or str(folder / "repository"), True
+    from gravswell import quiver as qv  # noqa: PLC0415
+
+    if mode is Mode.COMPILE_ONLY or into is not None:
+        yield into or qv.ModelRepository(folder / "repository"), True
         return
     with tempfile.TemporaryDirectory(prefix="gravswell-fuse-") as temporary:
-        yield f"{temporary}/repository", False
+        yield qv.ModelRepository(f"{temporary}/repository"), False
 
 
 def _asked(
-    version: "Version", workers: "list[Worker]", given: "dict[str, Array]", *, batch_size: int, drop_remainder: bool
+    version: "Version", plan: "Plan", given: "dict[str, Array]", on_rows: "Callable[[int], None]"
 ) -> "Predictions":
     from gravswell.fusion import predict  # noqa: PLC0415
     from gravswell.quiver.exporters import open_session, run  # noqa: PLC0415 - imports ONNX
@@ -235,14 +257,7 @@ def _asked(
                     f"model {batch[MODEL_ID][0]} does not take {told}: {described(error)}"
                 ) from error
 
-        return predict(
-            answer,
-            version.manifest.fusion or (),
-            workers,
-            given,
-            batch_size=batch_size,
-            drop_remainder=drop_remainder,
-        )
+        return predict(answer, plan, given, on_rows=on_rows)
 
 
 def _save_params(folder: Path, fusion: "Fusion", *, wanted_told: list[str], data: dict[str, Any]) -> str:
@@ -269,9 +284,12 @@ def _text(data: dict[str, Any], table: "tuple[FusedModel, ...]", workers: "list[
         told.append(Text(f"no worker: {', '.join(f'model {model.id} ({model.name})' for model in idle)}"))
     told.append("")
     if data["path"] is None:
-        told.append("they go together; nothing was kept")
+        kept = "the fusion was not kept (--into REPO publishes it)" if "predictions" in data else "nothing was kept"
+        told.append(f"they go together; {kept}")
     else:
-        told += [Text(f"fusion       {data['path']}"), Text(f"parameters   {data['params']}")]
+        told.append(Text(f"fusion       {data['path']}"))
+    if "params" in data:
+        told.append(Text(f"parameters   {data['params']}"))
     if "predictions" in data:
         left = f", {data['dropped']} dropped" if data["dropped"] else ""
         told.append(Text(f"predictions  {data['predictions']}: {data['rows']} rows{left}"))

@@ -48,7 +48,7 @@ def import_repository(
     atol: Annotated[float | None, typer.Option(min=0, help="Absolute tolerance of the proofs.")] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Import the ONNX models of a repository that others wrote: each version proved in ONNX Runtime, numbers kept.
+    """Import the ONNX models and ensembles of a repository that others wrote, each version proved, numbers kept.
 
     What cannot be imported is told, and keeps nothing else from being.
     """

@@ -1,18 +1,16 @@
 """``gravswell infer``: the rows of a file through a running model, and its answers in another."""
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
-from zipfile import ZipFile
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit, stderr
-from gravswell.errors import InvalidInputError, NotFoundError
+from gravswell.errors import NotFoundError
 
 
 def infer(
@@ -41,6 +39,7 @@ def infer(
 ) -> None:
     """Send the rows of a file through a model that is served, and write its outputs, row for row."""
     from gravswell.cli.loading import load_samples  # noqa: PLC0415 - keeps --help fast, here and below
+    from gravswell.quiver.arrays import write_arrays  # noqa: PLC0415
     from gravswell.serving import Client  # noqa: PLC0415
     from gravswell.utils import GpuUtilProgress, metrics_urls  # noqa: PLC0415
 
@@ -69,8 +68,7 @@ def infer(
             )
             seconds = time.perf_counter() - began
         replicas = client.replicas
-    outputs = {name: plain(name, array) for name, array in answered.items()}
-    write_arrays(out, outputs)
+    outputs = write_arrays(out, answered)
     data = {
         "model": model,
         "rows": rows,
@@ -90,33 +88,3 @@ def _text(data: Mapping[str, Any]) -> Table:
         table.add_row("output", Text(f"{name} {array['dtype']}{array['shape']}"))
     table.add_row("written", Text(data["out"]))
     return table
-
-
-def plain(name: str, array: Any) -> Any:
-    """Text as fixed-width strings, so that no reader has to unpickle anything."""
-    import numpy as np  # noqa: PLC0415
-
-    if array.dtype != object:
-        return array
-    try:
-        return np.array([value.decode() for value in array.flat], np.str_).reshape(array.shape)
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"output '{name}' is no text, and a file has no place for its bytes: {error}") from None
-
-
-def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """All of it or nothing: what was there before stays until the whole is on the disk."""
-    import numpy as np  # noqa: PLC0415
-
-    from gravswell.quiver.disk import replacing  # noqa: PLC0415
-
-    try:
-        with replacing(path) as beside, beside.open("wb") as stream:
-            with ZipFile(stream, "w") as archive:  # as numpy.savez, which takes no array called "file"
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, array, allow_pickle=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -26,6 +26,7 @@ class Target(enum.StrEnum):
 
 
 def rank(
+    context: typer.Context,
     *,
     model: Annotated[
         list[Path] | None,
@@ -39,7 +40,9 @@ def rank(
     ] = None,
     rank_id: Annotated[
         int | None,
-        typer.Option(min=0, envvar=RANK_VARIABLES, help="Which rank this is. Default: the manifest's, or 0."),
+        typer.Option(
+            min=0, envvar=RANK_VARIABLES, help="Which rank this is. Default: the manifest's; or the launcher's, or 0."
+        ),
     ] = None,
     device_id: Annotated[
         int | None,
@@ -82,9 +85,9 @@ def rank(
 
     Every rank is a process of its own; all are given the same inputs.
     """
-    from gravswell.cli.inferring import plain, write_arrays  # noqa: PLC0415 - keeps --help fast, here and below
-    from gravswell.cli.loading import load_samples  # noqa: PLC0415
+    from gravswell.cli.loading import load_samples  # noqa: PLC0415 - keeps --help fast, here and below
     from gravswell.partitions.running import Setting, joined, run_rank  # noqa: PLC0415
+    from gravswell.quiver.arrays import write_arrays  # noqa: PLC0415
 
     if out is not None and not out.parent.is_dir():
         raise NotFoundError(f"there is no folder {out.parent} to write {out.name} into")
@@ -93,6 +96,8 @@ def rank(
         if twice := sorted(given.keys() & batch.keys()):
             raise InvalidInputError(f"{path} has an array {twice[0]!r}, as one of the files before it: keep one")
         given |= batch
+    if manifest is not None and not manifest.is_dir() and _is_launchers(context):
+        rank_id = None  # the file says which it is; every step of some launchers has a number, asked for or not
     setting = Setting(
         manifest=manifest,
         models=tuple(model or ()),
@@ -107,9 +112,14 @@ def rank(
         progress.add_task("building, then computing", total=None)
         report, outputs = run_rank(setting, inputs=given or None, rows=rows, repeat=repeat)
     if out is not None:
-        named = joined([one.model for one in report.models], outputs)
-        write_arrays(out, {name: plain(name, array) for name, array in named.items()})
+        write_arrays(out, joined([one.model for one in report.models], outputs))
     emit(output, report, lambda: _text(report))
+
+
+def _is_launchers(context: typer.Context) -> bool:
+    """Whether the rank's number comes from the environment."""
+    source = context.get_parameter_source("rank_id")
+    return source is not None and source.name == "ENVIRONMENT"
 
 
 def _text(report: Any) -> RenderableType:
@@ -118,8 +128,8 @@ def _text(report: Any) -> RenderableType:
     lines = [
         Text(f"rank {report.rank}{of}{at}: device {report.device} of {report.target}, {report.provider}", style="bold"),
         Text(
-            f"  built in {report.build_seconds:.3f} s; {report.runs} runs, the first in "
-            f"{report.first_seconds * 1e3:.3g} ms, the best in {report.best_seconds * 1e3:.3g} ms"
+            f"  built in {report.build_seconds:.3f} s; {report.runs} {'run' if report.runs == 1 else 'runs'}, the "
+            f"first in {report.first_seconds * 1e3:.3g} ms, the best in {report.best_seconds * 1e3:.3g} ms"
         ),
     ]
     if report.shared_bytes:

@@ -13,7 +13,7 @@ from rich.text import Text
 from gravswell.cli import completion
 from gravswell.cli.output import Output, OutputOption, emit
 from gravswell.cli.shared import Repository, target_of, work_display
-from gravswell.errors import GravswellError, NotFoundError, VerificationError
+from gravswell.errors import GravswellError, NotFoundError, UnavailableError, VerificationError
 
 if TYPE_CHECKING:
     from gravswell.quiver.reader import RepositoryReader
@@ -76,6 +76,9 @@ def _verify_here(reader: "RepositoryReader", name: str | None, number: int | Non
     failed = [_name(row) for row in rows if row.result == "failed"]
     if failed:
         raise VerificationError(f"{len(failed)} of {len(rows)} versions failed: {', '.join(failed)}")
+    unknown = [f"{_name(row)}: {row.message}" for row in rows if row.result == "not verified"]
+    if unknown:
+        raise UnavailableError(f"{len(unknown)} of {len(rows)} versions could not be verified: {'; '.join(unknown)}")
 
 
 def _verified(reader: "RepositoryReader", entry: str, number: int, progress: Progress) -> _Row:
@@ -90,6 +93,8 @@ def _verified(reader: "RepositoryReader", entry: str, number: int, progress: Pro
         row.result, row.samples = "verified" if result.files else "unverified", result.samples
     except NotFoundError as error:  # by somebody else, since it was listed
         row.result, row.message = "removed", str(error)
+    except UnavailableError as error:  # the store, or a package that is not installed here
+        row.result, row.message = "not verified", str(error)
     except GravswellError as error:
         row.message = str(error)
     progress.remove_task(task)

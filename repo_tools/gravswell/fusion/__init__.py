@@ -5,7 +5,7 @@ What a fusion is, :func:`qv.fuse <gravswell.quiver.fuse>` says, and it is export
 
 from gravswell.fusion.plan import Plan, check_ids, planned
 from gravswell.fusion.predictions import Predictions, check_outputs, predict
-from gravswell.fusion.variants import Variant, parse_variant, read_params, variant_models
+from gravswell.fusion.variants import Variant, lies_here, parse_variant, read_params, variant_models
 from gravswell.fusion.workers import Worker, assigned
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "assigned",
     "check_ids",
     "check_outputs",
+    "lies_here",
     "parse_variant",
     "planned",
     "predict",

@@ -25,6 +25,11 @@ class Plan:
     dropped: int
     """Rows at the end that make no whole batch, over all models."""
 
+    @property
+    def rows(self) -> int:
+        """Rows that are asked, over all models."""
+        return sum(len(rows) for batches in self.batches.values() for _, rows in batches)
+
 
 def planned(
     inputs: Mapping[str, Array],
@@ -37,6 +42,11 @@ def planned(
 ) -> Plan:
     """Each model's rows, dealt out in batches among the workers that ask it.
 
+    Each model is asked for every row; with ``model_id`` in ``inputs`` each row is for that model alone. A model reads
+    the inputs that its row in the table of ids names, and needs no others.
+
+    :param batch_size: rows of one call.
+    :param drop_remainder: leave out the rows at the end that make no whole batch, of each model.
     :param tensors: the fusion's inputs, as far as the types and shapes of ``inputs`` are to be held to them.
     :raises InvalidInputError: an input is missing or not as the fusion takes it, an id is unknown or of a model that
         no worker asks, or there is nothing to ask.

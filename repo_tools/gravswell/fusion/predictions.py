@@ -1,28 +1,27 @@
 """What the workers of a fusion are answered, and the file that it is kept in."""
 
-import io
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gravswell.errors import InvalidInputError, UnavailableError
-from gravswell.fusion.plan import planned
-from gravswell.fusion.workers import Worker
-from gravswell.quiver.disk import replace_file, told
+from gravswell.fusion.plan import Plan
+from gravswell.quiver.arrays import write_arrays
+from gravswell.quiver.disk import told
 from gravswell.quiver.fusion import MODEL_ID
 from gravswell.quiver.golden import Array
-from gravswell.quiver.manifest import FusedModel, TensorRecord
+from gravswell.quiver.manifest import FusedModel
 
 Answer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """A fusion: from a batch to its outputs."""
 
 
-_TAKEN = (MODEL_ID, "worker", "row", "arr_0", "file", "allow_pickle")
-"""What predictions have beside the outputs, and what ``np.savez`` calls its own arguments."""
+_TAKEN = (MODEL_ID, "worker", "row", "arr_0")
+"""What predictions have beside the outputs."""
 
 
 def check_outputs(names: Iterable[str]) -> None:
@@ -56,48 +55,38 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Write ``path``: the first output as ``arr_0``, and all arrays by name; nothing in it needs pickle."""
         named = self.arrays()
-        whole: dict[str, Any] = {name: _storable(array) for name, array in named.items()}
-        data = io.BytesIO()
-        np.savez(data, whole[next(iter(self.outputs))], allow_pickle=False, **whole)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, data.getvalue())
         except OSError as error:
-            raise UnavailableError(f"{path}: {told(error)}") from error
+            raise UnavailableError(f"{path.parent}: {told(error)}") from error
+        write_arrays(path, {"arr_0": named[next(iter(self.outputs))], **named})
 
 
 def predict(
-    answer: Answer,
-    models: Sequence[FusedModel],
-    workers: Sequence[Worker],
-    inputs: Mapping[str, Array],
-    *,
-    batch_size: int = 1,
-    drop_remainder: bool = False,
-    tensors: Sequence[TensorRecord] = (),
-    on_rows: Callable[[int], None] = lambda _: None,
+    answer: Answer, plan: Plan, inputs: Mapping[str, Array], *, on_rows: Callable[[int], None] = lambda _: None
 ) -> Predictions:
-    """Have ``workers``, each on a thread of its own, ask their models for the rows of ``inputs``.
+    """Have the workers of ``plan``, each on a thread of its own, ask their models for the rows of ``inputs``.
 
-    Each model is asked for every row; where several workers have the same model, its batches are dealt out among them.
-    With ``model_id`` in ``inputs`` each row is for that model alone. A model reads the inputs that its row in the table
-    of ids names, and needs no others.
+    After an error, or an interrupt, every worker ends with the call that it is in.
 
-    :param batch_size: rows of one call.
-    :param drop_remainder: leave out the rows at the end that make no whole batch, of each model.
-    :param tensors: the fusion's inputs, which its version's signature says: types and shapes are held to them first.
-    :param on_rows: called with the rows that were answered, for a progress display.
-    :raises InvalidInputError: as of :func:`planned`, and before anything is asked.
+    :param on_rows: called with the rows that were answered, for a progress display, by the workers' threads.
     """
-    plan = planned(inputs, models, workers, batch_size=batch_size, drop_remainder=drop_remainder, tensors=tensors)
-    pool = ThreadPoolExecutor(len(plan.batches))
+    pool, ended = ThreadPoolExecutor(len(plan.batches)), threading.Event()
+
+    def asked(worker: int, batches: Sequence[tuple[FusedModel, Array]]) -> list[_Part]:
+        parts: list[_Part] = []
+        for part in _stream(answer, inputs, worker, batches):
+            parts.append(part)
+            on_rows(len(part.rows))
+            if ended.is_set():
+                break
+        return parts
+
     try:
-        streams = [
-            pool.submit(list, _stream(answer, inputs, worker, batches, on_rows))
-            for worker, batches in plan.batches.items()
-        ]
-        parts = [part for stream in streams for part in stream.result()]
+        streams = [pool.submit(asked, worker, batches) for worker, batches in plan.batches.items()]
+        parts = [part for stream in as_completed(streams) for part in stream.result()]
     finally:
+        ended.set()
         pool.shutdown(cancel_futures=True)
     return _together(parts, plan.dropped)
 
@@ -117,13 +106,11 @@ def _stream(
     inputs: Mapping[str, Array],
     worker: int,
     batches: Sequence[tuple[FusedModel, Array]],
-    on_rows: Callable[[int], None],
 ) -> Iterator[_Part]:
     for model, rows in batches:
         batch = {name: np.asarray(inputs[name])[rows] for name in model.inputs}
         batch[MODEL_ID] = np.full(len(rows), model.id, np.int64)
         yield _Part(worker, model.id, rows, answer(batch))
-        on_rows(len(rows))
 
 
 def _together(parts: Sequence[_Part], dropped: int) -> Predictions:
@@ -137,11 +124,3 @@ def _together(parts: Sequence[_Part], dropped: int) -> Predictions:
     except ValueError as error:
         raise InvalidInputError(f"the answers to different rows have different shapes ({error})") from None
     return Predictions(outputs, ids[order], workers[order], rows[order], dropped)
-
-
-def _storable(array: Array) -> Array:
-    """Text as fixed-width strings, so that no reader has to unpickle anything."""
-    if array.dtype.kind != "O":
-        return array
-    texts = [text.decode() if isinstance(text, bytes) else str(text) for text in array.ravel().tolist()]
-    return np.array(texts, np.str_).reshape(array.shape)

@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gravswell.errors import InvalidInputError, NotFoundError
+from gravswell.errors import InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.extras import install
 from gravswell.quiver.fusion import FEW_BATCHES, ModelInfo
 
 _KEYS = ("model", "inputs", "input_types", "output_names", "rename", "params", "scale")
@@ -62,8 +63,12 @@ def _parsed(path: Path) -> Any:
     if path.suffix == ".toml":
         return tomllib.loads(text)
     if path.suffix in (".yaml", ".yml"):
-        import yaml  # noqa: PLC0415 - of an extra
-
+        try:
+            import yaml  # noqa: PLC0415 - of an extra
+        except ModuleNotFoundError:
+            raise UnsupportedError(
+                f"{path} is YAML, which needs PyYAML: {install('operator')}; or write it as TOML or JSON"
+            ) from None
         try:
             return yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -94,8 +99,13 @@ def variant_models(
     return [found[variant.name] for variant in variants for _ in range(variant.count)]
 
 
+def lies_here(name: str) -> bool:
+    """Whether a model lies under that path: a file, or the folder of a SavedModel."""
+    return Path(name).is_file() or Path(name, "saved_model.pb").is_file()
+
+
 def _short(name: str) -> str:
     """A variant's name in the table of ids: of a file, or of a Python object, what it is called without where it is."""
     if ":" in name:
         return name.rpartition(":")[2]
-    return Path(name).stem if Path(name).is_file() else name
+    return Path(name).stem if lies_here(name) else name

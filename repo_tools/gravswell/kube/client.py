@@ -9,11 +9,11 @@ import contextlib
 import json
 import logging
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import aiohttp
+import orjson
 
 from gravswell.kube import credentials
 from gravswell.kube.backoff import Backoff
@@ -24,7 +24,7 @@ from gravswell.kube.errors import (
     ApiUnavailableError,
     refusal,
 )
-from gravswell.kube.resources import Resource, Selection, label
+from gravswell.kube.resources import LEASE, Resource, Selection, label
 from gravswell.kube.watch import BOOKMARK, Body, Change, Listed, changes
 
 APPLY = "application/apply-patch+yaml"
@@ -35,7 +35,7 @@ PAGE = 500
 LIST_ATTEMPTS = 3
 """Beginnings of one list whose pages expire."""
 REQUESTS = 32
-"""In flight at once; watches, which are never answered in full, do not count."""
+"""In flight at once; watches, which are never answered in full, do not count, and a Lease is renewed beside them."""
 CONNECT_SECONDS = 15
 TIMEOUT = aiohttp.ClientTimeout(total=60, connect=CONNECT_SECONDS)
 WATCH_SECONDS = 240
@@ -53,22 +53,19 @@ log = logging.getLogger(__name__)
 class Client:
     """Requests to one API server. Use as an asynchronous context manager.
 
-    ``name`` is the program's: of the fields that it writes, and in the audit log. Every method raises a member of
-    :mod:`gravswell.kube.errors` that names the object.
+    ``name`` is the program's: of the fields that it writes, and in the audit log. ``traces`` see each request. Every
+    method raises a member of :mod:`gravswell.kube.errors` that names the object.
     """
 
-    def __init__(self, account: credentials.Account, *, name: str) -> None:
+    def __init__(self, account: credentials.Account, *, name: str, traces: Sequence[aiohttp.TraceConfig] = ()) -> None:
         self._account = account
         self._name = name
+        self._traces = traces
         self._session: aiohttp.ClientSession | None = None
         self._free = asyncio.Semaphore(REQUESTS)
-        self.requests = 0
-        """Requests sent so far."""
-        self.writes: Counter[str] = Counter()
-        """Of these, by kind, the ones that may change something."""
 
     async def __aenter__(self) -> Self:
-        self._session = await credentials.open_session(self._account, program=self._name)
+        self._session = await credentials.open_session(self._account, program=self._name, traces=self._traces)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -91,17 +88,28 @@ class Client:
         return await self._list(selection)
 
     async def _list(self, selection: Selection) -> Listed:
-        resource, items, version = selection.resource, [], ""
+        items, version = [], ""
+        async for page in self.pages(selection):
+            items += page.items
+            version = page.version
+        return Listed(items, version)
+
+    async def pages(self, selection: Selection) -> AsyncGenerator[Listed, None]:
+        """Everything that is selected, page by page: never all of it in memory. Each page has the list's version.
+
+        Raises :class:`ApiExpiredError` when the API server has forgotten the moment that all pages show.
+        """
+        resource, version = selection.resource, ""
         # The items of a list do not repeat what kind they are.
         kind = {"kind": resource.kind, "apiVersion": resource.api_version}
         query = selection.query | {"limit": str(PAGE)}
         while True:
             body = await self._request("GET", _Target(resource, selection.namespace, None), str(selection), query=query)
             metadata = body.get("metadata", {})
-            items += [{**item, **kind} for item in body.get("items") or ()]
             version = version or metadata.get("resourceVersion", "")
+            yield Listed([{**item, **kind} for item in body.get("items") or ()], version)
             if not metadata.get("continue"):
-                return Listed(items, version)
+                return
             query["continue"] = metadata["continue"]
 
     async def apply(self, resource: Resource, manifest: Mapping[str, Any], *, manager: str = "") -> Body:
@@ -138,10 +146,11 @@ class Client:
             query["force"] = "true"
         return await self._request("PATCH", target, query=query, body=change, content_type=content_type)
 
-    async def create(self, resource: Resource, manifest: Mapping[str, Any]) -> Body:
-        """Create; :class:`ApiConflictError` where it exists."""
+    async def create(self, resource: Resource, manifest: Mapping[str, Any], *, dry_run: bool = False) -> Body:
+        """Create; :class:`ApiConflictError` where it exists. A ``dry_run`` is admitted or refused, and not stored."""
         target = _Target.of(resource, manifest)
-        return await self._request("POST", target._replace(name=None), str(target), body=manifest)
+        query = {"dryRun": "All"} if dry_run else None
+        return await self._request("POST", target._replace(name=None), str(target), query=query, body=manifest)
 
     async def create_under(
         self, resource: Resource, namespace: str | None, name: str, subresource: str, manifest: Mapping[str, Any]
@@ -197,7 +206,6 @@ class Client:
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=seconds + SILENCE_SECONDS)
         url = self._account.endpoint.url + selection.resource.path(selection.namespace)
         what = str(selection)
-        self.requests += 1
         try:
             async with self._opened().get(url, params=query, timeout=timeout, allow_redirects=False) as response:
                 if response.status >= 300:
@@ -209,15 +217,14 @@ class Client:
         except _FAULTS as error:
             raise ApiUnavailableError(f"watch of {what}: the connection broke: {_words(error)}") from error
 
-    async def follow(self, selection: Selection) -> AsyncGenerator[Listed | Change, None]:
-        """Everything that is selected, and then each change of it, for ever.
+    async def follow(self, selection: Selection, version: str = "") -> AsyncGenerator[Listed | Change, None]:
+        """Everything that is selected, and then each change of it, for ever; with ``version``, what changes after that.
 
         A watch that ends is resumed where it was. Where the API server has forgotten that, or cannot be reached, all
         comes again as one :class:`Listed`: what is not in it was deleted meanwhile. What waiting does not mend
         (:class:`ApiForbiddenError`, :class:`ApiNotFoundError`, :class:`ApiRejectedError`) is raised.
         """
         backoff = Backoff()
-        version = ""
         while True:
             heard, started = False, time.monotonic()
             try:
@@ -240,6 +247,10 @@ class Client:
                 log.info("%s; again in %.1f s", error, pause)
             await asyncio.sleep(pause)
 
+    def _slot(self, target: "_Target") -> contextlib.AbstractAsyncContextManager[None]:
+        """The room for one request. A Lease waits for none: behind others that are slow, it would be lost."""
+        return contextlib.nullcontext() if target.resource == LEASE else self._free
+
     def _opened(self) -> aiohttp.ClientSession:
         assert self._session is not None, "the client is used outside its context"
         return self._session
@@ -255,12 +266,9 @@ class Client:
         content_type: str = "application/json",
     ) -> Body:
         what = what or str(target)
-        self.requests += 1
-        if method != "GET":
-            self.writes[target.resource.kind] += 1
         try:
             async with (
-                self._free,  # before the request, so that its time begins when it is sent
+                self._slot(target),  # before the request, so that its time begins when it is sent
                 self._opened().request(
                     method,
                     self._account.endpoint.url + target.path,
@@ -280,7 +288,7 @@ class Client:
         if status >= 300:
             raise refusal(what, status, answer, retry_after)
         try:
-            document: Body = json.loads(answer)
+            document: Body = orjson.loads(answer)
         except ValueError:
             said = answer[:200].decode(errors="replace")
             raise ApiUnavailableError(

@@ -10,7 +10,7 @@ import math
 import os
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 import aiohttp
 
-from gravswell import __version__
+from gravswell import __version__, addresses
 from gravswell.errors import GravswellError, InvalidInputError, NotFoundError
 
 FOLDER_ENV = "GRAVSWELL_SERVICEACCOUNT"
@@ -152,7 +152,7 @@ def in_cluster(environ: Mapping[str, str] = os.environ) -> Account:
     def bearer() -> str:
         return f"Bearer {_read(folder / 'token')}"
 
-    endpoint = Endpoint(f"https://{f'[{host}]' if ':' in host else host}:{port}", ca_file=str(folder / "ca.crt"))
+    endpoint = Endpoint(f"https://{addresses.join(host, port)}", ca_file=str(folder / "ca.crt"))
     return Account(endpoint, bearer(), renew=renew, seconds=RELOAD_SECONDS)
 
 
@@ -218,10 +218,13 @@ async def load(kubeconfig: Path | None = None, context: str | None = None) -> Ac
     return await from_kubeconfig(kubeconfig, context)
 
 
-async def open_session(account: Account, *, program: str) -> aiohttp.ClientSession:
+async def open_session(
+    account: Account, *, program: str, traces: Sequence[aiohttp.TraceConfig] = ()
+) -> aiohttp.ClientSession:
     """An HTTP session that proves who we are with every request. ``program`` is what the audit log calls us.
 
-    A token and a client certificate may rotate meanwhile. Raises as :meth:`Account.prepare`.
+    ``traces`` see each request. A token and a client certificate may rotate meanwhile.
+    Raises as :meth:`Account.prepare`.
     """
     endpoint = account.endpoint
 
@@ -249,6 +252,7 @@ async def open_session(account: Account, *, program: str) -> aiohttp.ClientSessi
         connector=aiohttp.TCPConnector(limit=0, ssl=account.context),  # every watch holds one
         headers={"User-Agent": f"{program}/{__version__}", "Accept": "application/json"},
         middlewares=(authenticate,),
+        trace_configs=list(traces),
         proxy=endpoint.proxy,
         read_bufsize=2**21,  # a page of a list, or one object of a watch, in few pieces
     )

@@ -1,10 +1,10 @@
 """What lists and watches say, and how a watch's bytes are read."""
 
-import json
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 import aiohttp
+import orjson
 
 from gravswell.kube.errors import ApiUnavailableError, told
 
@@ -46,7 +46,7 @@ async def changes(content: aiohttp.StreamReader, what: str) -> AsyncGenerator[Ch
     """
     async for line in _lines(content, what):
         try:
-            event = json.loads(line)
+            event = orjson.loads(line)
             change = Change(str(event["type"]), dict(event["object"]))
         except (ValueError, KeyError, TypeError):
             raise ApiUnavailableError(f"watch of {what}: no event: {line[:200].decode(errors='replace')}") from None

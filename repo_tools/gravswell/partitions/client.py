@@ -8,9 +8,11 @@ from typing import Any, Self
 
 from gravswell.errors import GravswellError, InvalidInputError, UnavailableError
 from gravswell.partitions.records import PLAN_FILE, PUBLISHED_FILE, PartRecord, Plan, Published, read
+from gravswell.partitions.records import Tensor as PlannedTensor
 from gravswell.quiver.exporters.base import Inputs, Outputs
 from gravswell.quiver.exporters.proof import open_session, run
 from gravswell.serving.client import Client
+from gravswell.serving.client.model import Model, Tensor
 
 
 class RankedClient:
@@ -26,8 +28,9 @@ class RankedClient:
     :param name: what the model is called on the servers, whose entries are ``<name>-rank-0`` and so on; the
         partition's own name by default.
     :param versions: the version of each entry to ask for, by its name, as ``Published.parts`` has them. By default
-        those in the folder's ``published.json``, which is there where the partition was published too. Without either,
-        each server's own choice, its newest: while ranks roll over to another partition, answers are then of both.
+        those in the folder's ``published.json``, which is there where the partition was published too. One of the two
+        must be: a server's newest version may be of another partition, whose answers must not be put together with
+        these.
     :param options: those of :class:`~gravswell.serving.client.Client`, such as ``retry_for``: how long a rank that is
         away is waited for.
 
@@ -52,6 +55,7 @@ class RankedClient:
                 f"{self.plan.model} has {self.plan.ranks} ranks, and {given} servers are named: name that of each rank"
             )
         self._name = name or self.plan.model
+        self._model = Model(self.plan.model, (), tuple(map(_taken, self.plan.inputs)), (), None)
         self._versions = self._pinned(path, versions)
         self._servers = list(servers)
         self._combine = {part.name: open_session(path / part.file) for part in self.plan.parts if part.rank is None}
@@ -64,7 +68,7 @@ class RankedClient:
         :raises InvalidInputError: inputs that the model does not take.
         :raises UnavailableError: a rank does not answer. NotFoundError: its server does not have it.
         """
-        known: Inputs = dict(self._named(inputs))
+        known: Inputs = self._model.tensors(inputs)
         for stage in range(1, self.plan.stages + 1):
             parts = [part for part in self.plan.parts if part.stage == stage]
             known |= self._asked([part for part in parts if part.rank is not None], known)
@@ -87,14 +91,22 @@ class RankedClient:
     ) -> None:
         self.close()
 
-    def _pinned(self, folder: Path, versions: Mapping[str, int] | None) -> dict[str, int | str]:
-        """The version of each part of a rank, by the part's name; "" leaves it to the server."""
+    def _pinned(self, folder: Path, versions: Mapping[str, int] | None) -> dict[str, int]:
+        """The version of each part of a rank, by the part's name.
+
+        InvalidInputError where nothing says it: what the servers have newest may be of another partition than the
+        folder's, and of two while they go over to one.
+        """
         ranked = {part.name: f"{self._name}-{part.name}" for part in self.plan.parts if part.rank is not None}
         if versions is None:
             file = folder / PUBLISHED_FILE
             published = read(Published, file) if file.is_file() else None
-            if published is None or published.entry != self._name:  # published under another name than is asked for
-                return dict.fromkeys(ranked, "")
+            if published is None or published.entry != self._name:
+                known = f"it was published as {published.entry}" if published else f"{folder} has no {PUBLISHED_FILE}"
+                raise InvalidInputError(
+                    f"which versions of {self._name} are this partition is not known ({known}): name them (versions=), "
+                    f"as publish returns them (parts), or save and publish it together (--folder and --repository)"
+                )
             versions = published.parts
         if missing := [entry for entry in ranked.values() if entry not in versions]:
             raise InvalidInputError(
@@ -102,14 +114,6 @@ class RankedClient:
                 f"publish returns them (parts)"
             )
         return {part: versions[entry] for part, entry in ranked.items()}
-
-    def _named(self, inputs: Any) -> Mapping[str, Any]:
-        names = [one.name for one in self.plan.inputs]
-        given = inputs if isinstance(inputs, Mapping) else {names[0]: inputs} if len(names) == 1 else None
-        if given is None or sorted(given) != sorted(names):
-            told = "an array without a name" if given is None else ", ".join(given)
-            raise InvalidInputError(f"{self.plan.model} takes {', '.join(names)}, and is given {told}")
-        return given
 
     def _asked(self, parts: Sequence[PartRecord], known: Inputs) -> Outputs:
         """The answers of the ranks at one stage, all asked at once."""
@@ -139,3 +143,9 @@ class RankedClient:
         return kind(
             f"{self.plan.model} needs all its {self.plan.ranks} ranks, and {len(failures)} did not answer: {told}"
         )
+
+
+def _taken(tensor: PlannedTensor) -> Tensor:
+    """An input of the whole as the client knows those of served models."""
+    kind = tensor.data_type.removeprefix("TYPE_")
+    return Tensor(tensor.name, "BYTES" if kind == "STRING" else kind, tensor.dims)

@@ -25,15 +25,15 @@ from gravswell.partitions.records import (
     Plan,
     Published,
     RankManifest,
-    digest_of_file,
     encoded,
     manifest_of,
 )
 from gravswell.partitions.sharded import sharded
 from gravswell.quiver.composition.config import Access
-from gravswell.quiver.disk import refusals_told
+from gravswell.quiver.disk import refusals_told, sha256_of
 from gravswell.quiver.entry import Entry
 from gravswell.quiver.exporters import Stage, build, files
+from gravswell.quiver.exporters.proof import largest
 from gravswell.quiver.exporters.sampling import rows_of
 from gravswell.quiver.exporters.weights import LEAST
 from gravswell.quiver.golden import Sample, column_scales, compare, load_golden
@@ -215,8 +215,7 @@ def partition(
         folder.mkdir()
         with refusals_told(folder):
             model, called, samples = _fetched(model, source, wanted=sample_inputs is None)
-            called = name or called
-            check_name(called)
+            called = _checked_name(name or called)
             if not samples:
                 source.mkdir(exist_ok=True)
                 request = export_request(
@@ -296,7 +295,7 @@ def _written(
                 stage=part.stage,
                 rank=part.rank,
                 file=f"{part.name}/{MODEL_FILE}",
-                digest=digest_of_file(path),
+                digest=sha256_of(path),
                 inputs=part.inputs,
                 outputs=part.outputs,
                 weight_bytes=files.size_of(files.load(path), path),
@@ -325,6 +324,13 @@ def _written(
     return plan
 
 
+def _checked_name(name: str) -> str:
+    try:
+        return check_name(name)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{error}. The parts are entries under that name: give another one (--name)") from None
+
+
 def _proved(
     chain: Chain, samples: Sequence[Sample], *, rtol: float | None, atol: float | None
 ) -> dict[str, OutputError]:
@@ -340,9 +346,5 @@ def _proved(
                 f"written. Sums in another order round otherwise: allow more (rtol, atol), or use by='layer', which "
                 f"keeps the order"
             ) from None
-        for output, apart in found.items():
-            before = errors.get(output, apart)
-            errors[output] = OutputError(
-                max_abs=max(before.max_abs, apart.max_abs), max_rel=max(before.max_rel, apart.max_rel)
-            )
+        errors = largest(errors, found)
     return errors

@@ -1,14 +1,16 @@
 """A partition in a repository: an entry for every part, and one for the whole, which is an ensemble over them."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from pathlib import Path, PurePath
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnxruntime as ort
 
-from gravswell.errors import ConflictError, GravswellError, InvalidInputError
+from gravswell.errors import ConflictError, InvalidInputError
 from gravswell.partitions.chain import Chain
 from gravswell.partitions.records import PartRecord, Plan, Published
 from gravswell.quiver.composition.base import Composite, Wishes
@@ -20,6 +22,7 @@ from gravswell.quiver.devices import on_devices
 from gravswell.quiver.entry import Entry
 from gravswell.quiver.exporters import Built, Stage
 from gravswell.quiver.golden import Sample
+from gravswell.quiver.layout import version_at
 from gravswell.quiver.manifest import Signature, TensorRecord
 from gravswell.quiver.platform import Platform
 from gravswell.quiver.reader import RepositoryReader
@@ -40,7 +43,9 @@ def publish(
     on_stage: Stage = lambda _: None,
 ) -> Published:
     """Publish the parts in ``folder``, then the whole. See ``Partition.publish``."""
-    if devices is not None and (len(devices) != plan.ranks or any(device < 0 for device in devices)):
+    if devices is not None and (
+        len(devices) != plan.ranks or not all(isinstance(device, int) and device >= 0 for device in devices)
+    ):
         raise InvalidInputError(
             f"devices {list(devices)} for {plan.ranks} ranks: name one GPU for each rank, numbered from 0 on"
         )
@@ -53,26 +58,30 @@ def publish(
         if (entry := repo.models.get(name)) is not None:  # one that cannot run there is told before anything is written
             _on_device(entry, device)
     fed = list(map(Chain(plan, folder).fed, (sample.inputs for sample in samples)))
-    with ExitStack() as undo:  # all of it or nothing
+    with ExitStack() as entries, ExitStack() as undo:  # all of it or nothing
+
+        def present(name: str, platform: Platform) -> Entry:
+            return entries.enter_context(repo.present(name, partial(repo.add, name, platform)))
+
         versions: dict[str, int] = {}
         for k, part in enumerate(plan.parts):
             name = entry_of(plan, part)
             on_stage(f"publishing {name} ({k + 1} of {len(plan.parts)})")
-            entry = _entry(repo, name, Platform.ONNX, undo)
+            entry = present(name, Platform.ONNX)
             _place(entry, on.get(name), "cpu" if part.rank is None else "auto", undo)
             path = entry.export_version(
                 folder / part.file,
                 sample_inputs=[batches[k][1] for batches in fed],
                 max_batch_size=max_batch_size,
             )
-            versions[name] = _number(path)
+            versions[name] = version_at(path)
             undo.callback(entry.remove_version, versions[name])
         on_stage(f"publishing {plan.model}")
-        whole = _entry(repo, plan.model, Platform.PIPELINE, undo)
+        whole = present(plan.model, Platform.PIPELINE)
         joined = Joined(plan, versions, samples, access)
         path = whole.export_version(joined, max_batch_size=max_batch_size, rtol=rtol, atol=atol)
         undo.pop_all()
-    return Published(repository=repo.url, entry=plan.model, version=_number(path), parts=versions)
+    return Published(repository=repo.url, entry=plan.model, version=version_at(path), parts=versions)
 
 
 def entry_of(plan: Plan, part: PartRecord) -> str:
@@ -91,7 +100,10 @@ class Joined(Composite):
 
     def build(self, reader: RepositoryReader, folder: Path, wishes: Wishes) -> Built:
         """See :class:`Composite`."""
-        members = [member_version(reader, name, name, number) for name, number in self._versions.items()]
+        members = [
+            _of_rank(member_version(reader, name, name, number), part)
+            for part, (name, number) in zip(self._plan.parts, self._versions.items(), strict=True)
+        ]
         parts = self._parts(members)
         inputs, outputs = (tuple(map(_plain, side)) for side in (self._plan.inputs, self._plan.outputs))
         with TemporaryDirectory(prefix="gravswell-parts-") as name:
@@ -127,6 +139,11 @@ class Joined(Composite):
         return next(sample.outputs for sample in self._samples if sample.inputs is batch)
 
 
+def _of_rank(member: MemberVersion, part: PartRecord) -> MemberVersion:
+    """``member``, whose record says which rank computes it: what servers with ranks go by."""
+    return replace(member, record=member.record.model_copy(update={"rank": part.rank}))
+
+
 def _plain(record: TensorRecord) -> TensorRecord:
     return TensorRecord(name=record.name, data_type=record.data_type, dims=record.dims)
 
@@ -146,19 +163,6 @@ def _check_free(repo: ModelRepository, plan: Plan) -> None:
                 f"{name} is in {repo.url} already, and is no {platform.name.lower()} of these tensors: publish the "
                 f"partition under another name (--name), or remove the entry first (gravswell rm)"
             )
-
-
-def _number(path: str) -> int:
-    """The version that an export made, of where it is: the newest one may be another writer's by now."""
-    return int(PurePath(path).parent.name)
-
-
-def _entry(repo: ModelRepository, name: str, platform: Platform, undo: ExitStack) -> Entry:
-    found = repo.models.get(name)
-    if found is None:
-        found = repo.add(name, platform)
-        undo.callback(_remove_if_empty, repo, name)
-    return found
 
 
 def _place(entry: Entry, device: int | None, kind: str, undo: ExitStack) -> None:
@@ -190,8 +194,3 @@ def _regroup(entry: Entry, groups: Sequence[Any]) -> None:
     with entry.config.editing() as config:
         del config.instance_group[:]
         config.instance_group.extend(groups)
-
-
-def _remove_if_empty(repo: ModelRepository, name: str) -> None:
-    with suppress(GravswellError):  # others exported to it meanwhile; and the error in hand says more
-        repo.remove(name, only_empty=True)

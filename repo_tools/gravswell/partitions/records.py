@@ -142,12 +142,6 @@ def manifest_of(plan: Plan, rank: int) -> RankManifest:
     )
 
 
-def digest_of_file(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def read(kind: type[_Document], path: Path) -> _Document:
     """Read one. NotFoundError where there is no such file, InvalidInputError where it is something else."""
     try:

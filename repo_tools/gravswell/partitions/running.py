@@ -13,7 +13,8 @@ from pydantic.alias_generators import to_camel
 from gravswell.errors import InvalidInputError, NotFoundError, VerificationError
 from gravswell.partitions.rank import Device, Rank, inputs_of
 from gravswell.partitions.ranktable import Place, place_of, read_rank_table
-from gravswell.partitions.records import PLAN_FILE, RankManifest, digest_of_file, read
+from gravswell.partitions.records import PLAN_FILE, RankManifest, read
+from gravswell.quiver.disk import sha256_of
 from gravswell.quiver.exporters.base import Outputs
 from gravswell.quiver.golden import Array
 
@@ -191,7 +192,7 @@ def _manifest(setting: Setting) -> tuple[RankManifest, Path]:
                 f"there is no rank {setting.rank} in {path.parent}; manifests there: {', '.join(known) or 'none'}"
             )
     manifest, plan = read(RankManifest, path), path.with_name(PLAN_FILE)
-    if plan.is_file() and digest_of_file(plan) != manifest.plan_digest:
+    if plan.is_file() and sha256_of(plan) != manifest.plan_digest:
         raise VerificationError(f"{path} is of another partition than {plan}: copy the whole folder, or partition anew")
     return manifest, path.parent
 
@@ -205,7 +206,7 @@ def _agreed(what: str, given: int | None, stated: int | None, where: str) -> int
 def _checked(path: Path, digest: str) -> Path:
     if not path.is_file():
         raise NotFoundError(f"there is no file {path}, which the manifest names: copy the folders beside it too")
-    if digest_of_file(path) != digest:
+    if sha256_of(path) != digest:
         raise VerificationError(f"{path} is not the file that the manifest names: it was changed; partition anew")
     return path
 

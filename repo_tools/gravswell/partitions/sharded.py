@@ -103,7 +103,7 @@ def _check_divides(network: Network, sharding: Sharding, ranks: int) -> None:
     dims = list(network.weights[layer.weight].dims)
     names = [layer.name for layer, _, _ in uneven]
     divisors = ", ".join(str(n) for n in range(2, size + 1) if not size % n) or "none but 1"
-    others = f" (so do {', '.join(names[1:_NAMED])} not)" if len(names) > 1 else ""
+    others = f" (nor do they divide {', '.join(names[1:_NAMED])})" if len(names) > 1 else ""
     raise InvalidInputError(
         f"{told(node)} (weight {layer.weight!r} {dims}) has {size} {what}, which {ranks} ranks do not divide{others}: "
         f"use ranks that do ({divisors}), or leave layers whole: whole={names!r} "

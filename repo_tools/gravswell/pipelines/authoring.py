@@ -7,12 +7,11 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.pipelines.declaring import (
     Declared,
     check_declared,
+    check_mapping,
     check_used,
     declared_tensors,
     parameters_of,
@@ -24,6 +23,7 @@ from gravswell.pipelines.tracing import Trace, trace
 from gravswell.quiver.composition.base import Composite, Wishes
 from gravswell.quiver.composition.config import Access, check_access
 from gravswell.quiver.composition.opening import MemberVersion
+from gravswell.quiver.composition.requirements import parse_requirement
 from gravswell.quiver.entry import Entry
 from gravswell.quiver.manifest import MemberRecord, TensorRecord
 from gravswell.quiver.reader import RepositoryReader
@@ -46,7 +46,7 @@ class Checked:
     """What the function does that an ensemble cannot; empty for an ensemble."""
     members: tuple[MemberRecord, ...]
     inputs: tuple[TensorRecord, ...]
-    """None where Python's are not declared, as for ``outputs``, which are seen when it is run."""
+    """Empty where Python's are not declared, as for ``outputs``, which are seen when it is run."""
     outputs: tuple[TensorRecord, ...]
 
 
@@ -88,6 +88,8 @@ class Pipeline(Composite):
             self.output_names or (),
         )
         check_used(self.function, self.parameters)
+        check_mapping("members", members or {}, '"denoise": "noise-removal/3"')
+        check_mapping("assets", assets or {}, '"words": "words.txt"')
         self.assets = {name: Path(path) for name, path in (assets or {}).items()}
         self.references = dict(members or {})
         self._check_keywords()
@@ -221,12 +223,9 @@ def checked_requirements(lines: Sequence[str]) -> tuple[str, ...]:
         raise InvalidInputError(f"requirements must be a sequence of packages: [{lines!r}]")
     for line in lines:
         try:
-            Requirement(line)
-        except (InvalidRequirement, TypeError) as error:
-            why = str(error).splitlines()[0]
-            raise InvalidInputError(
-                f"requirements has {line!r}, which names no package ({why}): write tokenizers==0.21"
-            ) from None
+            parse_requirement(line)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"requirements: {error}") from None
     return tuple(lines)
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from gravswell.errors import ExportError, GravswellError
+from gravswell.errors import ExportError
 from gravswell.quiver.composition.base import Wishes
 from gravswell.quiver.composition.opening import MemberVersion
-from gravswell.quiver.exporters.base import Inputs, InputSpec, Outputs, answered, described
+from gravswell.quiver.exporters.base import Inputs, InputSpec, Outputs, accepted, answered, described
 from gravswell.quiver.exporters.sampling import PLANS, given_batches, random_batches, rows_of, with_rows
 from gravswell.quiver.manifest import TensorRecord
 
@@ -41,30 +41,23 @@ def batches_for(
     def fits(batch: Inputs) -> bool:
         return not limit or rows_of(batch) <= limit
 
+    def with_larger(chosen: list[Inputs]) -> list[Inputs]:
+        return [*chosen, with_rows(chosen[0], beyond)] if beyond else chosen
+
     if wishes.samples:
         samples = [reference.shaped(sample) for sample in wishes.samples]
         given, own = given_batches(specs, samples), {rows_of(sample) for sample in samples}
         # where it may be no batch, some rows of a picture are another picture
-        chosen = [batch for batch in given if rows_of(batch) in own or (in_rows and fits(batch))]
-        chosen += [with_rows(chosen[0], beyond)] if beyond else []
+        chosen = with_larger([batch for batch in given if rows_of(batch) in own or (in_rows and fits(batch))])
         for batch in chosen:
             answered(reference, batch)
         return chosen
-    first: Exception | None = None
-    for batches in (random_batches(specs, plan) for plan in PLANS):
-        chosen = [batch for batch in batches if fits(batch)]
-        chosen += [with_rows(chosen[0], beyond)] if beyond else []
-        try:
-            for batch in chosen:
-                reference(batch)
-        except GravswellError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever the user's function raises
-            first = first or error
-        else:
-            return chosen
+    random = (random_batches(specs, plan) for plan in PLANS)
+    found = accepted(reference, (with_larger([batch for batch in batches if fits(batch)]) for batches in random))
+    if not isinstance(found, Exception):
+        return found
     shapes = ", ".join(f"{s.name} {s.data_type} {s.dims}" for s in specs)
     raise ExportError(
-        f"the function itself fails on random inputs of {shapes} ({described(first or ValueError())}): give batches "
-        f"that it accepts as sample_inputs (--sample-inputs FILE.npz), or declare the types and shapes that it takes"
-    ) from first
+        f"the function itself fails on random inputs of {shapes} ({described(found)}): give batches that it accepts as "
+        f"sample_inputs (--sample-inputs FILE.npz), or declare the types and shapes that it takes"
+    ) from found

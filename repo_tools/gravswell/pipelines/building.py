@@ -15,15 +15,16 @@ import onnxruntime as ort
 
 from gravswell.errors import ExportError, InvalidInputError
 from gravswell.pipelines.batches import batches_for
-from gravswell.pipelines.calling import as_array, named_outputs
+from gravswell.pipelines.calling import as_array
 from gravswell.pipelines.declaring import check_outputs, declared_tensors
-from gravswell.pipelines.ensembles import check_batches, ensemble_parts, ensemble_signature
-from gravswell.pipelines.packing import write_python
+from gravswell.pipelines.ensembles import ensemble_parts, ensemble_signature
+from gravswell.pipelines.packing import shipment_of, write_python
 from gravswell.pipelines.running import Running
+from gravswell.pipelines.shipping import Shipment
 from gravswell.pipelines.tracing import Trace, named_results
 from gravswell.quiver.composition.base import Wishes
 from gravswell.quiver.composition.config import Pinned, set_parameters
-from gravswell.quiver.composition.opening import MemberVersion
+from gravswell.quiver.composition.opening import MemberVersion, check_batches
 from gravswell.quiver.composition.proving import proved
 from gravswell.quiver.config import ModelConfig
 from gravswell.quiver.datatypes import parse_data_type
@@ -49,11 +50,14 @@ def build_pipeline(
     declared = _declared(pipeline, wishes)
     names = wishes.output_names or pipeline.output_names or _stated_names(wishes)
     check_outputs(pipeline.name, pipeline.parameters.inputs, names or ())
+    shipment, unshippable = _shipment(pipeline)
     traced = pipeline.traced(members, declared, names)
     if isinstance(traced, Trace):
-        check_batches(traced, wishes.max_batch_size)
+        check_batches([step.member for step in traced.steps], wishes.max_batch_size)
         inputs = ensemble_signature(traced).inputs
     else:
+        if shipment is None:
+            raise InvalidInputError(unshippable)
         inputs = declared or _stated(pipeline, wishes) or _undeclared(pipeline, traced)
     in_rows = isinstance(traced, Trace) or wishes.max_batch_size > 0
     temporary = tempfile.TemporaryDirectory(prefix="gravswell-pipeline-")
@@ -69,8 +73,9 @@ def build_pipeline(
             check_outputs(pipeline.name, pipeline.parameters.inputs, answers[0])
             signature = Signature(inputs=inputs, outputs=_outputs(pipeline, inputs, answers, batches))
             parts = _python_parts(pipeline, members)
+            assert shipment is not None, "or it was refused above"
             wishes.stage("packing its source")
-            write_python(pipeline, members, signature, folder, wishes.max_batch_size)
+            write_python(pipeline, shipment, members, signature, folder, max_batch_size=wishes.max_batch_size)
         wishes.stage("verifying what is published")
         return proved(
             folder,
@@ -103,13 +108,7 @@ class _Reference:
         given = {name: batch[name] for name in self._pipeline.parameters.inputs}
         for name in self._one_more & given.keys():
             given[name] = given[name].reshape(given[name].shape[:-1])
-        result = self._here(**given)
-        if self._names is None and isinstance(result, Mapping):
-            answers: Mapping[str, Any] = result
-        elif isinstance(result, Mapping):
-            answers = named_outputs(result, self._names or ())
-        else:
-            answers = named_results(result, self._names, self._pipeline.name)
+        answers = named_results(self._here(**given), self._names, self._pipeline.name)
         arrays = {name: as_array(value) for name, value in answers.items()}
         return {n: a.reshape((*a.shape, 1)) if n in self._one_more else a for n, a in arrays.items()}
 
@@ -117,6 +116,14 @@ class _Reference:
         """A user's batch in these shapes, where it is in the function's."""
         arrays = {name: np.asarray(value) for name, value in sample.items()}
         return {n: a.reshape((*a.shape, 1)) if n in self._one_more and a.ndim < 2 else a for n, a in arrays.items()}
+
+
+def _shipment(pipeline: "Pipeline") -> tuple[Shipment | None, str]:
+    """What would go along with Python, or why it cannot; an ensemble needs none of it."""
+    try:
+        return shipment_of(pipeline), ""
+    except InvalidInputError as error:
+        return None, str(error)
 
 
 def _declared(pipeline: "Pipeline", wishes: Wishes) -> tuple[TensorRecord, ...] | None:

@@ -7,10 +7,14 @@ objects; what goes to and comes from a server is :func:`encoded` and :func:`deco
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +42,18 @@ TYPES = {
 }
 """NumPy's name for each of Triton's types."""
 
+STARTED = 32
+"""Calls of members that one process has under way at most; more wait their turn."""
+
 Call = Callable[[str, "dict[str, Any]"], "dict[str, Any]"]
 """Runs the member of that name: arrays by the names of its inputs, to arrays by those of its outputs."""
+
+
+def has_one_more(dims: Sequence[int], max_batch_size: int) -> bool:
+    """Whether Triton carries a tensor with a last dim of 1 more: a scalar is one element there, and behind a batch that
+    it forms one for each row.
+    """
+    return len(dims) == int(max_batch_size > 0)
 
 
 class Tensor(NamedTuple):
@@ -52,8 +66,8 @@ class Tensor(NamedTuple):
     """Of an input: a call may leave it out."""
 
     def carried(self, array: Any, max_batch_size: int) -> Any:
-        """``array`` as Triton has it: a scalar is one element there, and behind a batch that it forms one for a row."""
-        return array.reshape((*array.shape, 1)) if len(self.dims) == int(max_batch_size > 0) else array
+        """``array`` as Triton has it."""
+        return array.reshape((*array.shape, 1)) if has_one_more(self.dims, max_batch_size) else array
 
     def uncarried(self, array: Any) -> Any:
         """What :meth:`carried` did, undone."""
@@ -76,31 +90,42 @@ class Tensor(NamedTuple):
 
 
 class Outputs(tuple):  # type: ignore[type-arg]  # tuple[Any, ...] is no base class in the oldest Python of a server
-    """What a member answers that has several outputs: ``a, b = m(x)``, ``m(x)["scores"]`` or ``m(x).scores``."""
+    """What a member answers that has several outputs: ``a, b = m(x)``, ``m(x)["scores"]`` or ``m(x).scores``.
 
-    names: tuple[str, ...]
+    An output comes before a tuple's own method of its name: ``m(x).index``.
+    """
+
+    _names: tuple[str, ...] = ()
 
     def __new__(cls, names: Iterable[str], values: Iterable[Any]) -> Outputs:
         """With a value for each name, in order."""
         self = super().__new__(cls, values)
-        self.names = tuple(names)
+        self._names = tuple(names)
         return self
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
-            if key not in self.names:
-                raise KeyError(f"there is no output {key!r}; there are: {', '.join(self.names)}")
-            key = self.names.index(key)
+            if key not in self._names:
+                raise KeyError(f"there is no output {key!r}; there are: {', '.join(self._names)}")
+            key = self._names.index(key)
         return super().__getitem__(key)
 
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("_") and name in self._names:
+            return self[name]
+        return super().__getattribute__(name)
+
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "names" or name not in self.names:
-            raise AttributeError(f"there is no output {name!r}")
-        return self[name]
+        raise AttributeError(f"there is no output {name!r}; there are: {', '.join(self._names)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the outputs, in order."""
+        return self._names
 
     def keys(self) -> tuple[str, ...]:
-        """The outputs' names: with this, ``dict(outputs)`` works too."""
-        return self.names
+        """The same: with this, ``dict(outputs)`` works too."""
+        return self._names
 
 
 class Member:
@@ -134,6 +159,18 @@ class Member:
         answers = self._call(self.alias, arrays)
         return self.answered({tensor.name: tensor.uncarried(answers[tensor.name]) for tensor in self.outputs})
 
+    def start(self, *tensors: Any, **named: Any) -> Future[Any]:
+        """Begin a call and go on: ``.result()`` waits for what the call gives, or raises what it raises.
+
+        Calls that were started run at the same time, those of other members too. Those that a pipeline's function has
+        not waited for end before its answer goes out: what has not begun is dropped.
+        """
+        call = _threads().submit(self, *tensors, **named)
+        begun = _BEGUN.get()
+        if begun is not None:
+            begun.append(call)
+        return call
+
     def answered(self, answers: Mapping[str, Any]) -> Any:
         """The answers as the function gets them."""
         names = [tensor.name for tensor in self.outputs]
@@ -156,6 +193,28 @@ class Member:
         if missing:
             raise TypeError(f"{takes}, and was not given {', '.join(missing)}")
         return {name: given[name] for name in names if name in given}
+
+
+@functools.lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    """What started calls wait in: made when the first is, for a server forks its processes before."""
+    return ThreadPoolExecutor(STARTED, "gravswell-member")
+
+
+_BEGUN: ContextVar[list[Future[Any]] | None] = ContextVar("begun", default=None)
+"""What the pipeline that is called has started."""
+
+
+@contextmanager
+def _all_ended() -> Iterator[None]:
+    """No call that is started in here outlives it: a server asks a member only while it waits for the pipeline."""
+    calls: list[Future[Any]] = []
+    before = _BEGUN.set(calls)
+    try:
+        yield
+    finally:
+        _BEGUN.reset(before)
+        wait([call for call in calls if not call.cancel()])
 
 
 class Loaded:
@@ -181,7 +240,9 @@ class Loaded:
         :param carried: inputs and outputs have the shapes that Triton gives to scalars.
         """
         arrays = [tensor.uncarried(given[tensor.name]) for tensor in self._inputs]
-        answers = named_outputs(self._function(*arrays, **self._keywords), self.outputs)
+        with _all_ended():
+            result = self._function(*arrays, **self._keywords)
+        answers = named_outputs(result, self.outputs)
         checked = {t.name: t.checked(answers[t.name], f"output {t.name}") for t in self._outputs}
         return {t.name: t.carried(checked[t.name], self._rows) for t in self._outputs} if carried else checked
 
@@ -222,6 +283,10 @@ def named_outputs(result: Any, names: Sequence[str]) -> dict[str, Any]:
         if sorted(result) != sorted(names):
             raise ValueError(f"the function returned {_listed(result)}; the outputs are {_listed(names)}")
         return {name: result[name] for name in names}
+    if isinstance(result, list):  # of tensors, or of one's rows
+        raise ValueError(  # noqa: TRY004 - as for another number of them
+            "the function returned a list: return a tensor, a tuple of tensors, or a dict by name"
+        )
     values = result if isinstance(result, tuple) else (result,)
     if len(values) != len(names):
         raise ValueError(f"the function returned {len(values)} tensors; the outputs are {_listed(names)}")

@@ -2,12 +2,12 @@
 
 import ast
 import inspect
-import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gravswell.errors import InvalidInputError
+from gravswell.pipelines.shipping.text import text_of
 from gravswell.quiver.datatypes import parse_data_type
 from gravswell.quiver.manifest import TensorRecord
 from gravswell.quiver.signature import parse_shape
@@ -63,10 +63,17 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
     return Parameters(tuple(inputs), tuple(others), is_open)
 
 
+def check_mapping(what: str, given: Any, shown: str) -> None:
+    """InvalidInputError for what is no dict, with what to write."""
+    if not isinstance(given, Mapping):
+        raise InvalidInputError(f"{what} is {given!r}: give a dict by name, {what}={{{shown}}}")
+
+
 def declared_tensors(what: str, declared: Declared | None) -> tuple[TensorRecord, ...] | None:
     """The tensors that a user declared, None for none. InvalidInputError names the one that cannot be."""
     if declared is None:
         return None
+    check_mapping(f"{what}s", declared, '"x": ("FP32", (None, 64))')
     records = []
     for name, pair in declared.items():
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
@@ -106,7 +113,7 @@ def check_used(function: Callable[..., Any], parameters: Parameters) -> None:
     told where the function is shipped.
     """
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        tree = ast.parse(text_of(function))
     except (OSError, TypeError, SyntaxError):
         return
     named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from gravswell.errors import InvalidInputError
 from gravswell.pipelines.tracing import Trace
 from gravswell.quiver.composition.config import Access, set_parameters
 from gravswell.quiver.config import ModelConfig
@@ -30,14 +29,3 @@ def ensemble_signature(trace: Trace) -> Signature:
         inputs=tuple(facts.record for facts in trace.inputs.values()),
         outputs=tuple(facts.record for facts in trace.outputs.values()),
     )
-
-
-def check_batches(trace: Trace, max_batch_size: int) -> None:
-    """InvalidInputError for a member that takes fewer rows at once than the ensemble lets a request have."""
-    for step in trace.steps:
-        limit = step.member.max_batch_size
-        if 0 < limit < max_batch_size:
-            raise InvalidInputError(
-                f"the pipeline is to take batches of {max_batch_size} rows, and its member {step.member.told} takes up "
-                f"to {limit}: export the member with --max-batch-size {max_batch_size}, or the pipeline with {limit}"
-            )

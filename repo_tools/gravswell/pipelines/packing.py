@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gravswell.pipelines import calling
-from gravswell.pipelines.shipping import ship
+from gravswell.pipelines.shipping import Shipment, ship
 from gravswell.quiver.composition.opening import MemberVersion
 from gravswell.quiver.manifest import PYTHON_FILE, REQUIREMENTS_FILE, Signature
 
@@ -20,21 +20,27 @@ if TYPE_CHECKING:
 _CALLING = "gravswell_calling.py"
 
 
-def write_python(
-    pipeline: "Pipeline",
-    members: Mapping[str, MemberVersion],
-    signature: Signature,
-    folder: Path,
-    max_batch_size: int,
-) -> None:
-    """Write our two files, the user's source with what it needs, and the description of both.
+def shipment_of(pipeline: "Pipeline") -> Shipment:
+    """What goes along with the function as it is now: before the first run, nothing that runs leave behind.
 
     InvalidInputError names what cannot be written as source.
     """
+    return ship(pipeline.function, f"../{calling.ASSETS_FOLDER}")
+
+
+def write_python(
+    pipeline: "Pipeline",
+    shipment: Shipment,
+    members: Mapping[str, MemberVersion],
+    signature: Signature,
+    folder: Path,
+    *,
+    max_batch_size: int,
+) -> None:
+    """Write our two files, the user's source with what it needs, and the description of both."""
     here = files("gravswell.pipelines")
     (folder / PYTHON_FILE).write_bytes((here / "runtime" / "model.py").read_bytes())
     (folder / _CALLING).write_bytes((here / "calling.py").read_bytes())
-    shipment = ship(pipeline.function, f"../{calling.ASSETS_FOLDER}")
     source = folder / calling.SOURCE_FOLDER
     source.mkdir()
     (source / calling.SOURCE_FILE).write_text(shipment.source, encoding="utf-8")

@@ -5,13 +5,15 @@ ensemble. Whatever needs a value (arithmetic, a branch, a loop over rows) ends t
 and the pipeline is business logic. What cannot be right either way is an error that names models and tensor.
 """
 
+import inspect
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from gravswell.errors import InvalidInputError
-from gravswell.pipelines.calling import Member, named_outputs
+from gravswell.pipelines.calling import Member, has_one_more, named_outputs
 from gravswell.pipelines.declaring import check_outputs
 from gravswell.pipelines.running import as_tensors
 from gravswell.quiver.composition.opening import MemberVersion
@@ -176,12 +178,18 @@ class _TracedMember(Member):
                 f"{record.name} of {version.told}",
                 data_type=record.data_type,
                 sizes=_sizes(record, rows),
-                one_more=_has_one_more(record, version),
+                one_more=has_one_more(record.dims, version.max_batch_size),
             )
             for record in version.outputs
         }
         self._trace.steps.append(Step(version, taken, made))
         return self.answered({name: Symbol(facts) for name, facts in made.items()})
+
+    def start(self, *tensors: Any, **named: Any) -> Future[Any]:
+        """The step is written down at once: which steps run at the same time, Triton finds by their tensors."""
+        started: Future[Any] = Future()
+        started.set_result(self(*tensors, **named))
+        return started
 
 
 def trace(
@@ -213,6 +221,7 @@ def trace(
     except Exception as error:  # noqa: BLE001 - of a library that takes arrays only; a fault shows with values too
         return f"fails without values ({type(error).__name__}: {error}){_line(error, function)}"
     check_outputs(function.__name__, inputs, traced.outputs)
+    _check_free(traced, function.__name__)
     _check_flow(traced, function.__name__)
     _name_tensors(traced)
     return traced
@@ -257,13 +266,9 @@ def _take(facts: Facts, record: TensorRecord, member: MemberVersion, rows: Size 
             )
 
 
-def _has_one_more(record: TensorRecord, member: MemberVersion) -> bool:
-    return len(record.dims) == int(member.max_batch_size > 0)
-
-
 def _carry(facts: Facts, record: TensorRecord, member: MemberVersion) -> None:
     """An ensemble hands a tensor on as it is: its members must have it in the same form."""
-    wanted = _has_one_more(record, member)
+    wanted = has_one_more(record.dims, member.max_batch_size)
     if facts.one_more not in (None, wanted):
         raise NeedsValuesError(
             f"gives {facts.origin} to {member.told}: one number for each row is [n, 1] on a server for models that "
@@ -273,10 +278,8 @@ def _carry(facts: Facts, record: TensorRecord, member: MemberVersion) -> None:
 
 
 def _name_outputs(traced: Trace, result: Any, names: Sequence[str] | None, function: str) -> None:
-    own_names = isinstance(result, Mapping) and names is None
-    values = dict(result) if own_names else named_results(result, names, function)
     taken: dict[int, str] = {}
-    for name, value in values.items():
+    for name, value in named_results(result, names, function).items():
         if not isinstance(value, Symbol):
             raise NeedsValuesError(f"returns a value of its own as {name}")
         facts = facts_of(value)
@@ -290,9 +293,14 @@ def _name_outputs(traced: Trace, result: Any, names: Sequence[str] | None, funct
 
 
 def named_results(result: Any, names: Sequence[str] | None, function: str) -> dict[str, Any]:
-    """What the function returned, by ``names``. InvalidInputError where there are none, or of another number."""
-    values = result if isinstance(result, tuple) else (result,)
+    """What the function returned, by ``names``, or a dict by its own.
+
+    InvalidInputError for anything else without names, and for other names or another number.
+    """
+    if names is None and isinstance(result, Mapping):
+        return dict(result)
     if names is None:
+        values = result if isinstance(result, tuple) else (result,)
         raise InvalidInputError(
             f"{function} returns {len(values)} tensor{'s' if len(values) != 1 else ''} without a name: give "
             f'output_names=["y", …], or return a dict by name'
@@ -301,6 +309,17 @@ def named_results(result: Any, names: Sequence[str] | None, function: str) -> di
         return named_outputs(result, names)
     except ValueError as error:
         raise InvalidInputError(str(error)) from None
+
+
+def _check_free(traced: Trace, function: str) -> None:
+    """What one tensor meets later on may bind a size of another that was declared as any."""
+    for name, facts in traced.inputs.items():
+        for axis, (given, size) in enumerate(zip(facts.declared or (), facts.sizes or (), strict=False)):
+            if given == -1 and size.dim != -1:
+                raise InvalidInputError(
+                    f"{function}: input {name} is declared as any size in dimension {axis}, and a model behind it "
+                    f"takes {size.dim} there: declare {size.dim}"
+                )
 
 
 def _check_flow(traced: Trace, function: str) -> None:
@@ -331,6 +350,6 @@ def _name_tensors(traced: Trace) -> None:
 
 def _line(error: BaseException, function: Callable[..., Any]) -> str:
     """Where in the user's code it was, as the end of a message."""
-    file = function.__code__.co_filename
+    file = inspect.unwrap(function).__code__.co_filename
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f" (line {frames[-1].lineno}: {frames[-1].line})" if frames else ""

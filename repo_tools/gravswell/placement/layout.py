@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gravswell.errors import NotFoundError
 from gravswell.placement.groups import Group, Held
 
 MOST_TOLD = 5
@@ -23,7 +24,12 @@ class Layout:
     """By model that there was no room for: what it asked for, and what stands in its way."""
 
     def gpus(self, name: str) -> tuple[int, ...]:
-        """The devices of a model that was placed, ascending, as ``instance_group.gpus`` takes them."""
+        """The devices of a model that was placed, ascending, as ``instance_group.gpus`` takes them.
+
+        NotFoundError for one that was not.
+        """
+        if name not in self.placed:
+            raise NotFoundError(f"{name!r} is not placed; there is: {', '.join(self.placed) or 'none'}")
         return tuple(sorted(device for group in self.placed[name] for device in group.devices))
 
     @property

@@ -25,6 +25,8 @@ def place(models: Wishes, devices: int, *, held: Iterable[Held | str] = ()) -> L
 
 def wishes(models: Wishes) -> list[Wish]:
     """What :func:`place` takes, as wishes; :class:`InvalidInputError` for what is none."""
+    if isinstance(models, str):
+        raise InvalidInputError(f"place takes several models, and {models!r} is one text: put it into a list")
     if isinstance(models, Mapping):
         return [parse_wish(f"{name}={asked}") for name, asked in models.items()]
     return [parse_wish(wish) if isinstance(wish, str) else wish for wish in models]

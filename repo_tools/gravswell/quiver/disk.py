@@ -1,6 +1,8 @@
-"""What a disk says that takes no more, told once for all who write to one; and how to make it keep what it took."""
+"""What a disk says that takes no more, told once for all who write to one; how to make it keep what it took; and what
+a file is, by its hash."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,12 @@ TAKES_NO_MORE = frozenset(_WAYS_OUT)
 def told(error: OSError, otherwise: str = "check the file system") -> str:
     """What the system says, and the way out: the one that the error is known to have, or ``otherwise``."""
     return f"{error.strerror or error}; {_WAYS_OUT.get(error.errno or 0, otherwise)}"
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
 from gravswell.errors import InvalidInputError
@@ -101,7 +102,7 @@ def _info(model: Any) -> ModelInfo:
 def _name_of(model: Any) -> str:
     """What a model that came without a name is called."""
     if isinstance(model, str) or hasattr(model, "__fspath__"):
-        own = str(model).replace("\\", "/").rpartition("/")[2].rpartition(".")[0]
+        own = PurePath(str(model).replace("\\", "/")).stem
     elif _is(model, _ENTRY):
         own = model.name
     else:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravswell.errors import InvalidInputError, VerificationError
+from gravswell.quiver.arrays import storable
 from gravswell.quiver.manifest import OutputError
 
 Array = NDArray[Any]
@@ -58,7 +59,7 @@ def save_golden(path: Path, samples: Sequence[Sample]) -> None:
     for k, sample in enumerate(samples):
         for side, tensors in (("inputs", sample.inputs), ("outputs", sample.outputs)):
             for name, array in tensors.items():
-                arrays[f"{k}/{side}/{name}"] = _storable(name, array)
+                arrays[f"{k}/{side}/{name}"] = storable(f"tensor {name}", array)
     with path.open("xb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
@@ -106,6 +107,20 @@ def column_scales(outputs: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
         ]
         scales[name] = np.maximum.reduce(columns).astype(np.float64)
     return scales
+
+
+def scale_of(arrays: Sequence[Array]) -> float:
+    """The largest finite magnitude in any of ``arrays``."""
+    return max((float(np.abs(a[np.isfinite(a)].astype(np.float64)).max(initial=0.0)) for a in arrays), default=0.0)
+
+
+def bounds(expected: Sequence[Mapping[str, Array]], max_error: float) -> dict[str, float]:
+    """The absolute tolerance of each floating output under ``max_error``; never below what rounding alone makes."""
+    return {
+        name: max(max_error * scale_of([e[name] for e in expected]), tolerance(array.dtype)[1])
+        for name, array in expected[0].items()
+        if array.dtype.kind == "f"
+    }
 
 
 def compare(
@@ -213,18 +228,3 @@ def _as_bytes(array: Array) -> list[bytes]:
 
 def _size(sample: Sample) -> int:
     return sum(np.asarray(array).nbytes for array in (*sample.inputs.values(), *sample.outputs.values()))
-
-
-def _storable(name: str, array: Array) -> Array:
-    array = np.asarray(array)
-    if array.dtype.kind != "O":
-        return array
-    try:
-        text = [x.decode() if isinstance(x, bytes) else str(x) for x in array.ravel().tolist()]
-    except UnicodeDecodeError:
-        raise InvalidInputError(
-            f"tensor {name} holds bytes that are not UTF-8: golden tensors keep text only"
-        ) from None
-    if any(x.endswith("\0") for x in text):
-        raise InvalidInputError(f"tensor {name} holds text that ends in NUL, which .npz cannot keep")
-    return np.array(text, dtype=np.str_).reshape(array.shape)

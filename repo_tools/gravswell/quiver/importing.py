@@ -7,23 +7,26 @@ user's or at random, the optimized graph against the plain one. ONNX Runtime its
 The configuration comes along as its author wrote it, ``KIND_GPU`` and unknown fields too; what it leaves out is stated
 from the graph. ``max_batch_size`` is not guessed: without one, clients' batches reach the model as they are.
 
-What is not imported, and told: models of other backends, which nothing here can run to verify; ensembles, which are
-configuration alone; configurations that name files beside the versions, which a version does not hold.
+An ensemble becomes a pipeline of the versions that are there once its members are imported; its own numbers say
+nothing, since it has one configuration for all, and it comes in the newest.
+
+What is not imported, and told: models of other backends, which nothing here can run to verify, and ensembles of such;
+configurations that name files beside the versions, which a version does not hold.
 """
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, UnsupportedError
-from gravswell.quiver.checks.backends import PLATFORMS
-from gravswell.quiver.config import ConfigText
-from gravswell.quiver.disk import refusals_told
+from gravswell.quiver.checks.backends import PLATFORMS, is_ensemble
+from gravswell.quiver.composition.foreign import ForeignEnsemble
+from gravswell.quiver.config import ConfigText, parse_config
+from gravswell.quiver.disk import refusals_told, sha256_of
 from gravswell.quiver.entry import Entry
 from gravswell.quiver.fetching import copy_version
 from gravswell.quiver.layout import check_name, config_key, version_folder
@@ -97,7 +100,7 @@ def import_repository(
         Entry.export_version, target=target, rtol=rtol, atol=atol, on_stage=on_stage, on_progress=on_progress
     )
     found: list[Imported] = []
-    for name in names:
+    for name in sorted(names, key=partial(_is_ensemble, reader)):  # after what they are made of
         on_stage(f"looking at {name}")
         given = partial(prove, input_shapes=shapes.get(name), sample_inputs=samples.get(name))
         for version in _import(reader, name, repository, prove=given, target=oldest, progress=on_progress):
@@ -116,11 +119,18 @@ def _import(
     progress: Progress | None,
 ) -> Iterator[Imported]:
     try:
-        model = _Model(reader, name, target)
+        model = (_Ensemble if _is_ensemble(reader, name) else _Model)(reader, name, target)
     except GravswellError as error:
         yield Imported(name, 0, "failed", message=str(error), error=error)
     else:
         yield from model.into(repository, prove, progress)
+
+
+def _is_ensemble(reader: RepositoryReader, name: str) -> bool:
+    try:
+        return is_ensemble(parse_config(reader.config(name) or "", where=name))
+    except GravswellError:
+        return False  # told when it is imported
 
 
 class _Model:
@@ -130,14 +140,11 @@ class _Model:
         self.reader, self.name, self.target = reader, check_name(name), target
         self.config = ConfigText(reader.config(name) or "", where=reader.store.location(config_key(name)))
         self.file = self.config.message.default_model_filename or MODEL_FILE
-        self._began = False
         self._check()
 
     def _check(self) -> None:
         config = self.config.message
         backend = config.backend or PLATFORMS.get(config.platform, config.platform)
-        if config.HasField("ensemble_scheduling") or backend == "ensemble":
-            raise UnsupportedError(f"{self.name} is an ensemble: import its members, and make the pipeline anew")
         if backend not in ("", "onnxruntime"):
             raise UnsupportedError(
                 f"{self.name} is a model of the {backend} backend, which nothing here can run to verify it: serve it "
@@ -170,30 +177,15 @@ class _Model:
                         self._require_same(entry, number, path)
                         yield Imported(self.name, number, "same", known[number])
                         continue
-                    entry = entry or self._begin(repository)
-                    prove(entry, path, version=number)
+                    with repository.present(self.name, partial(_begin, repository, self.name, self.config)) as entry:
+                        prove(entry, path, version=number)
                     left = self._left_out(path)
                 made = entry.version(number).digest
             except GravswellError as error:
-                if self._began:
-                    with suppress(GravswellError):  # which has a version already; or else the error in hand says more
-                        repository.remove(self.name, only_empty=True)
                 yield Imported(self.name, number, "failed", message=str(error), error=error)
                 return
             message = f"without {', '.join(left)}, which Triton does not read" if left else ""
             yield Imported(self.name, number, "imported", made, message)
-
-    def _begin(self, repository: ModelRepository) -> Entry:
-        """The entry with its author's configuration, under the name of its folder."""
-        config = self.config.message
-        config.name = self.name
-        if not config.backend:
-            config.platform = Platform.ONNX.value
-        config.ClearField("default_model_filename")  # a version of ours is a model.onnx
-        make_entry(RepositoryReader(repository.url), self.name, self.config.render())
-        self._began = True
-        repository.refresh()
-        return repository.models[self.name]
 
     def _left_out(self, path: Path) -> list[str]:
         from gravswell.quiver.exporters.weights import data_files, skim  # noqa: PLC0415 - imports ONNX
@@ -231,6 +223,59 @@ class _Model:
             )
 
 
+class _Ensemble:
+    """An ensemble of the source."""
+
+    def __init__(self, reader: RepositoryReader, name: str, _: Target) -> None:
+        self.reader, self.name = reader, check_name(name)
+        self.config = ConfigText(reader.config(name) or "", where=reader.store.location(config_key(name)))
+        self.made = ForeignEnsemble(name, self.config.message)
+
+    def into(self, repository: ModelRepository, prove: Callable[..., str], _: Progress | None) -> Iterator[Imported]:
+        """Import it, as one version."""
+        number = max(self.reader.numbers(self.name), default=1)
+        digest = next((v.digest for v in self.reader.versions(self.name) if v.number == number), None)
+        if digest is not None:
+            told = f"it is verified already: gravswell copy {self.reader.store.location('')} {self.name}/{number}"
+            yield Imported(self.name, number, "skipped", digest, told)
+            return
+        result: Result = "imported"
+        try:
+            entry = repository.models.get(self.name)
+            if entry is not None and number in [int(version) for version in entry.versions]:
+                self._require_same(repository, number)
+                result = "same"
+            else:
+                with repository.present(self.name, partial(_begin, repository, self.name, self.config)) as entry:
+                    prove(entry, self.made, version=number)
+            digest = entry.version(number).digest
+        except GravswellError as error:
+            yield Imported(self.name, number, "failed", message=str(error), error=error)
+        else:
+            yield Imported(self.name, number, result, digest)
+
+    def _require_same(self, repository: ModelRepository, number: int) -> None:
+        reader = repository.reader
+        there = parse_config(reader.version_config(self.name, number) or "", where=self.name)
+        if there.ensemble_scheduling != self.made.pinned(reader):
+            raise ConflictError(
+                f"{self.name}/{number} in {reader.store.location('')} is another ensemble, or of other versions: "
+                f"import into another repository, or remove it there"
+            )
+
+
+def _begin(repository: ModelRepository, name: str, text: ConfigText) -> Entry:
+    """The entry with its author's configuration, under the name of its folder."""
+    config = text.message
+    config.name = name
+    if not config.backend and not is_ensemble(config):
+        config.platform = Platform.ONNX.value
+    config.ClearField("default_model_filename")  # a version of ours is a model.onnx
+    make_entry(RepositoryReader(repository.url), name, text.render())
+    repository.refresh()
+    return repository.models[name]
+
+
 def _local(store: Store, folder: str) -> Path | None:
     return None if store.path is None else store.path / folder
 
@@ -245,8 +290,4 @@ def _as_published(path: Path, target: Target, shapes: Mapping[str, tuple[int | N
     changed = changed or stated is not given
     with tempfile.TemporaryDirectory(prefix="gravswell-import-") as temporary, refusals_told(Path(temporary)):
         files.write(proto, Path(temporary), path, changed=changed)
-        hashes = {}
-        for made in Path(temporary).iterdir():
-            with made.open("rb") as stream:
-                hashes[made.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-        return hashes
+        return {made.name: sha256_of(made) for made in Path(temporary).iterdir()}

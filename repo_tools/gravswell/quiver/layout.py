@@ -5,6 +5,7 @@ Keys are paths relative to the repository's root, with ``/`` on every platform a
 
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 from gravswell.errors import InvalidInputError
 from gravswell.names import why_reserved
@@ -62,6 +63,14 @@ def parse_version(name: str) -> int | None:
 def version_numbers(names: Iterable[str]) -> list[int]:
     """The numbers of those of the folders ``names`` that are version folders, ascending."""
     return sorted(number for number in map(parse_version, names) if number is not None)
+
+
+def version_at(path: str) -> int:
+    """The number of the version whose main file an export says is at ``path``, on a disk or in a bucket.
+
+    The entry's newest version may be another writer's by then.
+    """
+    return int(PurePosixPath(path.replace("\\", "/")).parent.name)
 
 
 def check_version(number: int) -> int:

@@ -143,6 +143,14 @@ class MemberRecord(_Part):
     model: str
     version: int = Field(ge=1)
     digest: Sha256
+    rank: int | None = Field(default=None, ge=0)
+    """Of a partition: which rank computes it. None: none, it puts the ranks' answers together or is no part."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A member of no rank says nothing of one: the digests of versions stay what they were."""
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if name != "rank" or value is not None}
 
 
 class FusedModel(_Part):

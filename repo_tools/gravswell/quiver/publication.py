@@ -23,6 +23,7 @@ from gravswell.quiver.checks import refuse
 from gravswell.quiver.composition.config import is_pipeline, take_parts
 from gravswell.quiver.composition.holding import check_members, noted
 from gravswell.quiver.config import ConfigText
+from gravswell.quiver.disk import sha256_of
 from gravswell.quiver.layout import config_key, parse_version, version_folder
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Manifest, Signature
 from gravswell.quiver.reader import RepositoryReader
@@ -32,7 +33,6 @@ from gravswell.quiver.stores import Create, Progress, Store, Update
 if TYPE_CHECKING:
     from gravswell.quiver.exporters import Built
 
-_CHUNK = 1 << 20
 _TRIES = 50
 _REFUSALS = 8
 """How often one number is tried that no listing shows to be taken."""
@@ -339,8 +339,4 @@ def _label(config: ConfigText) -> str:
 
 
 def _record(path: Path) -> FileRecord:
-    sha256 = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            sha256.update(chunk)
-    return FileRecord(sha256=sha256.hexdigest(), size=path.stat().st_size)
+    return FileRecord(sha256=sha256_of(path), size=path.stat().st_size)

@@ -1,10 +1,11 @@
 """A repository: a folder of entries that Triton can serve as it stands."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, VerificationError
+from gravswell.errors import ConflictError, GravswellError, InvalidInputError, NotFoundError, VerificationError
 from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.entry import Entry, new_config
 from gravswell.quiver.layout import CONFIG, check_name, is_state_key, state_key
@@ -128,6 +129,23 @@ class ModelRepository:
                     self._store.publish(stage, name, replace=True)
                 forget_aliases(self._store, name)  # last: they may name versions until these are gone
         return self._models.added(name)
+
+    @contextmanager
+    def present(self, name: str, make: Callable[[], Entry]) -> Iterator[Entry]:
+        """The entry, which ``make`` makes if there is none.
+
+        One that was made for this goes again where the block fails, unless somebody else has exported to it.
+        """
+        if name in self.models:
+            yield self.models[name]
+            return
+        entry = make()
+        try:
+            yield entry
+        except BaseException:
+            with suppress(GravswellError):  # the error in hand says more
+                self.remove(name, only_empty=True)
+            raise
 
     def remove(self, name: str, *, only_empty: bool = False, even_served: bool = False) -> None:
         """Remove an entry with all its versions, for every reader at once.

@@ -31,6 +31,8 @@ def verify_version(reader: RepositoryReader, entry: str, number: int, *, progres
     Of a pipeline the members are checked and run too; one of Python functions runs their source, in an interpreter of
     its own: like a server, verify only what you trust.
 
+    UnavailableError where the store does not answer, or packages that a pipeline asks for are not installed here.
+
     The version is fetched into a temporary folder, as an agent would, so the same is checked on every store.
     """
     with tempfile.TemporaryDirectory(prefix="gravswell-verify-") as folder:
@@ -50,6 +52,8 @@ def verify_version(reader: RepositoryReader, entry: str, number: int, *, progres
         _check_extra_files(reader, entry, number, manifest, where)
         try:
             samples = _reproduce(reader, copy, manifest, Path(folder), progress)
+        except UnavailableError as error:  # which says nothing of the version
+            raise type(error)(f"{where}: {error}") from error
         except GravswellError as error:
             raise VerificationError(f"{where}: {error}") from None
         return Verified(len(manifest.files), samples)

@@ -87,6 +87,29 @@ def private_members(pipelines: Iterable[tuple[Iterable[str], bool]]) -> set[str]
     return closed - opened
 
 
+class Canary(Document):
+    """Another version of an entry, which some of the replicas serve in place of the one that the others do."""
+
+    version: Version
+    digest: Digest | None = None
+    verification: Verification = Verification.GOLDEN
+    pods: tuple[str, ...] = ()
+    """The replicas that serve it, by their pods' names."""
+    window: str
+    """Name of the time in which all replicas count what the model is asked: another one, and they begin anew."""
+    seconds: float = Field(default=5.0, gt=0)
+    """Between two counts that a replica tells."""
+
+
+class RankPart(Document):
+    """A version of an entry that is a part of a partition, and the rank that computes it."""
+
+    name: ModelName
+    version: Version
+    digest: Digest
+    rank: int = Field(ge=0)
+
+
 class DesiredModel(Document):
     """One entry that the servers shall serve, resolved to a number and a digest."""
 
@@ -100,6 +123,32 @@ class DesiredModel(Document):
     gpus: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
     """The replica's devices that the model runs on, in place of those in the version's own config, ascending. None: as
     the config says, which by default is every device."""
+    parts: tuple[RankPart, ...] = Field(default=(), exclude_if=lambda parts: not parts)
+    """Of a partition, on a server with ranks: each replica serves those of its rank in the model's place."""
+    canary: Canary | None = Field(default=None, exclude_if=lambda canary: canary is None)
+    """During a roll-out: what some of the replicas serve in place of ``version``."""
+
+    def on(self, pod: str) -> "DesiredModel":
+        """What one replica shall serve of the entry."""
+        canary = self.canary
+        if canary is None:
+            return self
+        own: dict[str, object] = {"canary": None}
+        if pod in canary.pods:
+            own |= {"version": canary.version, "digest": canary.digest, "verification": canary.verification}
+        return self.model_copy(update=own)
+
+    def of_rank(self, rank: int, gpus: tuple[int, ...] | None = None) -> "tuple[DesiredModel, ...]":
+        """What the replica of a rank serves in the model's place: each part is loaded and verified as the model.
+
+        On ``gpus``, where the model was not given devices.
+        """
+        own: dict[str, object] = {"parts": (), "gpus": self.gpus or gpus}
+        return tuple(
+            self.model_copy(update={**own, "name": part.name, "version": part.version, "digest": part.digest})
+            for part in self.parts
+            if part.rank == rank
+        )
 
 
 class Desired(Document):
@@ -110,6 +159,9 @@ class Desired(Document):
     """URL of the repository, as its user gave it."""
     models: tuple[DesiredModel, ...] = ()
     """Each name once."""
+    gpus: int = Field(default=0, ge=0, exclude_if=lambda gpus: not gpus)
+    """Of each replica, where these are ranks: a part runs on all of its own rank's, whatever its config says of the
+    devices of a server that has all the parts."""
 
     @field_validator("models")
     @classmethod
@@ -119,10 +171,26 @@ class Desired(Document):
             raise ValueError(f"{', '.join(map(repr, twice))} is named more than once")
         return models
 
+    def of_rank(self, rank: int) -> "Desired":
+        """What the replica of a rank serves: of each partition the parts of that rank, and nothing else."""
+        models = (part for model in self.models for part in model.of_rank(rank, tuple(range(self.gpus)) or None))
+        return self.model_copy(update={"models": tuple(models)})
+
     @property
     def revision(self) -> str:
         """Short digest of the content; a report names the revision that it answers."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def on(self, pod: str) -> "Desired":
+        """What one replica shall serve: itself, where no roll-out is under way."""
+        if not self.canaries:
+            return self
+        return self.model_copy(update={"models": tuple(model.on(pod) for model in self.models)})
+
+    @property
+    def canaries(self) -> dict[str, Canary]:
+        """The roll-outs that are under way, by entry."""
+        return {model.name: model.canary for model in self.models if model.canary is not None}
 
 
 class ModelState(enum.StrEnum):
@@ -177,6 +245,18 @@ class Reason(enum.StrEnum):
     """A fault of the agent itself; its log has the details. Retried."""
 
 
+class Traffic(Document):
+    """What clients asked of one version on one replica in a window, by Triton's own count."""
+
+    window: str
+    """:attr:`Canary.window`"""
+    succeeded: int = Field(default=0, ge=0)
+    failed: int = Field(default=0, ge=0)
+    """Requests that Triton accepted and the model failed."""
+    seconds: float = Field(default=0.0, ge=0)
+    """Sum of the time that Triton took for those that succeeded, their wait in its queue included."""
+
+
 class ModelReport(Document):
     """One desired model on one replica."""
 
@@ -194,6 +274,16 @@ class ModelReport(Document):
     message: str = ""
     seconds: dict[str, float] = Field(default_factory=dict)
     """The start-up ledger: seconds spent in ``download``, ``verify``, ``load``."""
+    traffic: Traffic | None = Field(default=None, exclude_if=lambda traffic: traffic is None)
+    """Of the loaded version, while a roll-out asks for it."""
+
+    def has_loaded(self, wanted: DesiredModel | Canary) -> bool:
+        """Whether exactly this version takes traffic there."""
+        return (self.loaded_version, self.loaded_digest) == (wanted.version, wanted.digest)
+
+    def is_about(self, wanted: DesiredModel | Canary) -> bool:
+        """Whether the state and the reason are of this version: what was said of an earlier wish says nothing of it."""
+        return (self.desired_version, self.desired_digest) == (wanted.version, wanted.digest)
 
 
 class Report(Document):
@@ -201,14 +291,20 @@ class Report(Document):
 
     schema_: Literal["gravswell.dev/report/v1"] = Field(default="gravswell.dev/report/v1", alias="schema")
     pod: str
+    uid: str = Field(default="", exclude_if=lambda uid: not uid)
+    """The pod's, where names come again: what its predecessor of the same name said is not true of it."""
     revision: str = ""
-    """:attr:`Desired.revision` that this report answers; empty before the first."""
+    """:attr:`Desired.revision` of what this replica shall serve (:meth:`Desired.on`); empty before the first."""
     ready: bool = False
     triton: str = ""
     """Version of the Triton beside the agent; empty while it does not answer."""
     simulated_gpus: bool = False
     """The pod runs on a development node whose GPUs are simulated: models run on the CPU."""
     models: tuple[ModelReport, ...] = ()
+
+    def of(self, entry: str) -> ModelReport | None:
+        """What is said of one entry; None where nothing is."""
+        return next((model for model in self.models if model.name == entry), None)
 
 
 class ListedVersion(Document):
@@ -219,6 +315,8 @@ class ListedVersion(Document):
     size: int = Field(default=0, ge=0)
     """Bytes of all its files."""
     created: datetime | None = None
+    parts: tuple[RankPart, ...] = Field(default=(), exclude_if=lambda parts: not parts)
+    """Of a partition: what each of its ranks computes."""
 
 
 class ListedEntry(Document):

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from google.protobuf.json_format import ParseDict
+
 from gravswell.errors import GravswellError, NotFoundError, UnavailableError, VerificationError
-from gravswell.quiver.config import ConfigText
-from gravswell.quiver.golden import Array, Sample, column_scales, compare, load_golden
+from gravswell.quiver.config import ModelConfig, parse_config
+from gravswell.quiver.golden import Array, Sample, load_golden
 from gravswell.quiver.layout import version_folder
 from gravswell.quiver.manifest import GOLDEN, Manifest
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.client import AsyncClient
+from gravswell.serving.golden import Golden
+from gravswell.serving.members import member_keys
 from gravswell.serving.samples import joined, pieces, with_rank
 
 Result = Literal["verified", "failed", "not loaded", "unverified", "unknown"]
@@ -87,21 +91,19 @@ async def _loaded(client: AsyncClient, entry: str) -> set[int]:
 
 
 def _takes_sequences(reader: RepositoryReader, entry: str, number: int) -> bool:
-    config = ConfigText(reader.version_config(entry, number) or "", where=reader.store.location(entry))
-    return bool(config.message.HasField("sequence_batching"))
+    config = parse_config(reader.version_config(entry, number) or "", where=reader.store.location(entry))
+    return bool(config.HasField("sequence_batching"))
 
 
 async def _verify(reader: RepositoryReader, client: AsyncClient, entry: str, number: int) -> Served:
     done = 0
     try:
         manifest, samples = _golden(reader, entry, number)
-        proof, scales = manifest.verification, column_scales([sample.outputs for sample in samples])
-        for k, sample in enumerate(samples):
-            got = await _infer(client, entry, number, sample)
-            try:
-                compare(sample.outputs, got, proof.rtol, proof.atol, scales)
-            except VerificationError as error:
-                raise VerificationError(f"golden sample {k}: {error}") from None
+        golden = Golden.of(samples, manifest.verification)
+        if await _uses_gpus(client, entry, number):
+            golden = golden.on(parse_config(reader.version_config(entry, number) or "", where=entry))
+        for k, sample in enumerate(golden.samples):
+            golden.check(k, await _infer(client, entry, number, sample))
             done += 1
     except UnavailableError:
         raise
@@ -110,6 +112,16 @@ async def _verify(reader: RepositoryReader, client: AsyncClient, entry: str, num
     except GravswellError as error:
         return Served(entry, number, "failed", done, str(error))
     return Served(entry, number, "verified", done)
+
+
+async def _uses_gpus(client: AsyncClient, model: str, version: int) -> bool:
+    """Whether the server may run a model, or a member of that pipeline, on a GPU: also where it does not tell, or the
+    model itself chooses (``KIND_MODEL``)."""
+    told = await client.config(model, version if version > 0 else "")
+    if told is None or any(group.get("kind") != "KIND_CPU" for group in told.get("instance_group", ())):
+        return True
+    config = ParseDict(told, ModelConfig(), ignore_unknown_fields=True)
+    return any([await _uses_gpus(client, *member) for member in member_keys(config)])
 
 
 def _golden(reader: RepositoryReader, entry: str, number: int) -> tuple[Manifest, list[Sample]]:

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from gravswell.errors import GravswellError, InvalidInputError, UnavailableError
 from gravswell.quiver.checks.backends import is_ensemble
 from gravswell.quiver.config import format_config
+from gravswell.quiver.exporters.base import Inputs
+from gravswell.quiver.exporters.sampling import rows_of, with_rows
 from gravswell.quiver.golden import load_golden
 from gravswell.quiver.layout import config_key, version_folder
 from gravswell.quiver.manifest import GOLDEN, Signature
@@ -33,8 +35,6 @@ from gravswell.tuning.report import Measurement, ModelFigures
 from gravswell.tuning.settings import measured_config
 from gravswell.tuning.space import Point, Setting
 from gravswell.tuning.subject import Part, Subject
-
-Inputs = Mapping[str, NDArray[Any]]
 
 WARM_UP_SHARE = 0.2
 """Part of the measured time for which the load runs before it counts: a stub's first runs are slow."""
@@ -240,15 +240,4 @@ def fixed_rows(signature: Signature | None, inputs: Inputs) -> int | None:
     """The rows of every request where the model takes no other number; None where it takes any."""
     if signature is not None and all(record.dims[:1] == (-1,) for record in signature.inputs):
         return None
-    return _rows(inputs)
-
-
-def with_rows(inputs: Inputs, rows: int) -> dict[str, NDArray[Any]]:
-    """``rows`` rows of the batch, over and over from its first one; the batch itself where it has as many."""
-    if rows == _rows(inputs):  # of a model that takes no other number, some inputs may have no rows at all
-        return dict(inputs)
-    return {name: np.take(array, np.arange(rows) % len(array), axis=0) for name, array in inputs.items()}
-
-
-def _rows(inputs: Inputs) -> int:
-    return max((len(array) for array in inputs.values() if array.ndim), default=1)
+    return rows_of(inputs)

@@ -47,6 +47,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, factor in {"double": 2.0, "triple": 3.0}.items():
         repository.add(name).export_version(scale(factor))
     repository.add("batched").export_version(scale(5.0), max_batch_size=8)
+    waiting = repository.add("waiting")
+    waiting.export_version(scale(5.0), max_batch_size=8)
+    waiting.config.dynamic_batching.preferred_batch_size.append(2)
+    waiting.config.dynamic_batching.max_queue_delay_microseconds = 2_000_000
+    repository.add("together", qv.Platform.PIPELINE).export_version(functions.together)
     samples = {"row": np.array([0, 2], np.int64)}
     repository.add("pick").export_version(picking(), sample_inputs=samples)
     for name in ("power", "four", "eight", "telling", "rows", "packaged", "pinned"):

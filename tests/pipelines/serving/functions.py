@@ -57,6 +57,13 @@ def rows(x, *, batched):
     return batched(x) + np.float32(len(x) * 0)
 
 
+@qv.pipeline(inputs={"x": ("FP32", (None, 4))}, output_names=["y"])
+def together(x, *, waiting):
+    """Two calls of one member, which waits for the second to run both at once."""
+    first, second = waiting.start(x), waiting.start(x + 1)
+    return first.result() + second.result()
+
+
 @qv.pipeline(inputs={"x": ("FP32", (None, 4))}, output_names=["y", "area"])
 def packaged(x, *, double):
     """With a package that the server does not have by itself."""

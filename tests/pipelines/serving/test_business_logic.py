@@ -26,6 +26,16 @@ def test_a_loop_and_a_branch_by_grpc_and_by_rest(server: EmbeddedTriton) -> None
     assert ask(server.grpc_address, "power", ["rounds"], x=ROWS * 100)["rounds"].tolist() == [0], "only what was asked"
 
 
+def test_calls_that_are_started_reach_a_member_at_the_same_time(server: EmbeddedTriton) -> None:
+    """It waits for two requests to run them as one batch: a call that waited for the other's answer would run alone."""
+    (member,) = [name for name, told in server.members.items() if told == "waiting/1"]
+    before = server.control.statistics(member, 1)
+    np.testing.assert_array_equal(ask(server.grpc_address, "together", x=ROWS[:1])["y"], ROWS[:1] * 10 + 5)
+    after = server.control.statistics(member, 1)
+    counted = {name: after[name] - before[name] for name in ("inference_count", "execution_count")}
+    assert counted == {"inference_count": 2, "execution_count": 1}
+
+
 def test_text_goes_in_and_comes_out(server: EmbeddedTriton) -> None:
     answer = ask(server.grpc_address, "telling", words=np.array(["grüße", b"hi", ""], dtype=object))
     assert [text.decode() for text in answer["told"]] == ["GRÜSSE ✓", "HI ✓", " ✓"]

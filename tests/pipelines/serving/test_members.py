@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 from gravswell import quiver as qv
 from gravswell.cli import serve
 from gravswell.cli.output import Output
-from gravswell.errors import InvalidInputError
+from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.names import MEMBER_PREFIX
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.members import member_name
@@ -22,6 +22,7 @@ from gravswell.serving.triton.flags import key_headers
 from gravswell.serving.verification import verify_served
 
 from ...serving.triton.conftest import ROWS, ask
+from . import functions
 from .conftest import RANKS
 
 
@@ -36,14 +37,14 @@ def test_members_are_those_that_were_pinned_whatever_their_entries_are_now(root:
 
 def test_pipelines_share_a_member_of_the_same_version(server: EmbeddedTriton) -> None:
     ranks = [f"rank{k}/1" for k in range(RANKS)]
-    assert sorted(server.members.values()) == ["batched/1", "double/1", "pick/1", *ranks, "triple/1"]
+    assert sorted(server.members.values()) == ["batched/1", "double/1", "pick/1", *ranks, "triple/1", "waiting/1"]
     loaded = [status.name for status in server.control.index() if status.name.startswith(MEMBER_PREFIX)]
     assert sorted(loaded) == sorted(server.members)
 
 
 def test_clients_are_not_told_of_members(server: EmbeddedTriton) -> None:
-    pipelines = {"eight", "four", "looking", "packaged", "pinned", "power", "predict", "rows", "telling", "unrolled"}
-    assert {model.name for model in server.served()} == pipelines | {"double", "triple"}
+    pipelines = {"eight", "four", "looking", "packaged", "pinned", "power", "predict", "rows", "telling", "together"}
+    assert {model.name for model in server.served()} == pipelines | {"double", "triple", "unrolled"}
 
 
 def test_a_private_member_cannot_be_called(root: Path) -> None:
@@ -81,6 +82,34 @@ def test_in_explicit_control_members_come_and_go_with_their_pipelines(root: Path
         server.unload("power")
         states = {status.name: status.state for status in server.control.index()}
         assert states[member] != "READY"
+
+
+def test_a_load_that_fails_leaves_what_was_loaded_with_its_members(root: Path, tmp_path: Path) -> None:
+    changing = Path(shutil.copytree(root, tmp_path / "r"))
+    repository = qv.ModelRepository(changing)
+
+    def ready() -> dict[str, str]:
+        names = {status.name for status in server.control.index() if status.state == "READY"}
+        return {name: server.members.get(name, name) for name in names}
+
+    with EmbeddedTriton(changing, model_control="explicit") as server:
+        server.load("four")
+        server.load("power")
+        before = ready()
+        assert sorted(before.values()) == ["double/1", "four", "power"]
+        repository.models["four"].export_version(
+            qv.Pipeline(functions.eight.function, output_names=["z"], members={"double": "batched"})
+        )
+        (changing / "triple/1/model.onnx").write_bytes(b"no graph")
+        with pytest.raises(InvalidInputError, match=r"triple/1/model\.onnx"):
+            server.load("four")
+        assert ready() == before
+        server.unload("power")
+        np.testing.assert_array_equal(ask(server.grpc_address, "four", x=ROWS)["z"], ROWS * 4)
+        repository.add("empty", qv.Platform.PIPELINE).export_version(functions.four)
+        repository.models["empty"].remove_version(1)
+        with pytest.raises(NotFoundError, match=r"pipeline 'empty' in .* has no version"):
+            server.load("empty")
 
 
 def test_a_triton_of_somebody_else_is_told_which_packages_it_lacks(root: Path) -> None:

@@ -13,7 +13,10 @@ from keras import layers
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError
 
+from ...commands import Run, run
 from .refusing import check_refusal
+
+__all__ = ["run"]
 
 
 class Scaled(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
@@ -94,3 +97,10 @@ def test_refuses(
     fact: str,
 ) -> None:
     check_refusal(entry, root, folders / folder, arguments, error, fact)
+
+
+def test_a_folder_is_fused_as_it_is_exported(run: Run, folders: Path) -> None:
+    shown = run("fuse", f"{folders}/both,2", "--output", "json")
+    assert shown.code == 0, shown.err
+    assert [(model["name"], model["copyOf"]) for model in shown.data["models"]] == [("both", None), ("both", 1)]
+    assert qv.fuse([folders / "both"]).ids == {1: "both"}

@@ -319,6 +319,9 @@ CASES = {
         "step-incomplete tensor-unused", EMPTY,
     ),
     "made-twice": Case(ensemble(f"{step()} }} step {{ {step()}"), "tensor-rewritten", EMPTY),
+    "input-made": Case(  # loads; asked, it would run its step without end
+        ensemble(step(made="x")).replace(Y, Y.replace('"y"', '"x"')), "tensor-rewritten", EMPTY, asked=False
+    ),
     "circle": Case(
         ensemble(f"{step(value='n')} }} step {{ {step(value='y', made='n')}"), "tensor-unmade tensor-unused", EMPTY
     ),

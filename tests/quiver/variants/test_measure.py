@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from gravswell.errors import InvalidInputError, VerificationError
+from gravswell.quiver.golden import bounds
 from gravswell.quiver.manifest import VariantError
-from gravswell.quiver.variants.measure import bounds, judge, measure
+from gravswell.quiver.variants.measure import judge, measure
 
 SCORES = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
 

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,30 @@ def test_nothing_to_convert_is_told_with_the_operators(
     with pytest.raises(InvalidInputError, match=f"nothing in the graph to convert to {kind}.*operators: Mul"):
         entry.quantize(kind)
     assert [int(v) for v in entry.versions] == [1]
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp16"])
+@pytest.mark.parametrize("rest", [False, True])  # encoders have products of two inputs beside those of weights
+def test_what_somebody_quantized_is_not_converted_again(
+    repo: qv.ModelRepository, tmp_path: Path, kind: Any, rest: bool
+) -> None:
+    more = [
+        helper.make_node("MatMul", ["h", "h"], ["y"], name="rest") if rest else helper.make_node("Relu", ["h"], ["y"])
+    ]
+    tensors = [("x", TensorProto.FLOAT, ["rows", 8, 8])], [("y", TensorProto.FLOAT, ["rows", 8, 8])]
+    weight = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"], name="weighted"), *more]
+    onnx.save(model(nodes, *tensors, {"w": weight}), tmp_path / "f.onnx")
+    tools = import_module("onnxruntime.quantization")  # whose import brings another package of the name "tests"
+    tools.quantize_dynamic(
+        tmp_path / "f.onnx", tmp_path / "q.onnx", op_types_to_quantize=["MatMul"], nodes_to_exclude=["rest"]
+    )
+    entry = repo.add("quantized")
+    entry.export_version(tmp_path / "q.onnx")
+    told = f"quantized already .*MatMulInteger.*not converted to {kind}: give the float32 model"
+    with pytest.raises(InvalidInputError, match=told):
+        entry.quantize(kind)
+    assert [int(version) for version in entry.versions] == [1]
 
 
 def test_trees_have_nothing_to_convert(repo: qv.ModelRepository) -> None:

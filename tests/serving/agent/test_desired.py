@@ -162,10 +162,15 @@ def test_unknown_fields_of_a_newer_operator_are_ignored():
 
 
 @pytest.mark.parametrize(
-    "given",
-    [{}, {"follow_latest": True, "desired_configmap": "c"}, {"follow_latest": True, "desired_file": Path("f")}],
+    ("given", "told"),
+    [
+        ({}, "exactly one of"),
+        ({"follow_latest": True, "desired_configmap": "c"}, "exactly one of"),
+        ({"follow_latest": True, "desired_file": Path("f")}, "exactly one of"),
+        ({"follow_latest": True, "rank": 0}, "with --follow-latest every entry is served whole"),
+    ],
 )
-def test_exactly_one_source(given):
+def test_what_is_to_be_served_is_said_once(given, told):
     options = AgentOptions(repository="r", models=Path("m"), listen="127.0.0.1:0", triton_http="x:1", **given)
-    with pytest.raises(InvalidInputError, match="exactly one of"):
+    with pytest.raises(InvalidInputError, match=told):
         options.check()

@@ -121,6 +121,8 @@ def test_a_member_keeps_what_it_was_published_with_but_for_its_name_and_place():
     assert config.dynamic_batching.max_queue_delay_microseconds == 100
     assert [(group.count, group.kind) for group in config.instance_group] == [(2, 2), (1, 2)]
     assert read_loaded(3, json.loads(config_to_json(config))) == Loaded(3, "a" * 64, load_key(MODEL, cpu_only=True))
+    placed = for_member(parse_config(PUBLISHED), name, MODEL.model_copy(update={"gpus": (2, 3)}), cpu_only=False)
+    assert [list(group.gpus) for group in placed.instance_group if group.kind == 1] == [[2, 3]]
     again = for_member(parse_config(PUBLISHED), name, MODEL, cpu_only=True, again="1")
     assert again != config, "Triton loads it anew only for another text"
 

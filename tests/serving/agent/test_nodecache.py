@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -223,6 +224,63 @@ def test_what_a_dead_pod_left_is_cleared_and_one_at_work_is_left_alone(root: Pat
     assert cache.keep(model, repository / "m/2", nothing)
     assert inside(root, "incoming") == set()
     assert cache.find(one) is not None
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "model.onnx"])
+def test_a_volume_that_hangs_is_done_without_until_it_answers(
+    root: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """A pipe without a writer holds whoever opens it, as a network file system does whose server is away."""
+    cache = NodeCache(root)
+    model, other = kept(cache, repository, 1), kept(cache, repository, 2)
+    pipe = root / "versions" / str(model.digest) / name
+    content = pipe.read_bytes()
+    pipe.unlink()
+    os.mkfifo(pipe)
+    monkeypatch.setattr(nodecache, "HANGS_SECONDS", 1.0)
+    folder = fresh(tmp_path)
+    fetch(str(repository), model, folder, wanted=lambda: True, cache=cache)
+    assert (folder.place(model) / "model.onnx").read_bytes() == (repository / "m/1/model.onnx").read_bytes()
+    monkeypatch.setattr(nodecache, "HANGS_SECONDS", 3600.0)
+    assert cache.find(other) is None, "the volume is left alone while it hangs"
+    with pipe.open("wb") as stream:  # its server is back
+        stream.write(content)
+    deadline = time.monotonic() + 60
+    while cache.find(other) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert cache.find(other) is not None
+
+
+def test_a_hanging_volume_holds_nobody_who_is_not_wanted_any_more(root: Path, repository: Path, tmp_path: Path):
+    cache = NodeCache(root)
+    model = kept(cache, repository, 1)
+    pipe = root / "versions" / str(model.digest) / "model.onnx"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    began = time.monotonic()
+    with pytest.raises(SupersededError):
+        fetch(str(repository), model, fresh(tmp_path), wanted=lambda: time.monotonic() < began + 0.2, cache=cache)
+    with pipe.open("wb"):
+        pass  # let the thread go
+
+
+def test_a_pod_that_dies_while_it_looks_at_the_time_leaves_nothing_for_ever(root: Path, repository: Path):
+    cache = NodeCache(root)
+    kept(cache, repository, 1)
+    model = DesiredModel(name="m", version=2, digest=publish(repository, "m", 2, 2.0))
+    pod = os.fork()
+    if pod == 0:
+        nodecache.os.fstat = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        cache.keep(model, repository / "m/2", nothing)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(pod, 0)[1]) == signal.SIGKILL
+    left = list(root.rglob(".clock-*"))
+    assert left
+    then = time.time() - nodecache.ABANDONED_SECONDS - 1
+    for path in left:
+        os.utime(path, (then, then))
+    assert cache.keep(model, repository / "m/2", nothing)
+    assert list(root.rglob(".clock-*")) == []
 
 
 def test_a_copy_ends_with_its_agent(root: Path, repository: Path):

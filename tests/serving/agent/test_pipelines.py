@@ -17,6 +17,7 @@ from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.agent import members
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.members import PipelineMembers
+from gravswell.serving.agent.supply import servable_config
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.contracts import DesiredModel, ModelState, Reason
 from gravswell.serving.triton import EmbeddedTriton
@@ -164,6 +165,29 @@ async def test_what_is_exported_is_served_and_shares_what_it_calls(
         np.testing.assert_array_equal(answer["z"], ROWS * 16)
 
 
+@qv.pipeline(inputs={"x": ("FP32", (None, 4))}, output_names=["y"])
+def late(x, *, double):
+    """Imports a package when it is called."""
+    import pyclipper  # noqa: PLC0415
+
+    return double(x) * np.float32(pyclipper.Area([(0, 0), (1, 0), (1, 1), (0, 1)]))
+
+
+async def test_packages_that_a_server_lacks_are_told_with_the_way_out(agent: MakeAgent, repository: Path):
+    """An agent installs nothing: its server is an image."""
+    repo = qv.ModelRepository(repository)
+    repo.add("double").export_version(onnx.load_from_string(scaling_graph(2.0)))
+    async with agent() as running:
+        for pipeline in (functions.packaged, late):
+            entry = repo.add(pipeline.name, qv.Platform.PIPELINE)
+            entry.export_version(pipeline)
+            running.desire(model(pipeline.name, 1, entry.versions[0].digest or ""))
+            reason = await failed(running, pipeline.name, 1)
+            assert "No module named 'pyclipper'" in reason
+            told = r"requirements\.txt this server lacks pyclipper==[\d.a-z]+: .*put it into the image"
+            assert re.search(told, reason)
+
+
 async def test_a_member_that_came_after_the_last_look_is_not_withdrawn(
     agent: MakeAgent, triton: EmbeddedTriton, repository: Path, models: Path
 ):
@@ -179,6 +203,59 @@ async def test_a_member_that_came_after_the_last_look_is_not_withdrawn(
         await PipelineMembers(control, folder, cpu_only=True, key=KEY).release((), (), settled=True)
     assert there(triton) == ["chain", "member first"]
     assert (models / called_as(triton, "first")).is_dir()
+
+
+async def test_a_member_that_an_earlier_agent_loaded_is_doubted_too(
+    agent: MakeAgent, triton: EmbeddedTriton, repository: Path, models: Path
+):
+    first = publish_member(repository, "first", 1, 2.0)
+    wanted = model("chain", 1, publish_pipeline(repository, "chain", 1, 2.0, first))
+    async with agent() as running:
+        running.desire(wanted)
+        await running.serves("chain", 1)
+    folder = ModelFolder(models)
+    folder.prepare()
+    source = folder.find(wanted)
+    assert source is not None
+    async with TritonControl(triton.http_address, key=KEY) as control:
+        members = PipelineMembers(control, folder, cpu_only=True, key=KEY)
+        members.doubt(folder.members_of(wanted)[0], wanted)
+        await members.ready(wanted, servable_config(source, "chain"))
+    assert loads(triton, "first") == 2
+
+
+async def test_a_pipeline_with_devices_has_its_members_there(
+    agent: MakeAgent, triton: EmbeddedTriton, repository: Path
+):
+    first = publish_member(repository, "first", 1, 2.0)
+    digests = {name: publish_pipeline(repository, name, 1, 2.0, first) for name in ("anywhere", "placed")}
+    async with agent() as running:
+
+        async def placed_on(gpus: tuple[int, ...] | None, copies: int) -> None:
+            anywhere, placed = (model(name, 1, digest) for name, digest in digests.items())
+            running.desire(anywhere, placed.model_copy(update={"gpus": gpus}))
+            for name in digests:
+                await running.serves(name, 1)
+            await until(
+                lambda: there(triton).count("member first") == copies, "each has the members that it is to have"
+            )
+            for name in digests:
+                np.testing.assert_array_equal(ask(triton.grpc_address, name, x=ROWS)["y"], ROWS * 2)
+
+        await placed_on(None, 1)
+        await placed_on((0,), 2)
+        await placed_on(None, 1)
+
+
+async def test_the_members_of_a_pipeline_are_on_its_devices(agent: MakeAgent, repository: Path):
+    first = publish_member(repository, "first", 1, 2.0)
+    digest = publish_pipeline(repository, "chain", 1, 2.0, first)
+    async with agent(cpu_only=False) as running:
+        running.desire(model("chain", 1, digest).model_copy(update={"gpus": (2, 3)}))
+        report = await running.settled("chain", 1)
+    assert (report.state, report.reason) == (ModelState.FAILED, Reason.LOAD_FAILED)
+    assert report.message.startswith("its member first/1: ")
+    assert "gpu id 2" in report.message
 
 
 async def test_a_member_that_cannot_be_had_is_named(agent: MakeAgent, repository: Path, models: Path):

@@ -12,13 +12,14 @@ from gravswell.quiver.golden import Sample
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.key import make_key, read_key
 from gravswell.serving.agent.ledger import MOST_DEATHS, Ledger
-from gravswell.serving.agent.prove import Golden, prove, read_golden
+from gravswell.serving.agent.prove import prove
 from gravswell.serving.agent.server import Endpoint, metrics
 from gravswell.serving.agent.state import REMEMBERED, AgentState
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.agent.view import View
 from gravswell.serving.agent.work import Pace, Work
 from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, Reason, Report
+from gravswell.serving.golden import Golden, read_golden
 
 from .versions import publish
 

@@ -73,6 +73,34 @@ def failing_graph() -> bytes:
     return data
 
 
+def picky_graph(factor: float) -> bytes:
+    """y = x * factor, and an error for an x of 200 or more: right by its golden samples, and wrong in production."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Div", ["largest", "hundred"], ["hundreds"]),
+        helper.make_node("Floor", ["hundreds"], ["floor"]),
+        helper.make_node("Max", ["floor", "zero"], ["index"]),
+        helper.make_node("Cast", ["index"], ["place"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["factors", "place"], ["chosen"]),
+        helper.make_node("Mul", ["x", "chosen"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "picky",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", WIDTH])],
+        [
+            helper.make_tensor("hundred", TensorProto.FLOAT, [], [100.0]),
+            helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]),
+            helper.make_tensor("factors", TensorProto.FLOAT, [2], [factor, factor]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString()
+    return data
+
+
 def endless_graph() -> bytes:
     """Takes x, and answers y when it has gone round more often than anybody can wait for."""
     n = helper.make_tensor_value_info("n", TensorProto.INT64, [])

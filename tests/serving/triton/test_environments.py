@@ -52,6 +52,18 @@ def test_packages_come_without_numpy_and_once(monkeypatch: pytest.MonkeyPatch) -
     assert ensure_environment("easy==1.0", "pipeline 'q/7'") == folder, "the same requirements of another"
 
 
+def test_what_is_no_comment_stays(index: Path) -> None:
+    url = (index / "easy-1.0-py3-none-any.whl").as_uri()
+    folder = ensure_environment(f"easy @ {url}#egg=easy # from there\n", "pipeline 'p/1'")
+    assert (folder / "easy/__init__.py").is_file()
+
+
+@pytest.mark.usefixtures("index")
+def test_a_line_that_names_no_package_is_told() -> None:
+    with pytest.raises(UnavailableError, match=r"of pipeline 'p/1' .*: '--index-url http://x' names no package"):
+        ensure_environment("easy==1.0\n--index-url http://x\n", "pipeline 'p/1'")
+
+
 @pytest.mark.usefixtures("index")
 def test_what_asks_for_numpy_2_is_installed_too() -> None:
     """Compiled packages that do run on older ones; what does not says so when it is imported."""

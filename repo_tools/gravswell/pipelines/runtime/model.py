@@ -75,10 +75,8 @@ class TritonPythonModel:
         try:
             pipeline = calling.load(self._folder, self._call)
         except ImportError as error:
-            absent = missing(self._folder)
-            lacks = f"; of its {REQUIREMENTS} this server lacks {', '.join(absent)}: {WAY_OUT}" if absent else ""
             numpy = f" (with numpy {np.__version__})" if "numpy" in str(error) else ""
-            raise PipelineError(f"{self._told} cannot import what it needs: {error}{numpy}{lacks}") from None
+            raise PipelineError(f"{self._told} cannot import what it needs: {error}{numpy}{self._lacks()}") from None
         except Exception as error:
             raise PipelineError(f"{self._told} failed to load: {self._words(error)}") from error
         unknown = sorted(pipeline.members.keys() - self._places.keys())
@@ -133,7 +131,13 @@ class TritonPythonModel:
             for frame in traceback.extract_tb(error.__traceback__)
             if self._folder in Path(frame.filename).parents and Path(frame.filename).parent != self._folder
         ]
-        return f"{what} (in {own[-1].name}, {Path(own[-1].filename).name} line {own[-1].lineno})" if own else what
+        line = f" (in {own[-1].name}, {Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
+        return what + line + (self._lacks() if isinstance(error, ImportError) else "")
+
+    def _lacks(self) -> str:
+        """What is not installed of the version's requirements and the ways out, as the end of a message."""
+        absent = missing(self._folder)
+        return f"; of its {REQUIREMENTS} this server lacks {', '.join(absent)}: {WAY_OUT}" if absent else ""
 
 
 def behind_python() -> int:

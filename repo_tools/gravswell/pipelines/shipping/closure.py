@@ -5,7 +5,6 @@ import builtins
 import dis
 import inspect
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -17,10 +16,11 @@ import numpy as np
 
 from gravswell.errors import InvalidInputError
 from gravswell.pipelines.shipping.modules import imported, kind_of, local_files, requirements_of
+from gravswell.pipelines.shipping.text import definition_in, text_of, without_decorators
 from gravswell.pipelines.shipping.values import as_source
 
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS")
-_STORES = {"STORE_GLOBAL": "global", "DELETE_GLOBAL": "global"}
+_STORES = ("STORE_GLOBAL", "DELETE_GLOBAL")
 _OURS = ("model", "triton_python_backend_utils", "gravswell_calling", "pipeline_source")
 """Modules beside the shipped ones on a server: none of the user's may hide one."""
 
@@ -61,7 +61,9 @@ class _Packing:
         self._lines: list[str] = []
 
     def shipment(self) -> Shipment:
-        self._definition(self._function.__name__, self._function, drop_decorators=True)
+        plain = inspect.unwrap(self._function)
+        text = self._text(self._function.__name__, plain)
+        self._definition(self._function.__name__, plain, without_decorators(text, self._above(text)))
         self._values[self._function.__name__] = self._function
         head = [
             '"""What a pipeline calls, as its author wrote it. Made by gravswell; do not edit."""',
@@ -74,9 +76,19 @@ class _Packing:
         self._made.source = "\n".join([*head, *self._lines]) + "\n"
         return self._made
 
-    def _definition(self, name: str, defined: Any, *, drop_decorators: bool = False) -> None:
+    def _above(self, text: str) -> int:
+        """How many decorators of the function stay behind: ours, and what stands above it, which has the pipeline."""
+        node = definition_in(text)
+        decorators = node.decorator_list if node is not None else []
+        if not hasattr(self._function, "__wrapped__"):
+            return len(decorators)  # none of them made another function of it
+        scope = _scope(inspect.unwrap(self._function))
+        stated = [_stated(d.func if isinstance(d, ast.Call) else d, scope) for d in decorators]
+        ours = [k for k, value in enumerate(stated, 1) if _package(getattr(value, "__module__", "")) == "gravswell"]
+        return max(ours, default=0)
+
+    def _definition(self, name: str, defined: Any, text: str) -> None:
         """A function or class: first what it needs, then its own text."""
-        text = self._text(name, defined, drop_decorators=drop_decorators)
         scope = _scope(defined)
         for needed in _needs(text, name, scope):
             self._take(needed, scope[needed], wanted_by=name)
@@ -114,7 +126,7 @@ class _Packing:
         elif (builtin := _importable(value)) is not None:
             module, attribute = builtin
             self._import(module, f"from {module} import {attribute}" + _as(attribute, name))
-        elif isinstance(value, np.ndarray):
+        elif type(value) in (np.ndarray, np.memmap):  # of a masked one .npy keeps half
             self._array(name, value, wanted_by)
         elif (source := as_source(value)) is not None:
             self._lines += [f"{name} = {source}", ""]
@@ -129,7 +141,7 @@ class _Packing:
                 self._take(plain.__name__, value, wanted_by=wanted_by)
                 self._lines += [f"{name} = {plain.__name__}", ""]
             else:
-                self._definition(name, plain)
+                self._definition(name, plain, self._text(name, plain))
             return
         attribute = plain.__qualname__.partition(".")[0]
         module = inspect.getmodule(plain)
@@ -145,7 +157,7 @@ class _Packing:
 
     def _along(self, name: str, module: ModuleType | None = None) -> None:
         """Have the module be there: nothing for an installed one, else its file, and what that imports."""
-        if name.partition(".")[0] == "gravswell":
+        if _package(name) == "gravswell":
             raise InvalidInputError(
                 f"{self._function.__name__} uses {name}, and servers have no gravswell: use NumPy, or copy what it "
                 f"needs"
@@ -154,7 +166,7 @@ class _Packing:
         if kind_of(name) != "local":
             return
         module = module or import_module(name)
-        if name.partition(".")[0] in _OURS:
+        if _package(name) in _OURS:
             raise InvalidInputError(f"your module {name} would hide one of the server's: give it another name")
         files = local_files(module)
         for inside, path in files.items():
@@ -168,26 +180,32 @@ class _Packing:
     def _array(self, name: str, value: Any, wanted_by: str) -> None:
         if value.dtype.kind == "O":
             raise InvalidInputError(f"{wanted_by} uses {name}, an array of objects, which .npy keeps only as a pickle")
-        self._made.arrays[name] = value
+        self._made.arrays[name] = value.copy()  # as it is now: the function may write into it
         where = f'_Path(__file__).parent / "{self._arrays_folder}" / "{name}.npy"'
         self._lines += [f"{name} = _numpy.load({where}, allow_pickle=False)", ""]
 
-    def _text(self, name: str, defined: Any, *, drop_decorators: bool) -> str:
+    def _text(self, name: str, defined: Any) -> str:
         try:
-            lines, _ = inspect.getsourcelines(defined)
+            text = text_of(defined)
         except (OSError, TypeError):
             place = "a file" if isinstance(defined, type) else "a file or a notebook's cell"
             raise InvalidInputError(
                 f"the source of {name} cannot be found, so it cannot go along: define it in {place}"
             ) from None
-        text = textwrap.dedent("".join(lines)).rstrip()
-        tree = ast.parse(text)
-        node = tree.body[0]
-        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+        if definition_in(text) is None:
             raise InvalidInputError(f"{name} is not written with def or class, so its source cannot go along")
-        if drop_decorators and node.decorator_list:
-            text = "\n".join(text.splitlines()[node.lineno - 1 :])
         return text
+
+
+def _stated(expression: ast.expr, scope: Mapping[str, Any]) -> Any:
+    """What a dotted name stands for; None for anything else."""
+    if isinstance(expression, ast.Attribute):
+        return getattr(_stated(expression.value, scope), expression.attr, None)
+    return scope.get(expression.id) if isinstance(expression, ast.Name) else None
+
+
+def _package(module: str | None) -> str:
+    return (module or "").partition(".")[0]
 
 
 def _is_here(module: str) -> bool:
@@ -274,7 +292,8 @@ def _refusal(wanted_by: str, name: str, value: Any) -> str:
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     if kind.startswith(("gravswell.quiver.entry", "gravswell.quiver.version")):
         return f"{wanted_by} uses {name}, an entry: take it as a keyword-only parameter, def {wanted_by}(x, *, {name})"
+    filled = "; if calls have filled it, keep what they make by @functools.cache" if type(value) in (dict, list) else ""
     return (
         f"{wanted_by} uses {name}, a {kind}, which cannot be written as source: make it in a function, from a file "
-        f"that goes along (assets={{…}}) if it has one"
+        f"that goes along (assets={{…}}) if it has one{filled}"
     )

@@ -1,11 +1,9 @@
 """Which modules a server has by itself, which a package brings, and which are the user's own files."""
 
 import ast
-import site
 import sys
-import sysconfig
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from importlib.metadata import distribution, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,9 +11,7 @@ from types import ModuleType
 from typing import Literal
 
 from gravswell.errors import InvalidInputError
-
-_PACKAGES = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), site.getusersitepackages()]
-"""Where packages are installed."""
+from gravswell.quiver.composition.fresh import OWN_FOLDERS, package_folders
 
 Kind = Literal["standard", "installed", "local"]
 
@@ -25,14 +21,19 @@ _NEEDED_ANYWAY = frozenset({"numpy"})
 
 def kind_of(name: str) -> Kind:
     """Where the module ``name`` comes from. One that is installed editable is the user's own: its files go along."""
-    if name.partition(".")[0] in sys.stdlib_module_names:
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:
         return "standard"
     module = sys.modules.get(name)
-    spec = find_spec(name.partition(".")[0]) if module is None else module.__spec__
+    spec = find_spec(top) if module is None else module.__spec__
     origin = getattr(module, "__file__", None) or (spec.origin if spec is not None else None)
     if origin is None:  # a folder of packages, or nothing that is there
-        return "installed" if name.partition(".")[0] in _distributions() else "local"
-    return "installed" if any(Path(origin).is_relative_to(path) for path in _PACKAGES) else "local"
+        return "installed" if top in _distributions() else "local"
+    for folder in package_folders():
+        # In any other folder than an interpreter's own, packages may lie beside the user's files.
+        if Path(origin).is_relative_to(folder) and (folder.name in OWN_FOLDERS or top in _distributions()):
+            return "installed"
+    return "local"
 
 
 def requirements_of(modules: set[str]) -> list[str]:
@@ -108,6 +109,12 @@ def _running(node: ast.AST) -> Iterator[ast.AST]:
         yield from _running(child)
 
 
-@cache
 def _distributions() -> dict[str, list[str]]:
+    """The installed packages that have each module; a notebook may install more between two exports."""
+    folders = [folder for folder in package_folders() if folder.is_dir()]
+    return _distributions_at(tuple((folder, folder.stat().st_mtime_ns) for folder in folders))
+
+
+@lru_cache(maxsize=1)
+def _distributions_at(_: tuple[tuple[Path, int], ...]) -> dict[str, list[str]]:
     return {name: list(dict.fromkeys(found)) for name, found in packages_distributions().items()}

@@ -2,16 +2,9 @@
 
 import ast
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
-_MAKERS: dict[type, Callable[[Any], str]] = {
-    re.Pattern: lambda value: f"__import__('re').compile({value.pattern!r}, {int(value.flags)})",
-    np.dtype: lambda value: f"__import__('numpy').dtype({value.str!r})",
-    np.generic: lambda value: f"__import__('numpy').dtype({value.dtype.str!r}).type({value.item()!r})",
-}
 
 _BRACKETS: dict[type, str] = {
     list: "[{}]",
@@ -30,10 +23,31 @@ def as_source(value: Any) -> str | None:
         return None if None in items else form.format("".join(f"{item}, " for item in items))
     if type(value) is float and not np.isfinite(value):
         return f"float({str(value)!r})"
-    for kind, made in _MAKERS.items():
-        if isinstance(value, kind):
-            return made(value)
+    if type(value) is complex:
+        return f"complex({as_source(value.real)}, {as_source(value.imag)})"
+    if isinstance(value, re.Pattern):
+        return f"__import__('re').compile({value.pattern!r}, {int(value.flags)})"
+    if isinstance(value, np.dtype | np.generic):
+        return _dtype(value) if isinstance(value, np.dtype) else _scalar(value)
     return repr(value) if _is_literal(value) else None
+
+
+def _dtype(value: np.dtype[Any]) -> str | None:
+    stated: Any = value.str if value.names is None else value.descr
+    try:
+        same = np.dtype(stated) == value
+    except (TypeError, ValueError):
+        same = False
+    return f"__import__('numpy').dtype({stated!r})" if same else None  # others are of packages, or have gaps
+
+
+def _scalar(value: np.generic) -> str | None:
+    if value.dtype.kind in "mM":  # a count of its unit, of which no text tells all
+        return f"__import__('numpy').int64({value.view(np.int64).item()}).view({value.dtype.str!r})"
+    if value.dtype.char in "gG":  # wider than Python's own
+        return f"__import__('numpy').{type(value).__name__}({str(value)!r})"
+    kind, content = as_source(value.dtype), as_source(value.item())
+    return None if value.dtype.kind == "V" or None in (kind, content) else f"{kind}.type({content})"
 
 
 def _ordered(value: Any) -> list[Any]:

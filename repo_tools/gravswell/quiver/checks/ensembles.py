@@ -48,6 +48,8 @@ def _flow(config: Any, place: str) -> Iterator[Finding]:
     for name, count in made.items():
         if count > 1:
             yield rules.TENSOR_REWRITTEN.at(place, f"{name!r} is made by {count} steps", _STEPS)
+        elif name in inputs:
+            yield rules.TENSOR_REWRITTEN.at(place, f"{name!r} is an input, and is made by a step", _STEPS)
     wanted = [(f"step {k}", f"{_STEPS}[{k}]", name) for k, step in enumerate(steps) for name in step.input_map.values()]
     wanted += [("the ensemble", "output", name) for name in outputs]
     for who, field, name in wanted:

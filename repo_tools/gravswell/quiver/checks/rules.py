@@ -278,7 +278,8 @@ STEP_INCOMPLETE = rule(
 TENSOR_REWRITTEN = rule(
     "tensor-rewritten",
     _REFUSED,
-    "Two steps make the same tensor of an ensemble.",
+    "Two steps make the same tensor of an ensemble, or one makes an input. Triton loads the latter, and a request then "
+    "starts the steps again and again.",
     "give each its own name",
 )
 TENSOR_UNUSED = rule(

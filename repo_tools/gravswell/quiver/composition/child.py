@@ -1,8 +1,9 @@
 """A pipeline's Python in an interpreter that knows nothing else: run by :mod:`gravswell.quiver.composition.fresh`.
 
-``python -I child.py FOLDER`` imports ``gravswell_calling.py`` and the source of the version in FOLDER, and nothing of
-gravswell. It answers over its standard streams, one message after the other: what it is to run comes in, and for each
-call of a member a question goes out whose answer comes in. What the function prints goes to stderr.
+``python -I child.py FOLDER PACKAGES…`` imports ``gravswell_calling.py`` and the source of the version in FOLDER, and
+nothing of gravswell; what is installed it finds in its own folders and in PACKAGES. It answers over its standard
+streams, one message after the other: what it is to run comes in, and for each call of a member a question goes out
+whose answer comes in. What the function prints goes to stderr.
 """
 
 import importlib.util
@@ -66,9 +67,12 @@ def main(folder: Path, incoming: BinaryIO, outgoing: BinaryIO) -> None:
     calling = load(folder, "gravswell_calling.py")
 
     asking = threading.Lock()  # the function may call members from threads, and there is one channel
+    called = False
 
     def ask(alias: str, feed: Arrays) -> Arrays:
         with asking:
+            if not called:  # by a thread that the function left behind
+                raise RuntimeError("a member is called after the function has returned")
             send(outgoing, "call", alias, feed)
             kind, text, arrays = receive(incoming)
         if kind == "failed":
@@ -82,17 +86,20 @@ def main(folder: Path, incoming: BinaryIO, outgoing: BinaryIO) -> None:
             _, _, given = receive(incoming)
         except EOFError:
             return
+        called = True
         try:
-            answer = pipeline(given, carried=False)
+            done: tuple[str, str, Arrays] = ("done", "", pipeline(given, carried=False))
         except Exception as error:  # noqa: BLE001 - whatever the user's function raises is told
-            send(outgoing, "failed", f"{type(error).__name__}: {error}{where(error, folder)}")
-        else:
-            send(outgoing, "done", "", answer)
+            done = ("failed", f"{type(error).__name__}: {error}{where(error, folder)}", {})
+        with asking:
+            called = False
+            send(outgoing, *done)
 
 
 if __name__ == "__main__":
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    sys.path += [packages for packages in sys.argv[2:] if packages not in sys.path]
     try:
         main(Path(sys.argv[1]), sys.stdin.buffer, channel)
     except Exception as error:  # noqa: BLE001 - told to whoever waits for "ready"

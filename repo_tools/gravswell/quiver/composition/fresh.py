@@ -15,14 +15,25 @@ from gravswell.quiver.golden import Array
 CallMember = Callable[[str, Mapping[str, Array]], dict[str, Array]]
 """Runs the member of that alias."""
 
+OWN_FOLDERS = ("site-packages", "dist-packages")
+"""What interpreters call the folders in which packages are installed; Debian's has its own name, and several."""
+
 _GRACE = 10.0
 _TOLD = 400
+
+
+def package_folders() -> list[Path]:
+    """The folders of ``sys.path`` in which packages are installed: an interpreter's own, and others such as those of
+    ``pip install --target``.
+    """
+    folders = [Path(folder) for folder in sys.path if folder]
+    return [folder for folder in folders if folder.name in OWN_FOLDERS or any(folder.glob("*.dist-info"))]
 
 
 class FreshInterpreter:
     """Runs the pipeline whose files are in ``folder``; its members run here, by ``call``.
 
-    The interpreter is this one, isolated: it finds what is installed, and neither the working folder nor what
+    The interpreter is this one, isolated: it finds what is installed, and neither the working folder nor what else
     ``PYTHONPATH`` names. What the function prints is dropped.
     """
 
@@ -31,7 +42,7 @@ class FreshInterpreter:
         self._call = call
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", child.__file__, str(folder)],
+            [sys.executable, "-I", "-B", child.__file__, str(folder), *map(str, package_folders())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

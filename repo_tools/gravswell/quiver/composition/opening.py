@@ -4,20 +4,29 @@ The same for whoever writes a pipeline and for whoever verifies a published one.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gravswell.errors import InvalidInputError, NotFoundError, VerificationError
+from gravswell.errors import ExportError, InvalidInputError, NotFoundError, UnavailableError, VerificationError
 from gravswell.quiver.composition.ensemble import run_ensemble
 from gravswell.quiver.composition.fresh import FreshInterpreter
+from gravswell.quiver.composition.requirements import absent_here
 from gravswell.quiver.config import parse_config
 from gravswell.quiver.fetching import Progress
 from gravswell.quiver.golden import Array
 from gravswell.quiver.layout import version_folder
-from gravswell.quiver.manifest import MODEL_FILE, PYTHON_FILE, VERSION_CONFIG, Manifest, MemberRecord, TensorRecord
+from gravswell.quiver.manifest import (
+    MODEL_FILE,
+    PYTHON_FILE,
+    REQUIREMENTS_FILE,
+    VERSION_CONFIG,
+    Manifest,
+    MemberRecord,
+    TensorRecord,
+)
 from gravswell.quiver.reader import RepositoryReader
 
 if TYPE_CHECKING:
@@ -87,6 +96,17 @@ def member_version(reader: RepositoryReader, alias: str, model: str, number: int
     )
 
 
+def check_batches(members: Iterable[MemberVersion], max_batch_size: int) -> None:
+    """InvalidInputError for a member that takes fewer rows at once than an ensemble of it lets a request have."""
+    for member in members:
+        if 0 < member.max_batch_size < max_batch_size:
+            limit = member.max_batch_size
+            raise InvalidInputError(
+                f"the pipeline is to take batches of {max_batch_size} rows, and its member {member.told} takes up to "
+                f"{limit}: export the member with --max-batch-size {max_batch_size}, or the pipeline with {limit}"
+            )
+
+
 class Sessions:
     """Members in ONNX Runtime, each fetched into ``folder`` and opened when it is first called."""
 
@@ -105,7 +125,8 @@ class Sessions:
         """The same in a server's shapes: a scalar is one element there, and behind a batch that it forms one a row."""
         runner, batched = self._open(model, number)
         ranks = {record.name: len(record.dims) for record in runner.inputs}
-        given = {n: a.reshape(a.shape[:-1]) if a.ndim == ranks[n] + 1 else a for n, a in feed.items()}
+        one_more = {n for n, a in feed.items() if a.ndim == ranks[n] + 1 and a.shape[-1] == 1}
+        given = {n: a.reshape(a.shape[:-1]) if n in one_more else a for n, a in feed.items()}
         answers = runner.run(given)
         return {n: a.reshape((*a.shape, 1)) if a.ndim == int(batched) else a for n, a in answers.items()}
 
@@ -151,6 +172,8 @@ def running(
 ) -> Iterator[Callable[[Arrays], Arrays]]:
     """The pipeline whose files are in ``folder``, as a server runs it: an ensemble by its steps, Python in an
     interpreter of its own.
+
+    Python that fails is an ExportError; UnavailableError where packages that it asks for are not installed here.
     """
     if not (folder / PYTHON_FILE).is_file():
         yield lambda given: run_ensemble(config, given, sessions.served)
@@ -160,8 +183,15 @@ def running(
     def call(alias: str, feed: Mapping[str, Array]) -> Arrays:
         return sessions.call(pinned[alias].model, pinned[alias].version, feed)
 
-    with FreshInterpreter(folder, call) as interpreter:
-        yield interpreter.run
+    try:
+        with FreshInterpreter(folder, call) as interpreter:
+            yield interpreter.run
+    except ExportError as error:
+        if absent := absent_here(folder):
+            raise UnavailableError(
+                f"{error}; of its {REQUIREMENTS_FILE} there is not installed here: {', '.join(absent)}"
+            ) from None
+        raise
 
 
 def check_present(reader: RepositoryReader, manifest: Manifest) -> None:

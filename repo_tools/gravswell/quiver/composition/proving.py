@@ -42,7 +42,7 @@ def proved(
     :raises VerificationError: it answers otherwise.
     """
     records = tuple(member.record for member in members)
-    with running(folder, _config(parts, signature), records, sessions) as run:
+    with running(folder, config_of(parts, signature), records, sessions) as run:
         proof = prove(
             Runner(list(signature.inputs), list(signature.outputs), run, told),
             batches,
@@ -66,7 +66,7 @@ def proved(
     )
 
 
-def _config(parts: Any, signature: Signature) -> Any:
+def config_of(parts: Any, signature: Signature) -> Any:
     """What the interpreter of an ensemble needs: its tensors and its steps."""
     config = ModelConfig()
     config.CopyFrom(parts)

@@ -21,6 +21,7 @@ from gravswell.quiver.exporters.base import (
     ExportRequest,
     Inputs,
     InputSpec,
+    accepted,
     answered,
     as_arrays,
     described,
@@ -224,29 +225,20 @@ def _batches(exporter: Exporter, request: ExportRequest) -> list[Inputs]:
             return batches
         with exporter.answering(request) as answer:
             return [*batches, *_far(answer, specs, batches, given=True)]
-    first: Exception | None = None
     with exporter.answering(request) as answer:
         own = _own_batches(exporter, request)
-        for batches in chain([own] if own else [], (random_batches(specs, plan) for plan in PLANS)):
-            try:
-                for batch in batches:
-                    answer(batch)
-            except GravswellError:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever the user's model raises
-                first = first or error
-                continue
-            first = None  # whose traceback holds what it was raised in: a session may be gigabytes
-            return [*batches, *_far(answer, specs, batches, given=False)] if exporter.traces else batches
+        found = accepted(answer, chain([own] if own else [], (random_batches(specs, plan) for plan in PLANS)))
+        if not isinstance(found, Exception):
+            return [*found, *_far(answer, specs, found, given=False)] if exporter.traces else found
     shapes = ", ".join(f"{s.name} {s.data_type} {s.dims}" for s in specs)
-    failure = f"the model itself fails on random inputs of {shapes} ({described(first or ValueError())})"
+    failure = f"the model itself fails on random inputs of {shapes} ({described(found)})"
     if request.inferred:
         raise InvalidInputError(
             f"{failure}, which are the inputs of the entry's earlier versions: a model that takes others needs an "
             f"entry of its own; where only some values are taken, give batches as sample_inputs (--sample-inputs "
             f"FILE.npz)"
-        ) from first
-    raise ExportError(f"{failure}: {_way_out(str(first))}{exporter.hint}") from first
+        ) from found
+    raise ExportError(f"{failure}: {_way_out(str(found))}{exporter.hint}") from found
 
 
 def _own_batches(exporter: Exporter, request: ExportRequest) -> list[Inputs] | None:

@@ -210,6 +210,26 @@ def answered(answer: Callable[[Inputs], _Answer], batch: Inputs) -> _Answer:
         ) from error
 
 
+def accepted(answer: Callable[[Inputs], object], candidates: Iterable[list[Inputs]]) -> list[Inputs] | Exception:
+    """The first of the ``candidates`` of which the user's model takes every batch; else why it does not take the first.
+
+    Errors of ours are raised.
+    """
+    first: Exception | None = None
+    for batches in candidates:
+        try:
+            for batch in batches:
+                answer(batch)
+        except GravswellError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the user's model raises
+            first = first or error
+        else:
+            first = None  # whose traceback holds what it was raised in: a session may be gigabytes
+            return batches
+    return first or ValueError("there are no batches to try")
+
+
 def check_names_differ(outputs: Sequence[str], inputs: Sequence[InputSpec]) -> None:
     """InvalidInputError where a tensor of the graph would have the name of another."""
     if len({*outputs, *(spec.name for spec in inputs)}) < len(outputs) + len(inputs):

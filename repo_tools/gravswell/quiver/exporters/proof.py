@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime as ort
 
-from gravswell.errors import ExportError, VerificationError
+from gravswell.errors import ExportError, GravswellError, VerificationError
 from gravswell.quiver.datatypes import from_runtime
 from gravswell.quiver.exporters.base import Assumption, Inputs, Outputs, answered, described
 from gravswell.quiver.exporters.beyond import Beyond
@@ -174,11 +174,7 @@ def prove(
             raise VerificationError(
                 f"{runner.told} does not answer as {framework} does: {rows}{error}; nothing was published{way_out}"
             ) from None
-        for name, apart in found.items():
-            before = errors.get(name, apart)
-            errors[name] = OutputError(
-                max_abs=max(before.max_abs, apart.max_abs), max_rel=max(before.max_rel, apart.max_rel)
-            )
+        errors = largest(errors, found)
         samples.append(Sample({k: v for k, v in batch.items() if k in names}, expected))
     outputs = [_observed(record, [answer[record.name] for answer in answers]) for record in runner.outputs]
     batchable = batched and all(r.dims[:1] == (-1,) for r in (*taken, *outputs)) and _leads(batches, answers)
@@ -202,6 +198,8 @@ def prove(
 def _run_batch(runner: Runner, batch: Inputs, batched: bool) -> Outputs:
     try:
         return runner.run(batch)
+    except GravswellError:  # of a pipeline: which tells why it failed by itself
+        raise
     except Exception as error:  # ONNX Runtime's own errors share no base
         if batched:
             raise ExportError(
@@ -267,11 +265,28 @@ def _prove_repeatable(runner: Runner, batch: Inputs, answer: Outputs, agree: Agr
         ) from None
 
 
+def largest(errors: Mapping[str, OutputError], found: Mapping[str, OutputError]) -> dict[str, OutputError]:
+    """The largest differences of each output in either: not every batch tells of every output."""
+    both = ((name, errors.get(name, apart), apart) for name, apart in found.items())
+    return {
+        **errors,
+        **{
+            name: OutputError(max_abs=max(one.max_abs, other.max_abs), max_rel=max(one.max_rel, other.max_rel))
+            for name, one, other in both
+        },
+    }
+
+
+def check_rows_apart(answer: Callable[[Inputs], Outputs], batch: Inputs, agree: Agree) -> None:
+    """VerificationError where a row of ``batch`` is not answered as it is by itself."""
+    together = answer(batch)
+    alone = [answer({k: v[i : i + 1] for k, v in batch.items()}) for i in range(rows_of(batch))]
+    agree(together, {name: np.concatenate([a[name] for a in alone]) for name in together})
+
+
 def _prove_rows_apart(runner: Runner, batch: Inputs, agree: Agree) -> None:
-    together = runner.run(batch)
-    alone = [runner.run({k: v[i : i + 1] for k, v in batch.items()}) for i in range(rows_of(batch))]
     try:
-        agree(together, {name: np.concatenate([a[name] for a in alone]) for name in together})
+        check_rows_apart(runner.run, batch, agree)
     except VerificationError as error:
         raise ExportError(
             f"a row's answer depends on the other rows of its batch ({error}): with max_batch_size the server would "

@@ -147,7 +147,9 @@ def rows_of(batch: Inputs) -> int:
 
 
 def with_rows(batch: Inputs, rows: int) -> Inputs:
-    """So many rows of the batch, over and over from its first one."""
+    """So many rows of the batch, over and over from its first one; the batch itself where it has as many."""
+    if rows == rows_of(batch):  # of a model that takes no other number, some inputs may have no rows at all
+        return batch
     return {name: np.take(array, np.arange(rows) % len(array), axis=0) for name, array in batch.items()}
 
 

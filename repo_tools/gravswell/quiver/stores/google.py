@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import requests
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
-from google.cloud import storage
+from google.cloud import storage  # type: ignore[attr-defined]  # untyped, unlike its neighbours
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 

@@ -45,6 +45,16 @@ _NARROW = {"fp16": (TensorProto.FLOAT16,), "int8": (TensorProto.INT8, TensorProt
 _WEIGHTED = frozenset({*DYNAMIC_OPS, "Gemm"})
 
 
+_INTEGER_OPS = """
+    ConvInteger DequantizeLinear DynamicQuantizeLSTM DynamicQuantizeLinear DynamicQuantizeMatMul MatMulInteger
+    MatMulIntegerToFloat MatMulNBits QAttention QEmbedLayerNormalization QGemm QLinearAdd QLinearConv QLinearMatMul
+    QuantizeLinear
+"""
+
+_QUANTIZED = frozenset(_INTEGER_OPS.split())
+"""Operators of graphs that were quantized."""
+
+
 @dataclass(frozen=True, slots=True)
 class Converted:
     """A graph of lower precision."""
@@ -69,6 +79,7 @@ def convert(kind: Kind, path: Path, batches: Sequence[Inputs], folder: Path) -> 
     Raises InvalidInputError where there is nothing in the graph to convert, ExportError where it cannot be.
     """
     original = files.load(path)
+    _require_floats(original, kind)
     if kind == "int8":
         _require_takers(original, calibrated=bool(batches))
     with _told(kind), _tools_folder():
@@ -225,6 +236,16 @@ def _narrow(proto: ModelProto, kind: Kind) -> int:
         for tensor in graph.tensors(proto)
         if tensor.data_type in _NARROW[kind] and len(tensor.dims) > 1
     )
+
+
+def _require_floats(proto: ModelProto, kind: Kind) -> None:
+    """InvalidInputError for a graph that somebody quantized: the converters take its 8-bit operators for others."""
+    quantized = {node.op_type for node in graph.every_node(proto)} & _QUANTIZED
+    if quantized and _narrow(proto, "int8"):
+        raise InvalidInputError(
+            f"the graph is quantized already ({', '.join(sorted(quantized))}), and is not converted to {kind}: give "
+            f"the float32 model that it was made of, or serve it as it is"
+        )
 
 
 def _require_takers(proto: ModelProto, *, calibrated: bool) -> None:

@@ -18,7 +18,7 @@ from gravswell.quiver.exporters.base import Inputs, Outputs, as_arrays
 from gravswell.quiver.exporters.proof import Proof, Runner, open_session, prove, run
 from gravswell.quiver.exporters.sampling import BATCH_SIZES, given_batches, is_batched, rows_of, with_rows
 from gravswell.quiver.fetching import Progress
-from gravswell.quiver.golden import load_golden, save_golden
+from gravswell.quiver.golden import bounds, load_golden, save_golden
 from gravswell.quiver.layout import version_folder
 from gravswell.quiver.manifest import GOLDEN, MODEL_FILE, Manifest, VariantError, VariantRecord
 from gravswell.quiver.publication import Publication
@@ -26,7 +26,7 @@ from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import Store
 from gravswell.quiver.targets import DEFAULT_TARGET, target_of
 from gravswell.quiver.variants.convert import Kind, convert, float32_only, shaped
-from gravswell.quiver.variants.measure import bounds, judge, measure, seconds_of
+from gravswell.quiver.variants.measure import judge, measure, seconds_of
 from gravswell.quiver.variants.rounding import rounding_session
 
 MAX_ERRORS: Mapping[Kind, float] = {"fp16": 0.01, "int8": 0.1}

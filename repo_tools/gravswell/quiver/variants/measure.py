@@ -8,7 +8,7 @@ import numpy as np
 
 from gravswell.errors import InvalidInputError, VerificationError
 from gravswell.quiver.exporters.base import Outputs
-from gravswell.quiver.golden import Array, tolerance
+from gravswell.quiver.golden import Array, scale_of
 from gravswell.quiver.manifest import VariantError
 
 SPEED_RUNS = 30
@@ -61,20 +61,6 @@ def _agreement(expected: Sequence[Array], got: Sequence[Array]) -> float | None:
 
 def _share(equal: Sequence[Array]) -> float:
     return float(np.concatenate(equal).mean())
-
-
-def scale_of(arrays: Sequence[Array]) -> float:
-    """The largest finite magnitude in any of ``arrays``."""
-    return max((float(np.abs(a[np.isfinite(a)].astype(np.float64)).max(initial=0.0)) for a in arrays), default=0.0)
-
-
-def bounds(expected: Sequence[Outputs], max_error: float) -> dict[str, float]:
-    """The absolute tolerance of each floating output under ``max_error``; never below what rounding alone makes."""
-    return {
-        name: max(max_error * scale_of([e[name] for e in expected]), tolerance(array.dtype)[1])
-        for name, array in expected[0].items()
-        if array.dtype.kind == "f"
-    }
 
 
 def judge(errors: Mapping[str, VariantError], *, max_error: float, min_agreement: float | None, rows: int) -> None:

@@ -14,6 +14,7 @@ again. Decisions (:mod:`.decide`, :mod:`.loadconfig`, :mod:`.health`) are pure; 
 :mod:`.loadconfig` the config that Triton gets at load, as an override of what the version published
 :mod:`.triton`     Triton's control and inference APIs
 :mod:`.prove`      golden tensors, reproduced by the Triton that will serve them
+:mod:`.hanging`    calls into a volume that may never return
 :mod:`.health`     when a failed probe is proof of a dead backend process
 :mod:`.view`       what one Triton says of itself
 :mod:`.failures`   the errors of disk, repository and Triton as reasons of the report

@@ -66,6 +66,17 @@ class ConfigMapSource:
             self._unreadable = text
 
 
+class OfRank:
+    """What another source says, as it concerns the replica of one rank: of each partition, that rank's parts."""
+
+    def __init__(self, source: DesiredSource, rank: int) -> None:
+        self._source, self._rank = source, rank
+
+    async def follow(self, accept: Accept) -> None:
+        """See :class:`DesiredSource`."""
+        await self._source.follow(lambda desired: accept(desired.of_rank(self._rank)))
+
+
 class FileSource:
     """A file that holds the same document, read again every ``interval`` seconds."""
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gravswell.errors import AccessDeniedError, GravswellError, UnavailableError
-from gravswell.serving.agent.triton import TritonRefusedError
+from gravswell.serving.agent.triton import TritonBusyError, TritonRefusedError, TritonSilentError
 from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel, Reason
-from gravswell.serving.triton.control import tidy_reason
+from gravswell.serving.triton.reasons import tidy_reason
 
 
 class ModelFailure(GravswellError):  # noqa: N818  it is a fact of a report, and it is named like one there
@@ -51,17 +51,31 @@ def told_of_member(member: DesiredModel) -> Iterator[None]:
         raise ModelFailure(failure.reason, f"its member {member.name}/{member.version}: {failure}") from None
 
 
-def load_failure(error: TritonRefusedError, model: DesiredModel) -> ModelFailure:
-    """Triton's reason in the user's terms: without its own preamble, and without the private name's folder."""
-    words = re.sub(r"^load failed for model '[^']*': (?:version \d+ is at \w+ state: )?", "", str(error))
-    folder = rf"\S*/(?:{PRIVATE_PREFIX}\w+|{re.escape(model.name)})/"
-    words = re.sub(folder, f"{model.name}/", tidy_reason(words)).strip(" ;\n")
-    return ModelFailure(Reason.LOAD_FAILED, words)
+@contextmanager
+def load_told(model: DesiredModel, what: str) -> Iterator[None]:
+    """Raise :class:`ModelFailure` where Triton refuses in the block to load ``model``, or gives no answer.
+
+    ``what`` was not loaded, says the message then.
+    """
+    try:
+        yield
+    except TritonRefusedError as error:
+        raise _load_failure(error, model) from None
+    except (TritonBusyError, TritonSilentError) as error:
+        raise ModelFailure(Reason.NO_ANSWER, f"{what} was not loaded: {error}") from None
 
 
 def is_full(error: BaseException | None) -> bool:
     """Whether it is a disk's that has no room left."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _load_failure(error: TritonRefusedError, model: DesiredModel) -> ModelFailure:
+    """Triton's reason in the user's terms: without its own preamble, and without the private name's folder."""
+    words = re.sub(r"^load failed for model '[^']*': (?:version \d+ is at \w+ state: )?", "", str(error))
+    folder = rf"\S*/(?:{PRIVATE_PREFIX}\w+|{re.escape(model.name)})/"
+    words = re.sub(folder, f"{model.name}/", tidy_reason(words)).strip(" ;\n")
+    return ModelFailure(Reason.LOAD_FAILED, words)
 
 
 def _no_space(model: DesiredModel) -> ModelFailure:

@@ -21,6 +21,8 @@ class InferenceCounts(NamedTuple):
 
     succeeded: int
     failed: int
+    nanoseconds: int = 0
+    """Sum of what those that succeeded took, their wait in Triton's queue included."""
 
 
 @dataclass

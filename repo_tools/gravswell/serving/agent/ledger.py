@@ -12,7 +12,7 @@ from gravswell.serving.agent.loadconfig import Loaded, load_key
 from gravswell.serving.agent.state import AgentState
 from gravswell.serving.agent.view import View
 from gravswell.serving.agent.work import Pace, Serving, Work
-from gravswell.serving.contracts import Desired, DesiredModel, ModelState, Reason
+from gravswell.serving.contracts import Desired, DesiredModel, ModelState, Reason, Traffic
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,9 @@ class Ledger:
         self.desired: Desired | None = None
         self.works: dict[str, Work] = {}
         """What is desired, by name."""
+        self.traffic: dict[str, tuple[str, Traffic]] = {}
+        """What clients asked of the models that a roll-out watches, by name, each with the :meth:`key` of what was
+        counted."""
         self.was_attempted = False
         """Every model of a desired state that has any was tried: latched."""
         self.unrestorable: set[str] = set()
@@ -80,6 +83,12 @@ class Ledger:
         """Whether Triton has exactly this version loaded, in this way."""
         serving = self.serving.get(model.name)
         return serving is not None and serving.loaded.key == self.key(model)
+
+    def traffic_of(self, name: str) -> Traffic | None:
+        """What clients asked of what is loaded under ``name``; None where that was not counted (yet)."""
+        key, traffic = self.traffic.get(name, (None, None))
+        serving = self.serving.get(name)
+        return traffic if serving is not None and serving.loaded.key == key else None
 
     def was_verified(self, model: DesiredModel) -> bool:
         """Whether a Triton of this version has reproduced the golden tensors of ``model``."""

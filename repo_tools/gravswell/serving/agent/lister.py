@@ -7,7 +7,7 @@ the operator says there of what is served, it pins in the repository.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -25,7 +25,7 @@ from gravswell.errors import (
 )
 from gravswell.kube.backoff import Backoff
 from gravswell.names import why_reserved
-from gravswell.quiver.reader import EntryInfo, RepositoryReader
+from gravswell.quiver.reader import EntryInfo, RepositoryReader, VersionInfo
 from gravswell.quiver.stores import Content, open_store
 from gravswell.quiver.stores.looking import looked_at
 from gravswell.serving.agent.configmaps import ConfigMap, Snapshot
@@ -36,6 +36,7 @@ from gravswell.serving.contracts import (
     ListedEntry,
     ListedVersion,
     Listing,
+    RankPart,
     Reason,
     Served,
     is_text,
@@ -281,7 +282,9 @@ def _entry(reader: RepositoryReader, name: str, seen: EntryInfo) -> ListedEntry:
     if seen.error is not None:
         raise seen.error
     versions = tuple(
-        ListedVersion(number=info.number, digest=info.digest, size=info.size, created=info.created)
+        ListedVersion(
+            number=info.number, digest=info.digest, size=info.size, created=info.created, parts=tuple(_parts(info))
+        )
         for info in seen.versions
     )
     members = seen.versions[0].members if seen.versions else ()
@@ -292,6 +295,13 @@ def _entry(reader: RepositoryReader, name: str, seen: EntryInfo) -> ListedEntry:
         members=tuple(dict.fromkeys(member.model for member in members)),
         opens_members=bool(members) and opens_members(reader, name, seen.versions[0].number),
     )
+
+
+def _parts(info: VersionInfo) -> Iterator[RankPart]:
+    """What each rank computes of a version that is a partition."""
+    for member in info.members:
+        if member.rank is not None:
+            yield RankPart(name=member.model, version=member.version, digest=member.digest, rank=member.rank)
 
 
 def _reason(error: GravswellError) -> Reason:

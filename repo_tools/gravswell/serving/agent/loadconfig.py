@@ -102,9 +102,12 @@ def for_proof(
 def for_member(published: Any, name: str, member: DesiredModel, *, cpu_only: bool, again: str = "") -> Any:
     """The config under which the version ``member`` is loaded as ``name``, for the pipelines that call it.
 
-    It keeps the instances and the batching that it was published with; ``again`` is that of :func:`for_traffic`.
+    It keeps the instances and the batching that it was published with, on the devices of the pipeline if that was given
+    some; ``again`` is that of :func:`for_traffic`.
     """
     config = as_member(published, name, member.version)
+    if member.gpus is not None:
+        on_devices(config, member.gpus)
     if cpu_only:
         run_on_cpu(config)
     _remember(config, member, cpu_only=cpu_only, again=again)

@@ -1,7 +1,8 @@
 """The members of pipelines in one Triton: each loaded once, under a private name, for as long as a pipeline calls it.
 
 A member's name is made of its digest, so what is loaded under one is never another version, and pipelines with the same
-version of an entry share it. Which pipeline calls which is read from what Triton runs: an agent that restarts knows it.
+version of an entry share it; those that were given devices of their own have copies of their own there. Which pipeline
+calls which is read from what Triton runs: an agent that restarts knows it.
 """
 
 import asyncio
@@ -16,10 +17,10 @@ from gravswell.names import MEMBER_PREFIX
 from gravswell.quiver.config import config_to_json, format_config
 from gravswell.serving.agent import supply
 from gravswell.serving.agent.decide import identity
-from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_failure, told_of_member
+from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_told, told_of_member
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.loadconfig import for_member, load_key, read_loaded
-from gravswell.serving.agent.triton import TritonBusyError, TritonControl, TritonRefusedError, TritonSilentError
+from gravswell.serving.agent.triton import TritonControl, TritonRefusedError
 from gravswell.serving.contracts import DesiredModel, Reason
 from gravswell.serving.members import member_name, renamed
 
@@ -38,6 +39,8 @@ class PipelineMembers:
         self._cpu_only = cpu_only
         self._key = key
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._names: defaultdict[str, set[str]] = defaultdict(set)
+        """What each version is called here, on any devices."""
         self._doubted: set[str] = set()
         """Names under which files were loaded that turned out damaged."""
         self._idle_since: dict[str, float] = {}
@@ -50,16 +53,26 @@ class PipelineMembers:
         """
         names = {}
         for member in self._folder.members_of(model):
-            name = member_name(member.name, identity(member), self._key)
+            placed = member.model_copy(update={"gpus": model.gpus})
+            name = self._name(member, model)
             async with self._locks[name]:  # of two pipelines that want it, one loads it
                 with told_of_member(member):
-                    await self._ready(member, name, again=again)
+                    await self._ready(placed, name, again=again)
             names[member.name, member.version] = name
         return renamed(config, names) if names else config
 
-    def doubt(self, member: DesiredModel) -> None:
-        """Take what is loaded of ``member`` for damaged: the next pipeline that wants it loads it anew."""
-        self._doubted.add(member_name(member.name, identity(member), self._key))
+    def doubt(self, member: DesiredModel, of: DesiredModel) -> None:
+        """Take what is loaded of ``member`` for damaged, also by an agent before this one for the pipeline ``of``: the
+        next pipeline that wants it loads it anew.
+        """
+        self._name(member, of)
+        self._doubted |= self._names[identity(member)]
+
+    def _name(self, member: DesiredModel, of: DesiredModel) -> str:
+        key = self._key if of.gpus is None else f"{self._key}\n{of.gpus}"
+        name = member_name(member.name, identity(member), key)
+        self._names[identity(member)].add(name)
+        return name
 
     async def release(self, there: Collection[str], used: Collection[str], *, settled: bool) -> None:
         """Unload, of the members that are ``there`` in Triton, those that are not ``used`` and were not for a while.
@@ -102,12 +115,8 @@ class PipelineMembers:
         with full_disk_told(member):
             # Triton reads this text, too, whenever it loads an ensemble that calls the member.
             await asyncio.to_thread(self._folder.expose, source, name, member.version, format_config(config))
-        try:
+        with load_told(member, "it"):
             await self._triton.load(name, config_to_json(config))
-        except TritonRefusedError as error:
-            raise load_failure(error, member) from None
-        except (TritonBusyError, TritonSilentError) as error:
-            raise ModelFailure(Reason.NO_ANSWER, f"it was not loaded: {error}") from None
         self._doubted.discard(name)
 
     async def _is_loaded(self, member: DesiredModel, name: str) -> bool:

@@ -4,6 +4,7 @@
 
     <root>/versions/<digest>/    a published version, whole; its time of change says when somebody last wanted it
     <root>/incoming/<digest>-…/  what is being copied or removed; its time of change says that somebody is at it
+    <root>/incoming/.clock-…     the file system's time, looked at
 
 Its law: nothing that is served depends on this volume. Triton reads the pod's own folder, so the Python of a model,
 which runs in Triton's container, cannot write here; every hash is checked again when a version is taken from here; and
@@ -20,22 +21,28 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from gravswell.errors import ConflictError, NotFoundError, UnavailableError, VerificationError
 from gravswell.quiver.fetching import Progress, copy_version
 from gravswell.quiver.manifest import MANIFEST, Manifest, digest_of
 from gravswell.quiver.stores import LocalStore
 from gravswell.serving.agent.failures import is_full
+from gravswell.serving.agent.hanging import Volume
 from gravswell.serving.contracts import DesiredModel
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 WANTED_SECONDS = 3600.0
 """How long a version counts as wanted after an agent said so; agents say it several times as often."""
 
 ABANDONED_SECONDS = 600.0
 """After which what nobody goes on with in ``incoming`` counts as left by a pod that died."""
+
+HANGS_SECONDS = 60.0
+"""After which a volume that gives not a byte is done without, until it answers again."""
 
 SIGN_SECONDS = 30.0
 """Between two signs of life of a copy."""
@@ -57,10 +64,15 @@ class Published(NamedTuple):
         return len(self.raw) + sum(record.size for record in self.manifest.files.values())
 
 
+def _idle() -> None:
+    """Whoever waits has nothing else to do."""
+
+
 class NodeCache:
     """The cache in the folder ``root``, of at most ``limit`` bytes; None: of as many as its volume holds.
 
     Its methods block. Those that take from it or keep in it raise no error of the volume: they log it and do without.
+    :meth:`find` and :meth:`take` do so for a volume that hangs, too: a fetch is waiting for them.
     """
 
     def __init__(self, root: Path, *, limit: int | None = None) -> None:
@@ -69,9 +81,13 @@ class NodeCache:
         self._incoming = root / "incoming"
         self._limit = limit
         self._told = ""
+        self._volume = Volume()
 
     def find(self, model: DesiredModel) -> Published | None:
         """The version, if it is here; its files are checked when they are taken. Somebody wants it from now on."""
+        return self._within(lambda _: self._find(model), _idle)
+
+    def _find(self, model: DesiredModel) -> Published | None:
         if model.digest is None:
             return None
         folder = self._versions / model.digest
@@ -98,6 +114,17 @@ class NodeCache:
 
         What ``progress`` raises comes through, and so does UnavailableError for a full disk under ``destination``.
         """
+
+        def taken(alive: Callable[[], None]) -> bool:
+            def moved(done: int, total: int) -> None:
+                alive()
+                progress(done, total)
+
+            return self._take(held, destination, staging, moved)
+
+        return self._within(taken, lambda: progress(0, 0)) or False
+
+    def _take(self, held: Published, destination: Path, staging: Path, progress: Progress) -> bool:
         digest = digest_of(held.raw)
         try:
             copy_version(LocalStore(self._versions), digest, held, destination, staging, progress=progress)
@@ -137,6 +164,16 @@ class NodeCache:
                 self._tell(error)
 
     # -- inside
+
+    def _within(self, work: Callable[[Callable[[], None]], T], waiting: Callable[[], None]) -> T | None:
+        """What ``work`` returns; None where the volume hangs, in this call or still in an earlier one."""
+        if self._volume.hangs:
+            return None
+        try:
+            return self._volume.call(work, HANGS_SECONDS, waiting)
+        except TimeoutError as error:
+            self._tell(error)
+            return None
 
     def _is_here(self, digest: str) -> bool:
         return (self._versions / digest / MANIFEST).is_file()
@@ -201,11 +238,14 @@ class NodeCache:
 
     def _clear(self) -> None:
         for _, left in self._aged(self._incoming, ABANDONED_SECONDS):
-            shutil.rmtree(left, ignore_errors=True)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
     def _aged(self, parent: Path, seconds: float) -> list[tuple[float, Path]]:
         """The folders in ``parent`` that did not change for so long, and for how long, by the file system's clock."""
-        with tempfile.NamedTemporaryFile(dir=self._root, prefix=".clock-") as clock:
+        with tempfile.NamedTemporaryFile(dir=self._incoming, prefix=".clock-") as clock:  # cleared if this pod dies now
             now = os.fstat(clock.fileno()).st_mtime
         found = []
         for path in parent.iterdir():

@@ -16,20 +16,20 @@ from gravswell.quiver.manifest import MANIFEST, Manifest
 from gravswell.quiver.signature import without_sequences
 from gravswell.serving.agent import supply
 from gravswell.serving.agent.decide import identity
-from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_failure
+from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_told
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.loadconfig import for_proof
 from gravswell.serving.agent.members import PipelineMembers
 from gravswell.serving.agent.patience import Place, loaded, while_wanted
-from gravswell.serving.agent.prove import Golden, golden_of, prove
+from gravswell.serving.agent.prove import golden_of, prove
 from gravswell.serving.agent.triton import (
     TritonBusyError,
     TritonControl,
     TritonRefusedError,
-    TritonSilentError,
     TritonUnavailableError,
 )
 from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel, Reason
+from gravswell.serving.golden import Golden
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,8 @@ class PrivateProofs:
                 f"Golden; export it with gravswell, or set verification to Hashes",
             )
         config = alone(supply.servable_config(source, model.name), source)
+        if not self._cpu_only:
+            golden = golden.on(config)
         private = PRIVATE_PREFIX + identity(model)[:16]
         place = await Place.taken(self._free_places)
 
@@ -112,13 +114,9 @@ class PrivateProofs:
         config = await self._members.ready(model, config)
         with full_disk_told(model):
             await asyncio.to_thread(self._folder.expose, source, private, model.version)
-        try:
-            text = for_proof(config, private, model.version, cpu_only=self._cpu_only, gpus=model.gpus)
+        text = for_proof(config, private, model.version, cpu_only=self._cpu_only, gpus=model.gpus)
+        with load_told(model, f"version {model.version}"):
             await self._triton.load(private, text)
-        except TritonRefusedError as error:
-            raise load_failure(error, model) from None
-        except (TritonBusyError, TritonSilentError) as error:
-            raise ModelFailure(Reason.NO_ANSWER, f"version {model.version} was not loaded: {error}") from None
 
     async def _ask(self, private: str, model: DesiredModel, config: Any, golden: Golden) -> None:
         try:

@@ -16,7 +16,7 @@ from gravswell.errors import InvalidInputError
 from gravswell.kube import credentials
 from gravswell.kube.client import Client
 from gravswell.serving.agent.configmaps import ConfigMap
-from gravswell.serving.agent.desired import ConfigMapSource, DesiredSource, FileSource, LatestSource
+from gravswell.serving.agent.desired import ConfigMapSource, DesiredSource, FileSource, LatestSource, OfRank
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.keeping import CacheKeeper
 from gravswell.serving.agent.key import read_key
@@ -26,6 +26,7 @@ from gravswell.serving.agent.reconciler import Reconciler
 from gravswell.serving.agent.reporting import ReportWriter
 from gravswell.serving.agent.server import AgentServer, ListerServer
 from gravswell.serving.agent.steps import Steps
+from gravswell.serving.agent.traffic import TrafficCounter
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.agent.work import Pace
 from gravswell.serving.contracts import Desired
@@ -62,6 +63,10 @@ class AgentOptions:
     report_configmap: str | None = None
     namespace: str | None = None
     pod: str = "agent"
+    uid: str = ""
+    """The pod's, where another of its name may have reported before."""
+    rank: int | None = None
+    """Which rank of a group this is: of each partition it serves the parts of that rank. None: whole models."""
     interval: float = 10.0
     """Seconds between two looks at a file or repository."""
     storage_limit: int | None = None
@@ -83,6 +88,11 @@ class AgentOptions:
             raise InvalidInputError(
                 "what shall be served is said by exactly one of --desired (a ConfigMap), --desired-file and "
                 "--follow-latest"
+            )
+        if self.follow_latest and self.rank is not None:
+            raise InvalidInputError(
+                "--rank serves the parts that --desired or --desired-file give to a rank; with --follow-latest every "
+                "entry is served whole"
             )
         if self.cache_limit is not None and self.cache is None:
             raise InvalidInputError("--cache-limit says how large --cache may become; give that folder, too")
@@ -115,7 +125,15 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
         if options.desired_configmap or options.report_configmap:
             client = await stack.enter_async_context(Client(credentials.in_cluster(), name=AGENT))
         source = _source(options, client, reconciler.ledger.desired)
-        jobs = [reconciler.run(), source.follow(reconciler.accept)]
+        if options.rank is not None:
+            source = OfRank(source, options.rank)
+        counter = TrafficCounter(triton, reconciler.ledger)
+
+        def accept(desired: Desired) -> None:
+            reconciler.accept(desired.on(options.pod))
+            counter.watch(desired.canaries)
+
+        jobs = [reconciler.run(), counter.run(), source.follow(accept)]
         listeners: list[Callable[[], None]] = []
         if options.report_configmap and client is not None:
             writer = ReportWriter(
@@ -123,6 +141,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
                 reconciler.ledger,
                 pod=options.pod,
                 simulated_gpus=options.simulated_gpus,
+                uid=options.uid,
             )
             listeners.append(writer.changed)
             jobs.append(writer.run())

@@ -1,51 +1,16 @@
 """Golden tensors on the Triton that will serve them: infer the recorded inputs, compare with the recorded outputs."""
 
 import secrets
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from numpy.typing import NDArray
+from typing import Any
 
 from gravswell.errors import VerificationError
-from gravswell.quiver.golden import Atol, Sample, column_scales, compare, load_golden
-from gravswell.quiver.manifest import GOLDEN, MANIFEST, Manifest
 from gravswell.quiver.signature import data_type_value
 from gravswell.serving.agent.failures import ModelFailure
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.contracts import DesiredModel, Reason
+from gravswell.serving.golden import Golden, read_golden
 from gravswell.serving.samples import joined, pieces, with_rank
-
-Array = NDArray[Any]
-
-
-class Golden(NamedTuple):
-    """The samples of one version, and how far this Triton's outputs may be from them."""
-
-    samples: Sequence[Sample]
-    rtol: float | None
-    atol: Atol
-    scales: Mapping[str, Array]
-    """The :func:`~gravswell.quiver.golden.column_scales` of all the version's samples."""
-
-    def smallest(self) -> "Golden":
-        """The cheapest sample alone, for probing."""
-        size = min(self.samples, key=lambda sample: sum(array.nbytes for array in sample.inputs.values()))
-        return self._replace(samples=[size])
-
-
-def read_golden(folder: Path) -> Golden | None:
-    """The golden tensors of the version in ``folder``; None where it has none."""
-    if not (folder / GOLDEN).is_file():
-        return None
-    samples = load_golden(folder / GOLDEN)
-    if not samples:
-        return None
-    scales = column_scales([sample.outputs for sample in samples])
-    if not (folder / MANIFEST).is_file():
-        return Golden(samples, None, None, scales)
-    verification = Manifest.from_bytes((folder / MANIFEST).read_bytes(), where=str(folder / MANIFEST)).verification
-    return Golden(samples, verification.rtol, verification.atol, scales)
 
 
 def golden_of(model: DesiredModel, folder: Path) -> Golden | None:
@@ -87,10 +52,7 @@ async def prove(
             wire = {name: with_rank(value, ranks.get(name, value.ndim)) for name, value in inputs.items()}
             parts.append(await triton.infer(model, version, wire, list(sample.outputs), limit=limit))
         if exact:
-            try:
-                compare(sample.outputs, joined(parts, sample.outputs), golden.rtol, golden.atol, golden.scales)
-            except VerificationError as error:
-                raise VerificationError(f"golden sample {number}: {error}") from None
+            golden.check(number, joined(parts, sample.outputs))
 
 
 def _new_sequence(config: Any) -> int | str:

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from gravswell import logs
 from gravswell.serving.agent.decide import stale_stages, to_collect, to_unload
 from gravswell.serving.agent.ledger import Ledger
 from gravswell.serving.agent.steps import Steps
@@ -107,7 +108,8 @@ class Reconciler:
             return
 
     def _start(self, name: str, job: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(job, name=f"model {name}")
+        with logs.about(model=name):
+            task = asyncio.create_task(job, name=f"model {name}")
         self._tasks[name] = task
 
         def done(_: asyncio.Task[None]) -> None:

@@ -22,10 +22,11 @@ LONGEST_MESSAGE = 500
 """Characters of a message: a ConfigMap has 1 MiB for all replicas."""
 
 
-def build_report(ledger: Ledger, *, pod: str, simulated_gpus: bool) -> Report:
+def build_report(ledger: Ledger, *, pod: str, simulated_gpus: bool, uid: str = "") -> Report:
     """The report of this moment."""
     return Report(
         pod=pod,
+        uid=uid,
         revision=ledger.desired.revision if ledger.desired is not None else "",
         ready=ledger.ready,
         triton=ledger.triton_version,
@@ -48,16 +49,17 @@ def _model_report(ledger: Ledger, work: Work) -> ModelReport:
         reason=work.reason or "",
         message=message,
         seconds=dict(work.seconds),
+        traffic=ledger.traffic_of(work.model.name),
     )
 
 
 class ReportWriter:
     """Keeps this pod's key in the report ConfigMap equal to what is true, as soon as it can."""
 
-    def __init__(self, configmap: ConfigMap, ledger: Ledger, *, pod: str, simulated_gpus: bool) -> None:
+    def __init__(self, configmap: ConfigMap, ledger: Ledger, *, pod: str, simulated_gpus: bool, uid: str = "") -> None:
         self._configmap = configmap
         self._ledger = ledger
-        self._pod = pod
+        self._pod, self._uid = pod, uid
         self._simulated_gpus = simulated_gpus
         self._changed = asyncio.Event()
 
@@ -71,7 +73,8 @@ class ReportWriter:
         backoff = Backoff()
         while True:
             self._changed.clear()  # before reading the state: a change from here on makes another round
-            text = build_report(self._ledger, pod=self._pod, simulated_gpus=self._simulated_gpus).to_json()
+            report = build_report(self._ledger, pod=self._pod, simulated_gpus=self._simulated_gpus, uid=self._uid)
+            text = report.to_json()
             try:
                 if text != written:
                     await self._configmap.merge({self._pod: text})

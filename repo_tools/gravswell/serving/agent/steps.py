@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gravswell.errors import VerificationError
 from gravswell.serving.agent import supply
-from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_failure
+from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_told
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.loadconfig import for_traffic
 from gravswell.serving.agent.members import PipelineMembers
@@ -14,7 +14,7 @@ from gravswell.serving.agent.nodecache import NodeCache
 from gravswell.serving.agent.patience import Place, loaded
 from gravswell.serving.agent.private import PrivateProofs
 from gravswell.serving.agent.prove import golden_of, prove
-from gravswell.serving.agent.triton import TritonBusyError, TritonControl, TritonRefusedError, TritonSilentError
+from gravswell.serving.agent.triton import TritonControl, TritonRefusedError
 from gravswell.serving.agent.work import Serving
 from gravswell.serving.contracts import DesiredModel, Reason, Verification
 
@@ -99,13 +99,9 @@ class Steps:
         with full_disk_told(model):
             source = await asyncio.to_thread(self.folder.place, model)
         config = await self.members.ready(model, supply.servable_config(source, model.name), again=again)
-        try:
-            nonce = str(time.time_ns()) if again else ""
+        nonce = str(time.time_ns()) if again else ""
+        with load_told(model, f"version {model.version}"):
             await self.triton.load(model.name, for_traffic(config, model, cpu_only=self.cpu_only, again=nonce))
-        except TritonRefusedError as error:
-            raise load_failure(error, model) from None
-        except (TritonBusyError, TritonSilentError) as error:
-            raise ModelFailure(Reason.NO_ANSWER, f"version {model.version} was not loaded: {error}") from None
 
     async def drop_if_damaged(self, model: DesiredModel) -> bool:
         """After a failure that damaged files explain: look at them again, and forget the copies here that are."""
@@ -116,7 +112,7 @@ class Steps:
                 continue
             await asyncio.to_thread(self.folder.distrust, part)
             if part is not model:
-                self.members.doubt(part)
+                self.members.doubt(part, model)
             found = True
         return found
 
@@ -127,12 +123,12 @@ class Steps:
         """
         version = serving.loaded.version
         source = self.folder.version_path(model.name, version)
+        config = supply.published_config(source, model.name)
         if serving.golden is None:
             golden = await asyncio.to_thread(golden_of, model, source)
             if golden is None:
                 return
-            serving.golden = golden.smallest()
-        config = supply.published_config(source, model.name)
+            serving.golden = (golden if self.cpu_only else golden.on(config)).smallest()
         exact = model.verification is Verification.GOLDEN
         try:
             await prove(self.triton, config, model.name, version, serving.golden, limit=PROBE_SECONDS, exact=exact)

@@ -1,6 +1,5 @@
 """From the repository into the models folder: the one place where versions come from. Blocking; run it in a thread."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ from gravswell.errors import (
 )
 from gravswell.names import why_reserved
 from gravswell.quiver.config import parse_config, unknown_fields
+from gravswell.quiver.disk import sha256_of
 from gravswell.quiver.fetching import Progress
 from gravswell.quiver.layout import is_readable_name, version_folder
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, Manifest, digest_of
@@ -298,9 +298,8 @@ def _has_its_hashes(folder: Path, digest: str) -> bool:
         if digest_of(raw) != digest:
             return False
         for path, record in Manifest.from_bytes(raw, where=str(folder / MANIFEST)).files.items():
-            with (folder / path).open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != record.sha256:
-                    return False
+            if sha256_of(folder / path) != record.sha256:
+                return False
     except OSError:
         return False
     return True

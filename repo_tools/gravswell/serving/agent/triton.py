@@ -7,6 +7,8 @@ connection of the agent would hold it up until its exit time-out.
 import asyncio
 import json
 import re
+import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -23,6 +25,7 @@ from gravswell.names import MEMBER_PREFIX
 from gravswell.serving.agent.health import InferenceCounts
 from gravswell.serving.triton.flags import key_headers
 from gravswell.serving.triton.modelnames import control_path, model_path
+from gravswell.serving.triton.reasons import without_traceback
 
 QUICK_SECONDS = 15.0
 """Limit of requests that only ask; a Triton that needs longer counts as not answering."""
@@ -78,6 +81,7 @@ class TritonControl:
         self._grpc_address = None if grpc_address is None else addresses.split(grpc_address)
         self._headers = key_headers(key)[0] if key else {}
         self._session: aiohttp.ClientSession | None = None
+        self._own: defaultdict[tuple[str, int], InferenceCounts] = defaultdict(lambda: InferenceCounts(0, 0))
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -162,7 +166,12 @@ class TritonControl:
         """How many inferences a loaded version has answered and failed."""
         answer = await self._json("GET", f"{model_path(model, str(version))}/stats")
         stats = answer["model_stats"][0]["inference_stats"]
-        return InferenceCounts(int(stats["success"].get("count", 0)), int(stats["fail"].get("count", 0)))
+        succeeded, failed = stats["success"], stats["fail"]
+        return InferenceCounts(int(succeeded.get("count", 0)), int(failed.get("count", 0)), int(succeeded.get("ns", 0)))
+
+    def own_counts(self, model: str, version: int) -> InferenceCounts:
+        """How many of these were the agent's own, over all loads, and how long it waited for them."""
+        return self._own[model, version]
 
     async def infer(
         self,
@@ -187,10 +196,18 @@ class TritonControl:
         )
         headers = {} if header_length is None else {"Inference-Header-Content-Length": str(header_length)}
         path = f"{model_path(model, str(version))}/infer"
+        started = time.monotonic_ns()
         try:
             answer, answer_headers = await self._send("POST", path, data=body, headers=headers, limit=limit)
         except TimeoutError:
             raise TritonBusyError(f"version {version} of '{model}' gave no answer within {limit:g} s") from None
+        except TritonRefusedError:
+            own = self._own[model, version]
+            self._own[model, version] = own._replace(failed=own.failed + 1)
+            raise
+        own = self._own[model, version]
+        took = time.monotonic_ns() - started
+        self._own[model, version] = InferenceCounts(own.succeeded + 1, own.failed, own.nanoseconds + took)
         length = answer_headers.get("Inference-Header-Content-Length")
         result = InferenceServerClient.parse_response_body(
             answer, header_length=None if length is None else int(length)
@@ -262,4 +279,4 @@ def _message(body: bytes) -> str:
         words = str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         words = body.decode(errors="replace")[:500]
-    return _MEMBER.sub(r"\1", words)  # what a member is called here is between us and Triton
+    return _MEMBER.sub(r"\1", without_traceback(words))  # what a member is called here is between us and Triton

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from gravswell.serving.agent.health import Health
 from gravswell.serving.agent.loadconfig import Loaded
-from gravswell.serving.agent.prove import Golden
 from gravswell.serving.contracts import DesiredModel, ModelState, Reason
+from gravswell.serving.golden import Golden
 
 
 @dataclass(frozen=True)

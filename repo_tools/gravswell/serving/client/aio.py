@@ -92,13 +92,19 @@ class AsyncClient:
             path = model_path(*key)
             what = f"model '{name}'" + (f" version {version}" if version else "")
             metadata = await self._document(path, what)
-            try:
-                config = await self._document(f"{path}/config", what)
-            except (InvalidInputError, NotFoundError, AccessDeniedError):
-                config = None  # a server of the same protocol that is no Triton, or a closed API: no limit is known
-            known = described(name, metadata, config)
+            known = described(name, metadata, await self.config(name, version))
             self._models[key] = now, known
         return known
+
+    async def config(self, name: str, version: str | int = "") -> dict[str, Any] | None:
+        """The config that the server runs a model with, as Triton's JSON.
+
+        None where it tells none: it is a server of the same protocol and no Triton, or the API is closed.
+        """
+        try:
+            return await self._document(f"{model_path(name, str(version))}/config", f"model '{name}'")
+        except (InvalidInputError, NotFoundError, AccessDeniedError):
+            return None
 
     async def infer(
         self,

@@ -19,6 +19,7 @@ from gravswell.serving.client.replicas import LONGEST_LIFE, Endpoint, Replica, R
 from gravswell.serving.client.sinks import Sink
 from gravswell.serving.client.sources import Request, Source
 from gravswell.serving.client.wire import Answer, numpy_type
+from gravswell.serving.triton.reasons import without_traceback
 
 TICK_SECONDS = 0.05
 """How often limits are looked at, and replicas that were left alone."""
@@ -319,4 +320,4 @@ def _message(body: bytes) -> str:
     except ValueError:  # a proxy's page
         return " ".join(text.split())[:500]
     told = document.get("error", text) if isinstance(document, dict) else text
-    return str(told)[:2000]
+    return without_traceback(str(told))[:2000]

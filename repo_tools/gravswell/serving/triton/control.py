@@ -5,13 +5,13 @@ A connection left open would make Triton wait for it when it stops.
 
 import http.client
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gravswell.errors import InvalidInputError, UnavailableError
 from gravswell.serving.triton.modelnames import control_path, model_path
+from gravswell.serving.triton.reasons import tidy_reason
 
 CONNECT_SECONDS = 5.0
 
@@ -82,9 +82,3 @@ class ControlAPI:
         if response.status != http.HTTPStatus.OK:
             raise InvalidInputError(f"Triton refused {path}: {tidy_reason(answer.get('error', str(response.status)))}")
         return answer
-
-
-def tidy_reason(reason: str) -> str:
-    """Triton's reason without the names of exceptions and the traceback that a Python backend adds."""
-    words, _, _traceback = reason.partition("\n\nAt:\n")
-    return re.sub(r"^(?:Internal: )?(?:\w+Error: )?", "", words.strip())

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from gravswell.cache import cache_dir
-from gravswell.errors import UnavailableError
+from gravswell.errors import InvalidInputError, UnavailableError
+from gravswell.quiver.composition.requirements import requirements_in
 from gravswell.serving.triton.install import STUB_NUMPY
 from gravswell.serving.triton.packages import Progress, digest, install_packages, once
 from gravswell.serving.triton.support import require_plain_path
@@ -32,7 +33,10 @@ def ensure_environment(requirements: str, whose: str, progress: Progress | None 
     Any number of processes may call this at once. UnavailableError names ``whose`` they are, and the installer's words:
     there is no network, no such version, or none built for this Python.
     """
-    lines = sorted(line for line in (raw.partition("#")[0].strip() for raw in requirements.splitlines()) if line)
+    try:
+        lines = sorted(map(str, requirements_in(requirements)))
+    except InvalidInputError as error:
+        raise UnavailableError(f"the packages of {whose} cannot be installed: its requirements.txt: {error}") from None
     root = cache_dir() / "environments"
     require_plain_path(root, "let GRAVSWELL_CACHE name another folder")
     target = root / digest(sys.version, sys.base_prefix, STUB_NUMPY, *lines)

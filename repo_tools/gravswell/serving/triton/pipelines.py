@@ -4,7 +4,7 @@ A pipeline is served in one version, because Triton has one config for a model, 
 own. It has what the entry's working config says, but for what the version itself decides: what it is made of.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,15 @@ def open_members(config: Any) -> list[str]:
     return [member.model for member in pinned_members(config)]
 
 
-def served_number(config: Any, numbers: set[int]) -> int:
-    """The version in which a pipeline is served: the newest that its version policy asks for."""
-    chosen = numbers.intersection(config.version_policy.specific.versions)
-    return max(chosen or numbers)
-
-
 def settled(reader: RepositoryReader, root: Path, pipeline: str, config: Any, numbers: set[int]) -> tuple[int, Any]:
     """The version of ``pipeline`` that is served, and ``config``, its working copy, with what that version is made of.
 
-    NotFoundError for a version that does not say what it is made of, and what cannot be read raises as ever.
+    It is the newest that the version policy asks for. NotFoundError where there is none, or for one that does not say
+    what it is made of, and what cannot be read raises as ever.
     """
-    number = served_number(config, numbers)
+    if not numbers:
+        raise NotFoundError(f"pipeline '{pipeline}' in {root} has no version, so it cannot be loaded; export one first")
+    number = max(numbers.intersection(config.version_policy.specific.versions) or numbers)
     folder = root / version_folder(pipeline, number)
     published = reader.version_config(pipeline, number)
     if published is None:
@@ -124,9 +121,11 @@ class MemberFolders:
             made.parameters[ENVIRONMENT].string_value = str(packages)
         return made
 
-    def leave(self, pipeline: str) -> set[str]:
-        """Forget ``pipeline``; the names of the members that no other has here."""
+    def keep(self, pipeline: str, names: Collection[str] = ()) -> set[str]:
+        """Have ``pipeline`` need the members with these ``names`` and no more; those that nothing needs now."""
         left = self.users.pop(pipeline, set())
+        if names:
+            self.users[pipeline] = set(names)
         return left.difference(*self.users.values())
 
     def _checked(

@@ -19,7 +19,7 @@ from gravswell.names import MEMBER_PREFIX
 from gravswell.quiver.config import config_to_json, parse_config
 from gravswell.quiver.layout import CONFIG
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.serving.triton.control import ControlAPI, tidy_reason
+from gravswell.serving.triton.control import ControlAPI
 from gravswell.serving.triton.environments import ensure_environment
 from gravswell.serving.triton.flags import ModelControl, key_headers, server_flags
 from gravswell.serving.triton.install import ensure_triton
@@ -36,6 +36,7 @@ from gravswell.serving.triton.packages import Progress
 from gravswell.serving.triton.pipelines import MemberFolders, is_ours, settled
 from gravswell.serving.triton.ports import ANY_FREE, Ports, choose_ports
 from gravswell.serving.triton.process import ServerProcess
+from gravswell.serving.triton.reasons import tidy_reason
 from gravswell.serving.triton.workspace import Workspace
 
 POLL_SECONDS = 0.05
@@ -180,8 +181,12 @@ class EmbeddedTriton:
                 run_on_cpu(message)
                 config = config_to_json(message)
             self.control.load(model, config, timeout)
-        except InvalidInputError as error:
-            raise InvalidInputError(self._in_your_words(str(error))) from None
+        except GravswellError as error:
+            if self._shelf is not None:
+                self._unload_members(self._shelf.keep(model, before), timeout)
+            if isinstance(error, InvalidInputError):
+                raise InvalidInputError(self._in_your_words(str(error))) from None
+            raise
         if self._shelf is not None:
             self._unload_members(before.difference(*self._shelf.users.values()), timeout)
 
@@ -189,7 +194,7 @@ class EmbeddedTriton:
         """Unload a model (explicit control), and with a pipeline the members that no other has."""
         self.control.unload(model, timeout)
         if self._shelf is not None:
-            self._unload_members(self._shelf.leave(model), timeout)
+            self._unload_members(self._shelf.keep(model), timeout)
 
     def _load_members(self, shelf: MemberFolders, pipeline: str, config: Any, timeout: float) -> Any:
         """Load the members of a pipeline; return its config, which calls them by the names that they have here."""
@@ -203,8 +208,9 @@ class EmbeddedTriton:
             self.control.load(name, None, timeout)
         return made
 
-    def _unload_members(self, names: Iterable[str], timeout: float) -> None:
-        for name in sorted(names):
+    def _unload_members(self, names: set[str], timeout: float) -> None:
+        loaded = {status.name for status in self.control.index() if status.state == "READY"} if names else set()
+        for name in sorted(loaded.intersection(names)):  # of those that a failed load wanted, some may not be there
             self.control.unload(name, timeout)
 
     # Its life

@@ -35,7 +35,10 @@ class Comparison:
         Operators are computed as they are written, on both sides: how a runtime rearranges them is its own affair.
         """
         for _, what in self._differences(fused, as_written=True):
-            raise VerificationError(f"the fusion does not answer as {what}; nothing was published")
+            raise VerificationError(
+                f"the fusion does not answer as {what}; nothing was published. Leave that model out, and serve it as "
+                f"an entry of its own"
+            )
 
     def rearranged(self, fused: Path) -> set[int]:
         """The indexes of the branches that ONNX Runtime computes otherwise in ``fused`` than alone, as it optimizes."""

@@ -6,6 +6,7 @@ What is left of a model then is an ONNX file and batches with the framework's ow
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, inliner
 
-from gravswell.errors import ExportError, GravswellError, InvalidInputError
+from gravswell.errors import ExportError, GravswellError, InvalidInputError, VerificationError
 from gravswell.quiver.datatypes import parse_data_type
 from gravswell.quiver.exporters import files, graph
 from gravswell.quiver.exporters.base import ExportRequest, InputSpec, class_names, described
-from gravswell.quiver.exporters.proof import cpu_session, session_inputs, session_outputs
+from gravswell.quiver.exporters.proof import check_rows_apart, cpu_session, run, session_inputs, session_outputs
+from gravswell.quiver.exporters.sampling import rows_of
 from gravswell.quiver.fusion import FEW_BATCHES, Fusion, ModelInfo, called
-from gravswell.quiver.golden import Sample, load_golden
+from gravswell.quiver.golden import Sample, column_scales, compare, load_golden, tolerance
 from gravswell.quiver.manifest import GOLDEN, MODEL_FILE, Manifest, TensorRecord
 from gravswell.quiver.signature import parse_shape
 
@@ -129,6 +131,8 @@ def _single(info: ModelInfo, number: int, request: ExportRequest, folder: Path) 
                 f"{side} {tensor.own!r} has shape {shape}, and a fusion routes row by row: every input and output has "
                 f"to lead with any number of rows; export the model with None as its first dimension"
             )
+    request.stage(f"comparing the rows of model {number} ({info.name}) with each by itself")
+    _check_rows(session, samples, computes_in)
     return Single(
         label=f"model {number} ({info.name})",
         number=number,
@@ -142,6 +146,21 @@ def _single(info: ModelInfo, number: int, request: ExportRequest, folder: Path) 
         computes_in=computes_in,
         source=None if published is None else f"{published.entry}/{int(published)}",
     )
+
+
+def _check_rows(session: Any, samples: Sequence[Sample], computes_in: np.dtype[Any] | None) -> None:
+    """ExportError where a row's answer depends on those beside it: these are never the same ones in a fusion."""
+    batch = max((sample.inputs for sample in samples), key=rows_of)
+    rtol, atol = (None, None) if computes_in is None else tolerance(computes_in)
+    scales = column_scales([sample.outputs for sample in samples])
+    try:
+        check_rows_apart(partial(run, session), batch, partial(compare, rtol=rtol, atol=atol, scales=scales))
+    except VerificationError as error:
+        raise ExportError(
+            f"a row's answer depends on the other rows of its batch ({error}), and a fusion gives a model only the "
+            f"rows that name it, of whoever asks: have the model work on each row by itself, or serve it as an entry "
+            f"of its own"
+        ) from None
 
 
 def _is_as_the_framework(manifest: Manifest) -> bool:

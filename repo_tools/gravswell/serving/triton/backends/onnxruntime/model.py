@@ -255,7 +255,13 @@ class TritonPythonModel:
             together = self._run_together(requests, feeds)
             if together is not None:
                 return together
-        return [self._run_alone(request) for request in requests]
+        responses = [self._run_alone(request) for request in requests]
+        failures = {response.error().message() if response.has_error() else None for response in responses}
+        if len(failures) == 1 and (failure := failures.pop()) is not None:
+            # Triton counts as failed what is raised here, as it does the C++ backend's errors, but not an error that is
+            # answered; roll-outs and alerts go by its count.
+            raise BackendError(failure)
+        return responses
 
     def _run_together(self, requests: list[Any], feeds: list[dict[str, Any]]) -> "list[Any] | None":
         names = list(dict.fromkeys(name for request in requests for name in request.requested_output_names()))

@@ -1,0 +1,36 @@
+"""What the workers of a fusion do beside one another."""
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gravswell.fusion import assigned, planned, predict
+from gravswell.quiver.manifest import FusedModel
+
+ROWS = 3000
+
+
+def test_an_error_of_one_worker_ends_the_others() -> None:
+    models = [FusedModel(id=number, name="m", inputs=("x",), outputs=("y",)) for number in (1, 2)]
+    inputs = {"x": np.zeros((ROWS, 1), np.float32)}
+    plan = planned(inputs, models, assigned(2, models))
+    assert plan.rows == 2 * ROWS
+    failing, answered = threading.Event(), 0
+
+    def answer(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        nonlocal answered
+        if batch["model_id"][0] == 2:
+            failing.set()
+            raise ValueError("no")
+        assert failing.wait(30)
+        time.sleep(0.001)
+        answered += 1
+        return {"y": batch["x"]}
+
+    with pytest.raises(ValueError, match="no"):
+        predict(answer, plan, inputs)
+    assert answered < ROWS, "the other worker went on to its end"
