@@ -6,6 +6,7 @@ Pure: the time is an argument.
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from gravswell_operator.api import Condition, ConditionStatus
 from gravswell_operator.api.common import Status
@@ -18,12 +19,19 @@ VERIFIED = "Verified"
 REPOSITORY_RESOLVED = "RepositoryResolved"
 NODE_POOL_RESOLVED = "NodePoolResolved"
 MODELS_RESOLVED = "ModelsResolved"
+RANKS_READY = "RanksReady"
 AUTOSCALING = "Autoscaling"
 DRIVERS_INSTALLED = "DriversInstalled"
+PROVISIONED = "Provisioned"
 SUSPENDED = "Suspended"
 
 MAX_MESSAGE = 1024
 """Characters of a message that are kept; an image pull's error can be very long."""
+
+
+def stamp(moment: datetime) -> str:
+    """A time in UTC as the API server writes it in conditions, to the second."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Reason(enum.StrEnum):
@@ -46,7 +54,20 @@ class Reason(enum.StrEnum):
     FEWER_GPUS = "FewerGPUs"
     PLUGIN_RUNNING = "PluginRunning"
     PLUGIN_STARTING = "PluginStarting"
+    GPU_OPERATOR_READY = "GPUOperatorReady"
+    GPU_OPERATOR_NOT_READY = "GPUOperatorNotReady"
     NAMESPACE_NOT_FOUND = "NamespaceNotFound"
+    PROVIDER_READY = "ProviderReady"
+    PROVIDER_STARTING = "ProviderStarting"
+    PROVIDER_NOT_READY = "ProviderNotReady"
+    PROVIDER_MISSING = "ProviderMissing"
+    PROVIDER_UNREACHABLE = "ProviderUnreachable"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    OUT_OF_STOCK = "OutOfStock"
+    DELETING = "Deleting"
+    LEFT_BEHIND = "LeftBehind"
+    NODES_PENDING = "NodesPending"
+    NOTHING_ASKED_FOR = "NothingAskedFor"
 
     # ModelRepository
     LISTED = "Listed"
@@ -76,6 +97,8 @@ class Reason(enum.StrEnum):
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     NO_REPLICA_READY = "NoReplicaReady"
     REPLICAS_READY = "ReplicasReady"
+    ALL_RANKS_READY = "AllRanksReady"
+    RANK_NOT_READY = "RankNotReady"
     AUTOSCALER_ACTIVE = "AutoscalerActive"
     AUTOSCALER_WAITING = "AutoscalerWaiting"
     AUTOSCALER_FAILING = "AutoscalerFailing"
@@ -96,6 +119,9 @@ class Reason(enum.StrEnum):
     UNVERIFIED_VERSION = "UnverifiedVersion"
     CONFLICT = "Conflict"
     NOT_PLACED = "NotPlaced"
+    NOT_A_PARTITION = "NotAPartition"
+    OTHER_RANKS = "OtherRanks"
+    PARTS_MISSING = "PartsMissing"
     NOT_RESOLVED_YET = "NotResolvedYet"
     NO_REPLICAS = "NoReplicas"
     LOADING = "Loading"
@@ -104,6 +130,9 @@ class Reason(enum.StrEnum):
     HASHES_MATCH = "HashesMatch"
     VERIFICATION_OFF = "VerificationOff"
     VERIFICATION_PENDING = "VerificationPending"
+    ROLLOUT_PAUSED = "RolloutPaused"
+    PROMOTED = "Promoted"
+    ROLLED_BACK = "RolledBack"
     LOAD_FAILED = "LoadFailed"
 
 
@@ -141,6 +170,7 @@ class Transition:
         harmless |= {Reason.LOADED, Reason.SCALED_TO_ZERO, Reason.NOT_LISTED_YET, Reason.VERIFICATION_OFF}
         harmless |= {Reason.NOT_RESOLVED_YET, Reason.PLUGIN_STARTING, Reason.NO_REPLICA_READY, Reason.NO_REPLICAS}
         harmless |= {Reason.NO_MODELS}  # a server is applied before its Models
+        harmless |= {Reason.PROVIDER_STARTING, Reason.NODES_PENDING, Reason.DELETING}
         return self.status is ConditionStatus.FALSE and self.reason not in harmless
 
 
@@ -181,6 +211,7 @@ _NO_EVENTS = frozenset({AVAILABLE, PROGRESSING, REPOSITORY_RESOLVED, NODE_POOL_R
 def transitions(previous: Sequence[Condition], current: Sequence[Condition]) -> list[Transition]:
     """The conditions of ``current`` that are news: another status or another reason than before.
 
+    That a new server's models are known is what everybody expects, and no news.
     One for each reason: two conditions that change for the same one are one event, also where the second follows later.
     """
     before = {condition.type: condition for condition in previous}
@@ -189,6 +220,8 @@ def transitions(previous: Sequence[Condition], current: Sequence[Condition]) -> 
     for condition in current:
         old = before.get(condition.type)
         if condition.type in _NO_EVENTS:
+            continue
+        if old is None and condition.status is ConditionStatus.TRUE and condition.type == MODELS_RESOLVED:
             continue
         if old is not None and old.status == condition.status and (condition.status, condition.reason) in told:
             continue

@@ -20,6 +20,13 @@ ANNOTATION_DIGEST = "gravswell.dev/desired-digest"
 OWNER_LABELS = {"InferenceServer": LABEL_SERVER, "ModelRepository": LABEL_REPOSITORY, "GPUNodePool": LABEL_POOL}
 """For each kind that has children, the label by which a child names it."""
 
+LABEL_RANK = "apps.kubernetes.io/pod-index"
+"""Kubernetes' own, on the pods of a StatefulSet: their number, which is their rank."""
+LABEL_REVISION = "controller-revision-hash"
+"""Kubernetes' own: which of its templates a StatefulSet made the pod from."""
+GATE = "gravswell.dev/all-ranks-ready"
+"""Readiness gate of the pods of a group of ranks, and the condition by which the operator opens it."""
+
 ROLE_TRITON = "triton"
 ROLE_LISTER = "lister"
 ROLE_DEVICE_PLUGIN = "device-plugin"
@@ -36,6 +43,16 @@ DRIVERS_NAMESPACE = "gravswell-drivers"
 def headless(server: str) -> str:
     """The Service through which clients see every replica."""
     return f"{server}-headless"
+
+
+def rank_pod(server: str, rank: int) -> str:
+    """The pod of a rank: a StatefulSet names them so."""
+    return f"{server}-{rank}"
+
+
+def rank_address(server: str, namespace: str, rank: int) -> str:
+    """Where clients inside the cluster reach a rank's HTTP port."""
+    return f"{rank_pod(server, rank)}.{headless(server)}.{namespace}.svc:{PORT_HTTP}"
 
 
 def desired_configmap(server: str) -> str:
@@ -71,6 +88,11 @@ def device_plugin(pool: str) -> str:
 def server_selector(server: str) -> dict[str, str]:
     """The labels by which a server's pods are found; never changed, a Deployment's selector is immutable."""
     return {LABEL_ROLE: ROLE_TRITON, LABEL_SERVER: server}
+
+
+def lister_selector(repository: str) -> dict[str, str]:
+    """The labels by which a repository's lister is found; never changed, as those of servers."""
+    return {LABEL_ROLE: ROLE_LISTER, LABEL_REPOSITORY: repository}
 
 
 def selector_text(labels: dict[str, str]) -> str:

@@ -9,15 +9,18 @@ from gravswell.placement import arrange
 from gravswell.serving.contracts import Desired
 from gravswell_operator.api import GPUNodePool, InferenceServer, Model, ModelRepository
 from gravswell_operator.api.common import Resource
+from gravswell_operator.api.rollout import Strategy
 from gravswell_operator.desired import devices
 from gravswell_operator.desired.device_plugin import device_plugin
 from gravswell_operator.desired.models import age, winner
 from gravswell_operator.desired.objects import Manifest, Options
 from gravswell_operator.desired.placement import may_surge, peak_replicas
+from gravswell_operator.desired.pools import Idleness, bounds
 from gravswell_operator.desired.repository import children as repository_children
 from gravswell_operator.desired.server import ServerPlan
 from gravswell_operator.desired.server import children as server_children
 from gravswell_operator.desired.source import SECRET_KEYS
+from gravswell_operator.providers import PROVIDERS
 from gravswell_operator.quantities import parse
 from gravswell_operator.statuses.server import blocker
 
@@ -44,6 +47,8 @@ class Needs:
     """Of all replicas, the agents included."""
     surge: bool
     """A roll-out starts a new replica before an old one stops."""
+    ranks: bool = False
+    """They are ranks, which all stop before one of them starts."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ def _name(resource: Resource) -> tuple[str, str]:
 
 def _full(pool: GPUNodePool) -> GPUNodePool:
     """The pool as it is once all of its nodes are there."""
-    nodes = pool.spec.size if pool.spec.size is not None else 1
+    nodes = bounds(pool, Idleness()).maximum
     status = pool.status.model_copy(
         update={"nodes": nodes, "ready_nodes": nodes, "allocatable_gpus": nodes * pool.spec.accelerator.count}
     )
@@ -189,12 +194,21 @@ def _repository_notes(repository: ModelRepository) -> _Found:
 
 
 def _plan_pool(pool: GPUNodePool, world: _World, options: Options) -> tuple[Planned, _Found]:
-    made = [device_plugin(pool, options)] if pool.spec.drivers.install else []
+    made = PROVIDERS[pool.spec.provider.type].objects(pool, bounds(pool, Idleness()))
+    if pool.spec.drivers.install:
+        made.append(device_plugin(pool, options))
     wanted = sum(s.spec.gpus * peak_replicas(s) for s in world.on_pool(pool.metadata.name))
     offered = world.pools[pool.metadata.name].status.allocatable_gpus
     notes: _Found = []
+    if pool.spec.provider.karpenter is not None:
+        node_class = pool.spec.provider.karpenter.node_class_ref
+        notes.append(
+            (False, f"no node is made until the cluster has Karpenter, and {node_class.kind} {node_class.name}")
+        )
     if wanted > offered:
         sized = f"its size of {pool.spec.size}" if pool.spec.size is not None else "one node"
+        if pool.spec.autoscaling is not None:
+            sized = f"its autoscaling.max of {pool.spec.autoscaling.max}"
         notes.append(
             (
                 False,
@@ -247,8 +261,8 @@ def _serves(model: Model, server: InferenceServer) -> bool:
 
 def _needs(server: InferenceServer, made: list[Manifest], surge: bool) -> Needs:
     replicas = peak_replicas(server)
-    deployment = next(m for m in made if m["kind"] == "Deployment")
-    containers: list[dict[str, Any]] = deployment["spec"]["template"]["spec"]["containers"]
+    workload = next(m for m in made if m["kind"] in ("Deployment", "StatefulSet"))
+    containers: list[dict[str, Any]] = workload["spec"]["template"]["spec"]["containers"]
     requests = [c["resources"]["requests"] for c in containers]
     return Needs(
         replicas=replicas,
@@ -256,6 +270,7 @@ def _needs(server: InferenceServer, made: list[Manifest], surge: bool) -> Needs:
         vcpus=replicas * sum((parse(r["cpu"]) for r in requests), Decimal(0)),
         memory_bytes=int(replicas * sum((parse(r["memory"]) for r in requests), Decimal(0))),
         surge=surge,
+        ranks=server.spec.ranks is not None,
     )
 
 
@@ -272,7 +287,23 @@ def _model_notes(model: Model, world: _World) -> _Found:
             (True, f"Model {first.metadata.name} is for the same entry {model.spec.entry} of the same server; one of "
              "the two would get the condition Conflict")
         ]  # fmt: skip
-    return _place_notes(model, world.servers[namespace, server], map(winner, rivals.values()))
+    found = world.servers[namespace, server]
+    return [*_place_notes(model, found, map(winner, rivals.values())), *_rollout_notes(model, found)]
+
+
+def _rollout_notes(model: Model, server: InferenceServer) -> _Found:
+    """Where a canary is none."""
+    name = server.metadata.name
+    if model.spec.rollout.strategy is not Strategy.CANARY:
+        return []
+    if server.spec.ranks is not None:
+        return [(False, f"all ranks of InferenceServer {name} are one replica, so a new version goes to all at once")]
+    if peak_replicas(server) > 1:
+        return []
+    return [
+        (False, f"InferenceServer {name} has no more than one replica, so a canary takes all of the traffic, and the "
+         "judge has no old version to compare it with")
+    ]  # fmt: skip
 
 
 def _place_notes(model: Model, server: InferenceServer, models: Iterable[Model]) -> _Found:

@@ -1,7 +1,6 @@
 """The operator as one asynchronous program: credentials, lease, first look, watches, workers, and a clean end."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -9,7 +8,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,14 +22,15 @@ from gravswell.kube.client import Client
 from gravswell.kube.errors import ApiNotFoundError, ApiUnavailableError
 from gravswell.kube.resources import Selection
 from gravswell_operator import health, names
-from gravswell_operator.cluster.cache import Cache, Key
+from gravswell_operator.cluster.cache import Cache, Key, check_time
 from gravswell_operator.cluster.events import Recorder
 from gravswell_operator.cluster.lease import LEASE_NAME, Elector
+from gravswell_operator.cluster.metrics import Metrics, State
 from gravswell_operator.cluster.queue import WorkQueue, work
-from gravswell_operator.cluster.resources import OWN, WATCHED, ResourceType
+from gravswell_operator.cluster.resources import FOLLOWED, OPTIONAL, OWN, WATCHED, ResourceType
 from gravswell_operator.desired.objects import Options
 from gravswell_operator.errors import LeaseLostError
-from gravswell_operator.handlers import watch
+from gravswell_operator.handlers import children, optional, watch
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.engine import Engine
 from gravswell_operator.reconcile.index import Index
@@ -66,7 +66,12 @@ class Operator:
     """One run of the operator. Make it inside the event loop that runs it."""
 
     def __init__(
-        self, config: Config, account: credentials.Account, client: Client, started: Callable[[], None]
+        self,
+        config: Config,
+        account: credentials.Account,
+        client: Client,
+        metrics: Metrics,
+        started: Callable[[], None],
     ) -> None:
         self._config, self._account, self._client = config, account, client
         self._started = started
@@ -74,37 +79,25 @@ class Operator:
             client=client,
             cache=Cache(),
             index=Index(),
-            queue=WorkQueue[Key](time.monotonic),
+            queue=WorkQueue[Key](time.monotonic, metrics.waited),
             recorder=Recorder(client, config.identity, _now),
             options=config.options,
             now=_now,
+            metrics=metrics,
+        )
+        metrics.registry.register(
+            State(self._context.cache, self._context.queue, lambda: self._context.recorder.dropped)
         )
         self._engine = Engine(self._context)
         self._synced = False
         self._listed = asyncio.Event()
+        self._versions: dict[ResourceType, str] = {}
+        """What the last look has seen of each kind."""
 
     @property
     def ready(self) -> bool:
         """Whether it has seen the cluster, watches it and reconciles."""
         return self._synced
-
-    def metrics(self) -> health.Metrics:
-        """Counters and gauges, by their Prometheus names."""
-        made: health.Metrics = {
-            "gravswell_queue_length": len(self._context.queue),
-            "gravswell_objects_failing": self._context.queue.failing,
-            "gravswell_objects_known": self._context.cache.size(),
-            "gravswell_api_requests_total": self._client.requests,
-            "gravswell_reconcile_seconds_total": self._engine.seconds,
-            "gravswell_events_dropped_total": self._context.recorder.dropped,
-            "gravswell_memory_peak_bytes": health.memory_bytes(),
-        }
-        for kind in (resource.kind for resource in OWN):
-            made[f'gravswell_reconciles_total{{kind="{kind}"}}'] = self._engine.reconciled[kind]
-            made[f'gravswell_reconcile_failures_total{{kind="{kind}"}}'] = self._engine.failed[kind]
-        for kind, count in self._client.writes.items():
-            made[f'gravswell_api_writes_total{{kind="{kind}"}}'] = count
-        return made
 
     async def run(self, stop: asyncio.Event) -> None:
         """Reconcile until ``stop`` is set.
@@ -114,6 +107,7 @@ class Operator:
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
             if self._config.lease_namespace is None:
+                self._context.metrics.lease_held.set(1)
                 await self._reconcile_until([stopped])
             else:
                 await self._lead(self._config.lease_namespace, stopped)
@@ -127,6 +121,7 @@ class Operator:
         )
         if not await _unless([stopped], elector.acquire()):
             return
+        self._context.metrics.lease_held.set(1)
         holding = asyncio.create_task(elector.hold(), name="lease")
         try:
             await self._reconcile_until([stopped, holding])
@@ -137,6 +132,8 @@ class Operator:
             raise
         else:
             await elector.release()
+        finally:
+            self._context.metrics.lease_held.set(0)
 
     async def _reconcile_until(self, ends: list[asyncio.Task[Any]]) -> None:
         """Look and reconcile until one of ``ends`` is done, whose error is raised; the others are cancelled."""
@@ -155,11 +152,24 @@ class Operator:
             asyncio.create_task(self._context.recorder.write(), name="events"),
             asyncio.create_task(self._resync(), name="resync"),
             *(
+                asyncio.create_task(optional.follow(self._context, resource), name=f"optional-{resource.plural}")
+                for resource in OPTIONAL
+            ),
+            *(
+                asyncio.create_task(
+                    children.follow(self._context, resource, self._versions[resource]), name=f"watch-{resource.plural}"
+                )
+                for resource in FOLLOWED
+            ),
+            *(
                 asyncio.create_task(work(self._context.queue, self._engine.handle), name=f"worker-{number}")
                 for number in range(WORKERS)
             ),
         ]
-        watches = asyncio.create_task(watch.run(self._account, self._observe, watching, stop_watching), name="watches")
+        watches = asyncio.create_task(
+            watch.run(self._account, self._observe, self._context.metrics.trace(), watching, stop_watching),
+            name="watches",
+        )
         begun = asyncio.create_task(watching.wait(), name="watches have begun")
         try:
             await asyncio.wait([*ends, watches, begun], return_when=asyncio.FIRST_COMPLETED)
@@ -181,35 +191,40 @@ class Operator:
             self._listed.set()
         self._context.observe(resource, body, deleted=what == "DELETED")
 
-    async def look(self) -> None:
-        """Compare what is known with everything that is there.
+    async def look(self, kinds: Iterable[ResourceType] = WATCHED) -> dict[ResourceType, str]:
+        """Compare what is known with everything that is there of ``kinds``; as of which version, of each.
 
         Raises :class:`NotFoundError` where the API server does not know our kinds, and :class:`UnavailableError` where
         it has gone back in time: then nothing that we know can be compared with what it says.
         """
-        for resource in WATCHED:
-            known = self._context.cache.latest(resource)
-            try:
-                items, version = await self._client.list_all(Selection(resource, labels=resource.selector))
-            except ApiNotFoundError:
-                raise NotFoundError(
-                    f"the API server {self._account.endpoint.url} does not know {resource.plural}.{resource.group}; "
-                    "install the definitions first: kubectl apply --server-side -f crds/"
-                ) from None
-            if int(version or 0) < known:
-                raise UnavailableError(
-                    f"the API server {self._account.endpoint.url} lists {resource.plural} as of version {version}, and "
-                    f"showed version {known} before: its store was restored from a backup; this operator ends and must "
-                    "be started again"
-                )
-            self._context.wake(self._context.cache.reconcile_list(resource, items, version))
+        try:
+            return {resource: await self._look_at(resource) for resource in kinds}
+        except ApiNotFoundError as error:
+            raise NotFoundError(
+                f"the API server {self._account.endpoint.url} does not know all that is watched ({error}); "
+                "install the definitions first: kubectl apply --server-side -f crds/"
+            ) from None
 
-    async def _patient_look(self) -> None:
+    async def _look_at(self, resource: ResourceType) -> str:
+        """Page by page: the whole of a large cluster is never in memory at once."""
+        present: set[tuple[str, str]] = set()
+        version = ""
+        known = self._context.cache.latest(resource)  # before it is asked: what comes meanwhile may be newer
+        async for page in self._client.pages(Selection(resource, labels=resource.selector)):
+            version = page.version
+            check_time(resource, version, known)
+            for item in page.items:
+                present.add((item["metadata"].get("namespace") or "", item["metadata"]["name"]))
+                self._context.observe(resource, item)
+        self._context.wake(self._context.cache.forget_missing(resource, present, version))
+        return version
+
+    async def _patient_look(self, kinds: Iterable[ResourceType] = WATCHED) -> None:
         """:meth:`look`, as soon as the API server lets us."""
         backoff = Backoff(first=LOOK_RETRY_SECONDS)
         while True:
             try:
-                await self.look()
+                self._versions |= await self.look(kinds)
             except ApiUnavailableError as error:
                 log.warning("cannot look at the cluster yet: %s", error)
                 await asyncio.sleep(backoff.failed(error))
@@ -217,15 +232,18 @@ class Operator:
                 return
 
     async def _resync(self) -> None:
-        """Look now and then, and after each list of kopf's: that does not tell what was deleted before it."""
+        """Look at all now and then, and at our kinds after each list of kopf's: that does not tell what was deleted."""
         while True:
             wait = RESYNC_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311  a spread, not a secret
-            with contextlib.suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(self._listed.wait(), wait)
+            except TimeoutError:
+                await self._patient_look()
+                continue
             while self._listed.is_set():  # until it is quiet: a long list must not become many looks
                 self._listed.clear()
                 await asyncio.sleep(LISTED_SECONDS)
-            await self._patient_look()
+            await self._patient_look(OWN)
 
 
 async def _unless(ends: list[asyncio.Task[Any]], work: Coroutine[Any, Any, None]) -> bool:
@@ -265,9 +283,10 @@ async def run_operator(config: Config, stop: asyncio.Event, started: Callable[[]
     Raises :class:`gravswell.errors.GravswellError` for whatever the user or the cluster must mend.
     """
     account = await credentials.load(config.kubeconfig, config.context)
-    async with Client(account, name=names.FIELD_MANAGER) as client:
-        operator = Operator(config, account, client, started)
-        async with health.serve(config.listen, lambda: operator.ready, operator.metrics) as address:
+    metrics = Metrics()
+    async with Client(account, name=names.FIELD_MANAGER, traces=[metrics.trace()]) as client:
+        operator = Operator(config, account, client, metrics, started)
+        async with health.serve(config.listen, lambda: operator.ready, metrics.registry) as address:
             log.info(
                 "gravswell operator %s on %s, process %d; health on http://%s",
                 __version__,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from gravswell_operator import quantities
+from gravswell_operator import names, quantities
 from gravswell_operator.conditions import Reason
 
 Raw = Mapping[str, Any]
@@ -24,6 +24,21 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class RankState:
+    """What is particular to a pod of a group of ranks."""
+
+    number: int
+    uid: str
+    """The pod's: the next one has the same name."""
+    revision: str
+    """Of the StatefulSet's templates, the one that it was made from."""
+    containers_ready: bool
+    """Ready by itself: the pod is, as soon as the gate is open."""
+    open: bool
+    """The operator has opened its gate."""
+
+
+@dataclass(frozen=True, slots=True)
 class PodState:
     """A pod of ours."""
 
@@ -36,6 +51,8 @@ class PodState:
     """Where it runs; not compared, for that it was bound is no news to anybody."""
     service_account: str = ""
     """What it runs as."""
+    rank: RankState | None = None
+    """Of a group of ranks."""
 
     @property
     def active(self) -> bool:
@@ -56,7 +73,7 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadState:
-    """The status of a Deployment or a DaemonSet."""
+    """The status of a Deployment, a StatefulSet or a DaemonSet."""
 
     desired: int
     """Replicas of its spec; of a DaemonSet, nodes that should run it."""
@@ -69,6 +86,8 @@ class WorkloadState:
     progressing_message: str = ""
     failure_message: str = ""
     """Why pods cannot be created at all: a quota, or an admission that refuses them."""
+    revision: str = ""
+    """Of a StatefulSet: what pods are to be made from."""
 
     @property
     def complete(self) -> bool:
@@ -84,6 +103,37 @@ class AutoscalerState:
     """It can read what it scales by, and can scale. None: it has not looked yet, or was switched off by 0 replicas."""
     message: str = ""
     """Its own words where it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineState:
+    """A node that was asked for, from then until it is gone."""
+
+    name: str
+    node: str
+    """Its node's name; empty until it joins."""
+    waits_for: str
+    """What it waits for, in words; empty once its node is ready and offers what it shall."""
+    terminating: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MakerState:
+    """What makes a pool's nodes."""
+
+    ready: bool | None
+    """None: nobody has looked at it yet."""
+    message: str = ""
+    """Its own words where it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPolicyState:
+    """The object by which NVIDIA's GPU Operator is told to install drivers and device plugins."""
+
+    name: str
+    state: str
+    """As it says itself: ready, notReady or ignored; empty before it has looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +224,23 @@ def pod(raw: Raw) -> PodState:
         problem=_pod_problem(metadata["name"], phase, status, conditions, containers),
         node=spec.get("nodeName") or "",
         service_account=spec.get("serviceAccountName") or "",
+        rank=_rank(metadata, spec, conditions),
+    )
+
+
+def _rank(metadata: Raw, spec: Raw, conditions: Mapping[str, Raw]) -> RankState | None:
+    """What makes the pod one of a group, if it is: its number, and the gate."""
+    labels = metadata.get("labels") or {}
+    number = str(labels.get(names.LABEL_RANK, ""))
+    gates = [gate["conditionType"] for gate in spec.get("readinessGates") or ()]
+    if names.GATE not in gates or not number.isdecimal():
+        return None
+    return RankState(
+        number=int(number),
+        uid=metadata.get("uid", ""),
+        revision=labels.get(names.LABEL_REVISION, ""),
+        containers_ready=conditions.get("ContainersReady", {}).get("status") == "True",
+        open=conditions.get(names.GATE, {}).get("status") == "True",
     )
 
 
@@ -245,6 +312,19 @@ def deployment(raw: Raw) -> WorkloadState:
     )
 
 
+def statefulset(raw: Raw) -> WorkloadState:
+    """A StatefulSet's status. It has no deadline, and tells in events only why it cannot create pods."""
+    spec, status = raw.get("spec") or {}, raw.get("status") or {}
+    return WorkloadState(
+        desired=spec.get("replicas", 1),
+        generation_seen=status.get("observedGeneration", 0) >= raw["metadata"].get("generation", 0),
+        total=status.get("replicas", 0),
+        updated=status.get("updatedReplicas", 0),
+        ready=status.get("readyReplicas", 0),
+        revision=status.get("updateRevision", ""),
+    )
+
+
 def daemonset(raw: Raw) -> WorkloadState:
     """A DaemonSet's status."""
     status = raw.get("status") or {}
@@ -268,6 +348,51 @@ def autoscaler(raw: Raw) -> AutoscalerState:
                 return AutoscalerState(None)
             return AutoscalerState(False, f"{condition.get('reason', '')}: {condition.get('message', '')}")
     return AutoscalerState(True if len(relevant) == 2 else None)
+
+
+_STEPS = ("Launched", "Registered", "Initialized")
+"""What a NodeClaim's machine goes through, in this order."""
+_WAITS = {
+    "Launched": "its machine is being made",
+    "Registered": "its machine was made and has not joined the cluster",
+    "Initialized": "its node has joined, and is not ready or does not offer its GPUs yet",
+}
+
+
+def machine(raw: Raw) -> MachineState:
+    """A NodeClaim of Karpenter's."""
+    status = raw.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    waits = ""
+    for step in _STEPS:
+        condition = conditions.get(step, {})
+        if condition.get("status") != "True":
+            said = condition.get("message") or ""
+            waits = _WAITS[step] + (f" ({said})" if said and said != condition.get("reason") else "")
+            break
+    return MachineState(
+        name=raw["metadata"]["name"],
+        node=status.get("nodeName") or "",
+        waits_for=waits,
+        terminating=bool(raw["metadata"].get("deletionTimestamp")),
+    )
+
+
+def maker(raw: Raw) -> MakerState:
+    """A NodePool of Karpenter's, by its conditions."""
+    conditions = {c["type"]: c for c in (raw.get("status") or {}).get("conditions") or ()}
+    ready = conditions.pop("Ready", {})
+    if ready.get("status") == "True":
+        return MakerState(True)
+    wrong = [c for c in conditions.values() if c["status"] == "False"]
+    words = "; ".join(f"{c['type']} is False: {c.get('message') or c.get('reason', '')}" for c in wrong)
+    return MakerState(False if wrong else None, words)
+
+
+def cluster_policy(raw: Raw) -> ClusterPolicyState:
+    """The GPU Operator's ClusterPolicy."""
+    state = (raw.get("status") or {}).get("state") or ""
+    return ClusterPolicyState(name=raw["metadata"]["name"], state=state)
 
 
 def configmap(raw: Raw) -> ConfigMapState:

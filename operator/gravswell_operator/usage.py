@@ -54,6 +54,10 @@ class ReplicaUse:
     gpu_use: tuple[float, ...] | None = None
     """Percent of each of its GPUs, in the order of their UUIDs, which need not be that of their numbers; None where its
     metrics are out of reach or tell of no GPU."""
+    rank: int | None = None
+    """Which one it is, of a server with ranks."""
+    lacks: str = ""
+    """Why this rank keeps all of them out of service, in words; empty where it does not."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,11 @@ def _pods(server: InferenceServer, pods: Iterable[Mapping[str, Any]]) -> list[st
         for p in pods
         if (p["metadata"].get("namespace", ""), p["metadata"]["labels"].get(names.LABEL_SERVER)) == wanted
     )
-    return sorted((pod for pod in map(state.pod, own) if pod.active), key=lambda pod: pod.name)
+    return sorted((pod for pod in map(state.pod, own) if pod.active), key=_order)
+
+
+def _order(pod: state.PodState) -> tuple[int, str]:
+    return pod.rank.number if pod.rank is not None else 0, pod.name
 
 
 def use_of(server: InferenceServer, models: Sequence[Model], pods: Sequence[state.PodState]) -> ServerUse:
@@ -157,9 +165,10 @@ def use_of(server: InferenceServer, models: Sequence[Model], pods: Sequence[stat
     # The server's status names the first hundred; of the others the Models themselves say what became of them.
     told = listed | {entry for entry, model in declared.items() if model.status.desired_version is not None}
     known = {replica.pod for model in declared.values() for replica in model.status.replicas}
-    there = pods or [
-        state.PodState(name, ready=True, terminating=False, finished=False, problem=None) for name in sorted(known)
-    ]
+    there = list(pods) or [_unseen(name, ready=True) for name in sorted(known)]
+    ranks = {rank.pod: rank for rank in server.status.ranks}
+    there += [_unseen(name, ready=False) for name in ranks if name not in {pod.name for pod in there}]
+    there.sort(key=lambda pod: ranks[pod.name].rank if pod.name in ranks else len(ranks))
     return ServerUse(
         namespace=server.metadata.namespace,
         name=server.metadata.name,
@@ -169,11 +178,22 @@ def use_of(server: InferenceServer, models: Sequence[Model], pods: Sequence[stat
         gpus=server.spec.gpus,
         simulated_gpus=server.status.simulated_gpus,
         replicas=tuple(
-            ReplicaUse(pod.name, pod.node, pod.ready, tuple(_models(server, declared, told, pod.name, len(there))))
+            ReplicaUse(
+                pod.name,
+                pod.node,
+                pod.ready,
+                tuple(_models(server, declared, told, pod.name, len(there))),
+                rank=ranks[pod.name].rank if pod.name in ranks else None,
+                lacks=ranks[pod.name].message if pod.name in ranks else "",
+            )
             for pod in there
         ),
         unserved=tuple(_unserved(model) for entry, model in sorted(declared.items()) if entry not in told),
     )
+
+
+def _unseen(pod: str, *, ready: bool) -> state.PodState:
+    return state.PodState(pod, ready=ready, terminating=False, finished=False, problem=None)
 
 
 def _models(

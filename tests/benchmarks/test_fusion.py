@@ -1,10 +1,12 @@
 """That the benchmark of fusions measures what it says, with two small models."""
 
 import importlib
+import io
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from rich.console import Console
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -20,6 +22,19 @@ def test_the_number_of_models(benchmark: ModuleType, tmp_path: Path) -> None:
     assert row["models"] == 2
     assert row["fileBytes"] > 2 * 64 * 256 * 4, "the weights of both"
     assert min(row[key] for key in ("loadSeconds", "oneIdMicroseconds", "mixedMicroseconds")) > 0
+
+
+def test_what_is_compared_is_held_to_the_bar(benchmark: ModuleType) -> None:
+    rows = {
+        name: {"single": 10.0, "one id": 10 * ratio, "mixed": 30.0, "ratio": ratio, "mixedRatio": 3.0}
+        for name, ratio in (("served", benchmark.BAR), ("in process", benchmark.BAR + 0.01))
+    }
+    bar = benchmark.judged(rows)
+    assert bar["met"] == {"served": True, "in process": False}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(benchmark.table({"beside": rows, "bar": bar, "scaling": []}))
+    lines = {line.split()[0]: line for line in console.file.getvalue().splitlines() if line.strip()}  # type: ignore[attr-defined]
+    assert (" met " in lines["served"], " missed " in lines["in"]) == (True, True), lines
 
 
 def test_the_rows_of_a_call_are_of_one_model_or_of_several(benchmark: ModuleType) -> None:

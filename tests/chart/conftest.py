@@ -39,7 +39,7 @@ def render(helm: Helm) -> Callable[..., list[dict[str, Any]]]:
         flags = [
             flag for path, value in (values or {}).items() for flag in ("--set-json", f"{path}={json.dumps(value)}")
         ]
-        done = helm("template", "release", str(CHART), "--namespace", "system", *flags)
+        done = helm("template", "release", str(CHART), "--namespace", "system", "--skip-tests", *flags)
         assert done.returncode == 0, done.stderr
         return [document for document in yaml.safe_load_all(done.stdout) if document]
 

@@ -1,42 +1,28 @@
 """The chart installed by the real helm on the development cluster: the operator's container runs on the local node."""
 
 import json
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import yaml
 
 from gravswell_operator.devcluster import DevCluster
 
+from .installing import RELEASE, SYSTEM, cluster, operator_log, run
+
+__all__ = ["cluster", "run"]
+
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/gravswell"
-RELEASE, SYSTEM = "gravswell", "gravswell-system"
 WAIT = ("--wait", "--timeout", "240s")
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
-    with DevCluster(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def run(helm, cluster):
-    """``run(*arguments)``: helm against the cluster; its output, or a failed test with the operator's log."""
-
-    def call(*arguments):
-        done = helm("--kubeconfig", str(cluster.kubeconfig), "--namespace", SYSTEM, *arguments)
-        assert done.returncode == 0, done.stdout + done.stderr + operator_log(cluster)
-        return done.stdout
-
-    return call
-
-
-def operator_log(cluster: DevCluster) -> str:
-    """What every operator of this cluster has written."""
-    return "".join(path.read_text() for path in sorted(cluster.pods.glob(f"{SYSTEM}/*/operator*.log")))
+def about(cluster: DevCluster) -> dict[str, str]:
+    """The line of the operator's log, as the chart has it written, that a server's Service was made."""
+    lines = [json.loads(line) for line in operator_log(cluster).splitlines()]
+    return next(line for line in lines if line["message"].endswith("creating Service default/digits"))
 
 
 def operators(cluster: DevCluster) -> list[dict]:
@@ -62,6 +48,7 @@ CHILDREN = {
     "DaemonSet",
     "Deployment",
     "HorizontalPodAutoscaler",
+    "NetworkPolicy",
     "PodDisruptionBudget",
     "Role",
     "RoleBinding",
@@ -72,7 +59,7 @@ CHILDREN = {
 
 def children(cluster: DevCluster) -> set[str]:
     """The kinds of what the operator has made."""
-    plurals = ",".join(f"{kind.lower()}s" for kind in sorted(CHILDREN))
+    plurals = ",".join(re.sub("ys$", "ies", f"{kind.lower()}s") for kind in sorted(CHILDREN))
     listed = cluster.kubectl("get", plurals, "-A", "-l", "app.kubernetes.io/managed-by=gravswell", "-o", "json")
     return {item["kind"] for item in json.loads(listed)["items"]}
 
@@ -103,7 +90,11 @@ def test_install_work_upgrade_uninstall(run, cluster, tmp_path):
     held = {item["metadata"]["name"]: item["spec"]["holderIdentity"] for item in lease}
     assert held["gravswell-operator"]
 
-    run("upgrade", RELEASE, str(CHART), "--set", "log.level=debug", *WAIT)
+    # helm test: run by the image itself, with rights that go with it.
+    assert "Phase:          Succeeded" in run("test", RELEASE, "--timeout", "240s")
+    assert "gravswell-check" not in cluster.kubectl("get", "clusterrole", "-o", "name")
+
+    run("upgrade", RELEASE, str(CHART), "--set", "log.level=debug,networkPolicy.servers=true", *WAIT)
     (second,) = operators(cluster)
     assert second["metadata"]["name"] != first["metadata"]["name"]
     assert ready(second)
@@ -114,6 +105,7 @@ def test_install_work_upgrade_uninstall(run, cluster, tmp_path):
     cluster.kubectl("apply", "-f", "-", stdin=everything(tmp_path.as_uri()))
     eventually(lambda: children(cluster) >= CHILDREN)
     assert "forbidden" not in operator_log(cluster).lower()
+    assert {"kind": "InferenceServer", "namespace": "default", "name": "digits"}.items() <= about(cluster).items()
     before = children(cluster)
     run("uninstall", RELEASE, *WAIT)
     eventually(lambda: not operators(cluster))

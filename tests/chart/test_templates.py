@@ -1,13 +1,14 @@
 """What helm makes of the chart, without a cluster."""
 
 import json
-import re
+import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
+from gravswell_operator.api import values as table
 from gravswell_operator.api.crd import crds
 from gravswell_operator.cluster.lease import LEASE_NAME, LEASE_NAMESPACE
 
@@ -23,16 +24,6 @@ def only(documents, kind, namespace=None):
     found = [d for d in documents if d["kind"] == kind and namespace in (None, d["metadata"].get("namespace"))]
     assert len(found) == 1, f"{len(found)} documents of kind {kind}"
     return found[0]
-
-
-def rows(schema, values, path=""):
-    """A row of the README's table for each value."""
-    for name in values:
-        node, at = schema["properties"][name], f"{path}.{name}" if path else name
-        if "properties" in node and node["properties"].keys() >= values[name].keys() and at != "resources":
-            yield from rows(node, values[name], at)
-        else:
-            yield f"| `{at}` | `{json.dumps(values[name])}` | {node['description']} |"
 
 
 def test_lint_finds_nothing(helm):
@@ -185,6 +176,39 @@ def test_a_private_registry_is_for_the_operator_and_for_what_it_makes(render):
     assert "--image-pull-secret=mirror" in pod["containers"][0]["args"]
 
 
+def test_network_policies_are_made_where_they_are_asked_for(render):
+    documents = render()
+    assert not [d for d in documents if d["kind"] == "NetworkPolicy"]
+    assert "--network-policies" not in str(only(documents, "Deployment"))
+
+    scraper = {"kubernetes.io/metadata.name": "monitoring", "team": "a"}
+    documents = render({"networkPolicy": {"operator": True, "servers": True, "metricsFrom": scraper}})
+    template = only(documents, "Deployment")["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    assert {"--network-policies", "--metrics-from=team=a"} < set(container["args"])
+    spec = only(documents, "NetworkPolicy", "system")["spec"]
+    assert spec["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    (rule,) = spec["ingress"]
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": scraper}}]
+    assert [port["port"] for port in rule["ports"]] == [port["containerPort"] for port in container["ports"]]
+    assert [port["port"] for rule in spec["egress"] for port in rule["ports"]] == [53, 53, 443, 6443]
+
+    closed = only(render({"networkPolicy.operator": True, "networkPolicy.apiServerPorts": [16443]}), "NetworkPolicy")
+    assert "ingress" not in closed["spec"]
+    assert closed["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert closed["spec"]["egress"][0]["ports"][-1]["port"] == 16443
+
+
+def test_the_operators_policy_lets_it_reach_google_where_it_makes_pools_there(render):
+    values = {"networkPolicy.operator": True, "networkPolicy.apiServerPorts": [6443], "gke.enabled": True}
+    anywhere, metadata = only(render(values), "NetworkPolicy")["spec"]["egress"]
+    assert "to" not in anywhere
+    assert [port["port"] for port in anywhere["ports"]] == [53, 53, 6443, 443]
+    # As GKE's documentation has it: the one address with Dataplane V2, the other one without.
+    assert {to["ipBlock"]["cidr"] for to in metadata["to"]} == {"169.254.169.254/32", "169.254.169.252/32"}
+    assert [port["port"] for port in metadata["ports"]] == [80, 988]
+
+
 def test_an_account_of_your_own(render, helm):
     documents = render({"serviceAccount.create": False, "serviceAccount.name": "mine"})
     assert not [d for d in documents if d["kind"] == "ServiceAccount"]
@@ -206,6 +230,7 @@ def test_an_account_of_your_own(render, helm):
         ("drivers.enabled=perhaps", "drivers/enabled"),
         ("drivers.namespace=Not_One", "drivers/namespace"),
         ("lease.namespace=", "lease/namespace"),
+        ("networkPolicy.apiServerPorts={0}", "apiServerPorts"),
         ("nodeSelector=a", "nodeSelector"),
         ("triton.repository=a b", "triton/repository"),
         ("resources.request.cpu=1", "request"),
@@ -238,18 +263,16 @@ def test_every_value_is_described_and_every_description_has_a_value():
     check(SCHEMA, VALUES, "")
 
 
-def test_the_readme_lists_the_values():
-    table = README.partition("| value | default | meaning |\n|---|---|---|\n")[2]
-    assert table.splitlines() == list(rows(SCHEMA, VALUES))
-
-
-def test_the_readme_names_the_metrics_where_the_pod_serves_them(render):
-    template = only(render(), "Deployment")["spec"]["template"]
-    (port,) = template["spec"]["containers"][0]["ports"]
-    section = README.partition("## Metrics")[2].partition("##")[0]
-    assert f"`:{port['containerPort']}/metrics`, the port `{port['name']}`" in section
-    (label,) = re.findall(r"`(app\..*?): (.*?)`", section)
-    assert template["metadata"]["labels"][label[0]] == label[1]
+def test_the_readme_lists_the_values(tmp_path, capsys):
+    assert table.main(["--root", str(ROOT), "--check"]) == 0
+    chart = tmp_path / table.CHART
+    shutil.copytree(CHART, chart)
+    readme = chart / "README.md"
+    readme.write_text(readme.read_text().replace("Tag of the image", "A tag"))
+    assert table.main(["--root", str(tmp_path), "--check"]) == 1
+    assert "README.md is out of date; run python -m gravswell_operator.api.values" in capsys.readouterr().err
+    assert table.main(["--root", str(tmp_path)]) == 0
+    assert readme.read_text() == README
 
 
 def test_the_readme_names_all_that_an_uninstall_leaves(render):

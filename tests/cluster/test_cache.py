@@ -53,6 +53,19 @@ def test_old_news_is_no_news(cache):
     assert observe(cache, version=6).old.version == 5
 
 
+def test_what_was_compared_stays_so_until_what_is_compared_changes(cache):
+    observe(cache, version=5)
+    cache.get(KEY).checked = "digest"
+    observe(cache, version=6)
+    assert cache.get(KEY).checked == "digest", "only the status can be another one"
+    changed = configmap(version=7)
+    cache.observe(resources.CONFIG_MAP, {**changed, "data": {"k": "drift"}})
+    assert cache.get(KEY).checked == ""
+    cache.get(KEY).checked = "digest"
+    observe(cache, version=8, uid="another")
+    assert cache.get(KEY).checked == ""
+
+
 def test_a_deletion(cache):
     observe(cache, version=5)
     assert observe(cache, version=6, uid="another", deleted=True).new is None

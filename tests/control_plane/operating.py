@@ -19,6 +19,7 @@ from gravswell_operator.devcluster import ControlPlane, ensure_binaries
 from gravswell_operator.devcluster.kubeconfig import write_token_kubeconfig
 from gravswell_operator.devcluster.processes import Child
 
+from ..exposition import scrape, total
 from .api import Api
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,15 @@ class OperatorProcess:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        arguments = ["operator", "run", "--kubeconfig", self._kubeconfig, "--listen", self.address]
+        arguments = [
+            "operator",
+            "run",
+            "--kubeconfig",
+            self._kubeconfig,
+            "--listen",
+            self.address,
+            "--network-policies",
+        ]
         self._child = Child("operator", [sys.executable, "-m", "gravswell", *arguments], log=self.log)
         if wait:
             wait_until(self.is_ready)
@@ -73,11 +82,9 @@ class OperatorProcess:
         except OSError:
             return False
 
-    def metric(self, name: str) -> float:
-        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=30) as answer:
-            lines = answer.read().decode().splitlines()
-        found = (float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + " "))
-        return next(found, 0.0)
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the metric's samples that have these labels among theirs."""
+        return total(scrape(self.address), name, **labels)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         assert self._child is not None
@@ -89,11 +96,23 @@ class OperatorProcess:
         self.start()
 
 
-def install(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Apply the definitions and the chart's roles, as the chart writes them; return the operator's kubeconfig."""
+def install(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory, *values: str) -> Path:
+    """Apply the definitions and the chart's roles, as the chart writes them; return the operator's kubeconfig.
+
+    ``values`` are further values of the chart, as ``--set`` takes them.
+    """
     helm = ensure_binaries(names=["helm"])["helm"]
     rendered = subprocess.run(
-        [helm, "template", "gravswell", str(ROOT / "charts/gravswell"), "--namespace", SYSTEM],
+        [
+            helm,
+            "template",
+            "gravswell",
+            str(ROOT / "charts/gravswell"),
+            "--namespace",
+            SYSTEM,
+            "--skip-tests",
+            *(f"--set={v}" for v in values),
+        ],
         env={"HOME": str(tmp_path_factory.mktemp("helm")), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,

@@ -5,6 +5,7 @@ import shlex
 import pytest
 
 from gravswell.cli.agent import parse_bytes
+from gravswell.logs import LogFormat
 from gravswell.serving.triton.flags import pod_command
 from gravswell_operator.api import InferenceServer, ModelRepository
 from gravswell_operator.desired.objects import Options
@@ -120,6 +121,13 @@ def test_a_cache_is_the_agents_alone():
     assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
     del claim["sizeLimit"]
     assert "--cache-limit" not in named("agent", cache=cache)["args"]
+
+
+def test_agents_and_listers_log_as_the_operator_was_told():
+    options = Options(image="ours", agent_log_format=LogFormat.JSON)
+    containers = [c for pod in pods(options=options) for c in pod["containers"] if c["name"] in ("agent", "lister")]
+    assert [c["args"][-2:] for c in containers] == [["--log-format", "json"]] * 2
+    assert not any("--log-format" in c["args"] for pod in pods() for c in pod["containers"])
 
 
 def test_triton_is_started_as_the_library_says():

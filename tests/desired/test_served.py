@@ -1,6 +1,6 @@
 """What the operator tells a repository's lister to pin."""
 
-from gravswell.serving.contracts import Desired, DesiredModel, ModelReport, ModelState, Report
+from gravswell.serving.contracts import Desired, DesiredModel, ModelReport, ModelState, RankPart, Report
 from gravswell_operator.desired.repository import what_is_served
 
 URL = "gs://bucket/models"
@@ -30,6 +30,12 @@ def test_what_is_wanted_and_what_is_still_loaded():
     )
     assert served.repository == URL
     assert served.entries == {"digits": (1, 2, 3, 4), "scale": (1,)}
+
+
+def test_a_partition_and_its_parts():
+    part = RankPart(name="big-rank-0", version=5, digest="0" * 64, rank=0)
+    wanted = Desired(repository=URL, models=(DesiredModel(name="big", version=2, parts=(part,)),))
+    assert what_is_served(URL, [(wanted, [report(("big-rank-0", 4))])]).entries == {"big": (2,), "big-rank-0": (4, 5)}
 
 
 def test_nothing():

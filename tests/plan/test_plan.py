@@ -47,6 +47,15 @@ def test_text_names_every_object(run, written):
     assert "at most 1 replica: 1 GPU, 1.1 vCPUs" in done.out
 
 
+def test_ranks_are_told_as_a_group(run, written):
+    done = run("plan", written(InferenceServer={"spec": {"replicas": None, "ranks": 2}}))
+    assert done.code == 0
+    assert "StatefulSet default/server" in done.out
+    assert "Deployment default/server" not in done.out
+    assert "2 ranks: 2 GPUs, 2.2 vCPUs" in done.out
+    assert "all ranks stop, then all start" in done.out
+
+
 def test_yaml_is_what_would_be_applied(run, written):
     done = run("plan", written(), "-o", "yaml", "-n", "team")
     kinds = [document["kind"] for document in yaml.safe_load_all(done.out)]
@@ -99,6 +108,19 @@ def test_two_that_would_make_an_object_of_one_name(run, written, changes, rival,
         ),
         ({"ModelRepository": {"spec": {"url": "file:///x"}}}, 0, "only the development cluster's node can read"),
         ({"GPUNodePool": {"spec": {"allowedNamespaces": ["other"]}}}, 2, "allows the namespaces other"),
+        (
+            {"Model": {"spec": {"rollout": {"strategy": "Canary"}}}},
+            0,
+            "has no more than one replica, so a canary",
+        ),
+        (
+            {
+                "InferenceServer": {"spec": {"replicas": None, "ranks": 2}},
+                "Model": {"spec": {"rollout": {"strategy": "Canary"}}},
+            },
+            0,
+            "all ranks of InferenceServer server are one replica",
+        ),
     ],
 )
 def test_notes(run, written, changes, code, says):
@@ -176,7 +198,7 @@ def test_every_mistake_in_a_manifest_is_a_line_with_its_path(run, written):
         "plan", written(InferenceServer={"spec": {"replicas": 1, "autoscaling": {"minReplicas": 1, "maxReplicas": 2}}})
     )
     assert done.code == 2
-    assert "set exactly one of replicas and autoscaling" in done.err
+    assert "set exactly one of replicas, autoscaling and ranks" in done.err
 
 
 def test_files_and_folders(run, written, tmp_path):
@@ -225,3 +247,24 @@ def test_a_bucket_needs_somebody_who_may_read_it(run, written, spec, note):
     (found,) = json.loads(done.out)["notes"]
     assert (found["object"], found["severity"]) == ("ModelRepository default/models", "warning")
     assert found["message"].startswith(note)
+
+
+KARPENTER = {
+    "type": "Karpenter",
+    "static": None,
+    "karpenter": {"nodeClassRef": {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "gpus"}},
+}
+
+
+def test_what_karpenter_would_be_told(run, written):
+    change = {"spec": {"provider": KARPENTER, "autoscaling": {"max": 2}}}
+    path = written(GPUNodePool=change, InferenceServer={"spec": {"replicas": 9}})
+    done = run("plan", path, "-o", "json")
+    assert done.code == 0
+    answer = json.loads(done.out)
+    (made,) = next(o["creates"] for o in answer["objects"] if o["object"] == "GPUNodePool pool")
+    assert (made["kind"], made["spec"]["limits"]["nodes"]) == ("NodePool", "2")
+    messages = [note["message"] for note in answer["notes"]]
+    assert "no node is made until the cluster has Karpenter, and EC2NodeClass gpus" in messages
+    assert any("ask for 9 GPUs, and its autoscaling.max of 2 offers 8" in message for message in messages)
+    assert "NodePool pool" in run("plan", path).out

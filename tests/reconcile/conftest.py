@@ -4,7 +4,7 @@ import asyncio
 import copy
 import itertools
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,6 +20,8 @@ from gravswell_operator.desired.objects import Options
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.engine import Engine
 from gravswell_operator.reconcile.index import Index
+
+from ..exposition import total
 
 
 class Api:
@@ -64,6 +66,9 @@ class Api:
                 raise errors.ApiNotFoundError(f'RoleBinding {metadata["name"]}: role "{role}" not found')
         await asyncio.sleep(0)  # what is sent at the same time does not find this one
         old = self.objects.get((resource.kind, metadata.get("namespace", ""), metadata["name"]), {"metadata": {}})
+        expected = metadata.get("resourceVersion")
+        if expected is not None and old["metadata"].get("resourceVersion", expected) != expected:
+            raise errors.ApiConflictError(f"{resource.kind} {metadata['name']}: the object has been modified")
         merged = {**old, **copy.deepcopy(manifest), "metadata": {**old["metadata"], **copy.deepcopy(metadata)}}
         if "data" in manifest and "data" in old:
             merged["data"] = {**old["data"], **manifest["data"]}  # each key of a ConfigMap has an owner of its own
@@ -79,9 +84,15 @@ class Api:
         self.written(resource, stored)
         return stored
 
-    async def merge(self, resource: ResourceType, namespace: str, name: str, change: dict[str, Any]) -> dict[str, Any]:
+    async def merge(
+        self, resource: ResourceType, namespace: str, name: str, change: dict[str, Any], **how: Any
+    ) -> dict[str, Any]:
         self._request("merge", resource, name)
         old = self.objects[resource.kind, namespace, name]
+        if how.get("subresource") == "status":  # of a pod: conditions merge by their type
+            changed = {c["type"]: c for c in change["status"]["conditions"]}
+            kept = [c for c in old["status"]["conditions"] if c["type"] not in changed]
+            return self.store({**old, "status": {**old["status"], "conditions": [*kept, *changed.values()]}})
         data = {**old.get("data", {}), **change.get("data", {})}
         return self.store({**old, "data": {k: v for k, v in data.items() if v is not None}})
 
@@ -123,7 +134,12 @@ class World:
         )
         self.engine = Engine(self.context)
         for (kind, _, _), body in self.api.objects.items():
-            self.context.observe(next(r for r in resources.WATCHED if r.kind == kind), copy.deepcopy(body))
+            known = (*resources.WATCHED, *resources.OPTIONAL)
+            self.context.observe(next(r for r in known if r.kind == kind), copy.deepcopy(body))
+
+    def failures(self, **labels: str) -> float:
+        """How many reconciles have failed, of those with these labels in the metrics."""
+        return total(self.context.metrics.registry.collect(), "gravswell_reconcile_errors_total", **labels)
 
     def see(self, resource: ResourceType, body: dict[str, Any], *, deleted: bool = False) -> dict[str, Any]:
         """Something happened in the cluster, and a watch says so."""
@@ -176,6 +192,11 @@ class World:
         assert found is not None
         return {m.name: m.version for m in Desired.model_validate_json(found["data"][DESIRED_KEY]).models}
 
+    def pass_by(self, **span: float) -> None:
+        """Time passes."""
+        self.now += timedelta(**span)
+        self.time += timedelta(**span).total_seconds()
+
     async def settle(self) -> None:
         """Reconcile whatever is due, until nothing is."""
         for _ in range(100):
@@ -211,9 +232,13 @@ def world(manifest) -> World:
 SERVER = {"spec": {"nodePoolRef": None, "gpus": 0}}
 
 
-@pytest.fixture
-def served(world: World) -> World:
-    """A repository and a server on the CPU, seen and not reconciled yet."""
+def serve(world: World) -> World:
+    """A repository and a server on the CPU are applied to ``world``: seen and not reconciled yet."""
     world.own(resources.MODEL_REPOSITORY)
     world.own(resources.INFERENCE_SERVER, SERVER)
     return world
+
+
+@pytest.fixture
+def served(world: World) -> World:
+    return serve(world)

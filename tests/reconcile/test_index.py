@@ -45,7 +45,7 @@ class World:
 
 
 def test_an_object_wakes_itself_and_who_refers_to_it(world):
-    assert world.own(resources.INFERENCE_SERVER, "server") == {"InferenceServer server"}
+    assert world.own(resources.INFERENCE_SERVER, "server") == {"InferenceServer server", "GPUNodePool pool"}
     assert world.own(resources.MODEL, "m") == {"Model m", "InferenceServer server"}
     assert world.own(resources.MODEL_REPOSITORY, "models") == {
         "ModelRepository models",
@@ -53,7 +53,8 @@ def test_an_object_wakes_itself_and_who_refers_to_it(world):
         "Model m",  # what it resolves to is of the repository's url
     }
     assert world.own(resources.GPU_NODE_POOL, "pool") == {"GPUNodePool pool", "InferenceServer server"}
-    assert world.own(resources.INFERENCE_SERVER, "server", generation=2) == {"InferenceServer server", "Model m"}
+    woken = {"InferenceServer server", "GPUNodePool pool", "Model m"}
+    assert world.own(resources.INFERENCE_SERVER, "server", generation=2) == woken
 
 
 def test_a_status_wakes_nobody_else(world):
@@ -71,7 +72,18 @@ def test_what_a_pool_offers_wakes_its_servers(world):
 
 def test_servers_of_one_pool_share_what_is_spare(world):
     world.own(resources.INFERENCE_SERVER, "server")
-    assert world.own(resources.INFERENCE_SERVER, "other") == {"InferenceServer server", "InferenceServer other"}
+    both = {"InferenceServer server", "InferenceServer other", "GPUNodePool pool"}
+    assert world.own(resources.INFERENCE_SERVER, "other") == both
+    assert world.own(resources.INFERENCE_SERVER, "other", {"spec": {"replicas": 9}}, generation=2) == both
+
+
+def test_a_server_that_takes_as_much_of_its_pool_as_before_wakes_no_other(world):
+    """Else each of a thousand servers that are made is the work of a thousand."""
+    world.own(resources.INFERENCE_SERVER, "server")
+    on_cpu = {"spec": {"gpus": 0}}
+    alone = {"InferenceServer other", "GPUNodePool pool"}
+    assert world.own(resources.INFERENCE_SERVER, "other", on_cpu) == alone
+    assert world.own(resources.INFERENCE_SERVER, "other", on_cpu, generation=2) == alone
 
 
 def test_rivals_wake_each_other(world):
@@ -86,6 +98,15 @@ def test_a_child_wakes_its_owner(world, resource):
     owner = "GPUNodePool pool" if resource is resources.DAEMON_SET else "InferenceServer server"
     assert world.child(resource, "c", label) == {owner}
     assert world.child(resource, "c", label, deleted=True) == {owner}
+
+
+@pytest.mark.parametrize("resource", resources.CHILDREN, ids=str)
+def test_a_child_of_which_nothing_changes_that_is_read_wakes_nobody(world, resource):
+    """Its controller counts what we do not: a PodDisruptionBudget's status, or when a Deployment looked last."""
+    label = {names.LABEL_SERVER: "server"}
+    world.child(resource, "c", label)
+    assert world.child(resource, "c", label, status={"disruptionsAllowed": 1, "lastLook": "now"}) == set()
+    assert world.child(resource, "c", label, data={"k": "v"}, other={}) == {"InferenceServer server"}
 
 
 def test_a_child_whose_label_changes_wakes_whom_it_named_and_whom_it_names(world):

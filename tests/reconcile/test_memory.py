@@ -87,7 +87,7 @@ async def test_a_listing_with_a_name_that_nothing_is_served_under_is_told_and_st
     text = listed["data"][LISTING_KEY].replace('"my-model"', f'"{PRIVATE_PREFIX}x"')
     world.see(resources.CONFIG_MAP, {**listed, "data": {**listed["data"], LISTING_KEY: text}})
     await world.settle()
-    assert world.engine.failed.total() == 0
+    assert world.failures() == 0
     assert world.desired() == {"my-model": 1}
     accessible = world.condition("ModelRepository", "models", "Accessible")
     assert (accessible["status"], accessible["reason"]) == ("False", "ListingUnreadable")

@@ -2,15 +2,16 @@
 
 import asyncio
 import copy
-from collections import Counter
 
 import pytest
 
 from gravswell.errors import UnavailableError
 from gravswell.kube.credentials import Account, Endpoint
 from gravswell.kube.errors import ApiForbiddenError, ApiNotFoundError, ApiUnavailableError
-from gravswell_operator import health, runtime
+from gravswell.kube.watch import Listed
+from gravswell_operator import runtime
 from gravswell_operator.cluster import lease, resources
+from gravswell_operator.cluster.metrics import Metrics
 from gravswell_operator.errors import LeaseLostError
 from gravswell_operator.runtime import Config, Operator
 
@@ -28,7 +29,6 @@ class Api:
         self.lists = 0
         self.version = "1"
         self.refusals = []
-        self.requests, self.writes = 0, Counter()
 
     async def get(self, resource, namespace, name):
         if self.lease is None:
@@ -46,12 +46,12 @@ class Api:
         self.lease["metadata"]["resourceVersion"] = str(self.renewals)
         return copy.deepcopy(self.lease)
 
-    async def list_all(self, resource):
+    async def pages(self, selection):
         self.lists += 1
         if self.refusals:
             raise self.refusals.pop(0)
         await self.listed.wait()
-        return [], self.version
+        yield Listed([], self.version)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ async def api(monkeypatch):
 async def running(api):
     """The task of an operator, and what makes it stop; it never comes to its watches."""
     stop = asyncio.Event()
-    operator = Operator(Config(lease_namespace="ns"), Account(Endpoint("http://test")), api, lambda: None)
+    operator = Operator(Config(lease_namespace="ns"), Account(Endpoint("http://test")), api, Metrics(), lambda: None)
     task = asyncio.create_task(operator.run(stop))
     yield task, stop
     task.cancel()
@@ -116,47 +116,55 @@ async def test_what_waiting_does_not_mend_ends_the_first_look(api, running, erro
 
 
 @pytest.fixture
-async def looking(api, monkeypatch):
-    """An operator that has seen a node, and looks again when a list says so and at no other time."""
+async def looking(api, manifest, monkeypatch):
+    """An operator that has seen a pool, and looks again when a list says so and at no other time."""
     monkeypatch.setattr(runtime, "LISTED_SECONDS", 0.01)
     monkeypatch.setattr(runtime, "RESYNC_SECONDS", 3600)
     api.listed.set()
-    operator = Operator(Config(), Account(Endpoint("http://test")), api, lambda: None)
-    node = {"kind": "Node", "metadata": {"name": "n", "uid": "u", "resourceVersion": "7"}}
-    operator._observe(resources.NODE, node, "ADDED")
+    operator = Operator(Config(), Account(Endpoint("http://test")), api, Metrics(), lambda: None)
+    pool = manifest("GPUNodePool", {"metadata": {"uid": "u", "resourceVersion": "7"}})
+    operator._observe(resources.GPU_NODE_POOL, pool, "ADDED")
     task = asyncio.create_task(operator._resync())
-    yield operator, node, task
+    yield operator, pool, task
     task.cancel()
     await asyncio.wait([task])
 
 
 async def test_a_list_of_a_watch_calls_for_a_look_and_an_event_does_not(api, looking):
     """A watch that lists anew does not tell what was deleted before."""
-    operator, node, task = looking
+    operator, pool, task = looking
     api.version = "9"
-    operator._observe(resources.NODE, {**node, "metadata": {**node["metadata"], "resourceVersion": "8"}}, "MODIFIED")
+    changed = {**pool, "metadata": {**pool["metadata"], "resourceVersion": "8"}}
+    operator._observe(resources.GPU_NODE_POOL, changed, "MODIFIED")
     await asyncio.sleep(0.1)
     assert api.lists == 0
     api.refusals.append(ApiUnavailableError("HTTP 429"))
-    operator._observe(resources.NODE, node, None)
-    operator._observe(resources.NODE, node, None)
-    await until(lambda: api.lists == len(resources.WATCHED) + 1)
-    await until(lambda: operator.metrics()["gravswell_objects_known"] == 0)
+    operator._observe(resources.GPU_NODE_POOL, pool, None)
+    operator._observe(resources.GPU_NODE_POOL, pool, None)
+    await until(lambda: api.lists == len(resources.OWN) + 1)
+    await until(lambda: operator._context.cache.size() == 0)
     assert not task.done()
 
 
 async def test_a_store_that_was_restored_ends_the_operator(api, looking):
     """Its versions go back, and what we know would count as newer for ever."""
-    operator, node, task = looking
+    operator, pool, task = looking
     api.version = "6"
-    operator._observe(resources.NODE, node, None)
-    with pytest.raises(UnavailableError, match="lists nodes as of version 6, and showed version 7 before"):
+    operator._observe(resources.GPU_NODE_POOL, pool, None)
+    with pytest.raises(UnavailableError, match="lists gpunodepools as of version 6, and showed version 7 before"):
         await asyncio.wait_for(task, WAIT_SECONDS)
 
 
-def test_metrics_keep_every_digit_and_say_what_they_are():
-    text = health.exposition({'c_total{kind="b"}': 1234567, 'c_total{kind="a"}': 0.1, "g_bytes": 123456789.0})
-    assert text == (
-        '# TYPE c_total counter\nc_total{kind="a"} 0.1\nc_total{kind="b"} 1234567.0\n'
-        "# TYPE g_bytes gauge\ng_bytes 123456789.0\n"
-    )
+async def test_what_a_watch_brings_while_a_list_is_on_its_way_is_no_restored_store(api, looking):
+    operator, pool, task = looking
+    api.version = "8"
+    api.listed.clear()
+    operator._observe(resources.GPU_NODE_POOL, pool, None)
+    await until(lambda: api.lists)
+    newer = {**pool, "metadata": {**pool["metadata"], "resourceVersion": "9"}}
+    operator._observe(resources.GPU_NODE_POOL, newer, "MODIFIED")
+    api.listed.set()
+    await until(lambda: api.lists == len(resources.OWN))
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    assert operator._context.cache.size() == 1

@@ -7,6 +7,7 @@ import pytest
 
 from gravswell.kube.credentials import Account, Endpoint
 from gravswell_operator.cluster import resources
+from gravswell_operator.cluster.metrics import Metrics
 from gravswell_operator.cluster.resources import WATCHED
 from gravswell_operator.handlers import logs, watch
 
@@ -30,7 +31,7 @@ def test_each_attempt_of_each_watch_is_heard_only_by_who_asks(quiet, level, hear
 
 def handlers(observe):
     """The handlers of the watches, in the order of the kinds."""
-    made = watch.registry(Account(Endpoint("http://test")), observe)
+    made = watch.registry(Account(Endpoint("http://test")), observe, Metrics().trace())
     return [h.fn for h in made._watching.get_all_handlers()]
 
 

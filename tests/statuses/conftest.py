@@ -1,4 +1,4 @@
-"""Typed objects for tables: the good manifests with a change, pods, workloads and reports with what matters."""
+"""Typed objects for tables: pods, workloads and reports with what matters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,24 +6,9 @@ from typing import Any
 import pytest
 
 from gravswell.serving.contracts import ModelReport, ModelState, Report
-from gravswell_operator.api.common import Resource
-from gravswell_operator.api.manifest import parse
 from gravswell_operator.state import PodState, Problem, WorkloadState
 
 DIGESTS = {number: f"{number:064x}" for number in range(1, 10)}
-
-
-@pytest.fixture
-def resource(manifest) -> Callable[..., Any]:
-    """``resource(kind, change={}) -> the typed object``, in namespace ``ns`` where its kind has one."""
-
-    def make(kind: str, change: dict[str, Any] | None = None) -> Resource:
-        parsed = parse(manifest(kind, change))
-        if kind == "GPUNodePool":
-            return parsed
-        return parsed.model_copy(update={"metadata": parsed.metadata.model_copy(update={"namespace": "ns"})})
-
-    return make
 
 
 @pytest.fixture

@@ -44,6 +44,16 @@ def test_events_are_for_news():
     assert not start.warning
 
 
+def test_that_models_are_known_from_the_first_is_no_news():
+    known = written(type_=conditions.MODELS_RESOLVED)
+    assert transitions([], [known]) == []
+    assert [t.type for t in transitions([], [written(), known])] == [conditions.READY]
+    (unknown,) = transitions([], [written(ConditionStatus.FALSE, Reason.NO_MODELS, conditions.MODELS_RESOLVED)])
+    assert [t.type for t in transitions([written(unknown.status, unknown.reason, unknown.type)], [known])] == [
+        conditions.MODELS_RESOLVED
+    ]
+
+
 def test_one_reason_is_one_event():
     both = [written(), written(type_=conditions.ACCESSIBLE), written(type_=conditions.AVAILABLE)]
     assert [t.type for t in transitions([], both)] == [conditions.READY]

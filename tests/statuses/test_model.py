@@ -2,9 +2,10 @@
 
 import pytest
 
-from gravswell.serving.contracts import DesiredModel, ModelState, Verification
+from gravswell.serving.contracts import Canary, DesiredModel, ModelState, Verification
+from gravswell_operator.api.rollout import RolloutStatus
 from gravswell_operator.conditions import Reason
-from gravswell_operator.desired.models import Outcome
+from gravswell_operator.desired.outcome import Outcome
 from gravswell_operator.state import Problem
 from gravswell_operator.statuses.model import ModelView, fields, findings
 
@@ -21,7 +22,7 @@ def view(resource):
     def make(pods=(), reports=(), outcome=TWO, **parts):
         server = parts.pop("server", resource("InferenceServer"))
         by_pod = {r.pod: r for r in reports}
-        return ModelView(resource("Model"), server, outcome, pods, by_pod)
+        return ModelView(resource("Model"), server, outcome, pods, by_pod, **parts)
 
     return make
 
@@ -140,3 +141,44 @@ def test_a_suspended_model_says_so_beside_the_rest(resource, pod, report):
     found = said(ModelView(model, resource("InferenceServer"), TWO, [pod("a")], {"a": report("a", 2)}))
     assert found["Ready"].status is True
     assert (found["Suspended"].status, found["Suspended"].reason) == (True, Reason.SUSPENDED)
+
+
+def trying(*pods):
+    canary = Canary(version=2, digest=f"{2:064x}", pods=pods, window="w")
+    return Outcome(wanted(1, canary=canary))
+
+
+def rollout(state):
+    moment = "2026-01-01T00:00:00Z"
+    return RolloutStatus(
+        strategy="Canary", state=state, to=2, to_digest=f"{2:064x}", started=moment, since=moment, message="step 1 of 2"
+    )
+
+
+@pytest.mark.parametrize(("state", "reason"), [("Progressing", Reason.ROLLING_OUT), ("Paused", Reason.ROLLOUT_PAUSED)])
+def test_a_canary_makes_nothing_less_ready(view, pod, report, state, reason):
+    pods = [pod("a"), pod("b")]
+    on_its_way = said(view(pods, [report("a", 1, 2, state=ModelState.VERIFYING), report("b", 1)], trying("a")))
+    assert (on_its_way["Ready"].status, on_its_way["Ready"].reason) == (True, Reason.SERVING)
+    there = view(pods, [report("a", 2), report("b", 1)], trying("a"), rollout=rollout(state))
+    found = said(there)
+    assert found["Ready"].message == "version 1 serves on 1 of 2 replicas, version 2 on 1"
+    progressing = found["Progressing"]
+    assert (progressing.status, progressing.reason, progressing.message) == (True, reason, "step 1 of 2")
+    status = fields(there)
+    assert status["desiredVersion"] == 1
+    assert "loadedVersion" not in status, "the replicas differ"
+    assert [(r["pod"], r["state"], r["version"]) for r in status["replicas"]] == [
+        ("a", "Serving", 2),
+        ("b", "Serving", 1),
+    ]
+    assert status["rollout"]["state"] == state
+
+
+def test_a_replica_that_refuses_the_canary_says_which_version(view, pod, report):
+    failed = report("a", 1, 2, state=ModelState.FAILED, reason="GoldenMismatch", message="out of tune")
+    ready = said(view([pod("a"), pod("b")], [failed, report("b", 1)], trying("a")))["Ready"]
+    assert (ready.status, ready.reason) == (False, "GoldenMismatch")
+    assert (
+        "version 2 is not served on 1 of 2 replicas; pod a: out of tune; version 1 still serves there" in ready.message
+    )

@@ -68,7 +68,7 @@ SCALED = {"spec": {"replicas": None, "autoscaling": {"minReplicas": 1, "maxRepli
     ],
 )
 def test_an_autoscaler_says_whether_it_scales(view, workload, state, status, reason, says):
-    found = said(view(SCALED, deployment=workload(1, 1), autoscaler=state))
+    found = said(view(SCALED, workload=workload(1, 1), autoscaler=state))
     assert (found["Autoscaling"].status, found["Autoscaling"].reason) == (status, reason)
     assert says in found["Autoscaling"].message
     assert found["Ready"].status is True
@@ -91,7 +91,7 @@ def test_nothing_stops_a_good_one(resource):
 
 
 def test_a_blocker_is_what_ready_says_while_what_runs_stays_available(view, workload):
-    found = said(view(blocker=Problem(Reason.TOO_MANY_GPUS, "m"), deployment=workload(2, 2)))
+    found = said(view(blocker=Problem(Reason.TOO_MANY_GPUS, "m"), workload=workload(2, 2)))
     assert (found["Ready"].status, found["Ready"].reason) == (False, Reason.TOO_MANY_GPUS)
     assert found["Available"].status is True
     assert found["Progressing"].status is False
@@ -112,7 +112,7 @@ def test_a_blocker_is_what_ready_says_while_what_runs_stays_available(view, work
     ],
 )
 def test_ready_means_every_replica_of_the_latest_specification(view, workload, deployment, status, reason):
-    ready = said(view(deployment=workload(**deployment) if deployment is not None else None))["Ready"]
+    ready = said(view(workload=workload(**deployment) if deployment is not None else None))["Ready"]
     assert (ready.status, ready.reason) == (status, reason)
 
 
@@ -129,7 +129,7 @@ AUTOSCALED = {"replicas": None, "autoscaling": {"minReplicas": 2, "maxReplicas":
     ],
 )
 def test_no_replica_is_fine_only_where_none_is_asked_for(view, workload, spec, total, ready, available):
-    found = said(view({"spec": spec}, deployment=workload(0, 0, total=total)))
+    found = said(view({"spec": spec}, workload=workload(0, 0, total=total)))
     assert (found["Ready"].status, found["Ready"].reason) == ready
     assert (found["Available"].status, found["Available"].reason) == (False, available)
 
@@ -139,7 +139,7 @@ def test_a_pod_in_trouble_is_named(view, workload, pod):
         pod("p-2", ready=False, problem=Problem(Reason.POD_UNSCHEDULABLE, "pod p-2 cannot be scheduled")),
         pod("p-3", ready=False, problem=Problem(Reason.IMAGE_PULL_FAILED, "pod p-3: no such image")),
     ]
-    ready = said(view(deployment=workload(2, 0), pods=pods))["Ready"]
+    ready = said(view(workload=workload(2, 0), pods=pods))["Ready"]
     assert ready.reason is Reason.IMAGE_PULL_FAILED
     assert ready.message == "0 of 2 replicas ready; pod p-3: no such image"
 
@@ -162,7 +162,7 @@ def test_a_pool_whose_nodes_are_away_is_named_where_a_pod_waits_for_one(
 ):
     away = {"status": {"conditions": [condition("Ready", pool, "node-b is cordoned")]}}
     pods = [pod("p-1"), pod("p-2", ready=False, problem=Problem(problem, "why"))]
-    ready = said(view(deployment=workload(2, 1), pods=pods, pool=resource("GPUNodePool", away)))["Ready"]
+    ready = said(view(workload=workload(2, 1), pods=pods, pool=resource("GPUNodePool", away)))["Ready"]
     assert ready.message == says
 
 
@@ -174,12 +174,12 @@ def test_a_pool_whose_nodes_are_away_is_named_where_a_pod_waits_for_one(
 def test_a_deployment_that_changes_of_itself_takes_nothing_away(view, workload, status, generation, replicas, wanted):
     """Its surge, for instance, when nodes of the pool are cordoned: until its controller has looked, nothing is new."""
     before = {"metadata": {"generation": 3}, "status": {"conditions": [condition("Ready", status, "", generation)]}}
-    ready = said(view(before, deployment=workload(2, replicas, generation_seen=False)))["Ready"]
+    ready = said(view(before, workload=workload(2, replicas, generation_seen=False)))["Ready"]
     assert ready.status is wanted
 
 
 def test_a_quota_that_refuses_pods_is_told(view, workload):
-    ready = said(view(deployment=workload(1, 0, failure_message="exceeded quota")))["Ready"]
+    ready = said(view(workload=workload(1, 0, failure_message="exceeded quota")))["Ready"]
     assert ready.reason is Reason.PODS_REFUSED
     assert "exceeded quota" in ready.message
 
@@ -204,7 +204,7 @@ ALL = {"spec": {"models": "All"}}
 def test_a_server_without_a_model_is_not_ready_whatever_its_pods_say(
     view, workload, ready, change, resolution, reason, says
 ):
-    found = said(view(change, deployment=workload(1, ready), resolution=resolution))
+    found = said(view(change, workload=workload(1, ready), resolution=resolution))
     assert (found["Ready"].status, found["Ready"].reason) == (False, reason)
     assert says in found["Ready"].message
     assert (found["ModelsResolved"].status, found["ModelsResolved"].reason) == (False, reason)
@@ -212,34 +212,34 @@ def test_a_server_without_a_model_is_not_ready_whatever_its_pods_say(
 
 def test_a_pod_in_trouble_is_told_before_that_there_is_no_model(view, workload, pod):
     pods = [pod(ready=False, problem=Problem(Reason.IMAGE_PULL_FAILED, "no such image"))]
-    assert said(view(deployment=workload(1, 0), pods=pods, resolution=NONE))["Ready"].reason is Reason.IMAGE_PULL_FAILED
+    assert said(view(workload=workload(1, 0), pods=pods, resolution=NONE))["Ready"].reason is Reason.IMAGE_PULL_FAILED
 
 
 def test_a_model_that_fails_everywhere_is_why_it_is_not_ready(view, workload, pod, report):
     reports = {"p-1": report(loaded=None, desired=1, state=ModelState.FAILED, reason="HashMismatch", message="x")}
-    ready = said(view(deployment=workload(1, 0), pods=[pod(ready=False)], reports=reports))["Ready"]
+    ready = said(view(workload=workload(1, 0), pods=[pod(ready=False)], reports=reports))["Ready"]
     assert ready.reason is Reason.LOAD_FAILED
     assert "model my-model on pod p-1: HashMismatch: x" in ready.message
 
 
 def test_what_cannot_be_resolved_is_a_condition_of_its_own(view, workload):
     unresolved = Resolution(SOME.desired, {"other": Outcome(None, Reason.ENTRY_NOT_FOUND, "not there")})
-    found = said(view(deployment=workload(1, 1), resolution=unresolved))
+    found = said(view(workload=workload(1, 1), resolution=unresolved))
     assert found["Ready"].status is True
     assert found["ModelsResolved"].message == "other: not there"
 
 
 def test_a_roll_out_past_its_deadline_is_no_progress(view, workload):
     late = workload(2, 1, progressing_reason="ProgressDeadlineExceeded", progressing_message="timed out")
-    progressing = said(view(deployment=late))["Progressing"]
+    progressing = said(view(workload=late))["Progressing"]
     assert (progressing.status, progressing.reason) == (False, Reason.PROGRESS_DEADLINE_EXCEEDED)
-    waiting = said(view(deployment=late, resolution=NONE))["Progressing"]
+    waiting = said(view(workload=late, resolution=NONE))["Progressing"]
     assert (waiting.status, waiting.reason) == (False, Reason.NO_MODELS), "it is not late: it has nothing to load"
 
 
 def test_fields(view, workload, pod, report):
     reports = {"p-1": report("p-1", 1), "p-2": report("p-2", 2), "gone": report("gone", 1)}
-    made = fields(view(deployment=workload(2, 1), pods=[pod("p-1"), pod("p-2")], reports=reports))
+    made = fields(view(workload=workload(2, 1), pods=[pod("p-1"), pod("p-2")], reports=reports))
     assert made == {
         "replicas": 2,
         "readyReplicas": 1,
@@ -248,6 +248,7 @@ def test_fields(view, workload, pod, report):
         "httpAddress": "server-headless.ns.svc:8000",
         "models": [{"name": "my-model", "version": 1, "replicas": 1}],
         "devices": [],
+        "ranks": [],
         "simulatedGPUs": False,
     }
 

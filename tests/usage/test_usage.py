@@ -9,6 +9,7 @@ from rich.console import Console
 from gravswell.errors import UnavailableError
 from gravswell_operator import names
 from gravswell_operator.api import InferenceServer, Model
+from gravswell_operator.api.inferenceserver import RankStatus
 from gravswell_operator.commands.top import follow, shown
 from gravswell_operator.state import PodState
 from gravswell_operator.usage import ModelUse, ReplicaUse, ServerUse, Usage, read_gpu_use, use_of
@@ -161,3 +162,24 @@ async def test_the_live_view_goes_on_while_the_api_server_is_away():
         await follow(look, "ns", 0.01, Console(file=screen, force_terminal=True, width=100))
     text = screen.getvalue()
     assert text.index("Starting") < text.index("no answer; shown is what was there before") < text.index("Serving")
+
+
+def test_ranks_are_told_by_their_numbers_and_what_one_lacks():
+    lacks = {0: "there is no pod s-0", 1: "no GPU"}
+    ranks = tuple(
+        RankStatus(rank=rank, pod=f"s-{rank}", address=f"s-{rank}.s-headless.ns.svc:8000", ready=False, message=lack)
+        for rank, lack in lacks.items()
+    )
+    told = server(("a", 1))
+    status = told.status.model_copy(update={"ranks": ranks})
+    use = use_of(told.model_copy(update={"status": status}), [], [pod("s-1", ready=False)])
+    assert [(replica.rank, replica.ready, replica.lacks) for replica in use.replicas] == [
+        (0, False, "there is no pod s-0"),
+        (1, False, "no GPU"),
+    ]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(shown(Usage((use,)), "ns"))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "0 of 2 ready" in text
+    assert "s-1 (rank 1)" in text
+    assert "no GPU" in text

@@ -36,3 +36,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: gravswell
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
+
+{{/* Fails where the cluster does not serve a kind of the Prometheus operator: (list CONTEXT VALUE KIND). */}}
+{{- define "gravswell.needs" -}}
+{{- $kind := printf "monitoring.coreos.com/v1/%s" (index . 2) -}}
+{{- if not ((index . 0).Capabilities.APIVersions.Has $kind) -}}
+{{- fail (printf "%s needs %s, which this cluster does not serve: install the Prometheus operator's definitions first; helm template is told of them by --api-versions %s" (index . 1) $kind $kind) -}}
+{{- end -}}
+{{- end }}

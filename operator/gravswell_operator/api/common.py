@@ -249,6 +249,7 @@ class ObjectMeta(ApiModel):
     annotations: dict[str, str] = Field(default_factory=dict)
     resource_version: str = ""
     deletion_timestamp: str | None = None
+    finalizers: tuple[str, ...] = ()
     creation_timestamp: str | None = None
 
 

@@ -5,10 +5,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from gravswell_operator.api.common import (
-    LABEL_KEYS,
     ApiModel,
     Column,
     DnsLabel,
+    Duration,
     ImageReference,
     LabelValue,
     Names,
@@ -18,6 +18,7 @@ from gravswell_operator.api.common import (
     Status,
     name_rule,
 )
+from gravswell_operator.api.providers import Provider
 from gravswell_operator.api.rules import Rule
 
 
@@ -25,41 +26,12 @@ class Accelerator(ApiModel):
     """The GPUs of one node."""
 
     type: LabelValue
-    """What the GPUs are called, such as nvidia-tesla-t4. Shown to people; which nodes belong to the pool, the provider
-    says."""
+    """What the GPUs are called: of a Static pool for people, such as nvidia-tesla-t4; with Karpenter the very value of
+    the label by which its cloud names them, such as t4; with GKE t4, l4, a100… or as Google writes it."""
     count: Annotated[int, Field(ge=1, le=16)]
     """GPUs on each node."""
     resource_name: QualifiedName = "nvidia.com/gpu"
     """The extended resource by which pods ask for them."""
-
-
-class StaticProvider(ApiModel):
-    """Nodes that exist already."""
-
-    match_labels: Annotated[dict[str, LabelValue], Field(min_length=1, max_length=64), LABEL_KEYS]
-    """The nodes that carry all of these labels belong to the pool."""
-
-
-class Provider(ApiModel):
-    """Where the nodes come from: the type, and the field of that name in lower case."""
-
-    RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "self.type != 'Static' || has(self.static)",
-            "a provider of type Static needs the field static, with the labels of its nodes",
-            lambda provider: provider.type != "Static" or provider.static is not None,
-        ),
-        Rule(
-            "self.type == oldSelf.type",
-            "the provider's type is immutable; make a new GPUNodePool",
-            field_path=".type",
-        ),
-    )
-
-    type: Literal["Static"]
-    """Static: nodes that exist already, found by their labels."""
-    static: StaticProvider | None = None
-    """For the type Static: which nodes."""
 
 
 class Taint(ApiModel):
@@ -83,15 +55,104 @@ class Drivers(ApiModel):
     """Image of the device plugin; absent: the one that this release was made with."""
 
 
+class PoolAutoscaling(ApiModel):
+    """How many nodes the pool has, as its servers need them."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.min <= self.max",
+            "min must not be above max",
+            lambda autoscaling: autoscaling.min <= autoscaling.max,
+            ".min",
+        ),
+    )
+
+    min: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Nodes that the pool keeps while it is in use."""
+    max: Annotated[int, Field(ge=1, le=1000)]
+    """Nodes that the pool may have."""
+
+
 class GPUNodePoolSpec(ApiModel):
     """What the pool shall be."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!(has(self.size) && has(self.autoscaling))",
+            "size and autoscaling exclude each other: a fixed number of nodes, or as many as are needed",
+            lambda spec: spec.size is None or spec.autoscaling is None,
+        ),
+        Rule(
+            "self.provider.type == 'Static' || has(self.size) || has(self.autoscaling)",
+            "a provider that makes nodes must be told how many: set size or autoscaling",
+            lambda spec: not spec.managed or spec.size is not None or spec.autoscaling is not None,
+        ),
+        Rule(
+            "self.provider.type != 'Static' || !(has(self.autoscaling) || has(self.idleAfter) || has(self.vcpus))",
+            "a Static pool has the nodes that there are: autoscaling, idleAfter and vcpus need one that makes nodes",
+            lambda spec: spec.managed or (spec.autoscaling is None and spec.idle_after is None and spec.vcpus is None),
+        ),
+        Rule(
+            "self.provider.type != 'Karpenter' || !has(self.autoscaling) || self.autoscaling.min == 0",
+            "Karpenter makes nodes for pods that wait, and keeps none in reserve: autoscaling.min must be 0; for a "
+            "fixed number of nodes set size instead",
+            lambda spec: spec.provider.type != "Karpenter" or spec.autoscaling is None or spec.autoscaling.min == 0,
+            ".autoscaling.min",
+        ),
+        Rule(
+            "self.provider.type != 'Karpenter' || has(self.size) == has(oldSelf.size)",
+            "Karpenter cannot turn a pool with size into one with autoscaling, or back; make a new GPUNodePool",
+        ),
+        Rule(
+            "!has(self.vcpus) || !has(self.provider.karpenter) || !has(self.provider.karpenter.instanceLabels) || "
+            "has(self.provider.karpenter.instanceLabels.vcpus)",
+            "vcpus needs provider.karpenter.instanceLabels.vcpus: the label that says how many a machine has",
+            lambda spec: (
+                spec.vcpus is None
+                or spec.provider.karpenter is None
+                or spec.provider.karpenter.labels.vcpus is not None
+            ),
+            ".vcpus",
+        ),
+        Rule(
+            "!has(self.provider.gke) || has(self.provider.gke.machineType) || has(self.vcpus)",
+            "which machine a node of GKE's is must be told: set vcpus, or provider.gke.machineType",
+            lambda spec: (
+                spec.provider.gke is None or spec.provider.gke.machine_type is not None or spec.vcpus is not None
+            ),
+        ),
+        Rule(
+            "!has(self.provider.gke) || (self.accelerator == oldSelf.accelerator && "
+            "has(self.vcpus) == has(oldSelf.vcpus) && (!has(self.vcpus) || self.vcpus == oldSelf.vcpus))",
+            "the GPUs and vCPUs of machines that exist cannot be changed; make a new GPUNodePool",
+        ),
+        Rule(
+            "!has(self.provider.gke) || (self.taints == oldSelf.taints && "
+            "has(self.drainTimeout) == has(oldSelf.drainTimeout) && "
+            "(!has(self.drainTimeout) || self.drainTimeout == oldSelf.drainTimeout))",
+            "a node pool of GKE's keeps the taints and the drainTimeout that it was made with; make a new GPUNodePool",
+        ),
+    )
 
     provider: Provider
     """Where the nodes come from."""
     accelerator: Accelerator
     """The GPUs of each node."""
+    vcpus: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """vCPUs of each node that the provider makes; absent: whatever machine has the GPUs."""
     size: Annotated[int, Field(ge=0, le=1000)] | None = None
-    """Nodes that the pool shall have; absent: one. A Static pool is Ready when at least so many of its nodes are."""
+    """Nodes that the pool shall have; of a Static pool absent: one. The pool is Ready when at least so many are."""
+    autoscaling: PoolAutoscaling | None = None
+    """In place of size: as many nodes as the servers on the pool need, within these bounds."""
+    idle_after: Duration | None = None
+    """How long the pool may stand unused before its nodes are removed, such as 30m; they come back when a server needs
+    them. Absent: a pool of a fixed size stays, and nodes that autoscaling added go after ten minutes without a pod."""
+    drain_timeout: Duration | None = None
+    """How long the pods of a node that is removed may take to move or end; after it the node goes with them. Absent:
+    one hour."""
+    deletion_policy: Literal["Delete", "Retain"] = "Delete"
+    """What becomes of the nodes that were made for the pool when it is deleted. Delete: they are drained and removed.
+    Retain: they stay, with what makes them. Static nodes always stay."""
     taints: Annotated[
         tuple[Taint, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     ] = (Taint(key="nvidia.com/gpu", value=None, effect=None),)
@@ -105,6 +166,22 @@ class GPUNodePoolSpec(ApiModel):
     suspend: bool = False
     """True: the operator leaves the pool and what belongs to it as they are."""
 
+    @property
+    def managed(self) -> bool:
+        """Whether the pool's nodes are made and removed for it."""
+        return self.provider.type != "Static"
+
+
+class CloudStatus(ApiModel):
+    """What the operator remembers of the pool's things in a cloud, between two looks."""
+
+    resource: Annotated[str, Field(max_length=1024)] = ""
+    """Full name of what was made for the pool there."""
+    operation: Annotated[str, Field(max_length=1024)] = ""
+    """Name of the long-running operation that is under way there; empty: none."""
+    size: Annotated[int, Field(ge=0)] | None = None
+    """Nodes that it was last asked to have there; absent where the cloud itself says so, or sizes it."""
+
 
 class GPUNodePoolStatus(Status):
     """What the pool is."""
@@ -115,8 +192,14 @@ class GPUNodePoolStatus(Status):
     """Of these, the ones that are ready and schedulable."""
     allocatable_gpus: int = Field(default=0, alias="allocatableGPUs")
     """GPUs that the ready nodes offer."""
+    pending_nodes: int = 0
+    """Nodes that were asked for and do not belong to the cluster yet."""
+    idle_since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """Since when no server has used the pool; absent while one does, or where idleAfter is not set."""
     selector: str = ""
     """Label selector of the nodes, as text, for kubectl get nodes -l."""
+    cloud: CloudStatus | None = None
+    """What was made for the pool in a cloud; absent where its provider makes nothing outside the cluster."""
 
 
 class GPUNodePool(Resource):

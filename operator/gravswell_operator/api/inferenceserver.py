@@ -234,9 +234,30 @@ class InferenceServerSpec(ApiModel):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "has(self.replicas) != has(self.autoscaling)",
-            "set exactly one of replicas and autoscaling",
-            lambda spec: (spec.replicas is None) != (spec.autoscaling is None),
+            "[has(self.replicas), has(self.autoscaling), has(self.ranks)].exists_one(given, given)",
+            "set exactly one of replicas, autoscaling and ranks",
+            lambda spec: [spec.replicas, spec.autoscaling, spec.ranks].count(None) == 2,
+        ),
+        # Each partition is for one number of ranks, so another number could only come with other models at that moment,
+        # and what clients hold of the partition, the ranks' names too, would be wrong with it.
+        Rule(
+            "has(self.ranks) == has(oldSelf.ranks) && (!has(self.ranks) || self.ranks == oldSelf.ranks)",
+            "ranks is immutable; make a second server for the other number of ranks, and delete this one when no "
+            "client asks it any more",
+            field_path=".ranks",
+        ),
+        Rule(
+            "!has(self.ranks) || self.models == 'Declared'",
+            "a server with ranks serves the partitions that Models name: leave models out",
+            lambda spec: spec.ranks is None or spec.models == "Declared",
+            ".models",
+        ),
+        Rule(
+            "!has(self.ranks) || self.service.type == 'ClusterIP'",
+            "a server with ranks has no Service in front of it: each rank serves another part, and clients ask all of "
+            "them by their own names; leave service out",
+            lambda spec: spec.ranks is None or spec.service.type == "ClusterIP",
+            ".service",
         ),
         Rule(
             "has(self.image) != has(self.tag)",
@@ -304,6 +325,9 @@ class InferenceServerSpec(ApiModel):
     autoscaling: Autoscaling | None = None
     """Replicas by load, in place of replicas; kubectl scale is refused meanwhile. The condition Autoscaling says
     whether that works."""
+    ranks: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] | None = None
+    """In place of replicas: a group of so many pods, each of which serves its part of partitions (gravswell partition)
+    that are for as many ranks. They take traffic together or not at all. It cannot be changed."""
     models: Literal["Declared", "All"] = "Declared"
     """Declared: the Models that name this server. All: every entry of the repository at its latest version but those
     that are private members of pipelines, and Models override."""
@@ -338,6 +362,21 @@ class DeviceStatus(ApiModel):
     """The first 100 models that were given it; several share it."""
 
 
+class RankStatus(ApiModel):
+    """One rank of a server with ranks."""
+
+    rank: Annotated[int, Field(ge=0)]
+    """Its number, from 0."""
+    pod: Annotated[str, Field(max_length=253)]
+    """Its pod, whose name stays."""
+    address: Annotated[str, Field(max_length=512)]
+    """Where clients inside the cluster reach its HTTP, while all ranks are in service: HOST:8000."""
+    ready: bool
+    """It keeps no other out of service: its containers are ready, and it serves its parts of what the group serves."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """What it lacks, in words."""
+
+
 class InferenceServerStatus(Status):
     """What is served."""
 
@@ -369,6 +408,17 @@ class InferenceServerStatus(Status):
     ] = ()
     """Who was given which GPU of a replica, where some Model asks for devices. Models that do not ask run on every
     one, beside these."""
+    ready_ranks: int | None = None
+    """Of a server with ranks: how many keep no other out of service. They take traffic when all are ready and
+    of the same version."""
+    ranks: Annotated[
+        tuple[RankStatus, ...],
+        Field(
+            max_length=MAX_REPLICAS,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["rank"]},
+        ),
+    ] = ()
+    """Of a server with ranks: each of them."""
     simulated_gpus: bool = Field(default=False, alias="simulatedGPUs")
     """True where replicas run on a development node whose GPUs are simulated."""
 
@@ -392,6 +442,8 @@ class InferenceServer(Resource):
             Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
             Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
             Column("Age", ".metadata.creationTimestamp", "date"),
+            Column("Ranks", ".spec.ranks", "integer", wide=True),
+            Column("Ready Ranks", ".status.readyRanks", "integer", wide=True),
             Column("Node Pool", ".spec.nodePoolRef.name", wide=True),
             Column("Address", ".status.address", wide=True),
             Column("HTTP Address", ".status.httpAddress", wide=True),

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from gravswell.serving.contracts import ModelState, Verification
 from gravswell_operator.api.common import MAX_GPUS, ApiModel, Column, LocalReference, Names, Resource, Status
+from gravswell_operator.api.rollout import Rollout, RolloutStatus
 from gravswell_operator.api.rules import Rule, matching
 
 ALIAS_PATTERN = "[a-z][a-z0-9-]{0,62}"
@@ -106,6 +107,8 @@ class ModelSpec(ApiModel):
     """A number, latest, or an alias of the entry."""
     placement: Placement = Placement()
     """How the model is laid out on each replica."""
+    rollout: Rollout = Rollout()
+    """How a new version takes the place of the one that serves."""
     verification: Verification = Verification.GOLDEN
     """What must hold before a version takes traffic. Golden: every hash, and the golden tensors reproduced by the
     replica. Hashes: every hash. None: nothing; versions that others wrote, without a manifest, are served too."""
@@ -130,7 +133,8 @@ class ModelStatus(Status):
     """What is served of the model."""
 
     desired_version: int | None = None
-    """The number that spec.version stands for now."""
+    """The version that the replicas shall serve: the one that spec.version stands for, or the one before while that is
+    a canary or was rolled back."""
     desired_digest: Annotated[str, Field(max_length=64)] | None = None
     """Digest of that version."""
     loaded_version: int | None = None
@@ -139,6 +143,8 @@ class ModelStatus(Status):
     """Digest of the version that every replica serves."""
     placement: PlacedStatus | None = None
     """The devices that the model was given; absent where it runs on all of them."""
+    rollout: RolloutStatus | None = None
+    """The last change of the version; absent before the first."""
     replicas: Annotated[
         tuple[ReplicaStatus, ...],
         Field(
@@ -163,6 +169,7 @@ class Model(Resource):
             Column("Version", ".spec.version"),
             Column("Desired", ".status.desiredVersion", "integer"),
             Column("Loaded", ".status.loadedVersion", "integer"),
+            Column("Rollout", ".status.rollout.progress"),
             Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
             Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
             Column("Age", ".metadata.creationTimestamp", "date"),

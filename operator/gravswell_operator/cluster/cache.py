@@ -5,14 +5,15 @@ Watch events and the answers to our own writes feed it, whichever is newer. Watc
 """
 
 import itertools
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import orjson
 from pydantic import ValidationError
 
+from gravswell.errors import UnavailableError
 from gravswell_operator.cluster.resources import ResourceType
 from gravswell_operator.state import ConfigMapState, unreadable
 
@@ -44,15 +45,21 @@ class Record:
     raw: bytes | None
     """The object as JSON, of the kinds that are compared for drift."""
     checked: str = ""
-    """Digest of what this very version was compared with, and found equal to."""
+    """Digest of what the object was compared with, and found equal to, as it is in ``raw``."""
 
     def body(self) -> dict[str, Any]:
         """The object, parsed anew from ``raw``: kept as text, it takes a tenth of the memory."""
         assert self.raw is not None
-        body: dict[str, Any] = json.loads(self.raw)
+        body: dict[str, Any] = orjson.loads(self.raw)
         if isinstance(self.view, ConfigMapState):
             body["data"] = dict(self.view.data)
         return body
+
+    def same_content(self, other: "Record") -> bool:
+        """Whether nothing but the status can differ, of the kinds that are compared for drift."""
+        if self.raw is None or self.raw != other.raw:
+            return False
+        return not isinstance(self.view, ConfigMapState) or bool(self.view == other.view)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,18 @@ class Change:
 def version_of(body: Mapping[str, Any]) -> int:
     """The resource version of an object; a later one is newer."""
     return int(body["metadata"].get("resourceVersion") or 0)
+
+
+def check_time(resource: ResourceType, version: str, known: int) -> None:
+    """Raise :class:`UnavailableError` where a list is older than ``known``, what was seen before it was asked for.
+
+    Then nothing that we know can be compared with what it says.
+    """
+    if int(version or 0) < known:
+        raise UnavailableError(
+            f"the API server lists {resource.plural} as of version {version}, and showed version {known} before: its "
+            "store was restored from a backup; this operator ends and must be started again"
+        )
 
 
 BURIED_SECONDS = 120.0
@@ -109,8 +128,10 @@ class Cache:
         """Every record of a kind."""
         return iter(list(self._records.get(resource, {}).values()))
 
-    def size(self) -> int:
-        """How many objects are known."""
+    def size(self, resource: ResourceType | None = None) -> int:
+        """How many objects are known, of one kind or of all."""
+        if resource is not None:
+            return len(self._records.get(resource, ()))
         return sum(len(records) for records in self._records.values())
 
     def latest(self, resource: ResourceType) -> int:
@@ -140,6 +161,8 @@ class Cache:
             del records[(key.namespace, key.name)]
             return Change(key, old, None)
         new = _record(key, version, body)
+        if old is not None and old.uid == uid and new.same_content(old):
+            new.raw, new.checked = old.raw, old.checked  # only its status is another one
         records[(key.namespace, key.name)] = new
         return Change(key, old, new)
 
@@ -154,13 +177,21 @@ class Cache:
 
     def reconcile_list(self, resource: ResourceType, items: Iterable[Mapping[str, Any]], version: str) -> list[Change]:
         """Take in a complete list: what is known, missing from it and not newer than it, is gone."""
-        items = list(items)
+        changes: list[Change] = []
+        present = set()
+        for item in items:
+            present.add((item["metadata"].get("namespace") or "", item["metadata"]["name"]))
+            if (change := self.observe(resource, item)) is not None:
+                changes.append(change)
+        return changes + self.forget_missing(resource, present, version)
+
+    def forget_missing(self, resource: ResourceType, present: Container[tuple[str, str]], version: str) -> list[Change]:
+        """Drop what a complete list as of ``version`` lacks; it has the objects ``present``, by namespace and name."""
         at = int(version or 0)
         self._seen(resource, at)
-        changes = [change for item in items if (change := self.observe(resource, item)) is not None]
-        present = {(item["metadata"].get("namespace") or "", item["metadata"]["name"]) for item in items}
         records = self._records.setdefault(resource, {})
         gone = [k for k, record in records.items() if k not in present and record.version <= at]
+        changes = []
         for name in gone:
             old = records.pop(name)
             self._graves.bury(old.uid, at)
@@ -197,7 +228,7 @@ def _view(resource: ResourceType, body: Mapping[str, Any]) -> Any:
         return unreadable(resource.kind, body, f"{where or 'the object'}: {first['msg']}")
 
 
-_DROPPED_METADATA = ("managedFields", "selfLink", "creationTimestamp", "generateName")
+_DROPPED_METADATA = ("managedFields", "selfLink", "creationTimestamp", "generateName", "resourceVersion")
 
 
 def _trimmed(body: Mapping[str, Any]) -> bytes:
@@ -206,4 +237,5 @@ def _trimmed(body: Mapping[str, Any]) -> bytes:
     kept = {k: v for k, v in body.items() if k not in ("status", "metadata")}
     if body.get("kind") == "ConfigMap":
         kept.pop("data", None)
-    return json.dumps({**kept, "metadata": metadata}, separators=(",", ":")).encode()
+    # Copied: orjson leaves the room in it that it wrote into, which would be kept as long as the object.
+    return bytes(memoryview(orjson.dumps({**kept, "metadata": metadata})))

@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 import itertools
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -21,9 +21,11 @@ class WorkQueue(Generic[K]):
     afterwards. So the work that follows an ``add`` always sees what was there when it was called.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], waited: Callable[[K, float], None] = lambda *_: None) -> None:
         self._clock = clock
         """Monotonic seconds."""
+        self._waited = waited
+        """Told of each key that is taken, and for how many seconds it was due."""
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._count = itertools.count()
@@ -34,6 +36,11 @@ class WorkQueue(Generic[K]):
 
     def __len__(self) -> int:
         return len(self._due) + len(self._running)
+
+    @property
+    def keys(self) -> Iterable[K]:
+        """What waits or is worked on."""
+        return itertools.chain(self._due, self._running)
 
     @property
     def failing(self) -> int:
@@ -78,6 +85,7 @@ class WorkQueue(Generic[K]):
             _, _, key = heapq.heappop(self._heap)
             del self._due[key]
             self._running.add(key)
+            self._waited(key, -wait)
             return key
 
     async def _sleep(self, seconds: float | None) -> None:

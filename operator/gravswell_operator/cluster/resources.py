@@ -57,6 +57,7 @@ OWN = (GPU_NODE_POOL, MODEL_REPOSITORY, INFERENCE_SERVER, MODEL)
 NODE = ResourceType("Node", "nodes", namespaced=False, view=state.node)
 POD = ResourceType("Pod", "pods", selector=MANAGED_SELECTOR, view=state.pod)
 DEPLOYMENT = _child("Deployment", "deployments", "apps", view=state.deployment)
+STATEFUL_SET = _child("StatefulSet", "statefulsets", "apps", view=state.statefulset)
 DAEMON_SET = _child("DaemonSet", "daemonsets", "apps", view=state.daemonset)
 CONFIG_MAP = _child("ConfigMap", "configmaps", view=state.configmap)
 SERVICE = _child("Service", "services")
@@ -64,9 +65,11 @@ SERVICE_ACCOUNT = _child("ServiceAccount", "serviceaccounts")
 ROLE = _child("Role", "roles", "rbac.authorization.k8s.io")
 ROLE_BINDING = _child("RoleBinding", "rolebindings", "rbac.authorization.k8s.io")
 DISRUPTION_BUDGET = _child("PodDisruptionBudget", "poddisruptionbudgets", "policy")
+NETWORK_POLICY = _child("NetworkPolicy", "networkpolicies", "networking.k8s.io")
 AUTOSCALER = _child("HorizontalPodAutoscaler", "horizontalpodautoscalers", "autoscaling", "v2", state.autoscaler)
 CHILDREN = (
     DEPLOYMENT,
+    STATEFUL_SET,
     DAEMON_SET,
     CONFIG_MAP,
     SERVICE,
@@ -75,12 +78,32 @@ CHILDREN = (
     ROLE_BINDING,
     DISRUPTION_BUDGET,
     AUTOSCALER,
+    NETWORK_POLICY,
 )
-WATCHED = (*OWN, NODE, POD, *CHILDREN)
+FOLLOWED = (NODE, POD, *CHILDREN)
+WATCHED = (*OWN, *FOLLOWED)
+
+KARPENTER_NODE_POOL = ResourceType(
+    "NodePool",
+    "nodepools",
+    "karpenter.sh",
+    namespaced=False,
+    selector=MANAGED_SELECTOR,
+    raw=True,
+    view=state.maker,
+)
+NODE_CLAIM = ResourceType(
+    "NodeClaim", "nodeclaims", "karpenter.sh", namespaced=False, selector=names.LABEL_POOL, view=state.machine
+)
+CLUSTER_POLICY = ResourceType(
+    "ClusterPolicy", "clusterpolicies", "nvidia.com", namespaced=False, view=state.cluster_policy
+)
+OPTIONAL = (KARPENTER_NODE_POOL, NODE_CLAIM, CLUSTER_POLICY)
+"""Kinds of others, whose definitions may be absent, and come and go while we run."""
 
 EVENT = kube.Resource("Event", "events", "events.k8s.io")
 
-_BY_KIND = {kind.kind: kind for kind in WATCHED}
+_BY_KIND = {kind.kind: kind for kind in (*WATCHED, *OPTIONAL)}
 
 
 def of(manifest: Mapping[str, Any]) -> ResourceType:

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import typer
 
-TOPICS: tuple[str, ...] = ("plan", "top", "operator", "cluster", "demo")
+TOPICS: tuple[str, ...] = ("plan", "rollout", "top", "operator", "cluster", "demo")
 """Modules of this package, each with ``register(app)``, in the order of ``gravswell --help``."""
 
 

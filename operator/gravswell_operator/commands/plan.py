@@ -157,6 +157,7 @@ def _needs_data(needs: "Needs") -> dict[str, Any]:
         "vcpus": float(needs.vcpus),
         "memoryBytes": needs.memory_bytes,
         "surge": needs.surge,
+        "ranks": needs.ranks,
     }
 
 
@@ -166,7 +167,8 @@ def _tree(made: "Plan") -> Table:
         tree = Tree(f"[bold]{escape(planned.title)}[/]")
         for child in planned.children:
             metadata = child["metadata"]
-            tree.add(f"{child['kind']} {metadata['namespace']}/{metadata['name']}")
+            where = f"{metadata['namespace']}/" if "namespace" in metadata else ""
+            tree.add(f"{child['kind']} {where}{metadata['name']}")
         if planned.needs is not None:
             tree.add(f"[cyan]{_needs_text(planned.needs)}[/]")
         if not planned.children:
@@ -179,8 +181,11 @@ def _needs_text(needs: "Needs") -> str:
     from gravswell_operator.conditions import count  # noqa: PLC0415  `gravswell --help` must not wait for it
 
     rollout = "a new replica starts before an old one stops" if needs.surge else "one replica at a time, in place"
+    pods = f"at most {count(needs.replicas, 'replica')}"
+    if needs.ranks:
+        pods, rollout = count(needs.replicas, "rank"), "all ranks stop, then all start"
     return (
-        f"at most {count(needs.replicas, 'replica')}: {count(needs.gpus, 'GPU')}, {needs.vcpus.normalize():f} vCPUs, "
+        f"{pods}: {count(needs.gpus, 'GPU')}, {needs.vcpus.normalize():f} vCPUs, "
         f"{needs.memory_bytes / _GIB:.1f} GiB; roll-out: {rollout}"
     )
 

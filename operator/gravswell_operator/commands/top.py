@@ -52,7 +52,7 @@ def top(
 
     async def run() -> None:
         account = await credentials.load(kubeconfig, context)
-        where = None if all_namespaces else namespace or _own_namespace(kubeconfig, context)
+        where = None if all_namespaces else namespace or own_namespace(kubeconfig, context)
         async with Client(account, name="gravswell") as client:
 
             async def look() -> "Usage":
@@ -70,7 +70,7 @@ def top(
         return  # how a live view ends
 
 
-def _own_namespace(kubeconfig: Path | None, context: str | None) -> str:
+def own_namespace(kubeconfig: Path | None, context: str | None) -> str:
     """The namespace that kubectl would take, of a kubeconfig that could be read already."""
     from kubernetes.aio.config import list_kube_config_contexts  # noqa: PLC0415
 
@@ -144,8 +144,8 @@ def _rows(server: "ServerUse", *, with_namespace: bool) -> Iterator[list[Text]]:
             )
             yield [Text(), lead, Text(label), *shown]
             lead = Text()
-        if lead:
-            yield [Text(), lead]
+        if lead or replica.lacks:
+            yield [Text(), lead, *[Text()] * 3, Text(replica.lacks, style="yellow")]
 
 
 def _gpus(server: "ServerUse") -> str:
@@ -158,7 +158,8 @@ def _replica(replica: "ReplicaUse") -> Text:
     use = ""
     if replica.gpu_use is not None:
         use = f", GPUs {', '.join(f'{percent:.0f}' for percent in replica.gpu_use)} % in use"
-    return Text(f"{replica.pod}{use}", style="" if replica.ready else "yellow")
+    rank = f" (rank {replica.rank})" if replica.rank is not None else ""
+    return Text(f"{replica.pod}{rank}{use}", style="" if replica.ready else "yellow")
 
 
 def _held(server: "ServerUse", replica: "ReplicaUse") -> "Iterator[tuple[str, ModelUse | None]]":

@@ -43,7 +43,7 @@ def fitted(manifests: Iterable[Mapping[str, Any]], nodes: Iterable[Mapping[str, 
 
 
 def _ready(pool: GPUNodePool, nodes: list[state.NodeState]) -> bool:
-    found = statuses.findings(pool, providers.nodes_of(pool, nodes), None, None)
+    found = statuses.findings(statuses.PoolView(pool, providers.nodes_of(pool, nodes)))
     return all(finding.status is True for finding in found)
 
 

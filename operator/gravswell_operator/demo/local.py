@@ -7,6 +7,7 @@ import numpy as np
 
 from gravswell import quiver as qv
 from gravswell.errors import VerificationError
+from gravswell.quiver.layout import version_at
 from gravswell.utils import print_tree
 from gravswell_operator.demo.asking import scores
 from gravswell_operator.demo.digits import CLASSES, Digits, Floats, Trainer
@@ -51,7 +52,7 @@ def publish(story: Story, lab: Lab, *, epochs: int) -> int:
         step.note = f"{lab.accuracy(lab.expected):.1%} of the test set right"
     with story.step("export" if first else "export the next version, no shapes given") as step:
         path = lab.entry.export_version(lab.trainer.model, **(lab.trainer.first_export if first else {}))
-        number = int(Path(path).parent.name)
+        number = version_at(path)
         step.note = f"version {number}, verified in ONNX Runtime against {lab.trainer.framework}"
     return number
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from gravswell.logs import LogFormat
 from gravswell_operator import names
 from gravswell_operator.desired.objects import (
     TOKEN_FOLDER,
@@ -24,6 +25,8 @@ def agent_container(
     It has the ServiceAccount's token, and writes to nothing but its mounts: ``mounts``, and a scratch folder.
     """
     command, *options_of_it = arguments
+    if options.agent_log_format is not LogFormat.TEXT:
+        options_of_it += ["--log-format", options.agent_log_format.value]
     container: Manifest = {
         "name": name,
         "image": options.image,

@@ -40,9 +40,9 @@ def difference(wanted: Mapping[str, Any], live: Mapping[str, Any] | None) -> str
 
 def _compare(wanted: Any, live: Any, path: str, name: str = "") -> str | None:
     """``name`` is the field that the two are the values of, the last part of ``path``."""
-    if isinstance(wanted, Mapping):
+    if isinstance(wanted, dict):
         return _compare_maps(wanted, live, path, name)
-    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
+    if isinstance(wanted, (list, tuple)):
         return _compare_lists(wanted, live, path, name)
     if name in _QUANTITIES:
         return _compare_quantity(wanted, live, path, name)
@@ -54,7 +54,7 @@ def _compare_quantity(wanted: Any, live: Any, path: str, _: str) -> str | None:
 
 
 def _compare_maps(wanted: Mapping[str, Any], live: Any, path: str, name: str) -> str | None:
-    if not isinstance(live, Mapping):
+    if not isinstance(live, dict):
         # The API server drops an empty object, and an emptyDir without settings means the same as none.
         return None if not wanted and live is None else path
     if name in _WHOLE_MAPS and live.keys() - wanted.keys():
@@ -67,7 +67,7 @@ def _compare_maps(wanted: Mapping[str, Any], live: Any, path: str, name: str) ->
 
 
 def _compare_lists(wanted: Sequence[Any], live: Any, path: str, name: str) -> str | None:
-    if not isinstance(live, Sequence):
+    if not isinstance(live, list):
         return None if not wanted and live is None else path
     fields = _SHARED_LISTS.get(name)
     if fields is None:
@@ -77,7 +77,7 @@ def _compare_lists(wanted: Sequence[Any], live: Any, path: str, name: str) -> st
             if (found := _compare(one, other, f"{path}[{index}]")) is not None:
                 return found
         return None
-    by_key = {_item_key(item, fields): item for item in live if isinstance(item, Mapping)}
+    by_key = {_item_key(item, fields): item for item in live if isinstance(item, dict)}
     for item in wanted:
         key = _item_key(item, fields)
         where = item.get("name", key[0])

@@ -8,28 +8,24 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gravswell.placement import arrange
-from gravswell.serving.contracts import Desired, DesiredModel, ListedEntry, ListedVersion, Listing, Verification
+from gravswell.serving.contracts import (
+    Desired,
+    DesiredModel,
+    ListedEntry,
+    ListedVersion,
+    Listing,
+    RankPart,
+    Verification,
+)
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired import devices
-from gravswell_operator.state import Unreadable
+from gravswell_operator.desired.outcome import Outcome
+from gravswell_operator.desired.ranks import missing_parts, parted
+from gravswell_operator.desired.rollouts import staged
+from gravswell_operator.state import PodState, Unreadable
 
 LATEST = "latest"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one wish: the version to serve, or why there is none, or both (an earlier one stays)."""
-
-    desired: DesiredModel | None
-    reason: Reason | None = None
-    """None: resolved as asked."""
-    message: str = ""
-
-    @property
-    def resolved(self) -> bool:
-        """Whether ``desired`` is what was asked for."""
-        return self.reason is None
 
 
 @dataclass(frozen=True)
@@ -202,8 +198,9 @@ def resolve_server(
     previous: Desired | None,
     *,
     url: str,
+    pods: Sequence[PodState] = (),
 ) -> Resolution:
-    """What ``server`` shall serve.
+    """What ``server`` shall serve, on which of its ``pods`` where a roll-out is under way.
 
     ``models`` are those that name this server; where one cannot be read and counts, what was told of its entry stays.
     ``previous`` is what the agents were told last, None where that is not there or cannot be read; ``url`` is the
@@ -220,7 +217,13 @@ def resolve_server(
             outcomes[entry] = Outcome(kept.get(entry), problem.reason, problem.message)
         else:
             outcomes[entry] = resolve_model(first, rivals, listing, kept.get(entry), repository)
+    if server.spec.ranks is not None:
+        oldest_first = sorted(outcomes, key=lambda entry: age(winners[entry]))
+        outcomes = parted(server, {entry: outcomes[entry] for entry in oldest_first}, listing, kept)
     outcomes |= _placed(server, winners, outcomes, kept)
+    for entry, first in winners.items() if server.spec.ranks is None else ():
+        if isinstance(first, Model):
+            outcomes[entry] = staged(first, outcomes[entry], kept.get(entry) or remembered(first), pods)
     if server.spec.models == "All":
         if listing is None:
             undeclared = {name: Outcome(model) for name, model in kept.items()}
@@ -237,7 +240,7 @@ def resolve_server(
     outcomes |= absent
     stays = previous if is_moved(previous, url) and (listing is None or absent) else None
     return Resolution(
-        desired=stays or Desired(repository=url, models=wanted),
+        desired=stays or Desired(repository=url, models=wanted, gpus=server.spec.gpus if server.spec.ranks else 0),
         unresolved={entry: outcome for entry, outcome in sorted(outcomes.items()) if not outcome.resolved},
         listed=listing is not None,
         moved_to=url if stays is not None else "",
@@ -310,9 +313,14 @@ def _absent(outcomes: Mapping[str, Outcome], listing: Listing | None, repository
     found = {}
     for entry, outcome in outcomes.items():
         stays = outcome.desired
-        if listing is None or stays is None or (entry, stays.version, stays.digest) in there:
+        if listing is None or stays is None:
             continue
-        message = f"ModelRepository {repository} does not have version {stays.version} of {entry} as it is served"
+        parts = missing_parts(listing, stays.parts)
+        if (entry, stays.version, stays.digest) in there and not parts:
+            continue
+        lacking: Sequence[DesiredModel | RankPart] = parts or [stays]
+        what = " and ".join(f"version {one.version} of {one.name}" for one in lacking)
+        message = f"ModelRepository {repository} does not have {what} as it is served"
         found[entry] = Outcome(stays, outcome.reason or Reason.VERSION_NOT_FOUND, outcome.message or message)
     return found
 

@@ -1,11 +1,13 @@
 """What every child has in common: labels, owner reference, digest; and how a pod of ours is locked down."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
+from gravswell.logs import LogFormat
 from gravswell_operator import names
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.api.common import API_VERSION
@@ -37,6 +39,10 @@ class Options:
     triton_image: str = names.TRITON_IMAGE
     image_pull_secrets: tuple[str, ...] = ()
     """Secrets with which agents and listers pull ``image``, by name: each namespace has its own, or none."""
+    agent_log_format: LogFormat = LogFormat.TEXT
+    """How agents and listers log."""
+    network_policies: tuple[tuple[str, str], ...] | None = None
+    """Labels of the namespaces that may read metrics, where NetworkPolicies are made; empty: none may."""
 
 
 Parent = GPUNodePool | ModelRepository | InferenceServer
@@ -75,15 +81,19 @@ def child(
     role: str,
     namespace: str | None = None,
     annotations: Mapping[str, str] | None = None,
+    owned: bool = True,
     **content: Any,
 ) -> Manifest:
-    """An object that belongs to ``parent``, with ``content`` as its top-level fields, stamped with its digest."""
-    metadata: Manifest = {
-        "name": name,
-        "namespace": namespace if namespace is not None else parent.metadata.namespace,
-        "labels": labels(parent, role),
-        "ownerReferences": [owner_reference(parent)],
-    }
+    """An object that belongs to ``parent``, with ``content`` as its top-level fields, stamped with its digest.
+
+    One that is not ``owned`` stays when ``parent`` goes. Without a namespace it is of the whole cluster.
+    """
+    metadata: Manifest = {"name": name}
+    if place := namespace if namespace is not None else parent.metadata.namespace:
+        metadata["namespace"] = place
+    metadata["labels"] = labels(parent, role)
+    if owned:
+        metadata["ownerReferences"] = [owner_reference(parent)]
     if annotations:
         metadata["annotations"] = dict(annotations)
     return stamp({"apiVersion": api_version, "kind": kind, "metadata": metadata, **content})
@@ -91,8 +101,8 @@ def child(
 
 def digest(manifest: Mapping[str, Any]) -> str:
     """Short digest of an object's content."""
-    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    text = orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def stamp(manifest: Manifest) -> Manifest:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from gravswell_operator import names
 from gravswell_operator.api import GPUNodePool, InferenceServer
 from gravswell_operator.api.gpunodepool import Taint
 from gravswell_operator.conditions import Reason
@@ -14,9 +15,9 @@ _INSUFFICIENT = re.compile(r"(\d+) Insufficient (\S+?)[.,]?(?=\s|$)")
 
 
 def pool_node_selector(pool: GPUNodePool) -> dict[str, str]:
-    """The labels that every node of the pool carries."""
+    """The labels that every node of the pool carries: its user's, or ours on nodes that are made for it."""
     static = pool.spec.provider.static
-    return dict(static.match_labels) if static is not None else {}
+    return dict(static.match_labels) if static is not None else {names.LABEL_POOL: pool.metadata.name}
 
 
 def pool_tolerations(pool: GPUNodePool) -> list[Manifest]:
@@ -61,10 +62,12 @@ def tolerations(server: InferenceServer, pool: GPUNodePool | None) -> list[Any]:
 
 
 def peak_replicas(server: InferenceServer) -> int:
-    """The most replicas that the server may have by its spec."""
+    """The most replicas that the server may have by its spec, or its ranks."""
+    if server.spec.ranks is not None:
+        return server.spec.ranks
     if server.spec.autoscaling is not None:
         return server.spec.autoscaling.max_replicas
-    assert server.spec.replicas is not None  # exactly one of the two is set
+    assert server.spec.replicas is not None  # exactly one of the three is set
     return server.spec.replicas
 
 
@@ -73,8 +76,11 @@ def may_surge(server: InferenceServer, pool: GPUNodePool | None, on_pool: Iterab
 
     ``on_pool`` are all the servers of the pool, this one included. A CPU server surges when it has one replica: the
     alternative is an interruption. With GPUs, only where some node must have enough free when every server of the
-    pool has all its replicas: whatever is free in total above ``nodes * (gpus - 1)`` is on one node.
+    pool has all its replicas: whatever is free in total above ``nodes * (gpus - 1)`` is on one node. Ranks never: all
+    of them stop before one starts.
     """
+    if server.spec.ranks is not None:
+        return False
     gpus = server.spec.gpus
     if gpus == 0:
         return peak_replicas(server) <= 1

@@ -43,7 +43,7 @@ def server_pod(
     service_account: str,
     options: Options,
 ) -> Manifest:
-    """The pod template of a server's Deployment.
+    """The pod template of a server's Deployment, or of the StatefulSet of its ranks.
 
     Raises :class:`ValueError` where the node labels contradict one another.
     """
@@ -59,6 +59,8 @@ def server_pod(
         "containers": [_triton(server, pool, options), _agent(server, where, options)],
         "volumes": _volumes(server, where),
     }
+    if server.spec.ranks is not None:
+        pod["readinessGates"] = [{"conditionType": names.GATE}]
     selector = merged_selector(
         where.node_selector, pool_node_selector(pool) if pool is not None else {}, template.node_selector
     )
@@ -162,6 +164,10 @@ def _agent(server: InferenceServer, where: Source, options: Options) -> Manifest
     ]
     if server.spec.gpus == 0:
         arguments += ["--device", "cpu"]
+    env: list[Manifest] = []
+    if server.spec.ranks is not None:
+        arguments += ["--rank", "$(POD_RANK)"]
+        env += [field_env("POD_RANK", f"metadata.labels['{names.LABEL_RANK}']"), field_env("POD_UID", "metadata.uid")]
     mounts: list[Manifest] = [
         {"name": "models", "mountPath": MODELS_FOLDER},
         {"name": "run", "mountPath": KEY_FOLDER, "readOnly": True},
@@ -172,8 +178,10 @@ def _agent(server: InferenceServer, where: Source, options: Options) -> Manifest
         if claim.size_limit is not None:
             arguments += ["--cache-limit", str(int(parse(claim.size_limit)))]
         mounts.append({"name": "cache", "mountPath": CACHE_FOLDER})
+    container = agent_container("agent", arguments, where, options, mounts)
     return {
-        **agent_container("agent", arguments, where, options, mounts),
+        **container,
+        "env": [*env, *container["env"]],
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
         "lifecycle": _drain(),
     }

@@ -7,6 +7,7 @@ from gravswell.serving.contracts import SERVED_KEY, Desired, Report, Served
 from gravswell_operator import names
 from gravswell_operator.api import ModelRepository
 from gravswell_operator.desired.agent import agent_container
+from gravswell_operator.desired.network import lister_policy
 from gravswell_operator.desired.objects import (
     Manifest,
     Options,
@@ -31,6 +32,10 @@ def what_is_served(url: str, servers: Iterable[tuple[Desired | None, Iterable[Re
         if desired is not None and desired.repository == url:
             for model in desired.models:
                 found[model.name].add(model.version)
+                for part in model.parts:
+                    found[part.name].add(part.version)
+            for entry, canary in desired.canaries.items():
+                found[entry].add(canary.version)
         for loaded in (model for report in reports for model in report.models):
             found[loaded.name] |= {loaded.loaded_version} if loaded.loaded_version is not None else set()
     entries = {name: tuple(sorted(numbers)) for name, numbers in sorted(found.items()) if numbers}
@@ -60,6 +65,7 @@ def children(
         made.append(account(repository, own, options, role=role))
     made += configmap_access(repository, own, accounts, role=role, write=[listing])
     made.append(_deployment(repository, service_account, options))
+    made += lister_policy(repository, options)
     return made
 
 
@@ -82,7 +88,7 @@ def _deployment(repository: ModelRepository, service_account: str, options: Opti
         **agent_container("lister", arguments, where, options),
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
     }
-    selector = {names.LABEL_ROLE: names.ROLE_LISTER, names.LABEL_REPOSITORY: name}
+    selector = names.lister_selector(name)
     pod: Manifest = {
         "serviceAccountName": service_account,
         "automountServiceAccountToken": False,

@@ -6,6 +6,7 @@ from typing import Any
 from gravswell.serving.contracts import DESIRED_KEY, Desired
 from gravswell_operator import names
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
+from gravswell_operator.desired.network import server_policy
 from gravswell_operator.desired.objects import Manifest, Options, account, child, configmap_access
 from gravswell_operator.desired.pod import server_pod
 from gravswell_operator.quantities import parse
@@ -29,6 +30,8 @@ class ServerPlan:
     options: Options
     accounts_in_use: tuple[str, ...] = ()
     """The ServiceAccounts that pods of the server run as, whatever is wanted now: they keep their rights."""
+    stopping: bool = False
+    """Of a server with ranks: pods of an earlier template are there still, and all of them stop before any starts."""
 
 
 def children(plan: ServerPlan) -> list[Manifest]:
@@ -50,9 +53,13 @@ def children(plan: ServerPlan) -> list[Manifest]:
     if own in accounts:
         made.append(account(server, own, plan.options, role=role))
     made += configmap_access(server, own, accounts, role=role, read=[desired], write=[report])
-    made += [_service(server), _headless(server), _disruption_budget(server), _deployment(plan, service_account)]
+    if server.spec.ranks is None:
+        made.append(_service(server))
+    made += [_headless(server), _disruption_budget(server)]
+    made.append((_deployment if server.spec.ranks is None else _stateful_set)(plan, service_account))
     if server.spec.autoscaling is not None:
         made.append(_autoscaler(server))
+    made += server_policy(server, plan.options)
     return made
 
 
@@ -83,7 +90,8 @@ def _headless(server: InferenceServer) -> Manifest:
     spec = {
         "type": "ClusterIP",
         "clusterIP": "None",
-        # Not-ready addresses stay unpublished, as is the default: who balances must only see replicas that serve.
+        # Not-ready addresses stay unpublished, as is the default: who balances must only see replicas that serve, and a
+        # rank has its name only while all ranks are in service.
         "selector": names.server_selector(server.metadata.name),
         "ports": _ports(),
     }
@@ -93,6 +101,7 @@ def _headless(server: InferenceServer) -> Manifest:
 
 def _disruption_budget(server: InferenceServer) -> Manifest:
     spec = {
+        # Of a group of ranks, too: with the first one that goes, the others take no traffic and may go with it.
         "maxUnavailable": 1,
         "selector": {"matchLabels": names.server_selector(server.metadata.name)},
         # A replica that is not ready takes no traffic. By the default it could not be evicted before it is ready, and
@@ -138,3 +147,23 @@ def _deployment(plan: ServerPlan, service_account: str) -> Manifest:
     if server.spec.autoscaling is None:
         spec["replicas"] = server.spec.replicas
     return child(server, "apps/v1", "Deployment", server.metadata.name, role=names.ROLE_TRITON, spec=spec)
+
+
+def _stateful_set(plan: ServerPlan, service_account: str) -> Manifest:
+    """The ranks. They start side by side, and a change of the template stops all of them before it starts any.
+
+    A rolling update would replace one, and wait until it is ready: with a gate that opens for all at once that would be
+    an interruption for each rank, and never go on where those that are still to be replaced are what is broken.
+    """
+    server = plan.server
+    name = server.metadata.name
+    spec = {
+        "replicas": 0 if plan.stopping else server.spec.ranks,
+        "serviceName": names.headless(name),
+        "podManagementPolicy": "Parallel",
+        "selector": {"matchLabels": names.server_selector(name)},
+        "revisionHistoryLimit": 3,
+        "updateStrategy": {"type": "OnDelete"},
+        "template": server_pod(server, plan.repository, plan.pool, service_account, plan.options),
+    }
+    return child(server, "apps/v1", "StatefulSet", name, role=names.ROLE_TRITON, spec=spec)

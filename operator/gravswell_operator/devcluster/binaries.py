@@ -24,6 +24,7 @@ KUBERNETES = Module("kubernetes", "k8s.io/kubernetes", "v1.36.3", ("k8s.io/compo
 ETCD = Module("etcd", "go.etcd.io/etcd/server/v3", "v3.6.16")
 KWOK = Module("kwok", "sigs.k8s.io/kwok", "v0.8.0", ("sigs.k8s.io/kwok/pkg/consts.Version",))
 HELM = Module("helm", "helm.sh/helm/v4", "v4.3.1", ("helm.sh/helm/v4/internal/version.version",))
+KARPENTER = Module("karpenter", "sigs.k8s.io/karpenter", "v1.14.0")
 
 _KUBERNETES_COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 
@@ -36,13 +37,14 @@ PROGRAMS = MappingProxyType(
             Program("etcd", ETCD, "go.etcd.io/etcd/server/v3"),
             Program("kwok", KWOK, "sigs.k8s.io/kwok/cmd/kwok"),
             Program("helm", HELM, "helm.sh/helm/v4/cmd/helm", room=1_500_000_000),
+            Program("karpenter", KARPENTER, "sigs.k8s.io/karpenter/kwok", room=1_500_000_000),
         )
     }
 )
 """Everything that :func:`ensure_binaries` knows, by name, in the order of building."""
 
 CONTROL_PLANE = (*_KUBERNETES_COMMANDS, "etcd")
-"""What a control plane needs; ``kwok`` and ``helm`` are had on request."""
+"""What a control plane needs; ``kwok``, ``helm`` and ``karpenter`` are had on request."""
 
 ASSETS_ENV = "KUBEBUILDER_ASSETS"
 

@@ -72,7 +72,7 @@ class ControlPlane(Servers):
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                self._start_on(*_free_ports(3))
+                self._start_on(*free_ports(3))
             except UnavailableError as error:
                 self.stop()
                 if "address already in use" not in str(error) or attempt == _ATTEMPTS:
@@ -167,6 +167,7 @@ class ControlPlane(Servers):
             f"--client-ca-file={pki / 'ca.crt'}",
             f"--token-auth-file={pki / 'tokens.csv'}",
             "--authorization-mode=Node,RBAC",
+            "--allow-privileged=true",  # as every installer has it: drivers and device plugins are such pods
             "--service-cluster-ip-range=10.96.0.0/16",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={pki / 'service-account.pub'}",
@@ -227,7 +228,7 @@ class ControlPlane(Servers):
             return 0
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ``count`` different ports that were free a moment ago."""
     held = [socket.socket() for _ in range(count)]
     try:
@@ -239,4 +240,4 @@ def _free_ports(count: int) -> list[int]:
             one.close()
 
 
-__all__ = ["CONTROL_PLANE", "HOST", "NODE_NAME", "ControlPlane"]
+__all__ = ["CONTROL_PLANE", "HOST", "NODE_NAME", "ControlPlane", "free_ports"]

@@ -100,6 +100,17 @@ def build(program: Program, *, cancelled: threading.Event, tick: Callable[[str],
     return target
 
 
+def module_folder(module: Module) -> Path:
+    """Where Go keeps the files of ``module``, which is had first if need be: definitions come with some programs.
+
+    Raises as :func:`build` does.
+    """
+    go = _go()
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    answer = json.loads(_run(go, "mod", "download", "-json", f"{module.path}@{module.version}", directory=cache_dir()))
+    return Path(answer["Dir"])
+
+
 def _compile(
     program: Program,
     *,

@@ -167,11 +167,13 @@ class Servers(ABC):
         for child in self._children:
             child.require_running()
 
-    def _spawn(self, name: str, argv: Sequence[str | Path], log: str) -> Child:
-        """Start one more; its log is a file of that name, emptied."""
+    def _spawn(
+        self, name: str, argv: Sequence[str | Path], log: str, environment: Mapping[str, str] | None = None
+    ) -> Child:
+        """Start one more, with our environment unless it has its own; its log is a file of that name, emptied."""
         path = self.logs / log
         path.unlink(missing_ok=True)
-        child = Child(name, argv, log=path)
+        child = Child(name, argv, log=path, environment=environment)
         self._children.append(child)
         return child
 

@@ -1,16 +1,21 @@
-"""Every watched kind as a kopf event handler that feeds the cache."""
+"""Our own kinds as kopf event handlers that feed the cache.
+
+Their children have watches of their own (:mod:`gravswell_operator.handlers.children`).
+"""
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import aiohttp
 import kopf
 
 from gravswell.errors import GravswellError
 from gravswell.kube import credentials
 from gravswell_operator import names
-from gravswell_operator.cluster.resources import WATCHED, ResourceType
+from gravswell_operator.cluster.resources import OWN, ResourceType
+from gravswell_operator.handlers.faults import taking_in
 
 Observer = Callable[[ResourceType, Mapping[str, Any], str | None], None]
 """Takes what a watch says: the kind, the object, and ADDED, MODIFIED or DELETED; None where the object was listed."""
@@ -44,26 +49,23 @@ def settings() -> kopf.OperatorSettings:
     # The definitions are there before the operator starts, and watching all of them would need a right of its own.
     made.scanning.disabled = True
     made.process.ultimate_exiting_timeout = None
-    for resource in WATCHED:
-        if resource.selector:
-            made.watching.label_selectors[resource.group, resource.version, resource.plural] = resource.selector
     return made
 
 
-def registry(account: credentials.Account, observe: Observer) -> kopf.OperatorRegistry:
-    """The handlers: one login, and one for the events of each kind."""
+def registry(account: credentials.Account, observe: Observer, trace: aiohttp.TraceConfig) -> kopf.OperatorRegistry:
+    """The handlers: one login, whose requests ``trace`` sees, and one for the events of each kind."""
     made = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=made, id="login", errors=kopf.ErrorsMode.TEMPORARY)
     async def login(**_: Any) -> kopf.AiohttpSession:
         try:
-            session = await credentials.open_session(account, program=names.FIELD_MANAGER)
+            session = await credentials.open_session(account, program=names.FIELD_MANAGER, traces=[trace])
         except GravswellError as error:
             log.warning("the watches have no credentials: %s", error)
             raise
         return kopf.AiohttpSession(server=account.endpoint.url, aiohttp_session=session)
 
-    for resource in WATCHED:
+    for resource in OWN:
         _watch(made, resource, observe)
     return made
 
@@ -71,17 +73,20 @@ def registry(account: credentials.Account, observe: Observer) -> kopf.OperatorRe
 def _watch(registry: kopf.OperatorRegistry, resource: ResourceType, observe: Observer) -> None:
     @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=f"watch-{resource.plural}")
     async def watched(event: kopf.RawEvent, **_: Any) -> None:
-        try:
+        with taking_in(resource):
             observe(resource, event["object"], event["type"])
-        except Exception:
-            # kopf goes on all the same, so it must not pass unheard; the next complete look takes the object in.
-            log.exception("a fault of the operator: a watch event of %s was not taken in", resource.plural)
 
 
-async def run(account: credentials.Account, observe: Observer, started: asyncio.Event, stop: asyncio.Event) -> None:
+async def run(
+    account: credentials.Account,
+    observe: Observer,
+    trace: aiohttp.TraceConfig,
+    started: asyncio.Event,
+    stop: asyncio.Event,
+) -> None:
     """Watch until ``stop`` is set; set ``started`` when that has begun. Raises what kopf cannot recover from."""
     await kopf.operator(
-        registry=registry(account, observe),
+        registry=registry(account, observe, trace),
         settings=settings(),
         clusterwide=True,
         standalone=True,

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gravswell.errors import GravswellError
 from gravswell.kube import errors
+from gravswell.kube.watch import Body
 from gravswell_operator import names
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record, version_of
@@ -18,7 +19,7 @@ from gravswell_operator.state import Problem
 
 _BEFORE_PODS = (("ConfigMap", "ServiceAccount", "Role"), ("RoleBinding",))
 """What pods need when they start, step by step: a binding is refused while its Role is not stored."""
-_WORKLOADS = ("Deployment", "DaemonSet", "HorizontalPodAutoscaler")
+_WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "HorizontalPodAutoscaler")
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,10 @@ def problem(error: GravswellError) -> Problem:
     return Problem(Reason.API_ERROR, f"tried again soon: {text}")
 
 
-async def apply_children(context: Context, owner: Record, wanted: Sequence[Manifest]) -> None:
-    """Make the children of ``owner`` what is wanted, and delete the others.
+async def apply_children(
+    context: Context, owner: Record, wanted: Sequence[Manifest], keep: Iterable[Manifest] = ()
+) -> None:
+    """Make the children of ``owner`` what is wanted, and delete the others, but for those in ``keep``.
 
     What pods need comes before pods, and where that fails, the workloads stay as they are. Everything else is tried
     whatever fails: a Service that is refused holds up no pod. What is no longer wanted stays as long as a workload
@@ -69,7 +72,7 @@ async def apply_children(context: Context, owner: Record, wanted: Sequence[Manif
     with_pods, beside = await asyncio.gather(_all(context, owner, workloads), _all(context, owner, others))
     failures += with_pods
     if not failures:
-        await _delete_unwanted(context, owner, {_key(manifest) for manifest in wanted})
+        await _delete_unwanted(context, owner, {_key(manifest) for manifest in (*wanted, *keep)})
     failures += beside
     if failures:
         raise failures[0]
@@ -90,7 +93,7 @@ async def _all(context: Context, owner: Record, manifests: Sequence[Manifest]) -
 
 def _key(manifest: Manifest) -> Key:
     metadata = manifest["metadata"]
-    return Key(resources.of(manifest), metadata["namespace"], metadata["name"])
+    return Key(resources.of(manifest), metadata.get("namespace", ""), metadata["name"])
 
 
 async def _apply(context: Context, owner: Record, manifest: Manifest) -> None:
@@ -98,8 +101,8 @@ async def _apply(context: Context, owner: Record, manifest: Manifest) -> None:
     record = context.cache.get(key)
     digest = manifest["metadata"]["annotations"][names.ANNOTATION_DIGEST]
     if record is None:
-        await _check_free(context, owner, key)
         log.info("%s: creating %s", owner.key, key)
+        body = await _create(context, owner, key, manifest)
     else:
         _check_owner(owner, key, record.owner, record.labels)
         if record.checked == digest:
@@ -109,13 +112,31 @@ async def _apply(context: Context, owner: Record, manifest: Manifest) -> None:
             record.checked = digest
             return
         log.info("%s: applying %s (%s differs)", owner.key, key, where)
-    body = await context.client.apply(key.resource, manifest)
+        body = await context.client.apply(key.resource, manifest)
     context.observe(key.resource, body)
     applied = context.cache.get(key)
     if applied is not None and applied.version == version_of(body):
         # What still differs in the answer is how the API server writes it, not drift. Only in the answer: what a watch
         # has brought meanwhile is somebody else's doing, and was not compared yet.
         applied.checked = digest
+
+
+_NO_VERSION = "1"
+"""The resource version of no object: etcd's first revision is that of the empty store."""
+
+
+async def _create(context: Context, owner: Record, key: Key, manifest: Manifest) -> Body:
+    """Apply a child that was not seen yet, and never over an object that a user made.
+
+    Server-side apply would quietly take that over. One that names a version changes no object of another version, and
+    none has this one: in one request it creates what is not there, and conflicts with what is.
+    """
+    metadata = {**manifest["metadata"], "resourceVersion": _NO_VERSION}
+    try:
+        return await context.client.apply(key.resource, {**manifest, "metadata": metadata})
+    except errors.ApiConflictError:
+        await _check_live(context, owner, key)
+        return await context.client.apply(key.resource, manifest)
 
 
 def _check_owner(owner: Record, key: Key, controller: str, labels: Mapping[str, str]) -> None:
@@ -133,12 +154,12 @@ def _check_owner(owner: Record, key: Key, controller: str, labels: Mapping[str, 
     )
 
 
-async def _check_free(context: Context, owner: Record, key: Key) -> None:
-    """Server-side apply would quietly take over an object that a user made: look before the first time."""
+async def _check_live(context: Context, owner: Record, key: Key) -> None:
+    """Whether the child that is there may be written, though no watch has shown it."""
     try:
         live = await context.client.get(key.resource, key.namespace, key.name)
     except errors.ApiNotFoundError:
-        return
+        return  # it went meanwhile
     metadata = live["metadata"]
     controllers = (r["uid"] for r in metadata.get("ownerReferences") or () if r.get("controller"))
     _check_owner(owner, key, next(controllers, ""), metadata.get("labels") or {})

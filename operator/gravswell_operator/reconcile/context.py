@@ -1,6 +1,6 @@
 """What every reconcile works with, and how an observed change reaches the queue."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -10,11 +10,14 @@ from gravswell_operator.api import Model
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Cache, Change, Key, Record
 from gravswell_operator.cluster.events import Recorder
+from gravswell_operator.cluster.metrics import Metrics
 from gravswell_operator.cluster.queue import WorkQueue
 from gravswell_operator.cluster.resources import ResourceType
 from gravswell_operator.desired.objects import Options
+from gravswell_operator.providers.base import Cloud
+from gravswell_operator.providers.gke import Gke
 from gravswell_operator.reconcile.index import Index, spec_changed
-from gravswell_operator.state import PodState, Unreadable, on_node
+from gravswell_operator.state import MachineState, PodState, Unreadable, on_node
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,26 @@ class Context:
     recorder: Recorder
     options: Options
     now: Callable[[], datetime]
+    metrics: Metrics = field(default_factory=Metrics)
     writing: dict[Key, Any] = field(default_factory=dict)
     """The statuses that are being written, as their views will have them; whoever writes one, removes it again."""
+    clouds: Mapping[str, Cloud] = field(default_factory=lambda: {"GKE": Gke()})
+    """The providers whose things live outside the cluster, by ``spec.provider.type``."""
+    releasing: dict[str, datetime] = field(default_factory=dict)
+    """Since when the cloud is asked to let go of pools that are being deleted, by their uid."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """What was asked of the cluster once, and stays."""
+    optional: dict[ResourceType, str | None] = field(default_factory=dict)
+    """For each kind that may be absent, once it was looked for: None where it is watched; where it is not, why, and an
+    empty text where the API server does not know it."""
+
+    def found(self, resource: ResourceType, why: str | None) -> None:
+        """Whether a kind that may be absent is there now; whom that concerns is woken when it is news."""
+        if resource in self.optional and self.optional[resource] == why:
+            return
+        self.optional[resource] = why
+        for key in self.index.pools:
+            self.queue.add(key)
 
     def observe(self, resource: ResourceType, body: Mapping[str, Any], *, deleted: bool = False) -> None:
         """Take in what a watch or a write of ours returned, and wake whom it concerns."""
@@ -80,6 +101,11 @@ class Context:
         records = (self.cache.get(k) for k in self.index.children(owner) if k.resource is resources.POD)
         return [self._on_its_node(record.view) for record in records if record is not None]
 
+    def machines(self, pool: Key) -> list[MachineState]:
+        """The nodes that were asked for, for a pool."""
+        records = (self.cache.get(k) for k in self.index.children(pool) if k.resource is resources.NODE_CLAIM)
+        return [record.view for record in records if record is not None]
+
     def accounts(self, owner: Key) -> list[str]:
         """The ServiceAccounts that the pods of a server or of a repository's lister run as.
 
@@ -91,15 +117,20 @@ class Context:
     def _on_its_node(self, pod: PodState) -> PodState:
         return on_node(pod, self.view(Key(resources.NODE, "", pod.node))) if pod.node else pod
 
-    def referrers(self, target: Key, resource: ResourceType) -> list[Any]:
-        """The objects of one kind that reference ``target`` and can be read, as typed state."""
-        return [view for view in self._referrers(target, resource) if not isinstance(view, Unreadable)]
+    def referrers(self, target: Key, resource: ResourceType) -> Iterator[Any]:
+        """The objects of one kind that reference ``target`` and can be read, as typed state: found as they are asked
+        for, since a pool may have thousands and most servers have no use for the others."""
+        return (view for view in self._referrers(target, resource) if not isinstance(view, Unreadable))
 
     def models(self, server: Key) -> list[Model | Unreadable]:
         """The Models that name ``server`` and stay, also those that cannot be read."""
         views = self._referrers(server, resources.MODEL)
         return [v for v in views if not (v.deleting if isinstance(v, Unreadable) else v.metadata.deletion_timestamp)]
 
-    def _referrers(self, target: Key, resource: ResourceType) -> list[Any]:
+    def unreadable(self, pool: Key) -> bool:
+        """Whether a server names the pool that cannot be read: what it asks for is not known."""
+        return any(isinstance(v, Unreadable) for v in self._referrers(pool, resources.INFERENCE_SERVER))
+
+    def _referrers(self, target: Key, resource: ResourceType) -> Iterator[Any]:
         views = (self.view(key) for key in self.index.referrers(target) if key.resource is resource)
-        return [view for view in views if view is not None]
+        return (view for view in views if view is not None)

@@ -2,15 +2,15 @@
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 
+from gravswell import logs
 from gravswell.errors import GravswellError
 from gravswell.kube import errors
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.cluster.resources import ResourceType
-from gravswell_operator.reconcile import model, pool, repository, server, status
+from gravswell_operator.reconcile import clouds, model, pool, repository, server, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.state import Unreadable
 
@@ -29,15 +29,13 @@ class Engine:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.reconciled: Counter[str] = Counter()
-        """By kind."""
-        self.failed: Counter[str] = Counter()
-        """By kind."""
-        self.seconds = 0.0
-        """Spent in reconciles, over all workers."""
 
     async def handle(self, key: Key) -> None:
         """Reconcile one object; its failure is noted and tried again, and never anybody else's."""
+        with logs.about(kind=key.resource.kind, namespace=key.namespace, name=key.name):
+            await self._handle(key)
+
+    async def _handle(self, key: Key) -> None:
         started = time.perf_counter()
         queue = self.context.queue
         try:
@@ -50,7 +48,7 @@ class Engine:
         except GravswellError as error:
             self._failed(key, error, logging.WARNING)
         except Exception as error:
-            self.failed[key.resource.kind] += 1
+            self.context.metrics.failed(key.resource.kind, error)
             delay = queue.retry_delay(key)
             log.exception("%s: a fault of the operator; next try in %.1f s", key, delay)
             queue.add(key, delay)
@@ -58,11 +56,10 @@ class Engine:
         else:
             queue.forget(key)
         finally:
-            self.reconciled[key.resource.kind] += 1
-            self.seconds += time.perf_counter() - started
+            self.context.metrics.reconciled(key.resource.kind, time.perf_counter() - started)
 
     def _failed(self, key: Key, error: GravswellError, level: int) -> None:
-        self.failed[key.resource.kind] += 1
+        self.context.metrics.failed(key.resource.kind, error)
         delay = self.context.queue.retry_delay(key)
         if isinstance(error, errors.ApiUnavailableError) and error.retry_after is not None:
             delay = max(delay, error.retry_after)
@@ -86,8 +83,12 @@ class Engine:
             await status.write_invalid(self.context, record)
             return
         if record.view.metadata.deletion_timestamp is not None:
+            if key.resource is resources.GPU_NODE_POOL:
+                await clouds.release(self.context, record)
             return
         if record.view.spec.suspend and key.resource is not resources.MODEL:
             await status.write_suspended(self.context, record)
+            if key.resource is resources.INFERENCE_SERVER:
+                await server.keep_gates(self.context, record)
             return
         await _RECONCILERS[key.resource](self.context, record)

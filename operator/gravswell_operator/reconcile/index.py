@@ -5,8 +5,10 @@ from collections import defaultdict
 from gravswell.serving.contracts import LISTING_KEY
 from gravswell_operator import conditions, names
 from gravswell_operator.api import InferenceServer, Model
+from gravswell_operator.api.rollout import Strategy
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Change, Key, Record
+from gravswell_operator.desired.placement import peak_replicas
 from gravswell_operator.state import Unreadable
 
 _OWNER_KINDS = (
@@ -56,6 +58,11 @@ class Index:
         """The objects of ours that reference ``target``: the servers of a repository or a pool, a server's Models."""
         return set(self._referrers.get(target, ()))
 
+    @property
+    def pools(self) -> set[Key]:
+        """Every GPUNodePool."""
+        return set(self._pools)
+
     def apply(self, change: Change) -> set[Key]:
         """Take a change into account; the keys to reconcile because of it."""
         for record in (change.old, change.new):
@@ -63,7 +70,7 @@ class Index:
                 self._link(record, present=record is change.new)
         if change.key.resource in resources.OWN:
             return self._own_changed(change)
-        if change.key.resource is resources.NODE:
+        if change.key.resource in (resources.NODE, resources.CLUSTER_POLICY):
             return set() if _same_view(change) else set(self._pools)
         return self._child_changed(change)
 
@@ -100,16 +107,17 @@ class Index:
                 for target in targets:
                     woken |= self.referrers(target)
             elif record.key.resource is resources.INFERENCE_SERVER:
-                # What is spare on a pool depends on all its servers.
-                for target in targets:
-                    if target.resource is resources.GPU_NODE_POOL:
-                        woken |= self.referrers(target)
+                # Whether a pool is used depends on its servers.
+                woken |= {target for target in targets if target.resource is resources.GPU_NODE_POOL}
+        # What is spare on a pool depends on all its servers.
+        for pool in _taken(change.old).items() ^ _taken(change.new).items():
+            woken |= self.referrers(pool[0])
         return woken
 
     def _child_changed(self, change: Change) -> set[Key]:
         # The owner that a child's label no longer names must mend the label, so both are woken.
         owners = {key for record in (change.old, change.new) if record is not None and (key := owner_key(record))}
-        if change.key.resource is resources.POD and len(owners) == 1 and _same_view(change):
+        if len(owners) == 1 and _same_view(change) and (change.key.resource is resources.POD or _same_content(change)):
             return set()
         woken = set(owners)
         if change.key.resource is resources.CONFIG_MAP and _same_listing(change):
@@ -125,6 +133,10 @@ class Index:
 
 def _same_view(change: Change) -> bool:
     return change.old is not None and change.new is not None and bool(change.old.view == change.new.view)
+
+
+def _same_content(change: Change) -> bool:
+    return change.old is not None and change.new is not None and change.new.same_content(change.old)
 
 
 def _same_listing(change: Change) -> bool:
@@ -145,7 +157,19 @@ def _references(record: Record) -> list[Key]:
     if isinstance(view, Unreadable) and record.key.resource is resources.MODEL:
         server = view.reference("serverRef")
         return [Key(resources.INFERENCE_SERVER, record.key.namespace, server)] if server is not None else []
+    if isinstance(view, Unreadable) and record.key.resource is resources.INFERENCE_SERVER:
+        name = view.reference("nodePoolRef")  # its pods may run there
+        return [Key(resources.GPU_NODE_POOL, "", name)] if name is not None else []
     return []
+
+
+def _taken(record: Record | None) -> dict[Key, int]:
+    """How many GPUs of its pool a server takes by its spec; nothing where it takes none."""
+    view = record.view if record is not None else None
+    if not isinstance(view, InferenceServer) or (pool := pool_key(view)) is None:
+        return {}
+    gpus = view.spec.gpus * peak_replicas(view)
+    return {pool: gpus} if gpus else {}
 
 
 def spec_changed(change: Change) -> bool:
@@ -163,11 +187,21 @@ def _meaning_changed(change: Change) -> bool:
     """Whether others must know: not for a status that only the object's own reconcile reads."""
     if spec_changed(change):
         return True
-    if change.key.resource is not resources.GPU_NODE_POOL:
-        return False
     assert change.old is not None
     assert change.new is not None
+    if change.key.resource is resources.MODEL:
+        return _rollout(change.old) != _rollout(change.new)
+    if change.key.resource is not resources.GPU_NODE_POOL:
+        return False
     return _offer(change.old) != _offer(change.new)
+
+
+def _rollout(model: Record) -> tuple[object, ...] | None:
+    """What the agents are told by, of a canary."""
+    found = model.view.status.rollout if not isinstance(model.view, Unreadable) else None
+    if found is None or found.strategy is not Strategy.CANARY:
+        return None
+    return found.to, found.to_digest, found.started, found.state, found.step
 
 
 def _offer(pool: Record) -> tuple[int, int, tuple[str, ...]] | None:

@@ -3,25 +3,34 @@
 What the agents shall load is written by the server's reconcile, which resolves all of its Models in the same way.
 """
 
-from gravswell_operator import names
-from gravswell_operator.api import InferenceServer, Model, ModelRepository
+from collections.abc import Sequence
+
+from gravswell_operator import conditions, names
+from gravswell_operator.api import ConditionStatus, InferenceServer, Model, ModelRepository
+from gravswell_operator.api.rollout import RolloutState, RolloutStatus, Strategy
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Record
+from gravswell_operator.conditions import Reason, Transition
 from gravswell_operator.desired.models import (
-    Outcome,
     asks_for_devices,
     contenders,
     is_moved,
+    remembered,
     resolve_model,
     resolve_server,
     stays_behind,
     told,
 )
+from gravswell_operator.desired.outcome import Outcome
+from gravswell_operator.desired.rollouts import staged
 from gravswell_operator.reconcile import documents, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import repository_key, server_key
-from gravswell_operator.state import Unreadable
+from gravswell_operator.state import PodState, Unreadable
 from gravswell_operator.statuses import model as statuses
+from gravswell_operator.statuses.ranks import wholes
+from gravswell_operator.statuses.replica import Replica, replicas_of
+from gravswell_operator.statuses.rollout import Look, Next, advance
 
 
 async def reconcile(context: Context, record: Record) -> None:
@@ -29,39 +38,84 @@ async def reconcile(context: Context, record: Record) -> None:
     model: Model = record.view
     key = server_key(model)
     server: InferenceServer | Unreadable | None = context.view(key)
-    outcome = _resolve(context, model, server) if isinstance(server, InferenceServer) else None
-    reports = context.child(resources.CONFIG_MAP, key.namespace, names.report_configmap(key.name))
+    reports = documents.reports(context.child(resources.CONFIG_MAP, key.namespace, names.report_configmap(key.name)))
+    pods = context.pods(key) if server is not None else []
+    outcome, rollout = None, Next(model.status.rollout)
+    if isinstance(server, InferenceServer):
+        wish = _Wish(context, model, server, pods)
+        if server.spec.ranks is not None:
+            reports = wholes(wish.previous, pods, reports)
+        rollout = wish.rollout(replicas_of(model.spec.entry, pods, reports))
+        outcome = wish.outcome(rollout.status)
     view = statuses.ModelView(
-        model=model,
-        server=server,
-        outcome=outcome,
-        pods=context.pods(key) if server is not None else (),
-        reports=documents.reports(reports),
+        model=model, server=server, outcome=outcome, pods=pods, reports=reports, rollout=rollout.status
     )
     await status.write(context, record, statuses.findings(view), statuses.fields(view))
+    if rollout.after is not None:
+        context.queue.add(record.key, rollout.after)
+    _tell(context, record, model.status.rollout, rollout.status)
 
 
-def _resolve(context: Context, model: Model, server: InferenceServer) -> Outcome:
-    namespace = model.metadata.namespace
-    repository = server.spec.repository_ref.name
-    found: ModelRepository | Unreadable | None = context.view(repository_key(server))
-    listing = documents.holdings(
-        context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(repository)),
-        found.spec.url if isinstance(found, ModelRepository) else None,
-    )
-    previous = documents.desired(
-        context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(server.metadata.name))
-    )
-    kept, entry = told(previous), model.spec.entry
-    models = context.models(server_key(model))
-    rivals = contenders(models, kept).get(entry, [])
-    outcome = resolve_model(model, rivals, listing, kept.get(entry), repository)
-    if not outcome.resolved or not isinstance(found, ModelRepository):
-        return outcome
-    moved = is_moved(previous, found.spec.url)
-    if not moved and not asks_for_devices(models):
-        return outcome  # it depends on no other Model
-    resolution = resolve_server(server, models, listing, previous, url=found.spec.url)
-    if moved and resolution.missing:
-        return stays_behind(server, resolution, kept.get(entry))
-    return resolution.outcome(entry)
+class _Wish:
+    """What a Model asks of its server, and what the server was told."""
+
+    def __init__(self, context: Context, model: Model, server: InferenceServer, pods: Sequence[PodState]) -> None:
+        namespace, repository = model.metadata.namespace, server.spec.repository_ref.name
+        found: ModelRepository | Unreadable | None = context.view(repository_key(server))
+        self._context, self._model, self._server, self._pods = context, model, server, pods
+        self._url = found.spec.url if isinstance(found, ModelRepository) else None
+        self._listing = documents.holdings(
+            context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(repository)), self._url
+        )
+        self.previous = documents.desired(
+            context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(server.metadata.name))
+        )
+        told_before, entry = told(self.previous), model.spec.entry
+        self._told = told_before.get(entry)
+        self._kept = self._told or remembered(model)
+        self._models = context.models(server_key(model))
+        rivals = contenders(self._models, told_before).get(entry, [])
+        self._target = resolve_model(model, rivals, self._listing, self._told, repository)
+
+    def rollout(self, replicas: Sequence[Replica]) -> Next:
+        """Where the roll-out stands now. While the wish is unresolved or suspended, it stands where it stood."""
+        model, target = self._model, self._target
+        if not target.resolved or target.desired is None or model.spec.suspend or self._url is None:
+            return Next(model.status.rollout)
+        # All ranks are one replica: there is nothing to share.
+        strategy = model.spec.rollout.strategy if self._server.spec.ranks is None else Strategy.IMMEDIATE
+        return advance(Look(model, strategy, target.desired, self._kept, replicas, self._context.now()))
+
+    def outcome(self, rollout: RolloutStatus | None) -> Outcome:
+        """What became of the wish, by a roll-out that stands there."""
+        model, target, url = self._model, self._target, self._url
+        if not target.resolved or url is None:
+            return target
+        model = model.model_copy(update={"status": model.status.model_copy(update={"rollout": rollout})})
+        moved = is_moved(self.previous, url)
+        if not moved and not asks_for_devices(self._models) and self._server.spec.ranks is None:
+            return staged(model, target, self._kept, self._pods)  # it depends on no other Model
+        models = [model if m is self._model else m for m in self._models]
+        resolution = resolve_server(self._server, models, self._listing, self.previous, url=url, pods=self._pods)
+        if moved and resolution.missing:
+            return stays_behind(self._server, resolution, self._told)
+        return resolution.outcome(model.spec.entry)
+
+
+def _tell(context: Context, record: Record, before: RolloutStatus | None, now: RolloutStatus | None) -> None:
+    """An event for each step of a canary. That it was rolled back, the condition Ready says."""
+    if now is None or now.strategy is not Strategy.CANARY:
+        return
+    if before is not None and (before.started, before.state, before.step) == (now.started, now.state, now.step):
+        return
+    reason = _EVENTS.get(now.state)
+    if reason is not None:
+        event = Transition(conditions.PROGRESSING, ConditionStatus.TRUE, reason, now.message)
+        context.recorder.transition(status.reference(record), event)
+
+
+_EVENTS = {
+    RolloutState.PROGRESSING: Reason.ROLLING_OUT,
+    RolloutState.PAUSED: Reason.ROLLOUT_PAUSED,
+    RolloutState.PROMOTED: Reason.PROMOTED,
+}

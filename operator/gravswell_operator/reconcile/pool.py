@@ -1,31 +1,88 @@
-"""Reconciling a ``GPUNodePool``: count its nodes, run its device plugin where that is asked for."""
+"""Reconciling a ``GPUNodePool``: what makes its nodes, its device plugin, and what became of both."""
 
 from gravswell.errors import GravswellError
 from gravswell_operator import names, state
 from gravswell_operator.api import GPUNodePool
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Record
+from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.device_plugin import device_plugin
-from gravswell_operator.providers import nodes_of
-from gravswell_operator.reconcile import apply, status
+from gravswell_operator.desired.objects import Manifest
+from gravswell_operator.desired.pools import bounds, idleness, in_use
+from gravswell_operator.providers import PROVIDERS, nodes_of
+from gravswell_operator.providers.base import CloudState
+from gravswell_operator.reconcile import apply, clouds, status
 from gravswell_operator.reconcile.context import Context
+from gravswell_operator.state import Problem
 from gravswell_operator.statuses import pool as statuses
 
 
 async def reconcile(context: Context, record: Record) -> None:
     """One pass over one pool."""
     pool: GPUNodePool = record.view
-    wanted = [device_plugin(pool, context.options)] if pool.spec.drivers.install else []
+    # A server that cannot be read may run on the pool: its nodes must not go for that.
+    used = in_use(pool, context.referrers(record.key, resources.INFERENCE_SERVER)) or context.unreadable(record.key)
+    idle = idleness(pool, used=used, now=context.now())
+    shall = bounds(pool, idle)
+    made = PROVIDERS[pool.spec.provider.type].objects(pool, shall)
+    kinds = {resources.of(manifest) for manifest in made}
+    asked = kinds | ({resources.CLUSTER_POLICY} if pool.spec.drivers.install else set())
+    if any(kind not in context.optional for kind in asked):
+        return  # nobody has looked for them yet, and who does wakes every pool
+    missing = next((_missing(context, pool, kind) for kind in kinds if context.optional[kind] is not None), None)
+    wanted: list[Manifest] = []
+    keep: list[Manifest] = []  # of kinds that cannot be seen, or may come into sight during this pass
+    (wanted if missing is None else keep).extend(made)
+    policy, unknown = _policy(context), None
+    if pool.spec.drivers.install and policy is None:
+        if context.optional[resources.CLUSTER_POLICY]:  # refused: a second plugin would fight with the GPU Operator's
+            unknown = _missing(context, pool, resources.CLUSTER_POLICY)
+        (wanted if unknown is None else keep).append(device_plugin(pool, context.options))
     failure: GravswellError | None = None
+    cloud: CloudState | None = None
     try:
-        await apply.apply_children(context, record, wanted)
+        cloud = await clouds.step(context, record, shall)
+        await apply.apply_children(context, record, wanted, keep)
     except GravswellError as error:
         failure = error
-    nodes = nodes_of(pool, (r.view for r in context.cache.all(resources.NODE) if r.view is not None))
     plugin: state.WorkloadState | None = context.child(
         resources.DAEMON_SET, context.options.drivers_namespace, names.device_plugin(pool.metadata.name)
     )
-    problem = apply.problem(failure) if failure is not None else None
-    await status.write(context, record, statuses.findings(pool, nodes, plugin, problem), statuses.fields(pool, nodes))
+    view = statuses.PoolView(
+        pool=pool,
+        nodes=nodes_of(pool, (r.view for r in context.cache.all(resources.NODE) if r.view is not None)),
+        plugin=plugin,
+        policy=policy,
+        policy_unknown=unknown,
+        problem=apply.problem(failure) if failure is not None else None,
+        provided=cloud is not None,
+        missing=missing if cloud is None else cloud.problem,
+        maker=context.child(resources.KARPENTER_NODE_POOL, "", pool.metadata.name)
+        if cloud is None
+        else state.MakerState(True),
+        remembered=cloud.remembered if cloud is not None else pool.status.cloud,
+        machines=context.machines(record.key),
+        used=used,
+        idle=idle,
+    )
+    await status.write(context, record, statuses.findings(view), statuses.fields(view))
     if failure is not None:
         raise failure
+    if idle.remaining:
+        context.queue.add(record.key, idle.remaining)
+
+
+def _missing(context: Context, pool: GPUNodePool, kind: resources.ResourceType) -> Problem:
+    """Why nothing can be known of a kind that the pool asks for."""
+    if why := context.optional[kind]:
+        return Problem(Reason.FORBIDDEN, f"{kind.plural}.{kind.group} cannot be watched: {why}")
+    way_out = PROVIDERS[pool.spec.provider.type].way_out
+    return Problem(
+        Reason.PROVIDER_MISSING, f"the API server does not know {kind.plural}.{kind.group}/{kind.version}: {way_out}"
+    )
+
+
+def _policy(context: Context) -> state.ClusterPolicyState | None:
+    """The GPU Operator's policy, where it is installed; of several all but one say that they are ignored."""
+    found = sorted(context.cache.all(resources.CLUSTER_POLICY), key=lambda record: record.key.name)
+    return next((record.view for record in found if record.view.state != "ignored"), None)

@@ -1,5 +1,7 @@
 """Reconciling a ``ModelRepository``: run its lister, and say what that lister sees."""
 
+from collections.abc import Iterator
+
 from gravswell.errors import GravswellError
 from gravswell.kube import errors
 from gravswell.serving.contracts import Served
@@ -40,7 +42,7 @@ async def reconcile(context: Context, record: Record) -> None:
 
 
 def _served(context: Context, record: Record) -> Served:
-    servers: list[InferenceServer] = context.referrers(record.key, resources.INFERENCE_SERVER)
+    servers: Iterator[InferenceServer] = context.referrers(record.key, resources.INFERENCE_SERVER)
     repository: ModelRepository = record.view
     namespace = repository.metadata.namespace
 

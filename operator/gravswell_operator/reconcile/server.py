@@ -1,20 +1,25 @@
 """Reconciling an ``InferenceServer``: its desired models, its children, and what its pods and agents say."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 
 from gravswell.errors import GravswellError
 from gravswell.kube import errors
+from gravswell.serving.contracts import Desired, Report
 from gravswell_operator import names, state
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.desired.models import Resolution, resolve_server
 from gravswell_operator.desired.placement import may_surge, must_make_room
+from gravswell_operator.desired.ranks import is_stopping, may_be_told, rolling
 from gravswell_operator.desired.repository import what_is_served
 from gravswell_operator.desired.server import ServerPlan, children
-from gravswell_operator.reconcile import apply, documents, status
+from gravswell_operator.reconcile import apply, documents, gates, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import pool_key, repository_key
+from gravswell_operator.statuses import ranks as rank_statuses
 from gravswell_operator.statuses import server as statuses
 
 log = logging.getLogger(__name__)
@@ -34,45 +39,92 @@ async def reconcile(context: Context, record: Record) -> None:
     resolution: Resolution | None = None
     failure: GravswellError | None = None
     if isinstance(repository, ModelRepository):
-        resolution = _resolve(context, server, repository)
+        resolution = _resolve(context, server, repository, pods)
         problem = problem or statuses.forgotten(server, resolution)
-    if problem is None:
-        assert isinstance(repository, ModelRepository)
-        assert not isinstance(pool, state.Unreadable)
-        assert resolution is not None
-        plan = ServerPlan(
-            server,
-            repository,
-            pool,
-            resolution.desired,
-            _surge(context, server, pool, pods),
-            context.options,
-            _accounts_in_use(context, record),
-        )
-        try:
+    group, reports = None, documents.reports(report_map)
+    if server.spec.ranks is not None:
+        group, told = _grouped(context, record, pods, reports, resolution if problem is None else None)
+        if resolution is not None and told is not None:
+            resolution = replace(resolution, desired=told)
+        reports = rank_statuses.wholes(told, pods, reports)
+    try:
+        if group is not None:  # before the ranks are told anything new, and whatever else cannot be done
+            await gates.write(context, record, pods, is_open=group.in_service)
+        if problem is None:
+            assert isinstance(repository, ModelRepository)
+            assert not isinstance(pool, state.Unreadable)
+            assert resolution is not None
+            plan = ServerPlan(
+                server,
+                repository,
+                pool,
+                resolution.desired,
+                _surge(context, server, pool, pods),
+                context.options,
+                _accounts_in_use(context, record),
+                group is not None and group.stopping,
+            )
             await _hand_over_replicas(context, server)
             await apply.apply_children(context, record, children(plan))
             await _forget_gone_pods(context, record, report_map, pods)
-        except errors.NamespaceTerminatingError:
-            raise  # no failure, and nobody reads what it would say
-        except GravswellError as error:
-            failure, problem = error, apply.problem(error)
+    except errors.NamespaceTerminatingError:
+        raise  # no failure, and nobody reads what it would say
+    except GravswellError as error:
+        failure, problem = error, problem or apply.problem(error)
     view = statuses.ServerView(
         server=server,
         repository=repository,
         pool=pool,
         blocker=problem,
         resolution=resolution,
-        deployment=context.child(resources.DEPLOYMENT, namespace, name),
+        workload=context.child(_workload_of(server), namespace, name),
         autoscaler=context.child(resources.AUTOSCALER, namespace, name),
         pods=pods,
-        reports=documents.reports(report_map),
+        reports=reports,
+        group=group,
     )
     await status.write(context, record, statuses.findings(view), statuses.fields(view))
     if isinstance(repository, ModelRepository):
         _tell_lister(context, server, repository, report_map)
     if failure is not None:
         raise failure
+
+
+def _workload_of(server: InferenceServer) -> resources.ResourceType:
+    return resources.DEPLOYMENT if server.spec.ranks is None else resources.STATEFUL_SET
+
+
+async def keep_gates(context: Context, record: Record) -> None:
+    """Of a server that is otherwise left alone: ranks that go and come back still close and open their gates."""
+    pods = context.pods(record.key)
+    report_map = context.child(resources.CONFIG_MAP, record.key.namespace, names.report_configmap(record.key.name))
+    group, _ = _grouped(context, record, pods, documents.reports(report_map), None)
+    if group is not None:
+        await gates.write(context, record, pods, is_open=group.in_service)
+
+
+def _grouped(
+    context: Context,
+    record: Record,
+    pods: list[state.PodState],
+    reports: Mapping[str, Report],
+    resolution: Resolution | None,
+) -> tuple[rank_statuses.Group | None, Desired | None]:
+    """The ranks of a server, and what they may be told now: what they were told before, while they must close first.
+
+    Without a ``resolution`` nothing may be changed, and that stays. Where it is lost, nothing is known of the ranks.
+    """
+    name, namespace = record.key.name, record.key.namespace
+    previous = documents.desired(context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(name)))
+    told = previous
+    pending, stopping = list[str](), False
+    if resolution is not None:
+        told, stopping = resolution.desired, is_stopping(context.child(resources.STATEFUL_SET, namespace, name), pods)
+        if previous is not None and not may_be_told(previous, told, pods):
+            told, pending = previous, rolling(previous, told)
+    if record.view.spec.ranks is None or told is None:
+        return None, told
+    return rank_statuses.group_of(record.view, told, pods, reports, pending, stopping=stopping), told
 
 
 def _tell_lister(
@@ -92,7 +144,9 @@ def _tell_lister(
         context.queue.add(repository_key(server))
 
 
-def _resolve(context: Context, server: InferenceServer, repository: ModelRepository) -> Resolution:
+def _resolve(
+    context: Context, server: InferenceServer, repository: ModelRepository, pods: list[state.PodState]
+) -> Resolution:
     name, namespace = server.metadata.name, server.metadata.namespace
     url = repository.spec.url
     listing = documents.holdings(
@@ -100,7 +154,7 @@ def _resolve(context: Context, server: InferenceServer, repository: ModelReposit
     )
     previous = documents.desired(context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(name)))
     models = context.models(Key(resources.INFERENCE_SERVER, namespace, name))
-    return resolve_server(server, models, listing, previous, url=url)
+    return resolve_server(server, models, listing, previous, url=url, pods=pods)
 
 
 def _surge(context: Context, server: InferenceServer, pool: GPUNodePool | None, pods: list[state.PodState]) -> bool:
@@ -120,10 +174,10 @@ def _accounts_in_use(context: Context, record: Record) -> tuple[str, ...]:
     """
     name, namespace = record.key.name, record.key.namespace
     found, own = context.accounts(record.key), names.agent_account(name)
-    deployment: state.WorkloadState | None = context.child(resources.DEPLOYMENT, namespace, name)
+    workload: state.WorkloadState | None = context.child(_workload_of(record.view), namespace, name)
     account = context.cache.get(Key(resources.SERVICE_ACCOUNT, namespace, own))
     is_ours = account is not None and account.owner == record.uid
-    if own not in found and is_ours and deployment is not None and not deployment.complete:
+    if own not in found and is_ours and workload is not None and not workload.complete:
         found.append(own)
     return tuple(found)
 

@@ -19,7 +19,7 @@ Own = GPUNodePool | ModelRepository | InferenceServer | Model
 
 def stamp(context: Context) -> str:
     """Now, as conditions write it."""
-    return context.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    return conditions.stamp(context.now())
 
 
 async def write(context: Context, record: Record, findings: Iterable[Finding], fields: Mapping[str, object]) -> None:
@@ -89,16 +89,19 @@ async def _apply(
             return
     finally:
         del context.writing[record.key]
-    reference = {
+    for transition in conditions.transitions(before, after):
+        context.recorder.transition(reference(record), transition)
+
+
+def reference(record: Record) -> dict[str, str]:
+    """What an event says that it is about."""
+    found = {
         "apiVersion": record.key.resource.api_version,
         "kind": record.key.resource.kind,
         "name": record.key.name,
         "uid": record.uid,
     }
-    if record.key.namespace:
-        reference["namespace"] = record.key.namespace
-    for transition in conditions.transitions(before, after):
-        context.recorder.transition(reference, transition)
+    return {**found, "namespace": record.key.namespace} if record.key.namespace else found
 
 
 async def _send(context: Context, record: Record, status: Mapping[str, Any]) -> bool:

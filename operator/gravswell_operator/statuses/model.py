@@ -3,41 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, Report, Verification
+from gravswell.serving.contracts import DesiredModel, ModelState, Report, Verification
 from gravswell_operator import conditions
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.api.model import PlacedStatus, ReplicaStatus
+from gravswell_operator.api.rollout import RolloutState, RolloutStatus
 from gravswell_operator.conditions import Finding, Reason, count
-from gravswell_operator.desired.models import Outcome, remembered
+from gravswell_operator.desired.models import remembered
+from gravswell_operator.desired.outcome import Outcome
 from gravswell_operator.state import PodState, Unreadable
 from gravswell_operator.statuses.pods import agent_reason, first_problem
+from gravswell_operator.statuses.replica import Replica, replicas_of
 
 SHOWN_REPLICAS = 100
-
-
-@dataclass(frozen=True)
-class Replica:
-    """One pod of the server, and what its agent says of the model; None where it has not said anything yet."""
-
-    pod: PodState
-    report: ModelReport | None
-
-    def serves(self, desired: DesiredModel) -> bool:
-        """Whether exactly the desired version takes traffic there."""
-        report = self.report
-        return (
-            report is not None and report.loaded_version == desired.version and report.loaded_digest == desired.digest
-        )
-
-    def failed(self, desired: DesiredModel) -> bool:
-        """Whether the agent tried the desired version and could not serve it."""
-        report = self.report
-        return (
-            report is not None
-            and report.state is ModelState.FAILED
-            and report.desired_version == desired.version
-            and report.desired_digest == desired.digest
-        )
 
 
 @dataclass(frozen=True)
@@ -50,17 +28,13 @@ class ModelView:
     """What the wish resolved to; None without a server that can be read."""
     pods: Sequence[PodState] = ()
     reports: Mapping[str, Report] = field(default_factory=dict)
+    rollout: RolloutStatus | None = None
+    """Where its roll-out stands now."""
 
     @property
     def replicas(self) -> list[Replica]:
         """The server's active pods, by name."""
-        entry = self.model.spec.entry
-        found = []
-        for pod in sorted((p for p in self.pods if p.active), key=lambda p: p.name):
-            report = self.reports.get(pod.name)
-            said = next((m for m in report.models if m.name == entry), None) if report is not None else None
-            found.append(Replica(pod, said))
-        return found
+        return replicas_of(self.model.spec.entry, self.pods, self.reports)
 
 
 def findings(view: ModelView) -> list[Finding]:
@@ -124,14 +98,13 @@ def _ready(view: ModelView) -> Finding:
     # A replica that is still starting takes no traffic, so it does not make the model less ready.
     taking = [r for r in replicas if r.pod.ready]
     serving = [r for r in taking if r.serves(desired)]
-    if taking and len(serving) == len(taking):
-        return Finding(
-            conditions.READY,
-            True,
-            Reason.SERVING,
-            f"version {desired.version} serves on {len(serving)} of {count(len(replicas), 'replica')}",
-        )
     message = f"version {desired.version} serves on {len(serving)} of {count(len(replicas), 'replica')}"
+    if desired.canary is not None:
+        tried = sum(r.serves(desired.canary) for r in taking)
+        message += f", version {desired.canary.version} on {tried}"
+    enough = 1 if view.server.spec.ranks is None else view.server.spec.ranks
+    if len(taking) >= enough and all(r.serves_any(desired) for r in taking):
+        return Finding(conditions.READY, True, Reason.SERVING, message)
     if view.server.spec.suspend:
         return Finding(
             conditions.READY, False, Reason.SUSPENDED, f"{message}, and InferenceServer {view.server.metadata.name} is "
@@ -143,12 +116,14 @@ def _ready(view: ModelView) -> Finding:
 
 
 def _failure(replicas: Sequence[Replica], desired: DesiredModel) -> tuple[str, str] | None:
-    failed = [r for r in replicas if r.failed(desired)]
+    failed = [r for r in replicas if r.failed(r.own(desired))]
     if not failed:
         return None
     first = failed[0]
     assert first.report is not None
-    message = f"version {desired.version} is not served on {len(failed)} of {count(len(replicas), 'replica')}; "
+    message = (
+        f"version {first.report.desired_version} is not served on {len(failed)} of {count(len(replicas), 'replica')}; "
+    )
     message += f"pod {first.pod.name}: {first.report.message or first.report.reason}"
     if first.report.loaded_version is not None:
         message += f"; version {first.report.loaded_version} still serves there"
@@ -166,7 +141,7 @@ def _verified(view: ModelView) -> list[Finding]:
     replicas = view.replicas
     if (failure := _failure(replicas, desired)) is not None:
         return [Finding(conditions.VERIFIED, False, *failure)]
-    serving = [r for r in replicas if r.serves(desired)]
+    serving = [r for r in replicas if r.serves_any(desired)]
     if desired.verification is Verification.HASHES and serving:
         return [
             Finding(
@@ -200,6 +175,11 @@ def _progressing(view: ModelView) -> Finding:
     desired = _desired(view)
     assert desired is not None
     replicas = view.replicas
+    rollout = view.rollout
+    if desired.canary is not None and rollout is not None:
+        paused = rollout.state is RolloutState.PAUSED
+        reason = Reason.ROLLOUT_PAUSED if paused else Reason.ROLLING_OUT
+        return Finding(conditions.PROGRESSING, True, reason, rollout.message)
     behind = [r for r in replicas if not r.serves(desired) and not r.failed(desired)]
     if behind:
         return Finding(
@@ -223,6 +203,8 @@ def fields(view: ModelView) -> dict[str, object]:
             made["desiredDigest"] = desired.digest
         if desired.gpus is not None:
             made["placement"] = PlacedStatus(devices=desired.gpus).to_dict()
+    if view.rollout is not None:
+        made["rollout"] = view.rollout.to_dict()
     loaded = {(r.report.loaded_version, r.report.loaded_digest) if r.report is not None else None for r in replicas}
     if len(loaded) == 1 and (same := loaded.pop()) is not None and same[0] is not None:
         made["loadedVersion"] = same[0]
@@ -234,12 +216,10 @@ def fields(view: ModelView) -> dict[str, object]:
 
 def _replica_status(replica: Replica, desired: DesiredModel | None) -> ReplicaStatus:
     report = replica.report
+    desired = replica.own(desired) if desired is not None else None
     if report is None:
         return ReplicaStatus(pod=replica.pod.name, state=ModelState.WAITING)
-    current = desired is not None and (report.desired_version, report.desired_digest) == (
-        desired.version,
-        desired.digest,
-    )
+    current = desired is not None and report.is_about(desired)
     return ReplicaStatus(
         pod=replica.pod.name,
         # What the agent said of an earlier wish says nothing of this one.

@@ -1,44 +1,110 @@
 """The status of a ``GPUNodePool``: the nodes that belong to it, and whether they offer what it promises."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from gravswell_operator import conditions, names
 from gravswell_operator.api import GPUNodePool
+from gravswell_operator.api.gpunodepool import CloudStatus
 from gravswell_operator.conditions import Finding, Reason, count
-from gravswell_operator.state import NodeState, Problem, WorkloadState
+from gravswell_operator.desired.placement import pool_node_selector
+from gravswell_operator.desired.pools import Bounds, Idleness, bounds
+from gravswell_operator.state import (
+    ClusterPolicyState,
+    MachineState,
+    MakerState,
+    NodeState,
+    Problem,
+    WorkloadState,
+)
 
 _SHOWN = 3
 """Nodes that a message names before it says how many more."""
 
 
-def findings(
-    pool: GPUNodePool,
-    nodes: Sequence[NodeState],
-    plugin: WorkloadState | None,
-    problem: Problem | None,
-) -> list[Finding]:
-    """The pool's conditions. ``problem`` is why its children could not be applied, if they could not."""
-    found = [_ready(pool, nodes)]
-    if pool.spec.drivers.install:
-        found.append(_drivers(pool, plugin, problem))
+@dataclass(frozen=True)
+class PoolView:
+    """Everything that a pool's status follows from."""
+
+    pool: GPUNodePool
+    nodes: Sequence[NodeState] = ()
+    plugin: WorkloadState | None = None
+    """The DaemonSet of its device plugin."""
+    policy: ClusterPolicyState | None = None
+    """The GPU Operator's, which installs drivers and plugins in our place."""
+    policy_unknown: Problem | None = None
+    """Why nobody knows whether there is one."""
+    problem: Problem | None = None
+    """Why its children could not be applied, if they could not."""
+    provided: bool = False
+    """Its provider had its pass in the cloud: what failed is the device plugin's, its only child."""
+    missing: Problem | None = None
+    """Why what makes its nodes cannot be asked for at all."""
+    maker: MakerState | None = None
+    """What makes its nodes."""
+    remembered: CloudStatus | None = None
+    """What is remembered of the pool's things in a cloud; None where its provider makes nothing there."""
+    machines: Sequence[MachineState] = ()
+    """Its nodes from when they are asked for; of a Static pool none."""
+    used: bool = False
+    """A server on it asks for a replica, or cannot be read."""
+    idle: Idleness = field(default_factory=Idleness)
+
+    @property
+    def bounds(self) -> Bounds:
+        """How many nodes it shall have now."""
+        return bounds(self.pool, self.idle)
+
+    @property
+    def usable(self) -> list[NodeState]:
+        """The nodes on which pods can start."""
+        return [node for node in self.nodes if node.ready and node.schedulable]
+
+    @property
+    def full(self) -> list[NodeState]:
+        """The usable nodes that offer all the GPUs that the pool promises of each."""
+        return [node for node in self.usable if self.gpus(node) >= self.pool.spec.accelerator.count]
+
+    @property
+    def coming(self) -> list[MachineState]:
+        """The machines that are not going."""
+        return [machine for machine in self.machines if not machine.terminating]
+
+    def gpus(self, node: NodeState) -> int:
+        """How many GPUs a node offers."""
+        return int(node.allocatable.get(self.pool.spec.accelerator.resource_name, Decimal(0)))
+
+
+def findings(view: PoolView) -> list[Finding]:
+    """The pool's conditions."""
+    managed, drivers = view.pool.spec.managed, view.pool.spec.drivers.install
+    made = _provisioned(view) if managed else None
+    found = [_ready(view) if made is None else _ready_managed(view, made)]
+    if made is not None:
+        found.append(made)
+    if drivers:
+        found.append(_drivers(view))
     return found
 
 
-def fields(pool: GPUNodePool, nodes: Sequence[NodeState]) -> dict[str, object]:
+def fields(view: PoolView) -> dict[str, object]:
     """The status beside the conditions, by the names of the API."""
-    usable = [n for n in nodes if n.ready and n.schedulable]
-    static = pool.spec.provider.static
-    return {
-        "nodes": len(nodes),
-        "readyNodes": len(usable),
-        "allocatableGPUs": sum(_gpus(pool, node) for node in usable),
-        "selector": names.selector_text(dict(static.match_labels)) if static is not None else "",
+    said: dict[str, object] = {
+        "nodes": len(view.nodes),
+        "readyNodes": len(view.usable),
+        "allocatableGPUs": sum(view.gpus(node) for node in view.usable),
+        "selector": names.selector_text(pool_node_selector(view.pool)),
     }
-
-
-def _gpus(pool: GPUNodePool, node: NodeState) -> int:
-    return int(node.allocatable.get(pool.spec.accelerator.resource_name, Decimal(0)))
+    if view.pool.spec.managed:
+        going = {machine.node for machine in view.machines if machine.terminating}
+        there = sum(node.name not in going for node in view.nodes)
+        said["pendingNodes"] = max(len(view.coming) - there, 0)
+    if view.remembered is not None:
+        said["cloud"] = view.remembered.to_dict()
+    if view.idle.stamp is not None:
+        said["idleSince"] = view.idle.stamp
+    return said
 
 
 def _named(nodes: Sequence[NodeState]) -> str:
@@ -46,17 +112,34 @@ def _named(nodes: Sequence[NodeState]) -> str:
     return shown if len(nodes) <= _SHOWN else f"{shown} and {len(nodes) - _SHOWN} more"
 
 
-def _ready(pool: GPUNodePool, nodes: Sequence[NodeState]) -> Finding:
-    accelerator = pool.spec.accelerator
-    wanted = pool.spec.size if pool.spec.size is not None else 1
-    static = pool.spec.provider.static
-    selector = names.selector_text(dict(static.match_labels)) if static is not None else ""
-    usable = [n for n in nodes if n.ready and n.schedulable]
-    full = [n for n in usable if _gpus(pool, n) >= accelerator.count]
+def _nodes_ready(view: PoolView) -> Finding:
+    gpus = sum(view.gpus(node) for node in view.usable)
+    message = f"{count(len(view.usable), 'ready node')}: {count(gpus, view.pool.spec.accelerator.type + ' GPU')}"
+    return Finding(conditions.READY, True, Reason.NODES_READY, message)
+
+
+def _no_gpus(view: PoolView) -> Finding | None:
+    """Ready nodes, of which none offers a GPU: what that waits for."""
+    usable = view.usable
+    if not usable or any(view.gpus(node) for node in usable):
+        return None
+    resource = view.pool.spec.accelerator.resource_name
+    if view.policy is not None:
+        way_out = f"the GPU Operator has not made them available; its ClusterPolicy {view.policy.name} says more"
+    elif view.pool.spec.drivers.install:
+        way_out = "the device plugin has not announced them yet; DriversInstalled says more"
+    else:
+        way_out = "install the GPU drivers and device plugin there, or set drivers.install: true"
+    return Finding(conditions.READY, False, Reason.NO_GPUS, f"nodes without {resource}: {_named(usable)}; {way_out}")
+
+
+def _ready(view: PoolView) -> Finding:
+    """Of nodes that exist already."""
+    accelerator = view.pool.spec.accelerator
+    wanted, nodes, usable, full = view.bounds.minimum, view.nodes, view.usable, view.full
+    selector = names.selector_text(pool_node_selector(view.pool))
     if len(full) >= wanted:
-        gpus = sum(_gpus(pool, n) for n in usable)
-        message = f"{count(len(usable), 'ready node')}: {count(gpus, accelerator.type + ' GPU')}"
-        return Finding(conditions.READY, True, Reason.NODES_READY, message)
+        return _nodes_ready(view)
     if not nodes:
         return Finding(
             conditions.READY,
@@ -70,35 +153,99 @@ def _ready(pool: GPUNodePool, nodes: Sequence[NodeState]) -> Finding:
         if away:
             message += f"; not ready or cordoned: {_named(away)}"
         return Finding(conditions.READY, False, Reason.NOT_ENOUGH_NODES, message)
-    poor = [n for n in usable if n not in full]
-    if not any(_gpus(pool, n) for n in usable):
-        way_out = (
-            "the device plugin has not announced them yet; DriversInstalled says more"
-            if pool.spec.drivers.install
-            else "install the GPU drivers and device plugin there, or set drivers.install: true"
-        )
-        message = f"nodes without {accelerator.resource_name}: {_named(poor)}; {way_out}"
-        return Finding(conditions.READY, False, Reason.NO_GPUS, message)
+    if (without := _no_gpus(view)) is not None:
+        return without
     return Finding(
         conditions.READY,
         False,
         Reason.FEWER_GPUS,
         f"{len(full)} of {count(wanted, 'wanted node')} with {accelerator.count} {accelerator.resource_name}; fewer on "
-        f"{_named(poor)}",
+        f"{_named([n for n in usable if n not in full])}",
     )
 
 
-def _drivers(pool: GPUNodePool, plugin: WorkloadState | None, problem: Problem | None) -> Finding:
+def _provisioned(view: PoolView) -> Finding:
+    """Whether what makes the pool's nodes is there, and works."""
+    kind = view.pool.spec.provider.type
+    problem = view.missing or (view.problem if not view.provided else None)
     if problem is not None:
+        return Finding(conditions.PROVISIONED, False, problem.reason, problem.message)
+    if view.maker is None or view.maker.ready is None:
+        message = f"{kind} has not looked at NodePool {view.pool.metadata.name} yet; where that stays, it does not run"
+        return Finding(conditions.PROVISIONED, False, Reason.PROVIDER_STARTING, message)
+    if not view.maker.ready:
+        message = f"{kind} makes no nodes of NodePool {view.pool.metadata.name}: {view.maker.message}"
+        return Finding(conditions.PROVISIONED, False, Reason.PROVIDER_NOT_READY, message)
+    most = view.bounds.maximum
+    many = (
+        f"{count(most, 'node')}" if view.bounds.minimum == most else f"up to {count(most, 'node')}, as pods need them"
+    )
+    return Finding(conditions.PROVISIONED, True, Reason.PROVIDER_READY, f"{kind} keeps {many}")
+
+
+def _ready_managed(view: PoolView, made: Finding) -> Finding:
+    """Of nodes that are made: whether those that are asked for are there with their GPUs."""
+    if made.status is not True:
+        return Finding(conditions.READY, False, made.reason, made.message)
+    # A cloud tells of no single machine: of those that its autoscaler adds we know once they have joined.
+    wanted = max(view.bounds.minimum, len(view.coming) if view.remembered is None else len(view.nodes))
+    if wanted == 0:
+        return _none_wanted(view)
+    waiting = [f"{m.node or m.name}: {m.waits_for}" for m in sorted(view.coming, key=lambda m: m.name) if m.waits_for]
+    there = min(len(view.full), wanted - len(waiting))
+    if there >= wanted:
+        return _nodes_ready(view)
+    accelerator = view.pool.spec.accelerator
+    message = f"{there} of {count(wanted, 'node')} with {accelerator.count} {accelerator.resource_name}"
+    if waiting:
+        more = f"; and {len(waiting) - _SHOWN} more" if len(waiting) > _SHOWN else ""
+        message += f"; {'; '.join(waiting[:_SHOWN])}{more}"
+    if view.remembered is not None:
+        if len(view.nodes) < wanted:
+            message += f"; {wanted - len(view.nodes)} not joined yet: {view.remembered.resource} was asked for them"
+    elif len(view.coming) < wanted:
+        message += (
+            f"; {wanted - len(view.coming)} not asked for yet: Karpenter keeps a fixed number only where its feature "
+            "gate StaticCapacity is on"
+        )
+    if not waiting and (without := _no_gpus(view)) is not None:
+        return without
+    return Finding(conditions.READY, False, Reason.NODES_PENDING, message)
+
+
+def _none_wanted(view: PoolView) -> Finding:
+    if view.used and view.bounds.maximum:
+        message = (
+            "servers on the pool ask for replicas, and no node was asked for yet; where a pod stays Pending, kubectl "
+            "describe pod says what keeps the autoscaler from it"
+        )
+        return Finding(conditions.READY, False, Reason.NODES_PENDING, message)
+    if view.idle.due:
+        message = f"no server has used the pool since {view.idle.stamp}: no nodes are kept until one does"
+        return Finding(conditions.READY, True, Reason.SCALED_TO_ZERO, message)
+    message = "no server asks for nodes; they are made when one does"
+    return Finding(conditions.READY, True, Reason.NOTHING_ASKED_FOR, message)
+
+
+def _drivers(view: PoolView) -> Finding:
+    if view.policy is not None:
+        ready, said = view.policy.state == "ready", view.policy.state or "not looked at yet"
+        return Finding(
+            conditions.DRIVERS_INSTALLED,
+            ready,
+            Reason.GPU_OPERATOR_READY if ready else Reason.GPU_OPERATOR_NOT_READY,
+            f"left to the GPU Operator, whose ClusterPolicy {view.policy.name} is {said}",
+        )
+    if (problem := view.policy_unknown or view.problem) is not None:
         return Finding(conditions.DRIVERS_INSTALLED, False, problem.reason, problem.message)
-    name = names.device_plugin(pool.metadata.name)
+    plugin, name = view.plugin, names.device_plugin(view.pool.metadata.name)
     if plugin is None or not plugin.generation_seen or plugin.ready < plugin.desired:
-        ready, desired = (plugin.ready, plugin.desired) if plugin is not None else (0, 0)
+        ready_on, desired = (plugin.ready, plugin.desired) if plugin is not None else (0, 0)
         return Finding(
             conditions.DRIVERS_INSTALLED,
             False,
             Reason.PLUGIN_STARTING,
-            f"DaemonSet {name} is ready on {ready} of {count(desired, 'node')}",
+            f"DaemonSet {name} is ready on {ready_on} of {count(desired, 'node')}",
         )
     return Finding(
         conditions.DRIVERS_INSTALLED,

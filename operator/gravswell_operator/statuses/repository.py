@@ -172,7 +172,7 @@ def _last_sync(repository: ModelRepository, listing: Listing) -> str | None:
     seen = listing.observed_at
     if old is not None and listing.digest == repository.status.digest and _since(old, seen) < SYNC_STEP:
         return old
-    return seen.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return conditions.stamp(seen)
 
 
 def _since(old: str, seen: datetime) -> timedelta:

@@ -8,10 +8,13 @@ from gravswell_operator import conditions, names
 from gravswell_operator.api import ConditionStatus, GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.conditions import Finding, Reason, count
 from gravswell_operator.desired.models import Resolution, not_listed_yet
+from gravswell_operator.desired.outcome import Outcome
 from gravswell_operator.desired.placement import merged_selector, pool_node_selector
 from gravswell_operator.desired.source import source
 from gravswell_operator.state import AutoscalerState, PodState, Problem, Unreadable, WorkloadState
+from gravswell_operator.statuses import ranks as ranked
 from gravswell_operator.statuses.pods import first_problem
+from gravswell_operator.statuses.ranks import Group
 
 SHOWN_MODELS = 100
 
@@ -26,11 +29,14 @@ class ServerView:
     blocker: Problem | None = None
     """Why its children are not applied: what was asked, or the API server's answer."""
     resolution: Resolution | None = None
-    deployment: WorkloadState | None = None
+    workload: WorkloadState | None = None
+    """The Deployment, or the StatefulSet of its ranks."""
     autoscaler: AutoscalerState | None = None
     pods: Sequence[PodState] = ()
     reports: Mapping[str, Report] = field(default_factory=dict)
-    """By pod."""
+    """By pod; of ranks, what they say of whole partitions."""
+    group: Group | None = None
+    """The ranks, where there are any and what they shall serve is known."""
 
 
 def blocker(
@@ -121,6 +127,7 @@ def findings(view: ServerView) -> list[Finding]:
         _ready(view),
         _available(view),
         _progressing(view),
+        *([ranked.finding(view.server, view.group)] if view.group is not None else []),
         *_autoscaling(view),
         _repository(view),
         *_pool(view),
@@ -129,8 +136,10 @@ def findings(view: ServerView) -> list[Finding]:
 
 
 def _wanted(view: ServerView) -> int:
-    if view.deployment is not None:
-        return view.deployment.desired
+    if view.server.spec.ranks is not None:
+        return view.server.spec.ranks
+    if view.workload is not None:
+        return view.workload.desired
     return view.server.spec.replicas or 0
 
 
@@ -142,24 +151,28 @@ def _asleep(view: ServerView) -> bool:
 def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of facts, one return each
     if view.blocker is not None:
         return Finding(conditions.READY, False, view.blocker.reason, view.blocker.message)
-    deployment = view.deployment
-    if deployment is None or not (deployment.generation_seen or _was_ready(view.server)):
-        return Finding(conditions.READY, False, Reason.STARTING, "the Deployment has not been acted upon yet")
-    wanted = deployment.desired
-    if _asleep(view) and deployment.total == 0:
+    workload = view.workload
+    if workload is None or not (workload.generation_seen or _was_ready(view.server)):
+        return Finding(conditions.READY, False, Reason.STARTING, _not_looked(view))
+    wanted = _wanted(view)
+    if _asleep(view) and workload.total == 0:
         return Finding(conditions.READY, True, Reason.SCALED_TO_ZERO, "no replica is wanted, and none runs")
-    counts = f"{deployment.ready} of {count(wanted, 'replica')} ready"
+    counts = f"{workload.ready} of {count(wanted, 'replica')} ready"
     nothing = _nothing_to_serve(view)
-    settled = deployment.complete or not deployment.generation_seen
-    if wanted and deployment.ready >= wanted and settled and nothing is None:
+    settled = workload.complete or not workload.generation_seen
+    together = view.group is None or view.group.in_service
+    if wanted and workload.ready >= wanted and settled and together and nothing is None:
         return Finding(conditions.READY, True, Reason.SERVING, counts)
-    if deployment.failure_message:
-        return Finding(conditions.READY, False, Reason.PODS_REFUSED, f"{counts}; {deployment.failure_message}")
+    if workload.failure_message:
+        return Finding(conditions.READY, False, Reason.PODS_REFUSED, f"{counts}; {workload.failure_message}")
     if (problem := first_problem(view.pods)) is not None:
         message = f"{counts}; {problem.message}{_pool_words(view, problem)}"
         return Finding(conditions.READY, False, problem.reason, message)
     if nothing is not None:
         return Finding(conditions.READY, False, nothing.reason, f"{counts}; {nothing.message}")
+    if view.group is not None and not view.group.in_service:
+        ranks = ranked.finding(view.server, view.group)
+        return Finding(conditions.READY, False, ranks.reason, ranks.message)
     if (failed := _failed(view)) is not None:
         pod, model = failed
         return Finding(
@@ -168,8 +181,12 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
             Reason.LOAD_FAILED,
             f"{counts}; model {model.name} on pod {pod}: {model.reason}: {model.message}",
         )
-    reason = Reason.ROLLING_OUT if deployment.ready else Reason.STARTING
+    reason = Reason.ROLLING_OUT if workload.ready else Reason.STARTING
     return Finding(conditions.READY, False, reason, counts)
+
+
+def _not_looked(view: ServerView) -> str:
+    return f"the {'Deployment' if view.server.spec.ranks is None else 'StatefulSet'} has not been acted upon yet"
 
 
 def _was_ready(server: InferenceServer) -> bool:
@@ -200,7 +217,7 @@ def _nothing_to_serve(view: ServerView) -> Problem | None:
     if resolution is None or resolution.desired.models:
         return None
     if resolution.unresolved:
-        return _unresolved(resolution)
+        return _unresolved(resolution.unresolved)
     repository = view.server.spec.repository_ref.name
     if view.server.spec.models != "All":
         name = view.server.metadata.name
@@ -221,7 +238,7 @@ def _failed(view: ServerView) -> tuple[str, ModelReport] | None:
 
 
 def _available(view: ServerView) -> Finding:
-    ready = view.deployment.ready if view.deployment is not None else 0
+    ready = view.workload.ready if view.workload is not None else 0
     if ready:
         return Finding(conditions.AVAILABLE, True, Reason.REPLICAS_READY, f"{count(ready, 'replica')} in traffic")
     if _asleep(view) and view.blocker is None:
@@ -230,23 +247,22 @@ def _available(view: ServerView) -> Finding:
 
 
 def _progressing(view: ServerView) -> Finding:
-    deployment = view.deployment
+    workload = view.workload
     if view.blocker is not None:
         return Finding(conditions.PROGRESSING, False, view.blocker.reason, "nothing is changed until this is mended")
-    if deployment is None or not deployment.generation_seen:
-        return Finding(conditions.PROGRESSING, True, Reason.STARTING, "the Deployment has not been acted upon yet")
-    if deployment.complete and deployment.ready >= deployment.desired:
+    if workload is None or not workload.generation_seen:
+        return Finding(conditions.PROGRESSING, True, Reason.STARTING, _not_looked(view))
+    if workload.complete and workload.ready >= _wanted(view):
         return Finding(conditions.PROGRESSING, False, Reason.ROLLED_OUT, "every replica is of the latest specification")
-    if deployment.progressing_reason == "ProgressDeadlineExceeded":
+    if workload.progressing_reason == "ProgressDeadlineExceeded":
         if (nothing := _nothing_to_serve(view)) is not None:  # no replica can become ready, and none is late
             return Finding(conditions.PROGRESSING, False, nothing.reason, nothing.message)
-        return Finding(conditions.PROGRESSING, False, Reason.PROGRESS_DEADLINE_EXCEEDED, deployment.progressing_message)
+        return Finding(conditions.PROGRESSING, False, Reason.PROGRESS_DEADLINE_EXCEEDED, workload.progressing_message)
     return Finding(
         conditions.PROGRESSING,
         True,
         Reason.ROLLING_OUT,
-        f"{deployment.updated} of {count(deployment.desired, 'replica')} of the latest specification, "
-        f"{deployment.ready} ready",
+        f"{workload.updated} of {count(_wanted(view), 'replica')} of the latest specification, {workload.ready} ready",
     )
 
 
@@ -286,39 +302,43 @@ def _models(view: ServerView) -> list[Finding]:
         return []
     if (nothing := _nothing_to_serve(view)) is not None:
         return [Finding(conditions.MODELS_RESOLVED, False, nothing.reason, nothing.message)]
-    if view.resolution.unresolved:
-        problem = _unresolved(view.resolution)
+    # What was rolled back is known, and its Model says so.
+    unresolved = {e: o for e, o in view.resolution.unresolved.items() if o.reason is not Reason.ROLLED_BACK}
+    if unresolved:
+        problem = _unresolved(unresolved)
         return [Finding(conditions.MODELS_RESOLVED, False, problem.reason, problem.message)]
     known = count(len(view.resolution.desired.models), "model")
     return [Finding(conditions.MODELS_RESOLVED, True, Reason.MODELS_KNOWN, f"{known} resolved to versions")]
 
 
-def _unresolved(resolution: Resolution) -> Problem:
+def _unresolved(unresolved: Mapping[str, Outcome]) -> Problem:
     """What could not be resolved, and why. That the repository is not listed yet is no fault of anybody."""
-    text = "; ".join(f"{entry}: {outcome.message}" for entry, outcome in resolution.unresolved.items())
-    waiting = all(outcome.reason is Reason.NOT_RESOLVED_YET for outcome in resolution.unresolved.values())
+    text = "; ".join(f"{entry}: {outcome.message}" for entry, outcome in unresolved.items())
+    waiting = all(outcome.reason is Reason.NOT_RESOLVED_YET for outcome in unresolved.values())
     return Problem(Reason.NOT_RESOLVED_YET if waiting else Reason.MODELS_UNRESOLVED, text)
 
 
 def serves(model: DesiredModel, report: Report | None) -> bool:
     """Whether the replica of ``report`` serves exactly this version."""
-    said = next((m for m in report.models if m.name == model.name), None) if report is not None else None
-    return said is not None and said.loaded_version == model.version and said.loaded_digest == model.digest
+    said = report.of(model.name) if report is not None else None
+    return said is not None and said.has_loaded(model)
 
 
 def fields(view: ServerView) -> dict[str, object]:
     """The status beside the conditions, by the names of the API."""
-    server, deployment = view.server, view.deployment
+    server, workload = view.server, view.workload
     name, namespace = server.metadata.name, server.metadata.namespace
     active = [pod.name for pod in view.pods if pod.active]
     return {
-        "replicas": deployment.total if deployment is not None else 0,
-        "readyReplicas": deployment.ready if deployment is not None else 0,
+        "replicas": workload.total if workload is not None else 0,
+        "readyReplicas": workload.ready if workload is not None else 0,
         "selector": names.selector_text(names.server_selector(name)),
-        "address": names.address(name, namespace),
-        "httpAddress": names.http_address(name, namespace),
+        # Ranks have one each, and nobody asks any of them.
+        "address": names.address(name, namespace) if server.spec.ranks is None else "",
+        "httpAddress": names.http_address(name, namespace) if server.spec.ranks is None else "",
         "models": _served(view, active),
         "devices": _devices(view),
+        **(ranked.fields(server, view.group) if view.group is not None else {"ranks": []}),
         "simulatedGPUs": any(view.reports[pod].simulated_gpus for pod in active if pod in view.reports),
     }
 

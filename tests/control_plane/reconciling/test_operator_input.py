@@ -169,10 +169,10 @@ def test_suspend_keeps_the_operator_away(world, operator, kind):
     account = "models-lister" if kind == "modelrepository" else "server-agent"
     world.kubectl("delete", "serviceaccount", account)
     world.until(lambda: operator.metric("gravswell_queue_length") == 0)
-    reconciles = f'gravswell_reconciles_total{{kind="{world.get(kind, name)["kind"]}"}}'
-    seen = operator.metric(reconciles)
+    reconciles, proper = "gravswell_reconcile_duration_seconds_count", world.get(kind, name)["kind"]
+    seen = operator.metric(reconciles, kind=proper)
     world.patch(kind, name, {"metadata": {"annotations": {"look": "again"}}})
-    world.until(lambda: operator.metric(reconciles) > seen)
+    world.until(lambda: operator.metric(reconciles, kind=proper) > seen)
     assert world.get("deployment", child)["spec"]["replicas"] == 0
     assert world.get("serviceaccount", account) is None
     world.patch(kind, name, {"spec": {"suspend": False}})

@@ -70,7 +70,7 @@ def test_a_model_of_later_definitions_stays_served(suspended, later_definitions,
     assert "cannot read Model digits" in unresolved["message"]
     assert versions(world) == [1]
     operator.restart()
-    world.until(lambda: operator.metric('gravswell_reconciles_total{kind="InferenceServer"}'))
+    world.until(lambda: operator.metric("gravswell_reconcile_duration_seconds_count", kind="InferenceServer"))
     world.until(lambda: operator.metric("gravswell_queue_length") == 0)
     assert versions(world) == [1]
     world.patch("model", "digits", {"spec": {"verification": "Golden"}})
@@ -114,10 +114,10 @@ def test_a_child_that_loses_the_label_by_which_it_is_watched_gets_it_back(world,
     world.patch("service", "server", {"metadata": {"labels": {label: None}}})
     world.until(lambda: world.get("service", "server")["metadata"]["labels"].get(label) == "gravswell")
     world.until(lambda: operator.metric("gravswell_queue_length") == 0)
-    before = operator.metric('gravswell_api_writes_total{kind="Service"}')
+    before = operator.metric("gravswell_api_requests_total", kind="Service", verb="patch")
     world.patch("inferenceserver", "server", {"spec": {"memory": "3Gi"}})
     world.rolled_out()
-    assert operator.metric('gravswell_api_writes_total{kind="Service"}') == before
+    assert operator.metric("gravswell_api_requests_total", kind="Service", verb="patch") == before
 
 
 def test_a_suspended_server_looks_observed(world):

@@ -79,9 +79,9 @@ def test_a_suspended_pool_says_what_it_said_and_catches_up(rack, operator):
     )
     world.condition("gpunodepool", world.pool, "Suspended", status="True")
     before = rack.pool()
-    seen = operator.metric('gravswell_reconciles_total{kind="GPUNodePool"}')
+    seen = operator.metric("gravswell_reconcile_duration_seconds_count", kind="GPUNodePool")
     world.kubectl("cordon", first)
-    world.until(lambda: operator.metric('gravswell_reconciles_total{kind="GPUNodePool"}') > seen)
+    world.until(lambda: operator.metric("gravswell_reconcile_duration_seconds_count", kind="GPUNodePool") > seen)
     world.until(lambda: operator.metric("gravswell_queue_length") == 0)
     assert rack.pool() == before
     plugin = ("get", "daemonset", f"{world.pool}-device-plugin", "-n", "gravswell-drivers", "--ignore-not-found")

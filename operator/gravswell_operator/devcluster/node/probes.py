@@ -104,7 +104,7 @@ async def _tcp(action: Document, target: Target) -> Outcome:
 
 
 async def _grpc(action: Document, target: Target) -> Outcome:
-    import grpc.aio  # type: ignore[import-untyped]  # noqa: PLC0415  heavy, and most nodes never need it
+    import grpc.aio  # noqa: PLC0415  heavy, and most nodes never need it
 
     service = (action.get("service") or "").encode()
     request = b"\x0a" + bytes([len(service)]) + service if service else b""  # HealthCheckRequest: 1: string service

@@ -1,0 +1,96 @@
+"""What a provider of nodes answers, and what a provider in a cloud does besides.
+
+A provider is one module with one class. To write one:
+
+1. Give ``spec.provider`` a member: its type, its field, and their rules (``api.providers``).
+2. Write the class. :class:`Provider` is its pure part: from the pool, and from how many nodes it shall have now, follow
+   the objects *in the cluster* that make the nodes. They are applied, compared and deleted like every child of the
+   operator's, and go with the pool by their owner reference: nothing is left to hang when the operator is away.
+3. Where things live *outside* the cluster, it is a :class:`Cloud` too. Its calls are made in ``reconcile``, one pass
+   after the other for each pool, within :data:`CALL_SECONDS`, and any pass may be the last one of its process.
+4. Enter it in ``providers.PROVIDERS``, and a :class:`Cloud` where the operator starts (``reconcile.context.Context``).
+
+Nodes that are made for a pool carry the label ``gravswell.dev/pool`` with its name: the pods of its servers select them
+by it, and the pool counts them by it (``desired.placement.pool_node_selector``).
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gravswell_operator.api import GPUNodePool
+from gravswell_operator.api.gpunodepool import CloudStatus
+from gravswell_operator.desired.objects import Manifest
+from gravswell_operator.desired.pools import Bounds
+from gravswell_operator.state import Problem
+
+CALL_SECONDS = 30.0
+"""How long one pass of a :class:`Cloud` over a pool may take; then the pool says so, and another one follows."""
+
+
+class Provider(Protocol):
+    """Where the nodes of pools of one type come from. Pure."""
+
+    way_out: str
+    """What to do where the API server does not know the kinds of :meth:`objects`, in words for a condition."""
+
+    def objects(self, pool: GPUNodePool, bounds: Bounds) -> list[Manifest]:
+        """The objects in the cluster that make the pool's nodes; of nodes that are made elsewhere, none.
+
+        Each comes from ``desired.objects.child``. With the deletion policy Retain they have no owner reference, so that
+        they outlive the pool.
+        """
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a cloud is asked for one pool, with everything that it may know."""
+
+    pool: GPUNodePool
+    """Its ``status.cloud`` is what the last pass remembered; lost with a crash between a call and the status, so what
+    is there is found by the tag, and never by the status alone."""
+    bounds: Bounds
+    """How many nodes it shall have now."""
+    cluster: str
+    """Identity of the cluster: the uid of its namespace kube-system."""
+
+    @property
+    def tag(self) -> dict[str, str]:
+        """What everything that is made for the pool is labelled with there, so that it is found again by it.
+
+        Lower-case letters, digits, '-' and '_' only, which every cloud takes as a label.
+        """
+        return {"gravswell-pool": self.pool.metadata.uid, "gravswell-cluster": self.cluster}
+
+
+@dataclass(frozen=True)
+class CloudState:
+    """What one pass over a pool found in the cloud, or did there."""
+
+    remembered: CloudStatus = field(default_factory=CloudStatus)
+    """For ``status.cloud``."""
+    problem: Problem | None = None
+    """What is under way, or what blocks it (a quota, a limit of calls, a missing permission): a reason and words that
+    name the object and the way out. None: the cloud has what is wanted."""
+    look_again: float | None = None
+    """Seconds until the next pass; None: when something changes, or with the next complete look."""
+    gone: bool = False
+    """Of :meth:`Cloud.release`: nothing of the pool is left there, or what is left stays on purpose."""
+
+
+class Cloud(Protocol):
+    """A provider whose things live outside the cluster.
+
+    Every call is idempotent by :attr:`Ask.tag`, and none waits for a long-running operation: its name is remembered,
+    and the next pass looks at it again. Nothing is raised for what the cloud answers: that is a
+    :attr:`CloudState.problem`. A :class:`gravswell.errors.GravswellError` is for what has no answer at all; it is told
+    in the pool's condition, and the pass is made again with a growing delay.
+    """
+
+    async def reconcile(self, ask: Ask) -> CloudState:
+        """One step towards what the pool asks for; when that is there, nothing but a look."""
+
+    async def release(self, ask: Ask) -> CloudState:
+        """One step towards nothing being left. What is not there, or an API that does not exist, is gone.
+
+        Called while the pool has its finalizer and is being deleted; with the deletion policy Retain it is not called.
+        """

@@ -1,0 +1,242 @@
+"""``status.rollout``: the next state of a roll-out, from what it was, what the agents say, and the time. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gravswell import durations
+from gravswell.serving.contracts import DesiredModel, ModelReport, Reason
+from gravswell_operator import conditions
+from gravswell_operator.api import Model
+from gravswell_operator.api.rollout import MANUAL, UNDER_WAY, RolloutState, RolloutStatus, Step, Strategy
+from gravswell_operator.conditions import count
+from gravswell_operator.desired.judge import Requests, Verdict, judge
+from gravswell_operator.desired.rollouts import is_canary_of, is_of, is_same, present_step, share, window
+from gravswell_operator.statuses.pods import first_problem
+from gravswell_operator.statuses.replica import Replica
+
+PROOFS = frozenset(
+    {
+        Reason.GOLDEN_MISMATCH,
+        Reason.INFERENCE_FAILED,
+        Reason.LOAD_FAILED,
+        Reason.DIGEST_MISMATCH,
+        Reason.MANIFEST_INVALID,
+        Reason.UNVERIFIED,
+    }
+)
+"""Failures on one replica that say enough of the version itself. What may pass is waited for, up to the deadline."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything that the next state follows from."""
+
+    model: Model
+    strategy: Strategy
+    """How it is carried out on this server."""
+    target: DesiredModel
+    """What the Model stands for now."""
+    kept: DesiredModel | None
+    """What the agents were told last; None where they were told nothing yet."""
+    replicas: Sequence[Replica]
+    """The server's active pods."""
+    now: datetime
+
+
+@dataclass(frozen=True)
+class Next:
+    """The state to write, and after how many seconds it may change by itself."""
+
+    status: RolloutStatus | None
+    after: float | None = None
+
+
+def advance(look: Look) -> Next:  # noqa: PLR0911  an ordered list of facts, one return each
+    """The next state of the Model's roll-out."""
+    model, target, kept = look.model, look.target, look.kept
+    before = model.status.rollout
+    if kept is None:
+        return Next(None)  # the first version has nothing to be rolled back to
+    if look.strategy is Strategy.IMMEDIATE or is_same(kept, target):
+        return Next(_settling(look, before if is_of(before, target) else None))
+    if before is None or not is_canary_of(before, target) or before.state is RolloutState.COMPLETE:
+        return _canary(look, _begun(look, kept.version))
+    if before.state is RolloutState.PROMOTED:
+        return Next(_settling(look, before))
+    if before.state is RolloutState.ROLLED_BACK:
+        if before.generation == model.metadata.generation or model.spec.rollout.abort == target.version:
+            return Next(_counted(look, before))
+        return _canary(look, _begun(look, kept.version))
+    return _canary(look, before)
+
+
+def _seconds(look: Look, since: str) -> float:
+    return (look.now - datetime.fromisoformat(since)).total_seconds()
+
+
+def _begun(look: Look, old: int | None) -> RolloutStatus:
+    rollout, now = look.model.spec.rollout, conditions.stamp(look.now)
+    is_canary = look.strategy is Strategy.CANARY
+    return RolloutStatus(
+        strategy=look.strategy,
+        state=RolloutState.PROGRESSING,
+        from_version=old,
+        to=look.target.version,
+        to_digest=look.target.digest,
+        step=1 if is_canary else 0,
+        steps=len(rollout.plan.steps) if is_canary else 0,
+        started=now,
+        since=now,
+    )
+
+
+def _counted(look: Look, status: RolloutStatus, **changes: object) -> RolloutStatus:
+    """``status`` with ``changes``, the replicas counted anew, and the time of its state or step."""
+    changed = status.model_copy(update=changes)
+    total, updated = len(look.replicas), sum(replica.serves(look.target) for replica in look.replicas)
+    if (changed.state, changed.step) != (status.state, status.step):
+        changed = changed.model_copy(update={"since": conditions.stamp(look.now)})
+    if changed.step != status.step or changed.state not in UNDER_WAY:
+        changed = changed.model_copy(update={"loading_since": None, "serving_since": None})
+    if changed.state is RolloutState.ROLLED_BACK:
+        shall = 0
+    elif changed.strategy is Strategy.CANARY and changed.state in UNDER_WAY:
+        shall = share(present_step(look.model, changed), total)
+    else:
+        shall = total
+    words = {
+        "replicas_updated": updated,
+        "replicas": shall,
+        "progress": f"{updated}/{total} {changed.state}",
+        "message": conditions.shorten(changed.message),
+    }
+    return changed.model_copy(update=words)
+
+
+def _settling(look: Look, known: RolloutStatus | None) -> RolloutStatus | None:
+    """Every replica was told the new version, or is about to be."""
+    told = look.model.status
+    if known is None:
+        if (told.desired_version, told.desired_digest) in ((None, None), (look.target.version, look.target.digest)):
+            return None  # nothing changes
+        known = _begun(look, told.desired_version)
+    elif known.state is RolloutState.ROLLED_BACK:  # wanted all the same, by another strategy
+        known = _begun(look, known.from_version)
+    taking = [replica for replica in look.replicas if replica.pod.ready]
+    number = look.target.version
+    if known.state is RolloutState.COMPLETE or (taking and all(replica.serves(look.target) for replica in taking)):
+        message = f"version {number} serves"
+        return _counted(look, known, state=RolloutState.COMPLETE, message=message)
+    canary = known.strategy is Strategy.CANARY
+    state = RolloutState.PROMOTED if canary else RolloutState.PROGRESSING
+    return _counted(look, known, state=state, message=f"every replica goes to version {number}")
+
+
+def _back(look: Look, status: RolloutStatus, why: str) -> Next:
+    message = f"version {look.target.version} was rolled back: {why}"
+    generation = look.model.metadata.generation
+    return Next(_counted(look, status, state=RolloutState.ROLLED_BACK, generation=generation, message=message))
+
+
+def _forward(look: Look, status: RolloutStatus, why: str) -> Next:
+    return Next(_counted(look, status, state=RolloutState.PROMOTED, message=why))
+
+
+def _canary(look: Look, status: RolloutStatus) -> Next:  # noqa: PLR0911  an ordered list of facts, one return each
+    """The present step of a canary, as far as it goes."""
+    spec, target, kept = look.model.spec.rollout, look.target, look.kept
+    assert kept is not None
+    status = status.model_copy(update={"steps": len(spec.plan.steps)})
+    if spec.abort == target.version:
+        return _back(look, status, "spec.rollout.abort names it")
+    if spec.promote == target.version:
+        return _forward(look, status, f"spec.rollout.promote names version {target.version}")
+    step = present_step(look.model, status)
+    wanted = share(step, len(look.replicas))
+    where = f"step {status.step} of {status.steps}"
+    waits = status.model_copy(update={"loading_since": None, "serving_since": None})
+    if not wanted:
+        return Next(_counted(look, waits, message=f"{where}: there is no replica to try it on"))
+    told = kept.canary
+    if told is None or not is_same(told, target) or told.window != window(status):
+        message = f"{where}: {count(wanted, 'replica')} of {len(look.replicas)} shall serve version {target.version}"
+        return Next(_counted(look, waits, message=message))
+    names = frozenset(told.pods)
+    chosen = [replica for replica in look.replicas if replica.pod.name in names]
+    failure = _failure(target, chosen)
+    if failure is not None and failure[1].reason in PROOFS:
+        pod, report = failure
+        return _back(look, status, f"pod {pod}: {report.reason}: {report.message}")
+    verdict, why = judge(
+        spec.plan.judge,
+        Requests.told((r.report for r in chosen), told, told.window),
+        Requests.told((r.report for r in look.replicas if r.pod.name not in names), kept, told.window),
+    )
+    if verdict is Verdict.BAD:
+        return _back(look, status, f"{where}: {why}")
+    status = status.model_copy(update={"loading_since": status.loading_since or conditions.stamp(look.now)})
+    if sum(replica.pod.ready and replica.serves(target) for replica in chosen) < wanted:
+        return _loading(look, _reloading(look, status, step), chosen, wanted)
+    status = status.model_copy(update={"serving_since": status.serving_since or conditions.stamp(look.now)})
+    return _judged(look, status, step, verdict, why)
+
+
+def _failure(target: DesiredModel, chosen: Sequence[Replica]) -> tuple[str, ModelReport] | None:
+    """A pod that could not serve the new version, and what its agent says; the one that proves most."""
+    found = [(r.pod.name, r.report) for r in chosen if r.report is not None and r.failed(target)]
+    return min(found, key=lambda failure: failure[1].reason not in PROOFS, default=None)
+
+
+def _reloading(look: Look, status: RolloutStatus, step: Step) -> RolloutStatus:
+    """``status`` when some replicas of the step do not serve the new version yet, or no more.
+
+    A replica that is lost is waited for as at the step's begin. Where that is before its pause is over, what was waited
+    before counts, too: a version that ends its server again and again would never be late.
+    """
+    if status.serving_since is None or status.loading_since is None:
+        return status
+    since, served = look.now, max(_seconds(look, status.serving_since), 0)
+    if step.pause != MANUAL and served < durations.seconds(step.pause):
+        since = datetime.fromisoformat(status.loading_since) + timedelta(seconds=served)
+    return status.model_copy(update={"serving_since": None, "loading_since": conditions.stamp(since)})
+
+
+def _loading(look: Look, status: RolloutStatus, chosen: Sequence[Replica], wanted: int) -> Next:
+    """Some replicas of the step do not serve the new version."""
+    target = look.target
+    waiting = [replica for replica in chosen if not (replica.pod.ready and replica.serves(target))]
+    message = f"step {status.step} of {status.steps}: version {target.version} serves on "
+    message += f"{len(chosen) - len(waiting)} of {count(wanted, 'replica')}"
+    if (failure := _failure(target, chosen)) is not None:
+        pod, report = failure
+        message += f"; pod {pod}: {report.message or report.reason}"
+    elif (problem := first_problem([replica.pod for replica in waiting])) is not None:
+        message += f"; {problem.message}"
+    deadline = look.model.spec.rollout.plan.progress_deadline
+    assert status.loading_since is not None
+    left = durations.seconds(deadline) - _seconds(look, status.loading_since)
+    if left <= 0:
+        return _back(look, status, f"{message}, and progressDeadline {deadline} has passed")
+    return Next(_counted(look, status, state=RolloutState.PROGRESSING, message=message), left)
+
+
+def _judged(look: Look, status: RolloutStatus, step: Step, verdict: Verdict, why: str) -> Next:
+    """Every replica of the step serves the new version."""
+    where = f"step {status.step} of {status.steps}"
+    assert status.serving_since is not None
+    if step.pause == MANUAL:
+        message = f"{where} waits for somebody: gravswell rollout promote {look.model.metadata.name}, or abort"
+        return Next(_counted(look, status, state=RolloutState.PAUSED, message=message))
+    left = durations.seconds(step.pause) - _seconds(look, status.serving_since)
+    if left > 0:
+        message = f"{where}: judged for {step.pause} from {status.serving_since} on"
+        return Next(_counted(look, status, state=RolloutState.PROGRESSING, message=message), left)
+    if verdict is Verdict.UNKNOWN:
+        message = f"{where}: {step.pause} have passed, and {why}"
+        return Next(_counted(look, status, state=RolloutState.PROGRESSING, message=message))
+    if status.step >= status.steps:
+        return _forward(look, status, f"{where} was good: {why}")
+    message = f"{where} was good: {why}"
+    number = status.step + 1
+    return Next(_counted(look, status, step=number, state=RolloutState.PROGRESSING, message=message))

@@ -1,0 +1,108 @@
+"""Nodes that the real Karpenter makes for pods that wait, and removes when nobody uses them."""
+
+from typing import Any
+
+from gravswell_operator.devcluster.karpenter import INSTANCE_LABELS, NODE_CLASS, install_definitions
+
+NODE_CLASS_REF = {"group": "karpenter.kwok.sh", "kind": "KWOKNodeClass", "name": NODE_CLASS["metadata"]["name"]}
+GPUS = 4
+
+
+def pool(world: Any, requirements: tuple[dict[str, Any], ...] = (), **spec: Any) -> None:
+    provider = {"nodeClassRef": NODE_CLASS_REF, "instanceLabels": INSTANCE_LABELS, "requirements": requirements}
+    defaults = {
+        "provider": {"type": "Karpenter", "karpenter": provider},
+        "accelerator": {"type": "t4", "count": GPUS},
+        "vcpus": GPUS,
+    }
+    world.apply("GPUNodePool", world.pool, **{**defaults, **spec})
+
+
+def nodes(world: Any) -> list[dict[str, Any]]:
+    return world.objects("nodes", selector=f"gravswell.dev/pool={world.pool}")
+
+
+def status(world: Any) -> dict[str, Any]:
+    return world.get("gpunodepool", world.pool)["status"]
+
+
+def test_nodes_come_for_a_server_that_waits_and_go_when_it_is_gone(world, karpenter):
+    pool(world, autoscaling={"max": 2}, idleAfter="5s")
+    provisioned = world.condition("gpunodepool", world.pool, "Provisioned", reason="ProviderMissing")
+    assert "does not know nodepools.karpenter.sh/v1: install Karpenter" in provisioned["message"]
+    world.condition("gpunodepool", world.pool, status="False", reason="ProviderMissing")
+
+    karpenter()  # the operator is not started again
+    world.condition("gpunodepool", world.pool, status="True", reason="ScaledToZero")
+    assert status(world)["idleSince"]
+    assert nodes(world) == []
+
+    world.make_repository(url="s3://models")
+    world.make_server(nodePoolRef={"name": world.pool}, gpus=3, replicas=2)
+    world.until(lambda: len(nodes(world)) == 2)
+    ready = world.condition("gpunodepool", world.pool, status="True", reason="NodesReady")
+    assert ready["message"] == "2 ready nodes: 8 t4 GPUs"
+    assert "idleSince" not in status(world)
+    assert (status(world)["nodes"], status(world)["readyNodes"], status(world)["pendingNodes"]) == (2, 2, 0)
+    for node in nodes(world):
+        assert node["metadata"]["labels"]["node.kubernetes.io/instance-type"] == "t4-4"
+        assert {"key": "nvidia.com/gpu", "effect": "NoSchedule"} in node["spec"]["taints"]
+    world.rolled_out()
+    on = {world.get("pod", name)["spec"]["nodeName"] for name in world.pods()}
+    assert on == {node["metadata"]["name"] for node in nodes(world)}
+
+    # The limit holds, and the server says what it waits for.
+    world.make_server("more", nodePoolRef={"name": world.pool}, gpus=4)
+    world.condition("inferenceserver", "more", reason="PodUnschedulable")
+    assert len(nodes(world)) == 2
+    world.delete("inferenceserver", "more")
+
+    world.delete("inferenceserver", "server")
+    world.condition("gpunodepool", world.pool, status="True", reason="ScaledToZero")
+    world.until(lambda: not nodes(world))
+    world.until(lambda: status(world)["nodes"] == 0)
+
+
+def test_a_pool_of_a_fixed_size_is_kept_and_goes_with_its_nodes(world, karpenter):
+    karpenter()
+    # Of a fixed number the simulated cloud wants to be told the very machine; of others Karpenter tells it.
+    machine = {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [f"t4-{GPUS}"]}
+    pool(world, requirements=(machine,), size=1, drainTimeout="1m")
+    world.condition("gpunodepool", world.pool, status="True", reason="NodesReady")
+    world.kubectl("scale", "gpunodepool", world.pool, "--replicas=2")
+    world.until(lambda: status(world)["allocatableGPUs"] == 2 * GPUS)
+
+    world.make_server(nodePoolRef={"name": world.pool}, gpus=1)
+    world.make_repository(url="s3://models")
+    world.rolled_out()
+
+    world.delete("gpunodepool", world.pool)
+    world.until(lambda: world.get("nodepool", world.pool) is None)
+    world.until(lambda: not nodes(world), 300)  # draining alone may take the minute
+
+
+def test_a_node_pool_that_is_retained_stays_and_is_taken_over(world, karpenter):
+    karpenter()
+    pool(world, autoscaling={"max": 1}, deletionPolicy="Retain")
+    made = world.until(lambda: world.get("nodepool", world.pool))
+    world.delete("gpunodepool", world.pool)
+    world.until(lambda: world.get("gpunodepool", world.pool) is None)
+
+    pool(world, autoscaling={"max": 2})
+    world.condition("gpunodepool", world.pool, status="True", reason="NothingAskedFor")
+    taken = world.get("nodepool", world.pool)
+    assert taken["metadata"]["uid"] == made["metadata"]["uid"]
+    assert taken["metadata"]["ownerReferences"][0]["kind"] == "GPUNodePool"
+    assert taken["spec"]["limits"]["nodes"] == "2"
+    world.delete("gpunodepool", world.pool)
+    world.until(lambda: world.get("nodepool", world.pool) is None)
+
+
+def test_a_pool_outlives_the_definitions_that_it_needs(world, karpenter):
+    karpenter()
+    pool(world, autoscaling={"max": 1})
+    world.condition("gpunodepool", world.pool, status="True", reason="NothingAskedFor")
+    world.kubectl("delete", "crd", "nodepools.karpenter.sh")
+    world.condition("gpunodepool", world.pool, status="False", reason="ProviderMissing")
+    install_definitions(world.cluster)
+    world.condition("gpunodepool", world.pool, status="True", reason="NothingAskedFor")

@@ -1,0 +1,201 @@
+"""Pools whose nodes are made: what is applied, what waits for others' definitions, and what an unused one is left."""
+
+from datetime import timedelta
+
+import pytest
+
+from gravswell_operator.cluster import resources
+
+KARPENTER = {
+    "type": "Karpenter",
+    "static": None,
+    "karpenter": {"nodeClassRef": {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "gpus"}},
+}
+SIZED = {"spec": {"provider": KARPENTER, "size": 2, "idleAfter": "10m"}}
+INSTALLED = dict.fromkeys(resources.OPTIONAL)
+ABSENT = dict.fromkeys(resources.OPTIONAL, "")
+
+
+@pytest.fixture
+def cluster(world):
+    """``cluster({kind: None or why not})``: what was found out about the kinds that may be absent."""
+
+    def know(found):
+        for kind, why in found.items():
+            world.context.found(kind, why)
+
+    return know
+
+
+def ready(world, type_="Ready"):
+    condition = world.condition("GPUNodePool", "pool", type_)
+    return condition["status"], condition["reason"]
+
+
+async def test_nothing_is_said_before_anybody_has_looked(world, cluster):
+    world.own(resources.GPU_NODE_POOL, SIZED)
+    await world.settle()
+    assert world.api.writes == []
+    cluster(INSTALLED)
+    await world.settle()
+    assert "apply NodePool pool" in world.api.writes
+
+
+async def test_a_static_pool_waits_for_nobody(world):
+    world.own(resources.GPU_NODE_POOL)
+    await world.settle()
+    assert ready(world) == ("False", "NoNodes")
+
+
+async def test_definitions_may_come_and_go(world, cluster):
+    world.own(resources.GPU_NODE_POOL, SIZED)
+    cluster(ABSENT)
+    await world.settle()
+    assert ready(world) == ready(world, "Provisioned") == ("False", "ProviderMissing")
+    assert world.get("NodePool", "pool") is None
+    cluster(INSTALLED)
+    await world.settle()
+    assert ready(world, "Provisioned") == ("False", "ProviderStarting")
+    made = world.get("NodePool", "pool")
+    world.see(resources.KARPENTER_NODE_POOL, {**made, "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+    await world.settle()
+    assert ready(world, "Provisioned") == ("True", "ProviderReady")
+    world.api.writes.clear()
+    cluster(INSTALLED)  # no news
+    await world.settle()
+    assert world.api.writes == []
+    cluster(ABSENT)
+    await world.settle()
+    assert ready(world) == ("False", "ProviderMissing")
+
+
+async def test_a_right_that_is_missing_is_said(world, cluster):
+    world.own(resources.GPU_NODE_POOL, SIZED)
+    cluster(ABSENT | {resources.KARPENTER_NODE_POOL: "nodepools is forbidden"})
+    await world.settle()
+    assert ready(world) == ("False", "Forbidden")
+    assert "nodepools is forbidden" in world.condition("GPUNodePool", "pool")["message"]
+
+
+async def test_a_node_pool_of_somebody_else_is_left_alone(world, cluster):
+    other = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "metadata": {"name": "pool"}, "spec": {}}
+    world.own(resources.GPU_NODE_POOL, SIZED)
+    world.api.store(other)
+    cluster(INSTALLED)
+    await world.tick()
+    assert ready(world, "Provisioned") == ("False", "NameTaken")
+    assert world.get("NodePool", "pool")["spec"] == {}
+
+
+async def test_an_unused_pool_loses_its_nodes_and_gets_them_back(world, cluster):
+    world.own(resources.GPU_NODE_POOL, SIZED)
+    cluster(INSTALLED)
+    await world.settle()
+    assert world.get("NodePool", "pool")["spec"]["replicas"] == 2
+    assert world.get("GPUNodePool", "pool")["status"]["idleSince"] == "2026-01-01T00:00:00Z"
+    world.now += timedelta(minutes=10)
+    world.time += 600
+    await world.settle()
+    assert world.get("NodePool", "pool")["spec"]["replicas"] == 0
+    world.own(resources.INFERENCE_SERVER)
+    await world.settle()
+    assert world.get("NodePool", "pool")["spec"]["replicas"] == 2
+    assert "idleSince" not in world.get("GPUNodePool", "pool")["status"]
+    world.change(resources.INFERENCE_SERVER, "server", replicas=0)
+    await world.settle()
+    assert world.get("GPUNodePool", "pool")["status"]["idleSince"] == "2026-01-01T00:10:00Z"
+
+
+async def test_a_server_that_cannot_be_read_keeps_its_pool(world, cluster):
+    world.own(resources.GPU_NODE_POOL, SIZED)
+    world.own(resources.INFERENCE_SERVER, {"spec": {"replicas": "as many as there are"}})
+    cluster(INSTALLED)
+    await world.settle()
+    world.now += timedelta(minutes=11)
+    world.time += 660
+    await world.settle()
+    assert world.get("NodePool", "pool")["spec"]["replicas"] == 2
+    world.remove(resources.INFERENCE_SERVER, "server")
+    await world.settle()
+    assert world.get("GPUNodePool", "pool")["status"]["idleSince"] == "2026-01-01T00:11:00Z"
+
+
+async def test_device_plugins_are_the_gpu_operators_where_it_is(world, cluster):
+    world.own(resources.GPU_NODE_POOL, {"spec": {"drivers": {"install": True}}})
+    cluster(ABSENT)
+    await world.settle()
+    plugin = world.get("DaemonSet", "pool-device-plugin")
+    cluster(INSTALLED)
+    policy = {"apiVersion": "nvidia.com/v1", "kind": "ClusterPolicy", "metadata": {"name": "cluster-policy"}}
+    world.see(resources.CLUSTER_POLICY, {**policy, "status": {"state": "notReady"}})
+    await world.settle()
+    assert world.get("DaemonSet", "pool-device-plugin") is None
+    world.see(resources.DAEMON_SET, plugin, deleted=True)
+    assert ready(world, "DriversInstalled") == ("False", "GPUOperatorNotReady")
+    world.see(resources.CLUSTER_POLICY, {**policy, "status": {"state": "ready"}})
+    await world.settle()
+    assert ready(world, "DriversInstalled") == ("True", "GPUOperatorReady")
+    world.see(resources.CLUSTER_POLICY, policy, deleted=True)
+    await world.settle()
+    assert world.get("DaemonSet", "pool-device-plugin") is not None
+
+
+async def test_machines_are_counted_from_when_they_are_asked_for(world, cluster):
+    world.own(resources.GPU_NODE_POOL, SIZED)
+    cluster(INSTALLED)
+    await world.settle()
+    made = world.get("NodePool", "pool")
+    world.see(resources.KARPENTER_NODE_POOL, {**made, "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+    claim = {"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim"}
+    launched = {"type": "Launched", "status": "Unknown", "reason": "Launching", "message": "no capacity in zone a"}
+    world.see(
+        resources.NODE_CLAIM,
+        {
+            **claim,
+            "metadata": {"name": "pool-1", "labels": {"gravswell.dev/pool": "pool"}},
+            "status": {"conditions": [launched]},
+        },
+    )
+    await world.settle()
+    assert world.get("GPUNodePool", "pool")["status"]["pendingNodes"] == 1
+    message = world.condition("GPUNodePool", "pool")["message"]
+    assert "pool-1: its machine is being made (no capacity in zone a)" in message
+    assert "1 not asked for yet" in message
+
+
+async def test_a_node_pool_that_comes_into_sight_during_a_pass_is_not_taken_for_an_unwanted_one(world, cluster):
+    """The watch of NodePools was refused for a moment; deleting one drains every node of the pool."""
+    world.own(resources.GPU_NODE_POOL, {"spec": {**SIZED["spec"], "drivers": {"install": True}}})
+    cluster(INSTALLED)
+    await world.settle()
+    made = world.get("NodePool", "pool")
+    for record in world.context.cache.all(resources.KARPENTER_NODE_POOL):
+        world.context.forget(record)
+    cluster({resources.KARPENTER_NODE_POOL: "nodepools is forbidden"})
+    world.remove(resources.DAEMON_SET, "pool-device-plugin")
+
+    def listed_again(request):
+        if request == "apply DaemonSet pool-device-plugin":
+            world.context.observe(resources.KARPENTER_NODE_POOL, made)
+            cluster(INSTALLED)
+
+    world.api.refuse = listed_again
+    await world.settle()
+    assert "delete NodePool pool" not in world.api.writes
+    assert world.get("NodePool", "pool") is not None
+
+
+async def test_device_plugins_stay_as_they_are_while_nobody_knows_of_the_gpu_operator(world, cluster):
+    world.own(resources.GPU_NODE_POOL, {"spec": {"drivers": {"install": True}}})
+    cluster(INSTALLED)
+    policy = {"apiVersion": "nvidia.com/v1", "kind": "ClusterPolicy", "metadata": {"name": "cluster-policy"}}
+    world.see(resources.CLUSTER_POLICY, {**policy, "status": {"state": "ready"}})
+    await world.settle()
+    assert world.get("DaemonSet", "pool-device-plugin") is None
+    for record in world.context.cache.all(resources.CLUSTER_POLICY):
+        world.context.forget(record)
+    cluster({resources.CLUSTER_POLICY: "clusterpolicies is forbidden"})
+    await world.settle()
+    assert world.get("DaemonSet", "pool-device-plugin") is None
+    assert ready(world, "DriversInstalled") == ("False", "Forbidden")
+    assert "clusterpolicies is forbidden" in world.condition("GPUNodePool", "pool", "DriversInstalled")["message"]
