@@ -4,8 +4,10 @@
 
 The network is dense, 256 → 1024 → 1024 → 1024 → 256. *One after the other* is the time of all parts on one core.
 *Side by side* is what it takes where every rank has a core of its own: of each stage the slowest rank, and what puts
-the answers together; nothing is counted for the way between them. Served, every part is a model of one Triton.
-All ways take turns, round by round, and each figure is the median over the rounds: compare the ratios.
+the answers together; nothing is counted for the way between them. Its limit is the whole model's time divided by the
+ranks where these work at the same time, by column and row, and that time itself where they wait for one another.
+Served, every part is a model of one Triton. All ways take turns, round by round, and each figure is the median over
+the rounds: compare the ratios.
 """
 
 import argparse
@@ -96,6 +98,11 @@ class InProcess:
         return sum(taken for _, taken in each), beside
 
 
+def limit(made: Partition) -> float:
+    """The least that side by side can be of the whole model's time."""
+    return 1.0 if made.plan.by == "layer" else round(1 / made.plan.ranks, 2)
+
+
 def in_process(partitions: dict[str, Partition], whole: bytes, seconds: float, rounds: int) -> dict[str, Any]:
     """Milliseconds of the whole, and of each partition as its ratios to that, by batch."""
     alone = session_of(whole)
@@ -116,6 +123,7 @@ def in_process(partitions: dict[str, Partition], whole: bytes, seconds: float, r
             "side_by_side": {
                 name: round(statistics.median(one[name][1] / one["whole"] for one in taken), 2) for name in ways
             },
+            "limit": {name: limit(made) for name, made in partitions.items()},
         }
     return figures
 
@@ -210,12 +218,15 @@ def tables(figures: dict[str, Any]) -> Group:
     inside.add_column("")
     for batch, one in figures["in_process"].items():
         inside.add_column(f"batch {batch} ({one['whole_ms']} ms):\none after the other", justify="right")
-        inside.add_column("\nside by side", justify="right")
+        inside.add_column("\nside by side (limit)", justify="right")
     for name in figures["in_process"][str(BATCHES[0])]["side_by_side"]:
         cells = [
-            f"{one[way][name]:.2f} x"
+            cell
             for one in figures["in_process"].values()
-            for way in ("one_after_the_other", "side_by_side")
+            for cell in (
+                f"{one['one_after_the_other'][name]:.2f} x",
+                f"{one['side_by_side'][name]:.2f} x ({one['limit'][name]:g})",
+            )
         ]
         inside.add_row(name, *cells)
     shared = figures["shared_weights"]

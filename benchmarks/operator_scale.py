@@ -1,0 +1,398 @@
+"""The operator at scale: how fast, with how much memory, with which requests, beside the API server's own limit.
+
+``python benchmarks/operator_scale.py ready|rest|restart|edit|growth [--servers N] [--output json]``
+
+On the real control plane with simulated (kwok) nodes, so that pods are ready at once and what is measured is control.
+Each measurement has a control plane of its own, and the operator is a process of its own. ``ready`` applies, before it,
+the very same child objects (and, as a second row, a plain Deployment with a Service) from here without an operator:
+the limit of this machine. Compare the ratios: seconds depend on the machine and on who shares it. KServe's figure is
+not run here: it was recorded with its main branch of August 2026 (RawDeployment, 1,000 InferenceServices) on the same
+kind of control plane, 18.9/s where Deployment and Service alone were 49.6/s.
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from simulated_cluster import (
+    NAMESPACE,
+    POOL,
+    REPOSITORY,
+    Operator,
+    cluster_of,
+    cpu_by_process,
+    pool_spec,
+    repository_spec,
+    requests,
+    server,
+    usage,
+    writes,
+)
+
+from gravswell.cli.output import Output, emit
+from gravswell.kube import credentials
+from gravswell.kube.client import Client
+from gravswell.kube.resources import Selection
+from gravswell.kube.watch import Listed
+from gravswell.serving.contracts import Desired, DesiredModel
+from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
+from gravswell_operator.cluster import resources
+from gravswell_operator.cluster.resources import ResourceType
+from gravswell_operator.desired.objects import Options
+from gravswell_operator.desired.server import ServerPlan, children
+from gravswell_operator.devcluster import ControlPlane
+from gravswell_operator.runtime import DEFAULT_IMAGE
+
+KSERVE = 0.38
+"""KServe's recorded rate beside the plain limit of its run; see the module's docstring."""
+WAIT_SECONDS = 1800.0
+REST_SECONDS = 60.0
+EDITS = 300
+SEED = 7
+
+Manifest = dict[str, Any]
+Result = dict[str, Any]
+
+
+def plain(name: str) -> list[Manifest]:
+    """A Deployment of one pod, and a Service: the least that a server is."""
+    labels = {"app": name}
+    container = {"name": "c", "image": "none", "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}}}
+    toleration = {"key": "kwok.x-k8s.io/node", "operator": "Exists"}
+    pod = {"containers": [container], "tolerations": [toleration], "nodeSelector": {"type": "kwok"}}
+    metadata = {"name": name, "namespace": NAMESPACE}
+    template = {"metadata": {"labels": labels}, "spec": pod}
+    deployment = {"selector": {"matchLabels": labels}, "template": template}
+    service = {"selector": labels, "ports": [{"port": 8001}]}
+    return [
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": deployment},
+        {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service},
+    ]
+
+
+def child_objects(name: str, owner: Manifest) -> list[Manifest]:
+    """What the operator applies for one server, field by field, owned by ``owner``."""
+    view = InferenceServer.model_validate(server(name))
+    repository = ModelRepository.model_validate(
+        {"metadata": {"name": REPOSITORY, "namespace": NAMESPACE}, "spec": repository_spec()}
+    )
+    pool = GPUNodePool.model_validate({"metadata": {"name": POOL}, "spec": pool_spec()})
+    model = DesiredModel(name="model", version=1, digest=f"{1:064x}")
+    desired = Desired(repository=repository.spec.url, models=(model,))
+    made = children(ServerPlan(view, repository, pool, desired, True, Options(image=DEFAULT_IMAGE)))
+    for manifest in made:
+        # Without these the garbage collector would delete them: their InferenceServer is not there.
+        manifest["metadata"]["ownerReferences"] = [owner]
+    return made
+
+
+def available(body: Manifest) -> bool:
+    """Whether a Deployment's pod is ready."""
+    return bool((body.get("status") or {}).get("availableReplicas"))
+
+
+def ready(body: Manifest) -> bool:
+    """Whether an object's condition Ready is True."""
+    found = (body.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in found)
+
+
+async def apply_all(
+    cluster: ControlPlane,
+    kind: ResourceType,
+    made: dict[str, list[Manifest]],
+    done: Callable[[Manifest], bool],
+) -> Result:
+    """Apply everything at once, and watch until the object of ``kind`` of each name is done."""
+    applied: dict[str, float] = {}
+    finished: dict[str, float] = {}
+    account = await credentials.from_kubeconfig(cluster.kubeconfig)
+    async with Client(account, name="benchmark") as client:
+
+        async def watch() -> None:
+            # Followed, not watched once: the API server ends the watch of a reader that is too slow for it.
+            async for seen in client.follow(Selection(kind, NAMESPACE)):
+                for body in seen.items if isinstance(seen, Listed) else [seen.object]:
+                    name = body["metadata"]["name"]
+                    if name in made and name not in finished and done(body):
+                        finished[name] = time.perf_counter()
+                if len(finished) == len(made):
+                    return
+
+        async def apply(name: str) -> None:
+            for manifest in made[name]:
+                await client.apply(_kind_of(manifest), manifest)
+            applied[name] = time.perf_counter()
+
+        started = time.perf_counter()
+        watching = asyncio.create_task(watch())
+        await asyncio.gather(*(apply(name) for name in made))
+        await asyncio.wait_for(watching, WAIT_SECONDS)
+        seconds = time.perf_counter() - started
+    latencies = sorted(max(finished[name] - applied[name], 0.0) for name in made)
+    return {
+        "seconds": seconds,
+        "perSecond": len(made) / seconds,
+        "latencyMedian": statistics.median(latencies),
+        "latency95": percentile(latencies, 0.95),
+    }
+
+
+def _kind_of(manifest: Manifest) -> ResourceType:
+    return next(k for k in (*resources.OWN, *resources.CHILDREN) if k.kind == manifest["kind"])
+
+
+def percentile(ordered: list[float], share: float) -> float:
+    """The value that ``share`` of them do not exceed."""
+    return ordered[math.ceil(share * len(ordered)) - 1]
+
+
+def server_names(count: int, first: int = 0) -> list[str]:
+    """The names of the servers."""
+    return [f"server-{index:05}" for index in range(first, first + count)]
+
+
+def spent(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """CPU seconds of each program between two looks."""
+    return {name: after[name] - before.get(name, 0.0) for name in after}
+
+
+def limit(folder: Path, count: int, make: Callable[[str, Manifest], list[Manifest]]) -> Result:
+    """The objects of ``count`` servers from here, without an operator."""
+    with cluster_of(folder, count) as cluster:
+        made = cluster.kubectl("create", "configmap", "owner", "-n", NAMESPACE, "-o", "json")
+        uid = json.loads(made)["metadata"]["uid"]
+        owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid, "controller": True}
+        objects = {name: make(name, owner) for name in server_names(count)}
+        cpu = cpu_by_process()
+        result = asyncio.run(apply_all(cluster, resources.DEPLOYMENT, objects, available))
+        return result | {"cpuSeconds": spent(cpu, cpu_by_process())}
+
+
+def create(cluster: ControlPlane, operator: Operator, servers: Iterable[str]) -> Result:
+    """All servers at once, until each is Ready and the operator has nothing left to do; and what that took."""
+    servers = list(servers)
+    before, cpu, asked = usage(operator.pid), cpu_by_process(), requests(cluster)
+    sent = operator.metric("gravswell_api_requests_total")
+    result = asyncio.run(apply_all(cluster, resources.INFERENCE_SERVER, {n: [server(n)] for n in servers}, ready))
+    operator.until_settled()
+    after, answered = usage(operator.pid), requests(cluster)
+    answered.subtract(asked)
+    return result | {
+        "cpuSeconds": spent(cpu, cpu_by_process()),
+        "memoryIdleMiB": before.memory_mib,
+        "memoryMiB": after.memory_mib,
+        "memoryPeakMiB": after.peak_mib,
+        "kilobytesPerServer": 1024 * (after.memory_mib - before.memory_mib) / len(servers),
+        "requestsPerServer": (operator.metric("gravswell_api_requests_total") - sent) / len(servers),
+        "writesPerServer": {what: n / len(servers) for what, n in writes(answered).items()},
+    }
+
+
+def measure_ready(folder: Path, count: int) -> Result:
+    """From first create to all Ready, beside the limit."""
+    same = limit(folder / "same", count, child_objects)
+    least = limit(folder / "plain", count, lambda name, _: plain(name))
+    with cluster_of(folder / "operator", count) as cluster, Operator(cluster, folder / "operator.log") as operator:
+        operator.until_settled()
+        mine = create(cluster, operator, server_names(count))
+    return {
+        "servers": count,
+        "limit": same,
+        "plain": least,
+        "operator": mine,
+        "ofLimit": mine["perSecond"] / same["perSecond"],
+        "ofPlain": mine["perSecond"] / least["perSecond"],
+        "kserveOfPlainRecorded": KSERVE,
+    }
+
+
+def measure_rest(folder: Path, count: int) -> Result:
+    """What ``count`` servers cost while nothing happens."""
+    with cluster_of(folder / "cluster", count) as cluster, Operator(cluster, folder / "operator.log") as operator:
+        operator.until_settled()
+        create(cluster, operator, server_names(count))
+        time.sleep(REST_SECONDS / 4)  # the controllers' own last words
+        before, asked = usage(operator.pid), requests(cluster)
+        time.sleep(REST_SECONDS)
+        after, answered = usage(operator.pid), requests(cluster)
+    answered.subtract(asked)
+    return {
+        "servers": count,
+        "seconds": REST_SECONDS,
+        "ofACore": (after.cpu_seconds - before.cpu_seconds) / REST_SECONDS,
+        "memoryMiB": after.memory_mib,
+        "memoryPeakMiB": after.peak_mib,
+        **split(writes(answered)),
+    }
+
+
+def split(made: dict[str, int]) -> Result:
+    """Writes that may be the operator's, and those of the control plane's own (Leases, and kwok's node heartbeats)."""
+    foreign = {what: n for what, n in made.items() if what.split()[1].startswith(("leases", "nodes"))}
+    return {"writes": {what: n for what, n in made.items() if what not in foreign}, "writesOfOthers": foreign}
+
+
+def measure_restart(folder: Path, count: int) -> Result:
+    """The operator starts anew beside ``count`` servers: when it has looked at each, and what it wrote."""
+    with cluster_of(folder / "cluster", count) as cluster:
+        with Operator(cluster, folder / "first.log") as operator:
+            operator.until_settled()
+            create(cluster, operator, server_names(count))
+        time.sleep(REST_SECONDS / 4)
+        asked = requests(cluster)
+        with Operator(cluster, folder / "second.log") as operator:
+            seconds = operator.until_settled()
+            known = operator.metric("gravswell_objects_known")
+            time.sleep(REST_SECONDS / 4)
+            after, answered = usage(operator.pid), requests(cluster)
+    answered.subtract(asked)
+    return {
+        "servers": count,
+        "seconds": seconds,
+        "objectsKnown": known,
+        "cpuSeconds": after.cpu_seconds,
+        "memoryMiB": after.memory_mib,
+        "memoryPeakMiB": after.peak_mib,
+        **split(writes(answered)),
+    }
+
+
+async def edit(cluster: ControlPlane, count: int) -> list[float]:
+    """Seconds from the edit of a random server until its Deployment is seen changed, :data:`EDITS` times, in order."""
+    chosen = random.Random(SEED).sample(server_names(count), min(EDITS, count))
+    changed: dict[str, asyncio.Event] = {name: asyncio.Event() for name in chosen}
+    account = await credentials.from_kubeconfig(cluster.kubeconfig)
+    taken: list[float] = []
+    async with Client(account, name="benchmark") as client:
+
+        async def watch() -> None:
+            async for seen in client.follow(Selection(resources.DEPLOYMENT, NAMESPACE)):
+                for body in seen.items if isinstance(seen, Listed) else [seen.object]:
+                    name = body["metadata"]["name"]
+                    if name in changed and "edited" in json.dumps(body["spec"]["template"]):
+                        changed[name].set()
+
+        watching = asyncio.create_task(watch())
+        for name in chosen:
+            spec = {"podTemplate": {"env": [{"name": "edited", "value": "yes"}]}}
+            started = time.perf_counter()
+            await client.merge(resources.INFERENCE_SERVER, NAMESPACE, name, {"spec": spec})
+            await asyncio.wait_for(changed[name].wait(), 60)
+            taken.append(time.perf_counter() - started)
+        watching.cancel()
+    return sorted(taken)
+
+
+def measure_edit(folder: Path, count: int) -> Result:
+    """How soon an edit of one server among ``count`` reaches its Deployment."""
+    with cluster_of(folder / "cluster", 2 * count) as cluster, Operator(cluster, folder / "operator.log") as operator:
+        operator.until_settled()
+        create(cluster, operator, server_names(count))
+        taken = asyncio.run(edit(cluster, count))
+    return {
+        "servers": count,
+        "edits": len(taken),
+        "median": statistics.median(taken),
+        "percentile99": percentile(taken, 0.99),
+        "worst": taken[-1],
+    }
+
+
+def measure_growth(folder: Path, counts: list[int]) -> Result:
+    """Time and memory until all are Ready, for each count."""
+    rows = []
+    for count in counts:
+        with (
+            cluster_of(folder / str(count), count) as cluster,
+            Operator(cluster, folder / f"{count}.log") as operator,
+        ):
+            operator.until_settled()
+            rows.append({"servers": count} | create(cluster, operator, server_names(count)))
+    return {"rows": rows}
+
+
+def draw(result: Result, path: Path) -> None:
+    """The growth as a picture: time, CPU and memory over the number of servers."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  an extra, and slow to import
+
+    rows = result["rows"]
+    servers = [row["servers"] for row in rows]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(servers, [row["seconds"] for row in rows], marker="o", label="until all are Ready")
+    left.plot(servers, [row["cpuSeconds"]["operator"] for row in rows], marker="o", label="the operator's CPU")
+    left.set_ylabel("seconds")
+    left.legend()
+    right.plot(servers, [row["memoryMiB"] for row in rows], marker="o", label="after")
+    right.plot(servers, [row["memoryPeakMiB"] for row in rows], marker="o", label="at most")
+    right.set_ylabel("the operator's memory, MiB")
+    right.legend()
+    for axes in (left, right):
+        axes.set_xlabel("InferenceServers")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+    figure.savefig(path)
+
+
+def flat(result: Result, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Every number with the way to it."""
+    for key, value in result.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from flat(value, f"{name}.")
+        elif isinstance(value, list):
+            for index, row in enumerate(value):
+                yield from flat(row, f"{name}[{index}].")
+        else:
+            yield name, value
+
+
+def table(title: str, result: Result) -> Table:
+    """The result for a person."""
+    made = Table(title=title)
+    made.add_column("")
+    made.add_column("", justify="right")
+    for name, value in flat(result):
+        made.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+    return made
+
+
+MEASUREMENTS: dict[str, tuple[Callable[[Path, int], Result], int]] = {
+    "ready": (measure_ready, 1000),
+    "rest": (measure_rest, 3000),
+    "restart": (measure_restart, 3000),
+    "edit": (measure_edit, 1000),
+}
+
+
+def main() -> None:
+    """Run one and print the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=(*MEASUREMENTS, "growth"))
+    parser.add_argument("--servers", type=int, nargs="+", help="how many; of growth: several")
+    parser.add_argument("--plot", type=Path, help="of growth: a picture, .png or .svg")
+    parser.add_argument("--output", choices=("text", "json"), default="text")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.what == "growth":
+            result = measure_growth(Path(folder), options.servers or [300, 1000, 3000])
+            if options.plot is not None:
+                draw(result, options.plot)
+        else:
+            measurement, count = MEASUREMENTS[options.what]
+            result = measurement(Path(folder), options.servers[0] if options.servers else count)
+    emit(Output(options.output), result, lambda: table(options.what, result))
+
+
+if __name__ == "__main__":
+    main()
