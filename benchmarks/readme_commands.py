@@ -1,7 +1,7 @@
 """Cold and warm time of the README's two commands, in a fresh clone with a fresh virtual environment.
 
 Cold means that nothing of the project, of Go or of pip is cached: every cache is a new folder. Warm repeats the command
-in the same clone. Run it on an idle machine: ``python benchmarks/readme_commands.py [demo|tests]``.
+in the same clone. Run it on an idle machine: ``python benchmarks/readme_commands.py [demo|tests] [--cold]``.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -42,14 +43,19 @@ def main() -> None:
     """Time the named commands, cold and warm, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("commands", nargs="*", choices=[*HEADINGS, []], default=["demo"])
+    parser.add_argument("--cold", action="store_true", help="only the first run, not its repetition")
+    arguments = parser.parse_args()
     figures: dict[str, dict[str, float]] = {}
-    for name in parser.parse_args().commands:
+    for name in arguments.commands:
         with tempfile.TemporaryDirectory(prefix="gravswell-benchmark-") as scratch:
             clone = Path(scratch, "gravswell")
             subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
             env = os.environ | {variable: str(Path(scratch, folder)) for variable, folder in CACHES.items()}
             command = command_under(HEADINGS[name])
-            figures[name] = {kind: round(timed(command, clone, env), 1) for kind in ("cold", "warm")}
+            figures[name] = {}
+            for kind in ("cold", "warm")[: 1 if arguments.cold else 2]:
+                figures[name][kind] = round(timed(command, clone, env), 1)
+                print(name, kind, figures[name][kind], "s", file=sys.stderr, flush=True)  # an hour before the next
             # Go writes its module cache read-only; without this the folder could not be deleted.
             subprocess.run(["chmod", "-R", "u+w", scratch], check=True)
     print(json.dumps(figures, indent=2))

@@ -1,9 +1,10 @@
 """Fixtures that more than one area uses."""
 
 import copy
+import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,16 @@ def _merged(target: Any, change: Any) -> Any:
         else:
             result[key] = _merged(result.get(key), value)
     return result
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """What a test sets up for the process's log ends with it: the next would write to a stream that is closed."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -15,16 +15,12 @@ log = logging.getLogger("gravswell.tests")
 @pytest.fixture
 def configured(capsys):
     """``configured(form)`` sets up logging; ``lines()`` is what was written since."""
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
 
     def configure(form):
         logs.configure(logs.LogLevel.INFO, form)
         return lambda: capsys.readouterr().err.splitlines()  # noqa: PLW0108  read when it is called
 
-    yield configure
-    root.handlers[:] = before
-    root.setLevel(level)
+    return configure
 
 
 async def test_a_line_says_what_it_is_about_whoever_writes_it(configured):

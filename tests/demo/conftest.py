@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 
 from gravswell.serving.triton import ensure_triton
 from gravswell_operator.devcluster import ensure_binaries
+
+LAST_STEPS = 10
+"""Seconds for processes that end by themselves when they see that the demo is gone, as multiprocessing's do."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,19 +27,21 @@ def mark(tmp_path: Path) -> Iterator[dict[str, str]]:
     """An environment by which every process that a demo leaves behind can be found."""
     mark = f"GRAVSWELL_TEST_MARK={tmp_path}"
     yield os.environ | {"GRAVSWELL_TEST_MARK": str(tmp_path), "COLUMNS": "200", "TMPDIR": str(tmp_path)}
-    left = marked(mark)
+    until = time.monotonic() + LAST_STEPS
+    while (left := marked(mark)) and time.monotonic() < until:
+        time.sleep(0.1)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left, "processes outlived the demo"
 
 
-def marked(mark: str) -> list[int]:
-    """Processes that carry ``mark`` in their environment."""
-    found = []
+def marked(mark: str) -> dict[int, str]:
+    """Processes that carry ``mark`` in their environment, with their command lines."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if f"\0{mark}\0" in "\0" + (process / "environ").read_text(errors="replace"):
-                found.append(int(process.name))
+                found[int(process.name)] = (process / "cmdline").read_text(errors="replace").replace("\0", " ")
         except OSError:
             continue  # it ended, or is not ours
     return found

@@ -14,13 +14,11 @@ from gravswell_operator.handlers import logs, watch
 
 @pytest.fixture
 def quiet():
-    """The logging that the operator sets up, for the test."""
-    root, kopfs = logging.getLogger(), logging.getLogger("kopf")
-    before = root.handlers[:], root.level, kopfs.level
+    """kopf's logger, whose level the operator sets."""
+    kopfs = logging.getLogger("kopf")
+    level = kopfs.level
     yield kopfs
-    root.handlers[:], level, least = before
-    root.setLevel(level)
-    kopfs.setLevel(least)
+    kopfs.setLevel(level)
 
 
 @pytest.mark.parametrize(("level", "heard"), [(logs.LogLevel.INFO, False), (logs.LogLevel.DEBUG, True)])
