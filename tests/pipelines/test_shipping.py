@@ -244,6 +244,19 @@ def of_objects(x: Any) -> Any:
     return NAMES[x]
 
 
+ENDLESS: list[Any] = [1, {}]
+ENDLESS[1]["all"] = ENDLESS
+DEEP: Any = functools.reduce(lambda inner, _: [inner], range(300), [])
+
+
+def of_itself(x: Any) -> Any:
+    return ENDLESS[x]
+
+
+def of_depths(x: Any) -> Any:
+    return DEEP + x
+
+
 MASKED = np.ma.masked_array([1, 2], [True, False])
 
 
@@ -260,6 +273,8 @@ def of_a_mask(x: Any) -> Any:
         (by_lambda, "by_lambda uses SHORT, which is a lambda: write it with def"),
         (of_ours, "uses gravswell.quiver, and servers have no gravswell"),
         (of_a_member, "of_a_member uses RED, a .*Colour, which cannot be written"),
+        (of_itself, "of_itself uses ENDLESS, a builtins.list that holds itself, .*: make it in a function"),
+        (of_depths, "of_depths uses DEEP, a builtins.list that .* is nested too deep"),
         (of_objects, "of_objects uses NAMES, an array of objects"),
     ],
 )
@@ -386,6 +401,45 @@ def test_two_of_one_name() -> None:
 
     with pytest.raises(InvalidInputError, match=r"'limit' of their own, .*rename one of them"):
         ship(both, "arrays")
+
+
+def test_a_definition_with_what_only_the_function_around_it_knows() -> None:
+    def decorator(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapped(x: Any) -> Any:
+            return function(x)
+
+        return wrapped
+
+    limit = 2
+
+    @decorator
+    def decorated(x: Any) -> Any:
+        return x
+
+    def defaulted(x: Any, most: int = limit) -> Any:
+        return x + most
+
+    class Local:
+        size = 1
+        most = limit + size
+
+    def calls_one(x: Any) -> Any:
+        return decorated(x)
+
+    def calls_another(x: Any) -> Any:
+        return defaulted(x)
+
+    def makes(x: Any) -> Any:
+        return x + Local.most
+
+    for function, told in (
+        (calls_one, "decorated is defined with decorator"),
+        (calls_another, "defaulted is defined with limit"),
+        (makes, "Local is defined with limit"),
+    ):
+        with pytest.raises(InvalidInputError, match=rf"{told} \(.*: define it at the top of the module"):
+            ship(function, "arrays")
 
 
 def test_source_that_is_nowhere() -> None:

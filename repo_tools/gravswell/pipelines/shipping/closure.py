@@ -17,7 +17,7 @@ import numpy as np
 from gravswell.errors import InvalidInputError
 from gravswell.pipelines.shipping.modules import imported, kind_of, local_files, requirements_of
 from gravswell.pipelines.shipping.text import definition_in, text_of, without_decorators
-from gravswell.pipelines.shipping.values import as_source
+from gravswell.pipelines.shipping.values import as_source, is_endless
 
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS")
 _STORES = ("STORE_GLOBAL", "DELETE_GLOBAL")
@@ -223,10 +223,25 @@ def _needs(text: str, name: str, scope: Mapping[str, Any]) -> Iterator[str]:
     Its annotations are not evaluated where it goes, so their names are not among them.
     """
     code = compile(f"from __future__ import annotations\n{text}\n", f"<{name}>", "exec", dont_inherit=True)
+    if lacking := sorted(_evaluated(code) - set(scope) - set(vars(builtins))):
+        raise InvalidInputError(
+            f"{name} is defined with {', '.join(lacking)} (in a decorator, a default, a base or a class's body), which "
+            f"only the function around it knows: define it at the top of the module"
+        )
     names = dict.fromkeys(_names(code, name))
     for needed in names:
         if needed in scope and needed != name:
             yield needed
+
+
+def _evaluated(code: CodeType) -> set[str]:
+    """The names that making a definition asks for, before any call: those of its classes' bodies too."""
+    loaded = {str(i.argval) for i in dis.get_instructions(code) if i.opname == "LOAD_NAME"}
+    stored = {str(i.argval) for i in dis.get_instructions(code) if i.opname == "STORE_NAME"}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType) and not constant.co_flags & inspect.CO_OPTIMIZED:
+            loaded |= _evaluated(constant)
+    return {name for name in loaded - stored if not _is_pythons(name)}
 
 
 def _names(code: CodeType, name: str) -> Iterator[str]:
@@ -258,7 +273,11 @@ def _scope(defined: Any) -> dict[str, Any]:
 
 
 def _globals(names: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in names.items() if not (name.startswith("__") and name.endswith("__"))}
+    return {name: value for name, value in names.items() if not _is_pythons(name)}
+
+
+def _is_pythons(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
 
 
 def _filled(cell: Any) -> bool:
@@ -292,6 +311,11 @@ def _refusal(wanted_by: str, name: str, value: Any) -> str:
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     if kind.startswith(("gravswell.quiver.entry", "gravswell.quiver.version")):
         return f"{wanted_by} uses {name}, an entry: take it as a keyword-only parameter, def {wanted_by}(x, *, {name})"
+    if is_endless(value):
+        return (
+            f"{wanted_by} uses {name}, a {kind} that holds itself, or is nested too deep to be written as source: make "
+            f"it in a function"
+        )
     filled = "; if calls have filled it, keep what they make by @functools.cache" if type(value) in (dict, list) else ""
     return (
         f"{wanted_by} uses {name}, a {kind}, which cannot be written as source: make it in a function, from a file "

@@ -16,15 +16,33 @@ _BRACKETS: dict[type, str] = {
 
 
 def as_source(value: Any) -> str | None:
-    """An expression that makes ``value`` again: of plain values, and of collections of such. None for any other."""
+    """An expression that makes ``value`` again: of plain values, and of collections of such.
+
+    None for any other, and for one that :func:`is_endless`.
+    """
+    return None if is_endless(value) else _written(value)
+
+
+def is_endless(value: Any) -> bool:
+    """Whether a collection holds itself, or is nested deeper than Python reads back."""
+    try:
+        source = _written(value)
+        if source is not None and type(value) in _BRACKETS:
+            ast.parse(source)
+    except (MemoryError, RecursionError, SyntaxError):  # by release and depth
+        return True
+    return False
+
+
+def _written(value: Any) -> str | None:
     form = _BRACKETS.get(type(value))
     if form is not None:
-        items = [as_source(item) for item in _ordered(value)]
+        items = [_written(item) for item in _ordered(value)]
         return None if None in items else form.format("".join(f"{item}, " for item in items))
     if type(value) is float and not np.isfinite(value):
         return f"float({str(value)!r})"
     if type(value) is complex:
-        return f"complex({as_source(value.real)}, {as_source(value.imag)})"
+        return f"complex({_written(value.real)}, {_written(value.imag)})"
     if isinstance(value, re.Pattern):
         return f"__import__('re').compile({value.pattern!r}, {int(value.flags)})"
     if isinstance(value, np.dtype | np.generic):
@@ -46,7 +64,7 @@ def _scalar(value: np.generic) -> str | None:
         return f"__import__('numpy').int64({value.view(np.int64).item()}).view({value.dtype.str!r})"
     if value.dtype.char in "gG":  # wider than Python's own
         return f"__import__('numpy').{type(value).__name__}({str(value)!r})"
-    kind, content = as_source(value.dtype), as_source(value.item())
+    kind, content = _written(value.dtype), _written(value.item())
     return None if value.dtype.kind == "V" or None in (kind, content) else f"{kind}.type({content})"
 
 
