@@ -1,6 +1,6 @@
 """A crowd at one model: so many writers, each a process of its own, and a reader beside them; run by the tests.
 
-``python -m tests.quiver.crowd URL COUNT WRITERS LOGS MODEL.onnx``. Everything is imported once, and the processes
+``python -m quiver.crowd URL COUNT WRITERS LOGS MODEL.onnx``. Everything is imported once, and the processes
 forked from that before anybody connects to a store. Each writer appends each number to a file in LOGS once it is said
 to be published; the reader, which reads until they are done, how often it read. One that fails prints its traceback,
 and the run ends with 1.

@@ -12,7 +12,8 @@ from gravswell.quiver.reader import RepositoryReader
 
 from .faults import found_in
 
-ROOT = Path(__file__).parents[2]
+ABOVE = Path(__file__).parents[1]
+"""Whence programs are run: from the root, a package ``tests`` that somebody installed would come first."""
 WRITERS = 4
 EACH = int(os.environ.get("GRAVSWELL_CROWD", "0"))
 
@@ -22,8 +23,8 @@ def crowd(url: str, model: Path, logs: Path, *, each: int) -> None:
     each = EACH or each
     qv.ModelRepository(url).add("m")
     logs.mkdir()
-    program = [sys.executable, "-m", "tests.quiver.crowd", url, each, WRITERS, logs, model]
-    ended = subprocess.run([*map(str, program)], capture_output=True, text=True, timeout=3600, check=False, cwd=ROOT)
+    program = [sys.executable, "-m", "quiver.crowd", url, each, WRITERS, logs, model]
+    ended = subprocess.run([*map(str, program)], capture_output=True, text=True, timeout=3600, check=False, cwd=ABOVE)
     assert ended.returncode == 0, ended.stderr
     said = [int(line) for k in range(WRITERS) for line in (logs / f"{k}.log").read_text().split()]
     assert len(said) == WRITERS * each

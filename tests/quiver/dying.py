@@ -1,6 +1,6 @@
 """Processes that do one thing to a repository in a folder, and are killed at a chosen change of it; run by the tests.
 
-``python -m tests.quiver.dying ROOT MODEL.onnx``. For every operation, and every change that it makes of the disk, a
+``python -m quiver.dying ROOT MODEL.onnx``. For every operation, and every change that it makes of the disk, a
 process forked for it is killed by SIGKILL before that; then another looks at what is there, and works on. Prints how
 many were killed in each; any that finds something wrong ends the run with its traceback.
 """

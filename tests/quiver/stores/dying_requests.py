@@ -1,6 +1,6 @@
 """Exports to a real bucket server that end at a chosen request; run by ``test_request_deaths.py``.
 
-``python -m tests.quiver.stores.dying_requests MODEL.onnx all|some``, with ``STORAGE_EMULATOR_HOST`` in its environment
+``python -m quiver.stores.dying_requests MODEL.onnx all|some``, with ``STORAGE_EMULATOR_HOST`` in its environment
 and an entry ``m`` with a version at :data:`URL`. A process forked for each end exports through a proxy. At the chosen
 request that kills it, before the server has the request or once it has answered, or cuts the connection, once or for
 good. Then another looks at what is there, goes on, and leaves one version. Prints how many ended in each way; whatever
