@@ -48,7 +48,7 @@ def main() -> None:
     figures: dict[str, dict[str, float]] = {}
     for name in arguments.commands:
         with tempfile.TemporaryDirectory(prefix="gravswell-benchmark-") as scratch:
-            clone = Path(scratch, "gravswell")
+            clone = Path(scratch, "clone")
             subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
             env = os.environ | {variable: str(Path(scratch, folder)) for variable, folder in CACHES.items()}
             command = command_under(HEADINGS[name])
