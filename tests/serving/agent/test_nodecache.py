@@ -251,6 +251,36 @@ def test_a_volume_that_hangs_is_done_without_until_it_answers(
     assert cache.find(other) is not None
 
 
+def test_a_copy_to_a_volume_that_hangs_is_given_up_and_so_is_what_is_wanted_there(
+    root: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """No file can be made to hold who writes its time, so that call is stood in for; the copy waits at a real pipe."""
+    cache = NodeCache(root)
+    model = kept(cache, repository, 1)
+    other = DesiredModel(name="m", version=2, digest=publish(repository, "m", 2, 2.0))
+    source = repository / "m/2/model.onnx"
+    content = source.read_bytes()
+    source.unlink()
+    os.mkfifo(source)
+    monkeypatch.setattr(nodecache, "ABANDONED_SECONDS", 1.0)
+    assert not cache.keep(other, source.parent, nothing)
+    with source.open("wb") as stream:
+        stream.write(content)
+    monkeypatch.undo()
+    deadline = time.monotonic() + 60
+    while cache.find(model) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert cache.find(model) is not None, "it is used again"
+    assert cache.find(other) is None, "what was given up does not come into sight"
+
+    back = threading.Event()
+    monkeypatch.setattr(nodecache, "HANGS_SECONDS", 1.0)
+    monkeypatch.setattr(os, "utime", lambda *_: back.wait(60))
+    cache.want([str(model.digest)])
+    assert cache.find(model) is None
+    back.set()
+
+
 def test_a_hanging_volume_holds_nobody_who_is_not_wanted_any_more(root: Path, repository: Path, tmp_path: Path):
     cache = NodeCache(root)
     model = kept(cache, repository, 1)

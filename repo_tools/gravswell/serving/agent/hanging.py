@@ -30,12 +30,14 @@ class Volume:
 
     def __init__(self) -> None:
         self._left: list[threading.Thread] = []
+        self._lock = threading.Lock()
 
     @property
     def hangs(self) -> bool:
         """Whether a call that was given up has not come back yet."""
-        self._left = [thread for thread in self._left if thread.is_alive()]
-        return bool(self._left)
+        with self._lock:
+            self._left = [thread for thread in self._left if thread.is_alive()]
+            return bool(self._left)
 
     def call(self, work: Callable[[Callable[[], None]], T], seconds: float, waiting: Callable[[], None]) -> T:
         """What ``work`` returns or raises; :class:`TimeoutError` once it showed no sign of life for ``seconds``.
@@ -60,7 +62,8 @@ class Volume:
         finally:
             if thread.is_alive():
                 alive.given_up = True
-                self._left.append(thread)
+                with self._lock:
+                    self._left.append(thread)
         if alive.given_up:
             raise TimeoutError(f"it showed no sign of life for {seconds:.0f} s")
         if errors:

@@ -71,8 +71,7 @@ def _idle() -> None:
 class NodeCache:
     """The cache in the folder ``root``, of at most ``limit`` bytes; None: of as many as its volume holds.
 
-    Its methods block. Those that take from it or keep in it raise no error of the volume: they log it and do without.
-    :meth:`find` and :meth:`take` do so for a volume that hangs, too: a fetch is waiting for them.
+    Its methods block, and raise no error of the volume: they log it and do without. So they do for one that hangs.
     """
 
     def __init__(self, root: Path, *, limit: int | None = None) -> None:
@@ -91,7 +90,7 @@ class NodeCache:
         if model.digest is None:
             return None
         folder = self._versions / model.digest
-        self.want([model.digest])
+        self._want([model.digest])
         try:
             raw = (folder / MANIFEST).read_bytes()
         except FileNotFoundError:
@@ -143,18 +142,32 @@ class NodeCache:
 
         What nobody wants makes room for it. What ``progress`` raises, which is called while bytes flow, comes through.
         """
-        if model.digest is None:
+        digest = model.digest
+        if digest is None:
             return False
-        try:
-            return self._is_here(model.digest) or self._keep(model.digest, source, progress)
-        except (ConflictError, NotFoundError, UnavailableError, VerificationError, OSError) as error:
-            if self._is_here(model.digest):  # another pod was faster
-                return True
-            self._tell(error)
-        return False
+
+        def kept(alive: Callable[[], None]) -> bool:
+            def going_on() -> None:
+                alive()
+                progress()
+
+            try:
+                return self._is_here(digest) or self._keep(digest, source, going_on)
+            except (ConflictError, NotFoundError, UnavailableError, VerificationError, OSError) as error:
+                if self._is_here(digest):  # another pod was faster
+                    return True
+                self._tell(error)
+            return False
+
+        # What is written reaches a slow volume all at once, at a file's end, which shows no sign of life meanwhile.
+        return self._within(kept, progress, ABANDONED_SECONDS) or False
 
     def want(self, digests: Iterable[str]) -> None:
         """Say that these versions are wanted: they are not removed for others."""
+        wanted = list(digests)
+        self._within(lambda _: self._want(wanted), _idle)
+
+    def _want(self, digests: Iterable[str]) -> None:
         for digest in digests:
             try:
                 os.utime(self._versions / digest)
@@ -165,12 +178,14 @@ class NodeCache:
 
     # -- inside
 
-    def _within(self, work: Callable[[Callable[[], None]], T], waiting: Callable[[], None]) -> T | None:
+    def _within(
+        self, work: Callable[[Callable[[], None]], T], waiting: Callable[[], None], seconds: float | None = None
+    ) -> T | None:
         """What ``work`` returns; None where the volume hangs, in this call or still in an earlier one."""
         if self._volume.hangs:
             return None
         try:
-            return self._volume.call(work, HANGS_SECONDS, waiting)
+            return self._volume.call(work, seconds or HANGS_SECONDS, waiting)
         except TimeoutError as error:
             self._tell(error)
             return None
@@ -181,7 +196,7 @@ class NodeCache:
     def _keep(self, digest: str, source: Path, progress: Callable[[], None]) -> bool:
         self._versions.mkdir(parents=True, exist_ok=True)
         self._make_incoming()
-        self._clear()
+        self._clear(progress)
         if any(self._incoming.glob(f"{digest}-*")):
             return False  # another pod is at it
         raw = (source / MANIFEST).read_bytes()
@@ -190,7 +205,7 @@ class NodeCache:
         if os.path.lexists(self._versions / digest) and not self._is_here(digest):
             self._drop(self._versions / digest, "it has no manifest")
         published = Published(Manifest.from_bytes(raw, where=str(source / MANIFEST)), raw)
-        if not self._make_room(published.size):
+        if not self._make_room(published.size, progress):
             self._tell(f"it is full of versions that are wanted, and has no room for {source}; give it more")
             return False
         own = Path(tempfile.mkdtemp(dir=self._incoming, prefix=f"{digest}-"))
@@ -209,16 +224,17 @@ class NodeCache:
             )
         finally:
             shutil.rmtree(own, ignore_errors=True)
-        self.want([digest])
+        self._want([digest])
         log.info("version %s of '%s' is in the node cache", published.manifest.version, published.manifest.model)
         return True
 
-    def _make_room(self, size: int) -> bool:
+    def _make_room(self, size: int, progress: Callable[[], None]) -> bool:
         """Remove what nobody wants, the longest unwanted first, until ``size`` bytes fit; False if they cannot."""
         if self._limit is not None and size > self._limit:
             return False  # and nothing goes for it in vain
         unwanted = sorted(self._aged(self._versions, WANTED_SECONDS), reverse=True)
         while self._room() < size:
+            progress()
             if not unwanted:
                 return False
             _, folder = unwanted.pop(0)
@@ -236,8 +252,9 @@ class NodeCache:
                     used += Path(folder, name).stat().st_size
         return min(free, self._limit - used)
 
-    def _clear(self) -> None:
+    def _clear(self, progress: Callable[[], None]) -> None:
         for _, left in self._aged(self._incoming, ABANDONED_SECONDS):
+            progress()
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
