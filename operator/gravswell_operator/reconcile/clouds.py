@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from gravswell import durations
 from gravswell.kube.errors import ApiForbiddenError
-from gravswell.kube.resources import Resource
+from gravswell.kube.resources import NAMESPACE
 from gravswell_operator import conditions
 from gravswell_operator.api import GPUNodePool
 from gravswell_operator.api.gpunodepool import CloudStatus
@@ -29,7 +29,6 @@ GIVE_UP_AFTER = timedelta(hours=1)
 HOME = "kube-system"
 """The namespace whose uid identifies the cluster."""
 _WAY_OUT = "install the chart with gke.enabled=true, which grants it"
-_HOME = Resource("Namespace", "namespaces", namespaced=False)
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ async def _release(context: Context, record: Record) -> None:
 
 async def _ask(context: Context, pool: GPUNodePool, bounds: Bounds) -> Ask:
     if HOME not in context.facts:
-        context.facts[HOME] = (await context.client.get(_HOME, None, HOME))["metadata"]["uid"]
+        context.facts[HOME] = (await context.client.get(NAMESPACE, None, HOME))["metadata"]["uid"]
     return Ask(pool, bounds, context.facts[HOME])
 
 

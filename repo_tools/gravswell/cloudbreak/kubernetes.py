@@ -13,6 +13,7 @@ from gravswell.kube.client import Client
 from gravswell.kube.credentials import Account
 from gravswell.kube.resources import (
     CONFIG_MAP,
+    NAMESPACE,
     PERSISTENT_VOLUME_CLAIM,
     POD,
     SECRET,
@@ -31,20 +32,20 @@ WAIT_SECONDS = 1200.0
 DEPLOYMENT = Resource("Deployment", "deployments", "apps")
 DAEMON_SET = Resource("DaemonSet", "daemonsets", "apps")
 SERVICE = Resource("Service", "services")
+GPU_NODE_POOL = Resource("GPUNodePool", "gpunodepools", "gravswell.dev", "v1alpha1", namespaced=False)
 
-_OURS = ("GPUNodePool", "gpunodepools", False), ("ModelRepository", "modelrepositories", True)
-_OURS_TOO = ("InferenceServer", "inferenceservers", True), ("Model", "models", True)
 KINDS: Mapping[tuple[str, str], Resource] = {
     (resource.api_version, resource.kind): resource
     for resource in (
         CONFIG_MAP,
         DAEMON_SET,
         DEPLOYMENT,
+        GPU_NODE_POOL,
+        NAMESPACE,
         PERSISTENT_VOLUME_CLAIM,
         SECRET,
         SERVICE,
         SERVICE_ACCOUNT,
-        Resource("Namespace", "namespaces", namespaced=False),
         Resource("StatefulSet", "statefulsets", "apps"),
         Resource("Job", "jobs", "batch"),
         Resource("HorizontalPodAutoscaler", "horizontalpodautoscalers", "autoscaling", "v2"),
@@ -53,10 +54,9 @@ KINDS: Mapping[tuple[str, str], Resource] = {
         Resource("PodDisruptionBudget", "poddisruptionbudgets", "policy"),
         Resource("Role", "roles", "rbac.authorization.k8s.io"),
         Resource("RoleBinding", "rolebindings", "rbac.authorization.k8s.io"),
-        *(
-            Resource(kind, plural, "gravswell.dev", "v1alpha1", namespaced)
-            for kind, plural, namespaced in (*_OURS, *_OURS_TOO)
-        ),
+        Resource("InferenceServer", "inferenceservers", "gravswell.dev", "v1alpha1"),
+        Resource("Model", "models", "gravswell.dev", "v1alpha1"),
+        Resource("ModelRepository", "modelrepositories", "gravswell.dev", "v1alpha1"),
     )
 }
 """What can be applied, by ``apiVersion`` and ``kind``."""

@@ -70,6 +70,7 @@ def label(resource: Resource, namespace: str | None, name: str | None) -> str:
     return f"{resource.kind} {where}{name or '(all)'}"
 
 
+NAMESPACE = Resource("Namespace", "namespaces", namespaced=False)
 NODE = Resource("Node", "nodes", namespaced=False)
 POD = Resource("Pod", "pods")
 CONFIG_MAP = Resource("ConfigMap", "configmaps")

@@ -11,18 +11,16 @@ from gravswell.cloudbreak.google.api import Api
 from gravswell.cloudbreak.google.nodepool import NodePool
 from gravswell.cloudbreak.google.owners import OWNER, labels_of
 from gravswell.cloudbreak.google.resource import WAIT_SECONDS
+from gravswell.cloudbreak.kubernetes import GPU_NODE_POOL
 from gravswell.kube import credentials
 from gravswell.kube.client import Client
 from gravswell.kube.errors import ApiNotFoundError
-from gravswell.kube.resources import Resource, Selection
+from gravswell.kube.resources import NAMESPACE, Selection
 
 POOL_ID = "gravswell-pool"
 """Google's label on the machines of a node pool that an operator made: the uid of its ``GPUNodePool``."""
 CLUSTER_ID = "gravswell-cluster"
 """Beside it, the uid of the namespace kube-system of the operator's cluster."""
-
-_NAMESPACE = Resource("Namespace", "namespaces", namespaced=False)
-_POOL = Resource("GPUNodePool", "gpunodepools", "gravswell.dev", "v1alpha1", namespaced=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +137,9 @@ async def ask(kubeconfig: Path | None = None, context: str | None = None) -> Ask
     """
     account = await credentials.load(kubeconfig, context)
     async with Client(account, name="gravswell-audit") as client:
-        home = await client.get(_NAMESPACE, None, "kube-system")
+        home = await client.get(NAMESPACE, None, "kube-system")
         try:
-            listed = (await client.list_all(Selection(_POOL))).items
+            listed = (await client.list_all(Selection(GPU_NODE_POOL))).items
         except ApiNotFoundError:
             listed = []
     return Asked(home["metadata"]["uid"], frozenset(body["metadata"]["uid"] for body in listed))
