@@ -7,25 +7,26 @@ from gravswell_operator.desired.placement import may_surge, merged_selector, mus
 from gravswell_operator.state import pod
 
 
-def pool(nodes, gpus_per_node):
+def pool(nodes, gpus_per_node, **spec):
     return GPUNodePool.model_validate(
         {
             "metadata": {"name": "p"},
             "spec": {
                 "provider": {"type": "Static", "static": {"matchLabels": {"a": "b"}}},
                 "accelerator": {"type": "t4", "count": gpus_per_node},
+                **spec,
             },
             "status": {"nodes": nodes, "readyNodes": nodes, "allocatableGPUs": nodes * gpus_per_node},
         }
     )
 
 
-def server(gpus=0, replicas=1, name="s", **spec):
+def server(gpus=0, replicas=1, name="s", namespace="n", **spec):
     scale = {} if "autoscaling" in spec else {"replicas": replicas}
     reference = {"nodePoolRef": {"name": "p"}} if gpus else {}
     return InferenceServer.model_validate(
         {
-            "metadata": {"name": name, "namespace": "n"},
+            "metadata": {"name": name, "namespace": namespace},
             "spec": {"repositoryRef": {"name": "r"}, "tag": "24.08", "gpus": gpus, **reference, **scale, **spec},
         }
     )
@@ -52,6 +53,12 @@ def test_on_the_cpu_a_single_replica_is_replaced_without_an_interruption(replica
 )
 def test_with_gpus_only_where_some_node_must_have_room(nodes, per_node, servers, surges):
     assert may_surge(servers[0], pool(nodes, per_node), servers) is surges
+
+
+def test_a_namespace_that_the_pool_does_not_allow_costs_the_others_nothing():
+    greedy = server(8, replicas=100, name="t", namespace="elsewhere")
+    assert not may_surge(server(1), pool(1, 8), [server(1), greedy])
+    assert may_surge(server(1), pool(1, 8, allowedNamespaces=["n"]), [server(1), greedy])
 
 
 def waiting(message, **other):

@@ -11,6 +11,10 @@ from gravswell_operator.plan import plan
 READERS = ("lister", "agent")
 SECRET = {"credentialsSecretRef": {"name": "bucket-keys"}}
 IDENTITY = {"serviceAccountName": "reader"}
+KEPT_FROM_TRITON = {
+    "eks.amazonaws.com/skip-containers": "triton,key",
+    "azure.workload.identity/skip-containers": "triton;key",
+}
 
 
 def templates(url, template=None, **repository):
@@ -133,13 +137,17 @@ def test_azure_s_identity_is_asked_for_by_a_label_and_kept_from_triton():
         assert template["spec"]["serviceAccountName"] == "reader"
         assert template["metadata"]["labels"]["azure.workload.identity/use"] == "true"
     assert server["metadata"]["labels"]["a"] == "b"
-    assert server["metadata"]["annotations"] == {"azure.workload.identity/skip-containers": "triton;key"}
+    assert server["metadata"]["annotations"] == KEPT_FROM_TRITON
 
 
-def test_amazon_s_identity_is_kept_from_triton():
-    lister, server = templates("s3://bucket", template={"annotations": {"a": "b"}}, **IDENTITY)
+@pytest.mark.parametrize("url", ["s3://bucket", "gs://bucket", "az://container", "pvc://claim/zoo", "file:///srv/zoo"])
+def test_an_identity_is_kept_from_triton_whatever_the_url_and_the_template_say(url):
+    """The account may have an identity of any cloud, and Triton's image is the user's."""
+    said = {"storageAccount": "lab"} if url.startswith("az") else {}
+    annotations = {"a": "b", **dict.fromkeys(KEPT_FROM_TRITON, "")}
+    lister, server = templates(url, template={"annotations": annotations}, **said, **IDENTITY)
     assert "annotations" not in lister["metadata"]
-    assert server["metadata"]["annotations"] == {"eks.amazonaws.com/skip-containers": "triton,key", "a": "b"}
+    assert server["metadata"]["annotations"] == {"a": "b", **KEPT_FROM_TRITON}
 
 
 @pytest.mark.parametrize("url", ["s3://bucket", "az://container", "gs://bucket"])

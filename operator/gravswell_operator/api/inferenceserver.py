@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from gravswell_operator.api.autoscaling import MAX_REPLICAS, Autoscaling, AutoscalingStatus
 from gravswell_operator.api.common import (
     MAX_GPUS,
     Annotations,
@@ -38,34 +39,11 @@ OLD_IMAGE_PATTERN = "(^|/)tritonserver:(([01][0-9]|2[0-3])[.][0-9]{2}|24[.]0[1-7
 OPERATORS_LABELS = ("gravswell.dev/", "app.kubernetes.io/")
 """Prefixes of the labels by which the operator finds its objects; nobody else sets them on pods."""
 
+SECURITY_ANNOTATIONS = "container.apparmor.security.beta.kubernetes.io/"
+"""Prefix of the annotations by which a pod asks for another AppArmor profile: a security context by another name."""
+
 OPERATORS_ENV = ("POD_IP",)
 """Variables of Triton's container that the operator sets."""
-
-
-MAX_REPLICAS = 100
-"""Of one server. Its agents report into one ConfigMap, which takes 1 MiB, and each model of each takes some 500 bytes
-there: 100 replicas of 20 models. Beyond that, use several servers of the same repository."""
-
-
-class Autoscaling(ApiModel):
-    """Replicas by load, through a HorizontalPodAutoscaler on the Deployment."""
-
-    RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "self.minReplicas <= self.maxReplicas",
-            "minReplicas must not be above maxReplicas",
-            lambda scaling: scaling.min_replicas <= scaling.max_replicas,
-            ".minReplicas",
-        ),
-    )
-
-    min_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
-    """Fewest replicas, at no load."""
-    max_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
-    """Most replicas, at any load; at most 100, as with fixed replicas."""
-    target_cpu_utilization: Annotated[int, Field(ge=1, le=100)] = Field(default=70, alias="targetCPUUtilization")
-    """Average CPU use of Triton, in percent of its request, that the autoscaler aims at. It needs a metrics API in the
-    cluster, such as metrics-server, and says little of a model that computes on GPUs."""
 
 
 class ServiceSpec(ApiModel):
@@ -185,12 +163,19 @@ class PodTemplate(ApiModel):
             lambda template: not any(key.startswith(OPERATORS_LABELS) for key in template.labels),
             ".labels",
         ),
+        Rule(
+            f"!has(self.annotations) || !self.annotations.exists(key, key.startsWith('{SECURITY_ANNOTATIONS}'))",
+            f"annotations must not begin with {SECURITY_ANNOTATIONS}: the operator sets the pods' security context",
+            lambda template: not any(key.startswith(SECURITY_ANNOTATIONS) for key in template.annotations),
+            ".annotations",
+        ),
     )
 
     labels: Labels = Field(default_factory=dict)
     """Further labels of the pods."""
     annotations: Annotations = Field(default_factory=dict)
-    """Further annotations of the pods."""
+    """Further annotations of the pods, but for those that would change their security context. Where the repository
+    names a ServiceAccount, the operator's own, which keep its identity from Triton, go before these."""
     node_selector: Labels = Field(default_factory=dict)
     """Further labels that a node must carry."""
     tolerations: Annotated[
@@ -419,6 +404,8 @@ class InferenceServerStatus(Status):
         ),
     ] = ()
     """Of a server with ranks: each of them."""
+    autoscaling: AutoscalingStatus | None = None
+    """What the autoscaler wants, and what it measured; absent while it has said nothing, or there is none."""
     simulated_gpus: bool = Field(default=False, alias="simulatedGPUs")
     """True where replicas run on a development node whose GPUs are simulated."""
 
@@ -442,6 +429,8 @@ class InferenceServer(Resource):
             Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
             Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
             Column("Age", ".metadata.creationTimestamp", "date"),
+            Column("Wanted", ".status.autoscaling.desiredReplicas", "integer", wide=True),
+            Column("Max", ".spec.autoscaling.maxReplicas", "integer", wide=True),
             Column("Ranks", ".spec.ranks", "integer", wide=True),
             Column("Ready Ranks", ".status.readyRanks", "integer", wide=True),
             Column("Node Pool", ".spec.nodePoolRef.name", wide=True),

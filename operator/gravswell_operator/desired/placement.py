@@ -71,13 +71,20 @@ def peak_replicas(server: InferenceServer) -> int:
     return server.spec.replicas
 
 
+def allows(pool: GPUNodePool, namespace: str) -> bool:
+    """Whether servers of ``namespace`` may use the pool."""
+    allowed = pool.spec.allowed_namespaces
+    return not allowed or namespace in allowed
+
+
 def may_surge(server: InferenceServer, pool: GPUNodePool | None, on_pool: Iterable[InferenceServer]) -> bool:
     """Whether a roll-out may start a new replica before an old one stops.
 
-    ``on_pool`` are all the servers of the pool, this one included. A CPU server surges when it has one replica: the
-    alternative is an interruption. With GPUs, only where some node must have enough free when every server of the
-    pool has all its replicas: whatever is free in total above ``nodes * (gpus - 1)`` is on one node. Ranks never: all
-    of them stop before one starts.
+    ``on_pool`` are all the servers that name the pool, this one included; those of a namespace that it does not allow
+    get nothing from it and count for nothing. A CPU server surges when it has one replica: the alternative is an
+    interruption. With GPUs, only where some node must have enough free when every server of the pool has all its
+    replicas: whatever is free in total above ``nodes * (gpus - 1)`` is on one node. Ranks never: all of them stop
+    before one starts.
     """
     if server.spec.ranks is not None:
         return False
@@ -86,7 +93,7 @@ def may_surge(server: InferenceServer, pool: GPUNodePool | None, on_pool: Iterab
         return peak_replicas(server) <= 1
     if pool is None:
         return False
-    used = sum(other.spec.gpus * peak_replicas(other) for other in on_pool)
+    used = sum(other.spec.gpus * peak_replicas(other) for other in on_pool if allows(pool, other.metadata.namespace))
     spare = pool.status.allocatable_gpus - used
     return spare >= pool.status.ready_nodes * (gpus - 1) + 1 and spare >= gpus
 

@@ -83,7 +83,8 @@ def server_pod(
         secrets = dict.fromkeys([*options.image_pull_secrets, *(s.name for s in template.image_pull_secrets)])
         pod["imagePullSecrets"] = [{"name": secret} for secret in secrets]
     metadata: Manifest = {"labels": {**template.labels, **where.labels, **labels(server, names.ROLE_TRITON)}}
-    if annotations := {**where.annotations, **template.annotations}:
+    # As with labels, ours come last: by them Triton, whose image is the user's, is kept from the repository's identity.
+    if annotations := {**template.annotations, **where.annotations}:
         metadata["annotations"] = annotations
     return {"metadata": metadata, "spec": pod}
 

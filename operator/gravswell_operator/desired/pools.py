@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from gravswell import durations
 from gravswell_operator import conditions
 from gravswell_operator.api import GPUNodePool, InferenceServer
-from gravswell_operator.desired.placement import peak_replicas
+from gravswell_operator.desired.placement import allows, peak_replicas
 
 _DRAIN_FOR = "1h"
 """How long draining a node may take, where ``drainTimeout`` does not say."""
@@ -44,12 +44,6 @@ class Idleness:
 def drain_timeout(pool: GPUNodePool) -> str:
     """How long draining one of the pool's nodes may take, as a duration."""
     return pool.spec.drain_timeout or _DRAIN_FOR
-
-
-def allows(pool: GPUNodePool, namespace: str) -> bool:
-    """Whether servers of ``namespace`` may use the pool."""
-    allowed = pool.spec.allowed_namespaces
-    return not allowed or namespace in allowed
 
 
 def in_use(pool: GPUNodePool, servers: Iterable[InferenceServer]) -> bool:

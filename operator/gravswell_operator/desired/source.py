@@ -32,10 +32,11 @@ _SETTINGS = {
 
 _IDENTITY_LABELS = {"az": {"azure.workload.identity/use": "true"}}
 _IDENTITY_ANNOTATIONS = {
-    "s3": {"eks.amazonaws.com/skip-containers": "triton,key"},
-    "az": {"azure.workload.identity/skip-containers": "triton;key"},
+    "eks.amazonaws.com/skip-containers": "triton,key",
+    "azure.workload.identity/skip-containers": "triton;key",
 }
-"""Of a pod with Triton in it: what has no business in the bucket gets no identity. GKE's is the whole pod's."""
+"""Of a pod with Triton in it: what has no business in the bucket gets no identity. GKE's is the whole pod's. Both stand
+wherever an account is named, whatever the url: the account may have an identity of either cloud."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,15 @@ def source(repository: ModelRepository) -> Source:
             volumes=[{"name": "repository", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}],
             mounts=[{"name": "repository", "mountPath": REPOSITORY_FOLDER, "readOnly": True}],
             env_from=env_from,
+            annotations=_identity_annotations(spec),
         )
     if spec.bucket is None:
-        return Source(url=spec.url, env_from=env_from, node_selector={names.LABEL_LOCAL_NODE: "true"})
+        return Source(
+            url=spec.url,
+            env_from=env_from,
+            node_selector={names.LABEL_LOCAL_NODE: "true"},
+            annotations=_identity_annotations(spec),
+        )
     return _bucket(spec, spec.bucket, env_from)
 
 
@@ -95,8 +102,12 @@ def _bucket(spec: ModelRepositorySpec, kind: str, env_from: list[Manifest]) -> S
         env=env,
         env_from=env_from,
         labels=_IDENTITY_LABELS.get(kind, {}) if has_identity else {},
-        annotations=_IDENTITY_ANNOTATIONS.get(kind, {}) if has_identity else {},
+        annotations=_identity_annotations(spec),
     )
+
+
+def _identity_annotations(spec: ModelRepositorySpec) -> dict[str, str]:
+    return dict(_IDENTITY_ANNOTATIONS) if spec.service_account_name is not None else {}
 
 
 def _optional(variable: str, secret: str, key: str) -> Manifest:

@@ -112,7 +112,7 @@ async def _apply(context: Context, owner: Record, manifest: Manifest) -> None:
             record.checked = digest
             return
         log.info("%s: applying %s (%s differs)", owner.key, key, where)
-        body = await context.client.apply(key.resource, manifest)
+        body = await context.client.apply(key.resource, _only(manifest, record.uid))
     context.observe(key.resource, body)
     applied = context.cache.get(key)
     if applied is not None and applied.version == version_of(body):
@@ -135,8 +135,13 @@ async def _create(context: Context, owner: Record, key: Key, manifest: Manifest)
     try:
         return await context.client.apply(key.resource, {**manifest, "metadata": metadata})
     except errors.ApiConflictError:
-        await _check_live(context, owner, key)
-        return await context.client.apply(key.resource, manifest)
+        uid = await _check_live(context, owner, key)
+        return await context.client.apply(key.resource, _only(manifest, uid) if uid else manifest)
+
+
+def _only(manifest: Manifest, uid: str) -> Manifest:
+    """``manifest`` for the object that was looked at: one that somebody puts in its place meanwhile is a conflict."""
+    return {**manifest, "metadata": {**manifest["metadata"], "uid": uid}}
 
 
 def _check_owner(owner: Record, key: Key, controller: str, labels: Mapping[str, str]) -> None:
@@ -154,12 +159,13 @@ def _check_owner(owner: Record, key: Key, controller: str, labels: Mapping[str, 
     )
 
 
-async def _check_live(context: Context, owner: Record, key: Key) -> None:
-    """Whether the child that is there may be written, though no watch has shown it."""
+async def _check_live(context: Context, owner: Record, key: Key) -> str:
+    """The uid of the child that is there, which may be written though no watch has shown it; empty if it has gone."""
     try:
         live = await context.client.get(key.resource, key.namespace, key.name)
     except errors.ApiNotFoundError:
-        return  # it went meanwhile
+        return ""
     metadata = live["metadata"]
     controllers = (r["uid"] for r in metadata.get("ownerReferences") or () if r.get("controller"))
     _check_owner(owner, key, next(controllers, ""), metadata.get("labels") or {})
+    return str(metadata["uid"])
