@@ -82,9 +82,9 @@ def test_a_late_deletion_of_a_former_object_spares_its_successor(cache):
 def test_a_complete_list_finds_what_a_broken_watch_lost(cache):
     for name in ("kept", "lost", "newer"):
         observe(cache, name, version=20 if name == "newer" else 3)
-    changes = cache.reconcile_list(resources.CONFIG_MAP, [configmap("kept", 3), configmap("fresh", 7)], "10")
-    assert [(c.key.name, c.new is None) for c in changes] == [("fresh", False), ("lost", True)]
-    assert {r.key.name for r in cache.all(resources.CONFIG_MAP)} == {"kept", "fresh", "newer"}
+    changes = cache.forget_missing(resources.CONFIG_MAP, {("ns", "kept")}, "10")
+    assert [(c.key.name, c.new) for c in changes] == [("lost", None)]
+    assert {r.key.name for r in cache.all(resources.CONFIG_MAP)} == {"kept", "newer"}
 
 
 def test_an_object_that_cannot_be_read_is_kept_with_the_reason(cache):
@@ -111,7 +111,7 @@ def test_a_late_answer_does_not_bring_back_what_is_gone(cache):
 
 def test_a_late_answer_does_not_bring_back_what_a_list_no_longer_has(cache):
     observe(cache, version=5)
-    cache.reconcile_list(resources.CONFIG_MAP, [], "10")
+    cache.forget_missing(resources.CONFIG_MAP, set(), "10")
     assert observe(cache, version=8) is None
     assert cache.get(KEY) is None
 

@@ -122,13 +122,20 @@ async def test_an_answer_that_overtakes_a_list_is_no_restored_store(followed):
     assert known(context) == {"a", "b"}
 
 
-async def test_an_object_of_others_that_cannot_be_read_does_not_end_the_operator(followed, caplog):
+@pytest.mark.parametrize(
+    "sayings",
+    [
+        lambda odd, plain: (Listed([odd, plain], "7"),),
+        lambda odd, plain: (Listed([], "5"), Change("ADDED", odd), Change("ADDED", plain)),
+    ],
+    ids=["listed", "watched"],
+)
+async def test_an_object_of_others_that_cannot_be_read_does_not_end_the_operator(followed, caplog, sayings):
     """Their definitions are not ours, and may be of another release."""
     kind = resources.NODE_CLAIM
     odd = {"kind": kind.kind, **node("odd", 6, status={"conditions": [{"status": "True"}]})}
-    sayings = (Listed([], "5"), Change("ADDED", odd), Change("ADDED", node("b", 7)))
-    context, task = followed(*sayings, follow=lambda context: optional.follow(context, kind))
+    context, task = followed(*sayings(odd, node("b", 7)), follow=lambda context: optional.follow(context, kind))
     await heard(context, task)
     assert not task.done()
-    assert "a watch event of nodeclaims was not taken in" in caplog.text
+    assert "what was seen of nodeclaims was not taken in" in caplog.text
     assert [record.key.name for record in context.cache.all(kind)] == ["b"]

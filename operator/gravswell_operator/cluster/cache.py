@@ -1,12 +1,12 @@
 """What was seen of the cluster: one typed, trimmed record for each watched object.
 
 Watch events and the answers to our own writes feed it, whichever is newer. Watches lose deletions when they start anew
-(a list does not say what is gone), so :meth:`Cache.reconcile_list` compares with a complete list now and then.
+(a list does not say what is gone), so :meth:`Cache.forget_missing` compares with a complete list now and then.
 """
 
 import itertools
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -174,16 +174,6 @@ class Cache:
             return None
         del self._records[key.resource][(key.namespace, key.name)]
         return Change(key, known, None)
-
-    def reconcile_list(self, resource: ResourceType, items: Iterable[Mapping[str, Any]], version: str) -> list[Change]:
-        """Take in a complete list: what is known, missing from it and not newer than it, is gone."""
-        changes: list[Change] = []
-        present = set()
-        for item in items:
-            present.add((item["metadata"].get("namespace") or "", item["metadata"]["name"]))
-            if (change := self.observe(resource, item)) is not None:
-                changes.append(change)
-        return changes + self.forget_missing(resource, present, version)
 
     def forget_missing(self, resource: ResourceType, present: Container[tuple[str, str]], version: str) -> list[Change]:
         """Drop what a complete list as of ``version`` lacks; it has the objects ``present``, by namespace and name."""

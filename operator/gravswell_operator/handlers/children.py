@@ -34,7 +34,7 @@ async def follow(context: Context, resource: ResourceType, version: str) -> None
             async for seen in context.client.follow(Selection(resource, labels=resource.selector), version):
                 if isinstance(seen, Listed):
                     check_time(resource, seen.version, known)
-                    context.wake(context.cache.reconcile_list(resource, seen.items, seen.version))
+                    take_all(context, resource, seen)
                 else:
                     take(context, resource, seen)
                 known = int(seen.version or 0)
@@ -48,3 +48,13 @@ def take(context: Context, resource: ResourceType, seen: Change) -> None:
     """Feed the context with what a watch says; what cannot be read is logged, and the watch goes on."""
     with taking_in(resource):
         context.observe(resource, seen.object, deleted=seen.type == DELETED)
+
+
+def take_all(context: Context, resource: ResourceType, listed: Listed) -> None:
+    """Feed the context with a complete list, one object at a time as :func:`take`; what it lacks is gone."""
+    present = set()
+    for item in listed.items:
+        present.add((item["metadata"].get("namespace") or "", item["metadata"]["name"]))
+        with taking_in(resource):
+            context.observe(resource, item)
+    context.wake(context.cache.forget_missing(resource, present, listed.version))

@@ -1,4 +1,4 @@
-"""What a watch says and cannot be taken in."""
+"""What a list or a watch says and cannot be taken in."""
 
 import logging
 from collections.abc import Iterator
@@ -18,4 +18,4 @@ def taking_in(resource: ResourceType) -> Iterator[None]:
     try:
         yield
     except Exception:
-        log.exception("a fault of the operator: a watch event of %s was not taken in", resource.plural)
+        log.exception("a fault of the operator: what was seen of %s was not taken in", resource.plural)

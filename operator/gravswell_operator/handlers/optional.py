@@ -8,7 +8,7 @@ from gravswell.kube.errors import ApiNotFoundError
 from gravswell.kube.resources import Selection
 from gravswell.kube.watch import Listed
 from gravswell_operator.cluster.resources import ResourceType
-from gravswell_operator.handlers.children import take
+from gravswell_operator.handlers.children import take, take_all
 from gravswell_operator.reconcile.context import Context
 
 LOOK_SECONDS = 15.0
@@ -27,7 +27,7 @@ async def follow(context: Context, resource: ResourceType) -> None:
         try:
             async for seen in context.client.follow(selection):
                 if isinstance(seen, Listed):
-                    context.wake(context.cache.reconcile_list(resource, seen.items, seen.version))
+                    take_all(context, resource, seen)
                     context.found(resource, None)
                 else:
                     take(context, resource, seen)
