@@ -55,15 +55,18 @@ def test_old_news_is_no_news(cache):
 
 def test_what_was_compared_stays_so_until_what_is_compared_changes(cache):
     observe(cache, version=5)
-    cache.get(KEY).checked = "digest"
+    cache.get(KEY).found_equal("digest")
     observe(cache, version=6)
     assert cache.get(KEY).checked == "digest", "only the status can be another one"
+    assert cache.get(KEY).body() is None, "what was compared is not kept"
     changed = configmap(version=7)
     cache.observe(resources.CONFIG_MAP, {**changed, "data": {"k": "drift"}})
     assert cache.get(KEY).checked == ""
-    cache.get(KEY).checked = "digest"
+    assert cache.get(KEY).body()["data"] == {"k": "drift"}
+    cache.get(KEY).found_equal("digest")
     observe(cache, version=8, uid="another")
     assert cache.get(KEY).checked == ""
+    assert cache.get(KEY).body()["metadata"]["uid"] == "another"
 
 
 def test_a_deletion(cache):

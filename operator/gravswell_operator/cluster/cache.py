@@ -4,6 +4,7 @@ Watch events and the answers to our own writes feed it, whichever is newer. Watc
 (a list does not say what is gone), so :meth:`Cache.forget_missing` compares with a complete list now and then.
 """
 
+import hashlib
 import itertools
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -42,22 +43,34 @@ class Record:
     """uid of the controlling owner, or empty."""
     view: Any
     """The kind's typed state, or :class:`Unreadable`; None where the kind has none."""
-    raw: bytes | None
-    """The object as JSON, of the kinds that are compared for drift."""
+    content: bytes = b""
+    """Digest of all but the status, of the kinds that are compared for drift; a ConfigMap's data is in its view."""
+    raw: bytes | None = None
+    """The object as JSON, of these kinds, until it was compared: kept as text, it takes a tenth of the memory, and most
+    of what is left of a child that rests."""
     checked: str = ""
-    """Digest of what the object was compared with, and found equal to, as it is in ``raw``."""
+    """Digest of the wanted object that this one was compared with, and found equal to."""
 
-    def body(self) -> dict[str, Any]:
-        """The object, parsed anew from ``raw``: kept as text, it takes a tenth of the memory."""
-        assert self.raw is not None
+    def body(self) -> dict[str, Any] | None:
+        """The object, parsed anew, or None once it was :meth:`found_equal` to what was wanted then."""
+        if self.raw is None:
+            return None
         body: dict[str, Any] = orjson.loads(self.raw)
         if isinstance(self.view, ConfigMapState):
             body["data"] = dict(self.view.data)
         return body
 
+    def found_equal(self, digest: str) -> None:
+        """The object is what is wanted, whose ``digest`` this is.
+
+        Its text is not needed any more: whatever is wanted next has another digest and is applied for that, and what
+        somebody changes comes with an event that brings the text.
+        """
+        self.checked, self.raw = digest, None
+
     def same_content(self, other: "Record") -> bool:
         """Whether nothing but the status can differ, of the kinds that are compared for drift."""
-        if self.raw is None or self.raw != other.raw:
+        if not self.content or self.content != other.content:
             return False
         return not isinstance(self.view, ConfigMapState) or bool(self.view == other.view)
 
@@ -192,6 +205,7 @@ class Cache:
 def _record(key: Key, version: int, body: Mapping[str, Any]) -> Record:
     metadata = body["metadata"]
     owners = metadata.get("ownerReferences") or ()
+    raw = _trimmed(body) if key.resource.raw else None
     return Record(
         key=key,
         uid=metadata.get("uid", ""),
@@ -199,7 +213,8 @@ def _record(key: Key, version: int, body: Mapping[str, Any]) -> Record:
         labels=metadata.get("labels") or {},
         owner=next((o["uid"] for o in owners if o.get("controller")), ""),
         view=_view(key.resource, body),
-        raw=_trimmed(body) if key.resource.raw else None,
+        content=hashlib.blake2b(raw, digest_size=16).digest() if raw is not None else b"",
+        raw=raw,
     )
 
 

@@ -107,9 +107,10 @@ async def _apply(context: Context, owner: Record, manifest: Manifest) -> None:
         _check_owner(owner, key, record.owner, record.labels)
         if record.checked == digest:
             return
-        where = difference(manifest, record.body())
+        live = record.body()
+        where = difference(manifest, live) if live is not None else "digest"
         if where is None:
-            record.checked = digest
+            record.found_equal(digest)
             return
         log.info("%s: applying %s (%s differs)", owner.key, key, where)
         body = await context.client.apply(key.resource, _only(manifest, record.uid))
@@ -118,7 +119,7 @@ async def _apply(context: Context, owner: Record, manifest: Manifest) -> None:
     if applied is not None and applied.version == version_of(body):
         # What still differs in the answer is how the API server writes it, not drift. Only in the answer: what a watch
         # has brought meanwhile is somebody else's doing, and was not compared yet.
-        applied.checked = digest
+        applied.found_equal(digest)
 
 
 _NO_VERSION = "1"
