@@ -4,9 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from gravswell_operator.api import Condition, ConditionStatus
+from gravswell_operator.conditions import SUSPENDED
 from gravswell_operator.desired.pools import Bounds, Idleness, bounds, idleness, in_use
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+SUSPENDED_AT = "2026-11-20T12:00:00Z"
 KARPENTER = {
     "type": "Karpenter",
     "static": None,
@@ -58,6 +61,16 @@ def test_the_wait_of_an_unused_pool(pool, since, remaining):
     assert idle.remaining == remaining
     assert idle.due == (remaining == 0)
     assert idle.stamp == (since if since is not None and since < "2026-11-22T12" else "2026-11-22T12:00:00Z")
+
+
+def test_the_wait_begins_anew_after_a_suspend(pool):
+    """A server may have come and gone meanwhile, and nobody has looked."""
+    waited = pool("2026-11-20T11:30:00Z", idleAfter="30m")
+    said = Condition(
+        type=SUSPENDED, status=ConditionStatus.TRUE, reason="Suspended", message="", last_transition_time=SUSPENDED_AT
+    )
+    status = waited.status.model_copy(update={"conditions": (said,)})
+    assert idleness(waited.model_copy(update={"status": status}), used=False, now=NOW) == Idleness(NOW, 1800)
 
 
 def test_who_is_used_or_never_idle_waits_for_nothing(pool):

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from gravswell.kube import errors
 from gravswell_operator.cluster import resources
 
 KARPENTER = {
@@ -138,6 +139,25 @@ async def test_device_plugins_are_the_gpu_operators_where_it_is(world, cluster):
     world.see(resources.CLUSTER_POLICY, policy, deleted=True)
     await world.settle()
     assert world.get("DaemonSet", "pool-device-plugin") is not None
+
+
+async def test_a_device_plugin_that_cannot_be_made_is_no_fault_of_karpenters_and_the_other_way_round(world, cluster):
+    refused = {"apply DaemonSet pool-device-plugin", "apply NodePool pool"}
+    world.api.refuse = lambda words: errors.ApiForbiddenError(f"may not {words}") if words in refused else None
+    world.own(resources.GPU_NODE_POOL, {"spec": {**SIZED["spec"], "drivers": {"install": True}}})
+    cluster(INSTALLED)
+    await world.tick()
+    said = {kind: world.condition("GPUNodePool", "pool", kind) for kind in ("Provisioned", "DriversInstalled")}
+    assert [(c["reason"], c["message"].rpartition("may not ")[2]) for c in said.values()] == [
+        ("Forbidden", "apply NodePool pool"),
+        ("Forbidden", "apply DaemonSet pool-device-plugin"),
+    ]
+    assert world.failures(kind="GPUNodePool") == 1
+    refused.remove("apply NodePool pool")
+    world.pass_by(minutes=1)
+    await world.tick()
+    assert ready(world, "Provisioned") == ("False", "ProviderStarting")
+    assert ready(world, "DriversInstalled") == ("False", "Forbidden")
 
 
 async def test_machines_are_counted_from_when_they_are_asked_for(world, cluster):

@@ -8,7 +8,7 @@ import pytest
 from gravswell_operator.api.gpunodepool import CloudStatus
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.pools import Idleness
-from gravswell_operator.state import ClusterPolicyState, MachineState, MakerState, NodeState, Problem
+from gravswell_operator.state import ClusterPolicyState, MachineState, MakerState, NodeState, PodState, Problem
 from gravswell_operator.statuses.pool import PoolView, fields, findings
 
 
@@ -55,7 +55,7 @@ def test_many_nodes_are_not_all_named(resource):
 def test_drivers_have_a_condition_of_their_own(resource, workload, plugin, problem, status, reason):
     pool = resource("GPUNodePool", {"spec": {"drivers": {"install": True}}})
     state = workload(**plugin) if plugin is not None else None
-    ready, drivers = findings(PoolView(pool, [node("a")], state, problem=problem))
+    ready, drivers = findings(PoolView(pool, [node("a")], state, plugin_problem=problem))
     assert ready.status is True
     assert (drivers.status, drivers.reason) == (status, reason)
 
@@ -178,12 +178,36 @@ def test_a_device_plugin_that_cannot_be_made_is_no_fault_of_the_cloud(resource):
     gke = {"type": "GKE", "static": None, "gke": {"project": "demo", "location": "us-east4-b", "cluster": "demo"}}
     pool = resource("GPUNodePool", {"spec": {"provider": gke, "size": 1, "vcpus": 16, "drivers": {"install": True}}})
     problem = Problem(Reason.NAMESPACE_NOT_FOUND, "no such namespace")
-    view = PoolView(pool, [node("a")], maker=MADE, remembered=CloudStatus(), problem=problem, provided=True)
+    view = PoolView(pool, [node("a")], maker=MADE, remembered=CloudStatus(), plugin_problem=problem)
     assert [finding.reason for finding in findings(view)] == [
         Reason.NODES_READY,
         Reason.PROVIDER_READY,
         Reason.NAMESPACE_NOT_FOUND,
     ]
+
+
+@pytest.mark.parametrize(
+    ("plugin", "reason", "says"),
+    [
+        ({"plugin_problem": Problem(Reason.NAMESPACE_NOT_FOUND, "no such namespace")}, None, "no such namespace"),
+        ({"plugin_pods": [PodState("plugin-1", False, False, False, None)]}, Reason.PLUGIN_STARTING, "ready on 0 of 0"),
+        (
+            {"plugin_pods": [PodState("plugin-1", False, False, False, Problem(Reason.IMAGE_PULL_FAILED, "no image"))]},
+            Reason.IMAGE_PULL_FAILED,
+            "ready on 0 of 0 nodes; no image",
+        ),
+    ],
+)
+def test_a_device_plugin_that_fails_is_told_where_karpenters_nodes_wait_for_it(resource, plugin, reason, says):
+    """Their GPUs are what such a node waits for, and Karpenter does not know why they do not come."""
+    pool = resource("GPUNodePool", {"spec": {"provider": KARPENTER, "size": 1, "drivers": {"install": True}}})
+    waits = MachineState("claim-a", "a", "its node has joined, and does not offer its GPUs yet", False)
+    ready, provisioned, drivers = findings(PoolView(pool, [node("a", 0)], maker=MADE, machines=[waits], **plugin))
+    assert provisioned.reason == Reason.PROVIDER_READY
+    assert (drivers.status, drivers.reason) == (False, reason or Reason.NAMESPACE_NOT_FOUND)
+    assert says in drivers.message
+    assert ready.reason == Reason.NODES_PENDING
+    assert f"a: {waits.waits_for}; of the drivers: {drivers.message}" in ready.message
 
 
 def test_fields_of_nodes_that_are_made(managed):

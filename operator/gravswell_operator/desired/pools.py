@@ -52,10 +52,14 @@ def in_use(pool: GPUNodePool, servers: Iterable[InferenceServer]) -> bool:
 
 
 def idleness(pool: GPUNodePool, *, used: bool, now: datetime) -> Idleness:
-    """How long the pool has stood unused, by what its status said last. ``now`` is in UTC."""
+    """How long the pool has stood unused, by what its status said last. ``now`` is in UTC.
+
+    Nobody has looked while it was suspended, so that the wait begins anew.
+    """
     if pool.spec.idle_after is None or used:
         return Idleness()
-    said = pool.status.idle_since
+    suspended = any(condition.type == conditions.SUSPENDED for condition in pool.status.conditions)
+    said = pool.status.idle_since if not suspended else None
     began = datetime.fromisoformat(said) if said is not None else now.replace(microsecond=0)
     since = min(began, now)  # a clock that was put back must not make the wait longer than it is
     end = since + timedelta(seconds=durations.seconds(pool.spec.idle_after))

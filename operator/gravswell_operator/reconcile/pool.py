@@ -30,21 +30,25 @@ async def reconcile(context: Context, record: Record) -> None:
     if any(kind not in context.optional for kind in asked):
         return  # nobody has looked for them yet, and who does wakes every pool
     missing = next((_missing(context, pool, kind) for kind in kinds if context.optional[kind] is not None), None)
-    wanted: list[Manifest] = []
-    keep: list[Manifest] = []  # of kinds that cannot be seen, or may come into sight during this pass
-    (wanted if missing is None else keep).extend(made)
     policy, unknown = _policy(context), None
+    plugins: list[Manifest] = []
     if pool.spec.drivers.install and policy is None:
         if context.optional[resources.CLUSTER_POLICY]:  # refused: a second plugin would fight with the GPU Operator's
             unknown = _missing(context, pool, resources.CLUSTER_POLICY)
-        (wanted if unknown is None else keep).append(device_plugin(pool, context.options))
+        plugins.append(device_plugin(pool, context.options))
     failure: GravswellError | None = None
+    plugin_failure: GravswellError | None = None
     cloud: CloudState | None = None
+    # Of kinds that cannot be seen nothing is applied; they stay, for they may come into sight during this pass.
     try:
         cloud = await clouds.step(context, record, shall)
-        await apply.apply_children(context, record, wanted, keep)
+        await apply.apply_children(context, record, made if missing is None else (), keep=(*made, *plugins))
     except GravswellError as error:
         failure = error
+    try:
+        await apply.apply_children(context, record, plugins if unknown is None else (), keep=(*made, *plugins))
+    except GravswellError as error:
+        plugin_failure = error
     plugin: state.WorkloadState | None = context.child(
         resources.DAEMON_SET, context.options.drivers_namespace, names.device_plugin(pool.metadata.name)
     )
@@ -52,10 +56,11 @@ async def reconcile(context: Context, record: Record) -> None:
         pool=pool,
         nodes=nodes_of(pool, (r.view for r in context.cache.all(resources.NODE) if r.view is not None)),
         plugin=plugin,
+        plugin_pods=context.pods(record.key),
+        plugin_problem=apply.problem(plugin_failure) if plugin_failure is not None else None,
         policy=policy,
         policy_unknown=unknown,
         problem=apply.problem(failure) if failure is not None else None,
-        provided=cloud is not None,
         missing=missing if cloud is None else cloud.problem,
         maker=context.child(resources.KARPENTER_NODE_POOL, "", pool.metadata.name)
         if cloud is None
@@ -66,8 +71,8 @@ async def reconcile(context: Context, record: Record) -> None:
         idle=idle,
     )
     await status.write(context, record, statuses.findings(view), statuses.fields(view))
-    if failure is not None:
-        raise failure
+    if (failed := failure or plugin_failure) is not None:
+        raise failed
     if idle.remaining:
         context.queue.add(record.key, idle.remaining)
 

@@ -15,6 +15,7 @@ from gravswell_operator.state import (
     MachineState,
     MakerState,
     NodeState,
+    PodState,
     Problem,
     WorkloadState,
 )
@@ -35,10 +36,11 @@ class PoolView:
     """The GPU Operator's, which installs drivers and plugins in our place."""
     policy_unknown: Problem | None = None
     """Why nobody knows whether there is one."""
+    plugin_pods: Sequence[PodState] = ()
+    plugin_problem: Problem | None = None
+    """Why that could not be applied, if it could not."""
     problem: Problem | None = None
-    """Why its children could not be applied, if they could not."""
-    provided: bool = False
-    """Its provider had its pass in the cloud: what failed is the device plugin's, its only child."""
+    """Why what makes its nodes could not be applied, if it could not."""
     missing: Problem | None = None
     """Why what makes its nodes cannot be asked for at all."""
     maker: MakerState | None = None
@@ -78,14 +80,10 @@ class PoolView:
 
 def findings(view: PoolView) -> list[Finding]:
     """The pool's conditions."""
-    managed, drivers = view.pool.spec.managed, view.pool.spec.drivers.install
-    made = _provisioned(view) if managed else None
-    found = [_ready(view) if made is None else _ready_managed(view, made)]
-    if made is not None:
-        found.append(made)
-    if drivers:
-        found.append(_drivers(view))
-    return found
+    drivers = _drivers(view) if view.pool.spec.drivers.install else None
+    made = _provisioned(view) if view.pool.spec.managed else None
+    ready = _ready(view) if made is None else _ready_managed(view, made, drivers)
+    return [found for found in (ready, made, drivers) if found is not None]
 
 
 def fields(view: PoolView) -> dict[str, object]:
@@ -167,8 +165,7 @@ def _ready(view: PoolView) -> Finding:
 def _provisioned(view: PoolView) -> Finding:
     """Whether what makes the pool's nodes is there, and works."""
     kind = view.pool.spec.provider.type
-    problem = view.missing or (view.problem if not view.provided else None)
-    if problem is not None:
+    if (problem := view.missing or view.problem) is not None:
         return Finding(conditions.PROVISIONED, False, problem.reason, problem.message)
     if view.maker is None or view.maker.ready is None:
         message = f"{kind} has not looked at NodePool {view.pool.metadata.name} yet; where that stays, it does not run"
@@ -183,7 +180,7 @@ def _provisioned(view: PoolView) -> Finding:
     return Finding(conditions.PROVISIONED, True, Reason.PROVIDER_READY, f"{kind} keeps {many}")
 
 
-def _ready_managed(view: PoolView, made: Finding) -> Finding:
+def _ready_managed(view: PoolView, made: Finding, drivers: Finding | None) -> Finding:
     """Of nodes that are made: whether those that are asked for are there with their GPUs."""
     if made.status is not True:
         return Finding(conditions.READY, False, made.reason, made.message)
@@ -191,7 +188,8 @@ def _ready_managed(view: PoolView, made: Finding) -> Finding:
     wanted = max(view.bounds.minimum, len(view.coming) if view.remembered is None else len(view.nodes))
     if wanted == 0:
         return _none_wanted(view)
-    waiting = [f"{m.node or m.name}: {m.waits_for}" for m in sorted(view.coming, key=lambda m: m.name) if m.waits_for]
+    slow = [machine for machine in sorted(view.coming, key=lambda m: m.name) if machine.waits_for]
+    waiting = [f"{machine.node or machine.name}: {machine.waits_for}" for machine in slow]
     there = min(len(view.full), wanted - len(waiting))
     if there >= wanted:
         return _nodes_ready(view)
@@ -200,6 +198,8 @@ def _ready_managed(view: PoolView, made: Finding) -> Finding:
     if waiting:
         more = f"; and {len(waiting) - _SHOWN} more" if len(waiting) > _SHOWN else ""
         message += f"; {'; '.join(waiting[:_SHOWN])}{more}"
+    if drivers is not None and not drivers.status and any(machine.node for machine in slow):
+        message += f"; of the drivers: {drivers.message}"
     if view.remembered is not None:
         if len(view.nodes) < wanted:
             message += f"; {wanted - len(view.nodes)} not joined yet: {view.remembered.resource} was asked for them"
@@ -236,17 +236,17 @@ def _drivers(view: PoolView) -> Finding:
             Reason.GPU_OPERATOR_READY if ready else Reason.GPU_OPERATOR_NOT_READY,
             f"left to the GPU Operator, whose ClusterPolicy {view.policy.name} is {said}",
         )
-    if (problem := view.policy_unknown or view.problem) is not None:
+    if (problem := view.policy_unknown or view.plugin_problem) is not None:
         return Finding(conditions.DRIVERS_INSTALLED, False, problem.reason, problem.message)
     plugin, name = view.plugin, names.device_plugin(view.pool.metadata.name)
     if plugin is None or not plugin.generation_seen or plugin.ready < plugin.desired:
         ready_on, desired = (plugin.ready, plugin.desired) if plugin is not None else (0, 0)
-        return Finding(
-            conditions.DRIVERS_INSTALLED,
-            False,
-            Reason.PLUGIN_STARTING,
-            f"DaemonSet {name} is ready on {ready_on} of {count(desired, 'node')}",
-        )
+        reason, message = Reason.PLUGIN_STARTING, f"DaemonSet {name} is ready on {ready_on} of {count(desired, 'node')}"
+        failing = {pod.name: pod.problem for pod in view.plugin_pods if pod.active and pod.problem is not None}
+        if failing:
+            problem = failing[min(failing)]
+            reason, message = problem.reason, f"{message}; {problem.message}"
+        return Finding(conditions.DRIVERS_INSTALLED, False, reason, message)
     return Finding(
         conditions.DRIVERS_INSTALLED,
         True,
