@@ -17,7 +17,8 @@ from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.agent import members
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.members import PipelineMembers
-from gravswell.serving.agent.supply import servable_config
+from gravswell.serving.agent.state import AgentState
+from gravswell.serving.agent.supply import fetch, servable_config
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.contracts import DesiredModel, ModelState, Reason
 from gravswell.serving.triton import EmbeddedTriton
@@ -222,6 +223,33 @@ async def test_a_member_that_an_earlier_agent_loaded_is_doubted_too(
         members.doubt(folder.members_of(wanted)[0], wanted)
         await members.ready(wanted, servable_config(source, "chain"))
     assert loads(triton, "first") == 2
+
+
+async def test_an_agent_that_restarts_still_doubts_what_an_earlier_one_found_damaged(
+    agent: MakeAgent, triton: EmbeddedTriton, repository: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The files here are sound again by then: only what Triton has loaded is not."""
+    monkeypatch.setattr(members, "RELEASE_SECONDS", 3600.0)
+    first = publish_member(repository, "first", 1, 2.0)
+    wanted = model("chain", 1, publish_pipeline(repository, "chain", 1, 2.0, first))
+    folder = ModelFolder(models)
+    folder.prepare()
+    fetch(str(repository), wanted, folder, wanted=lambda: True)
+    source = folder.find(folder.members_of(wanted)[0])
+    assert source is not None
+    (source / "model.onnx").write_bytes(scaling_graph(3.0))
+    away = repository.with_name("away")
+    async with agent() as running:
+        (repository / "first").rename(away)
+        running.desire(wanted)
+        await until(lambda: loads(triton, "first") == 1, "the damaged files are loaded")
+        await until(lambda: folder.state_file.exists() and AgentState.read(folder.state_file).doubted, "that is seen")
+    away.rename(repository / "first")
+    async with agent() as again:
+        again.revision = running.revision
+        await again.serves("chain", 1)
+        assert loads(triton, "first") == 2
+        await until(lambda: not AgentState.read(folder.state_file).doubted, "it is trusted again")
 
 
 async def test_a_pipeline_with_devices_has_its_members_there(

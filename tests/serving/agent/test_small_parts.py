@@ -26,7 +26,7 @@ from .versions import publish
 
 def test_an_earlier_version_that_ends_triton_gets_a_few_chances(tmp_path: Path):
     model = DesiredModel(name="m", version=2, digest="2" * 64)
-    ledger = Ledger(View(TritonControl("127.0.0.1:9")), ModelFolder(tmp_path), Pace(), cpu_only=True)
+    ledger = Ledger(View(TritonControl("127.0.0.1:9")), ModelFolder(tmp_path), Pace(), cpu_only=True, doubted=set())
     work = Work(model)
     tries = []
     for _ in range(MOST_DEATHS + 1):
@@ -69,6 +69,7 @@ def test_the_state_survives_and_damage_begins_it_anew(tmp_path: Path):
     assert [model.version for model in state.recent["m"]] == [6, 5, 4, 1][:REMEMBERED]
     model = state.recent["m"][0]
     state.verify(model, "2.51.0")
+    state.doubted.add("gravswell-member-m-1")
     state.write(path)
     found = AgentState.read(path)
     assert found == state

@@ -22,9 +22,12 @@ MOST_DEATHS = 3
 
 
 class Ledger:
-    """One agent's notes. ``changed`` is called whenever the report may differ."""
+    """One agent's notes. ``changed`` is called whenever the report may differ.
 
-    def __init__(self, view: View, folder: ModelFolder, pace: Pace, *, cpu_only: bool) -> None:
+    ``doubted`` is :attr:`.PipelineMembers.doubted`, kept across restarts here.
+    """
+
+    def __init__(self, view: View, folder: ModelFolder, pace: Pace, *, cpu_only: bool, doubted: set[str]) -> None:
         self.changed: Callable[[], None] = lambda: None
         self.desired: Desired | None = None
         self.works: dict[str, Work] = {}
@@ -41,6 +44,7 @@ class Ledger:
         self._barred: set[str] = set()
         """Those of them under which it is not loaded again before the wanted version was tried, or ever."""
         self._remembered = AgentState()
+        self._doubted = doubted
         self._view = view
         self._folder = folder
         self._pace = pace
@@ -120,6 +124,7 @@ class Ledger:
     async def open(self) -> None:
         """Remember what an earlier agent noted on this machine, and go on with its desired state."""
         self._remembered = await asyncio.to_thread(AgentState.read, self._folder.state_file)
+        self._doubted |= self._remembered.doubted
         if self._remembered.desired is not None:
             self.accept(self._remembered.desired)
 
@@ -148,6 +153,10 @@ class Ledger:
     def verified(self, model: DesiredModel) -> None:
         """The golden tensors of ``model`` were reproduced by this Triton."""
         self._remembered.verify(model, self.triton_version)
+        self._save()
+
+    def doubts(self) -> None:
+        """Damaged files of a pipeline's member were found to be loaded."""
         self._save()
 
     def serves(self, work: Work) -> None:
@@ -227,6 +236,7 @@ class Ledger:
     def _save(self) -> None:
         here = self._folder.staged.union(*(versions.values() for versions in self._folder.placed.values()))
         self._remembered.forget_verified(keep=here)
+        self._remembered.doubted = set(self._doubted)
         try:
             self._remembered.write(self._folder.state_file)
         except OSError as error:  # it spares work, nothing more

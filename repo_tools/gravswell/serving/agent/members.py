@@ -41,8 +41,8 @@ class PipelineMembers:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._names: defaultdict[str, set[str]] = defaultdict(set)
         """What each version is called here, on any devices."""
-        self._doubted: set[str] = set()
-        """Names under which files were loaded that turned out damaged."""
+        self.doubted: set[str] = set()
+        """Names under which files were loaded that turned out damaged. An agent that restarts has to be told them."""
         self._idle_since: dict[str, float] = {}
 
     async def ready(self, model: DesiredModel, config: Any, *, again: bool = False) -> Any:
@@ -66,7 +66,7 @@ class PipelineMembers:
         next pipeline that wants it loads it anew.
         """
         self._name(member, of)
-        self._doubted |= self._names[identity(member)]
+        self.doubted |= self._names[identity(member)]
 
     def _name(self, member: DesiredModel, of: DesiredModel) -> str:
         key = self._key if of.gpus is None else f"{self._key}\n{of.gpus}"
@@ -92,6 +92,7 @@ class PipelineMembers:
             # what it runs once its folder is gone: it would stay for ever.
             if name.startswith(MEMBER_PREFIX) and not await self._triton.is_there(name):
                 await asyncio.to_thread(self._folder.withdraw, name)
+                self.doubted.discard(name)
 
     async def _unload(self, name: str) -> None:
         """Ask only: the next look sees whether it has gone."""
@@ -103,7 +104,7 @@ class PipelineMembers:
     async def _ready(self, member: DesiredModel, name: str, *, again: bool) -> None:
         if await self._triton.is_loading(name):
             raise ModelFailure(Reason.NO_ANSWER, "an earlier load of it is still at work in Triton")
-        stale = name in self._doubted
+        stale = name in self.doubted
         if not again and not stale and await self._is_loaded(member, name):
             return
         source = self._folder.find(member)
@@ -117,7 +118,7 @@ class PipelineMembers:
             await asyncio.to_thread(self._folder.expose, source, name, member.version, format_config(config))
         with load_told(member, "it"):
             await self._triton.load(name, config_to_json(config))
-        self._doubted.discard(name)
+        self.doubted.discard(name)
 
     async def _is_loaded(self, member: DesiredModel, name: str) -> bool:
         try:

@@ -31,7 +31,9 @@ class Reconciler:
         self._pace = pace or Pace()
         self._steps = steps
         self._view = View(steps.triton)
-        self.ledger = Ledger(self._view, steps.folder, self._pace, cpu_only=steps.cpu_only)
+        self.ledger = Ledger(
+            self._view, steps.folder, self._pace, cpu_only=steps.cpu_only, doubted=steps.members.doubted
+        )
         self._worker = Worker(steps, self._view, self.ledger, self._pace)
         self._wake = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}

@@ -25,6 +25,8 @@ class AgentState(BaseModel):
     """Identity of a version → version of the Triton that reproduced its golden tensors."""
     recent: dict[str, list[DesiredModel]] = Field(default_factory=dict)
     """Entry → what was served under its name with success, newest first."""
+    doubted: set[str] = Field(default_factory=set)
+    """Names of pipelines' members in Triton of which damaged files are loaded."""
 
     def served(self, model: DesiredModel) -> None:
         """Note that ``model`` serves."""

@@ -295,4 +295,5 @@ class Worker:
         in_use = serving is not None and not serving.dead and self._ledger.is_loaded(model)
         if failure.reason not in DAMAGE_SHOWS_AS or in_use or not await self._steps.drop_if_damaged(model):
             return str(failure)
+        self._ledger.doubts()
         return f"{failure} (its files on this machine are damaged or outdated and will be fetched again)"
