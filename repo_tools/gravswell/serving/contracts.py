@@ -272,8 +272,14 @@ class ModelReport(Document):
     reason: str = ""
     """One of :class:`Reason`; empty when there is nothing to say."""
     message: str = ""
+    loaded_at: datetime | None = Field(default=None, exclude_if=lambda moment: moment is None)
+    """Since when what is loaded is known to be, by the agent's clock: a Triton that was started later has lost it."""
     seconds: dict[str, float] = Field(default_factory=dict)
-    """The start-up ledger: seconds spent in ``download``, ``verify``, ``load``."""
+    """How long each of ``download``, ``verify`` (loaded beside, and asked its golden tensors), ``load`` and ``prove``
+    (asked under its own name) of the desired version took, the last time that it succeeded; none where this agent found
+    it done."""
+    downloaded: int = Field(default=0, ge=0, exclude_if=lambda size: not size)
+    """Bytes that came with ``download``."""
     traffic: Traffic | None = Field(default=None, exclude_if=lambda traffic: traffic is None)
     """Of the loaded version, while a roll-out asks for it."""
 
@@ -284,6 +290,34 @@ class ModelReport(Document):
     def is_about(self, wanted: DesiredModel | Canary) -> bool:
         """Whether the state and the reason are of this version: what was said of an earlier wish says nothing of it."""
         return (self.desired_version, self.desired_digest) == (wanted.version, wanted.digest)
+
+
+class StartStage(enum.StrEnum):
+    """What a replica's start waits for, from its agent's beginning on."""
+
+    START = "Start"
+    """For Triton to answer, for the desired state, or for a model's turn."""
+    DOWNLOAD = "Download"
+    LOAD = "Load"
+    """Triton loads a version: beside what serves, for its proof, or for traffic."""
+    WARM_UP = "WarmUp"
+    """Golden tensors are inferred."""
+
+
+class Start(Document):
+    """How a replica came up, until it was first ready. Each moment counts for one stage: the earliest one that a model
+    is in which was not tried yet. A restart of its containers changes nothing of one that is over."""
+
+    began: datetime
+    """When its agent began, by the clock of its node, as all times here."""
+    stage: StartStage | None = StartStage.START
+    """The present one; None when it is over."""
+    since: datetime
+    """When the present stage began, or the replica was first ready."""
+    seconds: dict[StartStage, float] = Field(default_factory=dict)
+    """Of every stage but ``Start``, up to ``since``."""
+    downloaded: int = Field(default=0, ge=0)
+    """Bytes, up to ``since``."""
 
 
 class Report(Document):
@@ -300,6 +334,8 @@ class Report(Document):
     """Version of the Triton beside the agent; empty while it does not answer."""
     simulated_gpus: bool = False
     """The pod runs on a development node whose GPUs are simulated: models run on the CPU."""
+    start: Start | None = Field(default=None, exclude_if=lambda start: start is None)
+    """How this replica came up; None of an agent of an earlier release."""
     models: tuple[ModelReport, ...] = ()
 
     def of(self, entry: str) -> ModelReport | None:

@@ -39,7 +39,7 @@ async def test_versions_switch_and_broken_ones_do_not_and_no_request_fails(agent
         report = await running.serves("scale", 1)
         assert report.verified
         assert report.loaded_digest == first
-        assert set(report.seconds) == {"download", "verify", "load"}
+        assert set(report.seconds) == {"download", "verify", "load", "prove"}
 
         with Traffic("scale", http_address=triton.http_address, grpc_address=triton.grpc_address) as traffic:
             await until(lambda: len(traffic.answers) > 20, "answers flow")
@@ -52,7 +52,7 @@ async def test_versions_switch_and_broken_ones_do_not_and_no_request_fails(agent
             running.desire(model(1, first))  # rolled back: it is still here, nothing is fetched
             (repository / "scale/1/model.onnx").rename(repository / "gone.onnx")
             report = await running.serves("scale", 1)
-            assert set(report.seconds) == {"load"}
+            assert set(report.seconds) == {"load", "prove"}
             await until(lambda: traffic.last == 1.0, "the first version answers again")
 
             for version, digest, reason, words in (

@@ -4,15 +4,17 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from gravswell.serving.agent.decide import Facts, identity
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.loadconfig import Loaded, load_key
+from gravswell.serving.agent.startup import Startup
 from gravswell.serving.agent.state import AgentState
 from gravswell.serving.agent.view import View
 from gravswell.serving.agent.work import Pace, Serving, Work
-from gravswell.serving.contracts import Desired, DesiredModel, ModelState, Reason, Traffic
+from gravswell.serving.contracts import Desired, DesiredModel, ModelState, Reason, Start, StartStage, Traffic
 
 log = logging.getLogger(__name__)
 
@@ -22,13 +24,13 @@ MOST_DEATHS = 3
 
 
 class Ledger:
-    """One agent's notes. ``changed`` is called whenever the report may differ.
+    """One agent's notes. ``tell`` is called whenever the report may differ.
 
     ``doubted`` is :attr:`.PipelineMembers.doubted`, kept across restarts here.
     """
 
     def __init__(self, view: View, folder: ModelFolder, pace: Pace, *, cpu_only: bool, doubted: set[str]) -> None:
-        self.changed: Callable[[], None] = lambda: None
+        self.tell: Callable[[], None] = lambda: None
         self.desired: Desired | None = None
         self.works: dict[str, Work] = {}
         """What is desired, by name."""
@@ -44,6 +46,9 @@ class Ledger:
         self._barred: set[str] = set()
         """Those of them under which it is not loaded again before the wanted version was tried, or ever."""
         self._remembered = AgentState()
+        self._startup = Startup()
+        self._downloaded = 0
+        """Bytes."""
         self._doubted = doubted
         self._view = view
         self._folder = folder
@@ -78,6 +83,11 @@ class Ledger:
         if not self.triton_version or not self.was_attempted:
             return False
         return any(name in self.serving and self.serving[name].good for name in self.works)
+
+    @property
+    def start(self) -> Start:
+        """How this replica came up."""
+        return self._startup.told
 
     def key(self, model: DesiredModel) -> str:
         """:func:`~.loadconfig.load_key` on this machine."""
@@ -124,6 +134,8 @@ class Ledger:
     async def open(self) -> None:
         """Remember what an earlier agent noted on this machine, and go on with its desired state."""
         self._remembered = await asyncio.to_thread(AgentState.read, self._folder.state_file)
+        self._startup = Startup(self._remembered.start)
+        self._downloaded = self.start.downloaded
         self._doubted |= self._remembered.doubted
         if self._remembered.desired is not None:
             self.accept(self._remembered.desired)
@@ -144,6 +156,32 @@ class Ledger:
                 work.unwanted.set()
         self._latch()
         self.changed()
+
+    def changed(self) -> None:
+        """The report may differ: note what the start waits for now, and tell."""
+        if self._startup.look(self.works.values(), ready=self.ready, downloaded=self._downloaded):
+            self._save()
+        self.tell()
+
+    @contextmanager
+    def timed(self, work: Work, step: str) -> Iterator[None]:
+        """Enter the seconds of the block under ``step``, if it succeeds."""
+        started = time.monotonic()
+        try:
+            yield
+            work.seconds[step] = round(time.monotonic() - started, 3)
+        finally:
+            self.stage(work, StartStage.START)
+
+    def stage(self, work: Work, stage: StartStage) -> None:
+        """That is under way for ``work`` now."""
+        work.stage = stage
+        self.changed()
+
+    def downloaded(self, work: Work, size: int) -> None:
+        """A download for ``work`` brought so many bytes."""
+        work.downloaded = size
+        self._downloaded += size
 
     def close(self) -> None:
         """Give up what is under way."""
@@ -236,6 +274,7 @@ class Ledger:
     def _save(self) -> None:
         here = self._folder.staged.union(*(versions.values() for versions in self._folder.placed.values()))
         self._remembered.forget_verified(keep=here)
+        self._remembered.start = self.start
         self._remembered.doubted = set(self._doubted)
         try:
             self._remembered.write(self._folder.state_file)

@@ -58,11 +58,19 @@ class PrivateProofs:
         self._cpu_only = cpu_only
         self._free_places = asyncio.Semaphore(PARALLEL_PROOFS)
 
-    async def verify(self, model: DesiredModel, *, unwanted: asyncio.Event, overdue: Callable[[], None]) -> None:
+    async def verify(
+        self,
+        model: DesiredModel,
+        *,
+        unwanted: asyncio.Event,
+        overdue: Callable[[], None],
+        is_loaded: Callable[[], None] = lambda: None,
+    ) -> None:
         """Reproduce the golden tensors of ``model``, which is placed or staged, under a private name.
 
-        ``overdue`` is called if the load or the answers take long, and ``unwanted``, when it is set, ends the wait for
-        them with :class:`~.failures.SupersededError`. Raises :class:`ModelFailure` for a version that fails its proof.
+        ``is_loaded`` is called when it is, and is about to be asked. ``overdue`` is called if the load or the answers
+        take long, and ``unwanted``, when it is set, ends the wait for them with :class:`~.failures.SupersededError`.
+        Raises :class:`ModelFailure` for a version that fails its proof.
         """
         source = self._folder.find(model)
         if source is None:
@@ -94,6 +102,7 @@ class PrivateProofs:
             self.under_way.add(private)
             try:
                 await loaded(self._load(private, model, source, config), model, unwanted=unwanted, overdue=too_slow)
+                is_loaded()
                 timer = asyncio.get_running_loop().call_later(OVERDUE_SECONDS, too_slow)
                 try:
                     await while_wanted(self._ask(private, model, config, golden), model, unwanted)

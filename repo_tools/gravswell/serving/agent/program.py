@@ -154,7 +154,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
             for tell in listeners:
                 tell()
 
-        reconciler.ledger.changed = tell_all
+        reconciler.ledger.tell = tell_all
         tasks = [asyncio.create_task(job) for job in jobs]
         stack.push_async_callback(_cancelled, tasks)
         yield reconciler, server, _first_end(tasks)

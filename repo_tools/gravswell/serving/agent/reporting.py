@@ -31,6 +31,7 @@ def build_report(ledger: Ledger, *, pod: str, simulated_gpus: bool, uid: str = "
         ready=ledger.ready,
         triton=ledger.triton_version,
         simulated_gpus=simulated_gpus,
+        start=ledger.start,
         models=tuple(_model_report(ledger, work) for work in ledger.works.values()),
     )
 
@@ -45,10 +46,12 @@ def _model_report(ledger: Ledger, work: Work) -> ModelReport:
         desired_digest=work.model.digest,
         loaded_version=serving.loaded.version if serving else None,
         loaded_digest=serving.loaded.digest if serving else None,
+        loaded_at=serving.since if serving else None,
         verified=serving is not None and serving.proven and serving.golden is not None,
         reason=work.reason or "",
         message=message,
         seconds=dict(work.seconds),
+        downloaded=work.downloaded,
         traffic=ledger.traffic_of(work.model.name),
     )
 

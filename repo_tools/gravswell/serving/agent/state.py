@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from gravswell.quiver.disk import replace_file
 from gravswell.serving.agent.decide import identity
-from gravswell.serving.contracts import Desired, DesiredModel
+from gravswell.serving.contracts import Desired, DesiredModel, Start
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ class AgentState(BaseModel):
     """Entry → what was served under its name with success, newest first."""
     doubted: set[str] = Field(default_factory=set)
     """Names of pipelines' members in Triton of which damaged files are loaded."""
+    start: Start | None = None
+    """How this replica came up."""
 
     def served(self, model: DesiredModel) -> None:
         """Note that ``model`` serves."""

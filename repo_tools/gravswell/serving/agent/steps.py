@@ -51,10 +51,11 @@ class Steps:
         self._fetches = asyncio.Semaphore(PARALLEL_FETCHES)
         self._loads = asyncio.Semaphore(PARALLEL_LOADS)
 
-    async def fetch(self, model: DesiredModel, unwanted: asyncio.Event) -> None:
-        """Bring the version here; raises :class:`~.failures.SupersededError` once ``unwanted`` is set."""
+    async def fetch(self, model: DesiredModel, unwanted: asyncio.Event) -> int:
+        """Bring the version here; the bytes that came. Raises :class:`~.failures.SupersededError` once ``unwanted`` is
+        set."""
         async with self._fetches:
-            await asyncio.to_thread(
+            return await asyncio.to_thread(
                 supply.fetch,
                 self.repository,
                 model,
@@ -64,9 +65,11 @@ class Steps:
                 cache=self.cache,
             )
 
-    async def verify(self, model: DesiredModel, *, unwanted: asyncio.Event, overdue: Callable[[], None]) -> None:
+    async def verify(
+        self, model: DesiredModel, *, unwanted: asyncio.Event, overdue: Callable[[], None], loaded: Callable[[], None]
+    ) -> None:
         """Reproduce the golden tensors under a private name; see :meth:`.PrivateProofs.verify`."""
-        await self.proofs.verify(model, unwanted=unwanted, overdue=overdue)
+        await self.proofs.verify(model, unwanted=unwanted, overdue=overdue, is_loaded=loaded)
 
     async def load(
         self, model: DesiredModel, *, unwanted: asyncio.Event, overdue: Callable[[], None], again: bool = False

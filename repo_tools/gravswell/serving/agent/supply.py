@@ -52,8 +52,10 @@ def fetch(
     wanted: Callable[[], bool],
     memory_limit: int | None = None,
     cache: NodeCache | None = None,
-) -> None:
+) -> int:
     """Stage in ``folder`` what is not there of ``model``: its version, and of a pipeline's what that is made of.
+
+    Returns the bytes of what was not there.
 
     What the ``cache`` holds is taken from there, and the repository is not asked for it. ``wanted`` is asked while
     bytes flow; ``memory_limit`` is Triton's, in bytes. Nothing is copied before all of it is seen to fit. Raises
@@ -66,7 +68,8 @@ def fetch(
         with told_of_member(member):
             parts.append((member, origin.look(member, folder).size))
     missing = [part for part, _ in parts if folder.find(part) is None]
-    _check_room(model, sum(size for part, size in parts if part in missing), folder)
+    coming = sum(size for part, size in parts if part in missing)
+    _check_room(model, coming, folder)
     _check_memory(model, sum(size for _, size in parts), memory_limit)
 
     def progress(_done: int, _total: int) -> None:
@@ -76,6 +79,7 @@ def fetch(
     for part in missing:  # the pipeline first: while it is here, its members are not taken for left over
         with nullcontext() if part is model else told_of_member(part):
             _stage(origin, part, folder, progress)
+    return coming
 
 
 class Look(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Container
 from gravswell.errors import GravswellError
 from gravswell.names import MEMBER_PREFIX
 from gravswell.serving.agent.loadconfig import Loaded, read_loaded
+from gravswell.serving.agent.startup import now
 from gravswell.serving.agent.triton import (
     TritonBusyError,
     TritonControl,
@@ -78,6 +79,7 @@ class View:
 
     async def observe(self, name: str) -> Loaded | None:
         """What it serves under ``name`` now."""
+        asked = now()  # before: a Triton that restarts in between must not seem to be the one that answered
         try:
             config = await self._triton.config(name)
         except TritonRefusedError:  # it has no such model, or no version of it that is ready
@@ -88,7 +90,7 @@ class View:
         known = self.serving.get(name)
         if known is None or known.loaded != loaded:
             # A roll-out that goes well makes no pod unready: all replicas may be at it at once.
-            self.serving[name] = Serving(loaded, trusted=known is not None and known.good)
+            self.serving[name] = Serving(loaded, asked, trusted=known is not None and known.good)
         return loaded
 
     async def _unload_leftover(self, name: str) -> None:

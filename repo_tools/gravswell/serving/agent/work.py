@@ -2,13 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from gravswell.serving.agent.health import Health
 from gravswell.serving.agent.loadconfig import Loaded
-from gravswell.serving.contracts import DesiredModel, ModelState, Reason
+from gravswell.serving.contracts import DesiredModel, ModelState, Reason, StartStage
 from gravswell.serving.golden import Golden
 
 
@@ -49,14 +48,11 @@ class Work:
     unwanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is no longer desired, or the agent stops: what is under way for it is given up."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """How long each stage took, the last time that it succeeded."""
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Enter the seconds of the block under ``stage``, if it succeeds."""
-        started = time.monotonic()
-        yield
-        self.seconds[stage] = round(time.monotonic() - started, 3)
+    """How long each step took, the last time that it succeeded."""
+    downloaded: int = 0
+    """Bytes that its download brought."""
+    stage: StartStage = StartStage.START
+    """Of a start, what is under way for it."""
 
 
 @dataclass
@@ -64,6 +60,8 @@ class Serving:
     """One load of one name in Triton."""
 
     loaded: Loaded
+    since: datetime
+    """When it was first looked at: it has been loaded since then at the latest, by the wall clock."""
     health: Health = field(default_factory=Health)
     proven: bool = False
     """It answered rightly under its own name."""

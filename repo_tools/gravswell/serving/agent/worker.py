@@ -23,7 +23,7 @@ from gravswell.serving.agent.triton import (
 )
 from gravswell.serving.agent.view import View
 from gravswell.serving.agent.work import Pace, Serving, Work
-from gravswell.serving.contracts import DesiredModel, ModelState, Reason
+from gravswell.serving.contracts import DesiredModel, ModelState, Reason, StartStage
 
 log = logging.getLogger(__name__)
 
@@ -123,22 +123,26 @@ class Worker:
                 await self._restore(work)
             case Step.LOAD:
                 self._ledger.progress(work, ModelState.LOADING)
-                with work.timed("load"), self._deaths_told(work):
+                self._ledger.stage(work, StartStage.LOAD)
+                with self._ledger.timed(work, "load"), self._deaths_told(work):
                     await self._load(work, model)
             case Step.PROVE:
-                await self._prove(work)
+                self._ledger.stage(work, StartStage.WARM_UP)
+                with self._ledger.timed(work, "prove"):
+                    await self._prove(work)
         return True
 
     async def _fetch(self, work: Work) -> None:
         self._ledger.progress(work, ModelState.DOWNLOADING)
-        with work.timed("download"):
+        self._ledger.stage(work, StartStage.DOWNLOAD)
+        with self._ledger.timed(work, "download"):
             fetching = asyncio.ensure_future(self._steps.fetch(work.model, work.unwanted))
             try:
                 while not (await asyncio.wait({fetching}, timeout=self._pace.tick))[0]:
                     await self._stand_in(work)
             finally:
                 fetching.cancel()
-            await fetching
+            self._ledger.downloaded(work, await fetching)
 
     def _is_about_earlier(self, step: Step, model: DesiredModel) -> bool:
         """Whether the step lets an earlier version serve, until ``model`` can."""
@@ -162,8 +166,14 @@ class Worker:
 
     async def _verify(self, work: Work) -> None:
         self._ledger.progress(work, ModelState.VERIFYING)
-        with work.timed("verify"), self._deaths_told(work):
-            await self._steps.verify(work.model, unwanted=work.unwanted, overdue=self._overdue(work))
+        self._ledger.stage(work, StartStage.LOAD)
+        with self._ledger.timed(work, "verify"), self._deaths_told(work):
+            await self._steps.verify(
+                work.model,
+                unwanted=work.unwanted,
+                overdue=self._overdue(work),
+                loaded=lambda: self._ledger.stage(work, StartStage.WARM_UP),
+            )
         self._ledger.verified(work.model)
 
     @contextmanager
