@@ -34,9 +34,11 @@ def timed(command: str, cwd: Path, env: dict[str, str]) -> float:
         status = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command], check=False, cwd=cwd, env=env, stdout=log, stderr=log
         )
+    seconds = time.monotonic() - started
     if status.returncode:
-        raise SystemExit(f"{command!r} failed; the end of its output:\n" + (cwd / "run.log").read_text()[-2000:])
-    return time.monotonic() - started
+        end = (cwd / "run.log").read_text()[-2000:]
+        raise SystemExit(f"{command!r} failed after {seconds:.1f} s; the end of its output:\n{end}")
+    return seconds
 
 
 def main() -> None:
