@@ -8,18 +8,18 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gravswell import __version__
-from gravswell.errors import NotFoundError, UnavailableError
+from gravswell.errors import GravswellError, NotFoundError
 from gravswell.kube import credentials
 from gravswell.kube.backoff import Backoff
 from gravswell.kube.client import Client
-from gravswell.kube.errors import ApiNotFoundError, ApiUnavailableError
+from gravswell.kube.errors import ApiForbiddenError, ApiNotFoundError, ApiUnavailableError
 from gravswell.kube.resources import Selection
 from gravswell_operator import health, names
 from gravswell_operator.cluster.cache import Cache, Key, check_time
@@ -46,6 +46,9 @@ LOOK_RETRY_SECONDS = 2.0
 STOP_SECONDS = 10.0
 """How long the reconciles under way may take to finish."""
 
+_AWAKE_OR_NOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""The monotonic clock that goes on while the machine sleeps, where there is one: others take a Lease meanwhile."""
+
 log = logging.getLogger(__name__)
 
 
@@ -71,10 +74,8 @@ class Operator:
         account: credentials.Account,
         client: Client,
         metrics: Metrics,
-        started: Callable[[], None],
     ) -> None:
         self._config, self._account, self._client = config, account, client
-        self._started = started
         self._context = Context(
             client=client,
             cache=Cache(),
@@ -117,10 +118,17 @@ class Operator:
     async def _lead(self, namespace: str, stopped: asyncio.Task[Any]) -> None:
         """Reconcile while the Lease is ours. It is renewed from the moment that we have it."""
         elector = Elector(
-            self._client, namespace=namespace, name=LEASE_NAME, identity=self._config.identity, clock=time.monotonic
+            self._client,
+            namespace=namespace,
+            name=LEASE_NAME,
+            identity=self._config.identity,
+            clock=lambda: time.clock_gettime(_AWAKE_OR_NOT),
+            now=_now,
         )
         if not await _unless([stopped], elector.acquire()):
             return
+        # A process that was stopped in the middle of its work goes on where it was, before it hears of the Lease.
+        self._client.fence = elector.require
         self._context.metrics.lease_held.set(1)
         holding = asyncio.create_task(elector.hold(), name="lease")
         try:
@@ -147,8 +155,11 @@ class Operator:
     async def _reconcile(self, ends: list[asyncio.Task[Any]]) -> None:
         """Watch and work until one of ``ends`` is done, or one of our own tasks, which ought to go on for ever."""
         log.info("reconciling %d objects", self._context.cache.size())
-        stop_watching, watching = asyncio.Event(), asyncio.Event()
+        watching = asyncio.Event()
         tasks = [
+            asyncio.create_task(
+                watch.follow(self._account, self._observe, self._context.metrics.trace(), watching), name="watches"
+            ),
             asyncio.create_task(self._context.recorder.write(), name="events"),
             asyncio.create_task(self._resync(), name="resync"),
             *(
@@ -166,25 +177,15 @@ class Operator:
                 for number in range(WORKERS)
             ),
         ]
-        watches = asyncio.create_task(
-            watch.run(self._account, self._observe, self._context.metrics.trace(), watching, stop_watching),
-            name="watches",
-        )
         begun = asyncio.create_task(watching.wait(), name="watches have begun")
         try:
-            await asyncio.wait([*ends, watches, begun], return_when=asyncio.FIRST_COMPLETED)
-            self._started()
+            await asyncio.wait([*ends, *tasks, begun], return_when=asyncio.FIRST_COMPLETED)
             self._synced = True
-            await asyncio.wait([*ends, watches, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*ends, *tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._synced = False
-            # kopf ends every task that it finds when it ends, so ours come first, and kopf last.
             await _cancel([*ends, begun, *tasks])
-            stop_watching.set()
-            await asyncio.wait([watches], timeout=STOP_SECONDS)
-        _raise_first([*ends, watches, *tasks])
-        if all(end.cancelled() for end in ends):
-            raise UnavailableError("the watches ended; the operator must be started again")
+        _raise_first([*ends, *tasks])
 
     def _observe(self, resource: ResourceType, body: Mapping[str, Any], what: str | None) -> None:
         if what is None:
@@ -219,13 +220,15 @@ class Operator:
         self._context.wake(self._context.cache.forget_missing(resource, present, version))
         return version
 
-    async def _patient_look(self, kinds: Iterable[ResourceType] = WATCHED) -> None:
-        """:meth:`look`, as soon as the API server lets us."""
+    async def _patient_look(
+        self, kinds: Iterable[ResourceType] = WATCHED, passing: type[GravswellError] = ApiUnavailableError
+    ) -> None:
+        """:meth:`look`, as soon as the API server lets us; ``passing`` is what may end by itself."""
         backoff = Backoff(first=LOOK_RETRY_SECONDS)
         while True:
             try:
                 self._versions |= await self.look(kinds)
-            except ApiUnavailableError as error:
+            except (ApiUnavailableError, passing) as error:
                 log.warning("cannot look at the cluster yet: %s", error)
                 await asyncio.sleep(backoff.failed(error))
             else:
@@ -238,12 +241,13 @@ class Operator:
             try:
                 await asyncio.wait_for(self._listed.wait(), wait)
             except TimeoutError:
-                await self._patient_look()
+                await self._patient_look(passing=ApiForbiddenError)
                 continue
             while self._listed.is_set():  # until it is quiet: a long list must not become many looks
                 self._listed.clear()
                 await asyncio.sleep(LISTED_SECONDS)
-            await self._patient_look(OWN)
+            # An API server that starts refuses everybody until it has read the roles.
+            await self._patient_look(OWN, ApiForbiddenError)
 
 
 async def _unless(ends: list[asyncio.Task[Any]], work: Coroutine[Any, Any, None]) -> bool:
@@ -277,15 +281,15 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-async def run_operator(config: Config, stop: asyncio.Event, started: Callable[[], None] = lambda: None) -> None:
-    """Run the operator until ``stop`` is set. ``started`` is called when it watches.
+async def run_operator(config: Config, stop: asyncio.Event) -> None:
+    """Run the operator until ``stop`` is set.
 
     Raises :class:`gravswell.errors.GravswellError` for whatever the user or the cluster must mend.
     """
     account = await credentials.load(config.kubeconfig, config.context)
     metrics = Metrics()
     async with Client(account, name=names.FIELD_MANAGER, traces=[metrics.trace()]) as client:
-        operator = Operator(config, account, client, metrics, started)
+        operator = Operator(config, account, client, metrics)
         async with health.serve(config.listen, lambda: operator.ready, metrics.registry) as address:
             log.info(
                 "gravswell operator %s on %s, process %d; health on http://%s",
@@ -301,11 +305,6 @@ async def run_operator(config: Config, stop: asyncio.Event, started: Callable[[]
 async def run_until_signalled(config: Config) -> None:
     """:func:`run_operator` until SIGTERM or SIGINT."""
     stop = asyncio.Event()
-
-    def take_signals() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-
-    take_signals()
-    # Once more when the watches have started: kopf puts its own handlers in their place.
-    await run_operator(config, stop, take_signals)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await run_operator(config, stop)

@@ -176,6 +176,30 @@ async def test_a_short_outage_is_survived(server, elector, time):
     assert time.now >= 60 + RENEW_SECONDS - 2 * module.RETRY_SECONDS
 
 
+async def test_an_api_server_that_starts_and_refuses_everybody_is_borne(server, elector, time):
+    """Until it has read the roles; refused for as long as unanswered is too long all the same."""
+    one = elector("a")
+    await one.acquire()
+
+    async def refuse(resource, manifest):
+        raise ApiForbiddenError("the roles are not read yet")
+
+    server.replace = refuse
+    time.events += [(6, lambda: delattr(server, "replace")), (60, lambda: setattr(server, "replace", refuse))]
+    with pytest.raises(LeaseLostError, match="could not be renewed"):
+        await one.hold()
+    assert time.now >= 60 + RENEW_SECONDS - 2 * module.RETRY_SECONDS
+
+
+async def test_who_slept_through_his_time_may_do_nothing_before_he_has_renewed(server, elector, time):
+    one = elector("a")
+    await one.acquire()
+    one.require()
+    time.now += RENEW_SECONDS
+    with pytest.raises(LeaseLostError, match="could not be renewed"):
+        one.require()
+
+
 async def test_who_was_robbed_stops(server, elector, time):
     one = elector("a")
     await one.acquire()

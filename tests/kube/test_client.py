@@ -244,3 +244,29 @@ def test_paths():
     assert custom.path("ns", "a/b", "status") == "/apis/gravswell.dev/v1alpha1/namespaces/ns/models/a%2Fb/status"
     assert NODE.path("ignored", "n") == "/api/v1/nodes/n"
     assert POD.path() == "/api/v1/pods"
+
+
+async def test_a_fence_keeps_every_change_from_being_sent_but_for_a_lease(server, api):
+    server.handler = lambda request: web.json_response({"metadata": {}})
+
+    def closed():
+        raise UnavailableError("the lease is somebody else's")
+
+    api.fence = closed
+    manifest = {"metadata": {"name": "one", "namespace": "ns"}}
+    changes = (
+        lambda: api.apply(POD, manifest),
+        lambda: api.apply_status(POD, manifest),
+        lambda: api.merge(POD, "ns", "one", {}),
+        lambda: api.create(POD, manifest),
+        lambda: api.create_under(POD, "ns", "one", "token", manifest),
+        lambda: api.replace(POD, manifest),
+        lambda: api.delete(POD, "ns", "one"),
+    )
+    for change in changes:
+        with pytest.raises(UnavailableError, match="somebody else's"):
+            await change()
+    assert not server.asked
+    await api.get(POD, "ns", "one")
+    await api.replace(LEASE, manifest)
+    assert [request.method for request in server.asked] == ["GET", "PUT"]

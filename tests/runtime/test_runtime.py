@@ -23,6 +23,7 @@ class Api:
 
     def __init__(self) -> None:
         self.lease = None
+        self.fence = lambda: None
         self.renewals = 0
         self.down = False
         self.listed = asyncio.Event()
@@ -65,7 +66,7 @@ async def api(monkeypatch):
 async def running(api):
     """The task of an operator, and what makes it stop; it never comes to its watches."""
     stop = asyncio.Event()
-    operator = Operator(Config(lease_namespace="ns"), Account(Endpoint("http://test")), api, Metrics(), lambda: None)
+    operator = Operator(Config(lease_namespace="ns"), Account(Endpoint("http://test")), api, Metrics())
     task = asyncio.create_task(operator.run(stop))
     yield task, stop
     task.cancel()
@@ -91,6 +92,15 @@ async def test_a_lease_that_is_lost_during_the_first_look_ends_it(api, running, 
     with pytest.raises(LeaseLostError, match="could not be renewed"):
         await asyncio.wait_for(running[0], WAIT_SECONDS)
     assert not api.listed.is_set()
+
+
+async def test_what_it_writes_is_asked_of_the_lease_first(api, running, monkeypatch):
+    """A process that was stopped goes on in the middle of its work, before it hears that the lease is gone."""
+    await until(lambda: api.lists)
+    api.fence()
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.0)
+    with pytest.raises(LeaseLostError, match="could not be renewed"):
+        api.fence()
 
 
 async def test_a_stop_during_the_first_look_gives_the_lease_back(api, running):
@@ -121,7 +131,7 @@ async def looking(api, manifest, monkeypatch):
     monkeypatch.setattr(runtime, "LISTED_SECONDS", 0.01)
     monkeypatch.setattr(runtime, "RESYNC_SECONDS", 3600)
     api.listed.set()
-    operator = Operator(Config(), Account(Endpoint("http://test")), api, Metrics(), lambda: None)
+    operator = Operator(Config(), Account(Endpoint("http://test")), api, Metrics())
     pool = manifest("GPUNodePool", {"metadata": {"uid": "u", "resourceVersion": "7"}})
     operator._observe(resources.GPU_NODE_POOL, pool, "ADDED")
     task = asyncio.create_task(operator._resync())
@@ -143,6 +153,16 @@ async def test_a_list_of_a_watch_calls_for_a_look_and_an_event_does_not(api, loo
     operator._observe(resources.GPU_NODE_POOL, pool, None)
     await until(lambda: api.lists == len(resources.OWN) + 1)
     await until(lambda: operator._context.cache.size() == 0)
+    assert not task.done()
+
+
+async def test_an_api_server_that_refuses_while_it_starts_ends_no_operator_at_work(api, looking):
+    """Before it has read the roles it refuses everybody, and a watch lists anew at that very moment."""
+    operator, pool, task = looking
+    api.version = "9"
+    api.refusals.append(ApiForbiddenError("list gpunodepools"))
+    operator._observe(resources.GPU_NODE_POOL, pool, None)
+    await until(lambda: api.lists == len(resources.OWN) + 1)
     assert not task.done()
 
 

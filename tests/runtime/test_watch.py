@@ -1,6 +1,9 @@
 """kopf at the edge: what of its log is ours to hear, and what a handler of ours hands on."""
 
+import asyncio
 import logging
+import threading
+from contextlib import asynccontextmanager
 
 import kopf
 import pytest
@@ -41,10 +44,68 @@ async def test_what_kopf_says_is_handed_on(what):
     assert heard == [(WATCHED[0], {"metadata": {}}, what)]
 
 
-async def test_a_fault_of_ours_in_a_handler_is_heard(caplog):
+class Watched:
+    """Watches with a kopf that does what the test says, one life after the other; in the end it waits to be stopped."""
+
+    def __init__(self, monkeypatch, *lives):
+        self.lives, self.heard, self.threads = list(lives), [], []
+        self.started = asyncio.Event()
+        monkeypatch.setattr(watch.Backoff, "failed", lambda *_: 0.0)
+        monkeypatch.setattr(kopf, "operator", self.live)
+
+    async def live(self, *, registry, ready_flag, stop_flag, **_):
+        self.threads.append(threading.current_thread())
+        ready_flag.set()
+        handler = registry._watching.get_all_handlers()[0].fn
+        await handler(event=kopf.RawEvent(type="ADDED", object={"metadata": {"name": f"life-{len(self.threads)}"}}))
+        if self.lives:
+            raise self.lives.pop(0)
+        await stop_flag.wait()
+
+    def observe(self, _resource, body, _what):
+        assert threading.current_thread() is threading.main_thread()
+        self.heard.append(body["metadata"]["name"])
+
+    @asynccontextmanager
+    async def following(self):
+        account = Account(Endpoint("http://test"))
+        task = asyncio.create_task(watch.follow(account, self.observe, Metrics().trace(), self.started))
+        yield task
+        task.cancel()
+        await asyncio.wait([task], timeout=WAIT_SECONDS)
+        assert task.cancelled()
+
+
+WAIT_SECONDS = 60
+
+
+async def test_watches_that_end_begin_anew_and_nobody_else_notices(monkeypatch, caplog):
+    gone = {"kind": "Status", "code": 410, "message": "too old resource version"}
+    watched = Watched(monkeypatch, RuntimeError(gone["message"], gone), ValueError("Unterminated string"))
+    bystander = asyncio.create_task(asyncio.sleep(WAIT_SECONDS))
+    async with watched.following(), asyncio.timeout(WAIT_SECONDS):
+        await watched.started.wait()
+        while len(watched.heard) < 3:  # noqa: ASYNC110  what is heard is not signalled
+            await asyncio.sleep(0.01)
+    assert watched.heard == ["life-1", "life-2", "life-3"]
+    assert not any(thread.is_alive() for thread in watched.threads)
+    assert not bystander.done()
+    bystander.cancel()
+    assert "too old resource version" in caplog.text
+    assert "Unterminated string" in caplog.text
+
+
+async def test_a_fault_of_ours_in_what_takes_it_in_is_heard(monkeypatch, caplog):
+    watched = Watched(monkeypatch)
+
     def broken(*_):
+        watched.heard.append("it")
         raise RuntimeError("bug")
 
-    await handlers(broken)[0](event=kopf.RawEvent(type="ADDED", object={"metadata": {}}))
+    watched.observe = broken
+    async with watched.following() as task, asyncio.timeout(WAIT_SECONDS):
+        while not watched.heard:  # noqa: ASYNC110  as above
+            await asyncio.sleep(0.01)
+        assert not task.done()
     assert "a fault of the operator" in caplog.text
     assert resources.GPU_NODE_POOL.plural in caplog.text

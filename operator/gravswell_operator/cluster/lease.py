@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from gravswell.errors import GravswellError
 from gravswell.kube.client import Client
-from gravswell.kube.errors import ApiConflictError, ApiNotFoundError, ApiUnavailableError
+from gravswell.kube.errors import ApiConflictError, ApiForbiddenError, ApiNotFoundError, ApiUnavailableError
 from gravswell.kube.resources import LEASE
 from gravswell.kube.watch import Body
 from gravswell_operator.errors import LeaseLostError
@@ -29,6 +29,9 @@ LEASE_SECONDS = 15.0
 RENEW_SECONDS = 10.0
 """How long a holder may fail to renew before it must stop."""
 RETRY_SECONDS = 2.0
+
+_PASSING = (ApiUnavailableError, ApiForbiddenError)
+"""What a holder bears for a while: an API server that starts refuses everybody until it has read the roles."""
 
 log = logging.getLogger(__name__)
 
@@ -132,13 +135,17 @@ class Elector:
             left = RENEW_SECONDS - (self._clock() - self._renewed)
             try:
                 await asyncio.wait_for(self._renew(), max(left, 0.1))
-            except (ApiUnavailableError, TimeoutError) as error:
+            except (*_PASSING, TimeoutError) as error:
                 log.warning("cannot renew the lease: %s", error or "no answer in time")
-            if self._clock() - self._renewed >= RENEW_SECONDS:
-                raise LeaseLostError(
-                    f"the lease {self._namespace}/{self._name} could not be renewed for {RENEW_SECONDS:.0f} s, so "
-                    "another operator may be active; this one ends and must be started again"
-                )
+            self.require()
+
+    def require(self) -> None:
+        """Raise :class:`LeaseLostError` where the Lease may be somebody else's by now; for who asks before each act."""
+        if self._clock() - self._renewed >= RENEW_SECONDS:
+            raise LeaseLostError(
+                f"the lease {self._namespace}/{self._name} could not be renewed for {RENEW_SECONDS:.0f} s, so "
+                "another operator may be active; this one ends and must be started again"
+            )
 
     async def _renew(self) -> None:
         assert self._held is not None

@@ -1,10 +1,17 @@
 """Our own kinds as kopf event handlers that feed the cache.
 
 Their children have watches of their own (:mod:`gravswell_operator.handlers.children`).
+
+kopf gives up for good at faults that pass: a 410 in place of a list or a watch, an event ERROR that is no 410, a line
+that is cut short, a minute of errors 500. And as it ends, it cancels every task of its event loop, whoever began it. So
+it has a loop of its own, in a thread, and begins anew when it has given up.
 """
 
 import asyncio
+import contextlib
 import logging
+import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +20,7 @@ import kopf
 
 from gravswell.errors import GravswellError
 from gravswell.kube import credentials
+from gravswell.kube.backoff import Backoff
 from gravswell_operator import names
 from gravswell_operator.cluster.resources import OWN, ResourceType
 from gravswell_operator.handlers.faults import taking_in
@@ -24,6 +32,10 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.5
 """How long kopf keeps a task for an object that is quiet."""
+STEADY_SECONDS = 60.0
+"""Watches that lived this long worked: the next ones that end are the first of another fault."""
+STOP_SECONDS = 10.0
+"""How long kopf may take to stop."""
 
 
 class _NoMemory(kopf.DiffBaseStorage):
@@ -73,23 +85,104 @@ def registry(account: credentials.Account, observe: Observer, trace: aiohttp.Tra
 def _watch(registry: kopf.OperatorRegistry, resource: ResourceType, observe: Observer) -> None:
     @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=f"watch-{resource.plural}")
     async def watched(event: kopf.RawEvent, **_: Any) -> None:
-        with taking_in(resource):
-            observe(resource, event["object"], event["type"])
+        observe(resource, event["object"], event["type"])
 
 
-async def run(
-    account: credentials.Account,
-    observe: Observer,
-    trace: aiohttp.TraceConfig,
-    started: asyncio.Event,
-    stop: asyncio.Event,
+async def follow(
+    account: credentials.Account, observe: Observer, trace: aiohttp.TraceConfig, started: asyncio.Event
 ) -> None:
-    """Watch until ``stop`` is set; set ``started`` when that has begun. Raises what kopf cannot recover from."""
-    await kopf.operator(
-        registry=registry(account, observe, trace),
-        settings=settings(),
-        clusterwide=True,
-        standalone=True,
-        ready_flag=started,
-        stop_flag=stop,
-    )
+    """Watch for ever; set ``started`` when that has begun. ``observe`` is called in the caller's event loop."""
+    backoff = Backoff()
+    while True:
+        watches = _Watches(account, observe, trace, started)
+        try:
+            await watches.run()
+        except Exception as error:  # noqa: BLE001  of aiohttp, of kopf and of what it reads with; the next try is anew
+            pause = backoff.failed()
+            log.warning("the watches of our kinds ended; again in %.1f s: %s", pause, _words(error))
+        else:
+            pause = backoff.failed()
+            log.warning("the watches of our kinds ended; again in %.1f s", pause)
+        if watches.seconds > STEADY_SECONDS:
+            backoff.succeeded()
+        await asyncio.sleep(pause)
+
+
+def _words(error: Exception) -> str:
+    """kopf's errors carry the whole answer besides the message."""
+    return f"{type(error).__name__}: {error.args[0] if error.args else error}"
+
+
+class _Watches:
+    """One life of kopf, in a thread with an event loop of its own."""
+
+    def __init__(
+        self, account: credentials.Account, observe: Observer, trace: aiohttp.TraceConfig, started: asyncio.Event
+    ) -> None:
+        self._account, self._observe, self._trace, self._started = account, observe, trace, started
+        self._ours = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._ours.create_future()
+        self._stop = asyncio.Event()
+        self._runner = asyncio.Runner(loop_factory=type(self._ours))
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """For how long it has been alive."""
+        return time.monotonic() - self._began
+
+    async def run(self) -> None:
+        """Until kopf has ended, whose error is raised. When this is cancelled, kopf is stopped first."""
+        theirs = self._runner.get_loop()
+        # A daemon: where kopf does not stop in time, the process ends without it.
+        threading.Thread(target=self._live, name="kopf", daemon=True).start()
+        try:
+            await asyncio.wait([self._ended])
+        finally:
+            if not self._ended.done():
+                theirs.call_soon_threadsafe(self._stop.set)
+                await asyncio.wait([self._ended], timeout=STOP_SECONDS)
+        self._ended.result()
+
+    def _live(self) -> None:
+        failure: BaseException | None = None
+        try:
+            with self._runner as runner:
+                runner.run(self._watch())
+        except BaseException as error:  # noqa: BLE001  raised again where it is waited for
+            failure = error
+        with contextlib.suppress(RuntimeError):  # nobody waited until now, and that loop is closed
+            self._ours.call_soon_threadsafe(self._tell, failure)
+
+    def _tell(self, failure: BaseException | None) -> None:
+        if failure is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(failure)
+
+    async def _watch(self) -> None:
+        begun = asyncio.Event()
+
+        async def tell() -> None:
+            await begun.wait()
+            self._ours.call_soon_threadsafe(self._started.set)
+
+        telling = asyncio.create_task(tell())
+        try:
+            await kopf.operator(
+                registry=registry(self._account, self._hand_over, self._trace),
+                settings=settings(),
+                clusterwide=True,
+                standalone=True,
+                ready_flag=begun,
+                stop_flag=self._stop,
+            )
+        finally:
+            telling.cancel()
+
+    def _hand_over(self, resource: ResourceType, body: Mapping[str, Any], what: str | None) -> None:
+        self._ours.call_soon_threadsafe(self._take, resource, body, what)
+
+    def _take(self, resource: ResourceType, body: Mapping[str, Any], what: str | None) -> None:
+        with taking_in(resource):
+            self._observe(resource, body, what)

@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import aiohttp
@@ -63,6 +63,9 @@ class Client:
         self._traces = traces
         self._session: aiohttp.ClientSession | None = None
         self._free = asyncio.Semaphore(REQUESTS)
+        self.fence: Callable[[], None] = lambda: None
+        """Called before each request that changes anything but a Lease; what it raises keeps the request from being
+        sent."""
 
     async def __aenter__(self) -> Self:
         self._session = await credentials.open_session(self._account, program=self._name, traces=self._traces)
@@ -267,9 +270,10 @@ class Client:
     ) -> Body:
         what = what or str(target)
         try:
-            async with (
-                self._slot(target),  # before the request, so that its time begins when it is sent
-                self._opened().request(
+            async with self._slot(target):  # before the request, so that its time begins when it is sent
+                if method != "GET" and target.resource != LEASE:
+                    self.fence()
+                async with self._opened().request(
                     method,
                     self._account.endpoint.url + target.path,
                     params=query,
@@ -277,10 +281,9 @@ class Client:
                     headers={"Content-Type": content_type} if body is not None else {},
                     timeout=TIMEOUT,
                     allow_redirects=False,  # the credentials are for this server
-                ) as response,
-            ):
-                answer = await response.read()
-                status, retry_after = response.status, response.headers.get("Retry-After")
+                ) as response:
+                    answer = await response.read()
+                    status, retry_after = response.status, response.headers.get("Retry-After")
         except _FAULTS as error:
             raise ApiUnavailableError(
                 f"{what}: no answer from the API server {self._account.endpoint.url}: {_words(error)}"
