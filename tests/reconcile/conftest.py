@@ -35,6 +35,7 @@ class Api:
         self.written: Callable[[ResourceType, dict[str, Any]], None] = lambda *_: None
         """Told of each status that was written, before the answer is sent."""
         self._versions = itertools.count(1)
+        self.fence: Callable[[], None] = lambda: None
 
     def store(self, body: dict[str, Any]) -> dict[str, Any]:
         metadata = body["metadata"]
