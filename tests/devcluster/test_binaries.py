@@ -27,8 +27,8 @@ def test_what_the_assets_lack_is_built_so_go_is_needed(without_go, assets):
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known():
-    with pytest.raises(InvalidInputError, match=r"'kubelet'.*kube-apiserver"):
-        ensure_binaries(names=["kubelet"])
+    with pytest.raises(InvalidInputError, match=r"'kubeadm'.*kube-apiserver"):
+        ensure_binaries(names=["kubeadm"])
 
 
 def test_what_was_not_asked_for_is_not_given(assets):

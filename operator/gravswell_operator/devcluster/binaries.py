@@ -25,6 +25,13 @@ ETCD = Module("etcd", "go.etcd.io/etcd/server/v3", "v3.6.16")
 KWOK = Module("kwok", "sigs.k8s.io/kwok", "v0.8.0", ("sigs.k8s.io/kwok/pkg/consts.Version",))
 HELM = Module("helm", "helm.sh/helm/v4", "v4.3.1", ("helm.sh/helm/v4/internal/version.version",))
 KARPENTER = Module("karpenter", "sigs.k8s.io/karpenter", "v1.14.0")
+CONTAINERD = Module(
+    "containerd",
+    "github.com/containerd/containerd/v2",
+    "v2.2.1",
+    ("github.com/containerd/containerd/v2/version.Version",),
+)
+COREDNS = Module("coredns", "github.com/coredns/coredns", "v1.14.7")
 
 _KUBERNETES_COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 
@@ -38,13 +45,22 @@ PROGRAMS = MappingProxyType(
             Program("kwok", KWOK, "sigs.k8s.io/kwok/cmd/kwok"),
             Program("helm", HELM, "helm.sh/helm/v4/cmd/helm", room=1_500_000_000),
             Program("karpenter", KARPENTER, "sigs.k8s.io/karpenter/kwok", room=1_500_000_000),
+            *(Program(name, KUBERNETES, f"k8s.io/kubernetes/cmd/{name}") for name in ("kubelet", "kube-proxy")),
+            *(
+                Program(name, CONTAINERD, f"github.com/containerd/containerd/v2/cmd/{name}", room=1_500_000_000)
+                for name in ("containerd", "containerd-shim-runc-v2", "ctr")
+            ),
+            Program("coredns", COREDNS, "github.com/coredns/coredns", room=1_500_000_000),
         )
     }
 )
 """Everything that :func:`ensure_binaries` knows, by name, in the order of building."""
 
 CONTROL_PLANE = (*_KUBERNETES_COMMANDS, "etcd")
-"""What a control plane needs; ``kwok``, ``helm`` and ``karpenter`` are had on request."""
+"""What a control plane needs; the others are had on request."""
+
+REAL_NODE = ("kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "coredns")
+"""What a real node needs beside Debian's packages."""
 
 ASSETS_ENV = "KUBEBUILDER_ASSETS"
 

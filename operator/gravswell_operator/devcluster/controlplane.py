@@ -17,6 +17,7 @@ from gravswell_operator.devcluster.processes import Child, Servers
 HOST = "127.0.0.1"
 NODE_NAME = "gravswell-local"
 """The name of the local node; its certificate is issued with the control plane's."""
+_KUBERNETES_SERVICE = "10.96.0.1"  # the first address of the Services' range
 
 _ATTEMPTS = 3  # another program may take a free port between our look and the server's bind
 _CLIENT_LIMITS = ("--kube-api-qps=1000", "--kube-api-burst=2000")  # the defaults, 20 to 50/s, would be the bottleneck
@@ -31,12 +32,19 @@ class ControlPlane(Servers):
     Args:
         directory: an empty or absent folder; etcd's data, certificates, kubeconfigs and ``logs/`` go there.
         binaries: from :func:`ensure_binaries`; found or built when None.
+        address: where the API server listens. Where it is no loopback address, pods reach the API server by the
+            Service ``kubernetes`` too.
+        node_name: whom the node's certificate is for.
     """
 
-    def __init__(self, directory: Path, *, binaries: Binaries | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, binaries: Binaries | None = None, address: str = HOST, node_name: str = NODE_NAME
+    ) -> None:
         # Three seconds are usual; a machine that compiles at the same time needs many more.
         super().__init__(directory / "logs", ready_timeout=120.0)
         self.directory = directory
+        self.address = address
+        self.node_name = node_name
         self._binaries = binaries
         self._port = 0
         self._token = secrets.token_urlsafe(32)
@@ -58,8 +66,8 @@ class ControlPlane(Servers):
 
     @property
     def server_url(self) -> str:
-        """The API server's address, ``https://127.0.0.1:PORT``."""
-        return f"https://{HOST}:{self._port}"
+        """The API server's address, ``https://127.0.0.1:PORT`` by default."""
+        return f"https://{self.address}:{self._port}"
 
     @property
     def kubectl(self) -> Kubectl:
@@ -90,12 +98,13 @@ class ControlPlane(Servers):
     def _write_credentials(self) -> None:
         authority = Authority(self.pki)
         authority.issue("etcd", "etcd", hosts=[HOST])
-        hosts = [HOST, "localhost", "10.96.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
-        authority.issue("apiserver", "kube-apiserver", hosts=hosts)
+        names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+        authority.issue("apiserver", "kube-apiserver", hosts=[self.address, _KUBERNETES_SERVICE, *names])
         authority.issue("kubelet-client", "kube-apiserver-kubelet-client")
-        authority.issue("node", f"system:node:{NODE_NAME}", groups=["system:nodes"], hosts=[HOST, NODE_NAME])
+        node = f"system:node:{self.node_name}"
+        authority.issue("node", node, groups=["system:nodes"], hosts=[self.address, self.node_name])
         write_key_pair(self.pki / "service-account")
-        for component in ("kube-controller-manager", "kube-scheduler"):
+        for component in ("kube-controller-manager", "kube-scheduler", "kube-proxy"):
             authority.issue(component, f"system:{component}")
             write_certificate_kubeconfig(
                 self.directory / f"{component}.kubeconfig",
@@ -158,9 +167,10 @@ class ControlPlane(Servers):
             f"--etcd-cafile={pki / 'ca.crt'}",
             f"--etcd-certfile={pki / 'etcd.crt'}",
             f"--etcd-keyfile={pki / 'etcd.key'}",
-            f"--bind-address={HOST}",
-            f"--advertise-address={HOST}",
-            "--endpoint-reconciler-type=none",  # endpoints refuse loopback addresses, and nothing here needs them
+            f"--bind-address={self.address}",
+            f"--advertise-address={self.address}",
+            # Endpoints refuse loopback addresses, and nothing there needs them.
+            *(["--endpoint-reconciler-type=none"] if self.address == HOST else []),
             f"--secure-port={self._port}",
             f"--tls-cert-file={pki / 'apiserver.crt'}",
             f"--tls-private-key-file={pki / 'apiserver.key'}",

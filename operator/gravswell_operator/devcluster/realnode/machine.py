@@ -1,0 +1,154 @@
+"""A machine within the machine: namespaces of its own for processes, mounts, network, names and control groups."""
+
+import ctypes
+import os
+import secrets
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from gravswell.errors import InvalidInputError, UnavailableError, UnsupportedError
+from gravswell_operator.devcluster.processes import Child, Servers
+from gravswell_operator.devcluster.realnode import cgroups
+
+ADDRESS = "192.168.250.1"
+"""The node's address. It exists in the machine's own network namespace, which nothing outside reaches."""
+
+_CLONE_NEWNET = 0x40000000
+_HIDDEN = ("/run", "/var/lib", "/var/log")  # empty inside, so that nothing of the outer machine is found or changed
+_TOOLS = ("unshare", "nsenter", "ip", "mount")
+
+# The first process, with everything that a kubelet expects of a machine. Its end is the end of all others.
+_BOOT = """\
+set -e
+mount --make-rshared /
+for folder in {hidden}; do mount -t tmpfs -o mode=755 gravswell "$folder"; done
+mkdir -p /run/lock /var/log/containers
+mount -t sysfs sysfs /sys
+{cgroups}
+hostname {name}
+ip link set lo up
+ip link add node0 type bridge
+ip address add {address}/24 dev node0
+ip link set node0 up
+ip route add default dev node0
+echo 1 > /proc/sys/net/ipv4/ip_forward
+touch {ready}
+trap 'exit 0' TERM
+sleep infinity &
+wait
+"""
+
+
+class Machine(Servers):
+    """Namespaces with a first process, started by root: a context manager.
+
+    Args:
+        directory: an absent or empty folder, not below ``/run``, ``/var/lib`` or ``/var/log``.
+        name: its host name.
+
+    Raises (at the start):
+        UnsupportedError: not Linux, not root, or no control groups.
+        UnavailableError: a program is missing, or the kernel refuses a namespace.
+    """
+
+    def __init__(self, directory: Path, *, name: str) -> None:
+        super().__init__(directory / "logs", ready_timeout=60.0)
+        self.directory = directory.absolute()
+        self.name = name
+        self._group = f"{cgroups.PREFIX}{os.getpid()}-{secrets.token_hex(3)}"
+        self._pid = 0
+
+    @property
+    def pid(self) -> int:
+        """The first process, as the outer machine counts."""
+        return self._pid
+
+    def command(self, *argv: str | Path) -> list[str]:
+        """Return the command that runs ``argv`` inside."""
+        enter = ["nsenter", f"--target={self._pid}", "--all", "--"]
+        return [
+            "sh",
+            "-ec",
+            f'{cgroups.join_script(self._group)}exec "$@"',
+            "sh",
+            *enter,
+            *(str(part) for part in argv),
+        ]
+
+    def spawn(
+        self, name: str, argv: Sequence[str | Path], log: str, environment: Mapping[str, str] | None = None
+    ) -> Child:
+        """Start a program inside; :meth:`stop` ends it with the machine."""
+        return self._spawn(name, self.command(*argv), log, environment)
+
+    def wait_for(self, child: Child, ready: Callable[[], bool]) -> None:
+        """Wait until ``ready``, as long as everything inside runs."""
+        self._wait(child, ready)
+
+    @contextmanager
+    def network(self) -> Iterator[None]:
+        """In the block this thread, and what it starts, is in the machine's network and in no other."""
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            inside = os.open(f"/proc/{self._pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _enter(inside)
+            finally:
+                os.close(inside)
+            try:
+                yield
+            finally:
+                _enter(before)
+        finally:
+            os.close(before)
+
+    def _start(self) -> None:
+        _require()
+        if any(self.directory.is_relative_to(folder) for folder in _HIDDEN):
+            raise InvalidInputError(f"{self.directory} is hidden inside the node; take a folder outside {_HIDDEN}")
+        cgroups.sweep()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        ready = self.directory / "booted"
+        ready.unlink(missing_ok=True)
+        cgroups.create(self._group)
+        boot = _BOOT.format(
+            hidden=" ".join(_HIDDEN),
+            cgroups=cgroups.mount_script(),
+            name=self.name,
+            address=ADDRESS,
+            ready=shlex.quote(str(ready)),
+        )
+        join = cgroups.join_script(self._group)
+        unshare = "exec unshare --net --mount --pid --ipc --uts --cgroup --fork --kill-child=SIGKILL --mount-proc"
+        child = self._spawn(
+            "the node's machine", ["sh", "-ec", f"{join}{unshare} sh -c {shlex.quote(boot)}"], "machine.log"
+        )
+        self._wait(child, ready.exists)
+        self._pid = int(Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()[0])
+
+    def stop(self) -> None:
+        """End every process inside; mounts, addresses and rules go with them, then the control groups. Idempotent."""
+        super().stop()
+        cgroups.remove(self._group)
+        shutil.rmtree(self.directory / "booted", ignore_errors=True)
+
+
+def _require() -> None:
+    if sys.platform != "linux":
+        raise UnsupportedError(f"a real node needs Linux, and this is {sys.platform}; use kind (--context NAME)")
+    if os.geteuid() != 0:
+        raise UnsupportedError("a real node needs root (namespaces, mounts, control groups); run it with sudo")
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    if missing:
+        raise UnavailableError(f"a real node needs {', '.join(missing)}; install Debian's util-linux and iproute2")
+
+
+def _enter(descriptor: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"the network namespace cannot be entered: {os.strerror(number)}")
