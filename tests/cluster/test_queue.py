@@ -6,7 +6,14 @@ from collections import Counter
 
 import pytest
 
-from gravswell_operator.cluster.queue import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, WorkQueue, work
+from gravswell_operator.cluster.queue import (
+    FIRST_RETRY_SECONDS,
+    LONGEST_RETRY_SECONDS,
+    PATIENCE,
+    Urgency,
+    WorkQueue,
+    work,
+)
 
 
 class Clock:
@@ -60,6 +67,80 @@ async def test_an_earlier_time_wins(clock):
     assert await soon(queue.get()) == "a"
     clock.now += 4
     assert await soon(queue.get()) == "b"
+
+
+async def order(queue, count):
+    """The next ``count`` keys, each worked on at once."""
+    taken = []
+    for _ in range(count):
+        taken.append(await soon(queue.get()))
+        queue.done(taken[-1])
+    return taken
+
+
+async def test_an_edit_goes_before_a_thousand_objects_that_are_only_looked_at(clock):
+    queue = WorkQueue[str](clock)
+    for number in range(1000):
+        queue.add(f"look-{number}", urgency=Urgency.LOOK)
+    clock.now += 1
+    await order(queue, 10)
+    queue.add("edited", urgency=Urgency.EDIT)
+    queue.add("news")
+    clock.now += 1
+    taken = await order(queue, 5)
+    assert taken[0] == "edited"
+    assert "news" in taken
+    assert len(queue) == 1000 + 2 - 15
+
+
+async def test_an_edit_of_what_waits_to_be_looked_at_is_one_work_and_urgent(clock):
+    queue = WorkQueue[str](clock)
+    for name in ("a", "b", "edited", "c"):
+        queue.add(name, urgency=Urgency.LOOK)
+    clock.now += 1
+    queue.add("edited", urgency=Urgency.EDIT)
+    queue.add("edited", 1000)
+    assert await order(queue, 4) == ["edited", "a", "b", "c"]
+    assert len(queue) == 0
+
+
+async def test_an_edit_of_what_is_worked_on_is_as_urgent_afterwards(clock):
+    queue = WorkQueue[str](clock)
+    queue.add("a", 0, Urgency.LOOK)
+    assert await soon(queue.get()) == "a"
+    queue.add("b", 0, Urgency.LOOK)
+    queue.add("a", 0, Urgency.EDIT)
+    queue.done("a")
+    assert await order(queue, 2) == ["a", "b"]
+
+
+async def test_edits_without_end_hold_up_nothing_for_good(clock):
+    queue = WorkQueue[tuple[str, int]](clock)
+    for number in range(10):
+        queue.add(("look", number), 0, Urgency.LOOK)
+        queue.add(("news", number), 0)
+    taken = []
+    for number in range(200):
+        queue.add(("edit", number), 0, Urgency.EDIT)
+        taken += await order(queue, 1)
+    for what in ("look", "news"):
+        turns = [turn for turn, (kind, _) in enumerate(taken) if kind == what]
+        assert len(turns) == 10
+        assert max(b - a for a, b in zip([-1, *turns], turns, strict=False)) <= PATIENCE + 2
+    edits = [number for kind, number in taken if kind == "edit"]
+    assert edits == sorted(edits), "of one urgency and kind, in their order"
+
+
+async def test_the_kinds_take_turns_so_that_many_of_one_hold_up_no_other(clock):
+    queue = WorkQueue[tuple[str, int]](clock, kind=lambda key: key[0])
+    for number in range(100):
+        queue.add(("server", number))
+    queue.add(("repository", 0))
+    queue.add(("pool", 0))
+    clock.now += 1
+    taken = await order(queue, 102)
+    assert {kind for kind, _ in taken[:3]} == {"server", "repository", "pool"}
+    assert [number for kind, number in taken if kind == "server"] == list(range(100))
 
 
 def test_failures_of_one_key_wait_longer_each_time_and_only_its_own():

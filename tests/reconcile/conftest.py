@@ -208,7 +208,7 @@ class World:
     async def tick(self) -> int:
         """A second passes, and what is due by then is reconciled; how many that were."""
         self.time += 1
-        due = [k for k, at in self.context.queue._due.items() if at <= self.time]
+        due = [e for e in self.context.queue._entries.values() if e.due <= self.time]
         for _ in due:
             key = await self.context.queue.get()
             await self.engine.handle(key)
