@@ -64,6 +64,7 @@ class Reason(enum.StrEnum):
     PROVIDER_UNREACHABLE = "ProviderUnreachable"
     QUOTA_EXCEEDED = "QuotaExceeded"
     OUT_OF_STOCK = "OutOfStock"
+    WRONG_CLUSTER = "WrongCluster"
     DELETING = "Deleting"
     LEFT_BEHIND = "LeftBehind"
     NODES_PENDING = "NodesPending"

@@ -160,6 +160,7 @@ class Unreadable:
     deleting: bool
     spec: Raw
     status: Raw = field(compare=False)
+    finalizers: tuple[str, ...] = ()
 
     def text(self, name: str) -> str | None:
         """A text field of the spec, if it can be read."""
@@ -194,6 +195,7 @@ def unreadable(kind: str, raw: Raw, why: str) -> Unreadable:
         deleting=bool(metadata.get("deletionTimestamp")),
         spec=spec if isinstance(spec, Mapping) else {},
         status=status if isinstance(status, Mapping) else {},
+        finalizers=tuple(metadata.get("finalizers") or ()),
     )
 
 

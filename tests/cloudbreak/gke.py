@@ -322,6 +322,19 @@ class SimulatedGke:
 
         return self._begin(Operation.Type.SET_NODE_POOL_SIZE, asked.name, kind, finish)
 
+    def _UpdateNodePool(self, asked: container.UpdateNodePoolRequest, kind: str) -> Operation:
+        """Of what there is to change, Google's labels alone."""
+        self._reconciling(asked.name)
+        _check_labels(dict(asked.resource_labels.labels))
+
+        def finish(error: str) -> None:
+            pool = self._pool(asked.name)
+            pool.status = PoolStatus.RUNNING
+            if not error:
+                pool.config.resource_labels = dict(asked.resource_labels.labels)
+
+        return self._begin(Operation.Type.UPDATE_CLUSTER, asked.name, kind, finish)
+
     def _SetNodePoolAutoscaling(self, asked: container.SetNodePoolAutoscalingRequest, kind: str) -> Operation:
         path, name = self._reconciling(asked.name)
 
@@ -419,6 +432,7 @@ _METHODS: dict[str, tuple[Any, Any]] = {
     "DeleteNodePool": (container.DeleteNodePoolRequest, Operation),
     "SetNodePoolSize": (container.SetNodePoolSizeRequest, Operation),
     "SetNodePoolAutoscaling": (container.SetNodePoolAutoscalingRequest, Operation),
+    "UpdateNodePool": (container.UpdateNodePoolRequest, Operation),
     "GetOperation": (container.GetOperationRequest, Operation),
 }
 

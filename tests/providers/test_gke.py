@@ -1,5 +1,6 @@
 """The GKE provider against a simulated Google that speaks the real Container API: every pass may be the last one."""
 
+import base64
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from gravswell_operator.api import GPUNodePool
 from gravswell_operator.api.gpunodepool import CloudStatus
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.pools import Bounds
-from gravswell_operator.providers.base import Ask, CloudState
+from gravswell_operator.providers.base import Ask, CloudState, fingerprints
 from gravswell_operator.providers.gke import LOST_SECONDS, RETRY_SECONDS, Gke
 
 from ..cloudbreak import gke
@@ -347,3 +348,62 @@ async def test_machines_that_nobody_makes_are_refused(google: gke.SimulatedGke, 
     assert state.problem.reason == Reason.REJECTED
     assert "no machine has 15 vCPUs with 4 GPUs of type t4" in state.problem.message
     assert not google.made
+
+
+OURS, THEIRS = (
+    f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n" for text in ("b3Vycw==", "dGhlaXJz")
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "known", "made"),
+    [
+        (OURS, OURS, True),
+        (OURS + THEIRS, OURS, True),  # an authority is replaced by another
+        (THEIRS, OURS, False),
+        ("", OURS, True),  # what is not known is believed
+        (THEIRS, "", True),
+    ],
+)
+async def test_a_cluster_in_which_the_operator_does_not_run_gets_no_node_pool(
+    google: gke.SimulatedGke, operator: Operator, said: str, known: str, made: bool
+) -> None:
+    google.clusters[PARENT].master_auth.cluster_ca_certificate = base64.b64encode(said.encode()).decode()
+    operator.ask = replace(operator.ask, authorities=fingerprints(known))
+    state = await operator.settle()
+    assert bool(google.made) is made
+    if made:
+        return
+    assert state.problem is not None
+    assert state.problem.reason == Reason.WRONG_CLUSTER
+    assert "cluster demo in demo/us-east4-b is not the cluster that the operator runs in" in state.problem.message
+    assert (await operator.settle(release=True)).gone
+    google.clusters[PARENT].master_auth.cluster_ca_certificate = base64.b64encode(known.encode()).decode()
+    operator.now += RETRY_SECONDS
+    assert (await operator.settle()).problem is None
+    assert google.made == [POOL]
+
+
+async def test_who_may_not_look_at_clusters_makes_pools_all_the_same(
+    google: gke.SimulatedGke, operator: Operator
+) -> None:
+    google.fault("GetCluster", gke.DENIED, times=10)
+    operator.ask = replace(operator.ask, authorities=fingerprints(OURS))
+    assert (await operator.settle()).problem is None
+    assert google.made == [POOL]
+
+
+async def test_what_shall_stay_is_marked_in_the_cloud_and_what_shall_not_is_not(
+    google: gke.SimulatedGke, operator: Operator
+) -> None:
+    tag = {"gravswell-pool": UID, "gravswell-cluster": HOME}
+    operator.want(1, deletion_policy="Retain")
+    await operator.settle()
+    assert dict(google.pool(POOL).config.resource_labels) == {**tag, "gravswell-retained": "true"}
+    assert google.calls["UpdateNodePool"] == 0
+    google.pool(POOL).config.resource_labels["team"] = "ml"
+    for policy, mark in (("Delete", {}), ("Retain", {"gravswell-retained": "true"})):
+        operator.want(1, deletion_policy=policy)
+        assert (await operator.settle()).problem is None
+        assert dict(google.pool(POOL).config.resource_labels) == {**tag, "team": "ml", **mark}
+    assert google.made == [POOL]

@@ -14,9 +14,13 @@ Nodes that are made for a pool carry the label ``gravswell.dev/pool`` with its n
 by it, and the pool counts them by it (``desired.placement.pool_node_selector``).
 """
 
+import base64
+import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gravswell.cloudbreak.tags import CLUSTER_ID, POOL_ID, RETAINED
 from gravswell_operator.api import GPUNodePool
 from gravswell_operator.api.gpunodepool import CloudStatus
 from gravswell_operator.desired.objects import Manifest
@@ -24,7 +28,16 @@ from gravswell_operator.desired.pools import Bounds
 from gravswell_operator.state import Problem
 
 CALL_SECONDS = 30.0
-"""How long one pass of a :class:`Cloud` over a pool may take; then the pool says so, and another one follows."""
+"""How long one pass of a :class:`Cloud` over a pool may take; one of twice that is cut, and the pool says so."""
+CALLS = 4
+"""Passes over pools at once, of all clouds together: one that does not answer must not hold every worker."""
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
+
+
+def fingerprints(pem: str) -> frozenset[str]:
+    """The SHA-256 of each certificate in a PEM text."""
+    return frozenset(hashlib.sha256(base64.b64decode(body)).hexdigest() for body in _CERTIFICATE.findall(pem))
 
 
 class Provider(Protocol):
@@ -52,6 +65,9 @@ class Ask:
     """How many nodes it shall have now."""
     cluster: str
     """Identity of the cluster: the uid of its namespace kube-system."""
+    authorities: frozenset[str] = frozenset()
+    """:func:`fingerprints` of the certificate authorities of its API server: another cluster has others. Empty where
+    nobody knows."""
 
     @property
     def tag(self) -> dict[str, str]:
@@ -59,7 +75,12 @@ class Ask:
 
         Lower-case letters, digits, '-' and '_' only, which every cloud takes as a label.
         """
-        return {"gravswell-pool": self.pool.metadata.uid, "gravswell-cluster": self.cluster}
+        return {POOL_ID: self.pool.metadata.uid, CLUSTER_ID: self.cluster}
+
+    @property
+    def mark(self) -> dict[str, str]:
+        """The label that it has beside :attr:`tag` where it outlives the pool; otherwise none."""
+        return {RETAINED: "true"} if self.pool.spec.deletion_policy == "Retain" else {}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Google's library is imported when the first pool asks for it: who has none need 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -78,6 +79,8 @@ class Gke:
         """By the pool's uid, since when its node pool is known to be broken."""
         self._held: dict[str, tuple[Asked, float, CloudState]] = {}
         """By the pool's uid, what an answer was given to, until when it stands, and the answer."""
+        self._authorities: dict[tuple[Place, str], tuple[float, frozenset[str]]] = {}
+        """By a cluster's place and name, whom its API server's certificate is from, and until when that is believed."""
         self._lost: dict[str, float] = {}
         """By the pool's uid, when a call had no answer, until a look shows the node pool."""
 
@@ -135,6 +138,8 @@ class Gke:
     def _towards(self, steps: "Steps") -> CloudState:
         uid = steps.ask.pool.metadata.uid
         try:
+            if (elsewhere := self._elsewhere(steps)) is not None:
+                return elsewhere
             state = self._mended(steps)
         except cloud.LostError:
             self._lost[uid] = self._now()
@@ -142,6 +147,30 @@ class Gke:
         if state.problem is None:
             self._lost.pop(uid, None)
         return state
+
+    def _elsewhere(self, steps: "Steps") -> CloudState | None:
+        """What to say where the operator runs in another cluster than the pool names: then nothing is made or changed.
+
+        Only what is certain counts: where one of the two does not say whom its certificates are from, it is believed.
+        """
+        ask, gke = steps.ask, steps.gke
+        if not ask.authorities:
+            return None
+        where = (gke.project, gke.location), gke.cluster
+        until, theirs = self._authorities.get(where, (-math.inf, frozenset()))
+        if self._now() >= until:
+            theirs = steps.authorities()
+            self._authorities[where] = self._now() + RETRY_SECONDS, theirs
+        if not theirs or theirs & ask.authorities:
+            return None
+        words = (
+            f"{steps.api.label(gke.cluster)} is not the cluster that the operator runs in: its API server has its "
+            "certificate from another authority than ConfigMap kube-system/kube-root-ca.crt names here. Nodes "
+            "there would never join, so nothing is made or changed; name this cluster in provider.gke.cluster of a new "
+            "GPUNodePool, or apply the pool in the other one, with an operator there"
+        )
+        remembered = ask.pool.status.cloud or CloudStatus()
+        return CloudState(remembered, Problem(Reason.WRONG_CLUSTER, words), look_again=RETRY_SECONDS)
 
     def _mended(self, steps: "Steps") -> CloudState:
         """One step; of what is broken, after a while, the one that removes it."""
@@ -186,4 +215,4 @@ def _state(error: GravswellError, remembered: CloudStatus) -> CloudState:
 def _connect(project: str, location: str) -> "Api":
     from gravswell.cloudbreak.google import Api  # noqa: PLC0415 - imports Google's library
 
-    return Api(project, location, call_seconds=CALL_SECONDS / 3)  # a pass makes three calls at most
+    return Api(project, location, call_seconds=CALL_SECONDS / 4)  # a pass makes four calls at most

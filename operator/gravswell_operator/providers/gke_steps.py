@@ -1,5 +1,6 @@
 """One step of a GKE node pool towards what its ``GPUNodePool`` asks for, or towards nothing."""
 
+import base64
 from functools import cached_property
 
 from google.cloud import container_v1 as container
@@ -11,14 +12,15 @@ from gravswell.cloudbreak.google.config import NODE_SCOPES, accelerator
 from gravswell.cloudbreak.google.failures import broken, failure
 from gravswell.cloudbreak.google.owners import labels_of
 from gravswell.cloudbreak.machines import GPU_TYPES
-from gravswell.errors import ConflictError, GravswellError, NotFoundError
+from gravswell.cloudbreak.tags import RETAINED
+from gravswell.errors import AccessDeniedError, ConflictError, GravswellError, NotFoundError
 from gravswell_operator.api import GPUNodePool
 from gravswell_operator.api.gpunodepool import CloudStatus
 from gravswell_operator.api.providers import GKEProvider
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.placement import pool_node_selector
 from gravswell_operator.desired.pools import drain_timeout
-from gravswell_operator.providers.base import Ask, CloudState
+from gravswell_operator.providers.base import Ask, CloudState, fingerprints
 from gravswell_operator.state import Problem
 
 NAME_LENGTH = 40
@@ -79,6 +81,14 @@ class Steps:
             return self._working(self.api.delete_pool(self.gke.cluster, self.name))
         except NotFoundError:  # it, the cluster, or the whole API
             return CloudState(gone=True)
+
+    def authorities(self) -> frozenset[str]:
+        """The certificate authorities of the cluster's API server, as Google says; empty where it does not."""
+        try:
+            encoded = self.api.cluster(self.gke.cluster).master_auth.cluster_ca_certificate
+        except AccessDeniedError:
+            return frozenset()  # the right to look at clusters is not needed for anything else
+        return fingerprints(base64.b64decode(encoded).decode())
 
     @cached_property
     def failed(self) -> GravswellError | None:
@@ -144,8 +154,12 @@ class Steps:
     def _fit(self, found: container.NodePool) -> CloudState:
         """What a node pool that runs is told, if its size is not the wanted one."""
         scale, resize = self._autoscaled_otherwise(found), self._fixed is not None and self._before.size != self._fixed
-        if (scale or resize) and found.status == _Status.RECONCILING:
+        labels = labels_of(found)
+        marked = {key: value for key, value in labels.items() if key != RETAINED} | self.ask.mark
+        if (scale or resize or marked != labels) and found.status == _Status.RECONCILING:
             return self._waiting(f"{self.label}: reconciling")
+        if marked != labels:
+            return self._working(self.api.label_pool(self.gke.cluster, found.name, marked))
         if scale:
             return self._working(self.api.autoscale_pool(self.gke.cluster, found.name, self._autoscaling()))
         if resize:
@@ -184,7 +198,7 @@ class Steps:
             name=self.name,
             initial_node_count=self.ask.bounds.minimum,
             locations=[gke.zone or gke.location],
-            config=_machines(pool, gke, self.ask.tag),
+            config=_machines(pool, gke, {**self.ask.tag, **self.ask.mark}),
             autoscaling=self._autoscaling() if self._fixed is None else None,
             management=container.NodeManagement(auto_repair=True, auto_upgrade=True),
             node_drain_config=drain,
@@ -207,7 +221,7 @@ class Steps:
         return CloudStatus(resource=path, operation=operation, size=size if self._fixed is not None else None)
 
 
-def _machines(pool: GPUNodePool, gke: GKEProvider, tag: dict[str, str]) -> container.NodeConfig:
+def _machines(pool: GPUNodePool, gke: GKEProvider, labels: dict[str, str]) -> container.NodeConfig:
     """What each machine of the node pool is."""
     gpus, kind = pool.spec.accelerator.count, pool.spec.accelerator.type
     taints = [
@@ -217,7 +231,7 @@ def _machines(pool: GPUNodePool, gke: GKEProvider, tag: dict[str, str]) -> conta
     ]
     options = {
         "labels": pool_node_selector(pool),
-        "resource_labels": tag,
+        "resource_labels": labels,
         "taints": taints,
         "spot": gke.spot,
         "disk_size_gb": gke.disk_size_gb or 0,

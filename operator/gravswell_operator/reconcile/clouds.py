@@ -4,39 +4,54 @@ The finalizer is ours by server-side apply: others' stay as they are. It is set 
 only where something there shall go with the pool.
 """
 
+import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
 
 from gravswell import durations
-from gravswell.kube.errors import ApiForbiddenError
-from gravswell.kube.resources import NAMESPACE
+from gravswell.kube.errors import ApiForbiddenError, ApiNotFoundError
+from gravswell.kube.resources import CONFIG_MAP, NAMESPACE
 from gravswell_operator import conditions
-from gravswell_operator.api import GPUNodePool
+from gravswell_operator.api import ConditionStatus, GPUNodePool
 from gravswell_operator.api.gpunodepool import CloudStatus
 from gravswell_operator.cluster.cache import Record
 from gravswell_operator.conditions import Finding, Reason
 from gravswell_operator.desired.pools import Bounds, drain_timeout
-from gravswell_operator.providers.base import Ask, CloudState
+from gravswell_operator.providers.base import CALL_SECONDS, Ask, CloudState, fingerprints
 from gravswell_operator.reconcile import status
 from gravswell_operator.reconcile.context import Context
-from gravswell_operator.state import Problem
+from gravswell_operator.state import Problem, Unreadable
 
 FINALIZER = "gravswell.dev/cloud"
 LOOK_AGAIN_SECONDS = 30.0
 """While something is being released, and the provider does not say when to look."""
 GIVE_UP_AFTER = timedelta(hours=1)
 """Beyond the time to drain: then a pool is let go, whatever is left in the cloud."""
+BUSY_SECONDS = 1.0
+"""Until a pool for which no pass could be begun is looked at again."""
 HOME = "kube-system"
 """The namespace whose uid identifies the cluster."""
+ROOT_CERTIFICATES = "kube-root-ca.crt"
+"""The ConfigMap of every namespace with the certificate authorities of the API server."""
 _WAY_OUT = "install the chart with gke.enabled=true, which grants it"
 
 log = logging.getLogger(__name__)
 
 
+class BusyError(Exception):
+    """As many passes as may be are under way; the pool is to be looked at again in :data:`BUSY_SECONDS`."""
+
+
 async def step(context: Context, record: Record, bounds: Bounds) -> CloudState | None:
     """One pass of the provider of a pool that stays; None where its nodes are of no cloud.
 
-    Raises what the API server refuses: without the finalizer, or without the cluster's identity, nothing is made.
+    Raises what the API server refuses: without the finalizer, or without the cluster's identity, nothing is made; and
+    :class:`BusyError`.
     """
     pool: GPUNodePool = record.view
     cloud = context.clouds.get(pool.spec.provider.type)
@@ -47,7 +62,7 @@ async def step(context: Context, record: Record, bounds: Bounds) -> CloudState |
         await _hold(context, record, pool.spec.deletion_policy == "Delete")
     except ApiForbiddenError as error:
         raise ApiForbiddenError(f"{error}; {_WAY_OUT}") from error
-    state = await cloud.reconcile(ask)
+    state = await _passed(context, cloud.reconcile, ask)
     if state.look_again is not None:
         context.queue.add(record.key, state.look_again)
     return state
@@ -76,7 +91,11 @@ async def _release(context: Context, record: Record) -> None:
     pool: GPUNodePool = record.view
     cloud = context.clouds.get(pool.spec.provider.type)
     if cloud is not None and pool.spec.deletion_policy == "Delete":
-        state = await cloud.release(await _ask(context, pool, Bounds(0, 0)))
+        try:
+            state = await _passed(context, cloud.release, await _ask(context, pool, Bounds(0, 0)))
+        except BusyError:
+            context.queue.add(record.key, BUSY_SECONDS)
+            return
         if not state.gone:
             late = given_up(pool, context.releasing.setdefault(record.uid, context.now()), context.now())
             await _tell(context, record, state, late=late)
@@ -87,21 +106,92 @@ async def _release(context: Context, record: Record) -> None:
     context.releasing.pop(record.uid, None)
 
 
+async def release_unreadable(context: Context, record: Record) -> None:
+    """:func:`release` of a pool that this operator cannot read: where it is in the cloud is read without the rest.
+
+    Where that cannot be read either, the pool is kept as long as any other, for an operator that can; then it goes.
+    """
+    view: Unreadable = record.view
+    if FINALIZER not in view.finalizers:
+        return
+    pool = _where_it_is(record)
+    if pool is not None:
+        await release(context, replace(record, view=pool))
+        return
+    began = context.releasing.setdefault(record.uid, context.now())
+    if context.now() - began <= GIVE_UP_AFTER:
+        await status.write_invalid(context, record)
+        context.queue.add(record.key, LOOK_AGAIN_SECONDS)
+        return
+    message = (
+        f"what was made for the pool is left in the cloud and costs money (gravswell pools audit finds it): this "
+        f"operator cannot read where it is: {view.why}"
+    )
+    log.error("%s: %s", record.key, message)
+    left = conditions.Transition(conditions.READY, ConditionStatus.FALSE, Reason.LEFT_BEHIND, message)
+    context.recorder.transition(status.reference(record), left)
+    await _hold(context, record, False)
+    context.releasing.pop(record.uid, None)
+
+
+def _where_it_is(record: Record) -> GPUNodePool | None:
+    """What a release needs of a pool that cannot be read as a whole; None where that cannot be read either."""
+    view: Unreadable = record.view
+    metadata = {"name": view.name, "uid": record.uid, "generation": view.generation, "finalizers": view.finalizers}
+    filled = {"accelerator": {"type": "unknown", "count": 1}, "size": 0, "vcpus": 1}
+    needed = {key: view.spec[key] for key in ("provider", "deletionPolicy") if key in view.spec}
+    kind = {"apiVersion": record.key.resource.api_version, "kind": view.kind}
+    for said in (view.status, {}):
+        try:
+            return GPUNodePool.model_validate(
+                {**kind, "metadata": metadata, "spec": {**filled, **needed}, "status": said}
+            )
+        except ValidationError:
+            continue
+    return None
+
+
 async def _ask(context: Context, pool: GPUNodePool, bounds: Bounds) -> Ask:
     if HOME not in context.facts:
         context.facts[HOME] = (await context.client.get(NAMESPACE, None, HOME))["metadata"]["uid"]
-    return Ask(pool, bounds, context.facts[HOME])
+    return Ask(pool, bounds, context.facts[HOME], await _authorities(context))
+
+
+async def _authorities(context: Context) -> frozenset[str]:
+    """Whom the API server's certificate is from, as every pod of the cluster is told: read anew, for it may change."""
+    try:
+        body = await context.client.get(CONFIG_MAP, HOME, ROOT_CERTIFICATES)
+    except (ApiNotFoundError, ApiForbiddenError):
+        return frozenset()
+    return fingerprints((body.get("data") or {}).get("ca.crt", ""))
+
+
+async def _passed(context: Context, step: Callable[[Ask], Awaitable[CloudState]], ask: Ask) -> CloudState:
+    """One pass of a provider, of which not more than :data:`CALLS` are made at once. Raises :class:`BusyError`."""
+    if context.cloud_calls.locked():
+        raise BusyError  # waiting for it would hold the worker all the same
+    context.client.fence()  # another operator may do the same by now
+    try:
+        async with context.cloud_calls, asyncio.timeout(2 * CALL_SECONDS):
+            return await step(ask)
+    except TimeoutError:
+        remembered = ask.pool.status.cloud or CloudStatus()
+        words = f"a pass over the pool in the cloud did not end within {2 * CALL_SECONDS:.0f} s; it is made again"
+        return CloudState(remembered, Problem(Reason.PROVIDER_UNREACHABLE, words), look_again=LOOK_AGAIN_SECONDS)
 
 
 async def _hold(context: Context, record: Record, wanted: bool) -> None:
     """Set or remove our finalizer, if that changes anything."""
-    if (FINALIZER in record.view.metadata.finalizers) == wanted:
+    view = record.view
+    held = view.finalizers if isinstance(view, Unreadable) else view.metadata.finalizers
+    if (FINALIZER in held) == wanted:
         return
-    metadata = {"name": record.key.name, "uid": record.uid}  # with the uid none is made anew
+    metadata: dict[str, Any] = {"name": record.key.name, "uid": record.uid}  # with the uid none is made anew
     resource = record.key.resource
-    held = {**metadata, "finalizers": [FINALIZER]} if wanted else metadata
+    if wanted:
+        metadata["finalizers"] = [FINALIZER]
     body = await context.client.apply(
-        resource, {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": held}
+        resource, {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
     )
     if wanted:
         context.observe(resource, body)

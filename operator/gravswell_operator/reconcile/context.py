@@ -1,5 +1,6 @@
 """What every reconcile works with, and how an observed change reaches the queue."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +15,7 @@ from gravswell_operator.cluster.metrics import Metrics
 from gravswell_operator.cluster.queue import WorkQueue
 from gravswell_operator.cluster.resources import ResourceType
 from gravswell_operator.desired.objects import Options
-from gravswell_operator.providers.base import Cloud
+from gravswell_operator.providers.base import CALLS, Cloud
 from gravswell_operator.providers.gke import Gke
 from gravswell_operator.reconcile.index import Index, spec_changed
 from gravswell_operator.state import MachineState, PodState, Unreadable, on_node
@@ -36,6 +37,8 @@ class Context:
     """The statuses that are being written, as their views will have them; whoever writes one, removes it again."""
     clouds: Mapping[str, Cloud] = field(default_factory=lambda: {"GKE": Gke()})
     """The providers whose things live outside the cluster, by ``spec.provider.type``."""
+    cloud_calls: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CALLS))
+    """Held by each pass over a pool in a cloud."""
     releasing: dict[str, datetime] = field(default_factory=dict)
     """Since when the cloud is asked to let go of pools that are being deleted, by their uid."""
     facts: dict[str, str] = field(default_factory=dict)

@@ -80,7 +80,10 @@ class Engine:
         if record is None:
             return  # gone: the garbage collector takes its children
         if isinstance(record.view, Unreadable):
-            await status.write_invalid(self.context, record)
+            if record.view.deleting and key.resource is resources.GPU_NODE_POOL:
+                await clouds.release_unreadable(self.context, record)
+            else:
+                await status.write_invalid(self.context, record)
             return
         if record.view.metadata.deletion_timestamp is not None:
             if key.resource is resources.GPU_NODE_POOL:

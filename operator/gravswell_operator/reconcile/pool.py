@@ -43,6 +43,9 @@ async def reconcile(context: Context, record: Record) -> None:
     try:
         cloud = await clouds.step(context, record, shall)
         await apply.apply_children(context, record, made if missing is None else (), keep=(*made, *plugins))
+    except clouds.BusyError:
+        context.queue.add(record.key, clouds.BUSY_SECONDS)
+        return
     except GravswellError as error:
         failure = error
     try:

@@ -35,8 +35,9 @@ def audit(
 ) -> None:
     """List the node pools and clusters of a project that gravswell made, and find those that nobody wants any more.
 
-    A node pool that the operator made is an orphan when its GPUNodePool is not in the cluster of --context. Without
-    --delete nothing is changed. What people made with the library is listed, and never deleted here.
+    A node pool that the operator made is an orphan when its GPUNodePool is not in the cluster of --context, and
+    retained when that one said that it should stay. Without --delete nothing is changed. What was retained, and what
+    people made with the library, is listed and never deleted here.
     """
     import asyncio  # noqa: PLC0415 - keeps --help fast, here and below
 
@@ -85,7 +86,7 @@ def _table(
             "cluster", cluster.location, cluster.name, f"by hand: {cluster.owner}", "", cluster.status.lower()
         )
     for pool, verdict in verdicts:
-        style = {"owned": "green", "orphan": "red"}.get(verdict, "")
+        style = {"owned": "green", "orphan": "red", "retained": "yellow"}.get(verdict, "")
         whose = Text(f"{verdict}: {pool.owner or pool.pool_id}", style=style)
         machines = f"{pool.machine_type}, {pool.gpus} GPU{'s' if pool.gpus != 1 else ''}"
         status = "deleted" if pool.path in removed else pool.status.lower().replace("_", " ")

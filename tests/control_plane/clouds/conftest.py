@@ -46,7 +46,8 @@ def google(cluster: ControlPlane) -> Iterator[SimulatedGke]:
             api.apply("", {key: value for key, value in document.items() if key != "status"})
             api.patch("node", "", name, {"status": document["status"]}, subresource="status")
 
-    with SimulatedGke(seconds=0.3, on_nodes=change) as server:
+    authority = (cluster.pki / "ca.crt").read_text()
+    with SimulatedGke(seconds=0.3, authority=authority, on_nodes=change) as server:
         manager = cb.ClusterManager(project="demo", zone="us-east4-b", endpoint=server.url, owner="ann", seconds=60)
         manager.create_resource(container.Cluster(name="demo", initial_node_count=1))
         yield server

@@ -3,16 +3,22 @@
 The cloud is simulated: a server that speaks the real Container API's gRPC, and kwok nodes for its machines.
 """
 
+import base64
 import signal
+
+from google.cloud import container_v1 as container
 
 from gravswell_operator.devcluster import ControlPlane
 
 from ...cloudbreak import gke
 from ...commands import Run, run
 from ..operating import OperatorProcess, conditions, wait_until
-from .conftest import Pools
+from .conftest import CLUSTER, Pools
 
 __all__ = ["run"]
+
+AUTHORITY = "-----BEGIN CERTIFICATE-----\nYW5vdGhlcg==\n-----END CERTIFICATE-----\n"
+"""Of another API server; nobody looks into it."""
 
 
 def test_made_scaled_and_deleted(pools: Pools, google: gke.SimulatedGke, cluster: ControlPlane) -> None:
@@ -112,11 +118,35 @@ def test_what_is_retained_stays_and_the_audit_finds_it(
     pools.delete("kept")
     pools.until_gone("kept")
     assert path in google.pools()
-    deleted = run(*arguments, "--delete", "--yes", "--output", "json")
-    assert [(pool["path"], pool["verdict"], pool["removed"]) for pool in deleted.data["pools"]] == [
-        (path, "orphan", True)
-    ]
+
+    def judged() -> list[tuple[str, str, bool]]:
+        deleted = run(*arguments, "--delete", "--yes", "--output", "json")
+        return [(pool["path"], pool["verdict"], pool["removed"]) for pool in deleted.data["pools"]]
+
+    assert judged() == [(path, "retained", False)]
+    assert path in google.pools()
+    del google.pool(path).config.resource_labels["gravswell-retained"]  # as an operator of before that label left it
+    assert judged() == [(path, "orphan", True)]
     assert path not in google.pools()
+
+
+def test_a_pool_of_another_cluster_is_refused_and_goes(pools: Pools, google: gke.SimulatedGke) -> None:
+    """Its nodes would join there; here, where its servers are, they would be waited for for ever."""
+    another = container.Cluster(google.clusters[CLUSTER])
+    another.name, another.node_pools = "another", []
+    another.master_auth.cluster_ca_certificate = base64.b64encode(AUTHORITY.encode()).decode()
+    google.clusters[CLUSTER.replace("clusters/demo", "clusters/another")] = another
+    try:
+        pools.apply("astray", provider={"cluster": "another"})
+        message = conditions(pools.until("astray", Ready="WrongCluster", Provisioned="WrongCluster"))["Ready"][
+            "message"
+        ]
+        assert "cluster another in demo/us-east4-b is not the cluster that the operator runs in" in message
+        assert not pools.cloud("astray")
+        pools.delete("astray")
+        pools.until_gone("astray")
+    finally:
+        del google.clusters[CLUSTER.replace("clusters/demo", "clusters/another")]
 
 
 def test_a_cluster_that_is_gone_holds_no_pool(pools: Pools, google: gke.SimulatedGke) -> None:

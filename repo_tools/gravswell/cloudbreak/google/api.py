@@ -1,7 +1,7 @@
 """The Container API's verbs, one call each: bounded, and with our errors. Waiting and owners are for who calls them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -146,6 +146,13 @@ class Api:
         """Begin to have a node pool sized by Google's autoscaler, or no longer."""
         request = container.SetNodePoolAutoscalingRequest(name=self.path(cluster, name), autoscaling=autoscaling)
         return self._call(self.label(cluster, name), self._client.set_node_pool_autoscaling, request)
+
+    def label_pool(self, cluster: str, name: str, labels: Mapping[str, str]) -> container.Operation:
+        """Begin to give the machines of a node pool these labels of Google's, and no others; nothing restarts."""
+        request = container.UpdateNodePoolRequest(
+            name=self.path(cluster, name), resource_labels=container.ResourceLabels(labels=dict(labels))
+        )
+        return self._call(self.label(cluster, name), self._client.update_node_pool, request)
 
     def operation(self, name: str) -> container.Operation:
         """An operation, by the name that its beginning answered; NotFoundError once Google has forgotten it."""

@@ -12,15 +12,11 @@ from gravswell.cloudbreak.google.nodepool import NodePool
 from gravswell.cloudbreak.google.owners import OWNER, labels_of
 from gravswell.cloudbreak.google.resource import WAIT_SECONDS
 from gravswell.cloudbreak.kubernetes import GPU_NODE_POOL
+from gravswell.cloudbreak.tags import CLUSTER_ID, POOL_ID, RETAINED
 from gravswell.kube import credentials
 from gravswell.kube.client import Client
 from gravswell.kube.errors import ApiNotFoundError
 from gravswell.kube.resources import NAMESPACE, Selection
-
-POOL_ID = "gravswell-pool"
-"""Google's label on the machines of a node pool that an operator made: the uid of its ``GPUNodePool``."""
-CLUSTER_ID = "gravswell-cluster"
-"""Beside it, the uid of the namespace kube-system of the operator's cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +38,8 @@ class PoolFound:
     """For which ``GPUNodePool`` an operator made it."""
     cluster_id: str = ""
     """Of which cluster that operator is."""
+    retained: bool = False
+    """Whether it shall outlive its ``GPUNodePool``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +100,7 @@ def find(api: Api) -> Found:
                     owner="" if POOL_ID in labels else labels[OWNER],
                     pool_id=labels.get(POOL_ID, ""),
                     cluster_id=labels.get(CLUSTER_ID, ""),
+                    retained=RETAINED in labels,
                 )
             )
     return Found(tuple(made), tuple(pools), tuple(missing))
@@ -114,6 +113,8 @@ class Verdict(enum.StrEnum):
     """Its ``GPUNodePool`` is there."""
     ORPHAN = "orphan"
     """It was made for a ``GPUNodePool`` that is not there any more."""
+    RETAINED = "retained"
+    """The same, and that one said that it shall stay."""
     ELSEWHERE = "elsewhere"
     """It is of another cluster's operator, which was not asked."""
     BY_HAND = "by hand"
@@ -151,7 +152,9 @@ def judge(pool: PoolFound, asked: Asked) -> Verdict:
         return Verdict.BY_HAND
     if pool.cluster_id != asked.cluster_id:
         return Verdict.ELSEWHERE
-    return Verdict.OWNED if pool.pool_id in asked.pools else Verdict.ORPHAN
+    if pool.pool_id in asked.pools:
+        return Verdict.OWNED
+    return Verdict.RETAINED if pool.retained else Verdict.ORPHAN
 
 
 def remove(api: Api, pool: PoolFound, *, seconds: float = WAIT_SECONDS) -> None:
