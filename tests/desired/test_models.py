@@ -17,6 +17,10 @@ def version(number, *, verified=True):
     return ListedVersion(number=number, digest=DIGESTS[number] if verified else None)
 
 
+def calling(number, *members, opens=False):
+    return version(number).model_copy(update={"members": members, "opens_members": opens})
+
+
 def listing(*entries):
     return Listing(repository="file:///r", observed_at=datetime.now(UTC), accessible=True, entries=entries)
 
@@ -126,13 +130,31 @@ def test_all_serves_every_entry_at_its_latest_and_models_override():
 
 
 def test_all_leaves_out_what_only_pipelines_call_unless_a_model_names_it():
-    chain = ListedEntry(name="chain", versions=(version(1),), members=("digits",))
+    chain = ListedEntry(name="chain", versions=(calling(1, "digits"),))
     known = listing(chain, DIGITS)
     assert resolved(server("All"), [], known).desired.models == (wanted("chain", 1),)
     both = (wanted("chain", 1), wanted("digits", 2))
     assert resolved(server("All"), [model(version=2)], known).desired.models == both
-    opened = listing(chain.model_copy(update={"opens_members": True}), DIGITS)
+    opened = listing(ListedEntry(name="chain", versions=(calling(1, "digits", opens=True),)), DIGITS)
     assert resolved(server("All"), [], opened).desired.models == (wanted("chain", 1), wanted("digits", 3))
+
+
+def test_all_leaves_out_what_the_served_versions_of_pipelines_call():
+    chain = ListedEntry(name="chain", versions=(calling(2, "other"), calling(1, "digits")))
+    other = ListedEntry(name="other", versions=(version(4),))
+    known = listing(chain, DIGITS, other)
+    assert resolved(server("All"), [], known).desired.models == (wanted("chain", 2), wanted("digits", 3))
+    pinned = model(entry="chain", version=1)
+    assert resolved(server("All"), [pinned], known).desired.models == (wanted("chain", 1), wanted("other", 4))
+    began = "2026-01-01T00:00:00Z"
+    under_way = {"strategy": "Canary", "state": "Progressing", "to": 2, "toDigest": DIGESTS[2], "step": 1, "steps": 1}
+    under_way |= {"started": began, "since": began}
+    rolling = model(entry="chain", rollout={"strategy": "Canary"}, status={"rollout": under_way})
+    first = resolved(server("All"), [pinned], known).desired
+    pods = [state.PodState(f"s-{k}", ready=True, terminating=False, finished=False, problem=None) for k in range(2)]
+    both = resolve_server(server("All"), [rolling], known, first, url="file:///r", pods=pods).desired
+    assert both.canaries.keys() == {"chain"}
+    assert [one.name for one in both.models] == ["chain"], "one version keeps each from clients"
 
 
 @pytest.mark.parametrize("mode", ["Declared", "All"])

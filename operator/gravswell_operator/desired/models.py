@@ -228,9 +228,10 @@ def resolve_server(
         if listing is None:
             undeclared = {name: Outcome(model) for name, model in kept.items()}
         else:
-            private = listing.private  # whoever wants one served by itself, too, names it in a Model
-            shown = (entry for entry in listing.entries if entry.versions and entry.name not in private)
-            undeclared = {entry.name: _latest_verified(entry, kept.get(entry.name)) for entry in shown}
+            latest = {e.name: _latest_verified(e, kept.get(e.name)) for e in listing.entries if e.versions}
+            # Whoever wants a private one served by itself, too, names it in a Model.
+            private = listing.private({entry: outcome.numbers for entry, outcome in {**latest, **outcomes}.items()})
+            undeclared = {entry: outcome for entry, outcome in latest.items() if entry not in private}
             if is_moved(previous, url) and not any(outcome.desired for outcome in undeclared.values()):
                 # Nothing to serve there: sooner a mistyped url than the wish to take everything away at once.
                 undeclared = {name: Outcome(model) for name, model in kept.items()} | undeclared

@@ -19,3 +19,9 @@ class Outcome:
     def resolved(self) -> bool:
         """Whether ``desired`` is what was asked for."""
         return self.reason is None
+
+    @property
+    def numbers(self) -> set[int]:
+        """The versions to serve: two during a roll-out, on different replicas."""
+        wanted = (self.desired, self.desired.canary) if self.desired is not None else ()
+        return {one.version for one in wanted if one is not None}

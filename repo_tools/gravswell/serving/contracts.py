@@ -12,7 +12,7 @@ ignored on reading, and ``schema`` names the version of the document.
 import enum
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -353,6 +353,10 @@ class ListedVersion(Document):
     created: datetime | None = None
     parts: tuple[RankPart, ...] = Field(default=(), exclude_if=lambda parts: not parts)
     """Of a partition: what each of its ranks computes."""
+    members: tuple[str, ...] = Field(default=(), exclude_if=lambda members: not members)
+    """Entries that it calls, where it is a pipeline."""
+    opens_members: bool = Field(default=False, exclude_if=lambda opens: not opens)
+    """Clients may call these by themselves, too."""
 
 
 class ListedEntry(Document):
@@ -363,10 +367,6 @@ class ListedEntry(Document):
     aliases: dict[str, int] = Field(default_factory=dict)
     omitted: int = Field(default=0, ge=0)
     """Older versions left out to keep the document below a ConfigMap's size; aliased versions never are."""
-    members: tuple[str, ...] = ()
-    """Entries that its newest version calls, where that is a pipeline."""
-    opens_members: bool = False
-    """Clients may call these by themselves, too."""
 
 
 class Listing(Document):
@@ -384,10 +384,17 @@ class Listing(Document):
     entries: tuple[ListedEntry, ...] = ()
     """While the repository is not accessible: the last that was seen."""
 
-    @property
-    def private(self) -> set[str]:
-        """Entries that are parts of pipelines only: servers call them by names of their own, and no client does."""
-        return private_members((entry.members, entry.opens_members) for entry in self.entries)
+    def private(self, served: Mapping[str, Collection[int]] | None = None) -> set[str]:
+        """Entries that are parts of pipelines only: servers call them by names of their own, and no client does.
+
+        What counts of a pipeline are its versions that are ``served``, by entry; where none is, its newest.
+        """
+        pipelines: list[tuple[Iterable[str], bool]] = []
+        for entry in self.entries:
+            numbers = (served or {}).get(entry.name, ())
+            counting = [version for version in entry.versions if version.number in numbers] or entry.versions[:1]
+            pipelines += [(version.members, version.opens_members) for version in counting]
+        return private_members(pipelines)
 
     @property
     def digest(self) -> str:

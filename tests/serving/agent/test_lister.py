@@ -57,26 +57,28 @@ def test_entries_versions_and_digests(repository: Path):
 def test_what_only_pipelines_call_is_listed_as_private(repository: Path):
     factor, shown = publish_member(repository, "factor", 1, 3.0), publish_member(repository, "shown", 1, 2.0)
     publish_pipeline(repository, "chain", 1, 18.0, factor, factor, shown)
-    assert list_repository(str(repository), NOW).private == {"factor", "shown"}
+    assert list_repository(str(repository), NOW).private() == {"factor", "shown"}
     publish_pipeline(repository, "open", 1, 4.0, shown, shown, public=True)
     listing = list_repository(str(repository), NOW)
-    assert listing.private == {"factor"}, "one opens the other"
-    assert [(entry.name, entry.members) for entry in listing.entries if entry.members] == [
-        ("chain", ("factor", "shown")),
-        ("open", ("shown",)),
-    ]
+    assert listing.private() == {"factor"}, "one opens the other"
+    pipelines = {e.name: [(v.members, v.opens_members) for v in e.versions] for e in listing.entries}
+    assert pipelines["chain"] == [(("factor", "shown"), False)]
+    assert pipelines["open"] == [(("shown",), True)]
     publish_pipeline(repository, "chain", 2, 4.0, shown, shown)
-    assert list_repository(str(repository), NOW).private == set(), "its newest version counts"
+    listing = list_repository(str(repository), NOW)
+    assert listing.private() == set(), "its newest version counts"
+    assert listing.private({"chain": [1]}) == {"factor"}, "or the one that is served"
+    assert listing.private({"chain": [7]}) == set(), "where that is listed"
     publish_pipeline(repository, "chain", 3, 9.0, factor, factor)
     (repository / "chain/3/.config.pbtxt").write_text("parameters {")
     seen = list_repository(str(repository), NOW)
-    assert seen.private == {"factor"}, "a config that nobody understands opens nothing"
+    assert seen.private() == {"factor"}, "a config that nobody understands opens nothing"
     (repository / "chain/4").mkdir()
     (repository / "chain/4/.manifest.json").symlink_to(".manifest.json")
     again = list_repository(str(repository), NOW, seen)
     assert "chain" in again.message
-    assert again.private == {"factor"}, "what cannot be read stands as it was seen"
-    assert Listing.model_validate_json(again.to_json()).private == {"factor"}
+    assert again.private() == {"factor"}, "what cannot be read stands as it was seen"
+    assert Listing.model_validate_json(again.to_json()).private() == {"factor"}
 
 
 @pytest.mark.parametrize(

@@ -281,20 +281,22 @@ def _served(there: Snapshot) -> Served | None:
 def _entry(reader: RepositoryReader, name: str, seen: EntryInfo) -> ListedEntry:
     if seen.error is not None:
         raise seen.error
+    pipelines = [info.number for info in seen.versions if info.members]
+    opening = reader.store.in_parallel(lambda number: opens_members(reader, name, number), pipelines)
+    opens = dict(zip(pipelines, opening, strict=True))
     versions = tuple(
         ListedVersion(
-            number=info.number, digest=info.digest, size=info.size, created=info.created, parts=tuple(_parts(info))
+            number=info.number,
+            digest=info.digest,
+            size=info.size,
+            created=info.created,
+            parts=tuple(_parts(info)),
+            members=tuple(dict.fromkeys(member.model for member in info.members)),
+            opens_members=opens.get(info.number, False),
         )
         for info in seen.versions
     )
-    members = seen.versions[0].members if seen.versions else ()
-    return ListedEntry(
-        name=name,
-        versions=versions,
-        aliases=dict(seen.aliases),
-        members=tuple(dict.fromkeys(member.model for member in members)),
-        opens_members=bool(members) and opens_members(reader, name, seen.versions[0].number),
-    )
+    return ListedEntry(name=name, versions=versions, aliases=dict(seen.aliases))
 
 
 def _parts(info: VersionInfo) -> Iterator[RankPart]:
