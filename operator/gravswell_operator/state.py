@@ -3,8 +3,9 @@
 They hold what decisions need and nothing else: a watched pod costs some hundred bytes, not its whole body.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -39,6 +40,26 @@ class RankState:
 
 
 @dataclass(frozen=True, slots=True)
+class PodTimes:
+    """When a pod passed what a start goes through, in seconds of Unix time. Kubernetes tells whole seconds, cut off.
+
+    None: not yet, or not to be known any more.
+    """
+
+    created: int = 0
+    scheduled: int | None = None
+    """Bound to its node, by the scheduler's clock; everything below is by the node's."""
+    prepared: int | None = None
+    """Its volumes are mounted and its network is made. None also where the kubelet does not tell."""
+    started: int | None = None
+    """All of its containers began. One that was started again tells only its latest begin, and is left out."""
+    ready: int | None = None
+    """Since when it is ready without a break."""
+    triton: int | None = None
+    """The Triton that runs now was started."""
+
+
+@dataclass(frozen=True, slots=True)
 class PodState:
     """A pod of ours."""
 
@@ -53,6 +74,7 @@ class PodState:
     """What it runs as."""
     rank: RankState | None = None
     """Of a group of ranks."""
+    times: PodTimes = PodTimes()
 
     @property
     def active(self) -> bool:
@@ -103,6 +125,23 @@ class AutoscalerState:
     """It can read what it scales by, and can scale. None: it has not looked yet, or was switched off by 0 replicas."""
     message: str = ""
     """Its own words where it does not."""
+    desired: int = 0
+    """Replicas that it wants."""
+    metrics: Mapping[str, Decimal] = field(default_factory=dict)
+    """What it measured, by its own names, to two digits: percent of utilization, and otherwise of each replica where
+    it says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledObjectState:
+    """What KEDA says of a ScaledObject."""
+
+    ready: bool | None
+    """None: it has not looked yet."""
+    message: str = ""
+    """Its own words where it is not ready."""
+    paused: bool = False
+    """By an annotation of KEDA's: it scales nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +266,36 @@ def pod(raw: Raw) -> PodState:
         node=spec.get("nodeName") or "",
         service_account=spec.get("serviceAccountName") or "",
         rank=_rank(metadata, spec, conditions),
+        times=_times(metadata, status, conditions),
     )
+
+
+def _times(metadata: Raw, status: Raw, conditions: Mapping[str, Raw]) -> PodTimes:
+    def since(kind: str) -> int | None:
+        condition = conditions.get(kind, {})
+        return _unix(condition.get("lastTransitionTime")) if condition.get("status") == "True" else None
+
+    containers = status.get("containerStatuses") or ()
+    first = [_begun(container) for container in containers if not container.get("restartCount")]
+    triton: Raw = next((c for c in containers if c["name"] == names.ROLE_TRITON), {})
+    return PodTimes(
+        created=_unix(metadata.get("creationTimestamp")) or 0,
+        scheduled=since("PodScheduled"),
+        prepared=since("PodReadyToStartContainers"),
+        started=max((moment for moment in first if moment is not None), default=None) if None not in first else None,
+        ready=since("Ready"),
+        triton=_begun(triton) if "running" in (triton.get("state") or {}) else None,
+    )
+
+
+def _begun(container: Raw) -> int | None:
+    """When the container's latest run began."""
+    state = container.get("state") or {}
+    return _unix((state.get("running") or state.get("terminated") or {}).get("startedAt"))
+
+
+def _unix(text: str | None) -> int | None:
+    return int(datetime.fromisoformat(text).timestamp()) if text else None
 
 
 def _rank(metadata: Raw, spec: Raw, conditions: Mapping[str, Raw]) -> RankState | None:
@@ -341,15 +409,45 @@ def daemonset(raw: Raw) -> WorkloadState:
 
 
 def autoscaler(raw: Raw) -> AutoscalerState:
-    """A HorizontalPodAutoscaler's conditions."""
-    conditions = {c["type"]: c for c in (raw.get("status") or {}).get("conditions") or ()}
+    """A HorizontalPodAutoscaler's conditions, and what it measured."""
+    status = raw.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    desired, metrics = status.get("desiredReplicas", 0), _measured(status.get("currentMetrics") or ())
     relevant = [conditions[kind] for kind in ("AbleToScale", "ScalingActive") if kind in conditions]
     for condition in relevant:
         if condition["status"] == "False":
             if condition.get("reason") == "ScalingDisabled":
-                return AutoscalerState(None)
-            return AutoscalerState(False, f"{condition.get('reason', '')}: {condition.get('message', '')}")
-    return AutoscalerState(True if len(relevant) == 2 else None)
+                return AutoscalerState(None, "", desired, metrics)
+            message = f"{condition.get('reason', '')}: {condition.get('message', '')}"
+            return AutoscalerState(False, message, desired, metrics)
+    return AutoscalerState(True if len(relevant) == 2 else None, "", desired, metrics)
+
+
+_SOURCES = ("containerResource", "resource", "pods", "external")
+
+
+def _measured(metrics: Iterable[Raw]) -> dict[str, Decimal]:
+    """What was measured, by name. To two digits: what changes with each look would wake its server each time."""
+    found = {}
+    for metric in metrics:
+        for source in (metric[kind] for kind in _SOURCES if metric.get(kind)):
+            name = source.get("name") or source["metric"]["name"]
+            current = source.get("current") or {}
+            said = next((current[k] for k in ("averageUtilization", "averageValue", "value") if k in current), None)
+            if said is not None:
+                found[name] = Decimal(f"{quantities.parse(said):.2g}")
+    return found
+
+
+def scaled_object(raw: Raw) -> ScaledObjectState:
+    """KEDA's ScaledObject, by its conditions."""
+    conditions = {c["type"]: c for c in (raw.get("status") or {}).get("conditions") or ()}
+    ready, paused = conditions.get("Ready", {}), conditions.get("Paused", {})
+    return ScaledObjectState(
+        ready={"True": True, "False": False}.get(ready.get("status", "")),
+        message=ready.get("message") or ready.get("reason") or "",
+        paused=paused.get("status") == "True",
+    )
 
 
 _STEPS = ("Launched", "Registered", "Initialized")

@@ -74,17 +74,20 @@ def see_pod(world, rank, *, ready, revision="r1"):
     world.see(resources.POD, pod)
 
 
-def report(world, *loaded):
-    """What the agents say: the version that each rank serves."""
+def report(world, *loaded, refused=None):
+    """What the agents say: the version that each rank serves; one that serves none has ``refused`` that version."""
     data = {}
     for rank, number in enumerate(loaded):
+        wanted = number or refused
         said = ModelReport(
             name=f"{ENTRY}-rank-{rank}",
-            state=ModelState.SERVING,
-            desired_version=number,
-            desired_digest=digest(number),
+            state=ModelState.SERVING if number else ModelState.FAILED,
+            desired_version=wanted,
+            desired_digest=digest(wanted),
             loaded_version=number,
-            loaded_digest=digest(number),
+            loaded_digest=digest(number) if number else None,
+            reason="" if number else "GoldenMismatch",
+            message="" if number else "out of tune",
         )
         data[f"server-{rank}"] = Report(pod=f"server-{rank}", uid=f"uid-{rank}", models=(said,)).to_json()
     world.see(resources.CONFIG_MAP, {**world.get("ConfigMap", "server-report"), "data": data})
@@ -157,6 +160,31 @@ async def test_a_version_that_one_rank_refuses_is_taken_back(group):
     report(group, 1, 1)
     await group.settle()
     assert gates(group) == ["True", "True"]
+
+
+async def test_ranks_go_back_by_themselves_where_one_refuses_a_version(group):
+    publish(group, 1, 2)
+    await group.settle()
+    for rank in range(2):
+        see_pod(group, rank, ready=False)
+    await group.settle()
+    report(group, 2, None, refused=2)
+    await group.settle()
+    assert (gates(group), group.desired()) == (["False", "False"], {ENTRY: 1})
+    ready = group.condition("Model", "model", "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "RolledBack")
+    assert "my-model-rank-1: out of tune; version 1 stays meanwhile" in ready["message"]
+    report(group, 1, 1)
+    await group.settle()
+    assert gates(group) == ["True", "True"]
+    for rank in range(2):
+        see_pod(group, rank, ready=True)
+    group.restart()
+    await group.settle()
+    assert (gates(group), group.desired()) == (["True", "True"], {ENTRY: 1}), "it is not tried again by itself"
+    publish(group, 1, 2, 3)
+    await group.settle()
+    assert gates(group) == ["False", "False"], "another version is"
 
 
 async def test_a_rank_that_goes_closes_all_gates(group):

@@ -1,5 +1,6 @@
 """The steps of a roll-out, from what is stored: nothing that a decision needs is in the operator's memory."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,10 +10,10 @@ from gravswell_operator.api import Model
 from gravswell_operator.api.rollout import RolloutState, Strategy
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.outcome import Outcome
-from gravswell_operator.desired.rollouts import is_same, staged, window
+from gravswell_operator.desired.rollouts import fallen_back, is_same, staged, window
 from gravswell_operator.state import Problem
 from gravswell_operator.statuses.replica import replicas_of
-from gravswell_operator.statuses.rollout import Look, advance
+from gravswell_operator.statuses.rollout import Look, advance, resumed
 
 OLD, NEW = (DesiredModel(name="my-model", version=number, digest=f"{number:064x}") for number in (1, 2))
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -150,3 +151,113 @@ def test_every_step_goes_on_from_what_is_stored(look):
         told = desired.canary.pods if desired.canary is not None else ()
     assert list(dict.fromkeys(history)) == [(1, "Progressing"), (2, "Progressing"), (2, "Promoted")]
     assert rollout["started"] == STARTED
+
+
+SUSPENDED = {"type": "Suspended", "status": "True", "reason": "Suspended", "message": ""}
+
+
+def was_suspended(model: Model, since: datetime) -> Model:
+    """``model``, which was suspended until now, as its own status says."""
+    raw = model.to_dict()
+    moment = since.strftime("%Y-%m-%dT%H:%M:%SZ")
+    raw["status"]["conditions"] = [{**SUSPENDED, "lastTransitionTime": moment}]
+    return Model.model_validate(raw)
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ({"loadingSince": STARTED}, {"loading_since": BEGIN + timedelta(hours=2), "serving_since": None}),
+        (
+            {"loadingSince": STARTED, "servingSince": "2026-01-01T00:01:00Z"},
+            {"loading_since": BEGIN + timedelta(hours=2), "serving_since": BEGIN + timedelta(hours=2, minutes=1)},
+        ),
+    ],
+    ids=["the deadline", "the pause"],
+)
+def test_time_stands_still_for_what_is_suspended(before, expected):
+    model = was_suspended(stored({**UNDER_WAY, **before}), BEGIN + timedelta(minutes=2))
+    rollout = resumed(model, BEGIN + timedelta(minutes=2, hours=2)).status.rollout
+    for name, moment in expected.items():
+        said = getattr(rollout, name)
+        assert (datetime.fromisoformat(said) if said is not None else None) == moment
+
+
+def test_a_canary_that_was_suspended_for_longer_than_its_deadline_goes_on(look, report):
+    loading = {name: report(name, 1, 2, state=ModelState.LOADING) for name in "ab"}
+    model = was_suspended(stored({**UNDER_WAY, "loadingSince": STARTED}), BEGIN + timedelta(minutes=2))
+    after = DEADLINE * 10
+    waiting = taken(look(resumed(model, BEGIN + after), after, **loading))
+    assert waiting.state is RolloutState.PROGRESSING
+    late = taken(look(model, after, **loading))
+    assert late.state is RolloutState.ROLLED_BACK, "without the shift it would be late"
+    again = stored({**UNDER_WAY, "loadingSince": waiting.loading_since})
+    over = taken(look(again, after + DEADLINE, **loading))
+    assert over.state is RolloutState.ROLLED_BACK, "its deadline is not gone"
+
+
+def test_what_is_suspended_still_or_was_never_stays_as_it_is():
+    model = stored({**UNDER_WAY, "loadingSince": STARTED})
+    assert resumed(model, BEGIN) is model
+    suspended = was_suspended(model, BEGIN)
+    suspended = suspended.model_copy(update={"spec": suspended.spec.model_copy(update={"suspend": True})})
+    assert resumed(suspended, BEGIN + DEADLINE) is suspended
+
+
+AT_ONCE = {**UNDER_WAY, "strategy": "Immediate", "step": 0, "steps": 0}
+
+
+@pytest.fixture
+def ranks(look):
+    """``ranks(model, **reports)``: all of them were told version 2."""
+
+    def make(model, **reports):
+        seen = look(model, told=("a", "b", "c", "d"), **reports)
+        return replace(seen, strategy=Strategy.IMMEDIATE, kept=NEW, together=True)
+
+    return make
+
+
+def refusal(report, reason="GoldenMismatch"):
+    return report("b", None, 2, state=ModelState.FAILED, reason=reason, message="out of tune")
+
+
+def test_ranks_go_back_together_where_one_refuses_a_version(ranks, report):
+    first = taken(replace(ranks(stored(strategy="Immediate")), kept=OLD))
+    assert (first.state, first.from_version, first.from_digest) == (RolloutState.COMPLETE, 1, OLD.digest)
+    under_way = {**AT_ONCE, "fromDigest": OLD.digest}
+    back = taken(ranks(stored(under_way, strategy="Immediate"), b=refusal(report)))
+    assert (back.state, back.generation) == (RolloutState.ROLLED_BACK, 1)
+    assert back.message == "version 2 was rolled back: pod b: GoldenMismatch: out of tune"
+
+    stays = stored(back.to_dict(), strategy="Immediate")
+    assert taken(ranks(stays)).state is RolloutState.ROLLED_BACK, "it is not tried again by itself"
+    told = fallen_back(stays, Outcome(NEW))
+    assert told.desired is not None
+    assert (told.desired.version, told.desired.digest, told.reason) == (1, OLD.digest, Reason.ROLLED_BACK)
+    assert fallen_back(stays, Outcome(OLD)) == Outcome(OLD), "of another version it says nothing"
+
+    edited = stays.model_copy(update={"metadata": stays.metadata.model_copy(update={"generation": 2})})
+    again = taken(ranks(edited, a=report("a", 1, 2, state=ModelState.LOADING)))
+    assert (again.state, again.from_version) == (RolloutState.PROGRESSING, 1), "an edit is another try"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, "NoSpace"),
+        ({"from": None}, "GoldenMismatch"),
+        ({"state": "Complete"}, "GoldenMismatch"),
+    ],
+    ids=["it may pass", "there is no version before", "it served already"],
+)
+def test_ranks_wait_where_going_back_helps_nobody(ranks, report, change, reason):
+    found = taken(ranks(stored({**AT_ONCE, **change}, strategy="Immediate"), b=refusal(report, reason)))
+    assert found.state is not RolloutState.ROLLED_BACK
+
+
+def test_ranks_stay_on_a_version_that_somebody_insists_on(ranks, report):
+    model = stored(AT_ONCE, strategy="Immediate")
+    rollout = model.spec.rollout.model_copy(update={"promote": 2})
+    model = model.model_copy(update={"spec": model.spec.model_copy(update={"rollout": rollout})})
+    assert taken(ranks(model, b=refusal(report))).state is RolloutState.PROGRESSING

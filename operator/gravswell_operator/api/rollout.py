@@ -167,6 +167,8 @@ class RolloutStatus(ApiModel):
     """Progressing, Paused, Promoted, Complete or RolledBack."""
     from_version: Annotated[int | None, Field(alias="from")] = None
     """The version that served before."""
+    from_digest: Annotated[str, Field(max_length=64)] | None = None
+    """Its digest."""
     to: int
     """The new version."""
     to_digest: Annotated[str, Field(max_length=64)] | None = None

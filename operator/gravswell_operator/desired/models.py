@@ -22,7 +22,7 @@ from gravswell_operator.conditions import Reason
 from gravswell_operator.desired import devices
 from gravswell_operator.desired.outcome import Outcome
 from gravswell_operator.desired.ranks import missing_parts, parted
-from gravswell_operator.desired.rollouts import staged
+from gravswell_operator.desired.rollouts import fallen_back, staged
 from gravswell_operator.state import PodState, Unreadable
 
 LATEST = "latest"
@@ -218,6 +218,9 @@ def resolve_server(
         else:
             outcomes[entry] = resolve_model(first, rivals, listing, kept.get(entry), repository)
     if server.spec.ranks is not None:
+        for entry, first in winners.items():
+            if isinstance(first, Model):
+                outcomes[entry] = fallen_back(first, outcomes[entry])
         oldest_first = sorted(outcomes, key=lambda entry: age(winners[entry]))
         outcomes = parted(server, {entry: outcomes[entry] for entry in oldest_first}, listing, kept)
     outcomes |= _placed(server, winners, outcomes, kept)

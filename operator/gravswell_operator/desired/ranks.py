@@ -43,6 +43,8 @@ def _parted(
         assert version is not None
         return replace(outcome, desired=desired.model_copy(update={"parts": version.parts}))
     before = kept if kept is not None and kept.parts else None
+    if outcome.reason is Reason.ROLLED_BACK:  # and there is no way back
+        return Outcome(before, outcome.reason, f"{outcome.message}; {problem.message}")
     return Outcome(before, outcome.reason or problem.reason, outcome.message or problem.message)
 
 

@@ -61,6 +61,17 @@ def pick(pods: Iterable[PodState], chosen: Collection[str], wanted: int) -> tupl
     return tuple(sorted(pod.name for pod in active[:wanted]))
 
 
+def fallen_back(model: Model, outcome: Outcome) -> Outcome:
+    """What all ranks of a server are told of ``outcome``: the version before, where one of them refuses this one."""
+    target, rollout = outcome.desired, model.status.rollout
+    if not outcome.resolved or model.spec.suspend or target is None or rollout is None or not is_of(rollout, target):
+        return outcome
+    if rollout.state is not RolloutState.ROLLED_BACK or rollout.from_version is None:
+        return outcome
+    old = target.model_copy(update={"version": rollout.from_version, "digest": rollout.from_digest})
+    return Outcome(old, Reason.ROLLED_BACK, rollout.message)
+
+
 def staged(model: Model, outcome: Outcome, kept: DesiredModel | None, pods: Sequence[PodState]) -> Outcome:
     """What the agents are told of ``outcome``, by the strategy of ``model`` and where its roll-out stands.
 

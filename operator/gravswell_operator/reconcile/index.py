@@ -5,7 +5,7 @@ from collections import defaultdict
 from gravswell.serving.contracts import LISTING_KEY
 from gravswell_operator import conditions, names
 from gravswell_operator.api import InferenceServer, Model
-from gravswell_operator.api.rollout import Strategy
+from gravswell_operator.api.rollout import RolloutState, Strategy
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Change, Key, Record
 from gravswell_operator.desired.placement import peak_replicas
@@ -197,9 +197,9 @@ def _meaning_changed(change: Change) -> bool:
 
 
 def _rollout(model: Record) -> tuple[object, ...] | None:
-    """What the agents are told by, of a canary."""
+    """What the agents are told by: of a canary, and of what ranks went back from."""
     found = model.view.status.rollout if not isinstance(model.view, Unreadable) else None
-    if found is None or found.strategy is not Strategy.CANARY:
+    if found is None or (found.strategy is not Strategy.CANARY and found.state is not RolloutState.ROLLED_BACK):
         return None
     return found.to, found.to_digest, found.started, found.state, found.step
 

@@ -28,18 +28,20 @@ from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import repository_key, server_key
 from gravswell_operator.state import PodState, Unreadable
 from gravswell_operator.statuses import model as statuses
+from gravswell_operator.statuses import restarts
 from gravswell_operator.statuses.ranks import wholes
 from gravswell_operator.statuses.replica import Replica, replicas_of
-from gravswell_operator.statuses.rollout import Look, Next, advance
+from gravswell_operator.statuses.rollout import Look, Next, advance, resumed
 
 
 async def reconcile(context: Context, record: Record) -> None:
     """One pass over one Model."""
-    model: Model = record.view
+    model: Model = resumed(record.view, context.now())
     key = server_key(model)
     server: InferenceServer | Unreadable | None = context.view(key)
-    reports = documents.reports(context.child(resources.CONFIG_MAP, key.namespace, names.report_configmap(key.name)))
     pods = context.pods(key) if server is not None else []
+    report_map = context.child(resources.CONFIG_MAP, key.namespace, names.report_configmap(key.name))
+    reports, doubted = restarts.present(documents.reports(report_map), pods, context.now())
     outcome, rollout = None, Next(model.status.rollout)
     if isinstance(server, InferenceServer):
         wish = _Wish(context, model, server, pods)
@@ -51,8 +53,8 @@ async def reconcile(context: Context, record: Record) -> None:
         model=model, server=server, outcome=outcome, pods=pods, reports=reports, rollout=rollout.status
     )
     await status.write(context, record, statuses.findings(view), statuses.fields(view))
-    if rollout.after is not None:
-        context.queue.add(record.key, rollout.after)
+    for after in filter(None, (rollout.after, doubted)):
+        context.queue.add(record.key, after)
     _tell(context, record, model.status.rollout, rollout.status)
 
 
@@ -84,7 +86,9 @@ class _Wish:
             return Next(model.status.rollout)
         # All ranks are one replica: there is nothing to share.
         strategy = model.spec.rollout.strategy if self._server.spec.ranks is None else Strategy.IMMEDIATE
-        return advance(Look(model, strategy, target.desired, self._kept, replicas, self._context.now()))
+        together = self._server.spec.ranks is not None
+        now = self._context.now()
+        return advance(Look(model, strategy, target.desired, self._kept, replicas, now, together))
 
     def outcome(self, rollout: RolloutStatus | None) -> Outcome:
         """What became of the wish, by a roll-out that stands there."""

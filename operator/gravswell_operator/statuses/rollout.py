@@ -42,6 +42,8 @@ class Look:
     replicas: Sequence[Replica]
     """The server's active pods."""
     now: datetime
+    together: bool = False
+    """They are ranks, which serve one version or none: where one cannot, all go back."""
 
 
 @dataclass(frozen=True)
@@ -58,30 +60,54 @@ def advance(look: Look) -> Next:  # noqa: PLR0911  an ordered list of facts, one
     before = model.status.rollout
     if kept is None:
         return Next(None)  # the first version has nothing to be rolled back to
+    if look.together:
+        return _together(look, before if is_of(before, target) else None)
     if look.strategy is Strategy.IMMEDIATE or is_same(kept, target):
         return Next(_settling(look, before if is_of(before, target) else None))
     if before is None or not is_canary_of(before, target) or before.state is RolloutState.COMPLETE:
-        return _canary(look, _begun(look, kept.version))
+        return _canary(look, _begun(look, kept.version, kept.digest))
     if before.state is RolloutState.PROMOTED:
         return Next(_settling(look, before))
     if before.state is RolloutState.ROLLED_BACK:
-        if before.generation == model.metadata.generation or model.spec.rollout.abort == target.version:
+        if _stays_back(look, before):
             return Next(_counted(look, before))
-        return _canary(look, _begun(look, kept.version))
+        return _canary(look, _begun(look, kept.version, kept.digest))
     return _canary(look, before)
+
+
+def _stays_back(look: Look, status: RolloutStatus) -> bool:
+    """Whether nobody has asked for another try of what was rolled back."""
+    model = look.model
+    return status.generation == model.metadata.generation or model.spec.rollout.abort == look.target.version
+
+
+def resumed(model: Model, now: datetime) -> Model:
+    """``model``, with the times of its roll-out as if they had stood still while it was suspended."""
+    rollout = model.status.rollout
+    suspended = next((c for c in model.status.conditions if c.type == conditions.SUSPENDED), None)
+    if model.spec.suspend or rollout is None or suspended is None:
+        return model
+    away = now - datetime.fromisoformat(suspended.last_transition_time)
+    times = {"loading_since": rollout.loading_since, "serving_since": rollout.serving_since}
+    moved = {
+        name: conditions.stamp(datetime.fromisoformat(time) + away) for name, time in times.items() if time is not None
+    }
+    status = model.status.model_copy(update={"rollout": rollout.model_copy(update=moved)})
+    return model.model_copy(update={"status": status})
 
 
 def _seconds(look: Look, since: str) -> float:
     return (look.now - datetime.fromisoformat(since)).total_seconds()
 
 
-def _begun(look: Look, old: int | None) -> RolloutStatus:
+def _begun(look: Look, old: int | None, digest: str | None) -> RolloutStatus:
     rollout, now = look.model.spec.rollout, conditions.stamp(look.now)
     is_canary = look.strategy is Strategy.CANARY
     return RolloutStatus(
         strategy=look.strategy,
         state=RolloutState.PROGRESSING,
         from_version=old,
+        from_digest=digest,
         to=look.target.version,
         to_digest=look.target.digest,
         step=1 if is_canary else 0,
@@ -120,9 +146,9 @@ def _settling(look: Look, known: RolloutStatus | None) -> RolloutStatus | None:
     if known is None:
         if (told.desired_version, told.desired_digest) in ((None, None), (look.target.version, look.target.digest)):
             return None  # nothing changes
-        known = _begun(look, told.desired_version)
+        known = _begun(look, told.desired_version, told.desired_digest)
     elif known.state is RolloutState.ROLLED_BACK:  # wanted all the same, by another strategy
-        known = _begun(look, known.from_version)
+        known = _begun(look, known.from_version, known.from_digest)
     taking = [replica for replica in look.replicas if replica.pod.ready]
     number = look.target.version
     if known.state is RolloutState.COMPLETE or (taking and all(replica.serves(look.target) for replica in taking)):
@@ -131,6 +157,20 @@ def _settling(look: Look, known: RolloutStatus | None) -> RolloutStatus | None:
     canary = known.strategy is Strategy.CANARY
     state = RolloutState.PROMOTED if canary else RolloutState.PROGRESSING
     return _counted(look, known, state=state, message=f"every replica goes to version {number}")
+
+
+def _together(look: Look, known: RolloutStatus | None) -> Next:
+    """A change of all ranks: they go over to the new version as one, and back as one where one of them refuses it."""
+    if known is not None and known.state is RolloutState.ROLLED_BACK and _stays_back(look, known):
+        return Next(_counted(look, known))
+    settling = _settling(look, known)
+    if settling is None or settling.state is RolloutState.COMPLETE or settling.from_version is None:
+        return Next(settling)
+    failure = _failure(look.target, look.replicas)
+    if failure is None or failure[1].reason not in PROOFS or look.model.spec.rollout.promote == look.target.version:
+        return Next(settling)
+    pod, report = failure
+    return _back(look, settling, f"pod {pod}: {report.reason}: {report.message}")
 
 
 def _back(look: Look, status: RolloutStatus, why: str) -> Next:
