@@ -80,7 +80,7 @@ class Operator:
             client=client,
             cache=Cache(),
             index=Index(),
-            queue=WorkQueue[Key](time.monotonic, metrics.waited),
+            queue=WorkQueue[Key](time.monotonic, metrics.waited, lambda key: key.resource),
             recorder=Recorder(client, config.identity, _now),
             options=config.options,
             now=_now,
@@ -216,7 +216,7 @@ class Operator:
             check_time(resource, version, known)
             for item in page.items:
                 present.add((item["metadata"].get("namespace") or "", item["metadata"]["name"]))
-                self._context.observe(resource, item)
+                self._context.observe(resource, item, listed=True)
         self._context.wake(self._context.cache.forget_missing(resource, present, version))
         return version
 

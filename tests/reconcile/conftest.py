@@ -128,7 +128,7 @@ class World:
             client=self.api,  # type: ignore[arg-type]
             cache=Cache(),
             index=Index(),
-            queue=WorkQueue[Key](lambda: self.time),
+            queue=WorkQueue[Key](lambda: self.time, kind=lambda key: key.resource),
             recorder=self.events,  # type: ignore[arg-type]
             options=Options(image="ours"),
             now=lambda: self.now,
@@ -136,7 +136,7 @@ class World:
         self.engine = Engine(self.context)
         for (kind, _, _), body in self.api.objects.items():
             known = (*resources.WATCHED, *resources.OPTIONAL)
-            self.context.observe(next(r for r in known if r.kind == kind), copy.deepcopy(body))
+            self.context.observe(next(r for r in known if r.kind == kind), copy.deepcopy(body), listed=True)
 
     def failures(self, **labels: str) -> float:
         """How many reconciles have failed, of those with these labels in the metrics."""

@@ -56,5 +56,5 @@ def take_all(context: Context, resource: ResourceType, listed: Listed) -> None:
     for item in listed.items:
         present.add((item["metadata"].get("namespace") or "", item["metadata"]["name"]))
         with taking_in(resource):
-            context.observe(resource, item)
+            context.observe(resource, item, listed=True)
     context.wake(context.cache.forget_missing(resource, present, listed.version))

@@ -12,7 +12,7 @@ from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Cache, Change, Key, Record
 from gravswell_operator.cluster.events import Recorder
 from gravswell_operator.cluster.metrics import Metrics
-from gravswell_operator.cluster.queue import WorkQueue
+from gravswell_operator.cluster.queue import Urgency, WorkQueue
 from gravswell_operator.cluster.resources import ResourceType
 from gravswell_operator.desired.objects import Options
 from gravswell_operator.providers.base import CALLS, Cloud
@@ -55,11 +55,13 @@ class Context:
         for key in self.index.pools:
             self.queue.add(key)
 
-    def observe(self, resource: ResourceType, body: Mapping[str, Any], *, deleted: bool = False) -> None:
-        """Take in what a watch or a write of ours returned, and wake whom it concerns."""
+    def observe(
+        self, resource: ResourceType, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False
+    ) -> None:
+        """Take in what a list, a watch or a write of ours returned, and wake whom it concerns."""
         change = self.cache.observe(resource, body, deleted=deleted)
         if change is not None:
-            self.wake([change])
+            self.wake([change], Urgency.LOOK if listed else Urgency.NEWS)
 
     def forget(self, record: Record) -> None:
         """An object is not there though no watch has said so; wake whom that concerns."""
@@ -67,8 +69,8 @@ class Context:
         if change is not None:
             self.wake([change])
 
-    def wake(self, changes: Iterable[Change]) -> None:
-        """Queue everything that these changes concern.
+    def wake(self, changes: Iterable[Change], urgency: Urgency = Urgency.NEWS) -> None:
+        """Queue everything that these changes concern; what a person asks for, before everything else.
 
         What our own status write does to an object is no news to the object itself, whether the answer or a watch says
         it first: a failure that is told would else be tried again at once, for ever.
@@ -78,7 +80,7 @@ class Context:
             if self._is_own_status(change):
                 woken.discard(change.key)
             for key in woken:
-                self.queue.add(key)
+                self.queue.add(key, urgency=Urgency.EDIT if _is_edit(change, key) else urgency)
 
     def _is_own_status(self, change: Change) -> bool:
         if change.new is None or change.key not in self.writing or spec_changed(change):
@@ -137,3 +139,14 @@ class Context:
     def _referrers(self, target: Key, resource: ResourceType) -> Iterator[Any]:
         views = (self.view(key) for key in self.index.referrers(target) if key.resource is resource)
         return (view for view in views if view is not None)
+
+
+def _is_edit(change: Change, woken: Key) -> bool:
+    """Whether somebody asks for something else of an object that was there, and this is where it takes effect.
+
+    A Model's edit does so in its server too; that of a pool or of a repository may concern thousands.
+    """
+    if change.old is None or change.key.resource not in resources.OWN:
+        return False
+    takes_effect = woken == change.key or change.key.resource is resources.MODEL
+    return takes_effect and spec_changed(change)
