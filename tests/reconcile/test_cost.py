@@ -94,3 +94,17 @@ async def test_an_operator_that_starts_anew_writes_nothing_and_looks_at_each_onc
     assert cost.requests == []
     assert set(cost.reconciles.values()) == {1}
     assert len(cost.reconciles) == SERVERS + 2
+
+
+async def test_an_edit_goes_before_what_an_operator_that_starts_anew_looks_at(listed):
+    for number in range(SERVERS):
+        make(listed, f"server-{number}")
+    listed.own(resources.MODEL, {"metadata": {"name": "model"}, "spec": {"serverRef": {"name": "server-5"}}})
+    await listed.settle()
+    listed.restart()
+    listed.change(resources.INFERENCE_SERVER, "server-7", memory="3Gi")
+    listed.change(resources.MODEL, "model", suspend=True)
+    cost = Cost(listed)
+    await listed.settle()
+    assert {key.name for key in list(cost.reconciles)[:3]} == {"server-7", "model", "server-5"}
+    assert len(cost.reconciles) == SERVERS + 3
