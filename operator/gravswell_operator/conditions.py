@@ -103,6 +103,8 @@ class Reason(enum.StrEnum):
     AUTOSCALER_ACTIVE = "AutoscalerActive"
     AUTOSCALER_WAITING = "AutoscalerWaiting"
     AUTOSCALER_FAILING = "AutoscalerFailing"
+    AUTOSCALER_MISSING = "AutoscalerMissing"
+    NO_PROMETHEUS = "NoPrometheus"
 
     # Pods of any kind
     NODE_NOT_READY = "NodeNotReady"

@@ -55,6 +55,11 @@ def rank_address(server: str, namespace: str, rank: int) -> str:
     return f"{rank_pod(server, rank)}.{headless(server)}.{namespace}.svc:{PORT_HTTP}"
 
 
+def keda_autoscaler(server: str) -> str:
+    """The HorizontalPodAutoscaler that KEDA makes for the server's ScaledObject; it copies that one's labels."""
+    return f"keda-hpa-{server}"
+
+
 def desired_configmap(server: str) -> str:
     """What the server's agents shall load."""
     return f"{server}-desired"

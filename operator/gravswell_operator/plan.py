@@ -1,7 +1,7 @@
 """What the operator would create for a set of manifests, and what would stop it: without a cluster. Pure."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +11,7 @@ from gravswell_operator.api import GPUNodePool, InferenceServer, Model, ModelRep
 from gravswell_operator.api.common import Resource
 from gravswell_operator.api.rollout import Strategy
 from gravswell_operator.desired import devices
+from gravswell_operator.desired.autoscaling import asks_prometheus, targets
 from gravswell_operator.desired.device_plugin import device_plugin
 from gravswell_operator.desired.models import age, winner
 from gravswell_operator.desired.objects import Manifest, Options
@@ -249,8 +250,24 @@ def _plan_server(server: InferenceServer, world: _World, options: Options) -> tu
         return Planned(server), [*notes, (True, problem.message)]
     surge = may_surge(server, pool, world.on_pool(pool.metadata.name) if pool is not None else ())
     desired = Desired(repository=repository.spec.url)
+    if not options.prometheus:
+        options = replace(options, prometheus="(autoscaling.prometheus of the chart)")
     made = server_children(ServerPlan(server, repository, pool, desired, surge, options))
+    notes += _autoscaling_notes(server)
     return Planned(server, made, _needs(server, made, surge)), notes
+
+
+def _autoscaling_notes(server: InferenceServer) -> _Found:
+    """Whom the autoscaler needs beside it."""
+    scaling = server.spec.autoscaling
+    if scaling is None:
+        return []
+    if scaling.keda is None:
+        served = [t.metric.served_as for t in targets(scaling) if t.metric is not None]
+        needs = f"custom.metrics.k8s.io serves {', '.join(served)}" if served else "metrics.k8s.io is there"
+        return [(False, f"it scales as soon as the API {needs} (docs/autoscaling.md)")]
+    asked = ", and the installation names a Prometheus (autoscaling.prometheus)" if asks_prometheus(scaling) else ""
+    return [(False, f"it scales as soon as the cluster has KEDA{asked}")]
 
 
 def _serves(model: Model, server: InferenceServer) -> bool:

@@ -5,7 +5,7 @@ import pytest
 from gravswell.serving.contracts import Desired, DesiredModel, ModelState
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.models import Outcome, Resolution
-from gravswell_operator.state import AutoscalerState, Problem
+from gravswell_operator.state import Problem
 from gravswell_operator.statuses.server import ServerView, blocker, fields, findings
 
 WANTED = DesiredModel(name="my-model", version=1, digest=f"{1:064x}")
@@ -14,10 +14,14 @@ NONE = Resolution(Desired(repository="r"), {})
 
 
 @pytest.fixture
-def view(resource):
+def view(resource, pod):
+    """``view(change, **parts)``; without ``pods`` there are so many ready ones as its ``workload`` counts."""
+
     def make(change=None, **parts):
         server = resource("InferenceServer", change)
+        ready = parts["workload"].ready if parts.get("workload") is not None else 0
         defaults = {
+            "pods": [pod(f"p-{number}") for number in range(1, ready + 1)],
             "repository": resource("ModelRepository"),
             "pool": resource("GPUNodePool"),
             "resolution": SOME,
@@ -53,29 +57,6 @@ def test_what_stops_it(resource, change, without, reason, says):
     assert problem is not None
     assert problem.reason is reason
     assert says in problem.message
-
-
-SCALED = {"spec": {"replicas": None, "autoscaling": {"minReplicas": 1, "maxReplicas": 4}}}
-
-
-@pytest.mark.parametrize(
-    ("state", "status", "reason", "says"),
-    [
-        (None, None, Reason.AUTOSCALER_WAITING, "not decided"),
-        (AutoscalerState(None), None, Reason.AUTOSCALER_WAITING, "not decided"),
-        (AutoscalerState(True), True, Reason.AUTOSCALER_ACTIVE, "1 to 4 replicas"),
-        (AutoscalerState(False, "FailedGetResourceMetric: none"), False, Reason.AUTOSCALER_FAILING, "Metric: none"),
-    ],
-)
-def test_an_autoscaler_says_whether_it_scales(view, workload, state, status, reason, says):
-    found = said(view(SCALED, workload=workload(1, 1), autoscaler=state))
-    assert (found["Autoscaling"].status, found["Autoscaling"].reason) == (status, reason)
-    assert says in found["Autoscaling"].message
-    assert found["Ready"].status is True
-
-
-def test_without_an_autoscaler_nothing_is_said_of_it(view):
-    assert "Autoscaling" not in said(view())
 
 
 def test_a_pool_for_others_only(resource):
@@ -117,6 +98,8 @@ def test_ready_means_every_replica_of_the_latest_specification(view, workload, d
 
 
 AUTOSCALED = {"replicas": None, "autoscaling": {"minReplicas": 2, "maxReplicas": 4}}
+WAKE = {"name": "gateway", "type": "Query", "query": {"promql": "sum(rate(requests[1m]))"}}
+MAY_SLEEP = {"replicas": None, "autoscaling": {"minReplicas": 0, "maxReplicas": 4, "keda": {"wakes": [WAKE]}}}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +109,8 @@ AUTOSCALED = {"replicas": None, "autoscaling": {"minReplicas": 2, "maxReplicas":
         ({"replicas": 0}, 1, (False, Reason.STARTING), Reason.SCALED_TO_ZERO),
         ({"replicas": 1}, 0, (False, Reason.STARTING), Reason.NO_REPLICA_READY),
         (AUTOSCALED, 0, (False, Reason.STARTING), Reason.NO_REPLICA_READY),
+        (MAY_SLEEP, 0, (True, Reason.SCALED_TO_ZERO), Reason.SCALED_TO_ZERO),
+        (MAY_SLEEP, 1, (False, Reason.STARTING), Reason.SCALED_TO_ZERO),
     ],
 )
 def test_no_replica_is_fine_only_where_none_is_asked_for(view, workload, spec, total, ready, available):

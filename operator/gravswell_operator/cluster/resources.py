@@ -98,7 +98,8 @@ NODE_CLAIM = ResourceType(
 CLUSTER_POLICY = ResourceType(
     "ClusterPolicy", "clusterpolicies", "nvidia.com", namespaced=False, view=state.cluster_policy
 )
-OPTIONAL = (KARPENTER_NODE_POOL, NODE_CLAIM, CLUSTER_POLICY)
+SCALED_OBJECT = _child("ScaledObject", "scaledobjects", "keda.sh", "v1alpha1", state.scaled_object)
+OPTIONAL = (KARPENTER_NODE_POOL, NODE_CLAIM, CLUSTER_POLICY, SCALED_OBJECT)
 """Kinds of others, whose definitions may be absent, and come and go while we run."""
 
 EVENT = kube.Resource("Event", "events", "events.k8s.io")

@@ -1,5 +1,6 @@
 """``gravswell operator run``: the operator, in the foreground."""
 
+import re
 from typing import Annotated
 
 import typer
@@ -56,6 +57,13 @@ def run(
             "may be repeated: all must hold. Absent: none may."
         ),
     ] = None,
+    prometheus: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Where KEDA asks for the metrics of servers that it scales, such as http://prometheus.monitoring:9090.",
+        ),
+    ] = "",
 ) -> None:
     """Run the operator until SIGTERM or Ctrl-C.
 
@@ -78,6 +86,7 @@ def run(
             drivers_namespace=drivers_namespace or names.DRIVERS_NAMESPACE,
             image_pull_secrets=tuple(image_pull_secret or ()),
             agent_log_format=agent_log_format,
+            prometheus=_url(prometheus),
             network_policies=tuple(map(_label, metrics_from or ())) if network_policies else None,
         ),
         listen=listen,
@@ -93,6 +102,12 @@ def _label(text: str) -> tuple[str, str]:
             f"--metrics-from {text}: write KEY=VALUE, such as kubernetes.io/metadata.name=monitoring"
         )
     return key, value
+
+
+def _url(text: str) -> str:
+    if text and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text):
+        raise InvalidInputError(f"--prometheus {text}: write a URL without a password, such as http://HOST:9090")
+    return text
 
 
 @topic.command()

@@ -43,6 +43,8 @@ class Options:
     """How agents and listers log."""
     network_policies: tuple[tuple[str, str], ...] | None = None
     """Labels of the namespaces that may read metrics, where NetworkPolicies are made; empty: none may."""
+    prometheus: str = ""
+    """Where KEDA asks for Triton's metrics: the URL of a Prometheus; empty: the installation names none."""
 
 
 Parent = GPUNodePool | ModelRepository | InferenceServer

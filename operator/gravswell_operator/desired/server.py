@@ -6,6 +6,7 @@ from typing import Any
 from gravswell.serving.contracts import DESIRED_KEY, Desired
 from gravswell_operator import names
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
+from gravswell_operator.desired.autoscaling import autoscaler
 from gravswell_operator.desired.network import server_policy
 from gravswell_operator.desired.objects import Manifest, Options, account, child, configmap_access
 from gravswell_operator.desired.pod import server_pod
@@ -57,8 +58,7 @@ def children(plan: ServerPlan) -> list[Manifest]:
         made.append(_service(server))
     made += [_headless(server), _disruption_budget(server)]
     made.append((_deployment if server.spec.ranks is None else _stateful_set)(plan, service_account))
-    if server.spec.autoscaling is not None:
-        made.append(_autoscaler(server))
+    made += autoscaler(server, plan.options)
     made += server_policy(server, plan.options)
     return made
 
@@ -110,26 +110,6 @@ def _disruption_budget(server: InferenceServer) -> Manifest:
     }
     name = server.metadata.name
     return child(server, "policy/v1", "PodDisruptionBudget", name, role=names.ROLE_TRITON, spec=spec)
-
-
-def _autoscaler(server: InferenceServer) -> Manifest:
-    autoscaling = server.spec.autoscaling
-    assert autoscaling is not None
-    target = {"type": "Utilization", "averageUtilization": autoscaling.target_cpu_utilization}
-    spec = {
-        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": server.metadata.name},
-        "minReplicas": autoscaling.min_replicas,
-        "maxReplicas": autoscaling.max_replicas,
-        # Of Triton alone: the agent's use says nothing about load.
-        "metrics": [
-            {
-                "type": "ContainerResource",
-                "containerResource": {"name": "cpu", "container": "triton", "target": target},
-            }
-        ],
-    }
-    name = server.metadata.name
-    return child(server, "autoscaling/v2", "HorizontalPodAutoscaler", name, role=names.ROLE_TRITON, spec=spec)
 
 
 def _deployment(plan: ServerPlan, service_account: str) -> Manifest:

@@ -19,7 +19,7 @@ from gravswell_operator.state import Problem
 
 _BEFORE_PODS = (("ConfigMap", "ServiceAccount", "Role"), ("RoleBinding",))
 """What pods need when they start, step by step: a binding is refused while its Role is not stored."""
-_WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "HorizontalPodAutoscaler")
+_WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "HorizontalPodAutoscaler", "ScaledObject")
 
 log = logging.getLogger(__name__)
 

@@ -52,8 +52,14 @@ class Context:
         if resource in self.optional and self.optional[resource] == why:
             return
         self.optional[resource] = why
-        for key in self.index.pools:
+        for key in self._scaled_by_keda() if resource is resources.SCALED_OBJECT else self.index.pools:
             self.queue.add(key)
+
+    def _scaled_by_keda(self) -> list[Key]:
+        """The servers that shall have a ScaledObject."""
+        servers = (r for r in self.cache.all(resources.INFERENCE_SERVER) if not isinstance(r.view, Unreadable))
+        scalings = ((server.key, server.view.spec.autoscaling) for server in servers)
+        return [key for key, scaling in scalings if scaling is not None and scaling.keda is not None]
 
     def observe(
         self, resource: ResourceType, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False

@@ -16,7 +16,7 @@ from gravswell_operator.desired.placement import may_surge, must_make_room
 from gravswell_operator.desired.ranks import is_stopping, may_be_told, rolling
 from gravswell_operator.desired.repository import what_is_served
 from gravswell_operator.desired.server import ServerPlan, children
-from gravswell_operator.reconcile import apply, documents, gates, status
+from gravswell_operator.reconcile import apply, documents, gates, scaling, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import pool_key, repository_key
 from gravswell_operator.statuses import ranks as rank_statuses
@@ -41,6 +41,7 @@ async def reconcile(context: Context, record: Record) -> None:
     if isinstance(repository, ModelRepository):
         resolution = _resolve(context, server, repository, pods)
         problem = problem or statuses.forgotten(server, resolution)
+    scaled = scaling.seen(context, server)
     group, reports = None, documents.reports(report_map)
     if server.spec.ranks is not None:
         group, told = _grouped(context, record, pods, reports, resolution if problem is None else None)
@@ -64,8 +65,7 @@ async def reconcile(context: Context, record: Record) -> None:
                 _accounts_in_use(context, record),
                 group is not None and group.stopping,
             )
-            await _hand_over_replicas(context, server)
-            await apply.apply_children(context, record, children(plan))
+            await scaling.apply_children(context, record, children(plan), scaled)
             await _forget_gone_pods(context, record, report_map, pods)
     except errors.NamespaceTerminatingError:
         raise  # no failure, and nobody reads what it would say
@@ -78,7 +78,7 @@ async def reconcile(context: Context, record: Record) -> None:
         blocker=problem,
         resolution=resolution,
         workload=context.child(_workload_of(server), namespace, name),
-        autoscaler=context.child(resources.AUTOSCALER, namespace, name),
+        scaling=scaled,
         pods=pods,
         reports=reports,
         group=group,
@@ -180,34 +180,6 @@ def _accounts_in_use(context: Context, record: Record) -> tuple[str, ...]:
     if own not in found and is_ours and workload is not None and not workload.complete:
         found.append(own)
     return tuple(found)
-
-
-async def _hand_over_replicas(context: Context, server: InferenceServer) -> None:
-    """Before we let go of the Deployment's replicas, give them to a second owner.
-
-    A field that loses its only owner falls back to its default, and a server of ten replicas to one. The second
-    owner holds them until the autoscaler, which writes through ``/scale``, takes them. It never takes none: to an
-    autoscaler that is switched off, so where somebody scaled to none, they are set again.
-    """
-    autoscaling = server.spec.autoscaling
-    if autoscaling is None:
-        return
-    name, namespace = server.metadata.name, server.metadata.namespace
-    record = context.cache.get(Key(resources.DEPLOYMENT, namespace, name))
-    if record is None:
-        return
-    live: state.WorkloadState = record.view
-    if live.desired and context.cache.get(Key(resources.AUTOSCALER, namespace, name)) is not None:
-        return
-    replicas = min(max(live.desired, autoscaling.min_replicas), autoscaling.max_replicas)
-    manifest = {
-        "apiVersion": resources.DEPLOYMENT.api_version,
-        "kind": resources.DEPLOYMENT.kind,
-        "metadata": {"name": name, "namespace": namespace, "uid": record.uid},
-        "spec": {"replicas": replicas},
-    }
-    body = await context.client.apply(resources.DEPLOYMENT, manifest, manager=names.HANDOVER_MANAGER)
-    context.observe(resources.DEPLOYMENT, body)
 
 
 async def _forget_gone_pods(

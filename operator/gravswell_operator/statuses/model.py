@@ -9,6 +9,7 @@ from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.api.model import PlacedStatus, ReplicaStatus
 from gravswell_operator.api.rollout import RolloutState, RolloutStatus
 from gravswell_operator.conditions import Finding, Reason, count
+from gravswell_operator.desired.autoscaling import may_sleep
 from gravswell_operator.desired.models import remembered
 from gravswell_operator.desired.outcome import Outcome
 from gravswell_operator.state import PodState, Unreadable
@@ -91,7 +92,7 @@ def _ready(view: ModelView) -> Finding:
             conditions.READY,
             False,
             Reason.NO_REPLICAS,
-            f"InferenceServer {view.server.metadata.name} has no replica; its own conditions say why",
+            f"InferenceServer {view.server.metadata.name} has no replica; {_why_none(view.server)}",
         )
     if (failure := _failure(replicas, desired)) is not None:
         return Finding(conditions.READY, False, *failure)
@@ -113,6 +114,12 @@ def _ready(view: ModelView) -> Finding:
     if (problem := first_problem([r.pod for r in replicas if not r.pod.ready])) is not None:
         message += f"; {problem.message}"
     return Finding(conditions.READY, False, Reason.LOADING, message)
+
+
+def _why_none(server: InferenceServer) -> str:
+    if may_sleep(server):
+        return "it may sleep (autoscaling.minReplicas is 0), and loads the model when it wakes; its conditions say more"
+    return "its own conditions say why"
 
 
 def _failure(replicas: Sequence[Replica], desired: DesiredModel) -> tuple[str, str] | None:

@@ -7,12 +7,15 @@ from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, R
 from gravswell_operator import conditions, names
 from gravswell_operator.api import ConditionStatus, GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.conditions import Finding, Reason, count
+from gravswell_operator.desired.autoscaling import may_sleep
 from gravswell_operator.desired.models import Resolution, not_listed_yet
 from gravswell_operator.desired.outcome import Outcome
 from gravswell_operator.desired.placement import merged_selector, pool_node_selector
 from gravswell_operator.desired.source import source
-from gravswell_operator.state import AutoscalerState, PodState, Problem, Unreadable, WorkloadState
+from gravswell_operator.state import PodState, Problem, Unreadable, WorkloadState
+from gravswell_operator.statuses import autoscaling
 from gravswell_operator.statuses import ranks as ranked
+from gravswell_operator.statuses.autoscaling import Scaling
 from gravswell_operator.statuses.pods import first_problem
 from gravswell_operator.statuses.ranks import Group
 
@@ -31,7 +34,7 @@ class ServerView:
     resolution: Resolution | None = None
     workload: WorkloadState | None = None
     """The Deployment, or the StatefulSet of its ranks."""
-    autoscaler: AutoscalerState | None = None
+    scaling: Scaling = field(default_factory=Scaling)
     pods: Sequence[PodState] = ()
     reports: Mapping[str, Report] = field(default_factory=dict)
     """By pod; of ranks, what they say of whole partitions."""
@@ -128,7 +131,7 @@ def findings(view: ServerView) -> list[Finding]:
         _available(view),
         _progressing(view),
         *([ranked.finding(view.server, view.group)] if view.group is not None else []),
-        *_autoscaling(view),
+        *autoscaling.findings(view.server, view.scaling, _wanted(view)),
         _repository(view),
         *_pool(view),
         *_models(view),
@@ -144,7 +147,9 @@ def _wanted(view: ServerView) -> int:
 
 
 def _asleep(view: ServerView) -> bool:
-    """Whether no replica is wanted, by the spec and by the Deployment. An autoscaled server always wants some."""
+    """Whether no replica is wanted, by the spec and by the Deployment."""
+    if may_sleep(view.server):
+        return view.workload is not None and view.workload.desired == 0
     return view.server.spec.replicas == 0 and _wanted(view) == 0
 
 
@@ -156,8 +161,11 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
         return Finding(conditions.READY, False, Reason.STARTING, _not_looked(view))
     wanted = _wanted(view)
     if _asleep(view) and workload.total == 0:
-        return Finding(conditions.READY, True, Reason.SCALED_TO_ZERO, "no replica is wanted, and none runs")
-    counts = f"{workload.ready} of {count(wanted, 'replica')} ready"
+        words = "no replica is wanted, and none runs"
+        message = autoscaling.asleep(view.server) if may_sleep(view.server) else words
+        return Finding(conditions.READY, True, Reason.SCALED_TO_ZERO, message)
+    ready = _in_traffic(view)
+    counts = f"{ready} of {count(wanted, 'replica')} ready"
     nothing = _nothing_to_serve(view)
     settled = workload.complete or not workload.generation_seen
     together = view.group is None or view.group.in_service
@@ -266,19 +274,6 @@ def _progressing(view: ServerView) -> Finding:
     )
 
 
-def _autoscaling(view: ServerView) -> list[Finding]:
-    bounds, state = view.server.spec.autoscaling, view.autoscaler
-    if bounds is None:
-        return []
-    if state is None or state.scales is None:
-        message = "the HorizontalPodAutoscaler has not decided yet"
-        return [Finding(conditions.AUTOSCALING, None, Reason.AUTOSCALER_WAITING, message)]
-    if not state.scales:
-        return [Finding(conditions.AUTOSCALING, False, Reason.AUTOSCALER_FAILING, state.message)]
-    message = f"{bounds.min_replicas} to {bounds.max_replicas} replicas by load"
-    return [Finding(conditions.AUTOSCALING, True, Reason.AUTOSCALER_ACTIVE, message)]
-
-
 def _repository(view: ServerView) -> Finding:
     name = view.server.spec.repository_ref.name
     if view.repository is None or isinstance(view.repository, Unreadable):
@@ -338,6 +333,7 @@ def fields(view: ServerView) -> dict[str, object]:
         "httpAddress": names.http_address(name, namespace) if server.spec.ranks is None else "",
         "models": _served(view, active),
         "devices": _devices(view),
+        **autoscaling.fields(server, view.scaling, _wanted(view)),
         **(ranked.fields(server, view.group) if view.group is not None else {"ranks": []}),
         "simulatedGPUs": any(view.reports[pod].simulated_gpus for pod in active if pod in view.reports),
     }

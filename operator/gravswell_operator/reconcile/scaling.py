@@ -1,0 +1,93 @@
+"""The autoscaler of a server: what is seen of it, and how replicas pass from one owner to the next without a jump."""
+
+import logging
+from collections.abc import Sequence
+
+from gravswell_operator import names, state
+from gravswell_operator.api import InferenceServer
+from gravswell_operator.cluster import resources
+from gravswell_operator.cluster.cache import Key, Record
+from gravswell_operator.desired.autoscaling import may_sleep
+from gravswell_operator.desired.objects import Manifest
+from gravswell_operator.reconcile import apply
+from gravswell_operator.reconcile.context import Context
+from gravswell_operator.statuses import autoscaling
+from gravswell_operator.statuses.autoscaling import Scaling
+
+_AUTOSCALERS = (resources.AUTOSCALER, resources.SCALED_OBJECT)
+
+log = logging.getLogger(__name__)
+
+
+def seen(context: Context, server: InferenceServer) -> Scaling:
+    """What there is of the server's autoscaler."""
+    name, namespace, scaling = server.metadata.name, server.metadata.namespace, server.spec.autoscaling
+    horizontal = name if scaling is None or scaling.keda is None else names.keda_autoscaler(name)
+    return Scaling(
+        context.child(resources.AUTOSCALER, namespace, horizontal),
+        context.child(resources.SCALED_OBJECT, namespace, name),
+        autoscaling.obstacle(server, context.options.prometheus, _keda_missing(context)),
+    )
+
+
+def _keda_missing(context: Context) -> state.Problem | None:
+    """Why nothing can be known of ScaledObjects."""
+    kind = resources.SCALED_OBJECT
+    if kind not in context.optional:
+        return autoscaling.NOT_LOOKED
+    why = context.optional[kind]
+    return None if why is None else autoscaling.keda_missing(f"{kind.plural}.{kind.group}/{kind.version}", why)
+
+
+async def apply_children(context: Context, record: Record, made: Sequence[Manifest], scaling: Scaling) -> None:
+    """Make the children what is wanted, and let nobody take a replica away on the way from one autoscaler to another.
+
+    An autoscaler that is no longer wanted goes first: KEDA refuses to scale what another one scales, and neither may
+    answer what we write of the replicas.
+    """
+    wanted = [m for m in made if scaling.obstacle is None or resources.of(m) is not resources.SCALED_OBJECT]
+    kinds = {resources.of(manifest) for manifest in made}
+    for child in context.children(record):
+        if child.key.resource in _AUTOSCALERS and child.key.resource not in kinds:
+            log.info("%s: deleting %s, which is no longer wanted", record.key, child.key)
+            await context.client.delete(child.key.resource, child.key.namespace, child.key.name, child.uid)
+    await _hand_over_replicas(context, record.view, made)
+    await apply.apply_children(context, record, wanted, made)
+
+
+async def _hand_over_replicas(context: Context, server: InferenceServer, made: Sequence[Manifest]) -> None:
+    """Before we let go of the Deployment's replicas, give them to a second owner.
+
+    A field that loses its only owner falls back to its default, and a server of ten replicas to one. The second
+    owner holds them until the autoscaler, which writes through ``/scale``, takes them. It never takes none: to an
+    autoscaler that is switched off, so where somebody scaled to none, they are set again. KEDA's may have none.
+    """
+    scaling = server.spec.autoscaling
+    if scaling is None:
+        return
+    name, namespace = server.metadata.name, server.metadata.namespace
+    record = context.cache.get(Key(resources.DEPLOYMENT, namespace, name))
+    if record is None:
+        return
+    live: state.WorkloadState = record.view
+    if live.desired or may_sleep(server):
+        scaled = any(context.cache.get(Key(kind, namespace, name)) is not None for kind in _AUTOSCALERS)
+        if scaled or _has_digest_of(record, made):
+            return  # we have let go already
+    replicas = min(max(live.desired, scaling.min_replicas), scaling.max_replicas)
+    manifest = {
+        "apiVersion": resources.DEPLOYMENT.api_version,
+        "kind": resources.DEPLOYMENT.kind,
+        "metadata": {"name": name, "namespace": namespace, "uid": record.uid},
+        "spec": {"replicas": replicas},
+    }
+    body = await context.client.apply(resources.DEPLOYMENT, manifest, manager=names.HANDOVER_MANAGER)
+    context.observe(resources.DEPLOYMENT, body)
+
+
+def _has_digest_of(record: Record, made: Sequence[Manifest]) -> bool:
+    """Whether the Deployment is the one that is wanted, whose replicas we do not say."""
+    wanted = next(m["metadata"]["annotations"] for m in made if resources.of(m) is record.key.resource)
+    live = record.body()
+    said = (live["metadata"].get("annotations") or {}).get(names.ANNOTATION_DIGEST) if live else record.checked
+    return bool(said == wanted[names.ANNOTATION_DIGEST])
