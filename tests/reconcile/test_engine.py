@@ -61,6 +61,17 @@ async def test_a_failure_is_told_and_tried_again(served):
     assert served.condition("InferenceServer", "server")["reason"] == "NoModels"
 
 
+async def test_after_a_long_outage_everything_is_tried_again_soon(served):
+    served.api.refuse = lambda _: errors.ApiUnavailableError("the API server is away")
+    for _ in range(600):
+        await served.tick()
+    served.api.refuse = lambda _: None
+    for _ in range(40):
+        await served.tick()
+    assert served.context.queue.failing == 0
+    assert served.condition("InferenceServer", "server")["reason"] == "NoModels"
+
+
 @pytest.mark.parametrize("watch_is_first", [False, True])
 async def test_a_failure_in_other_words_each_time_is_not_tried_again_any_sooner(served, watch_is_first):
     words = (f"attempt {number} failed" for number in range(10**6))

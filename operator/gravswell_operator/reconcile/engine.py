@@ -21,6 +21,9 @@ _RECONCILERS: dict[ResourceType, Callable[[Context, Record], Awaitable[None]]] =
     resources.MODEL: model.reconcile,
 }
 
+OUTAGE_SECONDS = 30.0
+"""The longest wait for an API server that does not answer: no object's own failure, and over for all at once."""
+
 log = logging.getLogger(__name__)
 
 
@@ -61,8 +64,8 @@ class Engine:
     def _failed(self, key: Key, error: GravswellError, level: int) -> None:
         self.context.metrics.failed(key.resource.kind, error)
         delay = self.context.queue.retry_delay(key)
-        if isinstance(error, errors.ApiUnavailableError) and error.retry_after is not None:
-            delay = max(delay, error.retry_after)
+        if isinstance(error, errors.ApiUnavailableError):
+            delay = max(min(delay, OUTAGE_SECONDS), error.retry_after or 0.0)
         log.log(level, "%s: %s; next try in %.1f s", key, error, delay)
         self.context.queue.add(key, delay)
 
