@@ -51,6 +51,9 @@ def conditions(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
 class OperatorProcess:
     """``gravswell operator run`` with a ServiceAccount's kubeconfig."""
 
+    program: tuple[str, ...] = ("-m", "gravswell")
+    """What Python runs."""
+
     def __init__(self, kubeconfig: Path, log: Path) -> None:
         self._kubeconfig, self.log = kubeconfig, log
         self._child: Child | None = None
@@ -69,7 +72,7 @@ class OperatorProcess:
             self.address,
             "--network-policies",
         ]
-        self._child = Child("operator", [sys.executable, "-m", "gravswell", *arguments], log=self.log)
+        self._child = Child("operator", [sys.executable, *self.program, *arguments], log=self.log)
         if wait:
             wait_until(self.is_ready)
 
