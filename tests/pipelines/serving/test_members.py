@@ -16,6 +16,7 @@ from gravswell.cli.output import Output
 from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.names import MEMBER_PREFIX
 from gravswell.quiver.reader import RepositoryReader
+from gravswell.serving import Client
 from gravswell.serving.members import member_name
 from gravswell.serving.triton import EmbeddedTriton
 from gravswell.serving.triton.flags import key_headers
@@ -62,6 +63,29 @@ def test_a_private_member_cannot_be_called(root: Path) -> None:
         request.headers |= key_headers("secret")[0]
         with urllib.request.urlopen(request) as answer:
             assert len(json.load(answer)) == 2, "whoever has the key may look"
+
+
+def test_where_a_members_name_shows_is_closed_by_tritons_own_flags(root: Path) -> None:
+    """What the page on serving pipelines says of a private member's name."""
+    apis = "statistics,model-config"
+    closing = [f"--http-restricted-api={apis}:X-Closed=secret", f"--grpc-restricted-protocol={apis}:closed=secret"]
+    for flags in ([], closing):
+        with EmbeddedTriton(root, models=["four"], extra_flags=flags) as server:
+            (member,) = server.members
+            with urllib.request.urlopen(f"http://{server.http_address}/v2/models/four") as answer:
+                assert member not in answer.read().decode()
+            for path in ("stats", "four/config"):
+                url = f"http://{server.http_address}/v2/models/{path}"
+                if flags:
+                    with pytest.raises(HTTPError, match="403"):
+                        urllib.request.urlopen(url)
+                else:
+                    with urllib.request.urlopen(url) as answer:
+                        assert member in answer.read().decode()
+            with urllib.request.urlopen(f"http://{server.metrics_address}/metrics") as answer:
+                assert f'model="{member}"' in answer.read().decode()
+            with Client(server.http_address) as client:  # which does without
+                np.testing.assert_array_equal(client.infer("four", {"x": ROWS})["z"], ROWS * 4)
 
 
 def test_what_is_named_is_served_by_itself_too(root: Path) -> None:
