@@ -19,6 +19,7 @@ VERIFIED = "Verified"
 REPOSITORY_RESOLVED = "RepositoryResolved"
 NODE_POOL_RESOLVED = "NodePoolResolved"
 MODELS_RESOLVED = "ModelsResolved"
+MODELS_LOADED = "ModelsLoaded"
 RANKS_READY = "RanksReady"
 AUTOSCALING = "Autoscaling"
 DRIVERS_INSTALLED = "DriversInstalled"
@@ -224,6 +225,8 @@ def transitions(previous: Sequence[Condition], current: Sequence[Condition]) -> 
         old = before.get(condition.type)
         if condition.type in _NO_EVENTS:
             continue
+        if condition.type == MODELS_LOADED and condition.reason != Reason.LOAD_FAILED:
+            continue  # it comes and goes with every version
         if old is None and condition.status is ConditionStatus.TRUE and condition.type == MODELS_RESOLVED:
             continue
         if old is not None and old.status == condition.status and (condition.status, condition.reason) in told:

@@ -4,6 +4,7 @@ import collections
 
 import pytest
 
+from gravswell_operator import names
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key
 
@@ -33,7 +34,11 @@ class Cost:
 
 
 def serve(world, name):
-    """What the controllers say of a Deployment whose one replica is ready."""
+    """What the controllers say of a Deployment whose one replica is ready, and what that says of itself."""
+    moment = "2026-01-01T00:00:00Z"
+    own = {"name": f"{name}-1", "namespace": "ns", "creationTimestamp": moment, "labels": {names.LABEL_SERVER: name}}
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": moment}
+    world.see(resources.POD, {"kind": "Pod", "metadata": own, "spec": {}, "status": {"conditions": [ready]}})
     body = world.get("Deployment", name)
     status = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}
     world.see(resources.DEPLOYMENT, {**body, "metadata": {**body["metadata"], "generation": 1}, "status": status})

@@ -26,6 +26,7 @@ from gravswell_operator.api.common import (
     name_rule,
 )
 from gravswell_operator.api.rules import Rule, matching
+from gravswell_operator.api.startup import StartupStatus
 
 RELEASE_PATTERN = "[0-9]{2}[.](0[1-9]|1[0-2])"
 """A Triton release: year and month, such as 24.08. They compare as text."""
@@ -406,6 +407,8 @@ class InferenceServerStatus(Status):
     """Of a server with ranks: each of them."""
     autoscaling: AutoscalingStatus | None = None
     """What the autoscaler wants, and what it measured; absent while it has said nothing, or there is none."""
+    startup: StartupStatus | None = None
+    """Where the time of the last start of a replica went, or goes: the stages, and what the present one waits for."""
     simulated_gpus: bool = Field(default=False, alias="simulatedGPUs")
     """True where replicas run on a development node whose GPUs are simulated."""
 
@@ -436,6 +439,8 @@ class InferenceServer(Resource):
             Column("Node Pool", ".spec.nodePoolRef.name", wide=True),
             Column("Address", ".status.address", wide=True),
             Column("HTTP Address", ".status.httpAddress", wide=True),
+            Column("Startup", ".status.startup.stage", wide=True),
+            Column("Startup Seconds", ".status.startup.seconds", "number", wide=True),
             Column("Message", ".status.conditions[?(@.type=='Ready')].message", wide=True),
         ),
         selectable=(".spec.repositoryRef.name", ".spec.nodePoolRef.name"),

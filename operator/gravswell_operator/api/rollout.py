@@ -168,7 +168,7 @@ class RolloutStatus(ApiModel):
     from_version: Annotated[int | None, Field(alias="from")] = None
     """The version that served before."""
     from_digest: Annotated[str, Field(max_length=64)] | None = None
-    """Its digest."""
+    """Digest of the version that served before. Ranks go back to it where one of them refuses the new one."""
     to: int
     """The new version."""
     to_digest: Annotated[str, Field(max_length=64)] | None = None

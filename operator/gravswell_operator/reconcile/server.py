@@ -1,7 +1,7 @@
 """Reconciling an ``InferenceServer``: its desired models, its children, and what its pods and agents say."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gravswell.errors import GravswellError
@@ -20,6 +20,7 @@ from gravswell_operator.reconcile import apply, documents, gates, scaling, statu
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import pool_key, repository_key
 from gravswell_operator.statuses import ranks as rank_statuses
+from gravswell_operator.statuses import restarts, startup
 from gravswell_operator.statuses import server as statuses
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ async def reconcile(context: Context, record: Record) -> None:
         resolution = _resolve(context, server, repository, pods)
         problem = problem or statuses.forgotten(server, resolution)
     scaled = scaling.seen(context, server)
-    group, reports = None, documents.reports(report_map)
+    group, reports = None, _reports(context, record, report_map, pods)
     if server.spec.ranks is not None:
         group, told = _grouped(context, record, pods, reports, resolution if problem is None else None)
         if resolution is not None and told is not None:
@@ -83,7 +84,11 @@ async def reconcile(context: Context, record: Record) -> None:
         reports=reports,
         group=group,
     )
-    await status.write(context, record, statuses.findings(view), statuses.fields(view))
+    started = startup.advance(view, context.now())
+    if started.after is not None:
+        context.queue.add(record.key, started.after)
+    account = {"startup": started.status.to_dict()} if started.status is not None else {}
+    await status.write(context, record, statuses.findings(view), {**statuses.fields(view), **account})
     if isinstance(repository, ModelRepository):
         _tell_lister(context, server, repository, report_map)
     if failure is not None:
@@ -98,9 +103,19 @@ async def keep_gates(context: Context, record: Record) -> None:
     """Of a server that is otherwise left alone: ranks that go and come back still close and open their gates."""
     pods = context.pods(record.key)
     report_map = context.child(resources.CONFIG_MAP, record.key.namespace, names.report_configmap(record.key.name))
-    group, _ = _grouped(context, record, pods, documents.reports(report_map), None)
+    group, _ = _grouped(context, record, pods, _reports(context, record, report_map, pods), None)
     if group is not None:
         await gates.write(context, record, pods, is_open=group.in_service)
+
+
+def _reports(
+    context: Context, record: Record, report_map: state.ConfigMapState | None, pods: Sequence[state.PodState]
+) -> Mapping[str, Report]:
+    """What the agents say that is true of the Tritons that run now; looked at again when that may be more."""
+    found, after = restarts.present(documents.reports(report_map), pods, context.now())
+    if after is not None:
+        context.queue.add(record.key, after)
+    return found
 
 
 def _grouped(

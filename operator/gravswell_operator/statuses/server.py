@@ -20,6 +20,7 @@ from gravswell_operator.statuses.pods import first_problem
 from gravswell_operator.statuses.ranks import Group
 
 SHOWN_MODELS = 100
+_NAMED_MODELS = 5
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ def findings(view: ServerView) -> list[Finding]:
         _repository(view),
         *_pool(view),
         *_models(view),
+        *_loaded(view),
     ]
 
 
@@ -169,12 +171,12 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
     nothing = _nothing_to_serve(view)
     settled = workload.complete or not workload.generation_seen
     together = view.group is None or view.group.in_service
-    if wanted and workload.ready >= wanted and settled and together and nothing is None:
+    if wanted and ready >= wanted and settled and together and nothing is None:
         return Finding(conditions.READY, True, Reason.SERVING, counts)
     if workload.failure_message:
         return Finding(conditions.READY, False, Reason.PODS_REFUSED, f"{counts}; {workload.failure_message}")
     if (problem := first_problem(view.pods)) is not None:
-        message = f"{counts}; {problem.message}{_pool_words(view, problem)}"
+        message = f"{counts}; {problem.message}{pool_words(view, problem)}"
         return Finding(conditions.READY, False, problem.reason, message)
     if nothing is not None:
         return Finding(conditions.READY, False, nothing.reason, f"{counts}; {nothing.message}")
@@ -189,8 +191,23 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
             Reason.LOAD_FAILED,
             f"{counts}; model {model.name} on pod {pod}: {model.reason}: {model.message}",
         )
-    reason = Reason.ROLLING_OUT if workload.ready else Reason.STARTING
+    reason = Reason.ROLLING_OUT if ready else Reason.STARTING
     return Finding(conditions.READY, False, reason, counts)
+
+
+def _in_traffic(view: ServerView) -> int:
+    """Replicas that are ready, as their controller counts them and as they say themselves: it may not have looked yet.
+
+    One that says that it has nothing loaded is none, though its probes may still be about to see that.
+    """
+    if view.workload is None:
+        return 0
+    pods = (pod for pod in view.pods if pod.ready and pod.active)
+    return min(view.workload.ready, sum(not _is_empty(view.reports.get(pod.name)) for pod in pods))
+
+
+def _is_empty(report: Report | None) -> bool:
+    return report is not None and bool(report.models) and all(model.loaded_version is None for model in report.models)
 
 
 def _not_looked(view: ServerView) -> str:
@@ -208,7 +225,7 @@ def _was_ready(server: InferenceServer) -> bool:
     )
 
 
-def _pool_words(view: ServerView, problem: Problem) -> str:
+def pool_words(view: ServerView, problem: Problem) -> str:
     """What the pool says of itself where its nodes are why a pod waits: the scheduler counts nodes and names none."""
     pool = view.pool
     if problem.reason is not Reason.POD_UNSCHEDULABLE or not isinstance(pool, GPUNodePool):
@@ -246,8 +263,7 @@ def _failed(view: ServerView) -> tuple[str, ModelReport] | None:
 
 
 def _available(view: ServerView) -> Finding:
-    ready = view.workload.ready if view.workload is not None else 0
-    if ready:
+    if ready := _in_traffic(view):
         return Finding(conditions.AVAILABLE, True, Reason.REPLICAS_READY, f"{count(ready, 'replica')} in traffic")
     if _asleep(view) and view.blocker is None:
         return Finding(conditions.AVAILABLE, False, Reason.SCALED_TO_ZERO, "no replica is wanted")
@@ -304,6 +320,27 @@ def _models(view: ServerView) -> list[Finding]:
         return [Finding(conditions.MODELS_RESOLVED, False, problem.reason, problem.message)]
     known = count(len(view.resolution.desired.models), "model")
     return [Finding(conditions.MODELS_RESOLVED, True, Reason.MODELS_KNOWN, f"{known} resolved to versions")]
+
+
+def _loaded(view: ServerView) -> list[Finding]:
+    """Whether every replica serves every model as it was told: of servers without Models nothing else says so."""
+    wanted = view.resolution.desired.models if view.resolution is not None else ()
+    pods = [pod.name for pod in view.pods if pod.active]
+    if not wanted or not pods:
+        return []
+    if (failed := _failed(view)) is not None:
+        pod, said = failed
+        message = f"version {said.desired_version} of {said.name} on pod {pod}: {said.reason}: {said.message}"
+        if said.loaded_version is not None:
+            message += f"; version {said.loaded_version} still serves there"
+        return [Finding(conditions.MODELS_LOADED, False, Reason.LOAD_FAILED, message)]
+    behind = [m.name for m in wanted if not all(serves(m.on(pod), view.reports.get(pod)) for pod in pods)]
+    if not behind:
+        message = f"{count(len(wanted), 'model')} on {count(len(pods), 'replica')}"
+        return [Finding(conditions.MODELS_LOADED, True, Reason.LOADED, message)]
+    more = ", …" if len(behind) > _NAMED_MODELS else ""
+    message = f"not on every replica yet: {', '.join(behind[:_NAMED_MODELS])}{more}"
+    return [Finding(conditions.MODELS_LOADED, False, Reason.LOADING, message)]
 
 
 def _unresolved(unresolved: Mapping[str, Outcome]) -> Problem:

@@ -30,7 +30,8 @@ def test_each_moment_counts_for_the_earliest_stage_that_a_model_is_in():
     assert look(1, work(StartStage.DOWNLOAD), work(StartStage.LOAD))
     assert not look(2, work(StartStage.DOWNLOAD), work(StartStage.WARM_UP)), "the other one's is later"
     assert look(1, work(StartStage.START), work(StartStage.WARM_UP), downloaded=7)
-    assert look(0.5, work(StartStage.START), work(StartStage.WARM_UP, attempted=True)), "one that was tried is waited for"
+    tried = work(StartStage.WARM_UP, attempted=True)
+    assert look(0.5, work(StartStage.START), tried), "nobody waits for what was tried"
     assert look(4, work(StartStage.LOAD))
     assert look(0.25, work(StartStage.DOWNLOAD), downloaded=9)
     assert look(0.5, work(StartStage.START), ready=True, downloaded=10)
