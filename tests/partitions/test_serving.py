@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,25 @@ def test_a_rank_that_dies_fails_the_call_until_it_is_back(root: Path, first: Emb
     ports = Ports(http=int(address.rpartition(":")[2]))
     with EmbeddedTriton(root / "repo", models=["net-rank-1"], ports=ports, start_timeout=PATIENCE), client:
         compare(whole, client.infer(rows))
+
+
+def test_a_rank_that_loads_its_part_is_waited_for(root: Path, first: EmbeddedTriton) -> None:
+    """Its server was started again, say, and answers already."""
+    rows = {"x": np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)}
+    whole = run(cpu_session(NET.SerializeToString()), rows)
+    with EmbeddedTriton(root / "repo", model_control="explicit", start_timeout=PATIENCE) as server:
+        servers = [first.http_address, server.http_address]
+        with (
+            RankedClient(root / "net", servers, retry_for=PATIENCE) as client,
+            RankedClient(root / "net", servers, retry_for=0.5) as impatient,
+            ThreadPoolExecutor() as threads,
+        ):
+            asked = threads.submit(client.infer, rows)
+            with pytest.raises(NotFoundError, match=r"rank 1 .*net-rank-1"):
+                impatient.infer(rows)
+            assert not asked.done()
+            server.load("net-rank-1")
+            compare(whole, asked.result(PATIENCE))
 
 
 def test_ranks_of_two_partitions_are_not_put_together(root: Path, tmp_path: Path) -> None:

@@ -1,18 +1,23 @@
 """One model on many servers, a rank on each: the same inputs to all, their answers put together here."""
 
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from gravswell.errors import GravswellError, InvalidInputError, UnavailableError
+from gravswell.errors import GravswellError, InvalidInputError, NotFoundError, UnavailableError
 from gravswell.partitions.records import PLAN_FILE, PUBLISHED_FILE, PartRecord, Plan, Published, read
 from gravswell.partitions.records import Tensor as PlannedTensor
 from gravswell.quiver.exporters.base import Inputs, Outputs
 from gravswell.quiver.exporters.proof import open_session, run
 from gravswell.serving.client import Client
 from gravswell.serving.client.model import Model, Tensor
+
+_PAUSE_SECONDS = 0.25
+"""Between two questions for a part that a server does not have yet."""
 
 
 class RankedClient:
@@ -31,8 +36,9 @@ class RankedClient:
         those in the folder's ``published.json``, which is there where the partition was published too. One of the two
         must be: a server's newest version may be of another partition, whose answers must not be put together with
         these.
-    :param options: those of :class:`~gravswell.serving.client.Client`, such as ``retry_for``: how long a rank that is
-        away is waited for.
+    :param retry_for: seconds for which a rank is waited for that does not answer, or whose server does not have its
+        part (yet): it may have been started again, and load it. 0 fails at once.
+    :param options: the others of :class:`~gravswell.serving.client.Client`.
 
     A call is answered by all ranks or fails, and the error names the ranks that did not answer. A rank that is back is
     asked again by the next call. Threads may share it.
@@ -45,6 +51,7 @@ class RankedClient:
         *,
         name: str | None = None,
         versions: Mapping[str, int] | None = None,
+        retry_for: float = 30.0,
         **options: Any,
     ) -> None:
         path = Path(folder)
@@ -59,14 +66,17 @@ class RankedClient:
         self._versions = self._pinned(path, versions)
         self._servers = list(servers)
         self._combine = {part.name: open_session(path / part.file) for part in self.plan.parts if part.rank is None}
-        self._clients = [Client(addresses, **options) for addresses in servers]
+        self._retry_for = retry_for
+        self._clients = [Client(addresses, retry_for=retry_for, **options) for addresses in servers]
+        self._closed = threading.Event()
         self._threads = ThreadPoolExecutor(self.plan.ranks, thread_name_prefix="gravswell-rank")
 
     def infer(self, inputs: Any) -> Outputs:
         """The whole model's outputs, by name, for one batch of inputs by name, or one array where there is one input.
 
         :raises InvalidInputError: inputs that the model does not take.
-        :raises UnavailableError: a rank does not answer. NotFoundError: its server does not have it.
+        :raises UnavailableError: a rank does not answer. NotFoundError: its server does not have it, either of them for
+            as long as ``retry_for``.
         """
         known: Inputs = self._model.tensors(inputs)
         for stage in range(1, self.plan.stages + 1):
@@ -79,6 +89,7 @@ class RankedClient:
 
     def close(self) -> None:
         """End what is under way and close the connections; harmless when that was done."""
+        self._closed.set()
         self._threads.shutdown(cancel_futures=True)
         for client in self._clients:
             client.close()
@@ -132,8 +143,18 @@ class RankedClient:
     def _ask(self, part: PartRecord, known: Inputs) -> Callable[[], Outputs]:
         assert part.rank is not None
         client, inputs = self._clients[part.rank], {one.name: known[one.name] for one in part.inputs}
-        version = self._versions[part.name]
-        return lambda: client.request(f"{self._name}-{part.name}", inputs, version=version).outputs
+        version, until = self._versions[part.name], time.monotonic() + self._retry_for
+
+        def ask() -> Outputs:
+            while True:
+                try:
+                    return client.request(f"{self._name}-{part.name}", inputs, version=version).outputs
+                except NotFoundError:
+                    left = until - time.monotonic()
+                    if left <= 0 or self._closed.wait(min(left, _PAUSE_SECONDS)):
+                        raise
+
+        return ask
 
     def _failed(self, failures: Sequence[tuple[PartRecord, GravswellError]]) -> GravswellError:
         """One error for all ranks that failed: of the kind of the first, an unavailable one before others."""
