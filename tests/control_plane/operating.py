@@ -54,8 +54,8 @@ class OperatorProcess:
     program: tuple[str, ...] = ("-m", "gravswell")
     """What Python runs."""
 
-    def __init__(self, kubeconfig: Path, log: Path) -> None:
-        self._kubeconfig, self.log = kubeconfig, log
+    def __init__(self, kubeconfig: Path, log: Path, *arguments: str) -> None:
+        self._kubeconfig, self.log, self._arguments = kubeconfig, log, arguments
         self._child: Child | None = None
         self.address = ""
 
@@ -71,6 +71,7 @@ class OperatorProcess:
             "--listen",
             self.address,
             "--network-policies",
+            *self._arguments,
         ]
         self._child = Child("operator", [sys.executable, *self.program, *arguments], log=self.log)
         if wait:
@@ -135,9 +136,9 @@ def install(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory, *va
 
 
 @contextmanager
-def running_operator(kubeconfig: Path) -> Iterator[OperatorProcess]:
-    """The operator with ``kubeconfig``; it must end cleanly, and have had no fault of its own."""
-    process = OperatorProcess(kubeconfig, kubeconfig.with_name("operator.log"))
+def running_operator(kubeconfig: Path, *arguments: str) -> Iterator[OperatorProcess]:
+    """The operator with ``kubeconfig``, and ``arguments`` of its own; it must end cleanly, and have had no fault of its own."""
+    process = OperatorProcess(kubeconfig, kubeconfig.with_name("operator.log"), *arguments)
     process.start()
     yield process
     assert process.stop() == 0
