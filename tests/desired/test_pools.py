@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gravswell_operator.api import Condition, ConditionStatus
-from gravswell_operator.conditions import SUSPENDED
+from gravswell_operator.conditions import READY, SUSPENDED
 from gravswell_operator.desired.pools import Bounds, Idleness, bounds, idleness, in_use
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -90,6 +90,20 @@ def test_who_is_used_or_never_idle_waits_for_nothing(pool):
 )
 def test_a_pool_is_used_by_servers_that_may_and_ask_for_a_replica(pool, resource, spec, allowed, used):
     assert in_use(pool(allowedNamespaces=allowed), [resource("InferenceServer", {"spec": spec})]) is used
+
+
+@pytest.mark.parametrize(("reason", "used"), [("ScaledToZero", False), ("Serving", True), (None, True)])
+def test_a_server_that_sleeps_does_not_use_its_pool(pool, resource, reason, used):
+    schedule = {"start": "0 8 * * *", "end": "0 18 * * *"}
+    wakes = [{"name": "office", "type": "Schedule", "schedule": schedule}]
+    scaling = {"minReplicas": 0, "maxReplicas": 2, "keda": {"wakes": wakes}}
+    server = resource("InferenceServer", {"spec": {"replicas": None, "autoscaling": scaling}})
+    if reason is not None:
+        ready = Condition(
+            type=READY, status=ConditionStatus.TRUE, reason=reason, message="", last_transition_time=SUSPENDED_AT
+        )
+        server = server.model_copy(update={"status": server.status.model_copy(update={"conditions": (ready,)})})
+    assert in_use(pool(), [server]) is used
 
 
 def test_a_pool_without_servers_is_unused(pool):

@@ -10,9 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from gravswell import durations
-from gravswell_operator import names
+from gravswell_operator import conditions, names
 from gravswell_operator.api import InferenceServer
 from gravswell_operator.api.autoscaling import Autoscaling, Wake
+from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.objects import Manifest, Options, child
 
 DEFAULT_CPU = 70
@@ -107,6 +108,12 @@ def _scales(wake: Wake) -> bool:
 def may_sleep(server: InferenceServer) -> bool:
     """Whether the server may have no replica though it shall serve."""
     return server.spec.autoscaling is not None and server.spec.autoscaling.min_replicas == 0
+
+
+def sleeps(server: InferenceServer) -> bool:
+    """Whether the server has no replica now because none is needed, by what its status said last."""
+    ready = conditions.ready(server.status)
+    return may_sleep(server) and ready is not None and ready.reason == Reason.SCALED_TO_ZERO
 
 
 def asks_prometheus(scaling: Autoscaling) -> bool:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from gravswell import durations
 from gravswell_operator import conditions
 from gravswell_operator.api import GPUNodePool, InferenceServer
+from gravswell_operator.desired.autoscaling import sleeps
 from gravswell_operator.desired.placement import allows, peak_replicas
 
 _DRAIN_FOR = "1h"
@@ -47,8 +48,8 @@ def drain_timeout(pool: GPUNodePool) -> str:
 
 
 def in_use(pool: GPUNodePool, servers: Iterable[InferenceServer]) -> bool:
-    """Whether one of the servers that name the pool may use it, and asks for a replica."""
-    return any(allows(pool, s.metadata.namespace) and peak_replicas(s) > 0 for s in servers)
+    """Whether one of the servers that name the pool may use it, and asks for a replica: not one that sleeps."""
+    return any(allows(pool, s.metadata.namespace) and peak_replicas(s) > 0 and not sleeps(s) for s in servers)
 
 
 def idleness(pool: GPUNodePool, *, used: bool, now: datetime) -> Idleness:

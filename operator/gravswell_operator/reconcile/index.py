@@ -8,6 +8,7 @@ from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.api.rollout import RolloutState, Strategy
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Change, Key, Record
+from gravswell_operator.desired.autoscaling import sleeps
 from gravswell_operator.desired.placement import peak_replicas
 from gravswell_operator.state import Unreadable
 
@@ -191,9 +192,16 @@ def _meaning_changed(change: Change) -> bool:
     assert change.new is not None
     if change.key.resource is resources.MODEL:
         return _rollout(change.old) != _rollout(change.new)
+    if change.key.resource is resources.INFERENCE_SERVER:
+        return _sleeps(change.old) != _sleeps(change.new)
     if change.key.resource is not resources.GPU_NODE_POOL:
         return False
     return _offer(change.old) != _offer(change.new)
+
+
+def _sleeps(server: Record) -> bool:
+    """Its pool is used by one that does not."""
+    return not isinstance(server.view, Unreadable) and sleeps(server.view)
 
 
 def _rollout(model: Record) -> tuple[object, ...] | None:
