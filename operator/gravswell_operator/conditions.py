@@ -121,6 +121,7 @@ class Reason(enum.StrEnum):
     ENTRY_NOT_FOUND = "EntryNotFound"
     VERSION_NOT_FOUND = "VersionNotFound"
     UNVERIFIED_VERSION = "UnverifiedVersion"
+    OPSET_TOO_NEW = "OpsetTooNew"
     CONFLICT = "Conflict"
     NOT_PLACED = "NotPlaced"
     NOT_A_PARTITION = "NotAPartition"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gravswell.placement import arrange
+from gravswell.quiver.targets import Target
 from gravswell.serving.contracts import (
     Desired,
     DesiredModel,
@@ -23,6 +24,7 @@ from gravswell_operator.desired import devices
 from gravswell_operator.desired.outcome import Outcome
 from gravswell_operator.desired.ranks import missing_parts, parted
 from gravswell_operator.desired.rollouts import fallen_back, staged
+from gravswell_operator.desired.targets import stays_too_new, target, too_new
 from gravswell_operator.state import PodState, Unreadable
 
 LATEST = "latest"
@@ -42,6 +44,8 @@ class Resolution:
     yet, or lacks some of it that is still wished for."""
     missing: tuple[str, ...] = ()
     """Entries of which ``moved_to`` lacks the version that stays."""
+    too_new: tuple[str, ...] = ()
+    """Why the server's Triton cannot load what is served: it was given an older tag, or one that nobody checked."""
     lost: tuple[str, ...] = ()
     """Entries that are served and of which nothing says any more in which version. ``desired`` would unload them."""
 
@@ -91,8 +95,10 @@ def resolve_model(  # noqa: PLR0911  an ordered list of facts, one return each
     listing: Listing | None,
     kept: DesiredModel | None,
     repository: str,
+    *,
+    triton: Target | None = None,
 ) -> Outcome:
-    """What ``model`` stands for.
+    """What ``model`` stands for, on a server of the release ``triton``; None where that is not known.
 
     ``rivals`` are all Models of the same server and entry, ``model`` included; ``kept`` is what the server was told of
     this entry last; where that is lost, the Model's own status says it. ``repository`` is the repository's name, for
@@ -137,6 +143,8 @@ def resolve_model(  # noqa: PLR0911  an ordered list of facts, one return each
             f"version {found.number} of {entry} has no manifest, so nothing can be verified; publish it with "
             "gravswell export, or set verification: None to serve it all the same",
         )
+    if why := too_new(entry, found, triton):
+        return Outcome(kept, Reason.OPSET_TOO_NEW, why)
     return Outcome(
         DesiredModel(
             name=entry,
@@ -206,7 +214,7 @@ def resolve_server(
     ``previous`` is what the agents were told last, None where that is not there or cannot be read; ``url`` is the
     repository's, as its user gave it.
     """
-    repository = server.spec.repository_ref.name
+    repository, triton = server.spec.repository_ref.name, target(server)
     kept = told(previous)
     outcomes: dict[str, Outcome] = {}
     winners: dict[str, Model | Unreadable] = {}
@@ -216,7 +224,7 @@ def resolve_server(
             problem = first.problem()
             outcomes[entry] = Outcome(kept.get(entry), problem.reason, problem.message)
         else:
-            outcomes[entry] = resolve_model(first, rivals, listing, kept.get(entry), repository)
+            outcomes[entry] = resolve_model(first, rivals, listing, kept.get(entry), repository, triton=triton)
     if server.spec.ranks is not None:
         for entry, first in winners.items():
             if isinstance(first, Model):
@@ -231,7 +239,7 @@ def resolve_server(
         if listing is None:
             undeclared = {name: Outcome(model) for name, model in kept.items()}
         else:
-            latest = {e.name: _latest_verified(e, kept.get(e.name)) for e in listing.entries if e.versions}
+            latest = {e.name: _latest_verified(e, kept.get(e.name), triton) for e in listing.entries if e.versions}
             # Whoever wants a private one served by itself, too, names it in a Model.
             private = listing.private({entry: outcome.numbers for entry, outcome in {**latest, **outcomes}.items()})
             undeclared = {entry: outcome for entry, outcome in latest.items() if entry not in private}
@@ -249,6 +257,7 @@ def resolve_server(
         listed=listing is not None,
         moved_to=url if stays is not None else "",
         missing=tuple(sorted(absent)),
+        too_new=stays_too_new(outcomes, listing, triton),
         lost=_lost(server, outcomes, listing) if previous is None else (),
     )
 
@@ -339,7 +348,7 @@ def _lost(server: InferenceServer, outcomes: Mapping[str, Outcome], listing: Lis
     )
 
 
-def _latest_verified(entry: ListedEntry, kept: DesiredModel | None) -> Outcome:
+def _latest_verified(entry: ListedEntry, kept: DesiredModel | None, triton: Target | None) -> Outcome:
     latest = max(entry.versions, key=lambda v: v.number)
     if latest.digest is None:
         return Outcome(
@@ -347,4 +356,6 @@ def _latest_verified(entry: ListedEntry, kept: DesiredModel | None) -> Outcome:
             Reason.UNVERIFIED_VERSION,
             f"version {latest.number} of {entry.name} has no manifest; a Model with verification: None serves it",
         )
+    if why := too_new(entry.name, latest, triton):
+        return Outcome(kept, Reason.OPSET_TOO_NEW, why)
     return Outcome(DesiredModel(name=entry.name, version=latest.number, digest=latest.digest))

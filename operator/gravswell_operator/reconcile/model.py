@@ -23,6 +23,7 @@ from gravswell_operator.desired.models import (
 )
 from gravswell_operator.desired.outcome import Outcome
 from gravswell_operator.desired.rollouts import staged
+from gravswell_operator.desired.targets import target
 from gravswell_operator.reconcile import documents, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import repository_key, server_key
@@ -77,7 +78,7 @@ class _Wish:
         self._kept = self._told or remembered(model)
         self._models = context.models(server_key(model))
         rivals = contenders(self._models, told_before).get(entry, [])
-        self._target = resolve_model(model, rivals, self._listing, self._told, repository)
+        self._target = resolve_model(model, rivals, self._listing, self._told, repository, triton=target(server))
 
     def rollout(self, replicas: Sequence[Replica]) -> Next:
         """Where the roll-out stands now. While the wish is unresolved or suspended, it stands where it stood."""

@@ -81,6 +81,11 @@ def forgotten(server: InferenceServer, resolution: Resolution) -> Problem | None
             f"ModelRepository {repository} has the new url {resolution.moved_to}, which was not listed yet; its own "
             "conditions say why. What is served stays, and nothing is changed until it is listed",
         )
+    if resolution.too_new:
+        return Problem(
+            Reason.OPSET_TOO_NEW,
+            f"{'; '.join(resolution.too_new)}. What is served stays, and nothing is changed until then",
+        )
     if not resolution.lost:
         return None
     return Problem(

@@ -43,6 +43,10 @@ class VersionInfo:
     created: datetime | None
     members: tuple[MemberRecord, ...] = ()
     """Of a pipeline."""
+    opset: int = 0
+    """Of ONNX's own operators; 0 where there is no manifest, or no graph, as in a pipeline."""
+    ir_version: int = 0
+    """Likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +289,9 @@ class RepositoryReader:
         except NotFoundError:
             return None
         size = len(content.data) + sum(record.size for record in manifest.files.values())
-        return VersionInfo(number, digest, size, manifest.created, manifest.members)
+        return VersionInfo(
+            number, digest, size, manifest.created, manifest.members, manifest.opset, manifest.ir_version
+        )
 
     def _parse(self, entry: str, number: int, data: bytes) -> Manifest:
         where = self.store.location(f"{version_folder(entry, number)}/{MANIFEST}")

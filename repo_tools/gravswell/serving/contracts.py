@@ -353,6 +353,10 @@ class ListedVersion(Document):
     created: datetime | None = None
     parts: tuple[RankPart, ...] = Field(default=(), exclude_if=lambda parts: not parts)
     """Of a partition: what each of its ranks computes."""
+    opset: int | None = Field(default=None, ge=1, exclude_if=lambda opset: opset is None)
+    """The newest of ONNX's own operators that its graph needs; None where nothing says so."""
+    ir_version: int | None = Field(default=None, ge=1, exclude_if=lambda ir_version: ir_version is None)
+    """In which its graph is written; None where nothing says so."""
     members: tuple[str, ...] = Field(default=(), exclude_if=lambda members: not members)
     """Entries that it calls, where it is a pipeline."""
     opens_members: bool = Field(default=False, exclude_if=lambda opens: not opens)

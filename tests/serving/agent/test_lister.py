@@ -52,6 +52,8 @@ def test_entries_versions_and_digests(repository: Path):
     assert [(version.number, version.digest) for version in mine.versions] == [(2, second), (1, first)]
     assert mine.versions[0].size == sum(path.stat().st_size for path in (repository / "m/2").iterdir())
     assert [(version.number, version.digest) for version in theirs.versions] == [(7, None)]
+    assert {(version.opset, version.ir_version) for version in mine.versions} == {(17, 9)}
+    assert theirs.versions[0].opset is None
 
 
 def test_what_only_pipelines_call_is_listed_as_private(repository: Path):

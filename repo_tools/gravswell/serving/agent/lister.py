@@ -293,6 +293,8 @@ def _entry(reader: RepositoryReader, name: str, seen: EntryInfo) -> ListedEntry:
             parts=tuple(_parts(info)),
             members=tuple(dict.fromkeys(member.model for member in info.members)),
             opens_members=opens.get(info.number, False),
+            opset=info.opset or None,
+            ir_version=info.ir_version or None,
         )
         for info in seen.versions
     )
