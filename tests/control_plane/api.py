@@ -28,12 +28,13 @@ class Kind(NamedTuple):
 
 
 class Api:
-    """One API server, as its administrator, on a connection that is kept."""
+    """One API server, as its administrator, or as ``user``, on a connection that is kept."""
 
-    def __init__(self, cluster: ControlPlane) -> None:
-        user = yaml.safe_load(cluster.kubeconfig.read_text())["users"][0]["user"]
+    def __init__(self, cluster: ControlPlane, *, user: str = "") -> None:
+        self._headers = {"Impersonate-User": user} if user else {}
+        administrator = yaml.safe_load(cluster.kubeconfig.read_text())["users"][0]["user"]
         self._address = urlsplit(cluster.server_url).netloc
-        self._token = user["token"]
+        self._token = administrator["token"]
         self._tls = ssl.create_default_context(cafile=str(cluster.pki / "ca.crt"))
         self._connection: http.client.HTTPSConnection | None = None
         self._lock = threading.Lock()
@@ -68,10 +69,10 @@ class Api:
         status, answer = self._request("PATCH", path, json.dumps(body), "application/apply-patch+yaml")
         _answer(status, answer, f"apply {body['kind']} {name}")
 
-    def admit(self, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
-        """What an object would be once it is made, without making it. An unknown field is an error."""
+    def admit(self, namespace: str, body: dict[str, Any], *, strict: bool = True) -> dict[str, Any]:
+        """What an object would be once it is made, without making it. An unknown field is an error, or is dropped."""
         path = self._path(self.kind(f"{body['apiVersion']}/{body['kind']}"), namespace)
-        query = "?dryRun=All&fieldValidation=Strict"
+        query = f"?dryRun=All&fieldValidation={'Strict' if strict else 'Ignore'}"
         status, answer = self._request("POST", path + query, json.dumps(body), "application/json")
         return _answer(status, answer, f"make {body['kind']} {body['metadata']['name']}")
 
@@ -111,13 +112,13 @@ class Api:
     @staticmethod
     def _path(kind: Kind, namespace: str, name: str = "") -> str:
         root = "apis" if "/" in kind.api_version else "api"
-        place = f"namespaces/{namespace}/" if kind.namespaced else ""
+        place = f"namespaces/{namespace}/" if kind.namespaced and namespace else ""
         return f"/{root}/{kind.api_version}/{place}{kind.plural}" + (f"/{quote(name)}" if name else "")
 
     def _request(
         self, method: str, path: str, body: str | None = None, content: str = "", accept: str = "application/json"
     ) -> tuple[int, bytes]:
-        headers = {"Authorization": f"Bearer {self._token}", "Accept": accept}
+        headers = {"Authorization": f"Bearer {self._token}", "Accept": accept, **self._headers}
         if body is not None:
             headers["Content-Type"] = content
         with self._lock:
