@@ -56,6 +56,9 @@ class Names:
     categories: tuple[str, ...] = ("gravswell",)
 
 
+_NOT_KEPT: set[str] = set()
+
+
 class ApiModel(BaseModel):
     """Base of every object in the API: camelCase on the wire, immutable here, docstrings are descriptions.
 
@@ -76,6 +79,8 @@ class ApiModel(BaseModel):
     def _keep_rules(self) -> Self:
         for rule in self.RULES:
             rule.check(self)
+        # Which fields were given is asked by nobody, and was half of what a status takes in the operator's memory.
+        object.__setattr__(self, "__pydantic_fields_set__", _NOT_KEPT)
         return self
 
     @classmethod
@@ -245,9 +250,6 @@ class ObjectMeta(ApiModel):
     namespace: str = ""
     uid: str = ""
     generation: int = 0
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
-    resource_version: str = ""
     deletion_timestamp: str | None = None
     finalizers: tuple[str, ...] = ()
     creation_timestamp: str | None = None

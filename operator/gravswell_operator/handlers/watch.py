@@ -21,6 +21,7 @@ import kopf
 from gravswell.errors import GravswellError
 from gravswell.kube import credentials
 from gravswell.kube.backoff import Backoff
+from gravswell.kube.client import PAGE
 from gravswell_operator import names
 from gravswell_operator.cluster.resources import OWN, ResourceType
 from gravswell_operator.handlers.faults import taking_in
@@ -30,8 +31,11 @@ Observer = Callable[[ResourceType, Mapping[str, Any], str | None], None]
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS = 0.5
-"""How long kopf keeps a task for an object that is quiet."""
+IDLE_SECONDS = 0.1
+"""How long kopf keeps a task for an object that is quiet, and with it the whole object: in a list, that is all of them
+at once."""
+LONGEST_PAUSE_SECONDS = 10.0
+"""kopf itself waits longer and longer for an API server that is away; what ends it is more often over at once."""
 STEADY_SECONDS = 60.0
 """Watches that lived this long worked: the next ones that end are the first of another fault."""
 STOP_SECONDS = 10.0
@@ -57,7 +61,7 @@ def settings() -> kopf.OperatorSettings:
     made.posting.enabled = False
     made.persistence.diffbase_storage = _NoMemory()
     made.queueing.idle_timeout = IDLE_SECONDS
-    made.watching.chunk_size = 500
+    made.watching.chunk_size = PAGE
     # The definitions are there before the operator starts, and watching all of them would need a right of its own.
     made.scanning.disabled = True
     made.process.ultimate_exiting_timeout = None
@@ -92,7 +96,7 @@ async def follow(
     account: credentials.Account, observe: Observer, trace: aiohttp.TraceConfig, started: asyncio.Event
 ) -> None:
     """Watch for ever; set ``started`` when that has begun. ``observe`` is called in the caller's event loop."""
-    backoff = Backoff()
+    backoff = Backoff(longest=LONGEST_PAUSE_SECONDS)
     while True:
         watches = _Watches(account, observe, trace, started)
         try:
@@ -106,6 +110,11 @@ async def follow(
         if watches.seconds > STEADY_SECONDS:
             backoff.succeeded()
         await asyncio.sleep(pause)
+
+
+def _unheard(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """Of kopf's tasks that fail together one is raised; asyncio would tell the others with their whole stack."""
+    log.debug("%s", context.get("message"), exc_info=context.get("exception"))
 
 
 def _words(error: Exception) -> str:
@@ -162,6 +171,7 @@ class _Watches:
 
     async def _watch(self) -> None:
         begun = asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(_unheard)
 
         async def tell() -> None:
             await begun.wait()

@@ -30,8 +30,8 @@ from gravswell.kube.watch import BOOKMARK, Body, Change, Listed, changes
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
-PAGE = 500
-"""Objects of one page of a list."""
+PAGE = 100
+"""Objects of one page of a list: parsed, an object may take 50 kB, and what a page took is mostly kept for the next."""
 LIST_ATTEMPTS = 3
 """Beginnings of one list whose pages expire."""
 REQUESTS = 32
