@@ -256,7 +256,8 @@ def pod(raw: Raw) -> PodState:
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     phase = status.get("phase", "Pending")
-    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    initial = [c for c in status.get("initContainerStatuses") or () if not c.get("ready")]  # one that is through, is
+    containers = [*initial, *(status.get("containerStatuses") or ())]
     return PodState(
         name=metadata["name"],
         ready=conditions.get("Ready", {}).get("status") == "True",
@@ -330,13 +331,18 @@ def _pod_problem(
         message = scheduled.get("message", "") or scheduled.get("reason", "")
         return Problem(Reason.POD_UNSCHEDULABLE, f"pod {name} cannot be scheduled: {message}")
     for container in containers:
-        waiting = (container.get("state") or {}).get("waiting") or {}
+        where = f"container {container['name']} of pod {name}"
+        now = container.get("state") or {}
+        if phase == "Running" and now.get("terminated"):
+            words = f"{_end(now['terminated'])}, and is started again; its log says why"
+            return Problem(Reason.CRASH_LOOP, f"{where}: {words}")
+        waiting = now.get("waiting") or {}
         reason = _WAITING.get(waiting.get("reason", ""))
         if reason is None:
             continue
-        message = f"container {container['name']} of pod {name}: {waiting.get('message') or waiting['reason']}"
+        message = f"{where}: {waiting.get('message') or waiting['reason']}"
         if reason is Reason.CRASH_LOOP:
-            message = f"{message}; {_last_end(container)}; its log says why"
+            message = f"{message}; {_end((container.get('lastState') or {}).get('terminated') or {})}; its log says why"
         return Problem(reason, message)
     if phase == "Failed":
         why = status.get("message") or status.get("reason") or "no reason given"
@@ -344,11 +350,14 @@ def _pod_problem(
     return None
 
 
-def _last_end(container: Raw) -> str:
-    ended = (container.get("lastState") or {}).get("terminated") or {}
+def _end(ended: Raw) -> str:
     words = f"it ended with exit code {ended.get('exitCode', '?')}"
     detail = ended.get("message") or (ended.get("reason") if ended.get("reason") != "Error" else "")
     return f"{words} ({detail.strip()})" if detail else words
+
+
+_UNREGISTERED = "karpenter.sh/unregistered"
+"""The taint of a node that Karpenter has not taken in yet: ready, and without a pod until then."""
 
 
 def node(raw: Raw) -> NodeState:
@@ -356,11 +365,12 @@ def node(raw: Raw) -> NodeState:
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
     allocatable = {key: quantities.parse(value) for key, value in (status.get("allocatable") or {}).items()}
+    joining = any(taint["key"] == _UNREGISTERED for taint in spec.get("taints") or ())
     return NodeState(
         name=metadata["name"],
         labels=dict(metadata.get("labels") or {}),
         ready=ready,
-        schedulable=not spec.get("unschedulable", False) and not metadata.get("deletionTimestamp"),
+        schedulable=not (spec.get("unschedulable", False) or metadata.get("deletionTimestamp") or joining),
         allocatable=allocatable,
     )
 

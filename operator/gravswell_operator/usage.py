@@ -75,6 +75,8 @@ class ServerUse:
     replicas: tuple[ReplicaUse, ...]
     unserved: tuple[ModelUse, ...]
     """Models of the server that no replica was told to serve, and why."""
+    startup: dict[str, Any] | None = None
+    """``status.startup``: where the time of the last start of a replica went, or goes."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ def use_of(server: InferenceServer, models: Sequence[Model], pods: Sequence[stat
             for pod in there
         ),
         unserved=tuple(_unserved(model) for entry, model in sorted(declared.items()) if entry not in told),
+        startup=server.status.startup.to_dict() if server.status.startup is not None else None,
     )
 
 

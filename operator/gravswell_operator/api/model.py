@@ -127,6 +127,11 @@ class ReplicaStatus(ApiModel):
     """Version that takes traffic there."""
     message: Annotated[str, Field(max_length=1024)] = ""
     """Why it is not served, in words."""
+    seconds: dict[str, float] | None = None
+    """How long the replica took to download it, to verify it (load it beside and ask it its golden tensors), to load it
+    for traffic, and to prove it there; without what was done already when its agent came."""
+    downloaded: Annotated[int, Field(ge=0)] | None = None
+    """Bytes that the download brought."""
 
 
 class ModelStatus(Status):

@@ -133,6 +133,10 @@ def _rows(server: "ServerUse", *, with_namespace: bool) -> Iterator[list[Text]]:
         *[Text()] * 2,
         Text(server.reason, style="green" if server.ready else "red"),
     ]
+    if server.startup is not None and server.startup["stage"] != "Ready":
+        since = f"since {server.startup['since'][11:19]} UTC"
+        where = Text(f"{server.startup['pod']} starts: {server.startup['stage']} {since}", style="yellow")
+        yield [Text(), where, *[Text()] * 3, Text(server.startup.get("blocker", ""), style="yellow")]
     for unserved in server.unserved:
         yield [*[Text()] * 3, Text(unserved.name), Text("-"), _state(unserved)]
     for replica in server.replicas:

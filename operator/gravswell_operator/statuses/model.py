@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gravswell.serving.contracts import DesiredModel, ModelState, Report, Verification
+from gravswell.serving.contracts import DesiredModel, ModelReport, ModelState, Report, Verification
 from gravswell_operator import conditions
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.api.model import PlacedStatus, ReplicaStatus
@@ -17,6 +17,8 @@ from gravswell_operator.statuses.pods import agent_reason, first_problem
 from gravswell_operator.statuses.replica import Replica, replicas_of
 
 SHOWN_REPLICAS = 100
+STEPS = ("download", "verify", "load", "prove")
+"""Of an agent with a version, in this order."""
 
 
 @dataclass(frozen=True)
@@ -233,4 +235,10 @@ def _replica_status(replica: Replica, desired: DesiredModel | None) -> ReplicaSt
         state=report.state if current else ModelState.WAITING,
         version=report.loaded_version,
         message=conditions.shorten(report.message) if current else "",
+        seconds=(_seconds(report) or None) if current else None,
+        downloaded=(report.downloaded or None) if current else None,
     )
+
+
+def _seconds(report: ModelReport) -> dict[str, float]:
+    return {step: round(report.seconds[step], 1) for step in STEPS if step in report.seconds}

@@ -23,6 +23,25 @@ def first_problem(pods: Sequence[PodState]) -> Problem | None:
     return min(problems, key=lambda p: _URGENCY.index(p.reason), default=None)
 
 
+_WAYS_OUT = (
+    ("exceeded quota", "raise the ResourceQuota, or free something of it"),
+    ("failed quota", "let a LimitRange of the namespace give what the quota asks for by default"),
+    ("usage per Container", "lower what the server asks for, or raise the namespace's LimitRange"),
+    ("usage per Pod", "lower what the server asks for, or raise the namespace's LimitRange"),
+    ("hostPath", "a repository in a bucket or a PersistentVolumeClaim needs none of that"),
+    ("violates PodSecurity", "use a namespace whose standard allows it"),
+    ("serviceaccount", "make the ServiceAccount, or mend serviceAccountName"),
+    ("", "mend what refuses them"),
+)
+"""By what the API server's refusal of a pod contains; the first that fits."""
+
+
+def refused(message: str) -> str:
+    """Why pods cannot be made, in the API server's words, and the way out."""
+    way_out = next(way for words, way in _WAYS_OUT if words in message)
+    return f"pods are refused: {message}; {way_out}"
+
+
 def agent_reason(reason: str, otherwise: Reason) -> str:
     """The agent's or lister's own reason where it can be a condition's, else ``otherwise``."""
     return reason if _WORD.fullmatch(reason) else otherwise

@@ -186,7 +186,18 @@ def _whole(model: DesiredModel, rank: int, report: Report) -> ModelReport:
         verified=serving and all(one is not None and one.verified for one in current),
         reason=behind.reason if behind is not None else "",
         message=f"{behind.name}: {message}" if behind is not None and message else message,
+        seconds=_slowest(current),
+        downloaded=sum(one.downloaded for one in current if one is not None),
     )
+
+
+def _slowest(said: Sequence[ModelReport | None]) -> dict[str, float]:
+    """Of each step, what the slowest part took: a rank's parts go side by side."""
+    found: dict[str, float] = {}
+    for one in said:
+        for step, seconds in one.seconds.items() if one is not None else ():
+            found[step] = max(seconds, found.get(step, 0.0))
+    return found
 
 
 _STAGES = (

@@ -12,7 +12,7 @@ from gravswell_operator.api.modelrepository import EntryStatus, ModelRepositoryS
 from gravswell_operator.conditions import Finding, Reason, count
 from gravswell_operator.desired.source import SECRET_KEYS, source
 from gravswell_operator.state import PodState, Problem, WorkloadState
-from gravswell_operator.statuses.pods import agent_reason, first_problem
+from gravswell_operator.statuses.pods import agent_reason, first_problem, refused
 
 SHOWN_ENTRIES = 100
 SYNC_STEP = timedelta(minutes=5)
@@ -39,7 +39,7 @@ def findings(view: RepositoryView) -> list[Finding]:
     repository, lister = view.repository, view.lister
     problem = view.problem or _named_credentials(repository, first_problem(view.pods))
     if problem is None and lister is not None and lister.failure_message:
-        problem = Problem(Reason.PODS_REFUSED, f"the lister's pod is refused: {lister.failure_message}")
+        problem = Problem(Reason.PODS_REFUSED, f"the lister's {refused(lister.failure_message)}")
     accessible = _accessible(repository, view.listing, view.unreadable, problem)
     return [_ready(view, accessible, problem), accessible]
 

@@ -16,7 +16,7 @@ from gravswell_operator.state import PodState, Problem, Unreadable, WorkloadStat
 from gravswell_operator.statuses import autoscaling
 from gravswell_operator.statuses import ranks as ranked
 from gravswell_operator.statuses.autoscaling import Scaling
-from gravswell_operator.statuses.pods import first_problem
+from gravswell_operator.statuses.pods import first_problem, refused
 from gravswell_operator.statuses.ranks import Group
 
 SHOWN_MODELS = 100
@@ -179,7 +179,7 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
     if wanted and ready >= wanted and settled and together and nothing is None:
         return Finding(conditions.READY, True, Reason.SERVING, counts)
     if workload.failure_message:
-        return Finding(conditions.READY, False, Reason.PODS_REFUSED, f"{counts}; {workload.failure_message}")
+        return Finding(conditions.READY, False, Reason.PODS_REFUSED, f"{counts}; {refused(workload.failure_message)}")
     if (problem := first_problem(view.pods)) is not None:
         message = f"{counts}; {problem.message}{pool_words(view, problem)}"
         return Finding(conditions.READY, False, problem.reason, message)
