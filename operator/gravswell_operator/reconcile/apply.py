@@ -62,20 +62,35 @@ async def apply_children(
     whatever fails: a Service that is refused holds up no pod. What is no longer wanted stays as long as a workload
     could not be changed, which may still use it. The first failure is raised at the end.
     """
-    failures: list[BaseException] = []
-    for kinds in _BEFORE_PODS:
-        if not failures:
-            failures += await _all(context, owner, [m for m in wanted if m["kind"] in kinds])
-    before = [kind for kinds in _BEFORE_PODS for kind in kinds]
-    workloads = [m for m in wanted if m["kind"] in _WORKLOADS] if not failures else []
-    others = [m for m in wanted if m["kind"] not in (*before, *_WORKLOADS)]
-    with_pods, beside = await asyncio.gather(_all(context, owner, workloads), _all(context, owner, others))
-    failures += with_pods
+    pending = [manifest for manifest in wanted if not _is_settled(context, owner, manifest)]
+    failures, beside = await _apply_in_order(context, owner, pending) if pending else ([], [])
     if not failures:
         await _delete_unwanted(context, owner, {_key(manifest) for manifest in (*wanted, *keep)})
     failures += beside
     if failures:
         raise failures[0]
+
+
+def _is_settled(context: Context, owner: Record, manifest: Manifest) -> bool:
+    """Whether the child is what is wanted, and nobody has changed it since that was seen: most are, most of the time,
+    and a task for each would be what a reconcile costs that has nothing to do."""
+    record = context.cache.get(_key(manifest))
+    return record is not None and record.owner == owner.uid and record.checked == _digest(manifest)
+
+
+async def _apply_in_order(
+    context: Context, owner: Record, manifests: Sequence[Manifest]
+) -> tuple[list[BaseException], list[BaseException]]:
+    """What failed of what pods need and of the workloads, and what failed beside them."""
+    failures: list[BaseException] = []
+    for kinds in _BEFORE_PODS:
+        if not failures:
+            failures += await _all(context, owner, [m for m in manifests if m["kind"] in kinds])
+    before = [kind for kinds in _BEFORE_PODS for kind in kinds]
+    workloads = [m for m in manifests if m["kind"] in _WORKLOADS] if not failures else []
+    others = [m for m in manifests if m["kind"] not in (*before, *_WORKLOADS)]
+    with_pods, beside = await asyncio.gather(_all(context, owner, workloads), _all(context, owner, others))
+    return failures + with_pods, beside
 
 
 async def _delete_unwanted(context: Context, owner: Record, keep: set[Key]) -> None:
@@ -96,10 +111,14 @@ def _key(manifest: Manifest) -> Key:
     return Key(resources.of(manifest), metadata.get("namespace", ""), metadata["name"])
 
 
+def _digest(manifest: Manifest) -> str:
+    digest: str = manifest["metadata"]["annotations"][names.ANNOTATION_DIGEST]
+    return digest
+
+
 async def _apply(context: Context, owner: Record, manifest: Manifest) -> None:
-    key = _key(manifest)
+    key, digest = _key(manifest), _digest(manifest)
     record = context.cache.get(key)
-    digest = manifest["metadata"]["annotations"][names.ANNOTATION_DIGEST]
     if record is None:
         log.info("%s: creating %s", owner.key, key)
         body = await _create(context, owner, key, manifest)
