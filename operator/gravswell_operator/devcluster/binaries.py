@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Self
 
 from gravswell.errors import GravswellError, InvalidInputError, UnavailableError
+from gravswell_operator.devcluster import kedasource
 from gravswell_operator.devcluster.gobuild import BuildCancelledError, Module, Program, build
 
 KUBERNETES = Module("kubernetes", "k8s.io/kubernetes", "v1.36.3", ("k8s.io/component-base/version.gitVersion",))
@@ -31,6 +32,7 @@ CONTAINERD = Module(
     "v2.2.1",
     ("github.com/containerd/containerd/v2/version.Version",),
 )
+KEDA = Module("keda", "github.com/kedacore/keda/v2", "v2.21.0", trim=kedasource.trim)
 COREDNS = Module("coredns", "github.com/coredns/coredns", "v1.14.7")
 
 _KUBERNETES_COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
@@ -51,6 +53,10 @@ PROGRAMS = MappingProxyType(
                 for name in ("containerd", "containerd-shim-runc-v2", "ctr")
             ),
             Program("coredns", COREDNS, "github.com/coredns/coredns", room=1_500_000_000),
+            *(
+                Program(f"keda-{name}", KEDA, f"github.com/kedacore/keda/v2/cmd/{name}", room=2_500_000_000)
+                for name in ("operator", "adapter")
+            ),
         )
     }
 )

@@ -100,6 +100,7 @@ class ControlPlane(Servers):
         authority.issue("etcd", "etcd", hosts=[HOST])
         names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
         authority.issue("apiserver", "kube-apiserver", hosts=[self.address, _KUBERNETES_SERVICE, *names])
+        authority.issue("front-proxy", "front-proxy-client")
         authority.issue("kubelet-client", "kube-apiserver-kubelet-client")
         node = f"system:node:{self.node_name}"
         authority.issue("node", node, groups=["system:nodes"], hosts=[self.address, self.node_name])
@@ -187,6 +188,14 @@ class ControlPlane(Servers):
             f"--kubelet-client-key={pki / 'kubelet-client.key'}",
             "--kubelet-preferred-address-types=InternalIP",
             "--shutdown-delay-duration=0s",
+            # What APIs of others, such as those of metrics, know requests by that it hands on to them.
+            f"--requestheader-client-ca-file={pki / 'ca.crt'}",
+            "--requestheader-allowed-names=front-proxy-client",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            f"--proxy-client-cert-file={pki / 'front-proxy.crt'}",
+            f"--proxy-client-key-file={pki / 'front-proxy.key'}",
         )
         context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
 

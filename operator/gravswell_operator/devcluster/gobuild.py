@@ -30,6 +30,8 @@ class Module:
     path: str
     version: str
     version_variables: tuple[str, ...] = ()
+    trim: Callable[[Path], None] | None = None
+    """Takes out of a copy of the module what is not needed and costs too much; the copy is built then."""
 
     @property
     def key(self) -> str:
@@ -226,6 +228,19 @@ def _require_room(go: str, program: Program) -> None:
             )
 
 
+def _copy(published: Path, work: Path, trim: Callable[[Path], None]) -> Path:
+    """A copy of the module's files beside the ``go.mod``, trimmed; the published ones are read-only."""
+    copy = work / "source"
+    shutil.rmtree(copy, ignore_errors=True)
+    for file in published.rglob("*"):
+        if file.is_file() and not file.name.endswith("_test.go"):
+            target = copy / file.relative_to(published)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+    trim(copy)
+    return copy
+
+
 def _write_module_file(go: str, module: Module, work: Path) -> None:
     """Write a ``go.mod`` of our own around ``module``, with its replacements by folders made into real versions.
 
@@ -246,6 +261,8 @@ def _write_module_file(go: str, module: Module, work: Path) -> None:
     staged = "v0." + module.version.removeprefix("v").split(".", 1)[1]
     for name in re.findall(r"^\s*(\S+) => \./staging/", own, re.MULTILINE):
         lines.append(f"replace {name} => {name} {staged}")
+    if module.trim is not None:
+        lines.append(f"replace {module.path} => ./{_copy(Path(answer['Dir']), work, module.trim).name}")
     new = work / f"go.mod.{os.getpid()}.new"
     new.write_text("\n".join(lines) + "\n")
     new.replace(path)

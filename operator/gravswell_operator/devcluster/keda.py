@@ -1,0 +1,150 @@
+"""The real KEDA beside a control plane: its operator, and the API ``external.metrics.k8s.io`` that it serves.
+
+Of its scalers only those that ask nobody else's cloud (see :mod:`.kedasource`).
+"""
+
+import base64
+import json
+import os
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from gravswell_operator.devcluster.binaries import KEDA, ensure_binaries
+from gravswell_operator.devcluster.certificates import Authority
+from gravswell_operator.devcluster.controlplane import HOST, ControlPlane, free_ports
+from gravswell_operator.devcluster.gobuild import module_folder
+from gravswell_operator.devcluster.processes import Servers, wait_until
+
+NAMESPACE = "keda"
+SERVICE = "keda-metrics-apiserver"
+_DEFINITIONS = "config/crd/bases"
+_GROUPS = ("keda.sh", "eventing.keda.sh")
+
+
+def install_definitions(control_plane: ControlPlane) -> None:
+    """Apply KEDA's definitions, as its chart would."""
+    folder = module_folder(KEDA) / _DEFINITIONS
+    control_plane.kubectl("apply", "--server-side", "-f", str(folder))
+    wanted = {tuple(file.stem.split("_")) for file in folder.glob("*.yaml")}
+
+    def known() -> bool:  # kubectl wait fails on a definition that has no condition at all yet
+        groups = {
+            group: control_plane.kubectl("get", "--raw", f"/apis/{group}/v1alpha1", check=False) for group in _GROUPS
+        }
+        return all(f'"name":"{plural}"' in groups[group] for group, plural in wanted)
+
+    wait_until(known, what="the API server's knowledge of KEDA's kinds", timeout=60)
+
+
+def register(control_plane: ControlPlane, api: str, place: str, port: int, authority: Path) -> None:
+    """Have the API server hand an API on to a process at ``port`` of this machine.
+
+    By a Service that only names another host: endpoints refuse loopback addresses.
+
+    Args:
+        control_plane: whose API server.
+        api: ``VERSION.GROUP``.
+        place: ``SERVICE.NAMESPACE``; the process's certificate is for it, with ``.svc`` behind.
+        authority: who issued that certificate, PEM.
+    """
+    service, _, namespace = place.partition(".")
+    version, _, group = api.partition(".")
+    objects: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": service, "namespace": namespace},
+            "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]},
+        },
+        {
+            "apiVersion": "apiregistration.k8s.io/v1",
+            "kind": "APIService",
+            "metadata": {"name": api},
+            "spec": {
+                "group": group,
+                "version": version,
+                "service": {"name": service, "namespace": namespace, "port": port},
+                "caBundle": base64.b64encode(authority.read_bytes()).decode(),
+                "groupPriorityMinimum": 100,
+                "versionPriority": 100,
+            },
+        },
+    ]
+    listed = {"apiVersion": "v1", "kind": "List", "items": objects}
+    control_plane.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(listed))
+    control_plane.kubectl("wait", "--for=condition=Available", "--timeout=60s", f"apiservice/{api}")
+
+
+class Keda(Servers):
+    """KEDA's two processes, as administrators of the control plane. Its definitions must be there.
+
+    The adapter's own metrics are on every interface, for KEDA has no setting for that.
+    """
+
+    def __init__(self, control_plane: ControlPlane) -> None:
+        super().__init__(control_plane.logs)
+        self._control_plane = control_plane
+
+    def _start(self) -> None:
+        binaries = ensure_binaries(names=["keda-operator", "keda-adapter"])
+        plane = self._control_plane
+        authority = Authority(plane.directory / "keda")
+        authority.issue("tls", "keda", hosts=[HOST, "localhost", f"{SERVICE}.{NAMESPACE}.svc"])
+        health, metrics, secure, own = free_ports(4)
+        environment = {
+            **os.environ,
+            "KUBECONFIG": str(plane.kubeconfig),
+            "WATCH_NAMESPACE": "",
+            "POD_NAMESPACE": NAMESPACE,
+            "KEDA_CLUSTER_OBJECT_NAMESPACE": NAMESPACE,
+        }
+        operator = self._spawn(
+            "keda-operator",
+            [
+                binaries["keda-operator"],
+                "--enable-prometheus-metrics=false",
+                f"--health-probe-bind-address={HOST}:{health}",
+                f"--metrics-service-bind-address={HOST}:{metrics}",
+                f"--cert-dir={authority.directory}",
+                "--ca-dir=",
+                "--kube-api-qps=200",
+                "--kube-api-burst=400",
+            ],
+            log="keda-operator.log",
+            environment=environment,
+        )
+        adapter = self._spawn(
+            "keda-adapter",
+            [
+                binaries["keda-adapter"],
+                f"--bind-address={HOST}",
+                f"--secure-port={secure}",
+                f"--port={own}",
+                f"--metrics-service-address={HOST}:{metrics}",
+                f"--cert-dir={authority.directory}",
+                f"--tls-cert-file={authority.directory / 'tls.crt'}",
+                f"--tls-private-key-file={authority.directory / 'tls.key'}",
+                *(f"--{what}-kubeconfig={plane.kubeconfig}" for what in ("lister", "authentication", "authorization")),
+            ],
+            log="keda-adapter.log",
+            environment=environment,
+        )
+        self._wait(operator, lambda: _answers(f"http://{HOST}:{health}/readyz"))
+        trusting = ssl.create_default_context(cafile=str(authority.certificate))
+        self._wait(adapter, lambda: _answers(f"https://{HOST}:{secure}/readyz", trusting))
+        register(plane, "v1beta1.external.metrics.k8s.io", f"{SERVICE}.{NAMESPACE}", secure, authority.certificate)
+
+
+def _answers(url: str, context: ssl.SSLContext | None = None) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    try:
+        with opener.open(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        return error.code in (401, 403)  # it is there, and knows that we are nobody
+    except (urllib.error.URLError, OSError):
+        return False
