@@ -25,6 +25,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup, where the 
 os.environ.pop("COLUMNS", None)  # read once, by what prints, it would win over the widths that tests set
 
 TOGETHER = (
+    "control_plane/faults",
+    "control_plane/autoscaling",
     "control_plane/pools",
     "control_plane/reconciling",
     "control_plane/serving",
