@@ -107,6 +107,20 @@ def test_node():
 
 
 @pytest.mark.parametrize(
+    ("change", "schedulable"),
+    [
+        ({}, True),
+        ({"spec": {"taints": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]}}, True),
+        ({"spec": {"unschedulable": True}}, False),
+        ({"spec": {"taints": [{"key": "karpenter.sh/unregistered", "effect": "NoExecute"}]}}, False),
+        ({"metadata": {"name": "n", "deletionTimestamp": "2026-01-01T00:00:00Z"}}, False),
+    ],
+)
+def test_on_which_nodes_pods_can_start(change, schedulable):
+    assert state.node({"metadata": {"name": "n"}, **change}).schedulable is schedulable
+
+
+@pytest.mark.parametrize(
     ("status", "complete"),
     [
         ({}, False),

@@ -70,7 +70,9 @@ def test_a_pool_of_a_fixed_size_is_kept_and_goes_with_its_nodes(world, karpenter
     pool(world, requirements=(machine,), size=1, drainTimeout="1m")
     world.condition("gpunodepool", world.pool, status="True", reason="NodesReady")
     world.kubectl("scale", "gpunodepool", world.pool, "--replicas=2")
-    world.until(lambda: status(world)["allocatableGPUs"] == 2 * GPUS)
+    # Ready of this generation: both nodes are registered, and not merely there. Karpenter removes those that are.
+    world.condition("gpunodepool", world.pool, status="True", reason="NodesReady")
+    assert status(world)["allocatableGPUs"] == 2 * GPUS
 
     world.make_server(nodePoolRef={"name": world.pool}, gpus=1)
     world.make_repository(url="s3://models")
@@ -79,6 +81,18 @@ def test_a_pool_of_a_fixed_size_is_kept_and_goes_with_its_nodes(world, karpenter
     world.delete("gpunodepool", world.pool)
     world.until(lambda: world.get("nodepool", world.pool) is None)
     world.until(lambda: not nodes(world), 300)  # draining alone may take the minute
+
+
+def test_a_pool_that_goes_while_its_node_joins_leaves_no_node(world, karpenter):
+    """Karpenter gives up the machine and forgets its node; in a cloud that goes with the machine."""
+    karpenter()
+    machine = {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [f"t4-{GPUS}"]}
+    pool(world, requirements=(machine,), size=1)
+    world.until(lambda: nodes(world))
+    world.delete("gpunodepool", world.pool)
+    world.until(lambda: world.get("nodepool", world.pool) is None)
+    world.until(lambda: not world.objects("nodeclaims", selector=f"gravswell.dev/pool={world.pool}"))
+    world.until(lambda: not nodes(world), 180)
 
 
 def test_a_node_pool_that_is_retained_stays_and_is_taken_over(world, karpenter):
