@@ -245,28 +245,29 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of a batch with one run; where they cannot be one, with a run for each."""
-        feeds = []
-        for request in requests:
-            try:
-                feeds.append(self._feed(request))
-            except BackendError:
-                break  # told to that request alone, below
-        if self._batched and 1 < len(feeds) == len(requests):
-            together = self._run_together(requests, feeds)
+        if self._batched and len(requests) > 1:
+            together = self._run_together(requests)
             if together is not None:
                 return together
-        responses = [self._run_alone(request) for request in requests]
-        failures = {response.error().message() if response.has_error() else None for response in responses}
-        if len(failures) == 1 and (failure := failures.pop()) is not None:
+        responses, failures = [], []
+        for request in requests:
+            try:
+                responses.append(self._run_alone(request))
+            except Exception as error:  # noqa: BLE001  whatever failed belongs to this request's client
+                failures.append(str(error))
+                responses.append(pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(str(error))))
+        if len(failures) == len(requests) and len(set(failures)) == 1:
             # Triton counts as failed what is raised here, as it does the C++ backend's errors, but not an error that is
             # answered; roll-outs and alerts go by its count.
-            raise BackendError(failure)
+            raise BackendError(failures[0])
         return responses
 
-    def _run_together(self, requests: list[Any], feeds: list[dict[str, Any]]) -> "list[Any] | None":
-        names = list(dict.fromkeys(name for request in requests for name in request.requested_output_names()))
-        sizes = [next(iter(feed.values())).shape[0] for feed in feeds]
+    def _run_together(self, requests: list[Any]) -> "list[Any] | None":
+        wanted = [request.requested_output_names() for request in requests]
+        names = list(dict.fromkeys(name for own in wanted for name in own))
         try:
+            feeds = [self._feed(request) for request in requests]
+            sizes = [next(iter(feed.values())).shape[0] for feed in feeds]
             joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
             results = self._run(names, joined)
         except Exception:  # noqa: BLE001  one bad request must fail alone: each is run again and says so itself
@@ -275,15 +276,12 @@ class TritonPythonModel:
             return None  # an output that does not lead with the batch cannot be dealt out
         ends = np.cumsum(sizes)
         return [
-            self._respond(request, {name: result[end - size : end] for name, result in results.items()})
-            for request, size, end in zip(requests, sizes, ends, strict=True)
+            self._response({name: results[name][end - size : end] for name in own})
+            for own, size, end in zip(wanted, sizes, ends, strict=True)
         ]
 
     def _run_alone(self, request: Any) -> Any:
-        try:
-            return self._respond(request, self._run(request.requested_output_names(), self._feed(request)))
-        except Exception as error:  # noqa: BLE001  whatever failed belongs to this request's client
-            return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(str(error)))
+        return self._response(self._run(request.requested_output_names(), self._feed(request)))
 
     def _run(self, names: list[str], feed: dict[str, Any]) -> dict[str, Any]:
         return dict(zip(names, self._session.run(names, feed, self._run_options), strict=True))
@@ -297,12 +295,11 @@ class TritonPythonModel:
             feed[graph.name] = value if graph.dims else value.reshape(())
         return feed
 
-    def _respond(self, request: Any, results: dict[str, Any]) -> Any:
-        wanted = request.requested_output_names()
+    def _response(self, results: dict[str, Any]) -> Any:
         return pb_utils.InferenceResponse(
             output_tensors=[
-                pb_utils.Tensor(name, results[name] if results[name].ndim else results[name].reshape(self._dims[name]))
-                for name in wanted
+                pb_utils.Tensor(name, result if result.ndim else result.reshape(self._dims[name]))
+                for name, result in results.items()
             ]
         )
 
