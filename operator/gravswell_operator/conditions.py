@@ -216,7 +216,7 @@ _NO_EVENTS = frozenset({AVAILABLE, PROGRESSING, REPOSITORY_RESOLVED, NODE_POOL_R
 def transitions(previous: Sequence[Condition], current: Sequence[Condition]) -> list[Transition]:
     """The conditions of ``current`` that are news: another status or another reason than before.
 
-    That a new server's models are known is what everybody expects, and no news.
+    That a new object starts, and that its models are known, is what everybody expects, and no news.
     One for each reason: two conditions that change for the same one are one event, also where the second follows later.
     """
     before = {condition.type: condition for condition in previous}
@@ -229,6 +229,8 @@ def transitions(previous: Sequence[Condition], current: Sequence[Condition]) -> 
         if condition.type == MODELS_LOADED and condition.reason != Reason.LOAD_FAILED:
             continue  # it comes and goes with every version
         if old is None and condition.status is ConditionStatus.TRUE and condition.type == MODELS_RESOLVED:
+            continue
+        if old is None and condition.reason == Reason.STARTING:
             continue
         if old is not None and old.status == condition.status and (condition.status, condition.reason) in told:
             continue

@@ -40,8 +40,14 @@ def test_events_are_for_news():
     assert transitions([written()], [written()]) == []
     (news,) = transitions([written()], [written(ConditionStatus.FALSE, Reason.CRASH_LOOP)])
     assert (news.type, news.reason, news.warning) == ("Ready", "CrashLoop", True)
-    (start,) = transitions([], [written(ConditionStatus.FALSE, Reason.STARTING)])
-    assert not start.warning
+    (again,) = transitions([written()], [written(ConditionStatus.FALSE, Reason.STARTING)])
+    assert not again.warning
+
+
+def test_that_something_new_starts_is_no_news():
+    starting = written(ConditionStatus.FALSE, Reason.STARTING)
+    assert transitions([], [starting]) == []
+    assert [t.reason for t in transitions([starting], [written()])] == [written().reason]
 
 
 def test_that_models_are_known_from_the_first_is_no_news():
