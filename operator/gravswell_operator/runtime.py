@@ -1,6 +1,7 @@
 """The operator as one asynchronous program: credentials, lease, first look, watches, workers, and a clean end."""
 
 import asyncio
+import ctypes
 import gc
 import logging
 import os
@@ -46,6 +47,8 @@ RESYNC_SECONDS = 600.0
 LOOK_RETRY_SECONDS = 2.0
 STOP_SECONDS = 10.0
 """How long the reconciles under way may take to finish."""
+TIDY_SECONDS = 15.0
+"""Between the times that memory is given back to the system; that takes some milliseconds."""
 COLLECT_AFTER = 20_000
 """Containers that are made and kept before Python looks for cycles among them. An object of the API is parsed to some
 hundred at once, which made its default of 700 two thirds of what a look at many objects costs."""
@@ -166,6 +169,7 @@ class Operator:
             ),
             asyncio.create_task(self._context.recorder.write(), name="events"),
             asyncio.create_task(self._resync(), name="resync"),
+            asyncio.create_task(_tidy(), name="tidy"),
             *(
                 asyncio.create_task(optional.follow(self._context, resource), name=f"optional-{resource.plural}")
                 for resource in OPTIONAL
@@ -252,6 +256,18 @@ class Operator:
                 await asyncio.sleep(LISTED_SECONDS)
             # An API server that starts refuses everybody until it has read the roles.
             await self._patient_look(OWN, ApiForbiddenError)
+
+
+async def _tidy() -> None:
+    """Give back what is free between what is kept: the C library does so at the end of its heap only.
+
+    A third of the operator's memory after a look at thousands of objects, whose texts are kept until they are compared.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    while trim is not None:
+        trim(0)
+        await asyncio.sleep(TIDY_SECONDS)
+    await asyncio.Event().wait()  # like all tasks beside it, it goes on for ever
 
 
 async def _unless(ends: list[asyncio.Task[Any]], work: Coroutine[Any, Any, None]) -> bool:
