@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from gravswell_operator.api.common import LABEL_KEYS, ApiModel, DnsName, LabelValue, QualifiedName
+from gravswell_operator.api.common import LABEL_KEYS, ApiModel, DnsLabel, DnsName, LabelValue, QualifiedName
 from gravswell_operator.api.rules import Rule
 
 
@@ -115,6 +115,8 @@ class KarpenterProvider(ApiModel):
         return self.instance_labels or INSTANCE_LABELS.get(self.node_class_ref.group)
 
 
+ParameterValue = Annotated[str, Field(max_length=1024)]
+
 _GKE_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _ZONE = r"^[a-z]+-[a-z]+[0-9]+-[a-z]$"
 
@@ -155,6 +157,24 @@ class GKEProvider(ApiModel):
     """Google's service account of the machines, by its address; absent: the project's default one."""
 
 
+class CustomProvider(ApiModel):
+    """Nodes that a provider of others' makes, which is installed beside the operator."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.name == oldSelf.name",
+            "a pool keeps the provider that made its nodes; make a new GPUNodePool",
+            field_path=".name",
+        ),
+    )
+
+    name: DnsLabel
+    """The provider's name: that of its entry point in the group gravswell.providers."""
+    parameters: Annotated[dict[str, ParameterValue], Field(max_length=64)] = Field(default_factory=dict)
+    """What the provider is told, by names of its own; its documentation has them. No secrets: whoever may see the pool
+    reads them."""
+
+
 def _member(kind: str, field: str, needs: str) -> tuple[Rule, ...]:
     """The rules of one member of the union: there with its type, and with no other."""
     return (
@@ -179,6 +199,7 @@ class Provider(ApiModel):
         *_member("Static", "static", "the labels of its nodes"),
         *_member("Karpenter", "karpenter", "the node class of its nodes"),
         *_member("GKE", "gke", "the project, the location and the name of the cluster"),
+        *_member("Custom", "custom", "the name of the provider"),
         Rule(
             "self.type == oldSelf.type",
             "the provider's type is immutable; make a new GPUNodePool",
@@ -186,12 +207,20 @@ class Provider(ApiModel):
         ),
     )
 
-    type: Literal["Static", "Karpenter", "GKE"]
+    type: Literal["Static", "Karpenter", "GKE", "Custom"]
     """Static: nodes that exist already, found by their labels. Karpenter: nodes that Karpenter makes and removes.
-    GKE: a node pool of the cluster, which the operator makes by Google's Container API."""
+    GKE: a node pool of the cluster, which the operator makes by Google's Container API. Custom: whatever a provider
+    makes that was installed beside the operator."""
     static: StaticProvider | None = None
     """For the type Static: which nodes."""
     karpenter: KarpenterProvider | None = None
     """For the type Karpenter: from which node class."""
     gke: GKEProvider | None = None
     """For the type GKE: in which cluster, and what machines."""
+    custom: CustomProvider | None = None
+    """For the type Custom: which provider, and what it is told."""
+
+    @property
+    def key(self) -> str:
+        """By which the operator knows the provider: the type, or a custom one's own name."""
+        return self.custom.name if self.custom is not None else self.type

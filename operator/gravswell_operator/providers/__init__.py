@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from gravswell_operator.api import GPUNodePool
 from gravswell_operator.desired.placement import pool_node_selector
 from gravswell_operator.providers.base import Provider
+from gravswell_operator.providers.custom import Custom
 from gravswell_operator.providers.gke import Gke
 from gravswell_operator.providers.karpenter import Karpenter
 from gravswell_operator.providers.static import Static
 from gravswell_operator.state import NodeState
 
-PROVIDERS: Mapping[str, Provider] = {"Static": Static(), "Karpenter": Karpenter(), "GKE": Gke()}
+PROVIDERS: Mapping[str, Provider] = {"Static": Static(), "Karpenter": Karpenter(), "GKE": Gke(), "Custom": Custom()}
 """By ``spec.provider.type``."""
 
 

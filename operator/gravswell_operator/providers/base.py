@@ -10,6 +10,9 @@ A provider is one module with one class. To write one:
    after the other for each pool, within :data:`CALL_SECONDS`, and any pass may be the last one of its process.
 4. Enter it in ``providers.PROVIDERS``, and a :class:`Cloud` where the operator starts (``reconcile.context.Context``).
 
+Who is not of this project writes a :class:`Cloud` alone, and pools name it with the type Custom: ``providers.custom``
+finds it, and ``docs/providers.md`` says how.
+
 Nodes that are made for a pool carry the label ``gravswell.dev/pool`` with its name: the pods of its servers select them
 by it, and the pool counts them by it (``desired.placement.pool_node_selector``).
 """
@@ -23,9 +26,26 @@ from typing import Protocol
 from gravswell.cloudbreak.tags import CLUSTER_ID, POOL_ID, RETAINED
 from gravswell_operator.api import GPUNodePool
 from gravswell_operator.api.gpunodepool import CloudStatus
+from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.objects import Manifest
+from gravswell_operator.desired.placement import pool_node_selector
 from gravswell_operator.desired.pools import Bounds
 from gravswell_operator.state import Problem
+
+__all__ = [
+    "CALLS",
+    "CALL_SECONDS",
+    "Ask",
+    "Bounds",
+    "Cloud",
+    "CloudState",
+    "CloudStatus",
+    "GPUNodePool",
+    "Problem",
+    "Provider",
+    "Reason",
+    "fingerprints",
+]
 
 CALL_SECONDS = 30.0
 """How long one pass of a :class:`Cloud` over a pool may take; one of twice that is cut, and the pool says so."""
@@ -76,6 +96,11 @@ class Ask:
         Lower-case letters, digits, '-' and '_' only, which every cloud takes as a label.
         """
         return {POOL_ID: self.pool.metadata.uid, CLUSTER_ID: self.cluster}
+
+    @property
+    def node_labels(self) -> dict[str, str]:
+        """What every node of the pool must carry in the cluster."""
+        return pool_node_selector(self.pool)
 
     @property
     def mark(self) -> dict[str, str]:

@@ -23,6 +23,7 @@ from gravswell_operator.cluster.cache import Record
 from gravswell_operator.conditions import Finding, Reason
 from gravswell_operator.desired.pools import Bounds, drain_timeout
 from gravswell_operator.providers.base import CALL_SECONDS, Ask, CloudState, fingerprints
+from gravswell_operator.providers.custom import cloud_of
 from gravswell_operator.reconcile import status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.state import Problem, Unreadable
@@ -54,7 +55,7 @@ async def step(context: Context, record: Record, bounds: Bounds) -> CloudState |
     :class:`BusyError`.
     """
     pool: GPUNodePool = record.view
-    cloud = context.clouds.get(pool.spec.provider.type)
+    cloud = cloud_of(context.clouds, pool)
     if cloud is None:
         return None
     try:
@@ -89,7 +90,7 @@ async def release(context: Context, record: Record) -> None:
 
 async def _release(context: Context, record: Record) -> None:
     pool: GPUNodePool = record.view
-    cloud = context.clouds.get(pool.spec.provider.type)
+    cloud = cloud_of(context.clouds, pool)
     if cloud is not None and pool.spec.deletion_policy == "Delete":
         try:
             state = await _passed(context, cloud.release, await _ask(context, pool, Bounds(0, 0)))

@@ -16,6 +16,7 @@ from gravswell_operator.cluster.queue import Urgency, WorkQueue
 from gravswell_operator.cluster.resources import ResourceType
 from gravswell_operator.desired.objects import Options
 from gravswell_operator.providers.base import CALLS, Cloud
+from gravswell_operator.providers.custom import installed
 from gravswell_operator.providers.gke import Gke
 from gravswell_operator.reconcile.index import Index, spec_changed
 from gravswell_operator.state import MachineState, PodState, Unreadable, on_node
@@ -35,8 +36,8 @@ class Context:
     metrics: Metrics = field(default_factory=Metrics)
     writing: dict[Key, Any] = field(default_factory=dict)
     """The statuses that are being written, as their views will have them; whoever writes one, removes it again."""
-    clouds: Mapping[str, Cloud] = field(default_factory=lambda: {"GKE": Gke()})
-    """The providers whose things live outside the cluster, by ``spec.provider.type``."""
+    clouds: Mapping[str, Cloud] = field(default_factory=lambda: {**installed(), "GKE": Gke()})
+    """The providers whose things live outside the cluster, by :attr:`gravswell_operator.api.providers.Provider.key`."""
     cloud_calls: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CALLS))
     """Held by each pass over a pool in a cloud."""
     releasing: dict[str, datetime] = field(default_factory=dict)

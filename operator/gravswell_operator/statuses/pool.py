@@ -164,7 +164,7 @@ def _ready(view: PoolView) -> Finding:
 
 def _provisioned(view: PoolView) -> Finding:
     """Whether what makes the pool's nodes is there, and works."""
-    kind = view.pool.spec.provider.type
+    kind = view.pool.spec.provider.key
     if (problem := view.missing or view.problem) is not None:
         return Finding(conditions.PROVISIONED, False, problem.reason, problem.message)
     if view.maker is None or view.maker.ready is None:

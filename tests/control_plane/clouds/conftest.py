@@ -1,5 +1,6 @@
 """The operator as a process, under the chart's role for GKE, with a simulated Google whose machines are kwok nodes.
 
+``rack``      the controller of a rack of machines, with which a provider of others' talks
 ``google``    the server that speaks the Container API; its one cluster ``demo`` is the control plane
 ``operator``  the running operator; ``restart()``, ``stop()``, ``start()``
 ``pools``     makes and looks at GPUNodePools; what a test leaves is deleted
@@ -16,9 +17,13 @@ from gravswell_operator.devcluster import ControlPlane
 from gravswell_operator.devcluster.kwok import KwokNodes
 
 from ...cloudbreak.gke import SimulatedGke
+from ...providers.rack import RackServer
+from ...providers.rack import install as install_rack
+from ..api import Api
 from ..operating import OperatorProcess, api_of, conditions, install, running_operator, wait_until
 from ..reconciling.conftest import node_document
 
+GROUP = "cloud.google.com/gke-nodepool"
 CLUSTER = "projects/demo/locations/us-east4-b/clusters/demo"
 
 
@@ -29,22 +34,33 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         yield running
 
 
+def have_nodes(api: Api, group: str, labels: dict[str, str], count: int) -> None:
+    """Make the nodes of a group ``count``: ready, and alive by kwok."""
+    there = {node["metadata"]["name"] for node in api.list("node", "", f"{GROUP}={group}")}
+    wanted = {f"{group}-{number}" for number in range(count)}
+    for name in there - wanted:
+        api.delete("node", "", name)
+    for name in wanted - there:
+        document = node_document(name, **labels, **{GROUP: group})
+        api.apply("", {key: value for key, value in document.items() if key != "status"})
+        api.patch("node", "", name, {"status": document["status"]}, subresource="status")
+
+
+@pytest.fixture(scope="session")
+def rack(cluster: ControlPlane) -> Iterator[RackServer]:
+    """The controller of a rack, for the provider of the documentation, whose machines are kwok nodes too."""
+    api = api_of(cluster)
+    with RackServer(lambda name, labels, count: have_nodes(api, f"rack-{name[:8]}", labels, count)) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def google(cluster: ControlPlane) -> Iterator[SimulatedGke]:
     api = api_of(cluster)
 
     def change(where: str, pool: str, count: int) -> None:
-        selector = f"cloud.google.com/gke-nodepool={pool}"
-        there = {node["metadata"]["name"] for node in api.list("node", "", selector)}
-        wanted = {f"gke-{pool}-{number}" for number in range(count)}
-        for name in there - wanted:
-            api.delete("node", "", name)
-        for name in wanted - there:
-            made = server.pool(f"{where}/nodePools/{pool}")
-            labels = {**made.config.labels, "cloud.google.com/gke-nodepool": pool}
-            document = node_document(name, **labels)
-            api.apply("", {key: value for key, value in document.items() if key != "status"})
-            api.patch("node", "", name, {"status": document["status"]}, subresource="status")
+        labels = dict(server.pool(f"{where}/nodePools/{pool}").config.labels) if count else {}
+        have_nodes(api, pool, labels, count)
 
     authority = (cluster.pki / "ca.crt").read_text()
     with SimulatedGke(seconds=0.3, authority=authority, on_nodes=change) as server:
@@ -60,6 +76,7 @@ def operator(
     kubeconfig = install(cluster, tmp_path_factory, "gke.enabled=true")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAVSWELL_GKE_ENDPOINT", google.url)
+        patch.setenv("PYTHONPATH", str(install_rack(tmp_path_factory.mktemp("packages"))))
         with running_operator(kubeconfig) as process:
             yield process
 
