@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from gravswell.kube import errors
+from gravswell.kube.resources import Selection
+from gravswell.kube.watch import Listed
 from gravswell.serving.contracts import DESIRED_KEY, LISTING_KEY, Desired, ListedEntry, ListedVersion, Listing
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Cache, Key
@@ -57,6 +59,15 @@ class Api:
             return copy.deepcopy(self.objects[resource.kind, namespace or "", name])
         except KeyError:
             raise errors.ApiNotFoundError(f"{resource.kind} {name} is not there") from None
+
+    async def list_all(self, selection: Selection) -> Listed:
+        self._request("get", selection.resource, selection.name or "")  # type: ignore[arg-type]  # of ours alone
+        found = [
+            o
+            for (kind, _, name), o in self.objects.items()
+            if (kind, name) == (selection.resource.kind, selection.name)
+        ]
+        return Listed(copy.deepcopy(found), str(next(self._versions)))
 
     async def apply(self, resource: ResourceType, manifest: dict[str, Any], *, manager: str = "") -> dict[str, Any]:
         metadata = manifest["metadata"]

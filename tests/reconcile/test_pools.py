@@ -121,6 +121,30 @@ async def test_a_server_that_cannot_be_read_keeps_its_pool(world, cluster):
     assert world.get("GPUNodePool", "pool")["status"]["idleSince"] == "2026-01-01T00:11:00Z"
 
 
+async def test_what_makes_the_nodes_of_a_pool_that_is_gone_is_not_made_anew(world, cluster):
+    """The garbage collector was faster than the watch of pools; Karpenter would launch machines for it at once."""
+    world.own(resources.GPU_NODE_POOL, SIZED)
+    cluster(INSTALLED)
+    await world.settle()
+    gone = world.api.objects.pop(("GPUNodePool", "", "pool"))
+    world.remove(resources.KARPENTER_NODE_POOL, "pool")
+    world.api.writes.clear()
+    await world.settle()
+    assert world.api.writes == []
+    world.see(resources.GPU_NODE_POOL, {**gone, "metadata": {**gone["metadata"], "uid": "another"}, "status": {}})
+    await world.settle()
+    assert world.get("NodePool", "pool")["metadata"]["ownerReferences"][0]["uid"] == "another"
+
+
+async def test_a_node_pool_that_somebody_deletes_is_made_anew(world, cluster):
+    world.own(resources.GPU_NODE_POOL, SIZED)
+    cluster(INSTALLED)
+    await world.settle()
+    world.remove(resources.KARPENTER_NODE_POOL, "pool")
+    await world.settle()
+    assert world.get("NodePool", "pool")["spec"]["replicas"] == 2
+
+
 async def test_device_plugins_are_the_gpu_operators_where_it_is(world, cluster):
     world.own(resources.GPU_NODE_POOL, {"spec": {"drivers": {"install": True}}})
     cluster(ABSENT)

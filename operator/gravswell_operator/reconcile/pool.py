@@ -1,10 +1,13 @@
 """Reconciling a ``GPUNodePool``: what makes its nodes, its device plugin, and what became of both."""
 
+from collections.abc import Sequence
+
 from gravswell.errors import GravswellError
-from gravswell_operator import names, state
+from gravswell.kube.resources import Selection
+from gravswell_operator import conditions, names, state
 from gravswell_operator.api import GPUNodePool
 from gravswell_operator.cluster import resources
-from gravswell_operator.cluster.cache import Record
+from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.device_plugin import device_plugin
 from gravswell_operator.desired.objects import Manifest
@@ -41,6 +44,9 @@ async def reconcile(context: Context, record: Record) -> None:
     cloud: CloudState | None = None
     # Of kinds that cannot be seen nothing is applied; they stay, for they may come into sight during this pass.
     try:
+        if missing is None and _lost(context, pool, made) and await _gone(context, record):
+            context.forget(record)
+            return
         cloud = await clouds.step(context, record, shall)
         await apply.apply_children(context, record, made if missing is None else (), keep=(*made, *plugins))
     except clouds.BusyError:
@@ -78,6 +84,24 @@ async def reconcile(context: Context, record: Record) -> None:
         raise failed
     if idle.remaining:
         context.queue.add(record.key, idle.remaining)
+
+
+def _lost(context: Context, pool: GPUNodePool, made: Sequence[Manifest]) -> bool:
+    """Whether what makes the pool's nodes was there, by what the status says, and is not there now."""
+    told = any(condition.type == conditions.PROVISIONED for condition in pool.status.conditions)
+    keys = (Key(resources.of(manifest), "", manifest["metadata"]["name"]) for manifest in made)
+    return told and any(context.view(key) is None for key in keys)
+
+
+async def _gone(context: Context, record: Record) -> bool:
+    """Whether the pool itself is gone, or goes, and its watch is late to say so.
+
+    With it went what makes its nodes. To make that anew would launch machines, until the garbage collector takes it.
+    """
+    found = (await context.client.list_all(Selection(record.key.resource, name=record.key.name))).items
+    return not any(
+        body["metadata"]["uid"] == record.uid and not body["metadata"].get("deletionTimestamp") for body in found
+    )
 
 
 def _missing(context: Context, pool: GPUNodePool, kind: resources.ResourceType) -> Problem:
