@@ -34,6 +34,7 @@ TOGETHER = (
     "chart",
     "demo",
     "quiver/stores",
+    "real_node",
 )
 """Folders whose tests one worker runs: they share servers that take seconds to start, or gigabytes."""
 

@@ -101,7 +101,7 @@ class ControlPlane(Servers):
         names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
         authority.issue("apiserver", "kube-apiserver", hosts=[self.address, _KUBERNETES_SERVICE, *names])
         authority.issue("front-proxy", "front-proxy-client")
-        authority.issue("kubelet-client", "kube-apiserver-kubelet-client")
+        authority.issue("kubelet-client", "kube-apiserver-kubelet-client", groups=["system:masters"])
         node = f"system:node:{self.node_name}"
         authority.issue("node", node, groups=["system:nodes"], hosts=[self.address, self.node_name])
         write_key_pair(self.pki / "service-account")

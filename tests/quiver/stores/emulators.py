@@ -35,7 +35,12 @@ KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr
 PAGE = 100
 """Objects in one answer of moto to a listing, where the real S3 has 1,000."""
 
-_GCS = Module("fake-gcs-server", "github.com/fsouza/fake-gcs-server", "v1.56.1")
+GCS = Program(
+    "fake-gcs-server",
+    Module("fake-gcs-server", "github.com/fsouza/fake-gcs-server", "v1.56.1"),
+    "github.com/fsouza/fake-gcs-server",
+)
+"""A server of ``gs://``, one static binary."""
 _GATEWAY = Module("versitygw", "github.com/versity/versitygw", "v1.8.0")
 _MOTO = "moto[s3,server]==5.2.5"
 _AZURITE = "azurite@3.35.0"
@@ -59,8 +64,7 @@ class Server:
 @contextmanager
 def google(folder: Path, *, port: int = 0, objects: Path | None = None) -> Iterator[Server]:
     """fake-gcs-server, in memory; or with its ``objects`` in a folder, so that it can be stopped and go on later."""
-    program = Program("fake-gcs-server", _GCS, "github.com/fsouza/fake-gcs-server")
-    binary = build(program, cancelled=threading.Event(), tick=lambda _: None)
+    binary = build(GCS, cancelled=threading.Event(), tick=lambda _: None)
     backend = ("-backend", "memory") if objects is None else ("-backend", "filesystem", "-filesystem-root", objects)
     with _running(
         "fake-gcs-server",

@@ -3,15 +3,17 @@
 import ctypes
 import os
 import secrets
+import select
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from gravswell.errors import InvalidInputError, UnavailableError, UnsupportedError
-from gravswell_operator.devcluster.processes import Child, Servers
+from gravswell_operator.devcluster.processes import Child, Servers, describe_exit
 from gravswell_operator.devcluster.realnode import cgroups
 
 ADDRESS = "192.168.250.1"
@@ -38,8 +40,7 @@ ip route add default dev node0
 echo 1 > /proc/sys/net/ipv4/ip_forward
 touch {ready}
 trap 'exit 0' TERM
-sleep infinity &
-wait
+while :; do sleep infinity & wait; done
 """
 
 
@@ -61,6 +62,7 @@ class Machine(Servers):
         self.name = name
         self._group = f"{cgroups.PREFIX}{os.getpid()}-{secrets.token_hex(3)}"
         self._pid = 0
+        self._first: int | None = None
 
     @property
     def pid(self) -> int:
@@ -88,6 +90,16 @@ class Machine(Servers):
     def wait_for(self, child: Child, ready: Callable[[], bool]) -> None:
         """Wait until ``ready``, as long as everything inside runs."""
         self._wait(child, ready)
+
+    def kill(self) -> None:
+        """End every process inside but the first at once, as a loss of power does; mounts and addresses stay."""
+        script = "kill -s KILL -- -1"
+        done = subprocess.run(self.command("sh", "-c", script), capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            said = done.stderr.strip() or describe_exit(done.returncode)
+            raise UnavailableError(f"the node's processes could not be ended: {said}")
+        while len(self._children) > 1:
+            self._children.pop().stop()
 
     @contextmanager
     def network(self) -> Iterator[None]:
@@ -129,12 +141,16 @@ class Machine(Servers):
         )
         self._wait(child, ready.exists)
         self._pid = int(Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()[0])
+        self._first = os.pidfd_open(self._pid)
 
     def stop(self) -> None:
         """End every process inside; mounts, addresses and rules go with them, then the control groups. Idempotent."""
         super().stop()
+        if self._first is not None:
+            select.select([self._first], [], [], self._stop_timeout)  # the kernel ends all others before it
+            os.close(self._first)
+            self._first = None
         cgroups.remove(self._group)
-        shutil.rmtree(self.directory / "booted", ignore_errors=True)
 
 
 def _require() -> None:

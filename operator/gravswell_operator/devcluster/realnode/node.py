@@ -46,7 +46,7 @@ state = "/run/containerd"
     conf_dir = "{directory}/cni"
 """
 
-# Routed, each pod by a link of its own: all that comes back from a Service passes the node's rules, which a bridge would
+# Routed, each pod by a link of its own: what comes back from a Service passes the node's rules, which a bridge would
 # do with br_netfilter alone.
 _CNI = {
     "cniVersion": "1.0.0",
@@ -92,6 +92,14 @@ class RealNode:
         self.import_image(
             static_image(self.directory / "pause.tar", PAUSE_IMAGE, Path("/bin/busybox"), ["sleep", "inf"])
         )
+        self._start_proxy()
+        self.start_kubelet()
+
+    def restart(self) -> None:
+        """Kill every process of the node, those of its pods too, and start it again; return when it is Ready."""
+        self.machine.kill()
+        Path(f"/proc/{self.machine.pid}/root{_SOCKET}").unlink()
+        self._start_containerd()
         self._start_proxy()
         self.start_kubelet()
 

@@ -1,0 +1,179 @@
+"""Builds the two images of gravswell, as root and without a registry, with a bill of materials (CycloneDX) beside each.
+
+    python images/build.py OUTPUT                   # on a base made of Debian's packages
+    python images/build.py OUTPUT --base IMAGE      # on an image that buildah can pull
+
+Leaves in OUTPUT: ``gravswell.tar`` (operator and agent) and ``tritonserver-cpu.tar``, which ``ctr image import``,
+``docker load`` and ``kind load image-archive`` take, and ``<image>.cdx.json``. Needs Debian's packages ``buildah`` and,
+without ``--base``, ``mmdebstrap``; it installs what is missing. It changes nothing where the sources are those of the
+archives that stand in OUTPUT.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from bom import bill_of_materials
+
+from gravswell.cache import cache_dir, locked
+from gravswell.errors import GravswellError, UnavailableError, UnsupportedError
+
+ROOT = Path(__file__).resolve().parents[1]
+VERSION = version("gravswell")
+IMAGES = {
+    "gravswell": f"ghcr.io/gravswell/gravswell:{VERSION}",
+    "tritonserver-cpu": "ghcr.io/gravswell/tritonserver-cpu:24.10-py3",
+}
+"""Archive, and the image's name in it. The server's tag is that of NVIDIA's image with the same Triton, 2.51."""
+TARGETS = {"gravswell": (), "tritonserver-cpu": ("--target=server",)}
+
+SUITE = "bookworm"
+BASE_PACKAGES = (
+    "python3-venv,libpython3.11,libstdc++6,ca-certificates,usr-is-merged"  # usrmerge in place of the last brings perl
+)
+BASE_OPTIONS = (
+    "--variant=essential",
+    f"--include={BASE_PACKAGES}",
+    '--aptopt=APT::Install-Recommends "false"',
+    *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "info", "locale", "man")),
+    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+)
+
+
+def build(output: Path, base: str | None) -> None:
+    """Build what is not in ``output`` yet."""
+    if os.geteuid() != 0:
+        raise UnsupportedError("images are built as root (chroot and mounts); run it with sudo, or use docker build")
+    output.mkdir(parents=True, exist_ok=True)
+    work = cache_dir() / "images"
+    with locked(work):
+        wanted = _digest(base)
+        stamp = output / "sources.sha256"
+        if stamp.exists() and stamp.read_text() == wanted:
+            return
+        stamp.unlink(missing_ok=True)
+        _require("buildah", *(() if base else ("mmdebstrap",)))
+        work.mkdir(parents=True, exist_ok=True)
+        _buildah(work, "rm", "--all")  # of builds that were killed
+        python = base or _debian_base(work)
+        for name, image in IMAGES.items():
+            _buildah(work, "build-using-dockerfile", *_build_options(python, TARGETS[name]), "--tag", image, str(ROOT))
+            _export(work, name, image, output)
+        _buildah(work, "rmi", "--prune")  # layers of earlier sources
+        stamp.write_text(wanted)
+
+
+def _build_options(python: str, target: Iterable[str]) -> list[str]:
+    # The machine's own settings of pip and its certificates leave nothing in the image.
+    secrets = {"pip": "/etc/pip.conf", "certificates": "/etc/ssl/certs/ca-certificates.crt"}
+    return [
+        f"--file={ROOT / 'Containerfile'}",
+        "--isolation=chroot",
+        "--layers",
+        "--format=docker",
+        "--timestamp=0",
+        f"--build-arg=PYTHON={python}",
+        *(f"--secret=id={name},src={path}" for name, path in secrets.items() if Path(path).exists()),
+        *target,
+    ]
+
+
+def _export(work: Path, name: str, image: str, output: Path) -> None:
+    archive = output / f"{name}.tar"
+    archive.unlink(missing_ok=True)  # buildah adds to an archive that is there
+    _buildah(work, "push", "--quiet", image, f"docker-archive:{archive}:{image}")
+    container = _buildah(work, "from", "--pull-never", image).strip()
+    try:
+        root = Path(_buildah(work, "mount", container).strip())
+        document = bill_of_materials(root, image)
+        (output / f"{name}.cdx.json").write_text(json.dumps(document, indent=1) + "\n")
+    finally:
+        _buildah(work, "rm", container)
+
+
+def _debian_base(work: Path) -> str:
+    """Return the name of a base image of Debian's packages, made once for each list of them."""
+    key = hashlib.sha256("\0".join((SUITE, *BASE_OPTIONS)).encode()).hexdigest()[:12]
+    image = f"localhost/gravswell-base:{key}"
+    if image in _buildah(work, "images", "--format={{.Name}}:{{.Tag}}").split():
+        return image
+    context = work / "base"
+    shutil.rmtree(context, ignore_errors=True)
+    context.mkdir(parents=True)
+    try:
+        _run(
+            "mmdebstrap",
+            "--quiet",
+            *BASE_OPTIONS,
+            SUITE,
+            str(context / "root.tar"),
+            environment={"TMPDIR": str(context)},
+        )
+        (context / "Containerfile").write_text("FROM scratch\nADD root.tar /\n")
+        _buildah(work, "build-using-dockerfile", "--isolation=chroot", "--tag", image, str(context))
+    finally:
+        shutil.rmtree(context, ignore_errors=True)
+    return image
+
+
+def _digest(base: str | None) -> str:
+    """What the images are made of: every file that the build sees."""
+    listed = ["Containerfile", "pyproject.toml", "README.md", "LICENSE"]
+    folders = ["repo_tools", "operator", "examples", "images"]
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*")) if path.is_file()]
+    digest = hashlib.sha256(repr((base, SUITE, BASE_OPTIONS)).encode())
+    for path in [*(ROOT / name for name in listed), *files]:
+        if "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _require(*programs: str) -> None:
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:  # on Debian the packages are called as the programs
+        for command in (("update",), ("install", "--yes", "--no-install-recommends", *missing)):
+            _run("apt-get", "-qq", *command, environment={"DEBIAN_FRONTEND": "noninteractive"})
+
+
+def _buildah(work: Path, *arguments: str) -> str:
+    # A store of its own: nothing of a container engine that this machine's user has is touched.
+    storage = work / "storage"
+    return _run(
+        "buildah", f"--root={storage / 'root'}", f"--runroot={storage / 'run'}", "--storage-driver=overlay", *arguments
+    )
+
+
+def _run(*command: str, environment: dict[str, str] | None = None) -> str:
+    try:
+        done = subprocess.run(
+            command, env=os.environ | (environment or {}), capture_output=True, text=True, check=False, timeout=1800
+        )
+    except FileNotFoundError:
+        raise UnavailableError(f"{command[0]} is not installed here") from None
+    if done.returncode != 0:
+        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        raise UnavailableError(f"{command[0]} {command[1]} failed with status {done.returncode}:\n{said}")
+    return done.stdout
+
+
+def main() -> None:
+    """Parse the command line and build."""
+    parser = argparse.ArgumentParser(description="Build the images of gravswell.")
+    parser.add_argument("output", type=Path, help="folder of the archives")
+    parser.add_argument("--base", help="image with Python to build on; one is made of Debian's packages without it")
+    arguments = parser.parse_args()
+    try:
+        build(arguments.output.resolve(), arguments.base)
+    except GravswellError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

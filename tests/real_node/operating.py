@@ -1,0 +1,140 @@
+"""What tests do with the cluster of a real node, as its users: kubectl, helm, objects, conditions, logs."""
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gravswell_operator.devcluster import ControlPlane
+from gravswell_operator.devcluster.realnode import RealNode
+
+ROOT = Path(__file__).parents[2]
+WAIT_SECONDS = 180
+POLL_SECONDS = 0.5
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+class RealCluster:
+    """A control plane, its one real node, and helm."""
+
+    def __init__(self, plane: ControlPlane, node: RealNode, helm: Path, folder: Path) -> None:
+        self.plane, self.node, self.kubectl = plane, node, plane.kubectl
+        self._helm, self._folder = helm, folder
+
+    def helm(self, *arguments: str, timeout: float = 400, check: bool = True) -> str:
+        """What helm printed; it sees nothing of this machine's user."""
+        environment = {"HOME": str(self._folder), "PATH": "/usr/bin:/bin", "KUBECONFIG": str(self.plane.kubeconfig)}
+        done = subprocess.run(
+            [self._helm, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=timeout
+        )
+        assert not check or done.returncode == 0, f"{done.stdout}{done.stderr}\n{self.describe()}"
+        return done.stdout + done.stderr
+
+    def apply(self, *documents: dict[str, Any]) -> None:
+        self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(documents))
+
+    def namespace(self, name: str) -> None:
+        """A namespace that enforces the *restricted* standard."""
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
+
+    def get(self, kind: str, name: str, namespace: str = "default") -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-n", namespace, "-o", "json"))
+        return found
+
+    def until(self, fact: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:
+        """What ``fact`` returns, as soon as that is true; with the state of the cluster where it does not become so."""
+        end = time.monotonic() + seconds
+        while not (answer := fact()):
+            if time.monotonic() > end:
+                raise AssertionError(f"not within {seconds} s; last: {answer!r}\n{self.describe()}")
+            time.sleep(POLL_SECONDS)
+        return answer
+
+    def until_condition(self, kind: str, name: str, type_: str = "Ready", **expected: str) -> dict[str, Any]:
+        """The condition once it answers the object's latest spec and says ``expected`` (``status="True"``)."""
+        wanted = expected or {"status": "True"}
+
+        def fact() -> dict[str, Any] | None:
+            body = self.get(kind, name)
+            for condition in body.get("status", {}).get("conditions", []):
+                if condition["type"] == type_ and condition.get("observedGeneration") == body["metadata"]["generation"]:
+                    return condition if wanted.items() <= condition.items() else None
+            return None
+
+        found: dict[str, Any] = self.until(fact)
+        return found
+
+    def run_in_pod(self, name: str, image: str, *command: str, seconds: float = WAIT_SECONDS) -> str:
+        """The output of a command that runs to its end in a pod of its own."""
+        self.pod(name, image, *command)
+        return self.finished(name, seconds)
+
+    def pod(self, name: str, image: str, *command: str, namespace: str = "default") -> None:
+        """Start a pod that the *restricted* standard admits, with a read-only root file system, and not again."""
+        container = {
+            "name": "main",
+            "image": image,
+            "command": list(command),
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+        }
+        security = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+        spec = {
+            "containers": [container],
+            "restartPolicy": "Never",
+            "securityContext": security,
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 5,
+        }
+        metadata = {"name": name, "namespace": namespace}
+        self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+
+    def finished(self, name: str, seconds: float = WAIT_SECONDS) -> str:
+        """The log of a pod that has succeeded."""
+        phase = self.until(lambda: p if (p := self.get("pod", name)["status"]["phase"]) in ENDED else "", seconds)
+        log = self.kubectl("logs", name)
+        assert phase == "Succeeded", log
+        return log
+
+    def make_bucket(self, endpoint: str, name: str) -> None:
+        """Make a bucket on a server of ``gs://``, as soon as the node's rules know its Service's endpoint."""
+        body, headers = json.dumps({"name": name}).encode(), {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{endpoint}/storage/v1/b", body, headers, method="POST")
+
+        def made() -> bool:
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return bool(answer.status == 200)
+            except urllib.error.URLError as error:
+                if not isinstance(error.reason, ConnectionRefusedError):
+                    raise
+                return False
+
+        self.until(made, 30)
+
+    def start_dns(self) -> None:
+        """Apply the cluster's DNS server and wait until it answers."""
+        self.kubectl("apply", "--server-side", "-f", str(Path(__file__).with_name("dns.yaml")))
+        self.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s", timeout=150)
+
+    def describe(self) -> str:
+        """What an engineer would look at first: pods, our objects, events."""
+        parts = [
+            self.kubectl("get", "pods", "--all-namespaces", "-o", "wide", check=False),
+            self.kubectl("get", "gravswell", "--all-namespaces", check=False),
+            self.kubectl("get", "events", "--all-namespaces", "--sort-by=.lastTimestamp", check=False)[-6000:],
+            self.kubectl("logs", "-n", "gravswell-system", "deployment/gravswell", "--tail=40", check=False),
+        ]
+        return "\n".join(parts)
+
+
+ENDED = ("Succeeded", "Failed")

@@ -1,0 +1,74 @@
+"""What the images are: small, of a user without rights, with nothing to build with, and all that is in them listed."""
+
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+
+MEGABYTE = 1_000_000
+LARGEST = {"gravswell": 650 * MEGABYTE, "tritonserver-cpu": 650 * MEGABYTE}
+"""Unpacked bytes. NVIDIA's own image of Triton has more than 8,000 MB."""
+
+BUILD_TOOLS = re.compile(r"(^|/)s?bin/(gcc|g\+\+|cc|c\+\+|ld|as|make|go|rustc|perl|pip3?|apt|apt-get|curl|wget)$")
+
+
+@pytest.fixture(params=sorted(LARGEST))
+def image(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def config_of(archive: Path) -> dict:
+    with tarfile.open(archive) as tar:
+        manifest = json.load(tar.extractfile("manifest.json"))[0]
+        return json.load(tar.extractfile(manifest["Config"]))["config"]
+
+
+def files_of(archive: Path) -> dict[str, int]:
+    """Paths and sizes of what the layers hold together."""
+    found: dict[str, int] = {}
+    with tarfile.open(archive) as tar:
+        for layer in json.load(tar.extractfile("manifest.json"))[0]["Layers"]:
+            with tarfile.open(fileobj=tar.extractfile(layer)) as content:
+                for entry in content:
+                    folder, _, name = entry.name.rpartition("/")
+                    if name.startswith(".wh."):
+                        gone = f"{folder}/{name.removeprefix('.wh.')}"
+                        found = {p: s for p, s in found.items() if p != gone and not p.startswith(f"{gone}/")}
+                    elif not entry.isdir():
+                        found[entry.name.removeprefix("./")] = entry.size
+    return found
+
+
+def test_it_runs_as_a_user_without_rights(images, image):
+    assert config_of(images / f"{image}.tar")["User"] == "1000:1000"
+
+
+def test_it_is_small_and_has_nothing_to_build_or_install_with(images, image):
+    files = files_of(images / f"{image}.tar")
+    assert sum(files.values()) < LARGEST[image]
+    assert [path for path in files if BUILD_TOOLS.search(path)] == []
+    assert [path for path in files if path.endswith("/pip/__init__.py") or "python-wheels/" in path] == []
+
+
+def test_its_bill_of_materials_lists_every_package_in_it(images, image):
+    document = json.loads((images / f"{image}.cdx.json").read_text())
+    listed = {component["purl"] for component in document["components"]}
+    packages = [p for p in files_of(images / f"{image}.tar") if re.match(r"opt/.*\.dist-info/METADATA$", p)]
+    python = {Path(path).parent.name.removesuffix(".dist-info").partition("-") for path in packages}
+    wanted = {f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{version}" for name, _, version in python}
+    assert wanted <= listed
+    assert any(purl.startswith("pkg:deb/debian/libc6@") for purl in listed)
+    known = {"gravswell": "pkg:pypi/gravswell@0.1.0", "tritonserver-cpu": "pkg:pypi/nvidia-pytriton@0.7.0"}
+    assert known[image] in listed
+
+
+def test_the_versions_in_it_are_the_pinned_ones(images, image):
+    document = json.loads((images / f"{image}.cdx.json").read_text())
+    file = {"gravswell": "requirements.txt", "tritonserver-cpu": "server-requirements.txt"}[image]
+    lock = (Path(__file__).parents[2] / "images" / file).read_text()
+    pinned = set(re.findall(r"^([a-z0-9_.-]+==\S+)", lock, re.MULTILINE))
+    python = {f"{c['name']}=={c['version']}" for c in document["components"] if c["purl"].startswith("pkg:pypi/")}
+    assert {name for name in python if not name.startswith("gravswell==")} <= pinned

@@ -1,0 +1,125 @@
+"""A machine within the machine: what is inside stays inside, and goes with it, however it ends."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gravswell.errors import InvalidInputError, UnsupportedError
+from gravswell_operator.devcluster.realnode import ADDRESS, Machine
+from gravswell_operator.devcluster.realnode.cgroups import PREFIX
+
+NOBODY = 65534
+DYING = """
+import os, sys, time
+from pathlib import Path
+from gravswell_operator.devcluster.realnode import Machine
+
+with Machine(Path(sys.argv[1]), name="dying") as machine:
+    machine.spawn("a program", ["sleep", "1000"], "program.log")
+    print(machine.pid, flush=True)
+    time.sleep(1000)
+"""
+
+
+def inside(machine: Machine, *command: str) -> str:
+    return subprocess.run(machine.command(*command), capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def groups() -> list[Path]:
+    """The control groups of this process's machines, in all hierarchies."""
+    return [p for p in Path("/sys/fs/cgroup").glob(f"**/{PREFIX}*") if p.is_dir()]
+
+
+def until_gone(process: int) -> None:
+    end = time.monotonic() + 30
+    while Path(f"/proc/{process}").exists():
+        assert time.monotonic() < end, "the machine outlived its owner"
+        time.sleep(0.05)
+
+
+def addresses() -> str:
+    return subprocess.run(["ip", "-brief", "address"], capture_output=True, text=True, check=True).stdout
+
+
+def test_its_network_is_its_own_and_a_thread_can_enter_and_leave_it(tmp_path):
+    before = addresses()
+    with Machine(tmp_path, name="machine") as machine:
+        assert inside(machine, "hostname").strip() == "machine"
+        assert addresses() == before
+        with machine.network():
+            assert ADDRESS in addresses()
+            with pytest.raises(OSError, match=r"unreachable|refused"):
+                socket.create_connection((ADDRESS, 9), timeout=5)
+        assert addresses() == before
+    assert addresses() == before
+
+
+def test_mounts_and_processes_end_with_it(tmp_path):
+    mounts = Path("/proc/self/mounts")
+    with Machine(tmp_path, name="machine") as machine:
+        child = machine.spawn("a program", ["sleep", "1000"], "program.log")
+        inside(machine, "mkdir", "/run/place")
+        inside(machine, "mount", "-t", "tmpfs", "tmpfs", "/run/place")
+        assert "/run/place" in inside(machine, "cat", "/proc/self/mounts")
+        assert "/run/place" not in mounts.read_text()
+        first = machine.pid
+    assert not child.running
+    until_gone(first)
+    assert "/run/place" not in mounts.read_text()
+
+
+def test_what_runs_inside_is_in_its_control_groups_which_go_with_it(tmp_path):
+    with Machine(tmp_path, name="machine") as machine:
+        assert {line.rpartition(":")[2] for line in inside(machine, "cat", "/proc/self/cgroup").splitlines()} == {"/"}
+        mine = [group for group in groups() if group.name.startswith(f"{PREFIX}{os.getpid()}-")]
+        assert mine
+    assert not [group for group in mine if group.exists()]
+
+
+def test_after_a_crash_nothing_runs_and_the_next_one_clears_what_is_left(tmp_path):
+    command = [sys.executable, "-c", DYING, str(tmp_path / "dying")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first = int(process.stdout.readline())
+        process.kill()
+    until_gone(first)
+    left = [group for group in groups() if group.name.startswith(f"{PREFIX}{process.pid}-")]
+    assert left, "there was nothing to clear"
+    with Machine(tmp_path / "next", name="next"):
+        assert not [group for group in left if group.exists()]
+
+
+def test_its_processes_can_be_killed_together_and_it_goes_on(tmp_path):
+    with Machine(tmp_path, name="machine") as machine:
+        child = machine.spawn("a program", ["sleep", "1000"], "program.log")
+        machine.kill()
+        assert child.process.returncode in {-signal.SIGKILL, 128 + signal.SIGKILL, -signal.SIGTERM}
+        assert inside(machine, "echo", "here") == "here\n"
+
+
+def test_it_says_that_it_needs_root(tmp_path):
+    def start(answer) -> None:
+        os.setuid(NOBODY)
+        try:
+            Machine(tmp_path / "machine", name="machine").start()
+        except UnsupportedError as error:
+            answer.send(str(error))
+
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=start, args=(sender,))
+    process.start()
+    assert receiver.poll(60)
+    assert receiver.recv().startswith("a real node needs root")
+    process.join(60)
+
+
+def test_a_folder_that_would_be_hidden_inside_is_refused():
+    with pytest.raises(InvalidInputError, match="/var/lib/node is hidden inside the node"):
+        Machine(Path("/var/lib/node"), name="machine").start()

@@ -1,0 +1,151 @@
+"""The chart, the images and the Triton on a real kubelet: installed, served by name, released, and taken away again.
+
+The tests are one story in the order in which they stand, on one cluster.
+"""
+
+import json
+from collections.abc import Iterator
+
+import onnx
+import pytest
+import yaml
+
+from gravswell import quiver as qv
+
+from ..serving.agent.versions import scaling_graph
+from .operating import ROOT, RealCluster
+
+SYSTEM = "gravswell-system"
+IMAGE = "ghcr.io/gravswell/gravswell:0.1.0"
+ENTRY = "digits"
+BUCKET = "shelf"
+SERVICE = "digits.default.svc:8000"
+
+ASK = """
+import json, sys
+import numpy as np
+from gravswell.serving import Client
+
+with Client(sys.argv[1]) as client:
+    print(json.dumps(client.infer(sys.argv[2], {"x": np.ones((2, 4), np.float32)})["y"].tolist()))
+"""
+
+BUCKET_SERVER = """
+apiVersion: v1
+kind: Service
+metadata: {name: bucket, namespace: storage}
+spec:
+  selector: {app: bucket}
+  ports: [{port: 80, targetPort: 4443}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: bucket, namespace: storage}
+spec:
+  selector: {matchLabels: {app: bucket}}
+  template:
+    metadata: {labels: {app: bucket}}
+    spec:
+      automountServiceAccountToken: false
+      securityContext: {runAsNonRoot: true, runAsUser: 1000, seccompProfile: {type: RuntimeDefault}}
+      containers:
+        - name: bucket
+          image: gravswell.dev/bucket:1
+          imagePullPolicy: Never
+          args: [-scheme, http, -host, 0.0.0.0, -port, "4443", -backend, memory]
+          securityContext:
+            {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+          readinessProbe: {httpGet: {path: /storage/v1/b, port: 4443}, periodSeconds: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(real_cluster: RealCluster) -> RealCluster:
+    """The chart with its own values, but for the Triton image, which is the one for CPUs."""
+    cluster = real_cluster
+    with cluster.node.machine.network():
+        cluster.namespace(SYSTEM)
+        cluster.namespace("storage")
+        cluster.namespace("default")
+        triton = "--set=triton.repository=ghcr.io/gravswell/tritonserver-cpu"
+        chart = str(ROOT / "charts/gravswell")
+        cluster.helm("install", "gravswell", chart, "-n", SYSTEM, "--wait", "--timeout=180s", triton)
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def bucket(real_cluster: RealCluster) -> Iterator[str]:
+    """The URL of a repository in a bucket that is served in the cluster; this process reaches it by its Service too."""
+    cluster = real_cluster
+    with cluster.node.machine.network(), pytest.MonkeyPatch.context() as here:
+        cluster.namespace("storage")
+        cluster.kubectl("apply", "--server-side", "-f", "-", stdin=BUCKET_SERVER)
+        cluster.kubectl("-n", "storage", "rollout", "status", "deployment/bucket", "--timeout=120s", timeout=150)
+        address = cluster.get("service", "bucket", "storage")["spec"]["clusterIP"]
+        here.setenv("STORAGE_EMULATOR_HOST", f"http://{address}")
+        cluster.make_bucket(f"http://{address}", BUCKET)
+        yield f"gs://{BUCKET}/models"
+
+
+def publish(url: str, number: int) -> None:
+    """Publish a version that multiplies by ``number``."""
+    repo = qv.ModelRepository(url)
+    entry = repo.models[ENTRY] if ENTRY in repo.models else repo.add(ENTRY, platform=qv.Platform.ONNX)
+    path = entry.export_version(onnx.load_from_string(scaling_graph(float(number))))
+    assert path.endswith(f"/{number}/model.onnx")
+
+
+def ask(cluster: RealCluster, name: str) -> list[list[float]]:
+    """What a pod gets that asks the server by its Service's name."""
+    answer = cluster.run_in_pod(name, IMAGE, "python", "-c", ASK, SERVICE, ENTRY)
+    cluster.kubectl("delete", "pod", name, "--wait=false")
+    rows: list[list[float]] = json.loads(answer)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def serving(installed: RealCluster, bucket: str) -> RealCluster:
+    """The examples, on CPUs and on the bucket of the cluster, ready."""
+    with installed.node.machine.network():
+        publish(bucket, 1)
+        secret = {"endpoint": "http://bucket.storage.svc"}
+        installed.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "models-bucket", "namespace": "default"},
+                "stringData": secret,
+            }
+        )
+        repository = example("bucket/modelrepository.yaml", "ModelRepository", url=bucket, syncInterval="5s")
+        server = example("kind/serving.yaml", "InferenceServer")
+        installed.apply(repository, server, example("model.yaml", "Model"))
+        for kind, name in (("modelrepository", "models"), ("inferenceserver", "digits"), ("model", "digits")):
+            installed.until_condition(kind, name)
+    return installed
+
+
+def example(file: str, kind: str, **changes: str) -> dict:
+    """The object of that kind in an example, with other values in its spec."""
+    documents = yaml.safe_load_all((ROOT / "examples" / file).read_text())
+    found = next(document for document in documents if document["kind"] == kind)
+    return {**found, "spec": {**found["spec"], **changes}}
+
+
+def test_the_chart_installs_under_the_restricted_standard(installed):
+    pods = installed.kubectl.items("pods", "-n", SYSTEM)
+    assert [pod["status"]["phase"] for pod in pods] == ["Running"]
+
+
+def test_a_pod_gets_an_answer_from_the_service_by_its_name(serving):
+    assert ask(serving, "first") == [[1.0] * 4] * 2
+
+
+def test_helms_own_test_passes(serving):
+    assert "Phase:          Succeeded" in serving.helm("test", "gravswell", "-n", SYSTEM)
+
+
+def test_a_new_version_is_served_once_it_is_released(serving, bucket):
+    publish(bucket, 2)
+    serving.until(lambda: serving.get("model", "digits")["status"].get("loadedVersion") == 2)
+    assert ask(serving, "second") == [[2.0] * 4] * 2
