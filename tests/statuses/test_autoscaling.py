@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 
 from gravswell_operator import state
+from gravswell_operator.api import Condition, ConditionStatus
 from gravswell_operator.conditions import Reason
 from gravswell_operator.state import AutoscalerState, ScaledObjectState
 from gravswell_operator.statuses import autoscaling
@@ -83,9 +84,27 @@ def test_what_keeps_a_scaled_object_from_being_made(scaled, scaling, prometheus,
     found = obstacle(server, prometheus, missing)
     assert (found.reason if found is not None else None) is reason
     if found is not None:
-        condition = said(server, obstacle=found, horizontal=AutoscalerState(True))
+        condition = said(server, obstacle=found, horizontal=AutoscalerState(True, desired=1))
         assert condition.status is (None if found is NOT_LOOKED else False)
         assert condition.message == found.message
+
+
+def test_an_operator_that_starts_anew_says_what_was_said_until_it_has_looked(scaled):
+    server = scaled(keda={})
+    before = Condition(
+        type="Autoscaling",
+        status=ConditionStatus.TRUE,
+        reason="AutoscalerActive",
+        message="1 to 4 replicas by load",
+        last_transition_time="2026-11-22T12:00:00Z",
+    )
+    server = server.model_copy(update={"status": server.status.model_copy(update={"conditions": (before,)})})
+    found = said(server, obstacle=NOT_LOOKED)
+    assert (found.status, found.reason, found.message) == (True, before.reason, before.message)
+
+
+def test_an_autoscaler_that_has_not_looked_wants_nothing_yet(scaled):
+    assert autoscaling.fields(scaled(), Scaling(AutoscalerState(None)), 1) == {}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from gravswell_operator import conditions
-from gravswell_operator.api import InferenceServer
+from gravswell_operator.api import ConditionStatus, InferenceServer
 from gravswell_operator.conditions import Finding, Reason
 from gravswell_operator.desired.autoscaling import (
     BY_SERVED_NAME,
@@ -83,8 +83,7 @@ def findings(server: InferenceServer, seen: Scaling, wanted: int) -> list[Findin
     if scaling is None:
         return []
     if seen.obstacle is not None:
-        status = None if seen.obstacle is NOT_LOOKED else False
-        return [Finding(conditions.AUTOSCALING, status, seen.obstacle.reason, seen.obstacle.message)]
+        return [_obstructed(server, seen.obstacle)]
     if scaling.keda is not None and (found := _of_keda(server, seen, wanted)) is not None:
         return [found]
     state = seen.horizontal
@@ -95,6 +94,17 @@ def findings(server: InferenceServer, seen: Scaling, wanted: int) -> list[Findin
         return [Finding(conditions.AUTOSCALING, False, Reason.AUTOSCALER_FAILING, _way_out(state.message))]
     message = f"{scaling.min_replicas} to {scaling.max_replicas} replicas by load"
     return [Finding(conditions.AUTOSCALING, True, Reason.AUTOSCALER_ACTIVE, message)]
+
+
+def _obstructed(server: InferenceServer, obstacle: Problem) -> Finding:
+    if obstacle is not NOT_LOOKED:
+        return Finding(conditions.AUTOSCALING, False, obstacle.reason, obstacle.message)
+    # An operator that starts anew has no news until it has looked.
+    said = next((c for c in server.status.conditions if c.type == conditions.AUTOSCALING), None)
+    if said is None:
+        return Finding(conditions.AUTOSCALING, None, obstacle.reason, obstacle.message)
+    status = {ConditionStatus.TRUE: True, ConditionStatus.FALSE: False}.get(said.status)
+    return Finding(said.type, status, said.reason, said.message)
 
 
 def _of_keda(server: InferenceServer, seen: Scaling, wanted: int) -> Finding | None:
@@ -129,11 +139,11 @@ def _way_out(message: str) -> str:
 def fields(server: InferenceServer, seen: Scaling, wanted: int) -> dict[str, object]:
     """``autoscaling`` of the status: what is wanted, and where each target stands. Empty where nobody said anything."""
     scaling, state = server.spec.autoscaling, seen.horizontal
-    if scaling is None or state is None:
+    sleeping = may_sleep(server) and wanted == 0
+    if scaling is None or state is None or not (state.desired or sleeping):
         return {}
     aimed = targets(scaling)
     measured = _by_target(aimed, state.metrics)
-    sleeping = may_sleep(server) and wanted == 0
     metrics = [{"name": t.name, "current": _shown(t, measured.get(t.name)), "target": _aim(t)} for t in aimed]
     return {"autoscaling": {"desiredReplicas": 0 if sleeping else state.desired, "metrics": metrics}}
 
