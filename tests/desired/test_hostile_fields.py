@@ -20,7 +20,11 @@ from gravswell_operator.plan import plan
 
 NAMESPACE = "tenant"
 OWN_ACCOUNTS = ("models-lister", "server-agent")
-OPTIONS = Options(image="registry.example/gravswell:1", network_policies=(("team", "monitoring"),))
+OPTIONS = Options(
+    image="registry.example/gravswell:1",
+    network_policies=(("team", "monitoring"),),
+    prometheus="http://prometheus:9090",
+)
 API = "gravswell.dev/v1alpha1"
 
 CLAIM = {"type": "PersistentVolumeClaim", "persistentVolumeClaim": {"claimName": "shelf", "sizeLimit": "20Gi"}}
@@ -44,6 +48,21 @@ SERVER = {
         "env": [{"name": "VARIABLE", "value": "varied"}],
     },
 }
+WAKES = [
+    {"name": "waiting", "type": "Query", "query": {"promql": "queue_length"}},
+    {
+        "name": "mornings",
+        "type": "Schedule",
+        "schedule": {"timeZone": "Europe/Berlin", "start": "0 8 * * 1-5", "end": "0 9 * * *"},
+    },
+]
+SCALED = {
+    "minReplicas": 0,
+    "maxReplicas": 2,
+    "targetQueueTime": "20ms",
+    "scaleDownDelay": "30s",
+    "keda": {"idleAfter": "5m", "wakes": WAKES},
+}
 MODEL = {"serverRef": {"name": "server"}, "entry": "entry", "version": "alias"}
 REPOSITORIES = {
     "claim": {"url": "pvc://claim/folder", "credentialsSecretRef": {"name": "keys"}, "syncInterval": "45s"},
@@ -54,12 +73,15 @@ REPOSITORIES = {
 }
 
 
-def documents(repository, *, image=False):
-    """A tenant's manifests with every text field that they can have."""
-    server = {**SERVER, "image": "registry.example/triton:24.08"} if image else SERVER
+def documents(repository, *, other=False):
+    """A tenant's manifests with every text field that they can have: the ``other`` has those that exclude some."""
+    server = dict(SERVER)
+    if other:
+        del server["tag"], server["replicas"]
+        server |= {"image": "registry.example/triton:24.08", "autoscaling": SCALED}
     kinds = (
         ("ModelRepository", "models", REPOSITORIES[repository]),
-        ("InferenceServer", "server", {k: v for k, v in server.items() if not (image and k == "tag")}),
+        ("InferenceServer", "server", server),
         ("Model", "model", MODEL),
     )
     return [
@@ -206,6 +228,10 @@ PLACES = {
     ],
     "InferenceServer.cache.persistentVolumeClaim.claimName": [rf"{POD}\.volumes\[cache\]\..*\.claimName"],
     "InferenceServer.cache.persistentVolumeClaim.sizeLimit": [rf"{POD}\.containers\[agent\]\.args\[\d+\]"],
+    "InferenceServer.autoscaling.targetQueueTime": [r"\.spec\.triggers\[queueTime\]\.metadata\.threshold"],
+    "InferenceServer.autoscaling.scaleDownDelay": [r"\.spec\.advanced\..*\.stabilizationWindowSeconds"],
+    "InferenceServer.autoscaling.keda.idleAfter": [r"\.spec\.(cooldownPeriod|initialCooldownPeriod)"],
+    "InferenceServer.autoscaling.keda.wakes": [r"\.spec\.triggers\[.*\]\.(name|type|metricType|metadata\..*)"],
     "InferenceServer.service.type": [r"\.spec\.type"],
     "InferenceServer.service.annotations": [r"\.metadata\.annotations\..*"],
     "InferenceServer.podTemplate.labels": [rf"{TEMPLATE}\.labels\..*"],
@@ -272,7 +298,7 @@ def check_url(url):
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_what_passes_shows_in_its_own_places_and_nowhere_else(repository, data):
-    manifests = documents(repository, image=data.draw(st.booleans()))
+    manifests = documents(repository, other=data.draw(st.booleans()))
     baseline = made_of(manifests)
     paths = [(i, path) for i, m in enumerate(manifests) for path in texts(m["spec"])]
     index, path = data.draw(st.sampled_from(paths))
@@ -290,6 +316,8 @@ def test_what_passes_shows_in_its_own_places_and_nowhere_else(repository, data):
     assert objects.keys() <= {*baseline, *(("ServiceAccount", NAMESPACE, name) for name in OWN_ACCOUNTS)}
     assert {namespace for _, namespace, _ in objects} == {NAMESPACE}
     check_commands(objects, baseline)
+    for trigger in (t for body in objects.values() for t in body.get("spec", {}).get("triggers", ())):
+        assert trigger["metadata"].get("serverAddress", OPTIONS.prometheus) == OPTIONS.prometheus
     if kind == "ModelRepository" and path == ("url",):
         for body in objects.values():
             if body["kind"] == "Deployment":
