@@ -73,7 +73,7 @@ def google(cluster: ControlPlane) -> Iterator[SimulatedGke]:
 def operator(
     cluster: ControlPlane, google: SimulatedGke, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
-    kubeconfig = install(cluster, tmp_path_factory, "gke.enabled=true")
+    kubeconfig = install(cluster, tmp_path_factory, "gke.enabled=true", "drivers.enabled=true")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAVSWELL_GKE_ENDPOINT", google.url)
         patch.setenv("PYTHONPATH", str(install_rack(tmp_path_factory.mktemp("packages"))))
