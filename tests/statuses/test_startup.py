@@ -79,6 +79,16 @@ def test_an_agent_that_says_nothing_of_starts_leaves_them_to_the_pod(view, pod):
     assert (said.seconds, said.downloaded) == (75.0, 0)
 
 
+def test_a_start_is_over_when_its_agent_has_said_so(view, pod):
+    said = report("p-1", start(61, 70, StartStage.WARM_UP, Download=4.2), WAITING)
+    found = advance(view(pod(times=COLD), reports=[said]), LATE).status
+    assert found is not None
+    assert (found.stage, found.seconds) == (Stage.WARM_UP, None)
+
+
+WAITING = ModelReport(name="digits", state=ModelState.DOWNLOADING, desired_version=3)
+
+
 @pytest.mark.parametrize(
     ("pod_times", "expected"),
     [
@@ -105,7 +115,6 @@ def test_what_the_pod_does_not_tell_is_not_made_up(view, pod, pod_times, expecte
     assert said.seconds == 73.5
 
 
-WAITING = ModelReport(name="digits", state=ModelState.DOWNLOADING, desired_version=3)
 NO_NODE = Problem(Reason.POD_UNSCHEDULABLE, "pod p-1 cannot be scheduled: 0/3 nodes are available")
 NO_IMAGE = Problem(Reason.IMAGE_PULL_FAILED, "container triton of pod p-1: no such image")
 

@@ -155,7 +155,8 @@ def apply_examples(story: Story, kubectl: Kubectl, fit: Fitted, url: str, still_
     story.command(kubectl, "apply", "--filename=-", shown=shown, stdin=yaml.safe_dump_all(manifests))
     with story.step("everything is Ready", spinner=False) as step:
         watch.until_ready(story, still_well=still_well)
-        step.note = f"slowest: {max(watch.objects, key=lambda w: w.seconds or 0).kind}"
+        slowest = max(watch.objects, key=lambda w: w.seconds or 0).kind
+        step.note = "; ".join([f"slowest: {slowest}", *(w.account for w in watch.objects if w.account)])
     made = children(kubectl, manifests)
     table = Table(title="What the operator made", title_justify="left", show_edge=False, pad_edge=False)
     table.add_column("kind")

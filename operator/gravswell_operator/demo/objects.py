@@ -69,6 +69,8 @@ class Watched:
     message: str = ""
     seconds: float | None = None
     """From apply to Ready."""
+    account: str = ""
+    """Of a server: where the time of its replica's start went."""
 
 
 @dataclass
@@ -95,6 +97,10 @@ class Watch:
         )
         watched.ready = condition["status"] == "True"
         watched.reason, watched.message = condition["reason"], condition["message"]
+        startup = item.get("status", {}).get("startup") or {}
+        if startup.get("stage") == "Ready":
+            spent = (f"{one['name']} {one['seconds']:g} s" for one in startup["stages"] if one["seconds"])
+            watched.account = f"its replica's {startup['seconds']:g} s: {', '.join(spent)}"
         if watched.ready and watched.seconds is None:
             watched.seconds = time.monotonic() - self.started
 

@@ -45,10 +45,13 @@ class _Begun:
 
     @property
     def ended(self) -> float | None:
-        """When it was over; None before. An agent that says nothing of starts is of an earlier release."""
-        if self.agent is not None and self.agent.stage is None:
-            return self.agent.since.timestamp()
-        return self.pod.times.ready
+        """When it was over; None before. An agent that says nothing of starts is of an earlier release.
+
+        That the pod is ready is not enough: the probe may see it before the agent's last word of the start is here.
+        """
+        if self.agent is None:
+            return self.pod.times.ready
+        return self.agent.since.timestamp() if self.agent.stage is None else None
 
     @property
     def order(self) -> tuple[int, str]:
