@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError
-from gravswell.quiver.targets import DEFAULT_TARGET, known_targets, target_of
+from gravswell.targets import DEFAULT_TARGET, known_targets, target_of
 
 Affine = Callable[..., Any]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gravswell.placement import arrange
-from gravswell.quiver.targets import Target
 from gravswell.serving.contracts import (
     Desired,
     DesiredModel,
@@ -18,6 +17,7 @@ from gravswell.serving.contracts import (
     RankPart,
     Verification,
 )
+from gravswell.targets import Target
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired import devices

@@ -5,8 +5,8 @@ ONNX Runtime refuses a newer opset when the model is loaded. Told before that, i
 
 import re
 
-from gravswell.quiver.targets import Target, target_of
 from gravswell.serving.contracts import ListedEntry, ListedVersion, Listing
+from gravswell.targets import Target, target_of
 from gravswell_operator.api import InferenceServer
 from gravswell_operator.desired.outcome import Outcome
 

@@ -49,7 +49,7 @@ def aliases(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def tags(incomplete: str) -> list[str]:
     """Tags of Triton's images, the newest first."""
-    from gravswell.quiver.targets import known_targets  # noqa: PLC0415 - keeps --help fast
+    from gravswell.targets import known_targets  # noqa: PLC0415 - keeps --help fast
 
     return [tag for tag in reversed([*known_targets()]) if tag.startswith(incomplete)]
 

@@ -36,8 +36,8 @@ from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.repository import ModelRepository
 from gravswell.quiver.request import Samples, Shapes
 from gravswell.quiver.stores import Progress, Store
-from gravswell.quiver.targets import DEFAULT_TARGET, Target, target_of
 from gravswell.quiver.transfer.moving import make_entry
+from gravswell.targets import DEFAULT_TARGET, Target, target_of
 
 Result = Literal["imported", "same", "skipped", "failed"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gravswell.errors import InvalidInputError
 from gravswell.quiver.manifest import Signature
 from gravswell.quiver.signature import parse_shape
-from gravswell.quiver.targets import DEFAULT_TARGET, target_of
+from gravswell.targets import DEFAULT_TARGET, target_of
 
 if TYPE_CHECKING:
     from gravswell.quiver.exporters import ExportRequest, InputSpec

@@ -46,7 +46,7 @@ from gravswell.quiver.exporters.trees.lightgbm_exporter import LightGBMExporter
 from gravswell.quiver.exporters.trees.xgboost_exporter import XGBoostExporter
 from gravswell.quiver.golden import save_golden, tolerance
 from gravswell.quiver.manifest import GOLDEN, FusedModel, MemberRecord, Signature
-from gravswell.quiver.targets import Target
+from gravswell.targets import Target
 
 __all__ = ["Built", "ExportRequest", "InputSpec", "Runner", "build", "open_session", "run"]
 

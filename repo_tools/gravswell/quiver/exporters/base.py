@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gravswell.errors import ExportError, GravswellError, InvalidInputError
 from gravswell.quiver.golden import Array
 from gravswell.quiver.manifest import TensorRecord
-from gravswell.quiver.targets import DEFAULT_TARGET, Target
+from gravswell.targets import DEFAULT_TARGET, Target
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -7,7 +7,7 @@ from onnx import ModelProto, TensorProto, inliner, version_converter
 
 from gravswell.errors import ExportError
 from gravswell.quiver.exporters.base import described
-from gravswell.quiver.targets import Target
+from gravswell.targets import Target
 
 _FUNCTIONS_SINCE = 8
 """The IR version from which on a graph may bring functions of its own."""

@@ -16,7 +16,7 @@ from gravswell.quiver.lint import members, rules, structure, tensors
 from gravswell.quiver.lint.facts import ModelFacts, World
 from gravswell.quiver.lint.rules import RULES, Finding, Rule, Severity
 from gravswell.quiver.stores import Store, open_store
-from gravswell.quiver.targets import Target, target_of
+from gravswell.targets import Target, target_of
 
 __all__ = ["RULES", "Finding", "Rule", "Severity", "Target", "lint", "target_of"]
 

@@ -16,7 +16,7 @@ from gravswell.quiver.layout import CONFIG, config_key, is_readable_name
 from gravswell.quiver.manifest import Manifest
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import Children, FileInfo, Store, View
-from gravswell.quiver.targets import Target, target_of
+from gravswell.targets import Target, target_of
 
 if TYPE_CHECKING:
     from gravswell.quiver.exporters.inspection import GraphFacts

@@ -11,7 +11,7 @@ from gravswell.quiver.lint.facts import ModelFacts, VersionFacts
 from gravswell.quiver.lint.rules import Finding
 from gravswell.quiver.manifest import TensorRecord
 from gravswell.quiver.signature import data_type_name
-from gravswell.quiver.targets import Target
+from gravswell.targets import Target
 
 if TYPE_CHECKING:
     from gravswell.quiver.exporters.inspection import GraphFacts

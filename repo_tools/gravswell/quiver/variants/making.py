@@ -24,10 +24,10 @@ from gravswell.quiver.manifest import GOLDEN, MODEL_FILE, Manifest, VariantError
 from gravswell.quiver.publication import Publication
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import Store
-from gravswell.quiver.targets import DEFAULT_TARGET, target_of
 from gravswell.quiver.variants.convert import Kind, convert, float32_only, shaped
 from gravswell.quiver.variants.measure import judge, measure, seconds_of
 from gravswell.quiver.variants.rounding import rounding_session
+from gravswell.targets import DEFAULT_TARGET, target_of
 
 MAX_ERRORS: Mapping[Kind, float] = {"fp16": 0.01, "int8": 0.1}
 """By how much an output may differ by default, as a share of its largest magnitude."""

@@ -9,7 +9,7 @@ from gravswell.errors import ExportError
 from gravswell.quiver.exporters.base import described
 from gravswell.quiver.exporters.fused.singles import Single
 from gravswell.quiver.exporters.graph import every_node, fit_for_serving
-from gravswell.quiver.targets import Target
+from gravswell.targets import Target
 
 LEAST_OPSET = 13
 """What the routing itself is written in."""
