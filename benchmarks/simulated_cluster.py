@@ -155,9 +155,12 @@ class Operator:
         self._child.process.terminate()
         self._child.process.wait(60)
 
+    def _check_alive(self) -> None:
+        assert self._child.process.poll() is None, f"the operator has ended: {self._log.read_text()[-2000:]}"
+
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels; 0 where nobody answers yet."""
-        assert self._child.process.poll() is None, self._log.read_text()[-2000:]
+        self._check_alive()
         try:
             with urllib.request.urlopen(f"http://{self._address}/metrics", timeout=60) as answer:
                 text = answer.read().decode()
@@ -167,6 +170,7 @@ class Operator:
 
     def ready(self) -> bool:
         """Whether it has looked at everything and watches."""
+        self._check_alive()
         try:
             with urllib.request.urlopen(f"http://{self._address}/readyz", timeout=60) as answer:
                 return bool(answer.status == 200)
