@@ -1,11 +1,14 @@
 """Nodes that the real Karpenter makes for pods that wait, and removes when nobody uses them."""
 
+import json
 from typing import Any
 
 from gravswell_operator.devcluster.karpenter import INSTANCE_LABELS, NODE_CLASS, install_definitions
 
 NODE_CLASS_REF = {"group": "karpenter.kwok.sh", "kind": "KWOKNodeClass", "name": NODE_CLASS["metadata"]["name"]}
 GPUS = 4
+THE_MACHINE = {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [f"t4-{GPUS}"]}
+"""Of a fixed number the simulated cloud wants to be told the very machine; of others Karpenter tells it."""
 
 
 def pool(world: Any, requirements: tuple[dict[str, Any], ...] = (), **spec: Any) -> None:
@@ -65,9 +68,7 @@ def test_nodes_come_for_a_server_that_waits_and_go_when_it_is_gone(world, karpen
 
 def test_a_pool_of_a_fixed_size_is_kept_and_goes_with_its_nodes(world, karpenter):
     karpenter()
-    # Of a fixed number the simulated cloud wants to be told the very machine; of others Karpenter tells it.
-    machine = {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [f"t4-{GPUS}"]}
-    pool(world, requirements=(machine,), size=1, drainTimeout="1m")
+    pool(world, requirements=(THE_MACHINE,), size=1, drainTimeout="1m")
     world.condition("gpunodepool", world.pool, status="True", reason="NodesReady")
     world.kubectl("scale", "gpunodepool", world.pool, "--replicas=2")
     # Ready of this generation: both nodes are registered, and not merely there. Karpenter removes those that are.
@@ -86,13 +87,46 @@ def test_a_pool_of_a_fixed_size_is_kept_and_goes_with_its_nodes(world, karpenter
 def test_a_pool_that_goes_while_its_node_joins_leaves_no_node(world, karpenter):
     """Karpenter gives up the machine and forgets its node; in a cloud that goes with the machine."""
     karpenter()
-    machine = {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [f"t4-{GPUS}"]}
-    pool(world, requirements=(machine,), size=1)
+    pool(world, requirements=(THE_MACHINE,), size=1)
     world.until(lambda: nodes(world))
     world.delete("gpunodepool", world.pool)
     world.until(lambda: world.get("nodepool", world.pool) is None)
     world.until(lambda: not world.objects("nodeclaims", selector=f"gravswell.dev/pool={world.pool}"))
     world.until(lambda: not nodes(world), 180)
+
+
+def test_a_pool_that_goes_respects_disruption_budgets_for_as_long_as_it_said_and_no_longer(world, karpenter):
+    karpenter()
+    pool(world, requirements=(THE_MACHINE,), size=1, drainTimeout="30s")
+    world.condition("gpunodepool", world.pool, status="True", reason="NodesReady")
+    container = {"name": "kept", "image": "kept:1", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+    spec = {
+        "nodeSelector": {"gravswell.dev/pool": world.pool},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "terminationGracePeriodSeconds": 1,
+        "containers": [container],
+    }
+    labels = {"app": "kept"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "kept", "labels": labels}, "spec": spec}
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "kept"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": labels}},
+    }
+    world.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [budget, pod]}))
+    world.until(lambda: (world.get("pod", "kept")["status"]).get("phase") == "Running")
+    world.until(lambda: (world.get("poddisruptionbudget", "kept").get("status") or {}).get("currentHealthy") == 1)
+
+    world.delete("gpunodepool", world.pool)
+    (node,) = nodes(world)
+    named = f"involvedObject.name={node['metadata']['name']},reason=FailedDraining"
+    said = world.until(lambda: world.kubectl("get", "events", "-A", f"--field-selector={named}", "-o", "name"))
+    assert said
+    kept = world.get("pod", "kept")
+    assert "deletionTimestamp" not in kept["metadata"], "the budget allows no eviction, and the time to drain goes on"
+    world.until(lambda: not nodes(world), 180)
+    assert world.get("poddisruptionbudget", "kept") is not None
 
 
 def test_a_node_pool_that_is_retained_stays_and_is_taken_over(world, karpenter):
@@ -112,11 +146,15 @@ def test_a_node_pool_that_is_retained_stays_and_is_taken_over(world, karpenter):
     world.until(lambda: world.get("nodepool", world.pool) is None)
 
 
-def test_a_pool_outlives_the_definitions_that_it_needs(world, karpenter):
+def test_a_pool_outlives_the_definitions_that_it_needs_and_goes_without_them(world, karpenter):
     karpenter()
     pool(world, autoscaling={"max": 1})
     world.condition("gpunodepool", world.pool, status="True", reason="NothingAskedFor")
     world.kubectl("delete", "crd", "nodepools.karpenter.sh")
+    world.condition("gpunodepool", world.pool, status="False", reason="ProviderMissing")
+    world.delete("gpunodepool", world.pool)
+    world.until(lambda: world.get("gpunodepool", world.pool) is None)
+    pool(world, autoscaling={"max": 1})
     world.condition("gpunodepool", world.pool, status="False", reason="ProviderMissing")
     install_definitions(world.cluster)
     world.condition("gpunodepool", world.pool, status="True", reason="NothingAskedFor")
