@@ -247,3 +247,49 @@ def test_who_was_given_which_device(view):
         {"device": 1, "models": ["a", "b"]},
         {"device": 2, "models": []},
     ]
+
+
+@pytest.mark.parametrize(
+    ("message", "way_out"),
+    [
+        ('pods "p" is forbidden: exceeded quota: small, requested: pods=1', "raise the ResourceQuota"),
+        ('pods "p" is forbidden: failed quota: q: must specify limits.cpu for: triton', "let a LimitRange"),
+        ("maximum memory usage per Container is 1Gi, but limit is 2Gi", "raise the namespace's LimitRange"),
+        ('violates PodSecurity "restricted:latest": privileged', "keep the restricted standard"),
+        ('error looking up service account ns/a: serviceaccount "a" not found', "make the ServiceAccount"),
+        ("denied by somebody's webhook", "mend what refuses them"),
+    ],
+)
+def test_pods_that_are_refused_have_a_way_out(view, workload, message, way_out):
+    ready = said(view(workload=workload(1, 0, failure_message=message)))["Ready"]
+    assert (ready.status, ready.reason) == (False, Reason.PODS_REFUSED)
+    assert message in ready.message
+    assert way_out in ready.message
+
+
+def test_a_replica_counts_by_what_it_says_itself(view, workload, pod, report):
+    """Its controller may not have looked yet, and its probes may still be about to fail."""
+    crashed = pod("p-1", ready=False, problem=Problem(Reason.CRASH_LOOP, "container triton of pod p-1: it ended"))
+    found = said(view(workload=workload(1, 1), pods=[crashed]))
+    assert (found["Ready"].status, found["Ready"].reason) == (False, Reason.CRASH_LOOP)
+    assert found["Available"].status is False
+    empty = report("p-1", None, 1, state=ModelState.WAITING, message="Triton was started again")
+    found = said(view(workload=workload(1, 1), pods=[pod("p-1")], reports={"p-1": empty}))
+    assert (found["Ready"].status, found["Available"].status) == (False, False)
+
+
+def test_whether_every_model_is_loaded_everywhere(view, workload, pod, report):
+    pods = [pod("p-1"), pod("p-2")]
+    both = {"p-1": report("p-1", 1), "p-2": report("p-2", 1)}
+    loaded = said(view(workload=workload(2, 2), pods=pods, reports=both))["ModelsLoaded"]
+    assert (loaded.status, loaded.reason, loaded.message) == (True, Reason.LOADED, "1 model on 2 replicas")
+    behind = said(view(workload=workload(2, 2), pods=pods, reports={"p-1": both["p-1"]}))["ModelsLoaded"]
+    assert (behind.status, behind.reason) == (False, Reason.LOADING)
+    assert behind.message == "not on every replica yet: my-model"
+    failed = report("p-2", 1, 2, state=ModelState.FAILED, reason="GoldenMismatch", message="out of tune")
+    found = said(view(workload=workload(2, 2), pods=pods, reports={**both, "p-2": failed}))["ModelsLoaded"]
+    assert (found.status, found.reason) == (False, Reason.LOAD_FAILED)
+    assert found.message == (
+        "version 2 of my-model on pod p-2: GoldenMismatch: out of tune; version 1 still serves there"
+    )
+    assert "ModelsLoaded" not in said(view({"spec": {"replicas": 0}}, workload=workload(0, 0)))

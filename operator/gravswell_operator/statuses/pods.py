@@ -28,8 +28,10 @@ _WAYS_OUT = (
     ("failed quota", "let a LimitRange of the namespace give what the quota asks for by default"),
     ("usage per Container", "lower what the server asks for, or raise the namespace's LimitRange"),
     ("usage per Pod", "lower what the server asks for, or raise the namespace's LimitRange"),
-    ("hostPath", "a repository in a bucket or a PersistentVolumeClaim needs none of that"),
-    ("violates PodSecurity", "use a namespace whose standard allows it"),
+    (
+        "violates PodSecurity",
+        "something here adds that: by themselves these pods keep the restricted standard",
+    ),
     ("serviceaccount", "make the ServiceAccount, or mend serviceAccountName"),
     ("", "mend what refuses them"),
 )
