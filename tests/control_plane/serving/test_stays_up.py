@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from gravswell.serving import Client
 
-from ...serving.agent.versions import WIDTH
+from ...serving.agent.versions import WIDTH, publish
 from .conftest import ENTRY
 
 ROLL_SECONDS = 240
@@ -236,3 +236,31 @@ def test_neighbours_are_let_in_to_infer_and_to_nothing_else(serving):
         )
         assert selected
         assert {pod["metadata"]["labels"][f"gravswell.dev/{role}"] for pod in selected} == {owner}
+
+
+def test_a_tag_and_an_opset_that_do_not_fit_are_refused_with_both_numbers(serving):
+    """The manifest says the opset; this graph is of an older one, so the Triton here takes it once it is let."""
+    place = serving
+    make(place, "single", tag="24.10")
+    place.condition("inferenceserver", "single", "Progressing", reason="RolledOut")
+    before = uids(place, "single")
+    published = place.get("modelrepository", "models")["status"]["models"][0]["latest"]
+    publish(place.repository, ENTRY, published + 1, 5.0, opset=23)
+    words = "is of opset 23, and Triton 24.10 (ONNX Runtime 1.19.2) takes up to opset 21"
+    with load_of(place, "single") as load:
+        ready = place.condition("model", "single", status="False", reason="OpsetTooNew")
+        assert f"version {published + 1} of {ENTRY} {words}" in ready["message"]
+        load.more(place)
+        assert load.answers[-1] == {float(published)}
+        assert uids(place, "single") == before
+        make(place, "single", tag="25.08")
+        place.until(lambda: load.answers[-1] == {5.0} or load.errors, ROLL_SECONDS)
+        place.until(lambda: is_served(place, "single") and not uids(place, "single") & before, ROLL_SECONDS)
+        # Back to a release that cannot load what is served now: the server stays as it is.
+        before = uids(place, "single")
+        make(place, "single", tag="24.10")
+        refused = place.condition("inferenceserver", "single", status="False", reason="OpsetTooNew")
+        assert words in refused["message"]
+        load.more(place)
+        assert load.answers[-1] == {5.0}
+        assert uids(place, "single") == before

@@ -25,6 +25,7 @@ from gravswell.quiver.manifest import (
 )
 
 WIDTH = 4
+OPSET = 17
 
 
 def config_text(name: str, *, kind: str = "KIND_GPU") -> str:
@@ -141,11 +142,13 @@ def publish(
     golden_factor: float | None = None,
     golden: bool = True,
     python: str | None = None,
+    opset: int = OPSET,
 ) -> str:
     """Publish version ``number`` with correct hashes; return its digest.
 
-    ``graph`` replaces the model file's bytes, ``golden_factor`` makes the golden outputs those of another factor, and
-    ``python`` is a ``model.py`` that Triton's Python backend serves in place of the graph.
+    ``graph`` replaces the model file's bytes, ``golden_factor`` makes the golden outputs those of another factor,
+    ``python`` is a ``model.py`` that Triton's Python backend serves in place of the graph, and ``opset`` is what the
+    manifest says of the graph.
     """
     stage = _stage(repository, entry, number)
     (stage / MODEL_FILE).write_bytes(scaling_graph(factor) if graph is None else graph)
@@ -156,7 +159,7 @@ def publish(
         (stage / VERSION_CONFIG).write_text(config)
     if golden:
         save_golden(stage / GOLDEN, _samples(number, factor if golden_factor is None else golden_factor))
-    return _put(repository, entry, number, stage)
+    return _put(repository, entry, number, stage, opset=opset)
 
 
 def publish_member(
@@ -206,7 +209,9 @@ def _samples(seed: int, factor: float) -> list[Sample]:
     return samples
 
 
-def _put(repository: Path, entry: str, number: int, stage: Path, members: Sequence[MemberRecord] = ()) -> str:
+def _put(
+    repository: Path, entry: str, number: int, stage: Path, members: Sequence[MemberRecord] = (), opset: int = OPSET
+) -> str:
     """Write the manifest, and let the version appear; return its digest."""
     folder = repository / entry
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,7 +226,7 @@ def _put(repository: Path, entry: str, number: int, stage: Path, members: Sequen
         created=datetime(2026, 1, number, tzinfo=UTC),
         files=files,
         signature=signature,
-        opset=17,
+        opset=opset,
         ir_version=9,
         exporter="test",
         framework="test",
