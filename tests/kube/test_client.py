@@ -270,3 +270,16 @@ async def test_a_fence_keeps_every_change_from_being_sent_but_for_a_lease(server
     await api.get(POD, "ns", "one")
     await api.replace(LEASE, manifest)
     assert [request.method for request in server.asked] == ["GET", "PUT"]
+
+
+async def test_a_pause_that_is_asked_for_is_kept_by_all_requests_but_a_leases(server, api):
+    seconds = 1
+    busy = web.json_response({}, status=429, headers={"Retry-After": str(seconds)})
+    server.answers = [busy, web.json_response(item("a")), web.json_response(item("b"))]
+    with pytest.raises(UnavailableError):
+        await api.get(POD, "ns", "a")
+    begin = asyncio.get_running_loop().time()
+    await api.replace(LEASE, item("a"))
+    assert len(server.asked) == 2
+    await api.get(POD, "ns", "b")
+    assert asyncio.get_running_loop().time() - begin >= 0.9 * seconds

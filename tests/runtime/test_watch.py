@@ -88,7 +88,9 @@ async def test_watches_that_end_begin_anew_and_nobody_else_notices(monkeypatch, 
         while len(watched.heard) < 3:  # noqa: ASYNC110  what is heard is not signalled
             await asyncio.sleep(0.01)
     assert watched.heard == ["life-1", "life-2", "life-3"]
-    assert not any(thread.is_alive() for thread in watched.threads)
+    for thread in watched.threads:
+        thread.join(WAIT_SECONDS)
+        assert not thread.is_alive()
     assert not bystander.done()
     bystander.cancel()
     assert "too old resource version" in caplog.text

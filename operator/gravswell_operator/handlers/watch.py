@@ -2,9 +2,8 @@
 
 Their children have watches of their own (:mod:`gravswell_operator.handlers.children`).
 
-kopf gives up for good at faults that pass: a 410 in place of a list or a watch, an event ERROR that is no 410, a line
-that is cut short, a minute of errors 500. And as it ends, it cancels every task of its event loop, whoever began it. So
-it has a loop of its own, in a thread, and begins anew when it has given up.
+As kopf ends, it cancels every task of its event loop, whoever began it. So it has a loop of its own, in a thread, and
+begins anew where it ended by itself; faults that pass are no reason (:mod:`gravswell_operator.handlers.shield`).
 """
 
 import asyncio
@@ -25,6 +24,7 @@ from gravswell.kube.client import PAGE
 from gravswell_operator import names
 from gravswell_operator.cluster.resources import OWN, ResourceType
 from gravswell_operator.handlers.faults import taking_in
+from gravswell_operator.handlers.shield import Shield
 
 Observer = Callable[[ResourceType, Mapping[str, Any], str | None], None]
 """Takes what a watch says: the kind, the object, and ADDED, MODIFIED or DELETED; None where the object was listed."""
@@ -75,7 +75,9 @@ def registry(account: credentials.Account, observe: Observer, trace: aiohttp.Tra
     @kopf.on.login(registry=made, id="login", errors=kopf.ErrorsMode.TEMPORARY)
     async def login(**_: Any) -> kopf.AiohttpSession:
         try:
-            session = await credentials.open_session(account, program=names.FIELD_MANAGER, traces=[trace])
+            session = await credentials.open_session(
+                account, program=names.FIELD_MANAGER, traces=[trace], around=[Shield()]
+            )
         except GravswellError as error:
             log.warning("the watches have no credentials: %s", error)
             raise

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, NamedTuple, Self
 
 import aiohttp
@@ -42,6 +43,8 @@ WATCH_SECONDS = 240
 """How long the API server is asked to go on with a watch. Bookmarks come every minute, so it can be resumed."""
 SILENCE_SECONDS = 30
 """How much later a watch is given up whose end does not come: its connection is dead."""
+LONGEST_PAUSE_SECONDS = 30.0
+"""Of those that the API server asks for, the longest that all other requests keep too."""
 SHORT_WATCH_SECONDS = 1.0
 """A watch that ends before this, and said nothing, did not work: to open the next one at once would be a busy loop."""
 
@@ -63,6 +66,8 @@ class Client:
         self._traces = traces
         self._session: aiohttp.ClientSession | None = None
         self._free = asyncio.Semaphore(REQUESTS)
+        self._asked_again_at = 0.0
+        """On the monotonic clock: the API server has asked us to wait until then."""
         self.fence: Callable[[], None] = lambda: None
         """Called before each request that changes anything but a Lease; what it raises keeps the request from being
         sent."""
@@ -254,6 +259,13 @@ class Client:
         """The room for one request. A Lease waits for none: behind others that are slow, it would be lost."""
         return contextlib.nullcontext() if target.resource == LEASE else self._free
 
+    async def _wait_as_asked(self, target: "_Target") -> None:
+        """A pause that the API server asks for is for all requests of a user; a Lease would be lost by it."""
+        if target.resource == LEASE:
+            return
+        while (pause := self._asked_again_at - time.monotonic()) > 0:  # noqa: ASYNC110  it may move on meanwhile
+            await asyncio.sleep(pause)
+
     def _opened(self) -> aiohttp.ClientSession:
         assert self._session is not None, "the client is used outside its context"
         return self._session
@@ -271,6 +283,7 @@ class Client:
         what = what or str(target)
         try:
             async with self._slot(target):  # before the request, so that its time begins when it is sent
+                await self._wait_as_asked(target)
                 if method != "GET" and target.resource != LEASE:
                     self.fence()
                 async with self._opened().request(
@@ -289,7 +302,11 @@ class Client:
                 f"{what}: no answer from the API server {self._account.endpoint.url}: {_words(error)}"
             ) from error
         if status >= 300:
-            raise refusal(what, status, answer, retry_after)
+            refused = refusal(what, status, answer, retry_after)
+            if status == HTTPStatus.TOO_MANY_REQUESTS and isinstance(refused, ApiUnavailableError):
+                pause = min(refused.retry_after or 0.0, LONGEST_PAUSE_SECONDS)
+                self._asked_again_at = max(self._asked_again_at, time.monotonic() + pause)
+            raise refused
         try:
             document: Body = orjson.loads(answer)
         except ValueError:

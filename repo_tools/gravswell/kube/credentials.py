@@ -219,12 +219,16 @@ async def load(kubeconfig: Path | None = None, context: str | None = None) -> Ac
 
 
 async def open_session(
-    account: Account, *, program: str, traces: Sequence[aiohttp.TraceConfig] = ()
+    account: Account,
+    *,
+    program: str,
+    traces: Sequence[aiohttp.TraceConfig] = (),
+    around: Sequence[aiohttp.ClientMiddlewareType] = (),
 ) -> aiohttp.ClientSession:
     """An HTTP session that proves who we are with every request. ``program`` is what the audit log calls us.
 
-    ``traces`` see each request. A token and a client certificate may rotate meanwhile.
-    Raises as :meth:`Account.prepare`.
+    ``traces`` see each request; the middlewares ``around`` see answers as the caller gets them. A token and a client
+    certificate may rotate meanwhile. Raises as :meth:`Account.prepare`.
     """
     endpoint = account.endpoint
 
@@ -251,7 +255,7 @@ async def open_session(
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=account.context),  # every watch holds one
         headers={"User-Agent": f"{program}/{__version__}", "Accept": "application/json"},
-        middlewares=(authenticate,),
+        middlewares=(*around, authenticate),
         trace_configs=list(traces),
         proxy=endpoint.proxy,
         read_bufsize=2**21,  # a page of a list, or one object of a watch, in few pieces

@@ -44,7 +44,7 @@ async def changes(content: aiohttp.StreamReader, what: str) -> AsyncGenerator[Ch
     Raises :class:`ApiExpiredError` when the server says that its history is gone, and what else it says by its kind;
     :class:`ApiUnavailableError` for what is no event.
     """
-    async for line in _lines(content, what):
+    async for line in lines(content, what):
         try:
             event = orjson.loads(line)
             change = Change(str(event["type"]), dict(event["object"]))
@@ -55,7 +55,11 @@ async def changes(content: aiohttp.StreamReader, what: str) -> AsyncGenerator[Ch
         yield change
 
 
-async def _lines(content: aiohttp.StreamReader, what: str) -> AsyncGenerator[bytes, None]:
+async def lines(content: aiohttp.StreamReader, what: str) -> AsyncGenerator[bytes, None]:
+    """The lines in the body of a watch of ``what``, without their ends; each is an event.
+
+    Raises :class:`ApiUnavailableError` for one that is too long, or cut.
+    """
     # The stream's own readline is bound to the session's buffers, and says in many ways that a line is too long.
     begun: list[bytes] = []
     size = 0
