@@ -1,5 +1,6 @@
 """The pods' own rules, beyond the golden files."""
 
+import re
 import shlex
 
 import pytest
@@ -76,6 +77,15 @@ def test_our_own_containers_write_to_their_mounts_only():
         temporary = [variable["value"] for variable in container.get("env", ()) if variable["name"] == "TMPDIR"]
         assert set(temporary) <= set(writable)
         assert temporary or container["name"] == "key"
+
+
+def test_a_replica_is_drained_before_it_is_killed():
+    """Both containers wait until nobody is sent there any more, and Triton has its time for what it has begun."""
+    (server,) = [pod for pod in pods() if "initContainers" in pod]
+    pauses = {c["name"]: c["lifecycle"]["preStop"]["sleep"]["seconds"] for c in server["containers"]}
+    assert pauses["triton"] == pauses["agent"] > 0
+    (exit_seconds,) = re.findall(r"--exit-timeout-secs=(\d+)", named("triton")["args"][0])
+    assert pauses["triton"] + int(exit_seconds) < server["terminationGracePeriodSeconds"]
 
 
 def test_every_mount_has_its_volume():
