@@ -23,7 +23,7 @@ from gravswell_operator.desired.server import children as server_children
 from gravswell_operator.desired.source import SECRET_KEYS
 from gravswell_operator.providers import PROVIDERS
 from gravswell_operator.quantities import parse
-from gravswell_operator.statuses.server import blocker
+from gravswell_operator.statuses.references import blocker
 
 
 @dataclass(frozen=True)

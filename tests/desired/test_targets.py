@@ -8,7 +8,7 @@ from gravswell.serving.contracts import Desired, DesiredModel, ListedEntry, List
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.models import resolve_server
-from gravswell_operator.statuses.server import forgotten
+from gravswell_operator.statuses.references import forgotten
 
 DIGESTS = {number: f"{number:064x}" for number in range(1, 4)}
 URL = "file:///r"

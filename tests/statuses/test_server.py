@@ -6,7 +6,9 @@ from gravswell.serving.contracts import Desired, DesiredModel, ModelState
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.models import Outcome, Resolution
 from gravswell_operator.state import Problem
-from gravswell_operator.statuses.server import ServerView, blocker, fields, findings
+from gravswell_operator.statuses.references import blocker
+from gravswell_operator.statuses.server import fields, findings
+from gravswell_operator.statuses.serverview import ServerView
 
 WANTED = DesiredModel(name="my-model", version=1, digest=f"{1:064x}")
 SOME = Resolution(Desired(repository="r", models=(WANTED,)), {})

@@ -9,7 +9,7 @@ from gravswell_operator.api.startup import Stage, StartupStatus
 from gravswell_operator.conditions import Reason
 from gravswell_operator.state import PodTimes, Problem
 from gravswell_operator.state import pod as parse_pod
-from gravswell_operator.statuses.server import ServerView
+from gravswell_operator.statuses.serverview import ServerView
 from gravswell_operator.statuses.startup import SHOWN_AFTER, advance
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -20,8 +20,9 @@ from gravswell_operator.reconcile import apply, documents, gates, scaling, statu
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import pool_key, repository_key
 from gravswell_operator.statuses import ranks as rank_statuses
-from gravswell_operator.statuses import restarts, startup
+from gravswell_operator.statuses import references, restarts, startup
 from gravswell_operator.statuses import server as statuses
+from gravswell_operator.statuses.serverview import ServerView
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +37,12 @@ async def reconcile(context: Context, record: Record) -> None:
     report_map: state.ConfigMapState | None = context.child(
         resources.CONFIG_MAP, namespace, names.report_configmap(name)
     )
-    problem = statuses.blocker(server, repository, pool)
+    problem = references.blocker(server, repository, pool)
     resolution: Resolution | None = None
     failure: GravswellError | None = None
     if isinstance(repository, ModelRepository):
         resolution = _resolve(context, server, repository, pods)
-        problem = problem or statuses.forgotten(server, resolution)
+        problem = problem or references.forgotten(server, resolution)
     scaled = scaling.seen(context, server)
     group, reports = None, _reports(context, record, report_map, pods)
     if server.spec.ranks is not None:
@@ -72,7 +73,7 @@ async def reconcile(context: Context, record: Record) -> None:
         raise  # no failure, and nobody reads what it would say
     except GravswellError as error:
         failure, problem = error, problem or apply.problem(error)
-    view = statuses.ServerView(
+    view = ServerView(
         server=server,
         repository=repository,
         pool=pool,

@@ -14,7 +14,7 @@ from gravswell_operator.api.startup import Stage, StageStatus, StartupStatus
 from gravswell_operator.conditions import Reason
 from gravswell_operator.state import PodState, Problem
 from gravswell_operator.statuses.ranks import current_report
-from gravswell_operator.statuses.server import ServerView, pool_words
+from gravswell_operator.statuses.serverview import ServerView, pool_words
 
 SHOWN_AFTER = 3.0
 """Seconds that a start is under way before it is told: one that takes less needs no blocker, and is told when it is
