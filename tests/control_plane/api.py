@@ -95,7 +95,7 @@ class Api:
             for group in _answer(status, body, root)["items"]:
                 version = group["versions"][0]
                 prefix = f"{group['metadata']['name']}/" if group.get("metadata", {}).get("name") else ""
-                for resource in version["resources"]:
+                for resource in version.get("resources", ()):  # none, of an API of others that does not answer yet
                     kind = Kind(
                         f"{prefix}{version['version']}",
                         resource["responseKind"]["kind"],

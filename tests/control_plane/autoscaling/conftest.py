@@ -1,0 +1,138 @@
+"""Autoscaling with real parts: Kubernetes' own controller, KEDA and Prometheus, and real Tritons under load.
+
+``cluster``      a control plane of these tests' own, with the local node
+``gateway``      what counts the requests that wait, for want of a real gateway
+``prometheus``   scrapes the Tritons, and the gateway
+``operator``     the running operator, which knows Prometheus
+``keda``         installs KEDA's definitions and starts it, once and for the rest of the session
+``place``        a namespace of the test module's own, and a folder of published versions
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import cache
+
+import pytest
+
+from gravswell_operator.devcluster import ControlPlane, LocalNode, ensure_binaries
+from gravswell_operator.devcluster.keda import Keda, install_definitions
+
+from ..operating import OperatorProcess, conditions, install, running_operator, wait_until
+from ..serving.conftest import ENTRY, Place
+from .load import Gateway, clients
+from .prometheus import Prometheus
+
+PATIENCE = 300
+"""Seconds for what an autoscaler does: it looks every 15, and the load of a whole minute counts."""
+
+
+class Scaled(Place):
+    """A place whose server is scaled by its load."""
+
+    def addresses(self) -> list[str]:
+        """Of the replicas that are ready."""
+        pods = self.objects("pods", selector="app.kubernetes.io/name=triton")
+        ready = [p for p in pods if "deletionTimestamp" not in p["metadata"] and _ready(p)]
+        return [pod["status"]["podIP"] for pod in ready]
+
+    def load(self) -> AbstractContextManager[None]:
+        """Keep the server busy during the block."""
+        return clients(self.addresses, ENTRY)
+
+    def until_replicas(self, number: int) -> None:
+        """Wait until so many replicas are wanted, and run, and the status says so."""
+
+        def there() -> bool:
+            status = (self.get("inferenceserver", "server") or {})["status"]
+            return bool(status["replicas"] == status["readyReplicas"] == number)
+
+        wait_until(there, PATIENCE)
+
+    def until_autoscaling(self, status: str, reason: str) -> None:
+        """Wait until the condition Autoscaling is so: an autoscaler takes longer than most."""
+
+        def there() -> bool:
+            found = conditions(self.get("inferenceserver", "server") or {}).get("Autoscaling", {})
+            return (found.get("status"), found.get("reason")) == (status, reason)
+
+        wait_until(there, PATIENCE)
+
+    def wanted(self) -> int:
+        """Replicas of the Deployment's spec."""
+        return int((self.get("deployment", "server") or {})["spec"]["replicas"])
+
+    def measured(self, name: str) -> dict[str, str]:
+        """What the server's status says of one target."""
+        status = (self.get("inferenceserver", "server") or {})["status"]
+        return next((m for m in status.get("autoscaling", {}).get("metrics", ()) if m["name"] == name), {})
+
+
+def _ready(pod: dict) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with ControlPlane(tmp_path_factory.mktemp("autoscaling")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def local_node(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNode]:
+    with LocalNode(cluster, tmp_path_factory.mktemp("local-node")) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def gateway() -> Iterator[Gateway]:
+    with Gateway() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def prometheus(
+    cluster: ControlPlane, gateway: Gateway, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    with Prometheus(cluster, tmp_path_factory.mktemp("prometheus"), gateway.address) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def operator(
+    cluster: ControlPlane, local_node: LocalNode, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    kubeconfig = install(cluster, tmp_path_factory)
+    with running_operator(kubeconfig, f"--prometheus=http://{prometheus.address}") as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def keda(cluster: ControlPlane) -> Iterator[Callable[[], None]]:
+    """Installs KEDA's definitions and starts it, once."""
+    ensure_binaries(names=["keda-operator", "keda-adapter"])  # a cold machine builds them: not within a test's time
+    running = Keda(cluster)
+
+    @cache
+    def start() -> None:
+        install_definitions(cluster)
+        running.start()
+
+    yield start
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def place(
+    cluster: ControlPlane, operator: OperatorProcess, local_node: LocalNode, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scaled]:
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    folder = tmp_path_factory.mktemp("repository") / "zoo"
+    folder.mkdir()
+    cluster.kubectl("create", "namespace", name)
+    made = Scaled(cluster, name, local_node, folder)
+    made.publish(1)
+    yield made
+    made.delete("isrv")
+    wait_until(lambda: made.get("deployment", "server") is None)  # as long as KEDA is there to let its objects go
+    cluster.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
