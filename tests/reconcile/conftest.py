@@ -118,9 +118,11 @@ class Events:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.words: list[str] = []
 
     def transition(self, regarding: dict[str, Any], transition: Transition) -> None:
         self.told.append(f"{regarding['kind']} {transition.reason}")
+        self.words.append(f"{regarding['kind']} {regarding['name']}: {transition.message}")
 
 
 class World:

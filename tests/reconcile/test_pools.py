@@ -6,6 +6,7 @@ import pytest
 
 from gravswell.kube import errors
 from gravswell_operator.cluster import resources
+from gravswell_operator.cluster.cache import Key
 
 KARPENTER = {
     "type": "Karpenter",
@@ -14,6 +15,7 @@ KARPENTER = {
 }
 SIZED = {"spec": {"provider": KARPENTER, "size": 2, "idleAfter": "10m"}}
 INSTALLED = dict.fromkeys(resources.OPTIONAL)
+POOL = Key(resources.GPU_NODE_POOL, "", "pool")
 ABSENT = dict.fromkeys(resources.OPTIONAL, "")
 
 
@@ -134,6 +136,37 @@ async def test_what_makes_the_nodes_of_a_pool_that_is_gone_is_not_made_anew(worl
     world.see(resources.GPU_NODE_POOL, {**gone, "metadata": {**gone["metadata"], "uid": "another"}, "status": {}})
     await world.settle()
     assert world.get("NodePool", "pool")["metadata"]["ownerReferences"][0]["uid"] == "another"
+
+
+async def test_a_pool_that_is_gone_has_it_told_which_pods_its_nodes_wait_for(world, cluster):
+    world.own(resources.GPU_NODE_POOL, SIZED)
+    cluster(INSTALLED)
+    await world.settle()
+    of_pool = {"labels": {"gravswell.dev/pool": "pool"}}
+    claim = {"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "metadata": {"name": "pool-1", **of_pool}}
+    claim["status"] = {"nodeName": "node-1"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "spec": {"nodeName": "node-1"}, "status": {"phase": "Running"}}
+    of_server = {"namespace": "ns", "labels": {"gravswell.dev/server": "server"}}
+    world.see(resources.NODE_CLAIM, claim)
+    world.see(resources.POD, {**pod, "metadata": {"name": "server-1", **of_server}})
+    world.see(resources.POD, {**pod, "metadata": {"name": "server-2", **of_server}, "spec": {"nodeName": "other"}})
+    world.see(resources.POD, {**pod, "metadata": {"name": "plugin-1", "namespace": "drivers", **of_pool}})
+    await world.settle()
+    world.remove(resources.GPU_NODE_POOL, "pool")
+    await world.settle()
+    assert not world.context.draining
+    going = {**claim, "metadata": {**claim["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+    for message in ("draining", "draining still"):
+        drained = {"type": "Drained", "status": "Unknown", "message": message}
+        world.see(resources.NODE_CLAIM, {**going, "status": {**claim["status"], "conditions": [drained]}})
+        world.context.queue.add(POOL)
+        await world.settle()
+    (words,) = [words for words in world.events.words if words.startswith("NodeClaim pool-1")]
+    assert "GPUNodePool pool is gone, and node node-1 drains: it waits for ns/server-1, whose disruption" in words
+    world.see(resources.NODE_CLAIM, going, deleted=True)
+    world.context.queue.add(POOL)
+    await world.settle()
+    assert not world.context.draining
 
 
 async def test_a_node_pool_that_somebody_deletes_is_made_anew(world, cluster):

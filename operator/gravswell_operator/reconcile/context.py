@@ -42,6 +42,8 @@ class Context:
     """Held by each pass over a pool in a cloud."""
     releasing: dict[str, datetime] = field(default_factory=dict)
     """Since when the cloud is asked to let go of pools that are being deleted, by their uid."""
+    draining: dict[Key, set[str]] = field(default_factory=dict)
+    """By pools that are gone, the uids of their machines of which it was told what they wait for."""
     facts: dict[str, str] = field(default_factory=dict)
     """What was asked of the cluster once, and stays."""
     optional: dict[ResourceType, str | None] = field(default_factory=dict)

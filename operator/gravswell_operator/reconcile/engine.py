@@ -80,8 +80,10 @@ class Engine:
 
     async def _reconcile(self, key: Key) -> None:
         record = self.context.cache.get(key)
-        if record is None:
-            return  # gone: the garbage collector takes its children
+        if record is None:  # gone: the garbage collector takes its children
+            if key.resource is resources.GPU_NODE_POOL:
+                pool.tell_draining(self.context, key)
+            return
         if isinstance(record.view, Unreadable):
             if record.view.deleting and key.resource is resources.GPU_NODE_POOL:
                 await clouds.release_unreadable(self.context, record)

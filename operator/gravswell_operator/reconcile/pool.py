@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from gravswell.errors import GravswellError
 from gravswell.kube.resources import Selection
 from gravswell_operator import conditions, names, state
-from gravswell_operator.api import GPUNodePool
+from gravswell_operator.api import ConditionStatus, GPUNodePool
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.conditions import Reason
@@ -18,6 +18,9 @@ from gravswell_operator.reconcile import apply, clouds, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.state import Problem
 from gravswell_operator.statuses import pool as statuses
+
+_SHOWN = 3
+"""Pods that a message names before it says how many more."""
 
 
 async def reconcile(context: Context, record: Record) -> None:
@@ -84,6 +87,36 @@ async def reconcile(context: Context, record: Record) -> None:
         raise failed
     if idle.remaining:
         context.queue.add(record.key, idle.remaining)
+
+
+def tell_draining(context: Context, key: Key) -> None:
+    """Say which servers' pods the nodes of a pool that is gone wait for, in an event about each of its NodeClaims.
+
+    There is no pool any more whose status could say it, and Karpenter tells how many pods there are, not which.
+    """
+    claims = [
+        r for k in context.index.children(key) if (r := context.cache.get(k)) and k.resource is resources.NODE_CLAIM
+    ]
+    told = context.draining.pop(key, set()) & {claim.uid for claim in claims}
+    for claim in claims:
+        node = claim.view.node
+        if claim.uid in told or not claim.view.terminating or not node:
+            continue
+        pods = [p for p in context.cache.all(resources.POD) if p.view.node == node and not p.view.finished]
+        waits_for = sorted(f"{p.key.namespace}/{p.key.name}" for p in pods if names.LABEL_POOL not in p.labels)
+        if not waits_for:
+            continue
+        told.add(claim.uid)
+        more = f" and {len(waits_for) - _SHOWN} more" if len(waits_for) > _SHOWN else ""
+        message = (
+            f"GPUNodePool {key.name} is gone, and node {node} drains: it waits for "
+            f"{', '.join(waits_for[:_SHOWN])}{more}, whose disruption budgets are respected until its "
+            "terminationGracePeriod is over"
+        )
+        said = conditions.Transition("Drained", ConditionStatus.FALSE, Reason.DELETING, message)
+        context.recorder.transition(status.reference(claim), said)
+    if told:
+        context.draining[key] = told
 
 
 def _lost(context: Context, pool: GPUNodePool, made: Sequence[Manifest]) -> bool:

@@ -106,7 +106,7 @@ def test_a_pool_that_goes_respects_disruption_budgets_for_as_long_as_it_said_and
         "terminationGracePeriodSeconds": 1,
         "containers": [container],
     }
-    labels = {"app": "kept"}
+    labels = {"app.kubernetes.io/managed-by": "gravswell", "gravswell.dev/server": "kept"}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "kept", "labels": labels}, "spec": spec}
     budget = {
         "apiVersion": "policy/v1",
@@ -120,9 +120,17 @@ def test_a_pool_that_goes_respects_disruption_budgets_for_as_long_as_it_said_and
 
     world.delete("gpunodepool", world.pool)
     (node,) = nodes(world)
-    named = f"involvedObject.name={node['metadata']['name']},reason=FailedDraining"
-    said = world.until(lambda: world.kubectl("get", "events", "-A", f"--field-selector={named}", "-o", "name"))
-    assert said
+
+    def said(kind: str, reason: str) -> str:
+        chosen = f"--field-selector=involvedObject.kind={kind},reason={reason}"
+        found = json.loads(world.kubectl("get", "events", "-n", "default", chosen, "-o", "json"))["items"]
+        return " ".join(event["message"] for event in found if world.pool in event["involvedObject"]["name"])
+
+    assert "1 pods are waiting to be evicted" in world.until(
+        lambda: said("Node", "FailedDraining")
+    )  # Karpenter's words
+    drains = f"node {node['metadata']['name']} drains: it waits for {world.namespace}/kept, whose disruption budgets"
+    assert drains in world.until(lambda: said("NodeClaim", "Deleting"))
     kept = world.get("pod", "kept")
     assert "deletionTimestamp" not in kept["metadata"], "the budget allows no eviction, and the time to drain goes on"
     world.until(lambda: not nodes(world), 180)
