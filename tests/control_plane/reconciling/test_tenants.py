@@ -237,6 +237,7 @@ OVERLAYS = {
     "containers": {"containers": [{"name": "agent", "image": "mine"}]},
     "init containers": {"initContainers": [{"name": "first", "image": "mine"}]},
     "node": {"nodeName": "plain"},
+    "readiness gates": {"readinessGates": [{"conditionType": "gravswell.dev/all-ranks-ready"}]},
     "runtime": {"runtimeClassName": "unconfined"},
     "affinity": {"affinity": {"nodeAffinity": {}}},
     "hosts": {"hostAliases": [{"ip": "127.0.0.1", "hostnames": ["kubernetes.default"]}]},
@@ -399,6 +400,17 @@ def test_an_object_that_the_operator_did_not_make_is_never_written(world, versio
     world.delete(*owner)
     world.until(lambda: world.get(*owner) is None)
     assert world.get(f"{version}/{kind}", name)["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+def test_an_apply_for_one_object_does_not_write_another_of_its_name(world):
+    """By this the operator writes only what it looked at, and makes nothing anew in its place."""
+    world.create("v1", "ConfigMap", "mine", data={"a": "b"})
+    for name in ("mine", "gone"):
+        for_another = {"name": name, "uid": str(uuid.uuid4())}
+        with pytest.raises(GravswellError, match=r"[Uu][Ii][Dd]"):
+            world._api.apply(world.namespace, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": for_another})
+    assert world.get("configmap", "mine")["data"] == {"a": "b"}
+    assert world.get("configmap", "gone") is None
 
 
 # What somebody forges who may write ConfigMaps and pods in a namespace.
