@@ -33,12 +33,17 @@ class Cost:
         return [words for words in self.requests if words.split()[-1].startswith(name)]
 
 
-def serve(world, name):
-    """What the controllers say of a Deployment whose one replica is ready, and what that says of itself."""
+def run(world, name):
+    """What the one replica of a server says of itself when it is ready."""
     moment = "2026-01-01T00:00:00Z"
     own = {"name": f"{name}-1", "namespace": "ns", "creationTimestamp": moment, "labels": {names.LABEL_SERVER: name}}
     ready = {"type": "Ready", "status": "True", "lastTransitionTime": moment}
     world.see(resources.POD, {"kind": "Pod", "metadata": own, "spec": {}, "status": {"conditions": [ready]}})
+
+
+def serve(world, name):
+    """What the controllers say of a Deployment whose one replica is ready, and that one too."""
+    run(world, name)
     body = world.get("Deployment", name)
     status = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}
     world.see(resources.DEPLOYMENT, {**body, "metadata": {**body["metadata"], "generation": 1}, "status": status})
@@ -69,6 +74,19 @@ async def test_a_server_becomes_ready_with_as_few_requests_as_it_has_children_an
     assert asked == {"apply": CHILDREN, "status": 2}, "each child once, none asked for before; starting and ready"
     key = next(key for key in cost.reconciles if key.name == "new")
     assert cost.reconciles[key] <= 3, "it is made, its children are seen, it is ready"
+
+
+async def test_a_replica_that_is_ready_before_it_is_counted_costs_no_status_of_its_own(listed):
+    cost = Cost(listed)
+    make(listed, "new")
+    await listed.settle()
+    run(listed, "new")
+    await listed.settle()
+    serve(listed, "new")
+    await listed.settle()
+    assert listed.condition("InferenceServer", "new")["status"] == "True"
+    assert listed.get("InferenceServer", "new")["status"]["startup"]["stage"] == "Ready"
+    assert sum(words.startswith("status") for words in cost.of("new")) == 2
 
 
 async def test_nothing_that_happens_to_one_server_is_work_for_another(listed):

@@ -239,6 +239,11 @@ def test_what_was_told_of_a_start_stays(view, pod):
     assert (replaced.pod, replaced.seconds) == ("p-2", 9.0)
 
 
+def test_it_is_written_together_with_what_the_controller_counts(view, pod, workload):
+    assert advance(view(pod(times=COLD), workload=workload(1, 0)), LATE).status is None
+    assert advance(view(pod(times=COLD), workload=workload(1, 1)), LATE).status is not None
+
+
 def test_of_several_the_one_under_way_for_longest_and_then_the_slowest_of_the_last(view, pod):
     first = pod("p-1", ready=False, times=times(0, 1))
     second = pod("p-2", ready=False, times=times(0, 2))

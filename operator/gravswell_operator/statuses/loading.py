@@ -64,7 +64,8 @@ def _loaded(view: ServerView) -> list[Finding]:
     """Whether every replica serves every model as it was told: of servers without Models nothing else says so."""
     wanted = view.resolution.desired.models if view.resolution is not None else ()
     pods = [pod.name for pod in view.pods if pod.active]
-    if not wanted or not pods:
+    none_wanted = view.workload is not None and not view.workload.desired
+    if not wanted or (not pods and none_wanted):
         return []
     if (failed := failed_model(view)) is not None:
         pod, said = failed
@@ -72,7 +73,7 @@ def _loaded(view: ServerView) -> list[Finding]:
         if said.loaded_version is not None:
             message += f"; version {said.loaded_version} still serves there"
         return [Finding(conditions.MODELS_LOADED, False, Reason.LOAD_FAILED, message)]
-    behind = [m.name for m in wanted if not all(serves(m.on(pod), view.reports.get(pod)) for pod in pods)]
+    behind = [m.name for m in wanted if not pods or not all(serves(m.on(pod), view.reports.get(pod)) for pod in pods)]
     if not behind:
         message = f"{count(len(wanted), 'model')} on {count(len(pods), 'replica')}"
         return [Finding(conditions.MODELS_LOADED, True, Reason.LOADED, message)]

@@ -73,7 +73,12 @@ def advance(view: ServerView, now: datetime) -> Next:
     last = max(over, key=lambda status: (status.started, status.seconds, status.pod), default=None)
     if last is None or (before is not None and before.stage is Stage.READY and before.started >= last.started):
         return Next(_of(before, starts))
-    return Next(last)
+    return Next(last if _is_counted(view) else _of(before, starts))
+
+
+def _is_counted(view: ServerView) -> bool:
+    """Whether the controller has counted who is ready: what follows from that and this are one write, not two."""
+    return view.workload is None or view.workload.ready >= sum(pod.ready and pod.active for pod in view.pods)
 
 
 def _is_over(before: StartupStatus | None, start: _Begun) -> bool:
