@@ -5,8 +5,9 @@
 The ways of asking take turns, round by round, against the same server, so that a noisy machine disturbs all of them
 alike; rows/s are medians over the rounds, and every row of every answer is compared with ONNX Runtime's. Beside them is
 the server's own limit, as far as a client in Python can tell: one request that was packed once, over and over, whose
-answers nobody reads. Processor time is that of the asking process and of the server's processes for one request: it
-says what a way costs even where the machine is shared, and who the limit is.
+answers nobody reads. No client is faster than that at eight rows a request: where it is below the bar, only larger
+requests, or the server's scheduler, reach that. Processor time is that of the asking process and of the server's
+processes for one request: it says what a way costs even where the machine is shared, and who the limit is.
 """
 
 import argparse
@@ -116,15 +117,15 @@ def ours(client: Client, batch_size: int | None) -> Way:
     return lambda model, rows: client.infer(model, rows, batch_size=batch_size)["y"]
 
 
-def our_stream(client: Client) -> Way:
-    """The same rows from a generator of single batches."""
+def our_stream(client: Client, batch_size: int | None) -> Way:
+    """The same rows from a generator of batches of eight."""
 
     def ask(model: str, rows: Rows) -> Rows:
         def batches() -> Iterator[Rows]:
             for start in range(0, len(rows), BATCH):
                 yield rows[start : start + BATCH]
 
-        return np.concatenate([part.outputs["y"] for part in client.stream(model, batches(), batch_size=BATCH)])
+        return np.concatenate([part.outputs["y"] for part in client.stream(model, batches(), batch_size=batch_size)])
 
     return ask
 
@@ -163,7 +164,8 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
                 PEER: tritonclient_loop(server.grpc_address),
                 "gRPC, requests built by hand": prepared_grpc(server.grpc_address),
                 OURS: ours(client, BATCH),
-                "gravswell: stream": our_stream(client),
+                "gravswell: stream": our_stream(client, BATCH),
+                "gravswell: stream of batches of 8, request size left to it": our_stream(client, None),
                 "gravswell: infer, batch size left to it": ours(client, None),
             }
             for model in MODELS:
@@ -197,7 +199,10 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
                     "allRounds": [round(rate) for rate in limits],
                 }
     reached = {model: by[OURS]["ratioToPeer"] for model, by in figures["models"].items()}
-    figures["bar"] = {"atLeast": BAR, "reached": reached}
+    peers = {model: by[PEER]["rowsPerSecond"] for model, by in figures["models"].items()}
+    for model, most in figures["limits"].items():
+        most["ratioToPeer"] = round(most["rowsPerSecond"] / peers[model], 2)
+    figures["bar"] = {"atLeast": BAR, "reached": reached, "met": {m: ratio >= BAR for m, ratio in reached.items()}}
     return figures
 
 
@@ -217,8 +222,16 @@ def table(figures: dict[str, Any]) -> Table:
                 for f in found
             ),
         )
-    limits = (f"{one['rowsPerSecond']:,} (infer: {one['reached']:.0%} of it)" for one in figures["limits"].values())
+    limits = (
+        f"{one['rowsPerSecond']:,} (x {one['ratioToPeer']}; infer: {one['reached']:.0%} of it)"
+        for one in figures["limits"].values()
+    )
     shown.add_row(LIMIT, *limits)
+    bar = figures["bar"]
+    shown.add_row(
+        f"infer, bar x {bar['atLeast']}",
+        *(f"{'met' if bar['met'][model] else 'missed'} ({ratio})" for model, ratio in bar["reached"].items()),
+    )
     return shown
 
 

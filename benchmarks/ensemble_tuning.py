@@ -93,7 +93,9 @@ def _told(progress: Progress) -> None:
 def table(figures: dict[str, Any]) -> Table:
     """The figures for a person."""
     members, chosen = figures["members"], "+".join(map(str, figures["chosen"]))
-    shown = Table(title=f"{figures['limiting']} limits; {figures['measurements']} measurements", title_justify="left")
+    ratio, total = figures["ratioToOneEach"], figures["measurements"]
+    told = f"; what was chosen has {ratio} x the rows/s of one instance each" if ratio is not None else ""
+    shown = Table(title=f"{figures['limiting']} limits; {total} measurements{told}", title_justify="left")
     shown.add_column(f"instances of {' + '.join(members)}")
     shown.add_column("rows/s within the limit", justify="right")
     for counts, rate in figures["rowsPerSecond"].items():

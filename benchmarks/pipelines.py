@@ -7,6 +7,8 @@ the pipeline itself shows: as an ensemble and as business logic, each asked over
 request at a time. In process it is ONNX Runtime with one thread, as every instance in the server has. The second part
 runs an init graph once and a step graph ``--steps`` times, beside both as often, in the server both. The ways take
 turns, round by round, so that a noisy machine disturbs all of them alike; a figure is the median over the rounds.
+*In the graphs* is the part of a call's time in which the members compute, by Triton's own count: the rest is the way of
+the tensors, between client and server and between Triton and the processes of its models.
 """
 
 import argparse
@@ -102,6 +104,20 @@ def timed(ways: dict[str, Call], calls: int, rounds: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
+def computing(server: EmbeddedTriton, call: Call, calls: int) -> float:
+    """The part of a call's time in which the members' graphs run, by Triton's own count."""
+
+    def counted() -> int:
+        members = (server.control.statistics(name, 1)["inference_stats"] for name in server.members)
+        return sum(int(stats["compute_infer"].get("ns", 0)) for stats in members)
+
+    before, started = counted(), time.perf_counter()
+    for _ in range(calls):
+        call()
+    taken = time.perf_counter() - started
+    return (counted() - before) / 1e9 / taken
+
+
 def session(model: ModelProto) -> Callable[[Rows], Rows]:
     """The model in this process, threaded as the server's are."""
     opened = session_of(model.SerializeToString())
@@ -156,16 +172,18 @@ def three_steps(root: Path, values: int, hidden: int, calls: int, rounds: int) -
         },
         {"x": x},
     )
-    step = session(model)
+    first, second, third = (session(model) for _ in range(3))  # each with its weights, as in the server
     with EmbeddedTriton(folder) as server, clients(server) as asked:
-        ways: dict[str, Call] = {IN_PROCESS: lambda: step(step(step(x)))}
+        ways: dict[str, Call] = {IN_PROCESS: lambda: third(second(first(x)))}
         for entry, what in (("ensemble", "ensemble"), ("business", "business logic")):
             for protocol, ask in asked.items():
                 np.testing.assert_allclose(ask(entry, "z", x=x), ways[IN_PROCESS](), rtol=1e-4, atol=1e-5)
                 ways[f"{what}, {protocol}"] = lambda ask=ask, entry=entry: ask(entry, "z", x=x)  # type: ignore[misc]
         seconds = timed(ways, calls, rounds)
+        graphs = {way: computing(server, call, calls) for way, call in ways.items() if way != IN_PROCESS}
     return {
         "milliseconds": {way: round(value * 1e3, 3) for way, value in seconds.items()},
+        "part_in_members": {way: round(part, 3) for way, part in graphs.items()},
         "part_of_in_process": {way: round(seconds[IN_PROCESS] / value, 3) for way, value in seconds.items()},
     }
 
@@ -227,6 +245,7 @@ def shown(figures: dict[str, Any]) -> Group:
     for way in next(iter(figures["three_steps"].values()))["milliseconds"]:
         cells = [
             f"{one['milliseconds'][way]:,.2f} ({one['part_of_in_process'][way]:.2f})"
+            + (f", {one['part_in_members'][way]:.0%} in the graphs" if way in one["part_in_members"] else "")
             for one in figures["three_steps"].values()
         ]
         table.add_row(way, *cells)
