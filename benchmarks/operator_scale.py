@@ -12,6 +12,8 @@ kind of control plane, 18.9/s where Deployment and Service alone were 49.6/s.
 
 import argparse
 import asyncio
+import contextlib
+import itertools
 import json
 import math
 import random
@@ -290,6 +292,8 @@ async def edit(cluster: ControlPlane, count: int) -> list[float]:
             await asyncio.wait_for(changed[name].wait(), 60)
             taken.append(time.perf_counter() - started)
         watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
     return sorted(taken)
 
 
@@ -317,8 +321,26 @@ def measure_growth(folder: Path, counts: list[int]) -> Result:
             Operator(cluster, folder / f"{count}.log") as operator,
         ):
             operator.until_settled()
-            rows.append({"servers": count} | create(cluster, operator, server_names(count)))
-    return {"rows": rows}
+            row = {"servers": count} | create(cluster, operator, server_names(count))
+            time.sleep(REST_SECONDS / 2)  # the operator has given back what it no longer needs
+            rows.append(row | {"memoryRestMiB": usage(operator.pid).memory_mib})
+    return {"rows": rows, "furtherServers": [further(*pair) for pair in itertools.pairwise(rows)]}
+
+
+def further(fewer: Result, more: Result) -> Result:
+    """What each further server costs from one count to the next: where growth is linear, the same everywhere."""
+    added = more["servers"] - fewer["servers"]
+
+    def each(value: Callable[[Result], float]) -> float:
+        return float(value(more) - value(fewer)) / added
+
+    return {
+        "from": fewer["servers"],
+        "to": more["servers"],
+        "milliseconds": 1000 * each(lambda row: row["seconds"]),
+        "operatorCpuMilliseconds": 1000 * each(lambda row: row["cpuSeconds"]["operator"]),
+        "kilobytes": 1024 * each(lambda row: row["memoryRestMiB"]),
+    }
 
 
 def draw(result: Result, path: Path) -> None:
@@ -333,7 +355,7 @@ def draw(result: Result, path: Path) -> None:
     left.plot(servers, [row["cpuSeconds"]["operator"] for row in rows], marker="o", label="the operator's CPU")
     left.set_ylabel("seconds")
     left.legend()
-    right.plot(servers, [row["memoryMiB"] for row in rows], marker="o", label="after")
+    right.plot(servers, [row["memoryRestMiB"] for row in rows], marker="o", label="at rest")
     right.plot(servers, [row["memoryPeakMiB"] for row in rows], marker="o", label="at most")
     right.set_ylabel("the operator's memory, MiB")
     right.legend()
