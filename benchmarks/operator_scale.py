@@ -329,10 +329,10 @@ def measure_growth(folder: Path, counts: list[int]) -> Result:
 
 def further(fewer: Result, more: Result) -> Result:
     """What each further server costs from one count to the next: where growth is linear, the same everywhere."""
-    added = more["servers"] - fewer["servers"]
+    added: int = more["servers"] - fewer["servers"]
 
     def each(value: Callable[[Result], float]) -> float:
-        return float(value(more) - value(fewer)) / added
+        return (value(more) - value(fewer)) / added
 
     return {
         "from": fewer["servers"],

@@ -137,9 +137,17 @@ class Operator:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._address = f"127.0.0.1:{free.getsockname()[1]}"
-        command = [sys.executable, "-m", "gravswell", "operator", "run", "--kubeconfig", cluster.kubeconfig]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "gravswell",
+            "operator",
+            "run",
+            "--kubeconfig",
+            cluster.kubeconfig,
+        ]
         self.begun = time.perf_counter()
-        arguments = [*command, "--listen", self._address, "--no-lease", "--log-level=warning"]
+        arguments = (*command, "--listen", self._address, "--no-lease", "--log-level=warning")
         self._child = Child("operator", arguments, log=log)
         self._log = log
 
