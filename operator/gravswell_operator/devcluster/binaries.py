@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Self
 
 from gravswell.errors import GravswellError, InvalidInputError, UnavailableError
-from gravswell_operator.devcluster import kedasource
+from gravswell_operator.devcluster import corednssource, kedasource
 from gravswell_operator.devcluster.gobuild import BuildCancelledError, Module, Program, build
 
 KUBERNETES = Module("kubernetes", "k8s.io/kubernetes", "v1.36.3", ("k8s.io/component-base/version.gitVersion",))
@@ -33,7 +33,7 @@ CONTAINERD = Module(
     ("github.com/containerd/containerd/v2/version.Version",),
 )
 KEDA = Module("keda", "github.com/kedacore/keda/v2", "v2.21.0", trim=kedasource.trim)
-COREDNS = Module("coredns", "github.com/coredns/coredns", "v1.14.7")
+COREDNS = Module("coredns-trimmed", "github.com/coredns/coredns", "v1.14.7", trim=corednssource.trim)
 
 _KUBERNETES_COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 
