@@ -137,7 +137,7 @@ def install(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory, *va
 
 @contextmanager
 def running_operator(kubeconfig: Path, *arguments: str) -> Iterator[OperatorProcess]:
-    """The operator with ``kubeconfig``, and ``arguments`` of its own; it must end cleanly, and have had no fault of its own."""
+    """The operator with ``kubeconfig`` and ``arguments``; it must end cleanly, and have had no fault of its own."""
     process = OperatorProcess(kubeconfig, kubeconfig.with_name("operator.log"), *arguments)
     process.start()
     yield process
