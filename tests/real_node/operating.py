@@ -15,7 +15,7 @@ from gravswell_operator.devcluster import ControlPlane
 from gravswell_operator.devcluster.realnode import RealNode
 
 ROOT = Path(__file__).parents[2]
-WAIT_SECONDS = 180
+WAIT_SECONDS = 120
 POLL_SECONDS = 0.5
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
@@ -69,6 +69,36 @@ class RealCluster:
 
         found: dict[str, Any] = self.until(fact)
         return found
+
+    def until_message(self, kind: str, name: str, word: str) -> str:
+        """The message of a condition that has ``word`` in it, once there is one."""
+
+        def fact() -> str:
+            found = self.get(kind, name).get("status", {}).get("conditions", [])
+            return next((c["message"] for c in found if word in c.get("message", "")), "")
+
+        message: str = self.until(fact)
+        return message
+
+    def endpoints(self, service: str, namespace: str = "default") -> set[str]:
+        """The names of the ready pods behind a Service."""
+        slices = self.kubectl.items("endpointslices", "-n", namespace, "-l", f"kubernetes.io/service-name={service}")
+        return {
+            endpoint["targetRef"]["name"]
+            for one in slices
+            for endpoint in one.get("endpoints") or ()
+            if endpoint["conditions"].get("ready")
+        }
+
+    def running(self, namespace: str) -> list[dict[str, Any]]:
+        """The namespace's pods that run."""
+        return [pod for pod in self.kubectl.items("pods", "-n", namespace) if pod["status"]["phase"] == "Running"]
+
+    def restarted(self, pod: dict[str, Any]) -> bool:
+        """Whether each container of a pod has restarted since it was read, and is ready again."""
+        before = {c["name"]: c["restartCount"] for c in pod["status"]["containerStatuses"]}
+        now = self.get("pod", pod["metadata"]["name"], pod["metadata"]["namespace"])["status"]["containerStatuses"]
+        return all(c["ready"] and c["restartCount"] > before[c["name"]] for c in now)
 
     def run_in_pod(self, name: str, image: str, *command: str, seconds: float = WAIT_SECONDS) -> str:
         """The output of a command that runs to its end in a pod of its own."""

@@ -30,6 +30,8 @@ mount --make-rshared /
 for folder in {hidden}; do mount -t tmpfs -o mode=755 gravswell "$folder"; done
 mkdir -p /run/lock /var/log/containers
 mount -t sysfs sysfs /sys
+: > /run/resolv.conf
+if [ -e /etc/resolv.conf ]; then mount --bind /run/resolv.conf /etc/resolv.conf; fi
 {cgroups}
 hostname {name}
 ip link set lo up
