@@ -14,6 +14,9 @@ from sklearn.neural_network import MLPClassifier
 
 from gravswell.errors import GravswellError
 from gravswell.partitions import RankedClient, partition
+from gravswell.quiver.disk import sha256_of
+from gravswell.quiver.golden import Sample, load_golden, save_golden
+from gravswell.quiver.manifest import GOLDEN, MANIFEST, FileRecord, Manifest, digest_of
 from gravswell_operator import names
 
 from ...commands import run
@@ -220,3 +223,44 @@ def test_a_change_of_the_pods_stops_all_ranks_and_starts_them_again(group):
     group.place.until(lambda: len(group.place.pods()) == 2 and group.place.replaced(*before))
     group.until_in_service()
     assert group.answers()
+
+
+def spoil(repository: Path, version: int) -> str:
+    """Let a part of rank 1 promise other answers than it gives, as on hardware that rounds otherwise; which one."""
+    whole = repository / DIGITS / str(version) / MANIFEST
+    of_all = Manifest.from_bytes(whole.read_bytes(), where=str(whole))
+    part = next(member for member in of_all.members if member.rank == 1)
+    folder = repository / part.model / str(part.version)
+    golden = folder / GOLDEN
+    wrong = [Sample(s.inputs, {name: value + 1 for name, value in s.outputs.items()}) for s in load_golden(golden)]
+    golden.unlink()
+    save_golden(golden, wrong)
+    manifest = Manifest.from_bytes((folder / MANIFEST).read_bytes(), where=str(folder))
+    record = FileRecord(sha256=sha256_of(golden), size=golden.stat().st_size)
+    changed = manifest.model_copy(update={"files": {**manifest.files, GOLDEN: record}}).to_bytes()
+    (folder / MANIFEST).write_bytes(changed)
+    members = [
+        member.model_copy(update={"digest": digest_of(changed)}) if member == part else member
+        for member in of_all.members
+    ]
+    whole.write_bytes(of_all.model_copy(update={"members": tuple(members)}).to_bytes())
+    return part.model
+
+
+def test_ranks_go_back_together_where_one_refuses_a_version(group, tmp_path):
+    place, served = group.place, group.place.get("model", DIGITS)["status"]["loadedVersion"]
+    shelf = shutil.copytree(place.repository, tmp_path / "shelf")
+    with partition(group.digits.model, 2, "row", name=DIGITS, sample_inputs={"x": IMAGES[:8]}) as made:
+        published = made.publish(shelf)
+    version = published.version
+    assert version > served
+    part = spoil(shelf, version)
+    for entry, number in [*published.parts.items(), (DIGITS, version)]:  # the whole last, so that it is never without
+        (shelf / entry / str(number)).rename(place.repository / entry / str(number))
+
+    ready = place.condition("model", DIGITS, status="False", reason="RolledBack")
+    assert f"version {version} was rolled back: pod server-1: GoldenMismatch: {part}: golden sample" in ready["message"]
+    assert ready["message"].endswith(f"version {served} stays meanwhile")
+    group.until_in_service()
+    assert group.answers()
+    assert place.get("model", DIGITS)["status"]["loadedVersion"] == served
