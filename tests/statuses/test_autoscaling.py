@@ -140,7 +140,10 @@ def test_what_a_horizontal_pod_autoscaler_measured(scaled):
     )
     seen = horizontal(
         {"type": "ContainerResource", "containerResource": {"name": "cpu", "current": {"averageUtilization": 34}}},
-        {"type": "Pods", "pods": {"metric": {"name": "triton_queue_seconds"}, "current": {"averageValue": "1234567n"}}},
+        {
+            "type": "Pods",
+            "pods": {"metric": {"name": "triton_queue_microseconds"}, "current": {"averageValue": "1234567m"}},
+        },
         {"type": "Pods", "pods": {"metric": {"name": "triton_gpu_utilization"}, "current": {"averageValue": "873m"}}},
     )
     assert autoscaling.fields(server, Scaling(seen), 2)["autoscaling"] == {
@@ -172,10 +175,10 @@ def test_what_keda_measured_by_the_places_of_its_triggers(scaled):
 
 def test_a_load_that_hardly_changes_wakes_nobody():
     """The autoscaler writes what it measures with each look; a server is reconciled when that is news."""
-    metric = {"type": "Pods", "pods": {"metric": {"name": "triton_queue_seconds"}}}
-    seen = [horizontal({**metric, "pods": {**metric["pods"], "current": {"averageValue": v}}}) for v in ("2041u", "2m")]
+    metric = {"type": "Pods", "pods": {"metric": {"name": "triton_queue_microseconds"}}}
+    seen = [horizontal({**metric, "pods": {**metric["pods"], "current": {"averageValue": v}}}) for v in ("2041m", "2")]
     assert seen[0] == seen[1]
-    assert seen[0].metrics == {"triton_queue_seconds": Decimal("0.0020")}
+    assert seen[0].metrics == {"triton_queue_microseconds": Decimal("2.0")}
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,19 @@ def _rate(series: str) -> str:
     return f"sum by (namespace, pod) (rate({series}{{%s}}[1m]))"
 
 
+def _microseconds(time: str) -> float:
+    return round(durations.fraction(time) * 1e6)
+
+
 METRICS = (
     Metric(
         "queueTime",
-        "triton_queue_seconds",
-        # Triton counts the microseconds of requests that succeeded: by requests, not by executions, which are batches.
-        f"{_rate('nv_inference_queue_duration_us')} / 1e6 / clamp_min({_rate('nv_inference_request_success')}, 1e-9)",
+        "triton_queue_microseconds",
+        # Of requests that succeeded, and not of executions, which are batches. In microseconds, as Triton counts: an
+        # autoscaler takes what it reads in thousandths, rounded up, and of seconds that would be too coarse.
+        f"{_rate('nv_inference_queue_duration_us')} / clamp_min({_rate('nv_inference_request_success')}, 1e-9)",
         of_one=True,
-        target=lambda scaling: durations.fraction(scaling.target_queue_time) if scaling.target_queue_time else None,
+        target=lambda scaling: _microseconds(scaling.target_queue_time) if scaling.target_queue_time else None,
     ),
     Metric(
         "gpuUtilization",
@@ -165,12 +170,8 @@ def _metric(target: Target) -> Manifest:
 
 
 def _quantity(value: float) -> str:
-    """As the API server writes it, in millionths at the finest."""
-    for unit, size in (("", 1), ("m", 1000), ("u", 10**6)):
-        scaled = round(value * size, 6)
-        if scaled == int(scaled):
-            return f"{int(scaled)}{unit}"
-    return f"{round(value * 10**6)}u"
+    """As Kubernetes writes a number: whole, or in thousandths."""
+    return str(int(value)) if value == int(value) else f"{round(value * 1000)}m"
 
 
 def _scaled_object(server: InferenceServer, scaling: Autoscaling, options: Options) -> Manifest:

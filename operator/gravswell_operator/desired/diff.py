@@ -9,7 +9,7 @@ from typing import Any
 from gravswell_operator import names, quantities
 
 _QUANTITY_MAPS = {"requests", "limits"}
-_QUANTITIES = {"sizeLimit", "cpu", "memory"}
+_QUANTITIES = {"sizeLimit", "cpu", "memory", "averageValue"}
 _SHARED_LISTS: Mapping[str, tuple[str, ...]] = {
     "ownerReferences": ("uid",),
     "containers": ("name",),

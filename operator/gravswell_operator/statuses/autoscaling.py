@@ -181,7 +181,7 @@ def _in_words(target: Target, value: Decimal) -> str:
     if target.metric is not None and target.metric.name == "gpuUtilization":
         return f"{_plain(value * 100)}%"
     if target.metric is not None and target.metric.name == "queueTime":
-        return _time(value)
+        return _time(value / 10**6)
     return _plain(value)
 
 

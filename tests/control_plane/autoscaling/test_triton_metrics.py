@@ -41,7 +41,7 @@ def test_without_the_api_the_condition_names_it_and_the_way_out(place):
     place.make_model()
     place.until_serving(1)
     found = place.condition("inferenceserver", "server", "Autoscaling", status="False", reason="AutoscalerFailing")
-    assert "triton_queue_seconds" in found["message"]
+    assert "triton_queue_microseconds" in found["message"]
     assert "custom.metrics.k8s.io is missing" in found["message"]
     assert "prometheus-adapter with the rules of docs/autoscaling.md" in found["message"]
 
