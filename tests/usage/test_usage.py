@@ -10,6 +10,7 @@ from gravswell.errors import UnavailableError
 from gravswell_operator import names
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.api.inferenceserver import RankStatus
+from gravswell_operator.api.startup import Stage, StartupStatus
 from gravswell_operator.commands.top import follow, shown
 from gravswell_operator.state import PodState
 from gravswell_operator.usage import ModelUse, ReplicaUse, ServerUse, Usage, read_gpu_use, use_of
@@ -183,3 +184,23 @@ def test_ranks_are_told_by_their_numbers_and_what_one_lacks():
     assert "0 of 2 ready" in text
     assert "s-1 (rank 1)" in text
     assert "no GPU" in text
+
+
+@pytest.mark.parametrize(("stage", "is_shown"), [("Image", True), ("Ready", False)])
+def test_a_replica_that_starts_says_what_it_waits_for(stage, is_shown):
+    start = StartupStatus(
+        pod="s-1",
+        started="2026-01-01T00:00:00Z",
+        stage=Stage(stage),
+        since="2026-01-01T10:20:30Z",
+        blocker="node n pulls the images",
+    )
+    told = server()
+    use = use_of(told.model_copy(update={"status": told.status.model_copy(update={"startup": start})}), [], [])
+    assert use.startup is not None
+    assert use.startup["stage"] == stage
+    console = Console(file=io.StringIO(), width=160)
+    console.print(shown(Usage((use,)), "ns"))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert ("s-1 starts: Image since 10:20:30 UTC" in text) is is_shown
+    assert ("node n pulls the images" in text) is is_shown
