@@ -118,7 +118,7 @@ async def test_a_pipeline_changes_its_members_and_no_request_fails(
     async with agent() as again:
         again.revision = running.revision
         report = await again.serves("chain", 1)
-        assert not report.seconds, "nothing was fetched, verified or loaded"
+        assert set(report.seconds) <= {"prove"}, "nothing was fetched, verified or loaded"
         assert [loads(triton, entry) for entry in ("first", "second")] == loaded
         again.desire()
         await until(lambda: there(triton) == [], "members go after the last who called them")
