@@ -36,7 +36,8 @@ TOGETHER = (
     "quiver/stores",
     "real_node",
 )
-"""Folders whose tests one worker runs: they share servers that take seconds to start, or gigabytes."""
+"""Folders whose tests one worker runs: they share servers that take seconds to start, or gigabytes. They come first,
+in this order: one of them begun last would be waited for with the other worker idle."""
 
 MANIFESTS = Path(__file__).parent / "api/manifests.yaml"
 
@@ -45,13 +46,25 @@ class _Folders(LoadFileScheduling):
     """Under ``-n``: a module to a worker, and of some folders all of them to the same one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        folder = next((f for f in TOGETHER if nodeid.startswith(f"tests/{f}/")), None)
-        return folder or super()._split_scope(nodeid)
+        place = _together(nodeid)
+        return TOGETHER[place] if place < len(TOGETHER) else super()._split_scope(nodeid)
+
+
+def _together(nodeid: str) -> int:
+    """The place in ``TOGETHER`` of the folder that the test is in; past its end where it is in none."""
+    places = range(len(TOGETHER))
+    return next((p for p in places if nodeid.startswith(f"tests/{TOGETHER[p]}/")), len(TOGETHER))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    config.option.loadscopereorder = False  # most tests first is not longest first
     return _Folders(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _together(item.nodeid))
 
 
 def _merged(target: Any, change: Any) -> Any:
