@@ -185,7 +185,7 @@ def token_volume() -> Manifest:
 
 
 def http_probe(
-    path: str, port: str, *, period: int, timeout: int, failures: int, success: int | None = None
+    path: str, port: str | int, *, period: int, timeout: int, failures: int, success: int | None = None
 ) -> Manifest:
     """An HTTP probe; ``period`` and ``timeout`` are in seconds."""
     probe = {

@@ -130,6 +130,8 @@ def _triton(server: InferenceServer, pool: GPUNodePool | None, options: Options)
         "lifecycle": _drain(),
         # Both are about a process that never answers, not about a slow one: readiness is the agent's to say.
         "startupProbe": http_probe("/v2/health/live", "http", period=1, timeout=10, failures=600),
+        # Asked here too: of a Triton that was started again the kubelet then forgets what was true of the one before.
+        "readinessProbe": http_probe("/readyz", names.PORT_AGENT, period=1, timeout=5, failures=10),
         "livenessProbe": http_probe("/v2/health/live", "http", period=30, timeout=30, failures=10),
         "volumeMounts": [
             {"name": "models", "mountPath": MODELS_FOLDER, "readOnly": True},

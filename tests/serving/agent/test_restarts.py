@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import aiohttp
 import numpy as np
 import pytest
 import tritonclient.http as http
@@ -113,6 +114,30 @@ async def test_what_changed_while_the_agent_was_away_is_caught_up(agent: MakeAge
         assert answer(triton) == 2.0
         await until(lambda: len(stubs(triton)) == 1, "the leftover's process is gone, and that of the first version")
         await until(lambda: not leftover.parent.exists(), "and so is its folder")
+
+
+async def test_a_triton_that_restarted_since_the_last_look_takes_no_traffic(agent: MakeAgent, repository, models):
+    digest = publish(repository, "scale", 1, 1.0)
+    rarely = Pace(tick=60.0)
+    with start_triton(models) as old:
+        async with (
+            agent(triton_http=old.http_address, triton_grpc=old.grpc_address, pace=rarely) as running,
+            aiohttp.ClientSession() as client,
+        ):
+
+            async def readyz() -> int:
+                async with client.get(f"http://{running.server.address}/readyz") as answer:
+                    return answer.status
+
+            running.desire(model(1, digest))
+            await running.serves("scale", 1)
+            assert await readyz() == 200
+            old.stop()
+            with start_triton(models, ports=_ports(old)) as new:
+                assert running.ledger.ready, "the agent has not looked"
+                assert await readyz() == 503
+                await until(lambda: running.ledger.ready and loads(new), "it looks at once, not a minute later")
+                assert await readyz() == 200
 
 
 async def test_a_triton_that_restarts_is_filled_again(agent: MakeAgent, repository, models):

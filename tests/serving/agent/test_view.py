@@ -27,7 +27,9 @@ class ScriptedTriton:
             raise self.error
         return "2.51.0"
 
-    async def index(self) -> list[IndexEntry]:
+    async def index(self, *, limit: float = 0.0) -> list[IndexEntry]:
+        if limit and self.error is not None:
+            raise self.error
         gone = IndexEntry("old", 1, "UNAVAILABLE", "unloaded")
         return [gone, *(IndexEntry(name, version, "READY", "") for name, version in self.loaded.items())]
 
@@ -116,3 +118,18 @@ async def test_a_triton_that_is_silent_once_is_busy(view: View, triton: Scripted
     for _ in range(SILENCES):
         await view.look(at_work=(), proofs=())
     assert (view.version, view.serving) == ("", {})
+
+
+@pytest.mark.parametrize(
+    ("loaded", "error", "expected"),
+    [
+        ({"m": 1, "other": 1}, None, True),
+        ({"other": 1}, None, False),
+        ({}, TritonUnavailableError("refused"), False),
+        ({}, TritonSilentError("silent"), True),
+        ({}, TritonBusyError("no room"), True),
+    ],
+)
+async def test_what_a_triton_had_is_lost_when_it_says_so(view: View, triton: ScriptedTriton, loaded, error, expected):
+    triton.loaded, triton.error = loaded, error
+    assert await view.still_has(["m", "old"]) is expected

@@ -80,9 +80,12 @@ class Ledger:
         desired, clients would hear of unknown models only. A version that cannot be had makes nothing unready, nor does
         one whose proof takes long, nor a repository that does not answer.
         """
-        if not self.triton_version or not self.was_attempted:
-            return False
-        return any(name in self.serving and self.serving[name].good for name in self.works)
+        return bool(self.triton_version and self.was_attempted and self.answering)
+
+    @property
+    def answering(self) -> list[str]:
+        """The desired models that answer rightly, as far as anybody has looked."""
+        return [name for name in self.works if name in self.serving and self.serving[name].good]
 
     @property
     def start(self) -> Start:

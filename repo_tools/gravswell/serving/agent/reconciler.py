@@ -52,6 +52,15 @@ class Reconciler:
         self.ledger.accept(desired)
         self._wake.set()
 
+    async def is_ready(self) -> bool:
+        """Whether clients may be sent here now: a Triton that was started again since the last look has nothing."""
+        if not self.ledger.ready:
+            return False
+        if await self._view.still_has(self.ledger.answering):
+            return True
+        self._wake.set()
+        return False
+
     async def run(self) -> None:
         """Reconcile until cancelled; then give up what is under way."""
         try:

@@ -73,7 +73,7 @@ class AgentServer(Endpoint):
         return build_report(self._ledger, pod=self._pod, simulated_gpus=self._simulated_gpus)
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        if self._ledger.ready:
+        if await self._reconciler.is_ready():
             return web.Response(text="ready\n")
         return web.Response(status=503, text=_why_not(self._ledger) + "\n")
 
@@ -161,4 +161,6 @@ def _why_not(ledger: Ledger) -> str:
         return "no model is desired"
     if not ledger.was_attempted:
         return "the first load is under way"
+    if ledger.ready:
+        return "Triton has lost what it served"
     return "no desired model serves"

@@ -102,9 +102,9 @@ class TritonControl:
             await self._connectable(*self._grpc_address)
         return str(metadata["version"])
 
-    async def index(self) -> list[IndexEntry]:
-        """Every version that Triton knows of, loaded or not."""
-        rows = await self._json("POST", "/v2/repository/index")
+    async def index(self, *, limit: float = QUICK_SECONDS) -> list[IndexEntry]:
+        """Every version that Triton knows of, loaded or not, within ``limit`` seconds."""
+        rows = await self._json("POST", "/v2/repository/index", limit=limit)
         return [
             IndexEntry(row["name"], int(row["version"]), row["state"], row.get("reason", ""))
             for row in rows

@@ -1,7 +1,7 @@
 """What one Triton says of itself: whether it answers, and what it serves under which name."""
 
 import logging
-from collections.abc import Container
+from collections.abc import Collection, Container
 
 from gravswell.errors import GravswellError
 from gravswell.names import MEMBER_PREFIX
@@ -18,6 +18,9 @@ from gravswell.serving.agent.work import Serving
 from gravswell.serving.contracts import PRIVATE_PREFIX
 
 log = logging.getLogger(__name__)
+
+ASK_SECONDS = 1.0
+"""For Triton's word on whether it still has what it had: whoever asks that is waited for by a probe."""
 
 SILENCES = 3
 """Looks in a row that a Triton may leave without an answer before it counts as gone."""
@@ -76,6 +79,19 @@ class View:
             if version != before:
                 log.info("Triton %s answers", version)
         return self.version != before
+
+    async def still_has(self, names: Collection[str]) -> bool:
+        """Whether Triton, which had models of all these ``names`` at the last look, has any of them now.
+
+        One that is too busy to say so has not lost them.
+        """
+        try:
+            index = await self._triton.index(limit=ASK_SECONDS)
+        except (TritonSilentError, TritonBusyError):
+            return True
+        except (TritonUnavailableError, TritonRefusedError):
+            return False
+        return any(row.state == "READY" and row.name in names for row in index)
 
     async def observe(self, name: str) -> Loaded | None:
         """What it serves under ``name`` now."""
