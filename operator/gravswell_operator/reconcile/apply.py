@@ -14,6 +14,7 @@ from gravswell_operator.cluster.cache import Key, Record, version_of
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.diff import difference
 from gravswell_operator.desired.objects import Manifest
+from gravswell_operator.providers.base import ProviderError
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.state import Problem
 
@@ -32,6 +33,12 @@ class FormerOwnerError(errors.ApiConflictError):
     """The child of a former owner of the same name is still there; the garbage collector takes it."""
 
 
+_AS_IT_SAYS: Mapping[type[GravswellError], Reason] = {
+    NameTakenError: Reason.NAME_TAKEN,
+    FormerOwnerError: Reason.STARTING,
+    ProviderError: Reason.PROVIDER_NOT_READY,
+    errors.NamespaceNotFoundError: Reason.NAMESPACE_NOT_FOUND,
+}
 _EPHEMERAL_PORT = re.compile(r":\d+(?=->)")
 """As in ``read tcp 10.0.0.1:40123->10.0.0.2:443: i/o timeout``: of a webhook's connection, another one each time."""
 
@@ -39,17 +46,14 @@ _EPHEMERAL_PORT = re.compile(r":\d+(?=->)")
 def problem(error: GravswellError) -> Problem:
     """Why children could not be applied, in words for a condition: the same words for the same failure."""
     text = _EPHEMERAL_PORT.sub("", str(error))
-    if isinstance(error, NameTakenError):
-        return Problem(Reason.NAME_TAKEN, text)
-    if isinstance(error, FormerOwnerError):
-        return Problem(Reason.STARTING, text)
+    for kind, reason in _AS_IT_SAYS.items():
+        if isinstance(error, kind):
+            return Problem(reason, text)
     if isinstance(error, errors.ApiRejectedError):
         return Problem(Reason.REJECTED, f"the API server refuses what follows from the spec: {text}")
     if isinstance(error, errors.ApiForbiddenError):
         ending = isinstance(error, errors.NamespaceTerminatingError)  # the drivers': ours are left alone then
         return Problem(Reason.FORBIDDEN, text if ending else f"the operator may not do this: {text}")
-    if isinstance(error, errors.NamespaceNotFoundError):
-        return Problem(Reason.NAMESPACE_NOT_FOUND, text)
     return Problem(Reason.API_ERROR, f"tried again soon: {text}")
 
 
@@ -162,6 +166,15 @@ async def _create(context: Context, owner: Record, key: Key, manifest: Manifest)
 def _only(manifest: Manifest, uid: str) -> Manifest:
     """``manifest`` for the object that was looked at: one that somebody puts in its place meanwhile is a conflict."""
     return {**manifest, "metadata": {**manifest["metadata"], "uid": uid}}
+
+
+def may_write(owner: Record, record: Record) -> bool:
+    """Whether ``record``, which bears the name of a child of ``owner``, is that child and nobody else's."""
+    try:
+        _check_owner(owner, record.key, record.owner, record.labels)
+    except errors.ApiConflictError:
+        return False
+    return True
 
 
 def _check_owner(owner: Record, key: Key, controller: str, labels: Mapping[str, str]) -> None:

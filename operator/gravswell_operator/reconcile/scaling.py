@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+from gravswell.kube import errors
 from gravswell_operator import names, state
 from gravswell_operator.api import InferenceServer
 from gravswell_operator.cluster import resources
@@ -47,34 +48,41 @@ async def apply_children(context: Context, record: Record, made: Sequence[Manife
     """
     wanted = [m for m in made if scaling.obstacle is None or resources.of(m) is not resources.SCALED_OBJECT]
     kinds = {resources.of(manifest) for manifest in made}
-    for child in context.children(record):
-        if child.key.resource in _AUTOSCALERS and child.key.resource not in kinds:
-            log.info("%s: deleting %s, which is no longer wanted", record.key, child.key)
-            await context.client.delete(child.key.resource, child.key.namespace, child.key.name, child.uid)
-    await _hand_over_replicas(context, record.view, made)
+    for kind in _AUTOSCALERS:
+        found = context.cache.get(Key(kind, record.key.namespace, record.key.name))
+        # One that lost its owner (--cascade=orphan) would scale on beside us.
+        if kind not in kinds and found is not None and apply.may_write(record, found):
+            log.info("%s: deleting %s, which is no longer wanted", record.key, found.key)
+            await context.client.delete(kind, found.key.namespace, found.key.name, found.uid)
+    await _hand_over_replicas(context, record, made)
     await apply.apply_children(context, record, wanted, made)
 
 
-async def _hand_over_replicas(context: Context, server: InferenceServer, made: Sequence[Manifest]) -> None:
+async def _hand_over_replicas(context: Context, owner: Record, made: Sequence[Manifest]) -> None:
     """Before we let go of the Deployment's replicas, give them to a second owner.
 
     A field that loses its only owner falls back to its default, and a server of ten replicas to one. The second
     owner holds them until the autoscaler, which writes through ``/scale``, takes them. It never takes none: to an
     autoscaler that is switched off, so where somebody scaled to none, they are set again. KEDA's may have none.
     """
+    server: InferenceServer = owner.view
     scaling = server.spec.autoscaling
     if scaling is None:
         return
     name, namespace = server.metadata.name, server.metadata.namespace
     record = context.cache.get(Key(resources.DEPLOYMENT, namespace, name))
-    if record is None:
+    if record is None or not apply.may_write(owner, record):
         return
     live: state.WorkloadState = record.view
-    if live.desired or may_sleep(server):
-        scaled = any(context.cache.get(Key(kind, namespace, name)) is not None for kind in _AUTOSCALERS)
-        if scaled or _has_digest_of(record, made):
+    running = live.desired
+    if running or may_sleep(server):
+        if _has_digest_of(record, made):
             return  # we have let go already
-    replicas = min(max(live.desired, scaling.min_replicas), scaling.max_replicas)
+        held = await _held(context, record)
+        if held is None:
+            return
+        running = held
+    replicas = min(max(running, scaling.min_replicas), scaling.max_replicas)
     manifest = {
         "apiVersion": resources.DEPLOYMENT.api_version,
         "kind": resources.DEPLOYMENT.kind,
@@ -83,6 +91,20 @@ async def _hand_over_replicas(context: Context, server: InferenceServer, made: S
     }
     body = await context.client.apply(resources.DEPLOYMENT, manifest, manager=names.HANDOVER_MANAGER)
     context.observe(resources.DEPLOYMENT, body)
+
+
+async def _held(context: Context, record: Record) -> int | None:
+    """The replicas that are ours to give; None where we have let go of them, and an autoscaler may write them now.
+
+    Asked of the API server, which alone knows who owns a field: an autoscaler that we see may have gone already.
+    """
+    try:
+        body = await context.client.get(resources.DEPLOYMENT, record.key.namespace, record.key.name)
+    except errors.ApiNotFoundError:
+        return None
+    owners = (m for m in body["metadata"].get("managedFields") or () if m["manager"] == names.FIELD_MANAGER)
+    owned = any("f:replicas" in (fields.get("fieldsV1") or {}).get("f:spec", {}) for fields in owners)
+    return int(body["spec"]["replicas"]) if owned else None
 
 
 def _has_digest_of(record: Record, made: Sequence[Manifest]) -> bool:

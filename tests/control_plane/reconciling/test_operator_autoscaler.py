@@ -110,3 +110,54 @@ def test_a_server_of_no_replicas_that_gets_an_autoscaler_wakes(world):
     world.condition("inferenceserver", "server", status="True", reason="ScaledToZero")
     set_spec(world, autoscaling=BOUNDS, replicas=None)
     world.until(lambda: world.get("inferenceserver", "server")["status"]["readyReplicas"] == BOUNDS["minReplicas"])
+
+
+def test_a_deployment_of_the_name_that_is_not_the_servers_keeps_its_replicas(world):
+    """The lister's is in the operator's sight as well."""
+    world.make_repository()
+    world.until(lambda: world.get("deployment", "models-lister"))
+    uid = world.get("deployment", "models-lister")["metadata"]["uid"]
+    world.make_server("models-lister", autoscaling=BOUNDS)
+    world.condition("inferenceserver", "models-lister", status="False", reason="NameTaken")
+    lister = world.get("deployment", "models-lister")
+    assert lister["metadata"]["uid"] == uid
+    assert lister["spec"]["replicas"] == 1
+
+
+def test_an_autoscaler_of_the_name_that_is_somebody_elses_costs_no_replica(world, tmp_path):
+    world.make_repository()
+    world.make_server(replicas=4)
+    world.rolled_out()
+    stranger = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {
+            "name": "server",
+            "namespace": world.namespace,
+            "labels": {"app.kubernetes.io/managed-by": "gravswell", "gravswell.dev/server": "another"},
+        },
+        "spec": {
+            "maxReplicas": 2,
+            "scaleTargetRef": {"kind": "Deployment", "name": "another", "apiVersion": "apps/v1"},
+        },
+    }
+    world.kubectl("create", "-f", "-", stdin=json.dumps(stranger))
+    with replicas_over_time(world, tmp_path / "replicas") as seen:
+        world.patch("inferenceserver", "server", {"spec": {"autoscaling": BOUNDS, "replicas": None}})
+        world.condition("inferenceserver", "server", status="False", reason="NameTaken")
+        world.until(lambda: "gravswell-operator" not in manager_of_replicas(world))
+    assert seen == {4}
+
+
+def test_an_autoscaler_that_was_left_behind_does_not_scale_beside_a_number(scaled, tmp_path):
+    """As ``kubectl delete --cascade=orphan`` leaves it, by which a server is moved without a pause."""
+    world = scaled
+    pods = world.pods()
+    world.kubectl("delete", "inferenceserver", "server", "--cascade=orphan")
+    world.until(lambda: not world.get("hpa", "server")["metadata"].get("ownerReferences"))
+    with replicas_over_time(world, tmp_path / "replicas") as seen:
+        world.make_server(replicas=4)
+        world.until(lambda: world.get("hpa", "server") is None)
+        world.rolled_out()
+    assert seen == {4}
+    assert world.pods() == pods
