@@ -13,6 +13,7 @@ from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.pools import Bounds
 from gravswell_operator.providers.base import Ask, Cloud
 from gravswell_operator.providers.custom import cloud_of, installed
+from gravswell_operator.providers.gke import Gke
 
 from .rack import RackServer, install
 
@@ -79,17 +80,27 @@ async def test_a_provider_that_nobody_installed_is_missing_and_lets_nothing_go(a
     assert not (await absent.release(ask())).gone
 
 
-@pytest.mark.parametrize("code", ["import a_library_that_is_not_there", "def Rack(): raise OSError('no key')"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import a_library_that_is_not_there",
+        "raise SystemExit(3)",
+        "def Rack(): raise OSError('no key')",
+        "class Rack:\n    async def reconcile(self, ask): ...",
+        "Rack = None",
+        "",
+    ],
+)
 async def test_a_provider_that_cannot_be_loaded_says_why_and_keeps_no_other_from_it(
     packages: Path, ask: Callable[..., Ask], code: str
 ) -> None:
     install(packages)
     (packages / "rack.py").write_text(code)
     (packages / "rack-1.0.dist-info/entry_points.txt").write_text(
-        "[gravswell.providers]\nrack = rack:Rack\nlist = builtins:list\n"
+        "[gravswell.providers]\nrack = rack:Rack\nother = gravswell_operator.providers.gke:Gke\n"
     )
     found = installed()
-    assert found["list"] == []
+    assert isinstance(found["other"], Gke)
     reason, words = await told(found["rack"], ask())
     assert reason == Reason.PROVIDER_MISSING
     assert "the provider rack (rack:Rack) cannot be loaded" in words
@@ -97,3 +108,24 @@ async def test_a_provider_that_cannot_be_loaded_says_why_and_keeps_no_other_from
 
 def test_pools_of_other_types_have_no_provider_of_others(resource: Callable[..., GPUNodePool]) -> None:
     assert cloud_of({"static": object()}, resource("GPUNodePool")) is None  # type: ignore[dict-item]  # never called
+
+
+async def test_a_name_that_two_packages_have_is_nobodys(packages: Path, ask: Callable[..., Ask]) -> None:
+    install(packages)
+    second = packages / "shelf-1.0.dist-info"
+    second.mkdir()
+    (second / "METADATA").write_text("Metadata-Version: 2.1\nName: shelf\nVersion: 1.0\n")
+    (second / "entry_points.txt").write_text("[gravswell.providers]\nrack = gravswell_operator.providers.gke:Gke\n")
+    reason, words = await told(installed()["rack"], ask())
+    assert reason == Reason.PROVIDER_MISSING
+    assert "two providers are called rack" in words
+    assert "rack:Rack" in words
+    assert "gke:Gke" in words
+
+
+@pytest.mark.parametrize("name", ["Karpenter", "GKE", "Static", "a_rack"])
+def test_what_no_pool_can_name_is_left_out_and_takes_no_type_over(packages: Path, name: str) -> None:
+    install(packages)
+    points = packages / "rack-1.0.dist-info/entry_points.txt"
+    points.write_text(f"[gravswell.providers]\n{name} = rack:Rack\n")
+    assert not installed()

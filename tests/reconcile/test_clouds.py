@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from gravswell.errors import UnavailableError
+from gravswell.kube.errors import ApiForbiddenError
 from gravswell_operator.api import GPUNodePool
 from gravswell_operator.api.gpunodepool import CloudStatus
 from gravswell_operator.cluster import resources
@@ -186,3 +188,122 @@ async def test_a_pool_of_which_nobody_can_read_where_it_is_goes_after_an_hour_an
     assert world.events.told[-1] == "GPUNodePool LeftBehind"
     assert not cloud.released
     assert not world.context.releasing
+
+
+class Broken:
+    """A provider of others' that does in each call what it must not."""
+
+    def __init__(self, how: Callable[[], object]) -> None:
+        self.how, self.calls = how, 0
+
+    async def reconcile(self, ask: Ask) -> CloudState:
+        del ask
+        self.calls += 1
+        return self.how()  # type: ignore[return-value]  # what is tested
+
+    async def release(self, ask: Ask) -> CloudState:
+        return await self.reconcile(ask)
+
+
+def raising(error: BaseException) -> Callable[[], object]:
+    def fail() -> object:
+        raise error
+
+    return fail
+
+
+BROKEN = {
+    "error": raising(KeyError("rack")),
+    "no answer": raising(UnavailableError("the rack is away")),
+    "refused": raising(ApiForbiddenError("the rack's own API server refuses it")),
+    "cancelled": raising(asyncio.CancelledError()),
+    "exit": raising(SystemExit(3)),
+    "none": lambda: None,
+    "remembered": lambda: CloudState(remembered=None),  # type: ignore[arg-type]
+    "problem": lambda: CloudState(problem="no machines"),  # type: ignore[arg-type]
+    "never": lambda: CloudState(look_again=float("inf")),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN.values(), ids=BROKEN)
+async def test_a_fault_of_a_provider_is_told_and_tried_again_later_and_later(
+    with_cloud: Callable[[Cloud], World], how: Callable[[], object]
+) -> None:
+    cloud = Broken(how)
+    world = with_cloud(cloud)
+    world.own(resources.GPU_NODE_POOL, {"metadata": {"finalizers": [FINALIZER]}, "spec": SPEC})
+    await world.tick()
+    for kind in ("Ready", "Provisioned"):
+        told = world.condition("GPUNodePool", "pool", kind)
+        assert told["reason"] == "ProviderNotReady"
+        assert "provider GKE" in told["message"]
+    for _ in range(60):
+        await world.tick()
+    assert 3 <= cloud.calls <= 10
+    assert world.api.writes == ["status GPUNodePool pool"]
+
+
+@pytest.mark.parametrize("how", BROKEN.values(), ids=BROKEN)
+async def test_a_fault_of_a_provider_holds_a_deletion_no_longer_than_any_other(
+    with_cloud: Callable[[Cloud], World], how: Callable[[], object]
+) -> None:
+    world = with_cloud(Broken(how))
+    world.own(resources.GPU_NODE_POOL, {"metadata": DELETED, "spec": SPEC})
+    await world.tick()
+    assert world.api.writes == ["status GPUNodePool pool"]
+    assert world.condition("GPUNodePool", "pool")["reason"] == "ProviderNotReady"
+    world.pass_by(hours=2, minutes=1)
+    await world.tick()
+    assert world.condition("GPUNodePool", "pool")["reason"] == "LeftBehind"
+    assert world.api.writes[-1] == "apply GPUNodePool pool"
+
+
+async def test_a_pass_that_does_not_let_itself_be_cut_holds_no_worker(
+    with_cloud: Callable[[Cloud], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clouds, "CALL_SECONDS", 0.01)
+    ended = asyncio.Event()
+
+    class Deaf(Silent):
+        async def reconcile(self, ask: Ask) -> CloudState:
+            try:
+                return await super().reconcile(ask)
+            except asyncio.CancelledError:
+                await ended.wait()
+                raise
+
+    world = with_cloud(Deaf())
+    world.own(resources.GPU_NODE_POOL, {"metadata": {"finalizers": [FINALIZER]}, "spec": SPEC})
+    async with asyncio.timeout(60):
+        await world.tick()
+    assert world.condition("GPUNodePool", "pool", "Provisioned")["reason"] == "ProviderUnreachable"
+    ended.set()
+
+
+async def test_what_somebody_does_in_the_cloud_behind_our_back_is_seen_in_the_end(
+    with_cloud: Callable[[Cloud], World],
+) -> None:
+    cloud = Broken(CloudState)
+    world = with_cloud(cloud)
+    world.own(resources.GPU_NODE_POOL, {"metadata": {"finalizers": [FINALIZER]}, "spec": SPEC})
+    await world.settle()
+    cloud.calls = 0
+    world.pass_by(minutes=9)
+    await world.settle()
+    assert cloud.calls == 0
+    world.pass_by(minutes=2)
+    await world.settle()
+    assert cloud.calls == 1
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+@pytest.mark.parametrize("says", [0.0, 0.001])
+async def test_a_cloud_that_wants_the_next_pass_at_once_keeps_no_worker_busy(
+    with_cloud: Callable[[Cloud], World], says: float, deleted: bool
+) -> None:
+    world = with_cloud(Broken(lambda: CloudState(look_again=says)))
+    metadata = DELETED if deleted else {"finalizers": [FINALIZER]}
+    key = world.own(resources.GPU_NODE_POOL, {"metadata": metadata, "spec": SPEC})
+    for _ in range(3):
+        await world.tick()
+    assert world.context.queue._entries[key].due - world.time >= 1.0

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gravswell.cloudbreak.tags import CLUSTER_ID, POOL_ID, RETAINED
+from gravswell.errors import GravswellError
 from gravswell_operator.api import GPUNodePool
 from gravswell_operator.api.gpunodepool import CloudStatus
 from gravswell_operator.conditions import Reason
@@ -43,6 +44,7 @@ __all__ = [
     "GPUNodePool",
     "Problem",
     "Provider",
+    "ProviderError",
     "Reason",
     "fingerprints",
 ]
@@ -51,6 +53,10 @@ CALL_SECONDS = 30.0
 """How long one pass of a :class:`Cloud` over a pool may take; one of twice that is cut, and the pool says so."""
 CALLS = 4
 """Passes over pools at once, of all clouds together: one that does not answer must not hold every worker."""
+LOOK_SECONDS = 600.0
+"""Until the next pass over a pool of which nothing else asks for one: what somebody does in the cloud is seen then."""
+SOONEST_SECONDS = 1.0
+"""Until the next pass at least: an answer that asks for less must not keep a worker busy."""
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
@@ -58,6 +64,10 @@ _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE
 def fingerprints(pem: str) -> frozenset[str]:
     """The SHA-256 of each certificate in a PEM text."""
     return frozenset(hashlib.sha256(base64.b64decode(body)).hexdigest() for body in _CERTIFICATE.findall(pem))
+
+
+class ProviderError(GravswellError):
+    """A pass of a :class:`Cloud` that ended without an answer; the message names the provider."""
 
 
 class Provider(Protocol):
@@ -118,7 +128,8 @@ class CloudState:
     """What is under way, or what blocks it (a quota, a limit of calls, a missing permission): a reason and words that
     name the object and the way out. None: the cloud has what is wanted."""
     look_again: float | None = None
-    """Seconds until the next pass; None: when something changes, or with the next complete look."""
+    """Seconds until the next pass, :data:`SOONEST_SECONDS` at least; None: when something changes, and after
+    :data:`LOOK_SECONDS`."""
     gone: bool = False
     """Of :meth:`Cloud.release`: nothing of the pool is left there, or what is left stays on purpose."""
 
@@ -129,7 +140,8 @@ class Cloud(Protocol):
     Every call is idempotent by :attr:`Ask.tag`, and none waits for a long-running operation: its name is remembered,
     and the next pass looks at it again. Nothing is raised for what the cloud answers: that is a
     :attr:`CloudState.problem`. A :class:`gravswell.errors.GravswellError` is for what has no answer at all; it is told
-    in the pool's condition, and the pass is made again with a growing delay.
+    in the pool's condition, and the pass is made again with a growing delay. So it is with any other exception and with
+    what is no :class:`CloudState`, which are told as faults of the provider.
     """
 
     async def reconcile(self, ask: Ask) -> CloudState:

@@ -4,7 +4,6 @@ The finalizer is ours by server-side apply: others' stay as they are. It is set 
 only where something there shall go with the pool.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -22,9 +21,18 @@ from gravswell_operator.api.gpunodepool import CloudStatus
 from gravswell_operator.cluster.cache import Record
 from gravswell_operator.conditions import Finding, Reason
 from gravswell_operator.desired.pools import Bounds, drain_timeout
-from gravswell_operator.providers.base import CALL_SECONDS, Ask, CloudState, fingerprints
+from gravswell_operator.providers.base import (
+    CALL_SECONDS,
+    LOOK_SECONDS,
+    SOONEST_SECONDS,
+    Ask,
+    CloudState,
+    ProviderError,
+    fingerprints,
+)
 from gravswell_operator.providers.custom import cloud_of
-from gravswell_operator.reconcile import status
+from gravswell_operator.providers.passes import answer
+from gravswell_operator.reconcile import apply, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.state import Problem, Unreadable
 
@@ -51,8 +59,8 @@ class BusyError(Exception):
 async def step(context: Context, record: Record, bounds: Bounds) -> CloudState | None:
     """One pass of the provider of a pool that stays; None where its nodes are of no cloud.
 
-    Raises what the API server refuses: without the finalizer, or without the cluster's identity, nothing is made; and
-    :class:`BusyError`.
+    Raises what the API server refuses: without the finalizer, or without the cluster's identity, nothing is made; what
+    the provider raises, as :class:`ProviderError`; and :class:`BusyError`.
     """
     pool: GPUNodePool = record.view
     cloud = cloud_of(context.clouds, pool)
@@ -64,9 +72,12 @@ async def step(context: Context, record: Record, bounds: Bounds) -> CloudState |
     except ApiForbiddenError as error:
         raise ApiForbiddenError(f"{error}; {_WAY_OUT}") from error
     state = await _passed(context, cloud.reconcile, ask)
-    if state.look_again is not None:
-        context.queue.add(record.key, state.look_again)
+    context.queue.add(record.key, LOOK_SECONDS if state.look_again is None else _soon(state.look_again))
     return state
+
+
+def _soon(seconds: float) -> float:
+    return max(seconds, SOONEST_SECONDS)
 
 
 async def release(context: Context, record: Record) -> None:
@@ -92,16 +103,22 @@ async def _release(context: Context, record: Record) -> None:
     pool: GPUNodePool = record.view
     cloud = cloud_of(context.clouds, pool)
     if cloud is not None and pool.spec.deletion_policy == "Delete":
+        failure: ProviderError | None = None
         try:
             state = await _passed(context, cloud.release, await _ask(context, pool, Bounds(0, 0)))
         except BusyError:
             context.queue.add(record.key, BUSY_SECONDS)
             return
+        except ProviderError as error:
+            failure = error
+            state = CloudState(pool.status.cloud or CloudStatus(), apply.problem(error))
         if not state.gone:
             late = given_up(pool, context.releasing.setdefault(record.uid, context.now()), context.now())
             await _tell(context, record, state, late=late)
             if not late:
-                context.queue.add(record.key, state.look_again or LOOK_AGAIN_SECONDS)
+                if failure is not None:
+                    raise failure
+                context.queue.add(record.key, _soon(state.look_again or LOOK_AGAIN_SECONDS))
                 return
     await _hold(context, record, False)
     context.releasing.pop(record.uid, None)
@@ -168,13 +185,16 @@ async def _authorities(context: Context) -> frozenset[str]:
 
 
 async def _passed(context: Context, step: Callable[[Ask], Awaitable[CloudState]], ask: Ask) -> CloudState:
-    """One pass of a provider, of which not more than :data:`CALLS` are made at once. Raises :class:`BusyError`."""
+    """One pass of a provider, of which not more than :data:`CALLS` are made at once.
+
+    Raises :class:`BusyError` and :class:`ProviderError`.
+    """
     if context.cloud_calls.locked():
         raise BusyError  # waiting for it would hold the worker all the same
     context.client.fence()  # another operator may do the same by now
     try:
-        async with context.cloud_calls, asyncio.timeout(2 * CALL_SECONDS):
-            return await step(ask)
+        async with context.cloud_calls:
+            return await answer(step, ask, 2 * CALL_SECONDS)
     except TimeoutError:
         remembered = ask.pool.status.cloud or CloudStatus()
         words = f"a pass over the pool in the cloud did not end within {2 * CALL_SECONDS:.0f} s; it is made again"
