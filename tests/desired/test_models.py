@@ -1,5 +1,6 @@
 """Resolution as a table: wishes and a listing in, numbers and digests out."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -137,6 +138,16 @@ def test_all_leaves_out_what_only_pipelines_call_unless_a_model_names_it():
     assert resolved(server("All"), [model(version=2)], known).desired.models == both
     opened = listing(ListedEntry(name="chain", versions=(calling(1, "digits", opens=True),)), DIGITS)
     assert resolved(server("All"), [], opened).desired.models == (wanted("chain", 1), wanted("digits", 3))
+
+
+@pytest.mark.parametrize("opens", [False, True])
+def test_all_leaves_out_what_pipelines_call_as_a_lister_of_an_earlier_release_tells_it(opens):
+    chain = {"name": "chain", "versions": [{"number": 2, "digest": DIGESTS[2]}, {"number": 1}], "members": ["digits"]}
+    document = json.loads(listing(DIGITS).to_json())
+    document["entries"].append({**chain, "opensMembers": opens})
+    known = Listing.model_validate_json(json.dumps(document))
+    found = [one.name for one in resolved(server("All"), [], known).desired.models]
+    assert found == (["chain", "digits"] if opens else ["chain"])
 
 
 def test_all_leaves_out_what_the_served_versions_of_pipelines_call():

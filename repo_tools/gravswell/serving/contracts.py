@@ -14,9 +14,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from gravswell.names import PROOF_PREFIX, why_reserved
@@ -371,6 +371,17 @@ class ListedEntry(Document):
     aliases: dict[str, int] = Field(default_factory=dict)
     omitted: int = Field(default=0, ge=0)
     """Older versions left out to keep the document below a ConfigMap's size; aliased versions never are."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_listed_before(cls, entry: Any) -> Any:
+        """A lister of an earlier release told the members of the newest version alone, beside the versions: as long as
+        it runs, they must not be taken for entries of their own."""
+        match entry:
+            case {"members": [*members], "versions": [{**newest}, *older]}:
+                told = {"members": members, "opensMembers": entry.get("opensMembers", False)}
+                return {**entry, "versions": [{**told, **newest}, *older]}
+        return entry
 
 
 class Listing(Document):
