@@ -37,6 +37,12 @@ def test_on_the_cpu_a_single_replica_is_replaced_without_an_interruption(replica
     assert may_surge(server(replicas=replicas), None, []) is surges
 
 
+@pytest.mark.parametrize(("least", "surges"), [(0, True), (1, True), (2, False)])
+def test_on_the_cpu_a_replica_that_the_load_left_alone_is_one_too(least, surges):
+    keda = {"keda": {"wakes": [{"name": "w", "type": "Query", "query": {"promql": "x"}}]}}
+    assert may_surge(server(autoscaling={"minReplicas": least, "maxReplicas": 6, **keda}), None, []) is surges
+
+
 @pytest.mark.parametrize(
     ("nodes", "per_node", "servers", "surges"),
     [

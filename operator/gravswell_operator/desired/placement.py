@@ -81,8 +81,8 @@ def may_surge(server: InferenceServer, pool: GPUNodePool | None, on_pool: Iterab
     """Whether a roll-out may start a new replica before an old one stops.
 
     ``on_pool`` are all the servers that name the pool, this one included; those of a namespace that it does not allow
-    get nothing from it and count for nothing. A CPU server surges when it has one replica: the alternative is an
-    interruption. With GPUs, only where some node must have enough free when every server of the pool has all its
+    get nothing from it and count for nothing. A CPU server surges when it may have one replica alone: the alternative
+    is an interruption. With GPUs, only where some node must have enough free when every server of the pool has all its
     replicas: whatever is free in total above ``nodes * (gpus - 1)`` is on one node. Ranks never: all of them stop
     before one starts.
     """
@@ -90,7 +90,8 @@ def may_surge(server: InferenceServer, pool: GPUNodePool | None, on_pool: Iterab
         return False
     gpus = server.spec.gpus
     if gpus == 0:
-        return peak_replicas(server) <= 1
+        scaling = server.spec.autoscaling
+        return (scaling.min_replicas if scaling is not None else peak_replicas(server)) <= 1
     if pool is None:
         return False
     used = sum(other.spec.gpus * peak_replicas(other) for other in on_pool if allows(pool, other.metadata.namespace))
