@@ -453,9 +453,12 @@ def scaled_object(raw: Raw) -> ScaledObjectState:
     """KEDA's ScaledObject, by its conditions."""
     conditions = {c["type"]: c for c in (raw.get("status") or {}).get("conditions") or ()}
     ready, paused = conditions.get("Ready", {}), conditions.get("Paused", {})
+    message = ready.get("message") or ready.get("reason") or ""
+    # Unknown with a reason: some of its triggers cannot be read. Without one, it has not looked.
+    unknown = False if message else None
     return ScaledObjectState(
-        ready={"True": True, "False": False}.get(ready.get("status", "")),
-        message=ready.get("message") or ready.get("reason") or "",
+        ready={"True": True, "False": False}.get(ready.get("status", ""), unknown),
+        message=message,
         paused=paused.get("status") == "True",
     )
 

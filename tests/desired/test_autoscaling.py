@@ -71,6 +71,15 @@ def test_only_wakes_keep_a_server_awake(scaled):
     assert (wake["activationThreshold"], float(wake["threshold"]) > 1e9) == ("0", True)
 
 
+def test_no_answer_is_no_load_only_where_no_replica_may_run(scaled):
+    """A Prometheus without targets must not take replicas away under load; of a server that sleeps it has none."""
+    own, wake = autoscaler(scaled(1, targetQueueTime="20ms", keda={"wakes": [QUERY]}), OPTIONS)[0]["spec"]["triggers"]
+    assert own["metadata"]["ignoreNullValues"] == "false"
+    assert "ignoreNullValues" not in wake["metadata"]
+    own, _ = autoscaler(scaled(0, targetQueueTime="20ms", keda={"wakes": [QUERY]}), OPTIONS)[0]["spec"]["triggers"]
+    assert "ignoreNullValues" not in own["metadata"]
+
+
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_a_query_is_about_the_pods_of_one_server(scaled, metric):
     server = scaled()

@@ -186,6 +186,10 @@ def test_a_load_that_hardly_changes_wakes_nobody():
     [
         ([], ScaledObjectState(None)),
         ([{"type": "Ready", "status": "Unknown"}], ScaledObjectState(None)),
+        (
+            [{"type": "Ready", "status": "Unknown", "reason": "PartialTriggerError", "message": "some do not work"}],
+            ScaledObjectState(False, "some do not work"),
+        ),
         ([{"type": "Ready", "status": "True", "message": "fine"}], ScaledObjectState(True, "fine")),
         ([{"type": "Ready", "status": "False", "reason": "Bad"}], ScaledObjectState(False, "Bad")),
         (

@@ -210,8 +210,11 @@ def _trigger(server: InferenceServer, target: Target, options: Options) -> Manif
     if target.metric is None:
         metadata = {"value": str(int(target.value)), "containerName": "triton"}
         return {"type": "cpu", "name": CPU, "metricType": "Utilization", "metadata": metadata}
-    metadata_query = server_query(server, target.metric)
-    made = _prometheus(target.name, metadata_query, f"{target.value:.9f}".rstrip("0").rstrip("."), NEVER, options)
+    threshold = f"{target.value:.9f}".rstrip("0").rstrip(".")
+    made = _prometheus(target.name, server_query(server, target.metric), threshold, NEVER, options)
+    if not may_sleep(server):
+        # By its default KEDA takes no answer for no load. While a replica runs, nobody scrapes it then.
+        made["metadata"]["ignoreNullValues"] = "false"
     # What adds up is divided by the replicas; an average is not.
     return {**made, "metricType": "Value" if target.metric.of_one else "AverageValue"}
 
