@@ -206,6 +206,9 @@ def _plan_pool(pool: GPUNodePool, world: _World, options: Options) -> tuple[Plan
         notes.append(
             (False, f"no node is made until the cluster has Karpenter, and {node_class.kind} {node_class.name}")
         )
+    if pool.spec.provider.custom is not None:
+        needs = f"the operator's image has the provider {pool.spec.provider.custom.name}, as docs/providers.md says"
+        notes.append((False, f"no node is made until {needs}"))
     if wanted > offered:
         sized = f"its size of {pool.spec.size}" if pool.spec.size is not None else "one node"
         if pool.spec.autoscaling is not None:

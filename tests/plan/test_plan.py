@@ -89,6 +89,9 @@ def test_two_that_would_make_an_object_of_one_name(run, written, changes, rival,
     assert f"would be {rival}'s too" in note["message"]
 
 
+CUSTOM = {"type": "Custom", "static": None, "custom": {"name": "rack"}}
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "says"),
     [
@@ -98,6 +101,11 @@ def test_two_that_would_make_an_object_of_one_name(run, written, changes, rival,
             "warning: InferenceServer default/server: ModelRepository models is not in these",
         ),
         ({"GPUNodePool": None}, 0, "GPUNodePool pool is not in these files"),
+        (
+            {"GPUNodePool": {"spec": {"provider": CUSTOM, "size": 1}}},
+            0,
+            "warning: GPUNodePool pool: no node is made until the operator's image has the provider rack",
+        ),
         ({"InferenceServer": None}, 0, "warning: Model default/model: InferenceServer server is not in these files"),
         ({"Model": None}, 0, "no Model in these files names it"),
         ({"InferenceServer": {"spec": {"replicas": 9}}}, 0, "ask for 9 GPUs, and one node offers 4"),
