@@ -69,6 +69,8 @@ class Config:
     listen: str = "127.0.0.1:0"
     lease_namespace: str | None = None
     """None: no lease. Only where nobody else can run."""
+    verify_cluster: bool = True
+    """See :attr:`Context.verify_cluster`."""
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
 
 
@@ -92,6 +94,7 @@ class Operator:
             options=config.options,
             now=_now,
             metrics=metrics,
+            verify_cluster=config.verify_cluster,
         )
         metrics.registry.register(
             State(self._context.cache, self._context.queue, lambda: self._context.recorder.dropped)

@@ -305,3 +305,9 @@ def test_a_long_release_name_still_gives_valid_names(helm):
     assert done.returncode == 0, done.stderr
     names = [d["metadata"]["name"] for d in yaml.safe_load_all(done.stdout) if d and d["kind"] == "Deployment"]
     assert all(len(name) <= 63 for name in names)
+
+
+def test_the_certificate_authority_of_a_clouds_cluster_is_compared_unless_the_chart_says_otherwise(render):
+    flag = "--no-verify-cluster"
+    assert flag not in str(render({"gke.enabled": True}))
+    assert flag in str(render({"gke.enabled": True, "gke.verifyCluster": False}))

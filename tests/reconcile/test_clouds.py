@@ -15,7 +15,7 @@ from gravswell_operator.api.gpunodepool import CloudStatus
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.queue import work
 from gravswell_operator.conditions import Reason
-from gravswell_operator.providers.base import CALLS, Ask, Cloud, CloudState
+from gravswell_operator.providers.base import CALLS, Ask, Cloud, CloudState, fingerprints
 from gravswell_operator.reconcile import clouds
 from gravswell_operator.reconcile.clouds import FINALIZER, given_up
 from gravswell_operator.reconcile.engine import Engine
@@ -307,3 +307,21 @@ async def test_a_cloud_that_wants_the_next_pass_at_once_keeps_no_worker_busy(
     for _ in range(3):
         await world.tick()
     assert world.context.queue._entries[key].due - world.time >= 1.0
+
+
+@pytest.mark.parametrize("verify", [True, False])
+async def test_a_provider_is_told_the_clusters_authorities_unless_its_name_is_to_be_believed(
+    with_cloud: Callable[[Cloud], World], verify: bool
+) -> None:
+    cloud = Silent()
+    cloud.answering.set()
+    world = with_cloud(cloud)
+    certificate = "-----BEGIN CERTIFICATE-----\nb3Vycw==\n-----END CERTIFICATE-----\n"
+    where = {"name": "kube-root-ca.crt", "namespace": "kube-system"}
+    world.api.store({"kind": "ConfigMap", "metadata": where, "data": {"ca.crt": certificate}})
+    world.context = replace(world.context, verify_cluster=verify)
+    world.engine = Engine(world.context)
+    world.own(resources.GPU_NODE_POOL, {"metadata": DELETED, "spec": SPEC})
+    await world.tick()
+    (ask,) = cloud.released
+    assert ask.authorities == (fingerprints(certificate) if verify else frozenset())

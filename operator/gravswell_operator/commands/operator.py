@@ -64,6 +64,13 @@ def run(
             help="Where KEDA asks for the metrics of servers that it scales, such as http://prometheus.monitoring:9090.",
         ),
     ] = "",
+    verify_cluster: Annotated[
+        bool,
+        typer.Option(
+            help="Refuse pools in a cluster of Google's that has another certificate authority than this one; else "
+            "its name is believed."
+        ),
+    ] = True,
 ) -> None:
     """Run the operator until SIGTERM or Ctrl-C.
 
@@ -91,6 +98,7 @@ def run(
         ),
         listen=listen,
         lease_namespace=(lease_namespace or LEASE_NAMESPACE) if lease else None,
+        verify_cluster=verify_cluster,
     )
     uvloop.run(runtime.run_until_signalled(config))
 

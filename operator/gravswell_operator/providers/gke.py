@@ -167,7 +167,8 @@ class Gke:
             f"{steps.api.label(gke.cluster)} is not the cluster that the operator runs in: its API server has its "
             "certificate from another authority than ConfigMap kube-system/kube-root-ca.crt names here. Nodes "
             "there would never join, so nothing is made or changed; name this cluster in provider.gke.cluster of a new "
-            "GPUNodePool, or apply the pool in the other one, with an operator there"
+            "GPUNodePool, or apply the pool in the other one, with an operator there; where it is this cluster all the "
+            "same, install the chart with gke.verifyCluster=false"
         )
         remembered = ask.pool.status.cloud or CloudStatus()
         return CloudState(remembered, Problem(Reason.WRONG_CLUSTER, words), look_again=RETRY_SECONDS)

@@ -38,6 +38,8 @@ class Context:
     """The statuses that are being written, as their views will have them; whoever writes one, removes it again."""
     clouds: Mapping[str, Cloud] = field(default_factory=lambda: {**installed(), "GKE": Gke()})
     """The providers whose things live outside the cluster, by :attr:`gravswell_operator.api.providers.Provider.key`."""
+    verify_cluster: bool = True
+    """Whether clouds are told the certificate authorities of this cluster's API server, so that they refuse another."""
     cloud_calls: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CALLS))
     """Held by each pass over a pool in a cloud."""
     releasing: dict[str, datetime] = field(default_factory=dict)
