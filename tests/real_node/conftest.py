@@ -4,6 +4,8 @@ It takes root: namespaces, mounts and control groups. The programs are built fro
 Containerfile, once for each state of the sources; Debian's packages that are missing are installed.
 """
 
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +19,8 @@ from gravswell.cache import cache_dir
 from gravswell_operator.devcluster import ControlPlane, ensure_binaries
 from gravswell_operator.devcluster.binaries import CONTROL_PLANE, REAL_NODE
 from gravswell_operator.devcluster.gobuild import build
-from gravswell_operator.devcluster.realnode import ADDRESS, Machine, RealNode, static_image
+from gravswell_operator.devcluster.processes import die_with
+from gravswell_operator.devcluster.realnode import ADDRESS, Machine, RealNode, node_packages, static_image
 
 from ..quiver.stores.emulators import GCS
 from .operating import ROOT, RealCluster
@@ -29,7 +32,8 @@ NODE = "gravswell-real"
 def images() -> Path:
     """The folder of the images' archives and bills of materials, built by the project's own command."""
     folder = cache_dir() / "images/archives"
-    subprocess.run([sys.executable, ROOT / "images/build.py", folder], check=True, timeout=1800)
+    command = [sys.executable, ROOT / "images/build.py", folder]
+    subprocess.run(command, check=True, timeout=1800, preexec_fn=die_with(os.getpid()))
     return folder
 
 
@@ -37,6 +41,7 @@ def images() -> Path:
 def real_cluster(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[RealCluster]:
     names = [*CONTROL_PLANE, *REAL_NODE, "helm"]
     binaries = ensure_binaries(names=names)
+    busybox = node_packages()
     bucket_server = build(GCS, cancelled=threading.Event(), tick=lambda _: None)
     folder = tmp_path_factory.mktemp("real-node")
     with ExitStack() as stack:
@@ -45,7 +50,7 @@ def real_cluster(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iter
             plane = ControlPlane(folder / "plane", binaries=binaries, address=ADDRESS, node_name=NODE)
             stack.enter_context(plane)
             stack.callback(machine.kill)  # first, as an API server waits for its clients to go
-            node = RealNode(machine, plane, binaries)
+            node = RealNode(machine, plane, binaries, busybox=busybox)
             node.start()
             cluster = RealCluster(plane, node, binaries["helm"], folder)
             node.import_image(static_image(folder / "coredns.tar", "gravswell.dev/coredns:1", binaries["coredns"]))
@@ -54,6 +59,7 @@ def real_cluster(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iter
                 node.import_image(archive)
             cluster.start_dns()
         yield cluster
+    shutil.rmtree(node.directory / "containerd")  # gigabytes, which pytest would keep of the last three runs
 
 
 @pytest.fixture(autouse=True)

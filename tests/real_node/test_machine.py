@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gravswell.errors import InvalidInputError, UnsupportedError
+from gravswell.errors import InvalidInputError, UnavailableError, UnsupportedError
 from gravswell_operator.devcluster.realnode import ADDRESS, Machine
 from gravswell_operator.devcluster.realnode.cgroups import PREFIX
 
@@ -77,10 +77,35 @@ def test_mounts_and_processes_end_with_it(tmp_path):
 
 def test_what_runs_inside_is_in_its_control_groups_which_go_with_it(tmp_path):
     with Machine(tmp_path, name="machine") as machine:
-        assert {line.rpartition(":")[2] for line in inside(machine, "cat", "/proc/self/cgroup").splitlines()} == {"/"}
+        seen = {line.rpartition(":")[2] for line in inside(machine, "cat", "/proc/self/cgroup").splitlines()}
+        assert seen <= {"/", "/machine"}
         mine = [group for group in groups() if group.name.startswith(f"{PREFIX}{os.getpid()}-")]
         assert mine
+        for group in mine:  # in version 2 a group with processes of its own cannot limit those below it
+            assert not (group / "cgroup.type").exists() or (group / "cgroup.procs").read_text() == ""
     assert not [group for group in mine if group.exists()]
+
+
+def test_what_a_kubelet_sets_for_the_kernel_is_not_set_outside(tmp_path):
+    outer = Path("/proc/sys/kernel/panic")
+    before = outer.read_text()
+    with Machine(tmp_path, name="machine") as machine:
+        inside(machine, "sh", "-ec", f"echo 77 > {outer}")
+        assert inside(machine, "cat", str(outer)) == "77\n"
+        with pytest.raises(subprocess.CalledProcessError):
+            inside(machine, "sh", "-ec", "cat /proc/sys/kernel/threads-max > /proc/sys/kernel/threads-max")
+    assert outer.read_text() == before
+
+
+def test_nothing_is_run_once_it_has_ended(tmp_path):
+    machine = Machine(tmp_path, name="machine")
+    with machine:
+        os.kill(machine.pid, signal.SIGKILL)
+        until_gone(machine.pid)
+        with pytest.raises(UnavailableError, match="does not run"):
+            machine.kill()
+    with pytest.raises(UnavailableError, match="does not run"):
+        machine.command("true")
 
 
 def test_after_a_crash_nothing_runs_and_the_next_one_clears_what_is_left(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import threading
 import urllib.request
 from pathlib import Path
@@ -11,10 +10,10 @@ from urllib.parse import urlencode
 
 import yaml
 
-from gravswell.cache import cache_dir, locked
 from gravswell_operator import names
 from gravswell_operator.devcluster import ControlPlane
 from gravswell_operator.devcluster.controlplane import HOST, free_ports
+from gravswell_operator.devcluster.debian import unpacked
 from gravswell_operator.devcluster.processes import Servers
 
 from ..operating import api_of
@@ -24,23 +23,7 @@ def binary() -> Path:
     """Prometheus' program: the machine's own, or out of Debian's package, which is kept in the cache."""
     if found := shutil.which("prometheus"):
         return Path(found)
-    folder = cache_dir() / "prometheus-debian"
-    program = folder / "usr/bin/prometheus"
-    with locked(folder):
-        if not program.exists():
-            staged = folder.with_name(f"{folder.name}.new")
-            shutil.rmtree(staged, ignore_errors=True)
-            staged.mkdir(parents=True)
-            download = ["apt-get", "download", "-q", "prometheus"]
-            if subprocess.run(download, cwd=staged, check=False).returncode:
-                subprocess.run(["apt-get", "update", "-q"], check=True, timeout=300)
-                subprocess.run(download, cwd=staged, check=True, timeout=300)
-            (package,) = staged.glob("prometheus_*.deb")
-            subprocess.run(["dpkg-deb", "-x", package, staged], check=True)
-            package.unlink()
-            shutil.rmtree(folder, ignore_errors=True)
-            staged.replace(folder)
-    return program
+    return unpacked("prometheus") / "usr/bin/prometheus"
 
 
 class Prometheus(Servers):

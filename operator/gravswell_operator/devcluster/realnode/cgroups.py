@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ PREFIX = "gravswell-node-"
 """Begins the name of every subtree; the process id of its owner follows."""
 
 _ROOT = Path("/sys/fs/cgroup")
+_LEAF = "machine"
+"""Where processes are in version 2: a group that has some of its own cannot share out processors and memory."""
+_NEEDED = frozenset({"cpu", "memory", "pids"})
 _REMOVAL_SECONDS = 10.0
 
 
@@ -24,6 +28,10 @@ class Hierarchy:
     kind: str
     """``cgroup`` or ``cgroup2``."""
     options: str
+
+    def processes(self, name: str) -> Path:
+        """The group of subtree ``name`` that processes join."""
+        return self.place / name / (_LEAF if self.kind == "cgroup2" else "")
 
 
 def hierarchies() -> list[Hierarchy]:
@@ -46,27 +54,47 @@ def hierarchies() -> list[Hierarchy]:
 
 
 def create(name: str) -> None:
-    """Make the subtree ``name`` in every hierarchy, ready for a process to join."""
+    """Make the subtree ``name`` in every hierarchy, ready for processes to join."""
+    controllers: set[str] = set()
     for hierarchy in hierarchies():
         folder = hierarchy.place / name
         try:
-            folder.mkdir()
+            hierarchy.processes(name).mkdir(parents=True)
+            if hierarchy.kind == "cgroup2":
+                controllers.update((folder / "cgroup.controllers").read_text().split())
+            else:
+                controllers.update(hierarchy.options.split(","))
             for file in ("cpuset.cpus", "cpuset.mems"):
                 if hierarchy.kind == "cgroup" and (folder / file).exists():  # empty, it takes no process
                     (folder / file).write_text((hierarchy.place / file).read_text())
         except OSError as error:
             raise UnavailableError(f"the control group {folder} cannot be made: {error.strerror}") from error
+    if missing := _NEEDED - controllers:
+        wanted = " ".join(f"+{controller}" for controller in sorted(missing))
+        raise UnavailableError(
+            f"a real node needs control groups with the controllers {', '.join(sorted(missing))}, which new "
+            f"ones do not get here; as root: echo '{wanted}' > {_ROOT}/cgroup.subtree_control"
+        )
 
 
 def join_script(name: str) -> str:
     """Shell lines by which the shell joins the subtree ``name``, and with it what it starts or becomes."""
-    return "".join(f"echo $$ > {hierarchy.place / name / 'cgroup.procs'}\n" for hierarchy in hierarchies())
+    return _join(hierarchy.processes(name) for hierarchy in hierarchies())
+
+
+def root_script(name: str) -> str:
+    """Shell lines by which the shell joins the top of the subtree: what is the root of a namespace that it makes."""
+    return _join(hierarchy.place / name for hierarchy in hierarchies())
 
 
 def mount_script() -> str:
-    """Shell lines that show, within the control group namespace, the hierarchies as they are mounted outside."""
+    """Shell lines for the first process in that namespace: they show there the hierarchies that are mounted outside.
+
+    The process leaves their roots.
+    """
     lines = []
     found = hierarchies()
+    join = _join(hierarchy.processes("") for hierarchy in found)
     if any(hierarchy.place == _ROOT for hierarchy in found):  # version 2 alone
         lines.append(f"mount -t cgroup2 cgroup2 {_ROOT}")
         found = []
@@ -77,7 +105,11 @@ def mount_script() -> str:
         lines.append(
             f"mkdir {hierarchy.place} && mount -t {hierarchy.kind} {options}{hierarchy.kind} {hierarchy.place}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, join])
+
+
+def _join(groups: Iterable[Path]) -> str:
+    return "".join(f"echo $$ > {group / 'cgroup.procs'}\n" for group in groups)
 
 
 def sweep() -> None:

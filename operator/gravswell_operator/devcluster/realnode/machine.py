@@ -5,23 +5,35 @@ import os
 import secrets
 import select
 import shlex
-import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gravswell.errors import InvalidInputError, UnavailableError, UnsupportedError
-from gravswell_operator.devcluster.processes import Child, Servers, describe_exit
+from gravswell_operator.devcluster.debian import ensure_packages
+from gravswell_operator.devcluster.processes import Child, Servers, describe_exit, tail
 from gravswell_operator.devcluster.realnode import cgroups
 
 ADDRESS = "192.168.250.1"
 """The node's address. It exists in the machine's own network namespace, which nothing outside reaches."""
 
 _CLONE_NEWNET = 0x40000000
+_LOG = "machine.log"
 _HIDDEN = ("/run", "/var/lib", "/var/log")  # empty inside, so that nothing of the outer machine is found or changed
-_TOOLS = ("unshare", "nsenter", "ip", "mount")
+_TOOLS = {"util-linux": "nsenter", "mount": "mount", "iproute2": "ip", "hostname": "hostname"}
+"""Package, and its program."""
+_TUNABLES = (
+    "kernel/keys/root_maxbytes",
+    "kernel/keys/root_maxkeys",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+)
+"""What a kubelet sets for the whole kernel: it gets files in their place, and the outer machine's stay as they are."""
 
 # The first process, with everything that a kubelet expects of a machine. Its end is the end of all others.
 _BOOT = """\
@@ -29,6 +41,16 @@ set -e
 mount --make-rshared /
 for folder in {hidden}; do mount -t tmpfs -o mode=755 gravswell "$folder"; done
 mkdir -p /run/lock /var/log/containers
+for folder in fs kernel vm; do
+  mount --bind "/proc/sys/$folder" "/proc/sys/$folder"
+  mount -o remount,bind,ro "/proc/sys/$folder"
+done
+for tunable in {tunables}; do
+  [ -e "/proc/sys/$tunable" ] || continue
+  mkdir -p "/run/tunables/${{tunable%/*}}"
+  cat "/proc/sys/$tunable" > "/run/tunables/$tunable"
+  mount --bind "/run/tunables/$tunable" "/proc/sys/$tunable"
+done
 mount -t sysfs sysfs /sys
 : > /run/resolv.conf
 if [ -e /etc/resolv.conf ]; then mount --bind /run/resolv.conf /etc/resolv.conf; fi
@@ -41,7 +63,6 @@ ip link set node0 up
 ip route add default dev node0
 echo 1 > /proc/sys/net/ipv4/ip_forward
 touch {ready}
-trap 'exit 0' TERM
 while :; do sleep infinity & wait; done
 """
 
@@ -64,6 +85,7 @@ class Machine(Servers):
         self.name = name
         self._group = f"{cgroups.PREFIX}{os.getpid()}-{secrets.token_hex(3)}"
         self._pid = 0
+        self._processes = ""
         self._first: int | None = None
 
     @property
@@ -72,7 +94,12 @@ class Machine(Servers):
         return self._pid
 
     def command(self, *argv: str | Path) -> list[str]:
-        """Return the command that runs ``argv`` inside."""
+        """Return the command that runs ``argv`` inside.
+
+        Raises :class:`UnavailableError` where the machine does not run: its number may be another process's by now.
+        """
+        if self._first is None or select.select([self._first], [], [], 0)[0]:
+            raise UnavailableError(f"the node's machine does not run; {tail(self.logs / _LOG)}")
         enter = ["nsenter", f"--target={self._pid}", "--all", "--"]
         return [
             "sh",
@@ -95,8 +122,10 @@ class Machine(Servers):
 
     def kill(self) -> None:
         """End every process inside but the first at once, as a loss of power does; mounts and addresses stay."""
-        script = "kill -s KILL -- -1"
-        done = subprocess.run(self.command("sh", "-c", script), capture_output=True, text=True, check=False)
+        # Outside, it would be every process of the outer machine.
+        script = '[ "$(readlink /proc/self/ns/pid)" = "$1" ] && kill -s KILL -- -1'
+        command = self.command("sh", "-c", script, "sh", self._processes)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         if done.returncode != 0:
             said = done.stderr.strip() or describe_exit(done.returncode)
             raise UnavailableError(f"the node's processes could not be ended: {said}")
@@ -131,22 +160,26 @@ class Machine(Servers):
         cgroups.create(self._group)
         boot = _BOOT.format(
             hidden=" ".join(_HIDDEN),
+            tunables=" ".join(_TUNABLES),
             cgroups=cgroups.mount_script(),
             name=self.name,
             address=ADDRESS,
             ready=shlex.quote(str(ready)),
         )
-        join = cgroups.join_script(self._group)
-        unshare = "exec unshare --net --mount --pid --ipc --uts --cgroup --fork --kill-child=SIGKILL --mount-proc"
-        child = self._spawn(
-            "the node's machine", ["sh", "-ec", f"{join}{unshare} sh -c {shlex.quote(boot)}"], "machine.log"
-        )
+        outer = "exec unshare --net --mount --pid --ipc --uts --fork --kill-child=SIGKILL --mount-proc"
+        inner = f"set -e\n{cgroups.root_script(self._group)}exec unshare --cgroup sh -c {shlex.quote(boot)}"
+        script = f"{cgroups.join_script(self._group)}{outer} sh -c {shlex.quote(inner)}"
+        child = self._spawn("the node's machine", ["sh", "-ec", script], _LOG)
         self._wait(child, ready.exists)
         self._pid = int(Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()[0])
         self._first = os.pidfd_open(self._pid)
+        self._processes = str(Path(f"/proc/{self._pid}/ns/pid").readlink())
 
     def stop(self) -> None:
         """End every process inside; mounts, addresses and rules go with them, then the control groups. Idempotent."""
+        if self._first is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._first, signal.SIGKILL)  # unshare, which waits for it, hears no SIGTERM
         super().stop()
         if self._first is not None:
             select.select([self._first], [], [], self._stop_timeout)  # the kernel ends all others before it
@@ -160,9 +193,7 @@ def _require() -> None:
         raise UnsupportedError(f"a real node needs Linux, and this is {sys.platform}; use kind (--context NAME)")
     if os.geteuid() != 0:
         raise UnsupportedError("a real node needs root (namespaces, mounts, control groups); run it with sudo")
-    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
-    if missing:
-        raise UnavailableError(f"a real node needs {', '.join(missing)}; install Debian's util-linux and iproute2")
+    ensure_packages(_TOOLS, what="a real node")
 
 
 def _enter(descriptor: int) -> None:

@@ -10,14 +10,13 @@ from gravswell_operator.devcluster.binaries import Binaries
 from gravswell_operator.devcluster.controlplane import ControlPlane
 from gravswell_operator.devcluster.processes import Child
 from gravswell_operator.devcluster.realnode.machine import ADDRESS, Machine
-from gravswell_operator.devcluster.realnode.packages import ensure_packages
+from gravswell_operator.devcluster.realnode.packages import CNI_PROGRAMS
 from gravswell_operator.devcluster.realnode.staticimage import static_image
 
 POD_RANGE = "10.244.0.0/24"
 SERVICE_RANGE = "10.96.0.0/16"
 DNS_ADDRESS = "10.96.0.10"
 PAUSE_IMAGE = "gravswell.dev/pause:1"
-CNI_PROGRAMS = "/usr/lib/cni"
 _SOCKET = "/run/containerd/containerd.sock"
 
 # restrict_oom_score_adj: a machine within a machine may not have the right to lower it. The shim's own folder is on
@@ -32,6 +31,8 @@ state = "/run/containerd"
   snapshotter = "overlayfs"
   [plugins."io.containerd.cri.v1.images".pinned_images]
     sandbox = "{pause}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{directory}/opt"
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
   [plugins."io.containerd.cri.v1.runtime".containerd]
@@ -72,26 +73,29 @@ class RealNode:
 
     ``start`` returns when the node is Ready. It ends with the machine.
 
+    Args:
+        machine: started.
+        control_plane: started.
+        binaries: those of ``REAL_NODE``.
+        busybox: from :func:`node_packages`.
+
     Raises:
-        UnsupportedError: Debian's packages cannot be installed.
         UnavailableError: a program ended or was not ready in time; with the end of its log.
     """
 
-    def __init__(self, machine: Machine, control_plane: ControlPlane, binaries: Binaries) -> None:
+    def __init__(self, machine: Machine, control_plane: ControlPlane, binaries: Binaries, *, busybox: Path) -> None:
         self.machine = machine
         self.directory = machine.directory / "node"
         self._control_plane = control_plane
         self._binaries = binaries
+        self._busybox = busybox
         self._kubelet: Child | None = None
 
     def start(self) -> None:
         """Start containerd, kubelet and kube-proxy; return when the node is Ready."""
-        ensure_packages()
         self._write_configuration()
         self._start_containerd()
-        self.import_image(
-            static_image(self.directory / "pause.tar", PAUSE_IMAGE, Path("/bin/busybox"), ["sleep", "inf"])
-        )
+        self.import_image(static_image(self.directory / "pause.tar", PAUSE_IMAGE, self._busybox, ["sleep", "inf"]))
         self._start_proxy()
         self.start_kubelet()
 
@@ -193,6 +197,7 @@ class RealNode:
             "tlsPrivateKeyFile": str(pki / "node.key"),
             "containerRuntimeEndpoint": f"unix://{_SOCKET}",
             "podLogsDir": str(self.directory / "pods"),
+            "volumePluginDir": str(self.directory / "volume-plugins"),
             "clusterDNS": [DNS_ADDRESS],
             "clusterDomain": "cluster.local",
             "resolvConf": str(self.directory / "resolv.conf"),
