@@ -1,11 +1,18 @@
 """What the images are: small, of a user without rights, with nothing to build with, and all that is in them listed."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import tarfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from .operating import ROOT
 
 MEGABYTE = 1_000_000
 LARGEST = {"gravswell": 650 * MEGABYTE, "tritonserver-cpu": 650 * MEGABYTE}
@@ -72,3 +79,47 @@ def test_the_versions_in_it_are_the_pinned_ones(images, image):
     pinned = set(re.findall(r"^([a-z0-9_.-]+==\S+)", lock, re.MULTILINE))
     python = {f"{c['name']}=={c['version']}" for c in document["components"] if c["purl"].startswith("pkg:pypi/")}
     assert {name for name in python if not name.startswith("gravswell==")} <= pinned
+
+
+def until(fact: Callable[[], object]) -> None:
+    end = time.monotonic() + 300
+    while not fact():
+        assert time.monotonic() < end, "not within 300 s"
+        time.sleep(0.05)
+
+
+def mounts_in(folder: Path) -> list[str]:
+    """The mounts below a folder that any process sees."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            lines = (process / "mountinfo").read_text().splitlines()
+        except OSError:  # it has ended
+            continue
+        found += [line.split()[4] for line in lines if line.split()[4].startswith(f"{folder}/")]
+    return found
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The commands that name a folder, or have it in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            said = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in said and int(process.name) != os.getpid():
+            found.append(said[:200].decode(errors="replace"))
+    return found
+
+
+def test_a_build_that_is_killed_leaves_no_process_and_no_mount(tmp_path):
+    work = tmp_path / "cache"  # empty: the base is made first, for which the machine's /sys and /dev are mounted
+    command = [sys.executable, ROOT / "images/build.py", tmp_path / "output"]
+    with subprocess.Popen(command, env=os.environ | {"GRAVSWELL_CACHE": str(work)}) as build:
+        until(lambda: build.poll() is not None or mounts_in(work))
+        build.kill()
+        assert build.wait() == -9, "it ended by itself"
+    assert str(work) not in Path("/proc/self/mountinfo").read_text()
+    until(lambda: not processes_of(work))
+    assert mounts_in(work) == []
