@@ -17,6 +17,7 @@ from .operating import ROOT, RealCluster
 
 SYSTEM = "gravswell-system"
 IMAGE = "ghcr.io/gravswell/gravswell:0.1.0"
+TRITON_IMAGE = "ghcr.io/gravswell/tritonserver-cpu"
 ENTRY = "digits"
 BUCKET = "shelf"
 SERVICE = "digits.default.svc:8000"
@@ -46,6 +47,23 @@ with Client(sys.argv[1]) as client:
             print(json.dumps({"seen": sorted(seen), "requests": requests}), flush=True)
 """
 """Asks on and on until an answer says that it is of the version in the third argument; ends with the first error."""
+
+BARE = """
+import subprocess, sys, time
+from urllib.request import urlopen
+
+server = subprocess.Popen(["tritonserver", "--model-repository=/opt", "--model-control-mode=explicit"])
+while server.poll() is None:
+    try:
+        urlopen("http://127.0.0.1:8000/v2/health/ready")
+    except OSError:
+        time.sleep(0.2)
+    else:
+        server.terminate()
+        sys.exit(server.wait())
+sys.exit(1)
+"""
+"""Starts a Triton, and ends it once it is ready."""
 
 BUCKET_SERVER = """
 apiVersion: v1
@@ -86,7 +104,7 @@ def installed(real_cluster: RealCluster) -> RealCluster:
         cluster.namespace(SYSTEM)
         cluster.namespace("storage")
         cluster.namespace("default")
-        triton = "--set=triton.repository=ghcr.io/gravswell/tritonserver-cpu"
+        triton = f"--set=triton.repository={TRITON_IMAGE}"
         chart = str(ROOT / "charts/gravswell")
         cluster.helm("install", "gravswell", chart, "-n", SYSTEM, "--wait", "--timeout=180s", triton)
     return cluster
@@ -166,6 +184,11 @@ def example(file: str, kind: str, **changes: str) -> dict:
 def test_the_chart_installs_under_the_restricted_standard(installed):
     pods = installed.kubectl.items("pods", "-n", SYSTEM)
     assert [pod["status"]["phase"] for pod in pods] == ["Running"]
+
+
+def test_the_image_of_triton_starts_with_a_read_only_root_file_system(installed):
+    installed.run_in_pod("bare", f"{TRITON_IMAGE}:24.10-py3", "python3", "-c", BARE)
+    installed.kubectl("delete", "pod", "bare", "--wait=false")
 
 
 def test_a_pod_gets_an_answer_from_the_service_by_its_name(serving):
