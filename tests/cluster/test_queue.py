@@ -143,9 +143,12 @@ async def test_the_kinds_take_turns_so_that_many_of_one_hold_up_no_other(clock):
     assert [number for kind, number in taken if kind == "server"] == list(range(100))
 
 
-def test_failures_of_one_key_wait_longer_each_time_and_only_its_own():
-    queue = WorkQueue[str](time.monotonic)
-    delays = [queue.retry_delay("a") for _ in range(20)]
+def test_failures_of_one_key_wait_longer_each_time_and_only_its_own(clock):
+    queue = WorkQueue[str](clock)
+    delays = []
+    for _ in range(20):
+        delays.append(queue.retry_delay("a"))
+        clock.now += delays[-1]
     assert delays[0] == FIRST_RETRY_SECONDS
     assert delays[1] == 2 * FIRST_RETRY_SECONDS
     assert delays[-1] == LONGEST_RETRY_SECONDS
@@ -153,6 +156,17 @@ def test_failures_of_one_key_wait_longer_each_time_and_only_its_own():
     assert queue.failing == 2
     queue.forget("a")
     assert queue.retry_delay("a") == FIRST_RETRY_SECONDS
+
+
+def test_failures_of_what_events_wake_do_not_make_the_wait_longer(clock):
+    queue = WorkQueue[str](clock)
+    queue.retry_delay("a")
+    clock.now += FIRST_RETRY_SECONDS
+    assert queue.retry_delay("a") == 2 * FIRST_RETRY_SECONDS
+    for _ in range(20):
+        clock.now += FIRST_RETRY_SECONDS / 20
+        delay = queue.retry_delay("a")
+    assert delay == pytest.approx(FIRST_RETRY_SECONDS)  # what is left of that wait
 
 
 async def test_under_load_every_add_is_followed_by_work_and_no_key_is_in_two_hands():

@@ -72,6 +72,34 @@ async def test_after_a_long_outage_everything_is_tried_again_soon(served):
     assert served.condition("InferenceServer", "server")["reason"] == "NoModels"
 
 
+async def test_after_a_fault_in_a_swarm_of_events_the_status_is_right_soon(served):
+    """Nothing else wakes a server whose last status write failed: its own wait must be as short as the fault was."""
+    await served.settle()
+    conflict = errors.ApiConflictError("the object has been modified")
+    served.api.refuse = lambda words: conflict if words.startswith("status InferenceServer") else None
+    deployment = served.get("Deployment", "server")
+    for ready in range(15):
+        body = {**deployment, "status": {"replicas": 15, "readyReplicas": ready}}
+        served.see(resources.DEPLOYMENT, body)
+        await served.tick()
+    served.api.refuse = lambda _: None
+    for _ in range(20):
+        await served.tick()
+    assert served.get("InferenceServer", "server")["status"]["readyReplicas"] == 14
+
+
+async def test_conflicts_are_tried_again_soon_however_long_they_last(served):
+    served.api.refuse = lambda words: (
+        errors.ApiConflictError("modified") if words == "apply Deployment server" else None
+    )
+    for _ in range(600):
+        await served.tick()
+    served.api.refuse = lambda _: None
+    for _ in range(40):
+        await served.tick()
+    assert served.context.queue.failing == 0
+
+
 @pytest.mark.parametrize("watch_is_first", [False, True])
 async def test_a_failure_in_other_words_each_time_is_not_tried_again_any_sooner(served, watch_is_first):
     words = (f"attempt {number} failed" for number in range(10**6))

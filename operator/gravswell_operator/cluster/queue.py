@@ -98,7 +98,8 @@ class WorkQueue(Generic[K]):
         self._count = itertools.count()
         self._running: set[K] = set()
         self._again: dict[K, _Entry[K]] = {}
-        self._failures: dict[K, int] = {}
+        self._failures: dict[K, tuple[int, float]] = {}
+        """How many waits of a key have ended in another failure, and when the latest ends."""
         self._wakeup = asyncio.Event()
 
     def __len__(self) -> int:
@@ -130,10 +131,17 @@ class WorkQueue(Generic[K]):
             self._wakeup.set()
 
     def retry_delay(self, key: K) -> float:
-        """Note a failure of ``key``, and say in how many seconds it is tried again: twice as long each time."""
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        return float(min(FIRST_RETRY_SECONDS * 2 ** min(failures, 20), LONGEST_RETRY_SECONDS))
+        """Note a failure of ``key``, and say in how many seconds it is tried again: twice as long each time.
+
+        Where it fails before such a wait is over, because an event woke it, that wait goes on: a swarm of events in a
+        short fault must not make the next try wait for minutes after it.
+        """
+        waits, due = self._failures.get(key, (0, 0.0))
+        now = self._clock()
+        if now >= due:
+            due = now + min(FIRST_RETRY_SECONDS * 2 ** min(waits, 20), LONGEST_RETRY_SECONDS)
+            self._failures[key] = waits + 1, due
+        return due - now
 
     def forget(self, key: K) -> None:
         """``key`` succeeded: its next failure is its first."""

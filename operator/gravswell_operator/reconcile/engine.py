@@ -10,7 +10,7 @@ from gravswell.kube import errors
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.cluster.resources import ResourceType
-from gravswell_operator.reconcile import clouds, model, pool, repository, server, status
+from gravswell_operator.reconcile import apply, clouds, model, pool, repository, server, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.state import Unreadable
 
@@ -22,7 +22,8 @@ _RECONCILERS: dict[ResourceType, Callable[[Context, Record], Awaitable[None]]] =
 }
 
 OUTAGE_SECONDS = 30.0
-"""The longest wait for an API server that does not answer: no object's own failure, and over for all at once."""
+"""The longest wait for an API server that does not answer, which is no object's own failure and over for all at once,
+and after a conflict, which is over once we have looked again."""
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class Engine:
         delay = self.context.queue.retry_delay(key)
         if isinstance(error, errors.ApiUnavailableError):
             delay = max(min(delay, OUTAGE_SECONDS), error.retry_after or 0.0)
+        elif isinstance(error, errors.ApiConflictError) and not isinstance(error, apply.NameTakenError):
+            delay = min(delay, OUTAGE_SECONDS)
         log.log(level, "%s: %s; next try in %.1f s", key, error, delay)
         self.context.queue.add(key, delay)
 
