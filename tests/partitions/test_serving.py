@@ -133,20 +133,27 @@ def test_a_rank_that_dies_fails_the_call_until_it_is_back(root: Path, first: Emb
         compare(whole, client.infer(rows))
 
 
-def test_a_rank_that_loads_its_part_is_waited_for(root: Path, first: EmbeddedTriton) -> None:
-    """Its server was started again, say, and answers already."""
+def test_a_rank_that_loads_its_part_again_is_waited_for(root: Path, first: EmbeddedTriton) -> None:
+    """Its server was started again, say, and answers already. A part that was never there may be a wrong name."""
     rows = {"x": np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)}
     whole = run(cpu_session(NET.SerializeToString()), rows)
     with EmbeddedTriton(root / "repo", model_control="explicit", start_timeout=PATIENCE) as server:
         servers = [first.http_address, server.http_address]
+        server.load("net-rank-1")
         with (
+            ThreadPoolExecutor() as threads,
             RankedClient(root / "net", servers, retry_for=PATIENCE) as client,
             RankedClient(root / "net", servers, retry_for=0.5) as impatient,
-            ThreadPoolExecutor() as threads,
+            RankedClient(root / "net", servers, retry_for=PATIENCE) as stranger,
         ):
+            for one in (client, impatient):
+                compare(whole, one.infer(rows))
+            server.unload("net-rank-1")
             asked = threads.submit(client.infer, rows)
-            with pytest.raises(NotFoundError, match=r"rank 1 .*net-rank-1"):
+            with pytest.raises((NotFoundError, UnavailableError), match=r"rank 1 .*net-rank-1"):
                 impatient.infer(rows)
+            with pytest.raises(NotFoundError, match=r"rank 1 .*net-rank-1"):
+                threads.submit(stranger.infer, rows).result(PATIENCE / 2)
             assert not asked.done()
             server.load("net-rank-1")
             compare(whole, asked.result(PATIENCE))

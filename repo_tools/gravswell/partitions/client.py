@@ -17,7 +17,7 @@ from gravswell.serving.client import Client
 from gravswell.serving.client.model import Model, Tensor
 
 _PAUSE_SECONDS = 0.25
-"""Between two questions for a part that a server does not have yet."""
+"""Between two questions for a part that a server does not have again yet."""
 
 
 class RankedClient:
@@ -36,8 +36,8 @@ class RankedClient:
         those in the folder's ``published.json``, which is there where the partition was published too. One of the two
         must be: a server's newest version may be of another partition, whose answers must not be put together with
         these.
-    :param retry_for: seconds for which a rank is waited for that does not answer, or whose server does not have its
-        part (yet): it may have been started again, and load it. 0 fails at once.
+    :param retry_for: seconds for which a rank is waited for that does not answer, or whose server had its part and does
+        not have it now: it may have been started again, and load it. 0 fails at once.
     :param options: the others of :class:`~gravswell.serving.client.Client`.
 
     A call is answered by all ranks or fails, and the error names the ranks that did not answer. A rank that is back is
@@ -68,6 +68,8 @@ class RankedClient:
         self._combine = {part.name: open_session(path / part.file) for part in self.plan.parts if part.rank is None}
         self._retry_for = retry_for
         self._clients = [Client(addresses, retry_for=retry_for, **options) for addresses in servers]
+        self._answered: set[str] = set()
+        """The parts that have."""
         self._closed = threading.Event()
         self._threads = ThreadPoolExecutor(self.plan.ranks, thread_name_prefix="gravswell-rank")
 
@@ -75,8 +77,9 @@ class RankedClient:
         """The whole model's outputs, by name, for one batch of inputs by name, or one array where there is one input.
 
         :raises InvalidInputError: inputs that the model does not take.
-        :raises UnavailableError: a rank does not answer. NotFoundError: its server does not have it, either of them for
-            as long as ``retry_for``.
+        :raises UnavailableError: a rank does not answer for as long as ``retry_for``.
+        :raises NotFoundError: a rank's server does not have its part. At once where it never answered here: the name,
+            the version or the order of the servers may be wrong.
         """
         known: Inputs = self._model.tensors(inputs)
         for stage in range(1, self.plan.stages + 1):
@@ -148,11 +151,14 @@ class RankedClient:
         def ask() -> Outputs:
             while True:
                 try:
-                    return client.request(f"{self._name}-{part.name}", inputs, version=version).outputs
+                    outputs = client.request(f"{self._name}-{part.name}", inputs, version=version).outputs
                 except NotFoundError:
                     left = until - time.monotonic()
-                    if left <= 0 or self._closed.wait(min(left, _PAUSE_SECONDS)):
+                    if part.name not in self._answered or left <= 0 or self._closed.wait(min(left, _PAUSE_SECONDS)):
                         raise
+                else:
+                    self._answered.add(part.name)
+                    return outputs
 
         return ask
 
