@@ -1,11 +1,13 @@
 """The GKE provider against a simulated Google that speaks the real Container API: every pass may be the last one."""
 
 import base64
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from google import cloud as google_cloud
 
 from gravswell.cloudbreak import google as cb
 from gravswell_operator.api import GPUNodePool
@@ -407,3 +409,17 @@ async def test_what_shall_stay_is_marked_in_the_cloud_and_what_shall_not_is_not(
         assert (await operator.settle()).problem is None
         assert dict(google.pool(POOL).config.resource_labels) == {**tag, "team": "ml", **mark}
     assert google.made == [POOL]
+
+
+async def test_without_googles_library_the_pool_says_how_to_get_it(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(sys.modules):
+        if name.startswith(("gravswell.cloudbreak.google", "gravswell_operator.providers.gke_steps")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(google_cloud, "container_v1")
+    monkeypatch.setitem(sys.modules, "google.cloud.container_v1", None)
+    state = await Gke().reconcile(operator.ask)
+    assert state.problem is not None
+    assert state.problem.reason == Reason.PROVIDER_MISSING
+    assert "needs google-cloud-container, which is not installed: pip install" in state.problem.message

@@ -121,9 +121,10 @@ class Gke:
 
     def _told(self, ask: Ask, step: "Callable[[Steps], CloudState]") -> CloudState:
         try:
-            from gravswell_operator.providers.gke_steps import Steps  # noqa: PLC0415 - imports Google's library
+            api = self._api(ask)  # says in words where Google's library is not installed
+            from gravswell_operator.providers.gke_steps import Steps  # noqa: PLC0415 - imports that
 
-            return step(Steps(self._api(ask), ask))
+            return step(Steps(api, ask))
         except GravswellError as error:
             return _state(error, ask.pool.status.cloud or CloudStatus())
 
