@@ -124,6 +124,19 @@ async def test_what_is_given_back_is_taken_at_once(server, elector, time):
     assert (server.holder, time.now) == ("b", 0)
 
 
+async def test_an_api_server_that_does_not_answer_keeps_nobody_from_ending(server, elector, monkeypatch):
+    first = elector("a")
+    await first.acquire()
+
+    async def never(*_):
+        await asyncio.Event().wait()
+
+    server.replace = never
+    monkeypatch.setattr(module, "RELEASE_SECONDS", 0.01)
+    async with asyncio.timeout(30):
+        await first.release()
+
+
 async def test_two_that_start_together_are_one(server, elector):
     both_looked = asyncio.Barrier(2)
 

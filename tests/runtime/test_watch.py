@@ -97,6 +97,29 @@ async def test_watches_that_end_begin_anew_and_nobody_else_notices(monkeypatch, 
     assert "Unterminated string" in caplog.text
 
 
+async def test_watches_that_are_cancelled_by_kopf_begin_anew_too(monkeypatch):
+    watched = Watched(monkeypatch, asyncio.CancelledError())
+    async with watched.following() as task, asyncio.timeout(WAIT_SECONDS):
+        while len(watched.heard) < 2:
+            assert not task.done(), "it ended as if it had been asked to"
+            await asyncio.sleep(0.01)
+
+
+async def test_they_can_be_stopped_at_the_moment_they_end_by_themselves(monkeypatch):
+    """Their loop is closed, and that they have ended was not heard yet."""
+    closed = threading.Event()
+
+    def live(self):
+        self._runner.close()
+        closed.set()
+
+    monkeypatch.setattr(watch._Watches, "_live", live)
+    monkeypatch.setattr(watch, "STOP_SECONDS", 0.1)
+    async with Watched(monkeypatch).following(), asyncio.timeout(WAIT_SECONDS):
+        while not closed.is_set():  # noqa: ASYNC110  set by another thread
+            await asyncio.sleep(0.01)
+
+
 async def test_a_fault_of_ours_in_what_takes_it_in_is_heard(monkeypatch, caplog):
     watched = Watched(monkeypatch)
 

@@ -29,6 +29,8 @@ LEASE_SECONDS = 15.0
 RENEW_SECONDS = 10.0
 """How long a holder may fail to renew before it must stop."""
 RETRY_SECONDS = 2.0
+RELEASE_SECONDS = 5.0
+"""How long an operator that ends waits until it has given the Lease back."""
 
 _PASSING = (ApiUnavailableError, ApiForbiddenError)
 """What a holder bears for a while: an API server that starts refuses everybody until it has read the roles."""
@@ -170,7 +172,7 @@ class Elector:
             return
         spec = {**self._held["spec"], "holderIdentity": ""}
         try:
-            await self._client.replace(LEASE, {**self._held, "spec": spec})
-        except GravswellError as error:
-            log.info("the lease was not given back: %s", error)
+            await asyncio.wait_for(self._client.replace(LEASE, {**self._held, "spec": spec}), RELEASE_SECONDS)
+        except (GravswellError, TimeoutError) as error:
+            log.info("the lease was not given back: %s", str(error) or "no answer in time")
         self._held = None

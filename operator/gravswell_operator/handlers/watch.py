@@ -151,7 +151,8 @@ class _Watches:
             await asyncio.wait([self._ended])
         finally:
             if not self._ended.done():
-                theirs.call_soon_threadsafe(self._stop.set)
+                with contextlib.suppress(RuntimeError):  # it has just ended, and its loop is closed
+                    theirs.call_soon_threadsafe(self._stop.set)
                 await asyncio.wait([self._ended], timeout=STOP_SECONDS)
         self._ended.result()
 
@@ -168,8 +169,10 @@ class _Watches:
     def _tell(self, failure: BaseException | None) -> None:
         if failure is None:
             self._ended.set_result(None)
-        else:
+        elif isinstance(failure, Exception):
             self._ended.set_exception(failure)
+        else:  # that kopf was cancelled must not look as if whoever waits for it were
+            self._ended.set_exception(RuntimeError(f"kopf ended with {type(failure).__name__}"))
 
     async def _watch(self) -> None:
         begun = asyncio.Event()
