@@ -13,6 +13,7 @@ from gravswell.kube import errors
 from gravswell.kube.resources import Selection
 from gravswell.kube.watch import Listed
 from gravswell.serving.contracts import DESIRED_KEY, LISTING_KEY, Desired, ListedEntry, ListedVersion, Listing
+from gravswell_operator import names
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Cache, Key
 from gravswell_operator.cluster.queue import WorkQueue
@@ -24,6 +25,13 @@ from gravswell_operator.reconcile.engine import Engine
 from gravswell_operator.reconcile.index import Index
 
 from ..exposition import total
+
+
+def _managed(old: dict[str, Any], manager: str, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Who owns an object's replicas: of no other field anybody asks."""
+    others = [entry for entry in old.get("managedFields", ()) if entry["manager"] != manager]
+    owned = {"f:spec": {"f:replicas": {}}} if "replicas" in manifest.get("spec", {}) else {}
+    return [*others, {"manager": manager, "fieldsV1": owned}]
 
 
 class Api:
@@ -82,6 +90,7 @@ class Api:
         if expected is not None and old["metadata"].get("resourceVersion", expected) != expected:
             raise errors.ApiConflictError(f"{resource.kind} {metadata['name']}: the object has been modified")
         merged = {**old, **copy.deepcopy(manifest), "metadata": {**old["metadata"], **copy.deepcopy(metadata)}}
+        merged["metadata"]["managedFields"] = _managed(old["metadata"], manager or names.FIELD_MANAGER, manifest)
         if "data" in manifest and "data" in old:
             merged["data"] = {**old["data"], **manifest["data"]}  # each key of a ConfigMap has an owner of its own
         return self.store(merged)

@@ -20,7 +20,9 @@ from gravswell_operator.state import Problem
 
 _BEFORE_PODS = (("ConfigMap", "ServiceAccount", "Role"), ("RoleBinding",))
 """What pods need when they start, step by step: a binding is refused while its Role is not stored."""
-_WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "HorizontalPodAutoscaler", "ScaledObject")
+_WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
+_AUTOSCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
+"""What scales a workload by its name: where that is somebody else's, none is made."""
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +64,10 @@ async def apply_children(
 ) -> None:
     """Make the children of ``owner`` what is wanted, and delete the others, but for those in ``keep``.
 
-    What pods need comes before pods, and where that fails, the workloads stay as they are. Everything else is tried
-    whatever fails: a Service that is refused holds up no pod. What is no longer wanted stays as long as a workload
-    could not be changed, which may still use it. The first failure is raised at the end.
+    What pods need comes before pods, and where that fails, the workloads stay as they are; what scales a workload comes
+    after it, and only where that is there and ours. Everything else is tried whatever fails: a Service that is refused
+    holds up no pod. What is no longer wanted stays as long as a workload could not be changed, which may still use it.
+    The first failure is raised at the end.
     """
     pending = [manifest for manifest in wanted if not _is_settled(context, owner, manifest)]
     failures, beside = await _apply_in_order(context, owner, pending) if pending else ([], [])
@@ -92,9 +95,12 @@ async def _apply_in_order(
             failures += await _all(context, owner, [m for m in manifests if m["kind"] in kinds])
     before = [kind for kinds in _BEFORE_PODS for kind in kinds]
     workloads = [m for m in manifests if m["kind"] in _WORKLOADS] if not failures else []
-    others = [m for m in manifests if m["kind"] not in (*before, *_WORKLOADS)]
+    others = [m for m in manifests if m["kind"] not in (*before, *_WORKLOADS, *_AUTOSCALERS)]
     with_pods, beside = await asyncio.gather(_all(context, owner, workloads), _all(context, owner, others))
-    return failures + with_pods, beside
+    failures += with_pods
+    if not failures:
+        failures += await _all(context, owner, [m for m in manifests if m["kind"] in _AUTOSCALERS])
+    return failures, beside
 
 
 async def _delete_unwanted(context: Context, owner: Record, keep: set[Key]) -> None:

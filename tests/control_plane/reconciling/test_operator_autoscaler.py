@@ -112,16 +112,15 @@ def test_a_server_of_no_replicas_that_gets_an_autoscaler_wakes(world):
     world.until(lambda: world.get("inferenceserver", "server")["status"]["readyReplicas"] == BOUNDS["minReplicas"])
 
 
-def test_a_deployment_of_the_name_that_is_not_the_servers_keeps_its_replicas(world):
-    """The lister's is in the operator's sight as well."""
+def test_a_deployment_of_the_name_that_is_not_the_servers_is_not_scaled(world, tmp_path):
+    """The lister's, which the operator sees as well."""
     world.make_repository()
     world.until(lambda: world.get("deployment", "models-lister"))
-    uid = world.get("deployment", "models-lister")["metadata"]["uid"]
-    world.make_server("models-lister", autoscaling=BOUNDS)
-    world.condition("inferenceserver", "models-lister", status="False", reason="NameTaken")
-    lister = world.get("deployment", "models-lister")
-    assert lister["metadata"]["uid"] == uid
-    assert lister["spec"]["replicas"] == 1
+    with replicas_over_time(world, tmp_path / "replicas", "models-lister") as seen:
+        world.make_server("models-lister", autoscaling=BOUNDS)
+        world.condition("inferenceserver", "models-lister", status="False", reason="NameTaken")
+    assert seen == {1}
+    assert world.get("hpa", "models-lister") is None
 
 
 def test_an_autoscaler_of_the_name_that_is_somebody_elses_costs_no_replica(world, tmp_path):
