@@ -2,8 +2,6 @@
 
 import threading
 
-import pytest
-
 from ...cloudbreak import gke
 from ..operating import wait_until
 from .conftest import Pools
@@ -11,8 +9,6 @@ from .conftest import Pools
 HELD_SECONDS = 60
 
 
-# The late call is refused: its name is taken. That is raised where nobody listens any more.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_call_that_is_taken_after_it_was_given_up_makes_no_second_pool(
     pools: Pools, google: gke.SimulatedGke
 ) -> None:
