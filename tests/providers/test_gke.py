@@ -423,3 +423,14 @@ async def test_without_googles_library_the_pool_says_how_to_get_it(
     assert state.problem is not None
     assert state.problem.reason == Reason.PROVIDER_MISSING
     assert "needs google-cloud-container, which is not installed: pip install" in state.problem.message
+
+
+async def test_a_node_pool_that_somebody_deletes_in_the_cloud_is_made_again(
+    google: gke.SimulatedGke, operator: Operator
+) -> None:
+    assert (await operator.settle()).problem is None
+    cluster = google.clusters[PARENT]
+    cluster.node_pools = [pool for pool in cluster.node_pools if pool.name != POOL.rpartition("/")[2]]
+    assert (await operator.settle()).problem is None
+    assert google.made == [POOL, POOL]
+    assert POOL in google.pools()
