@@ -33,6 +33,7 @@ from gravswell_operator.cluster.resources import FOLLOWED, OPTIONAL, OWN, WATCHE
 from gravswell_operator.desired.objects import Options
 from gravswell_operator.errors import LeaseLostError
 from gravswell_operator.handlers import children, optional, watch
+from gravswell_operator.handlers.faults import taking_in
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.engine import Engine
 from gravswell_operator.reconcile.index import Index
@@ -227,7 +228,8 @@ class Operator:
             check_time(resource, version, known)
             for item in page.items:
                 present.add((item["metadata"].get("namespace") or "", item["metadata"]["name"]))
-                self._context.observe(resource, item, listed=True)
+                with taking_in(resource):
+                    self._context.observe(resource, item, listed=True)
         self._context.wake(self._context.cache.forget_missing(resource, present, version))
         return version
 

@@ -30,6 +30,7 @@ class Api:
         self.lists = 0
         self.version = "1"
         self.refusals = []
+        self.items = {}
 
     async def get(self, resource, namespace, name):
         if self.lease is None:
@@ -52,7 +53,7 @@ class Api:
         if self.refusals:
             raise self.refusals.pop(0)
         await self.listed.wait()
-        yield Listed([], self.version)
+        yield Listed(self.items.get(selection.resource, []), self.version)
 
 
 @pytest.fixture
@@ -123,6 +124,19 @@ async def test_what_waiting_does_not_mend_ends_the_first_look(api, running, erro
     with pytest.raises((ApiForbiddenError, runtime.NotFoundError)):
         await asyncio.wait_for(running[0], WAIT_SECONDS)
     assert api.lease["spec"]["holderIdentity"] == ""
+
+
+async def test_an_object_that_cannot_be_taken_in_is_told_and_ends_no_look(api, caplog):
+    """Else no operator could start as long as it is there."""
+    api.listed.set()
+    api.items[resources.NODE] = [
+        {"metadata": {"name": name, "uid": name, "resourceVersion": "1"}, "status": {"allocatable": {"cpu": cpus}}}
+        for name, cpus in (("good", "4"), ("bad", "four"))
+    ]
+    operator = Operator(Config(), Account(Endpoint("http://test")), api, Metrics())
+    await operator.look()
+    assert [record.key.name for record in operator._context.cache.all(resources.NODE)] == ["good"]
+    assert "what was seen of nodes was not taken in" in caplog.text
 
 
 @pytest.fixture
