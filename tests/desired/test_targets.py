@@ -74,6 +74,8 @@ def test_without_one_before_nothing_is_served():
         {"tag": "99.01"},
         {"tag": None, "image": "nvcr.io/nvidia/tritonserver:25.08-py3"},
         {"tag": None, "image": "registry.example/mine:24.08"},
+        {"tag": None, "image": "registry.example/tritonserver:24.08-own-runtime"},
+        {"tag": None, "image": "registry.example/tritonserver:24.13"},
     ],
     ids=str,
 )

@@ -5,20 +5,24 @@ ONNX Runtime refuses a newer opset when the model is loaded. Told before that, i
 
 import re
 
+from gravswell.errors import InvalidInputError, UnsupportedError
 from gravswell.serving.contracts import ListedEntry, ListedVersion, Listing
 from gravswell.targets import Target, target_of
 from gravswell_operator.api import InferenceServer
 from gravswell_operator.desired.outcome import Outcome
 
-_RELEASE = re.compile(r"(?:^|/)tritonserver:(\d\d\.\d\d)(?:$|[-@])")
+_RELEASE = re.compile(r"(?:^|/)tritonserver:(\d\d\.\d\d)(?:-py3(?:-igpu)?)?(?:$|@)")
+"""NVIDIA's own builds: somebody else's may have another ONNX Runtime."""
 
 
 def target(server: InferenceServer) -> Target | None:
-    """The Triton release that the server runs; None where its image does not say."""
-    if server.spec.tag is not None:
-        return target_of(server.spec.tag)
+    """The Triton release that the server runs; None where its image does not say, or names one that never was."""
     named = _RELEASE.search(server.spec.image or "")
-    return target_of(named[1]) if named is not None else None
+    release = server.spec.tag or (named[1] if named is not None else None)
+    try:
+        return target_of(release) if release is not None else None
+    except (InvalidInputError, UnsupportedError):
+        return None
 
 
 def too_new(entry: str, version: ListedVersion, triton: Target | None) -> str:
