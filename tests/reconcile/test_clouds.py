@@ -325,3 +325,28 @@ async def test_a_provider_is_told_the_clusters_authorities_unless_its_name_is_to
     await world.tick()
     (ask,) = cloud.released
     assert ask.authorities == (fingerprints(certificate) if verify else frozenset())
+
+
+UNINSTALLED = {"provider": {"type": "Custom", "static": None, "custom": {"name": "rack"}}, "size": 1}
+
+
+async def test_a_pool_that_no_provider_was_ever_asked_for_is_not_held(with_cloud: Callable[[Cloud], World]) -> None:
+    world = with_cloud(Throttled())
+    world.own(resources.GPU_NODE_POOL, {"spec": UNINSTALLED})
+    await world.settle()
+    assert world.condition("GPUNodePool", "pool")["reason"] == "ProviderMissing"
+    assert world.api.writes == ["status GPUNodePool pool"]
+
+
+async def test_a_pool_whose_provider_is_not_there_any_more_is_held_until_its_time_is_over(
+    with_cloud: Callable[[Cloud], World],
+) -> None:
+    world = with_cloud(Throttled())
+    world.own(resources.GPU_NODE_POOL, {"metadata": DELETED, "spec": UNINSTALLED})
+    await world.tick()
+    assert world.condition("GPUNodePool", "pool")["reason"] == "ProviderMissing"
+    assert world.api.writes == ["status GPUNodePool pool"]
+    world.pass_by(hours=2, minutes=1)
+    await world.tick()
+    assert world.condition("GPUNodePool", "pool")["reason"] == "LeftBehind"
+    assert world.api.writes[-1] == "apply GPUNodePool pool"

@@ -30,7 +30,7 @@ from gravswell_operator.providers.base import (
     ProviderError,
     fingerprints,
 )
-from gravswell_operator.providers.custom import cloud_of
+from gravswell_operator.providers.custom import Absent, cloud_of
 from gravswell_operator.providers.passes import answer
 from gravswell_operator.reconcile import apply, status
 from gravswell_operator.reconcile.context import Context
@@ -68,7 +68,9 @@ async def step(context: Context, record: Record, bounds: Bounds) -> CloudState |
         return None
     try:
         ask = await _ask(context, pool, bounds)
-        await _hold(context, record, pool.spec.deletion_policy == "Delete")
+        wanted = pool.spec.deletion_policy == "Delete"
+        if not (wanted and isinstance(cloud, Absent)):  # of a pool that is not held yet, no provider has made anything
+            await _hold(context, record, wanted)
     except ApiForbiddenError as error:
         raise ApiForbiddenError(f"{error}; {_WAY_OUT}") from error
     state = await _passed(context, cloud.reconcile, ask)
