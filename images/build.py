@@ -113,7 +113,7 @@ def _build_options(work: Path, python: str, target: Iterable[str]) -> list[str]:
     return [
         f"--file={ROOT / 'Containerfile'}",
         "--isolation=chroot",
-        f"--cni-config-dir={work / 'cni'}",  # the machine's own would be made, if it has none
+        _network(work),
         "--layers",
         "--format=docker",
         "--timestamp=0",
@@ -123,11 +123,15 @@ def _build_options(work: Path, python: str, target: Iterable[str]) -> list[str]:
     ]
 
 
+def _network(work: Path) -> str:
+    return f"--cni-config-dir={work / 'cni'}"  # the machine's own folder would be made otherwise, if it has none
+
+
 def _export(work: Path, name: str, image: str, output: Path) -> None:
     archive = output / f"{name}.tar"
     archive.unlink(missing_ok=True)  # buildah adds to an archive that is there
     _buildah(work, "push", "--quiet", image, f"docker-archive:{archive}:{image}")
-    container = _buildah(work, "from", "--pull-never", image).strip()
+    container = _buildah(work, "from", _network(work), "--pull-never", image).strip()
     try:
         root = Path(_buildah(work, "mount", container).strip())
         document = bill_of_materials(root, image)
@@ -155,7 +159,8 @@ def _debian_base(work: Path) -> str:
             environment={"TMPDIR": str(context)},
         )
         (context / "Containerfile").write_text("FROM scratch\nADD root.tar /\n")
-        _buildah(work, "build-using-dockerfile", "--isolation=chroot", "--tag", image, str(context))
+        options = (_network(work), "--isolation=chroot")
+        _buildah(work, "build-using-dockerfile", *options, "--tag", image, str(context))
     finally:
         shutil.rmtree(context, ignore_errors=True)
     return image

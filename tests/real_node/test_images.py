@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -123,3 +124,4 @@ def test_a_build_that_is_killed_leaves_no_process_and_no_mount(tmp_path):
     assert str(work) not in Path("/proc/self/mountinfo").read_text()
     until(lambda: not processes_of(work))
     assert mounts_in(work) == []
+    shutil.rmtree(work)  # hundreds of megabytes

@@ -210,6 +210,8 @@ class ControlPlane(Servers):
             "--use-service-account-credentials=true",
             f"--service-account-private-key-file={self.pki / 'service-account.key'}",
             f"--root-ca-file={self.pki / 'ca.crt'}",
+            f"--flex-volume-plugin-dir={self.directory / 'volume-plugins'}",  # it makes one below /usr otherwise
+            "--horizontal-pod-autoscaler-sync-period=5s",  # the default, 15s, is made for clusters of many thousands
             *_CLIENT_LIMITS,
         )
         self._run(
