@@ -404,6 +404,21 @@ async def test_an_autoscaled_server_that_somebody_scales_to_none_wakes(served):
         assert served.api.writes.count("apply as gravswell-autoscaling Deployment server") == handed
 
 
+@pytest.mark.parametrize(("paused", "handed"), [("False", 1), ("True", 0)])
+async def test_who_pauses_keda_at_none_is_not_fought(served, paused, handed):
+    served.context.optional[resources.SCALED_OBJECT] = None
+    bounds = {"minReplicas": 2, "maxReplicas": 4, "keda": {}}
+    served.change(resources.INFERENCE_SERVER, "server", replicas=None, autoscaling=bounds)
+    await served.settle()
+    scaled, deployment = served.get("ScaledObject", "server"), served.get("Deployment", "server")
+    status = {"conditions": [{"type": "Paused", "status": paused}]}
+    served.see(resources.SCALED_OBJECT, {**scaled, "status": status})
+    served.see(resources.DEPLOYMENT, {**deployment, "spec": {**deployment["spec"], "replicas": 0}})
+    served.api.writes.clear()
+    await served.settle()
+    assert served.api.writes.count("apply as gravswell-autoscaling Deployment server") == handed
+
+
 async def test_the_report_of_a_pod_that_is_gone_is_forgotten_and_that_of_a_new_one_kept(served):
     await served.settle()
     report = served.get("ConfigMap", "server-report")

@@ -63,7 +63,8 @@ async def _hand_over_replicas(context: Context, owner: Record, made: Sequence[Ma
 
     A field that loses its only owner falls back to its default, and a server of ten replicas to one. The second
     owner holds them until the autoscaler, which writes through ``/scale``, takes them. It never takes none: to an
-    autoscaler that is switched off, so where somebody scaled to none, they are set again. KEDA's may have none.
+    autoscaler that is switched off, so where somebody scaled to none, they are set again. KEDA's may have none, and
+    keeps it so while it is paused.
     """
     server: InferenceServer = owner.view
     scaling = server.spec.autoscaling
@@ -82,6 +83,8 @@ async def _hand_over_replicas(context: Context, owner: Record, made: Sequence[Ma
         if held is None:
             return
         running = held
+    elif _is_paused(context, namespace, name):
+        return
     replicas = min(max(running, scaling.min_replicas), scaling.max_replicas)
     manifest = {
         "apiVersion": resources.DEPLOYMENT.api_version,
@@ -91,6 +94,11 @@ async def _hand_over_replicas(context: Context, owner: Record, made: Sequence[Ma
     }
     body = await context.client.apply(resources.DEPLOYMENT, manifest, manager=names.HANDOVER_MANAGER)
     context.observe(resources.DEPLOYMENT, body)
+
+
+def _is_paused(context: Context, namespace: str, name: str) -> bool:
+    scaled: state.ScaledObjectState | None = context.child(resources.SCALED_OBJECT, namespace, name)
+    return scaled is not None and scaled.paused
 
 
 async def _held(context: Context, record: Record) -> int | None:
