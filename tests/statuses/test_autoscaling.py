@@ -45,6 +45,16 @@ def test_an_autoscaler_says_whether_it_scales(scaled, state, status, reason, say
     assert says in found.message
 
 
+def test_the_duty_of_gpus_that_a_server_does_not_have_is_nothing_to_scale_by(resource):
+    bounds = {"minReplicas": 1, "maxReplicas": 4, "targetGPUUtilization": 80}
+    spec = {"replicas": None, "autoscaling": bounds}
+    found = said(resource("InferenceServer", {"spec": {**spec, "gpus": 0}}), horizontal=AutoscalerState(True))
+    assert (found.status, found.reason) == (False, Reason.AUTOSCALER_FAILING)
+    assert "leave it out, or set gpus" in found.message
+    found = said(resource("InferenceServer", {"spec": {**spec, "gpus": 1}}), horizontal=AutoscalerState(True))
+    assert found.status is True
+
+
 def test_without_an_autoscaler_nothing_is_said_of_it(resource):
     assert autoscaling.findings(resource("InferenceServer"), Scaling(), 1) == []
     assert autoscaling.fields(resource("InferenceServer"), Scaling(AutoscalerState(True)), 1) == {}

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from gravswell_operator import conditions
 from gravswell_operator.api import ConditionStatus, InferenceServer
+from gravswell_operator.api.autoscaling import Autoscaling
 from gravswell_operator.conditions import Finding, Reason
 from gravswell_operator.desired.autoscaling import (
     BY_SERVED_NAME,
@@ -30,6 +31,10 @@ _WAYS_OUT = {
     "keda-metrics-apiserver, whose log says more",
 }
 """By what a HorizontalPodAutoscaler calls the API that it could not read."""
+_NO_GPUS = (
+    "autoscaling.targetGPUUtilization has nothing to measure, for the server has no GPUs: leave it out, or set gpus "
+    "and nodePoolRef"
+)
 
 
 @dataclass(frozen=True)
@@ -84,16 +89,21 @@ def findings(server: InferenceServer, seen: Scaling, wanted: int) -> list[Findin
         return []
     if seen.obstacle is not None:
         return [_obstructed(server, seen.obstacle)]
+    if scaling.target_gpu_utilization is not None and server.spec.gpus == 0:
+        return [Finding(conditions.AUTOSCALING, False, Reason.AUTOSCALER_FAILING, _NO_GPUS)]
     if scaling.keda is not None and (found := _of_keda(server, seen, wanted)) is not None:
         return [found]
-    state = seen.horizontal
+    return [_of_horizontal(scaling, seen.horizontal)]
+
+
+def _of_horizontal(scaling: Autoscaling, state: AutoscalerState | None) -> Finding:
     if state is None or state.scales is None:
         message = "the HorizontalPodAutoscaler has not decided yet"
-        return [Finding(conditions.AUTOSCALING, None, Reason.AUTOSCALER_WAITING, message)]
+        return Finding(conditions.AUTOSCALING, None, Reason.AUTOSCALER_WAITING, message)
     if not state.scales:
-        return [Finding(conditions.AUTOSCALING, False, Reason.AUTOSCALER_FAILING, _way_out(state.message))]
+        return Finding(conditions.AUTOSCALING, False, Reason.AUTOSCALER_FAILING, _way_out(state.message))
     message = f"{scaling.min_replicas} to {scaling.max_replicas} replicas by load"
-    return [Finding(conditions.AUTOSCALING, True, Reason.AUTOSCALER_ACTIVE, message)]
+    return Finding(conditions.AUTOSCALING, True, Reason.AUTOSCALER_ACTIVE, message)
 
 
 def _obstructed(server: InferenceServer, obstacle: Problem) -> Finding:
