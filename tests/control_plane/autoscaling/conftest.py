@@ -24,7 +24,7 @@ from .load import Gateway, clients
 from .prometheus import Prometheus
 
 PATIENCE = 300
-"""Seconds for what an autoscaler does: it looks every 15, and the load of a whole minute counts."""
+"""Seconds for what an autoscaler does: KEDA looks every 15, and the load of a whole minute counts."""
 
 
 class Scaled(Place):

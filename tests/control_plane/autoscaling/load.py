@@ -34,7 +34,7 @@ def clients(addresses: Callable[[], list[str]], model: str) -> Iterator[None]:
                     connection.getresponse().read()
                     if stop.is_set():
                         return
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 stop.wait(0.2)  # that replica goes, or comes: the others are asked on
             finally:
                 connection.close()

@@ -7,7 +7,7 @@ import pytest
 
 from gravswell.errors import GravswellError
 
-from ..operating import wait_until
+from ..operating import conditions, wait_until
 from ..reconciling.test_operator_rights import granted, used
 from ..replicas import replicas_over_time
 from .conftest import ENTRY, PATIENCE
@@ -72,6 +72,20 @@ def test_a_request_at_the_gateway_wakes_it(place, gateway):
     wait_until(lambda: place.wanted() == 1, PATIENCE)
     place.until_serving(1)
     assert place.answer() == 1.0
+
+
+def test_a_wake_that_cannot_be_read_is_told_though_another_one_holds(place):
+    several = {"name": "broken", "type": "Query", "query": {"promql": "up"}}  # one for each target, and not one number
+    place.patch("inferenceserver", "server", {"spec": {"autoscaling": {"keda": {"wakes": [WAKE, several]}}}})
+
+    def told() -> bool:
+        found = conditions(place.get("inferenceserver", "server"))["Autoscaling"]
+        return found["status"] == "False" and "Some triggers" in found["message"]
+
+    wait_until(told, PATIENCE)
+    assert place.wanted() >= 1
+    place.patch("inferenceserver", "server", {"spec": {"autoscaling": SCALING}})
+    place.until_autoscaling("True", "AutoscalerActive")
 
 
 def test_who_scales_by_hand_meanwhile_is_told(place):
