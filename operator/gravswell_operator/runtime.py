@@ -252,7 +252,8 @@ class Operator:
         while True:
             wait = RESYNC_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311  a spread, not a secret
             try:
-                await asyncio.wait_for(self._listed.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._listed.wait()
             except TimeoutError:
                 await self._patient_look(passing=ApiForbiddenError)
                 continue

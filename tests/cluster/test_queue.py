@@ -199,3 +199,21 @@ async def test_under_load_every_add_is_followed_by_work_and_no_key_is_in_two_han
     results = await asyncio.gather(*workers, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
     assert seen == dict(state)
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_worker_ends_when_it_is_cancelled_also_as_it_is_woken(steps):
+    queue = WorkQueue[str](time.monotonic)
+
+    async def handle(key):
+        raise AssertionError(f"{key} is not due")
+
+    queue.add("later", 600)
+    worker = asyncio.create_task(work(queue, handle))
+    await asyncio.sleep(0.01)
+    queue.add("sooner", 500)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    worker.cancel()
+    done, _ = await asyncio.wait([worker], timeout=10)
+    assert done

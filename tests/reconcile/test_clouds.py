@@ -135,7 +135,7 @@ async def test_a_cloud_that_does_not_answer_leaves_workers_for_everything_else(
     finally:
         for task in workers:
             task.cancel()
-        await asyncio.wait(workers)
+        await asyncio.wait(workers, timeout=60)
 
 
 async def test_a_pass_that_does_not_end_is_cut_and_told(

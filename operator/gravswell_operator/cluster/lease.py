@@ -136,7 +136,8 @@ class Elector:
             await asyncio.sleep(RETRY_SECONDS)
             left = RENEW_SECONDS - (self._clock() - self._renewed)
             try:
-                await asyncio.wait_for(self._renew(), max(left, 0.1))
+                async with asyncio.timeout(max(left, 0.1)):
+                    await self._renew()
             except (*_PASSING, TimeoutError) as error:
                 log.warning("cannot renew the lease: %s", error or "no answer in time")
             self.require()

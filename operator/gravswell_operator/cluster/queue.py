@@ -1,6 +1,7 @@
 """The work queue: keys to reconcile, each by one worker at a time, with a back-off of its own."""
 
 import asyncio
+import contextlib
 import enum
 import heapq
 import itertools
@@ -181,10 +182,9 @@ class WorkQueue(Generic[K]):
     async def _sleep(self, seconds: float | None) -> None:
         # Cleared before the state is read again: a wake-up in between is never lost.
         self._wakeup.clear()
-        try:
-            await asyncio.wait_for(self._wakeup.wait(), seconds)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):  # of Python 3.11, wait_for may lose that it is cancelled
+                await self._wakeup.wait()
 
     def done(self, key: K) -> None:
         """The work on ``key`` has ended; if it was added meanwhile, it is due again."""
