@@ -131,7 +131,7 @@ class Api:
                     answer = connection.getresponse()
                     self._connection = connection
                     return answer.status, answer.read()
-                except (http.client.HTTPException, ConnectionError):
+                except (http.client.HTTPException, ConnectionError, ssl.SSLEOFError):
                     connection.close()
                     self._connection = None
                     if last:  # the first one may have been closed while nobody asked

@@ -1,7 +1,6 @@
 """The whole library on a bucket of each kind: what a user does with it, and what other writers and deaths do to it."""
 
 import logging
-import os
 import random
 import signal
 import subprocess
@@ -209,31 +208,31 @@ def test_a_dead_upload_is_cleared_away(
 
 
 def test_a_writer_that_was_taken_for_dead_starts_over(
-    repo: qv.ModelRepository, affine: Affine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    repo: qv.ModelRepository, affine: Affine, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It stood still after its upload; a cleaner closes its number; it wakes up, and its version gets the next one."""
     entry = repo.add("m")
     confirm = claims.Claim.confirm
-    monkeypatch.setattr(claims, "BEAT", timedelta(hours=1))
+    asleep = pytest.MonkeyPatch()  # its own, for it ends before the test does
+    asleep.setattr(claims, "BEAT", timedelta(hours=1))
 
     def sleep_through(claim: claims.Claim) -> None:
-        monkeypatch.setattr(claims.Claim, "confirm", confirm)
+        asleep.setattr(claims.Claim, "confirm", confirm)
         store = open_store(repo.url)
         assert isinstance(store, BucketStore)
-        monkeypatch.setattr(claims, "EXPIRY", timedelta(0))
-        monkeypatch.setattr(burial, "EXPIRY", timedelta(0))
+        asleep.setattr(claims, "EXPIRY", timedelta(0))
+        asleep.setattr(burial, "EXPIRY", timedelta(0))
         now = store.view("m").objects["m/1/.claim.json"].modified
         burial.sweep(store, store.view("m"), "m", now=now, own=2)
-        monkeypatch.undo()
+        asleep.undo()
         confirm(claim)
 
-    environment = dict(os.environ)
-    monkeypatch.setattr(claims.Claim, "confirm", sleep_through)
+    asleep.setattr(claims.Claim, "confirm", sleep_through)
     with caplog.at_level(logging.WARNING):
         try:
             entry.export_version(affine())
         finally:
-            os.environ.update(environment)
+            asleep.undo()
     assert entry.versions == [2]
     assert [key for key in keys(repo.url) if "/m/1/" in key] == ["my repo/m/1/.manifest.json"]
 
