@@ -377,15 +377,10 @@ def node(raw: Raw) -> NodeState:
 
 def deployment(raw: Raw) -> WorkloadState:
     """A Deployment's status."""
-    spec, status = raw.get("spec") or {}, raw.get("status") or {}
-    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    conditions = {c["type"]: c for c in (raw.get("status") or {}).get("conditions") or ()}
     progressing, failure = conditions.get("Progressing", {}), conditions.get("ReplicaFailure", {})
-    return WorkloadState(
-        desired=spec.get("replicas", 1),
-        generation_seen=status.get("observedGeneration", 0) >= raw["metadata"].get("generation", 0),
-        total=status.get("replicas", 0),
-        updated=status.get("updatedReplicas", 0),
-        ready=status.get("readyReplicas", 0),
+    return replace(
+        _replicated(raw),
         progressing_reason=progressing.get("reason", ""),
         progressing_message=progressing.get("message", ""),
         failure_message=failure.get("message", "") if failure.get("status") == "True" else "",
@@ -394,6 +389,11 @@ def deployment(raw: Raw) -> WorkloadState:
 
 def statefulset(raw: Raw) -> WorkloadState:
     """A StatefulSet's status. It has no deadline, and tells in events only why it cannot create pods."""
+    return replace(_replicated(raw), revision=(raw.get("status") or {}).get("updateRevision", ""))
+
+
+def _replicated(raw: Raw) -> WorkloadState:
+    """What a Deployment and a StatefulSet count alike."""
     spec, status = raw.get("spec") or {}, raw.get("status") or {}
     return WorkloadState(
         desired=spec.get("replicas", 1),
@@ -401,7 +401,6 @@ def statefulset(raw: Raw) -> WorkloadState:
         total=status.get("replicas", 0),
         updated=status.get("updatedReplicas", 0),
         ready=status.get("readyReplicas", 0),
-        revision=status.get("updateRevision", ""),
     )
 
 
