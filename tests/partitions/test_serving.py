@@ -91,8 +91,11 @@ def test_one_entry_on_one_server(root: Path, first: EmbeddedTriton) -> None:
             assert len(samples) >= 3
             for sample in samples:
                 compare(sample.outputs, client.request(entry, sample.inputs).outputs)
-    with pytest.raises(NotFoundError):  # a part is the partition's own, unless it is served by name
-        Client(first.http_address, retry_for=0).model("net-combine")
+    with (
+        pytest.raises(NotFoundError),  # a part is the partition's own, unless it is served by name
+        Client(first.http_address, retry_for=0) as client,
+    ):
+        client.model("net-combine")
 
 
 def test_each_rank_has_its_gpu(root: Path) -> None:
