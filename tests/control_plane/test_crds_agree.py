@@ -115,6 +115,11 @@ FIELDS = {
             {"annotations": {"a": "b"}},
             {"annotations": {"a": 1}},
             {"annotations": {"A.B/c": "d"}},
+            {"type": "NodePort", "nodePorts": {"http": 30080, "grpc": 30081}},
+            {"type": "NodePort", "nodePorts": {"http": 30080, "grpc": 30080}},
+            {"type": "NodePort", "nodePorts": {"http": 0}},
+            {"type": "LoadBalancer", "nodePorts": {"grpc": 65536}},
+            {"nodePorts": {}},
         ],
         "podTemplate": [
             {"labels": {"app.kubernetes.io/name": "x"}},

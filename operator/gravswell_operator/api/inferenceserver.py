@@ -47,13 +47,42 @@ OPERATORS_ENV = ("POD_IP",)
 """Variables of Triton's container that the operator sets."""
 
 
+class NodePorts(ApiModel):
+    """Ports that every node opens for the Service; what is absent, the cluster chooses."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.http) || !has(self.grpc) || self.http != self.grpc",
+            "http and grpc need a node's port each; choose two",
+            lambda ports: ports.http is None or ports.http != ports.grpc,
+        ),
+    )
+
+    http: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port of HTTP on every node, within the range that the cluster keeps for that, usually 30000 to 32767."""
+    grpc: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port of gRPC on every node, within that range too."""
+
+
 class ServiceSpec(ApiModel):
     """How clients reach the server."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.type != 'ClusterIP' || !has(self.nodePorts)",
+            "nodePorts says nothing of a Service of type ClusterIP; set type to NodePort, or leave it out",
+            lambda service: service.type != "ClusterIP" or service.node_ports is None,
+            ".nodePorts",
+        ),
+    )
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     """Type of the Service <name>; <name>-headless is always there beside it, for clients that balance themselves."""
     annotations: Annotations = Field(default_factory=dict)
     """Annotations of the Service, for a cloud's load balancer."""
+    node_ports: NodePorts | None = None
+    """With the type NodePort or LoadBalancer: which ports the nodes open for HTTP and gRPC, where clients must know
+    them beforehand; absent: the cluster chooses."""
 
 
 class ClaimCache(ApiModel):

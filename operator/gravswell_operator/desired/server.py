@@ -69,12 +69,16 @@ def _ports() -> list[Manifest]:
 
 
 def _service(server: InferenceServer) -> Manifest:
+    service = server.spec.service
+    chosen = service.node_ports.model_dump(exclude_none=True) if service.node_ports is not None else {}
     spec = {
-        "type": server.spec.service.type,
+        "type": service.type,
         "selector": names.server_selector(server.metadata.name),
-        "ports": _ports(),
+        "ports": [
+            {**port, "nodePort": chosen[port["name"]]} if port["name"] in chosen else port for port in _ports()
+        ],
     }
-    annotations = server.spec.service.annotations
+    annotations = service.annotations
     return child(
         server,
         "v1",
