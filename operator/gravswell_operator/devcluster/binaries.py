@@ -32,8 +32,8 @@ CONTAINERD = Module(
     "v2.2.1",
     ("github.com/containerd/containerd/v2/version.Version",),
 )
-KEDA = Module("keda", "github.com/kedacore/keda/v2", "v2.21.0", trim=kedasource.trim)
-COREDNS = Module("coredns-trimmed", "github.com/coredns/coredns", "v1.14.7", trim=corednssource.trim)
+KEDA = Module("keda", "github.com/kedacore/keda/v2", "v2.21.0", change=kedasource.trim)
+COREDNS = Module("coredns-trimmed", "github.com/coredns/coredns", "v1.14.7", change=corednssource.trim)
 
 _KUBERNETES_COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 

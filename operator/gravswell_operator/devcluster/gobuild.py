@@ -30,8 +30,9 @@ class Module:
     path: str
     version: str
     version_variables: tuple[str, ...] = ()
-    trim: Callable[[Path], None] | None = None
-    """Takes out of a copy of the module what is not needed and costs too much; the copy is built then."""
+    change: Callable[[Path], None] | None = None
+    """Changes a copy of the module, which is built then: takes out what is not needed and costs too much, or adds a
+    program. What it does must show in ``name``, under which the programs are kept."""
 
     @property
     def key(self) -> str:
@@ -228,8 +229,8 @@ def _require_room(go: str, program: Program) -> None:
             )
 
 
-def _copy(published: Path, work: Path, trim: Callable[[Path], None]) -> Path:
-    """A copy of the module's files beside the ``go.mod``, trimmed; the published ones are read-only."""
+def _copy(published: Path, work: Path, change: Callable[[Path], None]) -> Path:
+    """A copy of the module's files beside the ``go.mod``, changed; the published ones are read-only."""
     copy = work / "source"
     shutil.rmtree(copy, ignore_errors=True)
     for file in published.rglob("*"):
@@ -237,7 +238,7 @@ def _copy(published: Path, work: Path, trim: Callable[[Path], None]) -> Path:
             target = copy / file.relative_to(published)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
-    trim(copy)
+    change(copy)
     return copy
 
 
@@ -261,8 +262,8 @@ def _write_module_file(go: str, module: Module, work: Path) -> None:
     staged = "v0." + module.version.removeprefix("v").split(".", 1)[1]
     for name in re.findall(r"^\s*(\S+) => \./staging/", own, re.MULTILINE):
         lines.append(f"replace {name} => {name} {staged}")
-    if module.trim is not None:
-        lines.append(f"replace {module.path} => ./{_copy(Path(answer['Dir']), work, module.trim).name}")
+    if module.change is not None:
+        lines.append(f"replace {module.path} => ./{_copy(Path(answer['Dir']), work, module.change).name}")
     new = work / f"go.mod.{os.getpid()}.new"
     new.write_text("\n".join(lines) + "\n")
     new.replace(path)
