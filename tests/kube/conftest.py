@@ -34,10 +34,11 @@ class Server:
         self.asked.append(request)
         answer = self.handler(request) if self.handler else self.answers.pop(0)
         if isinstance(answer, list):
-            return await self._stream(request, answer)
+            return await self.stream(request, answer)
         return answer if isinstance(answer, web.Response) else await answer
 
-    async def _stream(self, request: web.Request, lines: list[Any]) -> web.StreamResponse:
+    async def stream(self, request: web.Request, lines: list[Any]) -> web.StreamResponse:
+        """Answer with the lines of a watch."""
         response = web.StreamResponse()
         response.enable_chunked_encoding()
         await response.prepare(request)

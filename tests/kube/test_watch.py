@@ -6,6 +6,7 @@ from contextlib import aclosing
 import pytest
 from aiohttp import web
 
+from gravswell.kube import backoff as waits
 from gravswell.kube import client as module
 from gravswell.kube import errors
 from gravswell.kube import watch as reading
@@ -107,7 +108,6 @@ async def test_following_goes_on_where_a_watch_ended(server, api, pauses):
     ]
     assert await follow(api, 3) == ["all: a", "ADDED b", "DELETED a"]
     assert server.queries("resourceVersion") == [(None,), ("7",), ("20",)]
-    assert pauses == []
 
 
 @pytest.mark.parametrize("cut", [[b'{"type": "MODIFIED", "obj', None], [None]])
@@ -161,6 +161,76 @@ async def test_watches_that_end_at_once_are_no_busy_loop(server, api, pauses):
     server.answers = [page(), [], [], [], [event("ADDED", item("a", 8))]]
     assert await follow(api, 2) == ["all: ", "ADDED a"]
     assert len(pauses) == 3
+    assert pauses[2] > pauses[1] > pauses[0]
+
+
+async def test_watches_that_end_at_once_are_no_busy_loop_whatever_they_say(server, api, pauses):
+    server.answers = [page(), *([event("ADDED", item(name, 8))] for name in "abcdef")]
+    assert await follow(api, 7) == ["all: ", *(f"ADDED {name}" for name in "abcdef")]
+    assert len(pauses) == 5
+    assert min(pauses) > 0.5
+    assert max(pauses) <= 1
+
+
+class Held:
+    """Lists, and watches that are answered at once, say nothing, and end ``seconds`` later: cut, or as they should."""
+
+    def __init__(self, seconds: float, *, cut: bool) -> None:
+        self.seconds, self.cut = seconds, cut
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        if "watch" not in request.query:
+            return page(item("a"))
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await asyncio.sleep(self.seconds)
+        if self.cut:
+            request.transport.close()
+        return response
+
+
+async def test_a_quiet_watch_that_is_cut_now_and_then_is_opened_anew_soon(server, api, pauses, monkeypatch):
+    """Nothing happens to the objects of most kinds for hours, and something on the way may end idle connections."""
+    monkeypatch.setattr(waits, "STEADY_WATCH_SECONDS", 0.1)
+    server.handler = Held(0.4, cut=True)
+    assert await follow(api, 6) == ["all: a"] * 6
+    assert len(pauses) == 5
+    assert max(pauses) <= 1
+
+
+async def test_a_watch_that_is_taken_up_and_cut_at_once_is_opened_less_and_less_often(server, api, pauses):
+    server.handler = Held(0, cut=True)
+    assert await follow(api, 6) == ["all: a"] * 6
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 8
+
+
+async def test_a_quiet_watch_that_ends_as_it_should_goes_on_at_once(server, api, pauses, monkeypatch):
+    monkeypatch.setattr(waits, "SHORT_WATCH_SECONDS", 0.1)
+    held, last = Held(0.4, cut=False), [event("ADDED", item("b", 8))]
+    server.handler = lambda request: held(request) if len(server.asked) < 5 else server.stream(request, last)
+    assert await follow(api, 2) == ["all: a", "ADDED b"]
+    assert [bool(watch) for (watch,) in server.queries("watch")] == [False, True, True, True, True]
+    assert pauses == []
+
+
+@pytest.mark.parametrize(
+    ("lived", "heard", "fault", "nominal"),
+    [
+        (0, False, True, 8),
+        (waits.STEADY_WATCH_SECONDS - 1, False, True, 8),
+        (waits.STEADY_WATCH_SECONDS, False, True, 1),
+        (0.1, True, True, 1),
+        (0.1, False, False, 8),
+        (0.1, True, False, 1),
+        (waits.SHORT_WATCH_SECONDS, False, False, 0),
+    ],
+)
+def test_how_long_to_wait_after_a_watch(lived, heard, fault, nominal):
+    backoff = Backoff(failures=3)
+    wait = backoff.watch_ended(lived, heard=heard, error=errors.ApiUnavailableError("broke") if fault else None)
+    assert 0.75 * nominal <= wait <= nominal
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import orjson
 import pytest
 from aiohttp import web
 
+from gravswell.kube import backoff
 from gravswell.kube.backoff import Backoff
 from gravswell_operator.handlers import shield
 
@@ -23,6 +24,7 @@ async def asked(monkeypatch, unused_tcp_port):
 
     monkeypatch.setattr(shield.asyncio, "sleep", sleep)
     monkeypatch.setattr(Backoff, "failed", lambda *_: PAUSE)
+    monkeypatch.setattr(backoff, "SHORT_WATCH_SECONDS", 0.0)
     answers = []
 
     async def answer(_: web.Request) -> web.Response:
@@ -53,6 +55,15 @@ async def test_what_is_no_fault_passes_as_it_is(asked):
     assert await ask(200, EVENT * 2) == (200, EVENT * 2)
     assert await ask(200, b"{}", watch=False) == (200, b"{}")
     assert not waits
+
+
+async def test_a_watch_that_ends_at_once_is_not_opened_again_at_once(asked, monkeypatch):
+    """kopf itself makes no pause."""
+    monkeypatch.setattr(backoff, "SHORT_WATCH_SECONDS", 60.0)
+    ask, waits = asked
+    for body in (b"", EVENT):
+        assert await ask(200, body) == (200, body)
+    assert waits == [PAUSE, PAUSE]
 
 
 @pytest.mark.parametrize("status", [410, 500, 503, 429, 403, 404])

@@ -5,11 +5,13 @@ kopf ends at a list or a watch that is refused (410 where the API server has for
 asking, which take that for the end of a request and go on: then it neither watches nor ends.
 
 So it sees none of them. A watch that is refused or broken looks like one whose version is forgotten, after which it
-lists anew; a list that is refused, like one whose connection broke. The wait before the next try is here.
+lists anew; a list that is refused, like one whose connection broke. The wait before the next try is here, also after a
+watch that ended as it should, but at once: kopf would ask again without a pause.
 """
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -18,7 +20,6 @@ from typing import Any
 import aiohttp
 import orjson
 
-from gravswell.errors import GravswellError
 from gravswell.kube.backoff import Backoff
 from gravswell.kube.errors import ApiUnavailableError, refusal, told
 from gravswell.kube.watch import lines
@@ -50,7 +51,7 @@ class Shield:
             return response
         what = f"{'watch' if watched else 'list'} of {request.url.path}"
         error = refusal(what, response.status, await response.read(), response.headers.get("Retry-After"))
-        await _wait(backoff, error)
+        await _wait(backoff.failed(error), error)
         if not watched:
             raise aiohttp.ClientPayloadError(str(error))
         vars(response)["status"] = HTTPStatus.OK.value
@@ -80,27 +81,33 @@ class _Events(_Body):
 
     def __init__(self, content: aiohttp.StreamReader, path: str, backoff: Backoff) -> None:
         super().__init__(content)
-        self._path, self._backoff = path, backoff
+        self._what, self._backoff = f"watch of {path}", backoff
+        self._answered, self._heard = time.monotonic(), False
 
     async def iter_chunked(self, _: int) -> AsyncIterator[bytes]:
         try:
-            async for line in lines(self._content, self._path):
+            async for line in lines(self._content, self._what):
                 event = orjson.loads(line)
                 if event["type"] == "ERROR":
-                    await _wait(
-                        self._backoff,
-                        told(f"watch of {self._path}", int(event["object"].get("code") or 500), event["object"]),
-                    )
+                    code = int(event["object"].get("code") or 500)
+                    await self._ended(told(self._what, code, event["object"]))
                     yield FORGOTTEN
                     return
-                self._backoff.succeeded()
+                self._heard = True
                 yield line + b"\n"
-        except (ApiUnavailableError, ValueError, LookupError, TypeError) as error:  # no event
-            await _wait(self._backoff, error)
+        except (aiohttp.ClientError, OSError, ApiUnavailableError, ValueError, LookupError, TypeError) as error:
+            await self._ended(error)
             raise aiohttp.ClientPayloadError(str(error)) from error
+        await self._ended()  # kopf opens the next one at once
+
+    async def _ended(self, error: Exception | None = None) -> None:
+        lived = time.monotonic() - self._answered
+        await _wait(
+            self._backoff.watch_ended(lived, heard=self._heard, error=error), error or f"{self._what} has ended"
+        )
 
 
-async def _wait(backoff: Backoff, error: GravswellError | Exception) -> None:
-    pause = backoff.failed(error)
-    log.info("%s; again in %.1f s", error, pause)
-    await asyncio.sleep(pause)
+async def _wait(pause: float, why: Exception | str) -> None:
+    if pause:
+        log.info("%s; again in %.1f s", why, pause)
+        await asyncio.sleep(pause)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -45,8 +46,6 @@ SILENCE_SECONDS = 30
 """How much later a watch is given up whose end does not come: its connection is dead."""
 LONGEST_PAUSE_SECONDS = 30.0
 """Of those that the API server asks for, the longest that all other requests keep too."""
-SHORT_WATCH_SECONDS = 1.0
-"""A watch that ends before this, and said nothing, did not work: to open the next one at once would be a busy loop."""
 
 _FAULTS = (aiohttp.ClientError, OSError, TimeoutError)
 
@@ -198,10 +197,16 @@ class Client:
                 raise
 
     async def watch(
-        self, selection: Selection, version: str, *, seconds: int = WATCH_SECONDS
+        self,
+        selection: Selection,
+        version: str,
+        *,
+        seconds: int = WATCH_SECONDS,
+        answered: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[Change, None]:
         """What changes after the resource version ``version``, for ``seconds``; bookmarks are among it.
 
+        ``answered`` is called as soon as the API server has taken it up, which is long before anything may happen.
         Raises :class:`ApiExpiredError` when the version is too old, and :class:`ApiUnavailableError` when the
         connection breaks.
         """
@@ -219,6 +224,7 @@ class Client:
                 if response.status >= 300:
                     asked = response.headers.get("Retry-After")
                     raise refusal(f"watch of {what}", response.status, await response.read(), asked)
+                answered()
                 async with contextlib.aclosing(changes(response.content, what)) as read:
                     async for change in read:
                         yield change
@@ -233,26 +239,33 @@ class Client:
         (:class:`ApiForbiddenError`, :class:`ApiNotFoundError`, :class:`ApiRejectedError`) is raised.
         """
         backoff = Backoff()
+        answered_at = math.inf
+
+        def answered() -> None:
+            nonlocal answered_at
+            answered_at = time.monotonic()
+
         while True:
-            heard, started = False, time.monotonic()
+            heard, answered_at = False, math.inf
+            fault: ApiUnavailableError | None = None
             try:
                 if not version:
                     listed = await self.list_all(selection)
                     version = listed.version
                     yield listed
-                    started = time.monotonic()
-                async with contextlib.aclosing(self.watch(selection, version)) as watched:
+                async with contextlib.aclosing(self.watch(selection, version, answered=answered)) as watched:
                     async for change in watched:
                         version, heard = change.version, True
-                        backoff.succeeded()
                         if change.type != BOOKMARK:
                             yield change
-                pause = 0.0 if heard or time.monotonic() - started > SHORT_WATCH_SECONDS else backoff.failed()
             except ApiUnavailableError as error:
+                fault = error
                 if isinstance(error, ApiExpiredError) or not heard:
                     version = ""  # also where nothing came after a fault: a restored server may be behind our version
-                pause = backoff.failed(error)
-                log.info("%s; again in %.1f s", error, pause)
+            lived = max(time.monotonic() - answered_at, 0.0)
+            pause = backoff.watch_ended(lived, heard=heard, error=fault)
+            if fault is not None:
+                log.info("%s; again in %.1f s", fault, pause)
             await asyncio.sleep(pause)
 
     def _slot(self, target: "_Target") -> contextlib.AbstractAsyncContextManager[None]:
