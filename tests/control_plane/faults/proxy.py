@@ -111,7 +111,8 @@ class Proxy:
         self._held = threading.Event()
         self._open: dict[int, web.Request] = {}
         self._ready, self._stop = threading.Event(), asyncio.Event()
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._loop = self._runner.get_loop()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
 
@@ -156,13 +157,12 @@ class Proxy:
 
     def _run(self) -> None:
         try:
-            self._loop.run_until_complete(self._serve())
+            with self._runner:  # which ends what is left: whoever answers on a connection that was cut knows nothing
+                self._runner.run(self._serve())
         except BaseException as error:
             self._failure = error
             self._ready.set()
             raise
-        finally:
-            self._loop.close()
 
     async def _serve(self) -> None:
         pki = self._cluster.pki
