@@ -51,7 +51,7 @@ def test_loopback_addresses_are_dialled_and_others_forwarded(tmp_path: Path) -> 
 
 def test_a_forward_that_fails_is_told_in_kubectls_words(tmp_path: Path) -> None:
     fake = kubectl(tmp_path, [pod("there", "10.0.0.7")], 'echo "error: pod not found"')
-    with ExitStack() as stack, pytest.raises(UnavailableError, match="to pod there failed: error: pod not found"):
+    with ExitStack() as stack, pytest.raises(UnavailableError, match="to pod/there failed: error: pod not found"):
         replicas(fake, stack)
 
 

@@ -50,21 +50,28 @@ def _address(kubectl: Kubectl, stack: ExitStack, pod: dict[str, Any]) -> str:
     address = pod["status"]["podIP"]
     if ip_address(address).is_loopback:
         return f"{address}:{PORT_GRPC}"
-    name = pod["metadata"]["name"]
-    forward = Popen(
-        kubectl.command("port-forward", f"--namespace={NAMESPACE}", f"pod/{name}", f":{PORT_GRPC}"),
+    return forward(kubectl, stack, f"pod/{pod['metadata']['name']}", PORT_GRPC, namespace=NAMESPACE)
+
+
+def forward(kubectl: Kubectl, stack: ExitStack, target: str, port: int, *, namespace: str) -> str:
+    """A loopback address, ``IP:port``, that leads to ``port`` of ``target`` for as long as ``stack`` is open.
+
+    ``target`` is ``pod/NAME`` or ``service/NAME``. Raises :class:`UnavailableError` with kubectl's words.
+    """
+    process = Popen(
+        kubectl.command("port-forward", f"--namespace={namespace}", target, f":{port}"),
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=STDOUT,
         text=True,
         start_new_session=True,  # Ctrl-C on the terminal is ours to handle
     )
-    stack.callback(_stop, forward)
-    assert forward.stdout is not None
-    said = forward.stdout.readline()  # one line when it listens; the end of the output when it cannot
+    stack.callback(_stop, process)
+    assert process.stdout is not None
+    said = process.stdout.readline()  # one line when it listens; the end of the output when it cannot
     match = re.search(r"127\.0\.0\.1:(\d+)", said)
     if match is None:
-        raise UnavailableError(f"kubectl port-forward to pod {name} failed: {said.strip() or 'it ended'}")
+        raise UnavailableError(f"kubectl port-forward to {target} failed: {said.strip() or 'it ended'}")
     return f"127.0.0.1:{match[1]}"
 
 
