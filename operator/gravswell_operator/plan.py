@@ -251,7 +251,8 @@ def _plan_server(server: InferenceServer, world: _World, options: Options) -> tu
     problem = blocker(server, repository, pool)
     if problem is not None:
         return Planned(server), [*notes, (True, problem.message)]
-    surge = may_surge(server, pool, world.on_pool(pool.metadata.name) if pool is not None else ())
+    on_pool = world.on_pool(pool.metadata.name) if pool is not None else []
+    surge = may_surge(server, pool, [(other, peak_replicas(other)) for other in on_pool])
     desired = Desired(repository=repository.spec.url)
     if not options.prometheus:
         options = replace(options, prometheus="(autoscaling.prometheus of the chart)")

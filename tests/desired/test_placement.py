@@ -3,8 +3,8 @@
 import pytest
 
 from gravswell_operator.api import GPUNodePool, InferenceServer
-from gravswell_operator.desired.placement import may_surge, merged_selector, must_make_room
-from gravswell_operator.state import pod
+from gravswell_operator.desired.placement import may_surge, merged_selector, must_make_room, present_replicas
+from gravswell_operator.state import NodeState, deployment, on_node, pod
 
 
 def pool(nodes, gpus_per_node, **spec):
@@ -30,6 +30,12 @@ def server(gpus=0, replicas=1, name="s", namespace="n", **spec):
             "spec": {"repositoryRef": {"name": "r"}, "tag": "24.08", "gpus": gpus, **reference, **scale, **spec},
         }
     )
+
+
+def present(*servers, **standing):
+    """The servers with their replicas: those that stand at a number by their Deployment, by name."""
+    seen = {name: deployment({"metadata": {}, "spec": {"replicas": number}}) for name, number in standing.items()}
+    return [(s, present_replicas(s, seen.get(s.metadata.name))) for s in servers]
 
 
 @pytest.mark.parametrize(("replicas", "surges"), [(1, True), (2, False), (10, False)])
@@ -58,13 +64,42 @@ def test_on_the_cpu_a_replica_that_the_load_left_alone_is_one_too(least, surges)
     ],
 )
 def test_with_gpus_only_where_some_node_must_have_room(nodes, per_node, servers, surges):
-    assert may_surge(servers[0], pool(nodes, per_node), servers) is surges
+    assert may_surge(servers[0], pool(nodes, per_node), present(*servers)) is surges
+
+
+ONE_TO_EIGHT = {"minReplicas": 1, "maxReplicas": 8}
+
+
+@pytest.mark.parametrize(
+    ("standing", "surges"),
+    [
+        ({"s": 1}, True),
+        ({"s": 7}, True),
+        ({"s": 8}, False),  # all are taken
+        ({"s": 9}, False),  # scaled beyond its bounds, by hand
+        ({}, False),  # not seen yet: it may have any number
+    ],
+)
+def test_an_autoscaled_server_takes_what_it_stands_at_and_not_what_it_might(standing, surges):
+    scaled = server(1, autoscaling=ONE_TO_EIGHT)
+    assert may_surge(scaled, pool(1, 8), present(scaled, **standing)) is surges
+
+
+@pytest.mark.parametrize(("standing", "surges"), [({"t": 0}, True), ({"t": 6}, True), ({"t": 7}, False), ({}, False)])
+def test_what_the_autoscalers_of_others_have_taken_is_not_free(standing, surges):
+    fixed, scaled = server(1), server(1, name="t", autoscaling=ONE_TO_EIGHT)
+    assert may_surge(fixed, pool(1, 8), present(fixed, scaled, **standing)) is surges
+
+
+def test_a_number_of_replicas_counts_as_it_was_asked_for_whatever_a_deployment_has_by_now():
+    growing = server(1, replicas=8)
+    assert not may_surge(growing, pool(1, 8), present(growing, s=1))
 
 
 def test_a_namespace_that_the_pool_does_not_allow_costs_the_others_nothing():
     greedy = server(8, replicas=100, name="t", namespace="elsewhere")
-    assert not may_surge(server(1), pool(1, 8), [server(1), greedy])
-    assert may_surge(server(1), pool(1, 8, allowedNamespaces=["n"]), [server(1), greedy])
+    assert not may_surge(server(1), pool(1, 8), present(server(1), greedy))
+    assert may_surge(server(1), pool(1, 8, allowedNamespaces=["n"]), present(server(1), greedy))
 
 
 def waiting(message, **other):
@@ -96,6 +131,15 @@ TYPO = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/sele
 )
 def test_only_missing_gpus_cost_an_older_replica(messages, makes_room):
     assert must_make_room(pool(2, 8), [waiting(message) for message in messages]) is makes_room
+
+
+def test_the_gpus_of_a_replica_that_goes_are_waited_for_before_one_that_serves_must_go():
+    going = pod({"metadata": {"name": "s-2", "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    assert not must_make_room(pool(2, 8), [waiting(GPUS_ALONE), going])
+    gone = pod({"metadata": {"name": "s-2", "deletionTimestamp": "x"}, "status": {"phase": "Succeeded"}})
+    assert must_make_room(pool(2, 8), [waiting(GPUS_ALONE), gone])
+    away = NodeState(name="n", labels={}, ready=False, schedulable=True, allocatable={})
+    assert must_make_room(pool(2, 8), [waiting(GPUS_ALONE), on_node(going, away)])
 
 
 def test_what_goes_or_runs_needs_no_room():

@@ -34,6 +34,13 @@ def _managed(old: dict[str, Any], manager: str, manifest: dict[str, Any]) -> lis
     return [*others, {"manager": manager, "fieldsV1": owned}]
 
 
+def _kept_replicas(old: dict[str, Any], manager: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The replicas of an object that is applied without them: they go only where nobody else wrote them."""
+    kept = {k: v for k, v in old.get("spec", {}).items() if k == "replicas"}
+    owners = {m["manager"] for m in old["metadata"].get("managedFields", ()) if m["fieldsV1"]}
+    return kept if "spec" in manifest and owners != {manager} else {}
+
+
 class Api:
     """The verbs of :class:`gravswell.kube.client.Client`, on a dictionary."""
 
@@ -90,6 +97,8 @@ class Api:
         if expected is not None and old["metadata"].get("resourceVersion", expected) != expected:
             raise errors.ApiConflictError(f"{resource.kind} {metadata['name']}: the object has been modified")
         merged = {**old, **copy.deepcopy(manifest), "metadata": {**old["metadata"], **copy.deepcopy(metadata)}}
+        if kept := _kept_replicas(old, manager or names.FIELD_MANAGER, manifest):
+            merged["spec"] = {**kept, **merged["spec"]}
         merged["metadata"]["managedFields"] = _managed(old["metadata"], manager or names.FIELD_MANAGER, manifest)
         if "data" in manifest and "data" in old:
             merged["data"] = {**old["data"], **manifest["data"]}  # each key of a ConfigMap has an owner of its own

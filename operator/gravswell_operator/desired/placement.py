@@ -1,7 +1,7 @@
 """Where a server's pods may run: labels, tolerations, and the surge that fits."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gravswell_operator import names
@@ -9,7 +9,7 @@ from gravswell_operator.api import GPUNodePool, InferenceServer
 from gravswell_operator.api.gpunodepool import Taint
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.objects import Manifest
-from gravswell_operator.state import PodState
+from gravswell_operator.state import PodState, WorkloadState
 
 _INSUFFICIENT = re.compile(r"(\d+) Insufficient (\S+?)[.,]?(?=\s|$)")
 
@@ -77,14 +77,27 @@ def allows(pool: GPUNodePool, namespace: str) -> bool:
     return not allowed or namespace in allowed
 
 
-def may_surge(server: InferenceServer, pool: GPUNodePool | None, on_pool: Iterable[InferenceServer]) -> bool:
+def present_replicas(server: InferenceServer, workload: WorkloadState | None) -> int:
+    """The replicas that the server has by now: of an autoscaled one, what its autoscaler wants at present.
+
+    Where that was not seen yet, the most that it may have.
+    """
+    if server.spec.autoscaling is not None and workload is not None:
+        return workload.desired
+    return peak_replicas(server)
+
+
+def may_surge(
+    server: InferenceServer, pool: GPUNodePool | None, on_pool: Iterable[tuple[InferenceServer, int]]
+) -> bool:
     """Whether a roll-out may start a new replica before an old one stops.
 
-    ``on_pool`` are all the servers that name the pool, this one included; those of a namespace that it does not allow
-    get nothing from it and count for nothing. A CPU server surges when it may have one replica alone: the alternative
-    is an interruption. With GPUs, only where some node must have enough free when every server of the pool has all its
-    replicas: whatever is free in total above ``nodes * (gpus - 1)`` is on one node. Ranks never: all of them stop
-    before one starts.
+    ``on_pool`` are all the servers that name the pool, this one included, each with its :func:`present_replicas`; those
+    of a namespace that it does not allow get nothing from it and count for nothing. A CPU server surges when it may
+    have one replica alone: the alternative is an interruption. With GPUs, only where some node must have enough free
+    beside these replicas: whatever is free in total above ``nodes * (gpus - 1)`` is on one node. What an autoscaler
+    takes during the roll-out may leave the new replica waiting; then :func:`must_make_room` decides. Ranks never
+    surge: all of them stop before one starts.
     """
     if server.spec.ranks is not None:
         return False
@@ -94,19 +107,20 @@ def may_surge(server: InferenceServer, pool: GPUNodePool | None, on_pool: Iterab
         return (scaling.min_replicas if scaling is not None else peak_replicas(server)) <= 1
     if pool is None:
         return False
-    used = sum(other.spec.gpus * peak_replicas(other) for other in on_pool if allows(pool, other.metadata.namespace))
+    used = sum(other.spec.gpus * replicas for other, replicas in on_pool if allows(pool, other.metadata.namespace))
     spare = pool.status.allocatable_gpus - used
     return spare >= pool.status.ready_nodes * (gpus - 1) + 1 and spare >= gpus
 
 
-def must_make_room(pool: GPUNodePool | None, pods: Iterable[PodState]) -> bool:
+def must_make_room(pool: GPUNodePool | None, pods: Sequence[PodState]) -> bool:
     """Whether a replica waits for nothing but GPUs that an older replica would leave to it.
 
     Pods of others take GPUs that :func:`may_surge` does not count, and then a roll-out that surges waits for ever. Only
     what every node of the pool lacks is proof: then each older replica stands on a node where the new one lacks GPUs
-    alone. A label that no node has, or CPU or memory that none has, must never cost a replica that serves.
+    alone. A label that no node has, or CPU or memory that none has, must never cost a replica that serves; nor must
+    GPUs that a replica which goes, after fewer were wanted, is about to leave.
     """
-    if pool is None:
+    if pool is None or any(_leaves(pod) for pod in pods):
         return False
     waiting = [
         pod.problem.message
@@ -115,6 +129,12 @@ def must_make_room(pool: GPUNodePool | None, pods: Iterable[PodState]) -> bool:
     ]
     wanted = {pool.spec.accelerator.resource_name: max(pool.status.ready_nodes, 1)}
     return bool(waiting) and all(_insufficient(message) == wanted for message in waiting)
+
+
+def _leaves(pod: PodState) -> bool:
+    """Whether the pod's GPUs are free soon: nobody knows when, of one that is on a node that is away."""
+    away = pod.problem is not None and pod.problem.reason is Reason.NODE_NOT_READY
+    return pod.terminating and not pod.finished and not away
 
 
 def _insufficient(message: str) -> dict[str, int]:

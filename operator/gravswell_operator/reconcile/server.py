@@ -1,7 +1,7 @@
 """Reconciling an ``InferenceServer``: its desired models, its children, and what its pods and agents say."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gravswell.errors import GravswellError
@@ -12,7 +12,7 @@ from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.desired.models import Resolution, resolve_server
-from gravswell_operator.desired.placement import may_surge, must_make_room
+from gravswell_operator.desired.placement import may_surge, must_make_room, present_replicas
 from gravswell_operator.desired.ranks import is_stopping, may_be_told, rolling
 from gravswell_operator.desired.repository import what_is_served
 from gravswell_operator.desired.server import ServerPlan, children
@@ -174,12 +174,20 @@ def _resolve(
 
 
 def _surge(context: Context, server: InferenceServer, pool: GPUNodePool | None, pods: list[state.PodState]) -> bool:
-    """Whether a roll-out may start with an additional pod; not while one waits for the GPUs of an older one."""
+    """Whether a roll-out may start with an additional pod; not while one waits for the GPUs of an older one.
+
+    What autoscalers of other servers on the pool do wakes nobody here: a roll-out begins with a look of its own.
+    """
     if must_make_room(pool, pods):
         return False
     key = pool_key(server)
-    on_pool = context.referrers(key, resources.INFERENCE_SERVER) if key is not None else []
-    return may_surge(server, pool, on_pool)
+    others: Iterable[InferenceServer] = context.referrers(key, resources.INFERENCE_SERVER) if key is not None else ()
+    return may_surge(server, pool, ((other, _present(context, other)) for other in others))
+
+
+def _present(context: Context, server: InferenceServer) -> int:
+    metadata = server.metadata
+    return present_replicas(server, context.child(resources.DEPLOYMENT, metadata.namespace, metadata.name))
 
 
 def _accounts_in_use(context: Context, record: Record) -> tuple[str, ...]:
