@@ -71,7 +71,7 @@ def down() -> None:
 
 @topic.command()
 def kubeconfig(output: OutputOption = Output.TEXT) -> None:
-    """Print the path of its kubeconfig: ``export KUBECONFIG=$(gravswell cluster kubeconfig)``."""
+    """Print the path of its kubeconfig: `export KUBECONFIG=$(gravswell cluster kubeconfig)`."""
     from gravswell_operator.devcluster import cluster  # noqa: PLC0415  heavy
 
     path = cluster.require().kubeconfig
@@ -83,14 +83,14 @@ def kubeconfig(output: OutputOption = Output.TEXT) -> None:
 
 @topic.command()
 def logs(
-    pod: Annotated[str, typer.Argument(help="Name of a pod on the local node.")],
+    pod: Annotated[str, typer.Argument(metavar="POD", help="Name of a pod on the local node.")],
     container: Annotated[str | None, typer.Option("--container", "-c", help="Which one, if it has several.")] = None,
-    namespace: Annotated[str, typer.Option("--namespace", "-n")] = "default",
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="The pod's.")] = "default",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print what is added, until interrupted.")] = False,
     tail: Annotated[int | None, typer.Option(min=0, help="Only the last lines.")] = None,
     previous: Annotated[bool, typer.Option("--previous", "-p", help="Those of the run before the restart.")] = False,
 ) -> None:
-    """Print a container's log from its file; ``kubectl logs`` works too."""
+    """Print a container's log from its file; `kubectl logs` works too."""
     from gravswell_operator.devcluster import cluster, logs  # noqa: PLC0415  heavy
 
     state = cluster.require()

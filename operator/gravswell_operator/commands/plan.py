@@ -30,7 +30,9 @@ class PlanOutput(enum.StrEnum):
 
 
 def plan(
-    files: Annotated[list[Path], typer.Argument(help="Manifests, or folders of them; - reads standard input.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Manifests, or folders of them; - reads standard input.")
+    ],
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="Namespace of the objects that do not name one.")
     ] = "default",

@@ -34,7 +34,7 @@ Settings = Annotated[
     typer.Argument(
         metavar="FIELD=VALUE…",
         help="dynamic_batching.max_queue_delay_microseconds=100, instance_group[0].count=2, "
-        "parameters[intra_op_thread_count].string_value=2; without a value the field is cleared.",
+        "parameters\\[intra_op_thread_count].string_value=2; without a value the field is cleared.",
         autocompletion=_complete,
     ),
 ]

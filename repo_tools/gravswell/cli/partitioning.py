@@ -36,7 +36,7 @@ def partition(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="As for export: model.onnx, file.py:object…; or ENTRY[/VERSION] of the repository that --from names.",
+            help="As for export: model.onnx, file.py:object…; or ENTRY or ENTRY/VERSION of --from.",
         ),
     ],
     *,
