@@ -6,7 +6,8 @@
 ``<repository>-listing``  key ``served.json``    operator → lister    :class:`Served`
 
 The library owns the schemas and the operator imports them, so the two sides can be upgraded apart: unknown fields are
-ignored on reading, and ``schema`` names the version of the document.
+ignored on reading, a report may name states and stages that its reader does not know, and ``schema`` names the version
+of the document.
 """
 
 import enum
@@ -283,6 +284,12 @@ class ModelReport(Document):
     traffic: Traffic | None = Field(default=None, exclude_if=lambda traffic: traffic is None)
     """Of the loaded version, while a roll-out asks for it."""
 
+    @field_validator("state", mode="before")
+    @classmethod
+    def _of_a_later_agent(cls, state: Any) -> Any:
+        """One that we do not know is on its way: what is loaded, and why that is all, is told beside it."""
+        return ModelState.WAITING if isinstance(state, str) and state not in list(ModelState) else state
+
     def has_loaded(self, wanted: DesiredModel | Canary) -> bool:
         """Whether exactly this version takes traffic there."""
         return (self.loaded_version, self.loaded_digest) == (wanted.version, wanted.digest)
@@ -318,6 +325,20 @@ class Start(Document):
     """Of every stage but ``Start``, up to ``since``."""
     downloaded: int = Field(default=0, ge=0)
     """Bytes, up to ``since``."""
+
+    @field_validator("stage", mode="before")
+    @classmethod
+    def _of_a_later_agent(cls, stage: Any) -> Any:
+        """One that we do not know is part of what the known ones leave."""
+        return StartStage.START if isinstance(stage, str) and stage not in list(StartStage) else stage
+
+    @field_validator("seconds", mode="before")
+    @classmethod
+    def _of_later_agents(cls, seconds: Any) -> Any:
+        """Those of stages that we do not know count for ``Start``, as what the known ones leave does."""
+        if not isinstance(seconds, Mapping):
+            return seconds
+        return {stage: value for stage, value in seconds.items() if stage in list(StartStage)}
 
 
 class Report(Document):
