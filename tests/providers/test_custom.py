@@ -12,8 +12,7 @@ from gravswell_operator.api import GPUNodePool
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.pools import Bounds
 from gravswell_operator.providers.base import Ask, Cloud
-from gravswell_operator.providers.custom import cloud_of, installed
-from gravswell_operator.providers.gke import Gke
+from gravswell_operator.providers.custom import Absent, cloud_of, installed
 
 from .rack import RackServer, install
 
@@ -100,7 +99,7 @@ async def test_a_provider_that_cannot_be_loaded_says_why_and_keeps_no_other_from
         "[gravswell.providers]\nrack = rack:Rack\nother = gravswell_operator.providers.gke:Gke\n"
     )
     found = installed()
-    assert isinstance(found["other"], Gke)
+    assert not isinstance(found["other"], Absent)
     reason, words = await told(found["rack"], ask())
     assert reason == Reason.PROVIDER_MISSING
     assert "the provider rack (rack:Rack) cannot be loaded" in words

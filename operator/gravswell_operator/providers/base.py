@@ -11,7 +11,7 @@ A provider is one module with one class. To write one:
 4. Enter it in ``providers.PROVIDERS``, and a :class:`Cloud` where the operator starts (``reconcile.context.Context``).
 
 Who is not of this project writes a :class:`Cloud` alone, and pools name it with the type Custom: ``providers.custom``
-finds it, and ``docs/providers.md`` says how.
+finds it, ``providers.apart`` runs it, and ``docs/providers.md`` says how.
 
 Nodes that are made for a pool carry the label ``gravswell.dev/pool`` with its name: the pods of its servers select them
 by it, and the pool counts them by it (``desired.placement.pool_node_selector``).

@@ -11,6 +11,7 @@ from gravswell_operator.api.gpunodepool import CloudStatus
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.objects import Manifest
 from gravswell_operator.desired.pools import Bounds
+from gravswell_operator.providers.apart import Apart
 from gravswell_operator.providers.base import Ask, Cloud, CloudState
 from gravswell_operator.state import Problem
 
@@ -73,7 +74,7 @@ def installed() -> dict[str, Cloud]:
 
 def _loaded(point: EntryPoint) -> Cloud:
     try:
-        return _checked(point.load()())
+        return Apart(point.name, lambda: _checked(point.load()()))
     except (Exception, SystemExit) as error:  # others' code, which must not keep the operator from its other pools
         log.exception("the provider %s (%s) cannot be loaded", point.name, point.value)
         return Absent(

@@ -4,12 +4,15 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from gravswell.errors import GravswellError
 from gravswell_operator.api.gpunodepool import CloudStatus
 from gravswell_operator.conditions import Reason
 from gravswell_operator.providers.base import Ask, CloudState, ProviderError
 from gravswell_operator.state import Problem
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +25,7 @@ async def answer(step: Callable[[Ask], Awaitable[CloudState]], ask: Ask, seconds
     """
     name = ask.pool.spec.provider.key
     # A task of its own: what a provider cancels is never the operator's worker.
-    task = asyncio.create_task(_without_exit(step, ask), name=f"provider {name}")
+    task = asyncio.create_task(without_exit(lambda: step(ask)), name=f"provider {name}")
     try:
         done, _ = await asyncio.wait([task], timeout=seconds)
     finally:
@@ -41,9 +44,10 @@ async def answer(step: Callable[[Ask], Awaitable[CloudState]], ask: Ask, seconds
         ) from error
 
 
-async def _without_exit(step: Callable[[Ask], Awaitable[CloudState]], ask: Ask) -> CloudState:
+async def without_exit(call: Callable[[], Awaitable[T]]) -> T:
+    """What others' code answers; where it asks the process to end, a :class:`RuntimeError` says so."""
     try:
-        return await step(ask)
+        return await call()
     except SystemExit as error:  # in a task it would end the event loop
         raise RuntimeError(f"it asked the process to end ({error})") from error
 

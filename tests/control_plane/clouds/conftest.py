@@ -24,6 +24,18 @@ from ..operating import OperatorProcess, api_of, conditions, install, running_op
 from ..reconciling.conftest import node_document
 
 GROUP = "cloud.google.com/gke-nodepool"
+STUCK = """
+import time
+from pathlib import Path
+from rack import Rack
+
+class Stuck(Rack):
+    async def reconcile(self, ask):
+        while not Path(ask.pool.spec.provider.custom.parameters["until"]).exists():
+            time.sleep(0.1)
+        return await super().reconcile(ask)
+"""
+"""A provider that blocks until there is a file of the name that its pool says."""
 CLUSTER = "projects/demo/locations/us-east4-b/clusters/demo"
 
 
@@ -76,7 +88,11 @@ def operator(
     kubeconfig = install(cluster, tmp_path_factory, "gke.enabled=true", "drivers.enabled=true")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAVSWELL_GKE_ENDPOINT", google.url)
-        patch.setenv("PYTHONPATH", str(install_rack(tmp_path_factory.mktemp("packages"))))
+        packages = install_rack(tmp_path_factory.mktemp("packages"))
+        (packages / "stuck.py").write_text(STUCK)
+        with (packages / "rack-1.0.dist-info/entry_points.txt").open("a") as points:
+            points.write("stuck = stuck:Stuck\n")
+        patch.setenv("PYTHONPATH", str(packages))
         with running_operator(kubeconfig) as process:
             yield process
 
