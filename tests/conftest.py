@@ -56,6 +56,12 @@ def _together(nodeid: str) -> int:
     return next((p for p in places if nodeid.startswith(f"tests/{TOGETHER[p]}/")), len(TOGETHER))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("a cluster of yours", "for tests/real_node/test_whole_path.py")
+    group.addoption("--context", metavar="NAME", help="run it there, by this context of your kubeconfig")
+    group.addoption("--images", metavar="REGISTRY", default="ghcr.io/gravswell", help="where its images are from")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
     config.option.loadscopereorder = False  # most tests first is not longest first

@@ -2,6 +2,8 @@
 
 It takes root: namespaces, mounts and control groups. The programs are built from Go modules and the images from the
 Containerfile, once for each state of the sources; Debian's packages that are missing are installed.
+
+With ``--context`` the tests that need no node of their own run on a cluster of the user's, which has the images.
 """
 
 import os
@@ -16,16 +18,32 @@ from pathlib import Path
 import pytest
 
 from gravswell.cache import cache_dir
+from gravswell.errors import ConflictError, GravswellError
 from gravswell_operator.devcluster import ControlPlane, ensure_binaries
 from gravswell_operator.devcluster.binaries import CONTROL_PLANE, REAL_NODE
 from gravswell_operator.devcluster.gobuild import build
+from gravswell_operator.devcluster.kubectl import Kubectl
 from gravswell_operator.devcluster.processes import die_with
 from gravswell_operator.devcluster.realnode import ADDRESS, Machine, RealNode, node_packages, static_image
 
 from ..quiver.stores.emulators import GCS
-from .operating import ROOT, RealCluster
+from .operating import ROOT, Cluster, RealCluster
+from .removal import left
 
 NODE = "gravswell-real"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--context``: leave out what needs a node of its own."""
+    if config.getoption("context") is None:
+        return
+    kept, out = [], []
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        ours = item.path.is_relative_to(Path(__file__).parent)
+        (kept if not ours or ("cluster" in names and "real_cluster" not in names) else out).append(item)
+    config.hook.pytest_deselected(items=out)
+    items[:] = kept
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +72,7 @@ def real_cluster(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iter
             node.start()
             cluster = RealCluster(plane, node, binaries["helm"], folder)
             node.import_image(static_image(folder / "coredns.tar", "gravswell.dev/coredns:1", binaries["coredns"]))
-            node.import_image(static_image(folder / "bucket.tar", "gravswell.dev/bucket:1", bucket_server))
+            node.import_image(static_image(folder / "bucket.tar", cluster.bucket_image, bucket_server))
             for archive in sorted(images.glob("*.tar")):
                 node.import_image(archive)
             cluster.start_dns()
@@ -62,11 +80,39 @@ def real_cluster(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iter
     shutil.rmtree(node.directory / "containerd")  # gigabytes, which pytest would keep of the last three runs
 
 
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    """The cluster of ``--context``, where nothing of gravswell's may be; else the real node's."""
+    context = request.config.getoption("context")
+    if context is None:
+        real: RealCluster = request.getfixturevalue("real_cluster")
+        return real
+    try:
+        return users_cluster(context, request.config.getoption("images"), tmp_path_factory.mktemp("users-cluster"))
+    except GravswellError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+def users_cluster(context: str, registry: str, folder: Path) -> Cluster:
+    """The cluster of a context. ConflictError where it has something of gravswell's."""
+    binaries = ensure_binaries(names=["kubectl", "helm"])
+    bucket = f"docker.io/fsouza/fake-gcs-server:{GCS.module.version.removeprefix('v')}"
+    kubectl = Kubectl(binaries["kubectl"], context=context)
+    cluster = Cluster(kubectl, binaries["helm"], folder, os.environ, registry=registry, bucket=bucket)
+    if found := left(cluster):
+        raise ConflictError(
+            f"the cluster of the context {context} has {', '.join(found)}: these tests install gravswell and remove "
+            "all of it; name a cluster without it"
+        )
+    return cluster
+
+
 @pytest.fixture(autouse=True)
 def _inside(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a test of the cluster does, it does in the node's network: nothing else reaches the cluster."""
-    if "real_cluster" not in request.fixturenames:
+    """What a test of a cluster does, it does where that can be reached."""
+    name = next((name for name in ("real_cluster", "cluster") if name in request.fixturenames), None)
+    if name is None:
         yield
         return
-    with request.getfixturevalue("real_cluster").node.machine.network():
+    with request.getfixturevalue(name).network():
         yield

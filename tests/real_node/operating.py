@@ -1,37 +1,61 @@
-"""What tests do with the cluster of a real node, as its users: kubectl, helm, objects, conditions, logs."""
+"""What tests do with a cluster as its users: kubectl, helm, objects, conditions, logs."""
 
 import json
 import subprocess
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from gravswell_operator.devcluster import ControlPlane
+from gravswell_operator.devcluster.kubectl import Kubectl
 from gravswell_operator.devcluster.realnode import RealNode
 
 ROOT = Path(__file__).parents[2]
+NAMESPACE = "gravswell-test"
+"""Where the tests' objects are. Theirs alone: it goes with all that is in it."""
+REGISTRY = "ghcr.io/gravswell"
+"""Of the images' names, as the chart has them."""
 WAIT_SECONDS = 120
 POLL_SECONDS = 0.5
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
-class RealCluster:
-    """A control plane, its one real node, and helm."""
+class Cluster:
+    """A cluster by a kubectl that reaches it, and helm.
 
-    def __init__(self, plane: ControlPlane, node: RealNode, helm: Path, folder: Path) -> None:
-        self.plane, self.node, self.kubectl = plane, node, plane.kubectl
-        self._helm, self._folder = helm, folder
+    Both get a kubeconfig of their own in ``folder``, with that context alone and the tests' namespace as its default;
+    helm gets ``environment`` besides. The cluster has the project's images, or can pull them from ``registry``.
+    """
+
+    def __init__(
+        self, kubectl: Kubectl, helm: Path, folder: Path, environment: Mapping[str, str], *, registry: str, bucket: str
+    ) -> None:
+        self.image, self.triton_repository = f"{registry}/gravswell:0.1.0", f"{registry}/tritonserver-cpu"
+        self.bucket_image = bucket
+        self.kubeconfig = folder / "kubeconfig-of-tests"
+        self.kubeconfig.touch(mode=0o600)
+        self.kubeconfig.write_text(kubectl("config", "view", "--minify", "--flatten", "--raw"))
+        self.kubectl = Kubectl(kubectl.path, self.kubeconfig, cache=folder / "kubectl-cache")
+        self.kubectl("config", "set-context", "--current", f"--namespace={NAMESPACE}")
+        self._helm, self._environment = helm, {**environment, "KUBECONFIG": str(self.kubeconfig)}
+
+    def network(self) -> AbstractContextManager[None]:
+        """What this thread must be in to reach the cluster."""
+        return nullcontext()
 
     def helm(self, *arguments: str, timeout: float = 400, check: bool = True) -> str:
-        """What helm printed; it sees nothing of this machine's user."""
-        environment = {"HOME": str(self._folder), "PATH": "/usr/bin:/bin", "KUBECONFIG": str(self.plane.kubeconfig)}
+        """What helm printed."""
         done = subprocess.run(
-            [self._helm, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=timeout
+            [self._helm, *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
         )
         assert not check or done.returncode == 0, f"{done.stdout}{done.stderr}\n{self.describe()}"
         return done.stdout + done.stderr
@@ -43,7 +67,7 @@ class RealCluster:
         """A namespace that enforces the *restricted* standard."""
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
 
-    def get(self, kind: str, name: str, namespace: str = "default") -> dict[str, Any]:
+    def get(self, kind: str, name: str, namespace: str = NAMESPACE) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-n", namespace, "-o", "json"))
         return found
 
@@ -80,7 +104,7 @@ class RealCluster:
         message: str = self.until(fact)
         return message
 
-    def endpoints(self, service: str, namespace: str = "default") -> set[str]:
+    def endpoints(self, service: str, namespace: str = NAMESPACE) -> set[str]:
         """The names of the ready pods behind a Service."""
         slices = self.kubectl.items("endpointslices", "-n", namespace, "-l", f"kubernetes.io/service-name={service}")
         return {
@@ -105,7 +129,7 @@ class RealCluster:
         self.pod(name, image, *command)
         return self.finished(name, seconds)
 
-    def pod(self, name: str, image: str, *command: str, namespace: str = "default") -> None:
+    def pod(self, name: str, image: str, *command: str, namespace: str = NAMESPACE) -> None:
         """Start a pod that the *restricted* standard admits, with a read-only root file system, and not again."""
         container = {
             "name": "main",
@@ -135,27 +159,6 @@ class RealCluster:
         assert phase == "Succeeded", log
         return log
 
-    def make_bucket(self, endpoint: str, name: str) -> None:
-        """Make a bucket on a server of ``gs://``, as soon as the node's rules know its Service's endpoint."""
-        body, headers = json.dumps({"name": name}).encode(), {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{endpoint}/storage/v1/b", body, headers, method="POST")
-
-        def made() -> bool:
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return bool(answer.status == 200)
-            except urllib.error.URLError as error:
-                if not isinstance(error.reason, ConnectionRefusedError):
-                    raise
-                return False
-
-        self.until(made, 30)
-
-    def start_dns(self) -> None:
-        """Apply the cluster's DNS server and wait until it answers."""
-        self.kubectl("apply", "--server-side", "-f", str(Path(__file__).with_name("dns.yaml")))
-        self.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s", timeout=150)
-
     def describe(self) -> str:
         """What an engineer would look at first: pods, our objects, events."""
         parts = [
@@ -165,6 +168,24 @@ class RealCluster:
             self.kubectl("logs", "-n", "gravswell-system", "deployment/gravswell", "--tail=40", check=False),
         ]
         return "\n".join(parts)
+
+
+class RealCluster(Cluster):
+    """A control plane and its one real node; helm sees nothing of this machine's user."""
+
+    def __init__(self, plane: ControlPlane, node: RealNode, helm: Path, folder: Path) -> None:
+        environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin"}
+        super().__init__(plane.kubectl, helm, folder, environment, registry=REGISTRY, bucket="gravswell.dev/bucket:1")
+        self.plane, self.node = plane, node
+
+    def network(self) -> AbstractContextManager[None]:
+        """The node's own network: nothing else reaches the cluster."""
+        return self.node.machine.network()
+
+    def start_dns(self) -> None:
+        """Apply the cluster's DNS server and wait until it answers."""
+        self.kubectl("apply", "--server-side", "-f", str(Path(__file__).with_name("dns.yaml")))
+        self.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s", timeout=150)
 
 
 ENDED = ("Succeeded", "Failed")

@@ -1,26 +1,29 @@
 """The chart, the images and the Triton on a real kubelet: installed, served by name, released, and taken away again.
 
-The tests are one story in the order in which they stand, on one cluster.
+The tests are one story in the order in which they stand, on one cluster: the real node's, or with ``--context`` one of
+the user's, such as kind's.
 """
 
 import json
+import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import onnx
 import pytest
 import yaml
 
 from gravswell import quiver as qv
+from gravswell_operator.demo.reach import forward
 
 from ..serving.agent.versions import scaling_graph
-from .operating import ROOT, RealCluster
+from .operating import NAMESPACE, ROOT, Cluster
+from .removal import STORAGE, SYSTEM, left, remove
 
-SYSTEM = "gravswell-system"
-IMAGE = "ghcr.io/gravswell/gravswell:0.1.0"
-TRITON_IMAGE = "ghcr.io/gravswell/tritonserver-cpu"
 ENTRY = "digits"
 BUCKET = "shelf"
-SERVICE = "digits.default.svc:8000"
+SERVICE = f"digits.{NAMESPACE}.svc:8000"
 
 ASK = """
 import json, sys
@@ -68,14 +71,14 @@ sys.exit(1)
 BUCKET_SERVER = """
 apiVersion: v1
 kind: Service
-metadata: {name: bucket, namespace: storage}
+metadata: {name: bucket}
 spec:
   selector: {app: bucket}
   ports: [{port: 80, targetPort: 4443}]
 ---
 apiVersion: apps/v1
 kind: Deployment
-metadata: {name: bucket, namespace: storage}
+metadata: {name: bucket}
 spec:
   selector: {matchLabels: {app: bucket}}
   template:
@@ -85,8 +88,7 @@ spec:
       securityContext: {runAsNonRoot: true, runAsUser: 1000, fsGroup: 1000, seccompProfile: {type: RuntimeDefault}}
       containers:
         - name: bucket
-          image: gravswell.dev/bucket:1
-          imagePullPolicy: Never
+          image: IMAGE
           args: [-scheme, http, -host, 0.0.0.0, -port, "4443", -backend, filesystem, -filesystem-root, /data]
           securityContext:
             {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
@@ -97,50 +99,66 @@ spec:
 
 
 @pytest.fixture(scope="module")
-def installed(real_cluster: RealCluster) -> RealCluster:
-    """The chart with its own values, but for the Triton image, which is the one for CPUs."""
-    cluster = real_cluster
-    with cluster.node.machine.network():
-        cluster.namespace(SYSTEM)
-        cluster.namespace("storage")
-        cluster.namespace("default")
-        triton = f"--set=triton.repository={TRITON_IMAGE}"
-        chart = str(ROOT / "charts/gravswell")
-        cluster.helm("install", "gravswell", chart, "-n", SYSTEM, "--wait", "--timeout=180s", triton)
-    return cluster
+def installed(cluster: Cluster) -> Iterator[Cluster]:
+    """The chart with its own values, but for where the images are: of Triton, the one for CPUs."""
+    try:
+        with cluster.network():
+            for name in (SYSTEM, STORAGE, NAMESPACE):
+                cluster.namespace(name)
+            images = {
+                "image.repository": cluster.image.rpartition(":")[0],
+                "triton.repository": cluster.triton_repository,
+            }
+            values = [f"--set={key}={value}" for key, value in images.items()]
+            chart = str(ROOT / "charts/gravswell")
+            cluster.helm("install", "gravswell", chart, "-n", SYSTEM, "--wait", "--timeout=180s", *values)
+        yield cluster
+    finally:
+        with cluster.network():
+            remove(cluster)
 
 
 @pytest.fixture(scope="module")
-def bucket(real_cluster: RealCluster) -> Iterator[str]:
-    """The URL of a repository in a bucket that is served in the cluster; this process reaches it by its Service too."""
-    cluster = real_cluster
-    with cluster.node.machine.network(), pytest.MonkeyPatch.context() as here:
-        cluster.namespace("storage")
-        cluster.kubectl("apply", "--server-side", "-f", "-", stdin=BUCKET_SERVER)
-        cluster.kubectl("-n", "storage", "rollout", "status", "deployment/bucket", "--timeout=120s", timeout=150)
-        address = cluster.get("service", "bucket", "storage")["spec"]["clusterIP"]
-        here.setenv("STORAGE_EMULATOR_HOST", f"http://{address}")
-        cluster.make_bucket(f"http://{address}", BUCKET)
-        yield f"gs://{BUCKET}/models"
+def bucket(installed: Cluster) -> str:
+    """The URL of a repository in a bucket that is served in the cluster."""
+    cluster = installed
+    with cluster.network():
+        manifests = BUCKET_SERVER.replace("IMAGE", cluster.bucket_image)
+        cluster.kubectl("apply", "--server-side", "-n", STORAGE, "-f", "-", stdin=manifests)
+        cluster.kubectl("-n", STORAGE, "rollout", "status", "deployment/bucket", "--timeout=120s", timeout=150)
+        body, headers = json.dumps({"name": BUCKET}).encode(), {"Content-Type": "application/json"}
+        with bucket_server(cluster) as address:
+            urllib.request.urlopen(urllib.request.Request(f"{address}/storage/v1/b", body, headers), timeout=30).close()
+    return f"gs://{BUCKET}/models"
 
 
-def publish(url: str, number: int) -> None:
+@contextmanager
+def bucket_server(cluster: Cluster) -> Iterator[str]:
+    """The bucket's server, as this process reaches it: through kubectl, for it may be outside of the cluster."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as here:
+        address = f"http://{forward(cluster.kubectl, stack, 'service/bucket', 80, namespace=STORAGE)}"
+        here.setenv("STORAGE_EMULATOR_HOST", address)
+        yield address
+
+
+def publish(cluster: Cluster, url: str, number: int) -> None:
     """Publish a version that multiplies by ``number``."""
-    repo = qv.ModelRepository(url)
-    entry = repo.models[ENTRY] if ENTRY in repo.models else repo.add(ENTRY, platform=qv.Platform.ONNX)
-    path = entry.export_version(onnx.load_from_string(scaling_graph(float(number))))
+    with bucket_server(cluster):
+        repo = qv.ModelRepository(url)
+        entry = repo.models[ENTRY] if ENTRY in repo.models else repo.add(ENTRY, platform=qv.Platform.ONNX)
+        path = entry.export_version(onnx.load_from_string(scaling_graph(float(number))))
     assert path.endswith(f"/{number}/model.onnx")
 
 
-def ask(cluster: RealCluster, name: str) -> list[list[float]]:
-    """What a pod gets that asks the server by its Service's name."""
-    answer = cluster.run_in_pod(name, IMAGE, "python", "-c", ASK, SERVICE, ENTRY)
+def ask(cluster: Cluster, name: str, address: str = SERVICE) -> list[list[float]]:
+    """What a pod gets that asks the server, by its Service's name unless said otherwise."""
+    answer = cluster.run_in_pod(name, cluster.image, "python", "-c", ASK, address, ENTRY)
     cluster.kubectl("delete", "pod", name, "--wait=false")
     rows: list[list[float]] = json.loads(answer)
     return rows
 
 
-def until_loaded(cluster: RealCluster, number: int) -> None:
+def until_loaded(cluster: Cluster, number: int) -> None:
     """Until every replica serves that version, as the Model says."""
 
     def fact() -> bool:
@@ -153,19 +171,12 @@ def until_loaded(cluster: RealCluster, number: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def serving(installed: RealCluster, bucket: str) -> RealCluster:
+def serving(installed: Cluster, bucket: str) -> Cluster:
     """The examples, on CPUs and on the bucket of the cluster, ready."""
-    with installed.node.machine.network():
-        publish(bucket, 1)
-        secret = {"endpoint": "http://bucket.storage.svc"}
-        installed.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": "models-bucket", "namespace": "default"},
-                "stringData": secret,
-            }
-        )
+    with installed.network():
+        publish(installed, bucket, 1)
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "models-bucket", "namespace": NAMESPACE}}
+        installed.apply({**secret, "stringData": {"endpoint": f"http://bucket.{STORAGE}.svc"}})
         repository = example("bucket/modelrepository.yaml", "ModelRepository", url=bucket, syncInterval="5s")
         server = example("kind/serving.yaml", "InferenceServer", vcpus="100m")  # a node of two cores takes two
         installed.apply(repository, server, example("model.yaml", "Model"))
@@ -174,11 +185,12 @@ def serving(installed: RealCluster, bucket: str) -> RealCluster:
     return installed
 
 
-def example(file: str, kind: str, **changes: str) -> dict:
-    """The object of that kind in an example, with other values in its spec."""
+def example(file: str, kind: str, **changes: Any) -> dict[str, Any]:
+    """The object of that kind in an example, in the tests' namespace and with other values in its spec."""
     documents = yaml.safe_load_all((ROOT / "examples" / file).read_text())
     found = next(document for document in documents if document["kind"] == kind)
-    return {**found, "spec": {**found["spec"], **changes}}
+    metadata = {**found["metadata"], "namespace": NAMESPACE}
+    return {**found, "metadata": metadata, "spec": {**found["spec"], **changes}}
 
 
 def test_the_chart_installs_under_the_restricted_standard(installed):
@@ -187,7 +199,7 @@ def test_the_chart_installs_under_the_restricted_standard(installed):
 
 
 def test_the_image_of_triton_starts_with_a_read_only_root_file_system(installed):
-    installed.run_in_pod("bare", f"{TRITON_IMAGE}:24.10-py3", "python3", "-c", BARE)
+    installed.run_in_pod("bare", f"{installed.triton_repository}:24.10-py3", "python3", "-c", BARE)
     installed.kubectl("delete", "pod", "bare", "--wait=false")
 
 
@@ -195,12 +207,19 @@ def test_a_pod_gets_an_answer_from_the_service_by_its_name(serving):
     assert ask(serving, "first") == [[1.0] * 4] * 2
 
 
+def test_the_examples_port_of_the_nodes_leads_to_the_server(serving):
+    port = example("kind/serving.yaml", "InferenceServer")["spec"]["service"]["nodePorts"]["http"]
+    addresses = [one for node in serving.kubectl.items("nodes") for one in node["status"]["addresses"]]
+    address = next(one["address"] for one in addresses if one["type"] == "InternalIP")
+    assert ask(serving, "by-node", f"{address}:{port}") == [[1.0] * 4] * 2
+
+
 def test_helms_own_test_passes(serving):
     assert "Phase:          Succeeded" in serving.helm("test", "gravswell", "-n", SYSTEM)
 
 
 def test_a_new_version_is_served_once_it_is_released(serving, bucket):
-    publish(bucket, 2)
+    publish(serving, bucket, 2)
     until_loaded(serving, 2)
     assert ask(serving, "second") == [[2.0] * 4] * 2
 
@@ -213,9 +232,9 @@ def test_a_server_is_scaled_through_its_scale_and_both_replicas_stand_behind_the
 
 
 def test_no_request_fails_while_versions_come_and_go_and_a_pod_is_killed(serving, bucket):
-    serving.pod("traffic", IMAGE, "python", "-c", TRAFFIC, SERVICE, ENTRY, "4")
+    serving.pod("traffic", serving.image, "python", "-c", TRAFFIC, SERVICE, ENTRY, "4")
     serving.until(lambda: "requests" in serving.kubectl("logs", "traffic", check=False))
-    publish(bucket, 3)
+    publish(serving, bucket, 3)
     until_loaded(serving, 3)
     serving.kubectl("patch", "model", "digits", "--type=merge", "-p", '{"spec": {"version": 2}}')
     until_loaded(serving, 2)
@@ -223,26 +242,26 @@ def test_no_request_fails_while_versions_come_and_go_and_a_pod_is_killed(serving
     serving.kubectl("delete", "pod", min(before), "--force", "--grace-period=0")
     serving.until(lambda: len(now := serving.endpoints("digits")) == 2 and min(before) not in now)
     serving.kubectl("patch", "model", "digits", "--type=merge", "-p", '{"spec": {"version": "latest"}}')
-    publish(bucket, 4)
+    publish(serving, bucket, 4)
     until_loaded(serving, 4)
     said = json.loads(serving.finished("traffic").splitlines()[-1])
     assert said["seen"] == [2.0, 3.0, 4.0]
 
 
 def test_an_image_that_is_missing_and_a_node_that_is_full_are_named_in_the_status(serving):
-    server = example("kind/serving.yaml", "InferenceServer")
+    server = example("kind/serving.yaml", "InferenceServer", service={})  # its ports of the nodes are taken
     image = "registry.invalid/gravswell/nowhere:1"
     for name, change in (("missing", {"image": image}), ("large", {"vcpus": "500"})):
         spec = {key: value for key, value in server["spec"].items() if key != "tag" or name != "missing"}
-        serving.apply({**server, "metadata": {"name": name, "namespace": "default"}, "spec": {**spec, **change}})
+        serving.apply({**server, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": {**spec, **change}})
     assert "failed to pull" in serving.until_message("inferenceserver", "missing", image)
     assert "Insufficient cpu" in serving.until_message("inferenceserver", "large", "Insufficient")
     serving.kubectl("delete", "isrv", "missing", "large", "--timeout=60s")
 
 
-def test_a_node_that_restarts_serves_again(serving):
-    before = [pod for place in (SYSTEM, "default", "storage") for pod in serving.running(place)]
-    serving.node.restart()
+def test_a_node_that_restarts_serves_again(serving, real_cluster):
+    before = [pod for place in (SYSTEM, NAMESPACE, STORAGE) for pod in serving.running(place)]
+    real_cluster.node.restart()
     for pod in before:
         serving.until(lambda pod=pod: serving.restarted(pod))
     serving.until_condition("inferenceserver", "digits")
@@ -258,3 +277,9 @@ def test_after_an_uninstallation_definitions_objects_and_servers_are_there_and_a
     )
     assert serving.get("model", "digits")["spec"]["entry"] == ENTRY
     assert ask(serving, "orphaned") == [[4.0] * 4] * 2
+
+
+def test_what_the_readme_says_of_removing_everything_leaves_nothing(serving):
+    assert left(serving)
+    remove(serving)
+    assert left(serving) == []
