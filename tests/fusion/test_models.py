@@ -106,6 +106,19 @@ def test_opsets_are_raised_to_the_newest(fuse: Fuse) -> None:
     assert fused([1], x=np.ones((1, 4), np.float32))["y"].tolist() == [[2] * 4]
 
 
+def test_a_graph_of_an_old_ir_version_is_raised_with_the_others(fuse: Fuse) -> None:
+    """Before version 4 a weight had to be an input as well: it is none of the fusion's."""
+    old = scaled(2, opset=11)
+    old.ir_version = 3
+    old.graph.input.append(helper.make_tensor_value_info("factor", FLOAT, [1]))
+    new = scaled(3)
+    new.ir_version = 10
+    fused = fuse([old, new], target="24.08")
+    assert fused.proto.ir_version == 10
+    assert [value.name for value in fused.proto.graph.input] == ["model_id", "x"]
+    assert fused([1, 2], x=np.ones((2, 4), np.float32))["y"].tolist() == [[2] * 4, [3] * 4]
+
+
 def test_an_opset_that_cannot_be_raised_names_the_model_and_both(repo: qv.ModelRepository) -> None:
     node = helper.make_node("LabelEncoder", ["t"], ["n"], domain="ai.onnx.ml", classes_strings=["a", "b"])
     tensors = [("t", TensorProto.STRING, ["b", 1])], [("n", TensorProto.INT64, ["b", 1])]
