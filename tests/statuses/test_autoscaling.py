@@ -1,5 +1,6 @@
 """What an autoscaled server says of its autoscaler."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -209,4 +210,7 @@ def test_a_load_that_hardly_changes_wakes_nobody():
     ],
 )
 def test_what_keda_says_of_a_scaled_object(conditions, expected):
-    assert state.scaled_object({"status": {"conditions": conditions}}) == expected
+    raw = {"metadata": {"name": "s"}, "status": {"conditions": conditions}}
+    assert state.scaled_object(raw) == expected
+    going = state.scaled_object({**raw, "metadata": {"name": "s", "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    assert going == replace(expected, going=True)

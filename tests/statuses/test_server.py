@@ -5,7 +5,8 @@ import pytest
 from gravswell.serving.contracts import Desired, DesiredModel, ModelState
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.models import Outcome, Resolution
-from gravswell_operator.state import Problem
+from gravswell_operator.state import AutoscalerState, Problem, ScaledObjectState
+from gravswell_operator.statuses.autoscaling import NOT_LOOKED, Scaling, keda_missing
 from gravswell_operator.statuses.references import blocker
 from gravswell_operator.statuses.server import fields, findings
 from gravswell_operator.statuses.serverview import ServerView
@@ -108,17 +109,46 @@ MAY_SLEEP = {"replicas": None, "autoscaling": {"minReplicas": 0, "maxReplicas": 
     ("spec", "total", "ready", "available"),
     [
         ({"replicas": 0}, 0, (True, Reason.SCALED_TO_ZERO), Reason.SCALED_TO_ZERO),
-        ({"replicas": 0}, 1, (False, Reason.STARTING), Reason.SCALED_TO_ZERO),
+        ({"replicas": 0}, 1, (True, Reason.SCALED_TO_ZERO), Reason.SCALED_TO_ZERO),
         ({"replicas": 1}, 0, (False, Reason.STARTING), Reason.NO_REPLICA_READY),
         (AUTOSCALED, 0, (False, Reason.STARTING), Reason.NO_REPLICA_READY),
         (MAY_SLEEP, 0, (True, Reason.SCALED_TO_ZERO), Reason.SCALED_TO_ZERO),
-        (MAY_SLEEP, 1, (False, Reason.STARTING), Reason.SCALED_TO_ZERO),
+        (MAY_SLEEP, 1, (True, Reason.SCALED_TO_ZERO), Reason.SCALED_TO_ZERO),
     ],
 )
 def test_no_replica_is_fine_only_where_none_is_asked_for(view, workload, spec, total, ready, available):
     found = said(view({"spec": spec}, workload=workload(0, 0, total=total)))
     assert (found["Ready"].status, found["Ready"].reason) == ready
     assert (found["Available"].status, found["Available"].reason) == (False, available)
+
+
+def test_a_server_goes_to_sleep_without_a_moment_of_trouble(view, workload):
+    """Nobody wants its replica any more, who is still there, and whose end its controller has not seen."""
+    for total, ready, seen in ((1, 1, False), (1, 1, True), (1, 0, True), (0, 0, True)):
+        deployment = workload(0, ready, total=total, updated=total, generation_seen=seen)
+        found = said(view({"spec": MAY_SLEEP}, workload=deployment))["Ready"]
+        assert (found.status, found.reason) == (True, Reason.SCALED_TO_ZERO)
+
+
+MISSING, FORBIDDEN = keda_missing("scaledobjects", ""), keda_missing("scaledobjects", "403")
+
+
+@pytest.mark.parametrize(
+    ("scaling", "status", "reason"),
+    [
+        (Scaling(AutoscalerState(None), ScaledObjectState(True)), True, Reason.SCALED_TO_ZERO),
+        (Scaling(obstacle=NOT_LOOKED), True, Reason.SCALED_TO_ZERO),
+        # KEDA is there, though we cannot see its ScaledObject: it made this.
+        (Scaling(AutoscalerState(None), obstacle=FORBIDDEN), True, Reason.SCALED_TO_ZERO),
+        (Scaling(obstacle=FORBIDDEN), False, Reason.FORBIDDEN),
+        (Scaling(obstacle=MISSING), False, Reason.AUTOSCALER_MISSING),
+        (Scaling(AutoscalerState(None), obstacle=MISSING), False, Reason.AUTOSCALER_MISSING),
+    ],
+)
+def test_a_server_that_perhaps_nobody_wakes_is_not_ready(view, workload, scaling, status, reason):
+    found = said(view({"spec": MAY_SLEEP}, workload=workload(0, 0), scaling=scaling))["Ready"]
+    assert (found.status, found.reason) == (status, reason)
+    assert status or ("perhaps nobody wakes it" in found.message and "leave autoscaling.keda out" in found.message)
 
 
 def test_a_pod_in_trouble_is_named(view, workload, pod):

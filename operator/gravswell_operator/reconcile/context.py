@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from gravswell.kube.client import Client
+from gravswell_operator import names
 from gravswell_operator.api import Model
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Cache, Change, Key, Record
@@ -18,7 +19,7 @@ from gravswell_operator.desired.objects import Options
 from gravswell_operator.providers.base import CALLS, Cloud
 from gravswell_operator.providers.custom import installed
 from gravswell_operator.providers.gke import Gke
-from gravswell_operator.reconcile.index import Index, spec_changed
+from gravswell_operator.reconcile.index import Index, owner_key, spec_changed
 from gravswell_operator.state import MachineState, PodState, Unreadable, on_node
 
 
@@ -60,11 +61,13 @@ class Context:
         for key in self._scaled_by_keda() if resource is resources.SCALED_OBJECT else self.index.pools:
             self.queue.add(key)
 
-    def _scaled_by_keda(self) -> list[Key]:
-        """The servers that shall have a ScaledObject."""
+    def _scaled_by_keda(self) -> set[Key]:
+        """The servers that shall have a ScaledObject, and those that KEDA scales, whatever they shall."""
         servers = (r for r in self.cache.all(resources.INFERENCE_SERVER) if not isinstance(r.view, Unreadable))
         scalings = ((server.key, server.view.spec.autoscaling) for server in servers)
-        return [key for key, scaling in scalings if scaling is not None and scaling.keda is not None]
+        wanted = {key for key, scaling in scalings if scaling is not None and scaling.keda is not None}
+        owners = ((r.key.name, owner_key(r)) for r in self.cache.all(resources.AUTOSCALER))
+        return wanted | {key for name, key in owners if key is not None and name == names.keda_autoscaler(key.name)}
 
     def observe(
         self, resource: ResourceType, body: Mapping[str, Any], *, deleted: bool = False, listed: bool = False

@@ -22,13 +22,39 @@ log = logging.getLogger(__name__)
 
 def seen(context: Context, server: InferenceServer) -> Scaling:
     """What there is of the server's autoscaler."""
-    name, namespace, scaling = server.metadata.name, server.metadata.namespace, server.spec.autoscaling
-    horizontal = name if scaling is None or scaling.keda is None else names.keda_autoscaler(name)
+    name, namespace = server.metadata.name, server.metadata.namespace
+    scaled: state.ScaledObjectState | None = context.child(resources.SCALED_OBJECT, namespace, name)
+    going = autoscaling.held_by_keda(server) if scaled is not None and scaled.going else None
     return Scaling(
-        context.child(resources.AUTOSCALER, namespace, horizontal),
-        context.child(resources.SCALED_OBJECT, namespace, name),
-        autoscaling.obstacle(server, context.options.prometheus, _keda_missing(context)),
+        context.child(resources.AUTOSCALER, namespace, names.keda_autoscaler(name) if _by_keda(server) else name),
+        scaled,
+        autoscaling.obstacle(server, context.options.prometheus, going or _keda_missing(context)),
     )
+
+
+def contested(context: Context, server: InferenceServer) -> state.Problem | None:
+    """Why the server's replicas cannot pass to whom they shall: KEDA scales it, by an object that we cannot see.
+
+    It shows by the HorizontalPodAutoscaler that KEDA makes for a ScaledObject, and that goes with it.
+    """
+    kind = resources.SCALED_OBJECT
+    if _by_keda(server) or _autoscaler_of_keda(context, server) is None:
+        return None
+    if kind not in context.optional:
+        return autoscaling.NOT_LOOKED
+    why = context.optional[kind]
+    return autoscaling.out_of_sight(server, why) if why else None
+
+
+def _by_keda(server: InferenceServer) -> bool:
+    return server.spec.autoscaling is not None and server.spec.autoscaling.keda is not None
+
+
+def _autoscaler_of_keda(context: Context, server: InferenceServer) -> Record | None:
+    """What KEDA made for the server's ScaledObject, whose labels it bears."""
+    name, namespace = server.metadata.name, server.metadata.namespace
+    found = context.cache.get(Key(resources.AUTOSCALER, namespace, names.keda_autoscaler(name)))
+    return found if found is not None and found.labels.get(names.LABEL_SERVER) == name else None
 
 
 def _keda_missing(context: Context) -> state.Problem | None:
@@ -44,7 +70,8 @@ async def apply_children(context: Context, record: Record, made: Sequence[Manife
     """Make the children what is wanted, and let nobody take a replica away on the way from one autoscaler to another.
 
     An autoscaler that is no longer wanted goes first: KEDA refuses to scale what another one scales, and neither may
-    answer what we write of the replicas.
+    answer what we write of the replicas. With a ScaledObject goes what KEDA made for it: where KEDA itself is gone,
+    nobody else would take that away.
     """
     wanted = [m for m in made if scaling.obstacle is None or resources.of(m) is not resources.SCALED_OBJECT]
     kinds = {resources.of(manifest) for manifest in made}
@@ -52,19 +79,26 @@ async def apply_children(context: Context, record: Record, made: Sequence[Manife
         found = context.cache.get(Key(kind, record.key.namespace, record.key.name))
         # One that lost its owner (--cascade=orphan) would scale on beside us.
         if kind not in kinds and found is not None and apply.may_write(record, found):
-            log.info("%s: deleting %s, which is no longer wanted", record.key, found.key)
-            await context.client.delete(kind, found.key.namespace, found.key.name, found.uid)
-    await _hand_over_replicas(context, record, made)
+            await _delete(context, record, found)
+    left = _autoscaler_of_keda(context, record.view)
+    if left is not None and (scaling.abandoned or not _by_keda(record.view)):
+        await _delete(context, record, left)
+    await _hand_over_replicas(context, record, made, scaling)
     await apply.apply_children(context, record, wanted, made)
 
 
-async def _hand_over_replicas(context: Context, owner: Record, made: Sequence[Manifest]) -> None:
+async def _delete(context: Context, owner: Record, unwanted: Record) -> None:
+    log.info("%s: deleting %s, which is no longer wanted", owner.key, unwanted.key)
+    await context.client.delete(unwanted.key.resource, unwanted.key.namespace, unwanted.key.name, unwanted.uid)
+
+
+async def _hand_over_replicas(context: Context, owner: Record, made: Sequence[Manifest], seen: Scaling) -> None:
     """Before we let go of the Deployment's replicas, give them to a second owner.
 
     A field that loses its only owner falls back to its default, and a server of ten replicas to one. The second
     owner holds them until the autoscaler, which writes through ``/scale``, takes them. It never takes none: to an
     autoscaler that is switched off, so where somebody scaled to none, they are set again. KEDA's may have none, and
-    keeps it so while it is paused.
+    keeps it so while it is paused; where KEDA is gone, one that sleeps is woken.
     """
     server: InferenceServer = owner.view
     scaling = server.spec.autoscaling
@@ -76,7 +110,8 @@ async def _hand_over_replicas(context: Context, owner: Record, made: Sequence[Ma
         return
     live: state.WorkloadState = record.view
     running = live.desired
-    if running or may_sleep(server):
+    least = max(scaling.min_replicas, 1) if seen.abandoned else scaling.min_replicas
+    if running or (may_sleep(server) and not seen.abandoned):
         if _has_digest_of(record, made):
             return  # we have let go already
         held = await _held(context, record)
@@ -85,7 +120,7 @@ async def _hand_over_replicas(context: Context, owner: Record, made: Sequence[Ma
         running = held
     elif _is_paused(context, namespace, name):
         return
-    replicas = min(max(running, scaling.min_replicas), scaling.max_replicas)
+    replicas = min(max(running, least), scaling.max_replicas)
     manifest = {
         "apiVersion": resources.DEPLOYMENT.api_version,
         "kind": resources.DEPLOYMENT.kind,

@@ -43,6 +43,7 @@ async def reconcile(context: Context, record: Record) -> None:
     if isinstance(repository, ModelRepository):
         resolution = _resolve(context, server, repository, pods)
         problem = problem or references.forgotten(server, resolution)
+    problem = problem or scaling.contested(context, server)
     scaled = scaling.seen(context, server)
     group, reports = None, _reports(context, record, report_map, pods)
     if server.spec.ranks is not None:

@@ -46,7 +46,18 @@ class Scaling:
     scaled: ScaledObjectState | None = None
     """KEDA's ScaledObject."""
     obstacle: Problem | None = None
-    """Why there is no ScaledObject, where there shall be one."""
+    """Why the ScaledObject is not made or changed, where there shall be one."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Nobody scales by a ScaledObject any more: what sleeps would never wake."""
+        return self.obstacle is not None and self.obstacle.reason is Reason.AUTOSCALER_MISSING
+
+    @property
+    def unwatched(self) -> Problem | None:
+        """Why it is not known whether anybody would wake the server, if it sleeps."""
+        looked = self.obstacle is not None and self.obstacle is not NOT_LOOKED
+        return self.obstacle if looked and (self.abandoned or self.horizontal is None) else None
 
 
 NOT_LOOKED = Problem(Reason.AUTOSCALER_WAITING, "nobody has looked yet whether KEDA is installed")
@@ -74,11 +85,35 @@ def obstacle(server: InferenceServer, prometheus: str, missing: Problem | None) 
 def keda_missing(kind: str, why: str) -> Problem:
     """Why nothing can be known of ScaledObjects: an empty ``why`` where the API server does not know them."""
     if why:
-        return Problem(Reason.FORBIDDEN, f"{kind} cannot be watched: {why}")
+        return Problem(
+            Reason.FORBIDDEN,
+            f"{kind} cannot be watched: {why}; let the operator have them (autoscaling.keda of its chart), or leave "
+            "autoscaling.keda out here; KEDA goes on by what it was told last",
+        )
     return Problem(
         Reason.AUTOSCALER_MISSING,
         f"the API server does not know {kind}: install KEDA, or leave autoscaling.keda out and set minReplicas to 1 or "
-        "more; the replicas stay as they are meanwhile",
+        "more; the replicas stay as they are meanwhile, and one that sleeps is woken",
+    )
+
+
+def held_by_keda(server: InferenceServer) -> Problem:
+    """Why a ScaledObject that is to go does not: who uninstalls KEDA before its objects leaves them so."""
+    name, namespace = server.metadata.name, server.metadata.namespace
+    return Problem(
+        Reason.AUTOSCALER_MISSING,
+        f"ScaledObject {namespace}/{name} is being deleted, and waits for KEDA to let it go: install KEDA again, or "
+        f'kubectl -n {namespace} patch scaledobject {name} --type merge -p \'{{"metadata":{{"finalizers":null}}}}\'',
+    )
+
+
+def out_of_sight(server: InferenceServer, why: str) -> Problem:
+    """Why the replicas are left alone though KEDA shall no longer scale them: it does, and we may not end that."""
+    name, namespace = server.metadata.name, server.metadata.namespace
+    return Problem(
+        Reason.FORBIDDEN,
+        f"KEDA still scales this server, and the operator may not see its ScaledObject {namespace}/{name} ({why}): "
+        f"kubectl -n {namespace} delete scaledobject {name}, or let the operator do so (autoscaling.keda of its chart)",
     )
 
 

@@ -34,22 +34,19 @@ def _wanted(view: ServerView) -> int:
 
 def _asleep(view: ServerView) -> bool:
     """Whether no replica is wanted, by the spec and by the Deployment."""
-    if may_sleep(view.server):
-        return view.workload is not None and view.workload.desired == 0
-    return view.server.spec.replicas == 0 and _wanted(view) == 0
+    may = may_sleep(view.server) or view.server.spec.replicas == 0
+    return may and view.workload is not None and view.workload.desired == 0
 
 
 def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of facts, one return each
     if view.blocker is not None:
         return Finding(conditions.READY, False, view.blocker.reason, view.blocker.message)
+    if _asleep(view):
+        return _ready_asleep(view)
     workload = view.workload
     if workload is None or not (workload.generation_seen or _was_ready(view.server)):
         return Finding(conditions.READY, False, Reason.STARTING, _not_looked(view))
     wanted = _wanted(view)
-    if _asleep(view) and workload.total == 0:
-        words = "no replica is wanted, and none runs"
-        message = autoscaling.asleep(view.server) if may_sleep(view.server) else words
-        return Finding(conditions.READY, True, Reason.SCALED_TO_ZERO, message)
     ready = _in_traffic(view)
     counts = f"{ready} of {count(wanted, 'replica')} ready"
     nothing = loading.nothing_to_serve(view)
@@ -77,6 +74,16 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
         )
     reason = Reason.ROLLING_OUT if ready else Reason.STARTING
     return Finding(conditions.READY, False, reason, counts)
+
+
+def _ready_asleep(view: ServerView) -> Finding:
+    """As soon as no replica is wanted: that the last ones are still on their way out is no trouble."""
+    if not may_sleep(view.server):
+        return Finding(conditions.READY, True, Reason.SCALED_TO_ZERO, "no replica is wanted")
+    if (problem := view.scaling.unwatched) is not None:
+        message = f"it sleeps, and perhaps nobody wakes it: {problem.message}"
+        return Finding(conditions.READY, False, problem.reason, message)
+    return Finding(conditions.READY, True, Reason.SCALED_TO_ZERO, autoscaling.asleep(view.server))
 
 
 def _in_traffic(view: ServerView) -> int:
