@@ -12,6 +12,7 @@ import hmac
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gravswell.cache import cache_dir, locked
+from gravswell_operator.devcluster.certificates import Authority
 from gravswell_operator.devcluster.gobuild import Module, Program, build
 from gravswell_operator.devcluster.processes import Child
 
@@ -123,9 +125,14 @@ def _amazon_environment(endpoint: str) -> Mapping[str, str]:
 
 
 @contextmanager
-def azure(folder: Path) -> Iterator[Server]:
-    """azurite's blob service, in memory."""
+def azure(folder: Path, authority: Authority | None = None) -> Iterator[Server]:
+    """azurite's blob service, in memory; with an ``authority`` it speaks HTTPS by its word, and takes tokens too."""
     node, script = _azurite()
+    secure: list[str | Path] = []
+    if authority is not None:
+        authority.issue("azurite", "azurite", hosts=[HOST])
+        secure = ["--cert", authority.directory / "azurite.crt", "--key", authority.directory / "azurite.key"]
+        secure += ["--oauth", "basic"]
     with _running(
         "azurite",
         lambda port: [
@@ -139,31 +146,40 @@ def azure(folder: Path) -> Iterator[Server]:
             "--skipApiVersionCheck",
             "--disableTelemetry",
             "--silent",
+            *secure,
         ],
         folder,
+        scheme="https" if authority else "http",
     ) as endpoint:
         account = f"{endpoint}/{ACCOUNT}"
-        connection = f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={account};"
+        connection = f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={account};"
         yield Server(
             "az",
             endpoint,
             {"AZURE_STORAGE_CONNECTION_STRING": connection},
-            lambda bucket: _make_container(account, bucket),
+            lambda bucket: _make_container(account, bucket, authority),
         )
 
 
-def _make_container(account: str, name: str) -> None:
+def _make_container(account: str, name: str, authority: Authority | None) -> None:
     headers = {"x-ms-date": email.utils.formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
     canonical = "".join(f"{header}:{value}\n" for header, value in headers.items())
     signed = f"PUT{chr(10) * 12}{canonical}/{ACCOUNT}/{ACCOUNT}/{name}\nrestype:container"
     signature = base64.b64encode(hmac.new(base64.b64decode(KEY), signed.encode(), hashlib.sha256).digest()).decode()
     headers |= {"Authorization": f"SharedKey {ACCOUNT}:{signature}", "Content-Length": "0", "Content-Type": ""}
-    _request("PUT", f"{account}/{name}?restype=container", headers=headers)
+    context = ssl.create_default_context(cafile=authority.certificate) if authority else None
+    _request("PUT", f"{account}/{name}?restype=container", headers=headers, context=context)
 
 
-def _request(method: str, url: str, data: bytes | None = None, headers: Mapping[str, str] | None = None) -> None:
+def _request(
+    method: str,
+    url: str,
+    data: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    context: ssl.SSLContext | None = None,
+) -> None:
     request = urllib.request.Request(url, data, dict(headers or {}), method=method)
-    with urllib.request.urlopen(request, timeout=60):
+    with urllib.request.urlopen(request, timeout=60, context=context):
         pass
 
 
@@ -175,6 +191,7 @@ def _running(
     *,
     environment: Mapping[str, str] | None = None,
     port: int = 0,
+    scheme: str = "http",
 ) -> Iterator[str]:
     if not port:
         with socket.socket() as free:
@@ -191,7 +208,7 @@ def _running(
             except OSError:
                 assert time.monotonic() < end, f"{name} does not answer; see {child.log}"
                 time.sleep(0.1)
-        yield f"http://{HOST}:{port}"
+        yield f"{scheme}://{HOST}:{port}"
     finally:
         child.stop()
 

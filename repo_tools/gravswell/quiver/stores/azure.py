@@ -16,10 +16,10 @@ from typing import Any
 from azure.core import MatchConditions
 from azure.core import exceptions as azure
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
-from azure.identity import CredentialUnavailableError, DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient, ExponentialRetry
 
-from gravswell.errors import AccessDeniedError, InvalidInputError, NotFoundError
+from gravswell.errors import AccessDeniedError, GravswellError, InvalidInputError, NotFoundError
+from gravswell.quiver.stores.azure_login import Identity, NoTokenError
 from gravswell.quiver.stores.base import Content, Create, PutMode, Update
 from gravswell.quiver.stores.objects import STAMP, ObjectInfo, Objects, delete_each
 
@@ -125,14 +125,20 @@ class AzureObjects(Objects):
             raise (self._no_bucket() if _code(error) == "ContainerNotFound" else self._missing(key)) from error
         except (azure.ResourceExistsError, azure.ResourceModifiedError) as error:
             raise self._conflict(key, mode) from error
-        except CredentialUnavailableError as error:
-            raise self._no_credentials("neither the environment nor this machine has any") from error
+        except NoTokenError as error:
+            raise self._without_token(key, error.reason) from error
         except azure.ClientAuthenticationError as error:
             raise self._denied(key, _said(error)) from error
         except azure.HttpResponseError as error:
             raise (self._denied if error.status_code in (401, 403) else self._unavailable)(key, _said(error)) from error
         except azure.AzureError as error:
             raise self._unavailable(key, _said(error)) from error
+
+    def _without_token(self, key: str, reason: Exception | None) -> GravswellError:
+        if reason is None:
+            return self._no_credentials("neither the environment nor this machine has any")
+        away = isinstance(reason, azure.AzureError) and not isinstance(reason, azure.ClientAuthenticationError)
+        return (self._unavailable if away else self._denied)(key, str(reason).partition("\n")[0])
 
 
 def _service(url: str, patience: timedelta) -> BlobServiceClient:
@@ -154,7 +160,10 @@ def _service(url: str, patience: timedelta) -> BlobServiceClient:
     if not name:
         raise AccessDeniedError(f"{url}: the environment names no storage account; {_LOG_IN}")
     endpoint = _first("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT") or f"https://{name}.blob.core.windows.net"
-    return BlobServiceClient(endpoint, credential=_credential(name), **options)
+    try:
+        return BlobServiceClient(endpoint, credential=_credential(name), **options)
+    except ValueError as error:  # no URL, or an identity, whose tokens it sends over HTTPS only
+        raise InvalidInputError(f"{url} cannot be asked at {endpoint} ({error}); {_LOG_IN}") from None
 
 
 def _credential(account: str) -> Any:
@@ -162,7 +171,7 @@ def _credential(account: str) -> Any:
     if key:
         return AzureNamedKeyCredential(account, key)
     token = _first("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY")
-    return AzureSasCredential(token) if token else DefaultAzureCredential()
+    return AzureSasCredential(token) if token else Identity()
 
 
 def _first(*names: str) -> str:
@@ -200,4 +209,6 @@ def _code(error: azure.HttpResponseError) -> str:
 
 
 def _said(error: azure.AzureError) -> str:
-    return str(error.message).partition("\n")[0]
+    """The first line; of a refused token or signature also what is wrong with it, such as that it has expired."""
+    detail = (getattr(error, "additional_info", None) or {}).get("authenticationerrordetail") or ""
+    return f"{str(error.message).partition(chr(10))[0]} {detail}".strip()
