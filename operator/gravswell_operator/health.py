@@ -10,6 +10,9 @@ from prometheus_client.registry import Collector
 from gravswell import addresses
 from gravswell.errors import UnavailableError
 
+STOP_SECONDS = 2.0
+"""How long an answer that is under way may take once the operator ends: whoever reads it slowly must not hold it up."""
+
 
 @asynccontextmanager
 async def serve(listen: str, ready: Callable[[], bool], metrics: Collector) -> AsyncIterator[str]:
@@ -31,7 +34,7 @@ async def serve(listen: str, ready: Callable[[], bool], metrics: Collector) -> A
     app.add_routes(
         [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", make_aiohttp_handler(metrics))]
     )
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)

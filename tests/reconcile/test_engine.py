@@ -100,6 +100,24 @@ async def test_conflicts_are_tried_again_soon_however_long_they_last(served):
     assert served.context.queue.failing == 0
 
 
+async def test_a_conflict_is_told_once_where_it_lasts(served, caplog):
+    served.api.refuse = lambda words: (
+        errors.ApiConflictError("modified") if words == "apply Deployment server" else None
+    )
+
+    def told():
+        return [r.getMessage() for r in caplog.records if "modified" in r.getMessage() and r.levelname == "WARNING"]
+
+    for _ in range(5):
+        await served.tick()
+    assert served.context.queue.failing == 1
+    assert told() == []
+    for _ in range(600):
+        await served.tick()
+    (words,) = told()
+    assert words.startswith("InferenceServer ns/server: ")
+
+
 @pytest.mark.parametrize("watch_is_first", [False, True])
 async def test_a_failure_in_other_words_each_time_is_not_tried_again_any_sooner(served, watch_is_first):
     words = (f"attempt {number} failed" for number in range(10**6))

@@ -44,6 +44,10 @@ async def test_what_kopf_says_is_handed_on(what):
     assert heard == [(WATCHED[0], {"metadata": {}}, what)]
 
 
+def named(name, version=1):
+    return {"metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": str(version)}}
+
+
 class Watched:
     """Watches with a kopf that does what the test says, one life after the other; in the end it waits to be stopped."""
 
@@ -57,7 +61,7 @@ class Watched:
         self.threads.append(threading.current_thread())
         ready_flag.set()
         handler = registry._watching.get_all_handlers()[0].fn
-        await handler(event=kopf.RawEvent(type="ADDED", object={"metadata": {"name": f"life-{len(self.threads)}"}}))
+        await handler(event=kopf.RawEvent(type="ADDED", object=named(f"life-{len(self.threads)}")))
         if self.lives:
             raise self.lives.pop(0)
         await stop_flag.wait()
@@ -118,6 +122,61 @@ async def test_they_can_be_stopped_at_the_moment_they_end_by_themselves(monkeypa
     async with Watched(monkeypatch).following(), asyncio.timeout(WAIT_SECONDS):
         while not closed.is_set():  # noqa: ASYNC110  set by another thread
             await asyncio.sleep(0.01)
+
+
+async def crossed(*said):
+    """What reaches this loop of what another thread has said while it was busy."""
+    heard = []
+    loop = asyncio.get_running_loop()
+    crossing = watch.Crossing(loop, lambda _, body, what: heard.append((body["metadata"]["name"], what, body)))
+
+    def say():
+        for body, what in said:
+            crossing.put(resources.MODEL, body, what)
+        loop.call_soon_threadsafe(quiet.set)
+
+    quiet = asyncio.Event()
+    thread = threading.Thread(target=say)
+    thread.start()
+    thread.join(WAIT_SECONDS)  # this loop stands meanwhile
+    assert len(crossing._waiting) <= 4
+    await quiet.wait()
+    return [(name, what, body["metadata"]["resourceVersion"]) for name, what, body in heard]
+
+
+async def test_what_waits_for_a_busy_loop_is_the_latest_of_each_object_in_their_order():
+    edits = [(named(name, number), "MODIFIED") for number in range(1000) for name in "ab"]
+    assert await crossed(*edits, (named("a", 1000), "DELETED")) == [("b", "MODIFIED", "999"), ("a", "DELETED", "1000")]
+
+
+async def test_that_an_object_was_listed_is_heard_whatever_happened_to_it_since():
+    said = [(named("a", 1), None), (named("a", 2), "MODIFIED"), (named("a", 3), None), (named("a", 4), "MODIFIED")]
+    assert await crossed(*said) == [("a", None, "3"), ("a", "MODIFIED", "4")]
+
+
+async def test_an_object_and_another_one_of_its_name_are_two():
+    after = named("a", 3)
+    after["metadata"]["uid"] = "another"
+    said = [(named("a", 1), "ADDED"), (named("a", 2), "DELETED"), (after, "ADDED")]
+    assert await crossed(*said) == [("a", "DELETED", "2"), ("a", "ADDED", "3")]
+
+
+async def test_many_objects_all_cross_while_others_of_the_loop_come_in_between():
+    heard, loop = [], asyncio.get_running_loop()
+    crossing = watch.Crossing(loop, lambda _, body, what: heard.append(body["metadata"]["name"]))
+    names = [str(number) for number in range(5 * watch.PAGE + 1)]
+    for name in names:
+        crossing.put(resources.MODEL, named(name), None)
+    turns = 0
+    async with asyncio.timeout(WAIT_SECONDS):
+        while len(heard) < len(names):
+            await asyncio.sleep(0)
+            turns += 1
+    assert heard == names
+    assert turns > 4
+    crossing.put(resources.MODEL, named("late"), "ADDED")
+    await asyncio.sleep(0.01)
+    assert heard[-1] == "late"
 
 
 async def test_a_fault_of_ours_in_what_takes_it_in_is_heard(monkeypatch, caplog):

@@ -144,6 +144,10 @@ class WorkQueue(Generic[K]):
             self._failures[key] = waits + 1, due
         return due - now
 
+    def tries(self, key: K) -> int:
+        """How many waits of ``key`` have ended in another failure since it last succeeded."""
+        return self._failures.get(key, (0, 0.0))[0]
+
     def forget(self, key: K) -> None:
         """``key`` succeeded: its next failure is its first."""
         self._failures.pop(key, None)

@@ -124,14 +124,50 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error.args[0] if error.args else error}"
 
 
+class Crossing:
+    """What the watches say on its way to another thread's event loop: of each object the latest, in order.
+
+    Where that loop is busy, what waits for it does not become more than there are objects, whatever happens to them.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, observe: Observer) -> None:
+        self._loop, self._observe = loop, observe
+        self._lock = threading.Lock()
+        self._waiting: dict[tuple[str, bool], tuple[ResourceType, Mapping[str, Any], str | None]] = {}
+        """By uid, and whether the object was listed: that is news by itself. The oldest first."""
+
+    def put(self, resource: ResourceType, body: Mapping[str, Any], what: str | None) -> None:
+        """Have ``observe`` called with it, or with what comes of the same object before that. From any thread."""
+        key = body["metadata"]["uid"], what is None
+        with self._lock:
+            begins = not self._waiting
+            self._waiting.pop(key, None)  # what is put in anew comes last
+            self._waiting[key] = resource, body, what
+        if begins:
+            self._loop.call_soon_threadsafe(self._take)
+
+    def _take(self) -> None:
+        """A page at a time: others of this loop come in between."""
+        for _ in range(PAGE):
+            with self._lock:
+                resource, body, what = self._waiting.pop(next(iter(self._waiting)))
+                left = bool(self._waiting)
+            with taking_in(resource):
+                self._observe(resource, body, what)
+            if not left:
+                return
+        self._loop.call_soon(self._take)
+
+
 class _Watches:
     """One life of kopf, in a thread with an event loop of its own."""
 
     def __init__(
         self, account: credentials.Account, observe: Observer, trace: aiohttp.TraceConfig, started: asyncio.Event
     ) -> None:
-        self._account, self._observe, self._trace, self._started = account, observe, trace, started
+        self._account, self._trace, self._started = account, trace, started
         self._ours = asyncio.get_running_loop()
+        self._crossing = Crossing(self._ours, observe)
         self._ended: asyncio.Future[None] = self._ours.create_future()
         self._stop = asyncio.Event()
         self._runner = asyncio.Runner(loop_factory=type(self._ours))
@@ -185,7 +221,7 @@ class _Watches:
         telling = asyncio.create_task(tell())
         try:
             await kopf.operator(
-                registry=registry(self._account, self._hand_over, self._trace),
+                registry=registry(self._account, self._crossing.put, self._trace),
                 settings=settings(),
                 clusterwide=True,
                 standalone=True,
@@ -194,10 +230,3 @@ class _Watches:
             )
         finally:
             telling.cancel()
-
-    def _hand_over(self, resource: ResourceType, body: Mapping[str, Any], what: str | None) -> None:
-        self._ours.call_soon_threadsafe(self._take, resource, body, what)
-
-    def _take(self, resource: ResourceType, body: Mapping[str, Any], what: str | None) -> None:
-        with taking_in(resource):
-            self._observe(resource, body, what)

@@ -25,6 +25,9 @@ OUTAGE_SECONDS = 30.0
 """The longest wait for an API server that does not answer, which is no object's own failure and over for all at once,
 and after a conflict, which is over once we have looked again."""
 
+LASTING_TRIES = 5
+"""Failures in a row, each after a wait, after which a conflict is told, once: somebody keeps writing what we write."""
+
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +51,7 @@ class Engine:
             log.debug("%s: left alone: %s", key, error)  # it goes with its namespace
             queue.forget(key)
         except errors.ApiConflictError as error:
-            self._failed(key, error, logging.DEBUG)  # it changed under our hands; look again
+            self._failed(key, error, logging.DEBUG)  # it changed under our hands; mostly the next look is enough
         except GravswellError as error:
             self._failed(key, error, logging.WARNING)
         except Exception as error:
@@ -64,7 +67,10 @@ class Engine:
 
     def _failed(self, key: Key, error: GravswellError, level: int) -> None:
         self.context.metrics.failed(key.resource.kind, error)
+        before = self.context.queue.tries(key)
         delay = self.context.queue.retry_delay(key)
+        if before < LASTING_TRIES <= self.context.queue.tries(key):
+            level = logging.WARNING
         if isinstance(error, errors.ApiUnavailableError):
             delay = max(min(delay, OUTAGE_SECONDS), error.retry_after or 0.0)
         elif isinstance(error, errors.ApiConflictError) and not isinstance(error, apply.NameTakenError):
