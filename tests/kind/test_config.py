@@ -80,8 +80,9 @@ def test_kind_takes_our_configuration_and_knows_each_of_its_fields(cluster):
         (
             "        hostPort: 8001",
             "        hostPort: 8000",
-            "already configured: 127.0.0.1:8000/TCP",
+            "already configured: 127.0.0.1:8000",
         ),
+        ("        hostPort: 8001", "        hostport: 8001", "field hostport not found"),
         ("  - role: worker", "  - role: minion", '"minion" is not a valid node role'),
         ("name: gravswell", "name: Grav swell", "is not a valid cluster name"),
         ("v1alpha4", "v1alpha5", "unknown apiVersion"),
@@ -100,9 +101,9 @@ def test_what_is_sent_to_this_machine_arrives_where_the_examples_server_listens(
     assert service["type"] == "NodePort"
     ports = {"http": PORT_HTTP, "grpc": PORT_GRPC}
     assert [
-        (mapping["ListenAddress"], mapping["HostPort"], mapping["ContainerPort"], mapping["Protocol"])
+        (mapping["ListenAddress"], mapping["HostPort"], mapping["ContainerPort"])
         for mapping in node(cluster, "control-plane")["ExtraPortMappings"]
-    ] == [("127.0.0.1", ports[name], port, "TCP") for name, port in service["nodePorts"].items()]
+    ] == [("127.0.0.1", ports[name], port) for name, port in service["nodePorts"].items()]
 
 
 def test_the_folder_of_the_worker_is_the_volume_of_the_example(cluster):
