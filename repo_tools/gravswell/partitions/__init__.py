@@ -9,7 +9,8 @@ all that ranks and clients know of it.
 """
 
 from gravswell.partitions.client import RankedClient
-from gravswell.partitions.making import Partition, partition
+from gravswell.partitions.making import partition
+from gravswell.partitions.partitioned import Partition
 from gravswell.partitions.records import Plan, RankManifest
 from gravswell.partitions.running import RankReport, Setting, run_rank
 
