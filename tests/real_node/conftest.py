@@ -7,30 +7,19 @@ With ``--context`` the tests that need no node of their own run on a cluster of 
 """
 
 import os
-import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from gravswell.cache import cache_dir
 from gravswell.errors import ConflictError, GravswellError
-from gravswell_operator.devcluster import ControlPlane, ensure_binaries
-from gravswell_operator.devcluster.binaries import CONTROL_PLANE, REAL_NODE
-from gravswell_operator.devcluster.gobuild import build
+from gravswell_operator.devcluster import ensure_binaries
 from gravswell_operator.devcluster.kubectl import Kubectl
-from gravswell_operator.devcluster.processes import die_with
-from gravswell_operator.devcluster.realnode import ADDRESS, Machine, RealNode, node_packages, static_image
 
 from ..quiver.stores.emulators import GCS
-from .operating import ROOT, Cluster, RealCluster
+from .operating import Cluster, RealCluster
 from .removal import left
-
-NODE = "gravswell-real"
+from .starting import build_images, started
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -49,35 +38,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def images() -> Path:
     """The folder of the images' archives and bills of materials, built by the project's own command."""
-    folder = cache_dir() / "images/archives"
-    command = [sys.executable, ROOT / "images/build.py", folder]
-    subprocess.run(command, check=True, timeout=1800, preexec_fn=die_with(os.getpid()))
-    return folder
+    return build_images()
 
 
 @pytest.fixture(scope="session")
 def real_cluster(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[RealCluster]:
-    names = [*CONTROL_PLANE, *REAL_NODE, "helm"]
-    binaries = ensure_binaries(names=names)
-    busybox = node_packages()
-    bucket_server = build(GCS, cancelled=threading.Event(), tick=lambda _: None)
-    folder = tmp_path_factory.mktemp("real-node")
-    with ExitStack() as stack:
-        machine = stack.enter_context(Machine(folder, name=NODE))
-        with machine.network():
-            plane = ControlPlane(folder / "plane", binaries=binaries, address=ADDRESS, node_name=NODE)
-            stack.enter_context(plane)
-            stack.callback(machine.kill)  # first, as an API server waits for its clients to go
-            node = RealNode(machine, plane, binaries, busybox=busybox)
-            node.start()
-            cluster = RealCluster(plane, node, binaries["helm"], folder)
-            node.import_image(static_image(folder / "coredns.tar", "gravswell.dev/coredns:1", binaries["coredns"]))
-            node.import_image(static_image(folder / "bucket.tar", cluster.bucket_image, bucket_server))
-            for archive in sorted(images.glob("*.tar")):
-                node.import_image(archive)
-            cluster.start_dns()
+    with started(tmp_path_factory.mktemp("real-node"), images) as cluster:
         yield cluster
-    shutil.rmtree(node.directory / "containerd")  # gigabytes, which pytest would keep of the last three runs
 
 
 @pytest.fixture(scope="session")

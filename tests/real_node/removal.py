@@ -7,11 +7,12 @@ from .operating import NAMESPACE, Cluster
 SYSTEM = "gravswell-system"
 STORAGE = "gravswell-test-storage"
 DRIVERS = "gravswell-drivers"
+VOLUME = "gravswell-test-models"
 
 
 def left(cluster: Cluster) -> list[str]:
     """Everything in the cluster that is gravswell's or the tests' by its name, but for what a namespace takes along."""
-    everywhere = "namespaces,customresourcedefinitions,clusterroles,clusterrolebindings"
+    everywhere = "namespaces,persistentvolumes,customresourcedefinitions,clusterroles,clusterrolebindings"
     found = cluster.kubectl("get", everywhere, "--output=name").split()
     found += cluster.kubectl("get", "roles,rolebindings,leases", "--namespace=kube-system", "--output=name").split()
     return [name for name in found if "gravswell" in name]
@@ -27,4 +28,5 @@ def remove(cluster: Cluster) -> None:
     kubectl("delete", "crd", "--selector=app.kubernetes.io/part-of=gravswell", "--timeout=100s")
     kubectl("delete", "lease", "gravswell-operator", "--namespace=kube-system", "--ignore-not-found")
     kubectl("delete", "namespace", DRIVERS, SYSTEM, STORAGE, NAMESPACE, "--ignore-not-found", "--wait=false")
+    kubectl("delete", "persistentvolume", VOLUME, "--ignore-not-found", "--wait=false")
     cluster.until(lambda: not left(cluster))

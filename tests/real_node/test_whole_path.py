@@ -5,9 +5,7 @@ the user's, such as kind's.
 """
 
 import json
-import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import onnx
@@ -15,14 +13,13 @@ import pytest
 import yaml
 
 from gravswell import quiver as qv
-from gravswell_operator.demo.reach import forward
 
 from ..serving.agent.versions import scaling_graph
 from .operating import NAMESPACE, ROOT, Cluster
+from .prepared import bucket_server, install, make_bucket
 from .removal import STORAGE, SYSTEM, left, remove
 
 ENTRY = "digits"
-BUCKET = "shelf"
 SERVICE = f"digits.{NAMESPACE}.svc:8000"
 
 ASK = """
@@ -68,50 +65,13 @@ sys.exit(1)
 """
 """Starts a Triton, and ends it once it is ready."""
 
-BUCKET_SERVER = """
-apiVersion: v1
-kind: Service
-metadata: {name: bucket}
-spec:
-  selector: {app: bucket}
-  ports: [{port: 80, targetPort: 4443}]
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: bucket}
-spec:
-  selector: {matchLabels: {app: bucket}}
-  template:
-    metadata: {labels: {app: bucket}}
-    spec:
-      automountServiceAccountToken: false
-      securityContext: {runAsNonRoot: true, runAsUser: 1000, fsGroup: 1000, seccompProfile: {type: RuntimeDefault}}
-      containers:
-        - name: bucket
-          image: IMAGE
-          args: [-scheme, http, -host, 0.0.0.0, -port, "4443", -backend, filesystem, -filesystem-root, /data]
-          securityContext:
-            {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
-          readinessProbe: {httpGet: {path: /storage/v1/b, port: 4443}, periodSeconds: 1}
-          volumeMounts: [{name: data, mountPath: /data}]
-      volumes: [{name: data, emptyDir: {}}]
-"""
-
 
 @pytest.fixture(scope="module")
 def installed(cluster: Cluster) -> Iterator[Cluster]:
     """The chart with its own values, but for where the images are: of Triton, the one for CPUs."""
     try:
         with cluster.network():
-            for name in (SYSTEM, STORAGE, NAMESPACE):
-                cluster.namespace(name)
-            images = {
-                "image.repository": cluster.image.rpartition(":")[0],
-                "triton.repository": cluster.triton_repository,
-            }
-            values = [f"--set={key}={value}" for key, value in images.items()]
-            chart = str(ROOT / "charts/gravswell")
-            cluster.helm("install", "gravswell", chart, "-n", SYSTEM, "--wait", "--timeout=180s", *values)
+            install(cluster)
         yield cluster
     finally:
         with cluster.network():
@@ -119,32 +79,16 @@ def installed(cluster: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def bucket(installed: Cluster) -> str:
-    """The URL of a repository in a bucket that is served in the cluster."""
-    cluster = installed
-    with cluster.network():
-        manifests = BUCKET_SERVER.replace("IMAGE", cluster.bucket_image)
-        cluster.kubectl("apply", "--server-side", "-n", STORAGE, "-f", "-", stdin=manifests)
-        cluster.kubectl("-n", STORAGE, "rollout", "status", "deployment/bucket", "--timeout=120s", timeout=150)
-        body, headers = json.dumps({"name": BUCKET}).encode(), {"Content-Type": "application/json"}
-        with bucket_server(cluster) as address:
-            urllib.request.urlopen(urllib.request.Request(f"{address}/storage/v1/b", body, headers), timeout=30).close()
-    return f"gs://{BUCKET}/models"
+def bucket(installed: Cluster) -> dict[str, Any]:
+    """The spec of a repository in a bucket that is served in the cluster."""
+    with installed.network():
+        return make_bucket(installed, "shelf")
 
 
-@contextmanager
-def bucket_server(cluster: Cluster) -> Iterator[str]:
-    """The bucket's server, as this process reaches it: through kubectl, for it may be outside of the cluster."""
-    with ExitStack() as stack, pytest.MonkeyPatch.context() as here:
-        address = f"http://{forward(cluster.kubectl, stack, 'service/bucket', 80, namespace=STORAGE)}"
-        here.setenv("STORAGE_EMULATOR_HOST", address)
-        yield address
-
-
-def publish(cluster: Cluster, url: str, number: int) -> None:
+def publish(cluster: Cluster, bucket: dict[str, Any], number: int) -> None:
     """Publish a version that multiplies by ``number``."""
     with bucket_server(cluster):
-        repo = qv.ModelRepository(url)
+        repo = qv.ModelRepository(bucket["url"])
         entry = repo.models[ENTRY] if ENTRY in repo.models else repo.add(ENTRY, platform=qv.Platform.ONNX)
         path = entry.export_version(onnx.load_from_string(scaling_graph(float(number))))
     assert path.endswith(f"/{number}/model.onnx")
@@ -171,13 +115,11 @@ def until_loaded(cluster: Cluster, number: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def serving(installed: Cluster, bucket: str) -> Cluster:
+def serving(installed: Cluster, bucket: dict[str, Any]) -> Cluster:
     """The examples, on CPUs and on the bucket of the cluster, ready."""
     with installed.network():
         publish(installed, bucket, 1)
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "models-bucket", "namespace": NAMESPACE}}
-        installed.apply({**secret, "stringData": {"endpoint": f"http://bucket.{STORAGE}.svc"}})
-        repository = example("bucket/modelrepository.yaml", "ModelRepository", url=bucket, syncInterval="5s")
+        repository = example("bucket/modelrepository.yaml", "ModelRepository", **bucket)
         server = example("kind/serving.yaml", "InferenceServer", vcpus="100m")  # a node of two cores takes two
         installed.apply(repository, server, example("model.yaml", "Model"))
         for kind, name in (("modelrepository", "models"), ("inferenceserver", "digits"), ("model", "digits")):

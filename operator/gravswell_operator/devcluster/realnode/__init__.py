@@ -8,6 +8,7 @@ run removes, and never a process, a mount or a route. It needs root, and no cont
 from gravswell_operator.devcluster.realnode.machine import ADDRESS, Machine
 from gravswell_operator.devcluster.realnode.node import RealNode
 from gravswell_operator.devcluster.realnode.packages import node_packages
+from gravswell_operator.devcluster.realnode.registry import Registry
 from gravswell_operator.devcluster.realnode.staticimage import static_image
 
-__all__ = ["ADDRESS", "Machine", "RealNode", "node_packages", "static_image"]
+__all__ = ["ADDRESS", "Machine", "RealNode", "Registry", "node_packages", "static_image"]

@@ -31,6 +31,8 @@ state = "/run/containerd"
   snapshotter = "overlayfs"
   [plugins."io.containerd.cri.v1.images".pinned_images]
     sandbox = "{pause}"
+  [plugins."io.containerd.cri.v1.images".registry]
+    config_path = "{directory}/registries"
 [plugins."io.containerd.internal.v1.opt"]
   path = "{directory}/opt"
 [plugins."io.containerd.cri.v1.runtime"]
@@ -91,6 +93,11 @@ class RealNode:
         self._busybox = busybox
         self._kubelet: Child | None = None
 
+    @property
+    def _registries(self) -> Path:
+        """The folder in which containerd looks for where images of a registry come from, at each pull."""
+        return self.directory / "registries"
+
     def start(self) -> None:
         """Start containerd, kubelet and kube-proxy; return when the node is Ready."""
         self._write_configuration()
@@ -114,6 +121,21 @@ class RealNode:
     def images(self) -> list[str]:
         """The names of the images that the node has."""
         return self._run("ctr", f"--address={_SOCKET}", "--namespace=k8s.io", "images", "list", "--quiet").split()
+
+    def is_used(self, image: str) -> bool:
+        """Whether a container of the node is made of that image; those of a pod that has gone go a moment later."""
+        listed = ("containers", "list", "--quiet", f"image=={image}")
+        return bool(self._run("ctr", f"--address={_SOCKET}", "--namespace=k8s.io", *listed).strip())
+
+    def remove_image(self, name: str) -> None:
+        """Take an image from the node, and from its disk what no other image and no container has."""
+        self._run("ctr", f"--address={_SOCKET}", "--namespace=k8s.io", "images", "remove", "--sync", name)
+
+    def pull_from(self, registry: str, url: str) -> None:
+        """From now on pull images of ``registry``, such as ghcr.io, from the server at ``url``, such as a mirror."""
+        folder = self._registries / registry
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "hosts.toml").write_text(f'server = "{url}"\n[host."{url}"]\ncapabilities = ["pull", "resolve"]\n')
 
     def start_kubelet(self) -> None:
         """Start the kubelet; return when the node is Ready."""
@@ -175,6 +197,7 @@ class RealNode:
         cni = self.directory / "cni"
         cni.mkdir(parents=True, exist_ok=True)
         (cni / "10-pods.conflist").write_text(json.dumps(_CNI))
+        self._registries.mkdir(exist_ok=True)
         (self.directory / "containerd.toml").write_text(
             _CONTAINERD.format(directory=self.directory, socket=_SOCKET, pause=PAUSE_IMAGE, cni_programs=CNI_PROGRAMS)
         )
