@@ -1,0 +1,112 @@
+"""Kinds whose definitions others install: KEDA's, Karpenter's and the GPU Operator's."""
+
+from dataclasses import dataclass
+
+from gravswell_operator.state.base import Raw
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledObjectState:
+    """What KEDA says of a ScaledObject."""
+
+    ready: bool | None
+    """None: it has not looked yet."""
+    message: str = ""
+    """Its own words where it is not ready."""
+    paused: bool = False
+    """By an annotation of KEDA's: it scales nothing."""
+    going: bool = False
+    """It is being deleted, which KEDA must let happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineState:
+    """A node that was asked for, from then until it is gone."""
+
+    name: str
+    node: str
+    """Its node's name; empty until it joins."""
+    waits_for: str
+    """What it waits for, in words; empty once its node is ready and offers what it shall."""
+    terminating: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MakerState:
+    """What makes a pool's nodes."""
+
+    ready: bool | None
+    """None: nobody has looked at it yet."""
+    message: str = ""
+    """Its own words where it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPolicyState:
+    """The object by which NVIDIA's GPU Operator is told to install drivers and device plugins."""
+
+    name: str
+    state: str
+    """As it says itself: ready, notReady or ignored; empty before it has looked."""
+
+
+def scaled_object(raw: Raw) -> ScaledObjectState:
+    """KEDA's ScaledObject, by its conditions."""
+    conditions = {c["type"]: c for c in (raw.get("status") or {}).get("conditions") or ()}
+    ready, paused = conditions.get("Ready", {}), conditions.get("Paused", {})
+    message = ready.get("message") or ready.get("reason") or ""
+    # Unknown with a reason: some of its triggers cannot be read. Without one, it has not looked.
+    unknown = False if message else None
+    return ScaledObjectState(
+        ready={"True": True, "False": False}.get(ready.get("status", ""), unknown),
+        message=message,
+        paused=paused.get("status") == "True",
+        going=bool(raw["metadata"].get("deletionTimestamp")),
+    )
+
+
+_STEPS = ("Launched", "Registered", "Initialized")
+"""What a NodeClaim's machine goes through, in this order."""
+
+
+_WAITS = {
+    "Launched": "its machine is being made",
+    "Registered": "its machine was made and has not joined the cluster",
+    "Initialized": "its node has joined, and is not ready or does not offer its GPUs yet",
+}
+
+
+def machine(raw: Raw) -> MachineState:
+    """A NodeClaim of Karpenter's."""
+    status = raw.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    waits = ""
+    for step in _STEPS:
+        condition = conditions.get(step, {})
+        if condition.get("status") != "True":
+            said = condition.get("message") or ""
+            waits = _WAITS[step] + (f" ({said})" if said and said != condition.get("reason") else "")
+            break
+    return MachineState(
+        name=raw["metadata"]["name"],
+        node=status.get("nodeName") or "",
+        waits_for=waits,
+        terminating=bool(raw["metadata"].get("deletionTimestamp")),
+    )
+
+
+def maker(raw: Raw) -> MakerState:
+    """A NodePool of Karpenter's, by its conditions."""
+    conditions = {c["type"]: c for c in (raw.get("status") or {}).get("conditions") or ()}
+    ready = conditions.pop("Ready", {})
+    if ready.get("status") == "True":
+        return MakerState(True)
+    wrong = [c for c in conditions.values() if c["status"] == "False"]
+    words = "; ".join(f"{c['type']} is False: {c.get('message') or c.get('reason', '')}" for c in wrong)
+    return MakerState(False if wrong else None, words)
+
+
+def cluster_policy(raw: Raw) -> ClusterPolicyState:
+    """The GPU Operator's ClusterPolicy."""
+    state = (raw.get("status") or {}).get("state") or ""
+    return ClusterPolicyState(name=raw["metadata"]["name"], state=state)
