@@ -114,3 +114,21 @@ def test_a_profile_with_keys_and_one_that_is_not_there(
     monkeypatch.setenv("AWS_PROFILE", "lba")
     with pytest.raises(AccessDeniedError, match="there is no profile lba"):
         open_store("s3://by-profile")
+
+
+class _NoRole(_Expired):
+    def do_PUT(self) -> None:
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def test_no_credentials_and_a_machine_without_a_role(monkeypatch: pytest.MonkeyPatch, profiles: None) -> None:
+    """One that does not answer, as a laptop's network, and one that refuses, as a pod's that must not ask its node."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _NoRole) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for port in (1, server.server_port):
+            monkeypatch.setenv("AWS_METADATA_ENDPOINT", f"http://127.0.0.1:{port}")
+            with pytest.raises(AccessDeniedError, match=r"no credentials for s3://bucket .*set AWS_ACCESS_KEY_ID"):
+                open_store("s3://bucket").children()
+        server.shutdown()

@@ -39,7 +39,8 @@ _MISSING_BUCKET = re.compile(r"NoSuchBucket")
 _STATUS = re.compile(r"status code: (\d{3})")
 _SAID = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
 _EXPIRED = re.compile(r"<Code>(ExpiredToken|InvalidToken|TokenRefreshRequired)")
-_WITHOUT_CREDENTIALS = re.compile(r"169\.254\.\d+\.\d+|NoCredentials|MissingCredentials|InvalidCredential")
+_WITHOUT_CREDENTIALS = re.compile(r"/latest/(api/token|meta-data)|NoCredentials|MissingCredentials|InvalidCredential")
+"""The former is asked of the machine, after all else."""
 
 
 _log = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ class AmazonObjects(Objects):
     """The objects of ``s3://bucket``."""
 
     way_to_log_in = (
-        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE for what ~/.aws says, of an account that may "
-        "list the bucket and read, write and delete its objects"
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE for what ~/.aws says; the account or role has "
+        "to list the bucket and to read, write and delete its objects"
     )
 
     def __init__(self, bucket: str, patience: timedelta) -> None:
@@ -185,11 +186,11 @@ class AmazonObjects(Objects):
             return self._missing(key)
         if isinstance(error, rust.AlreadyExistsError | rust.PreconditionError) or code in (409, 412):
             return self._conflict(key, mode)
+        if _WITHOUT_CREDENTIALS.search(text):
+            return self._no_credentials("neither the environment nor this machine has any")
         refused = isinstance(error, rust.PermissionDeniedError | rust.UnauthenticatedError) or code in (401, 403)
         if refused or _EXPIRED.search(text):
             return self._denied(key, detail)
-        if _WITHOUT_CREDENTIALS.search(text):
-            return self._no_credentials("neither the environment nor this machine has any")
         return self._unavailable(key, detail)
 
 
