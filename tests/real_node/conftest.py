@@ -16,7 +16,6 @@ from gravswell.errors import ConflictError, GravswellError
 from gravswell_operator.devcluster import ensure_binaries
 from gravswell_operator.devcluster.kubectl import Kubectl
 
-from ..quiver.stores.emulators import GCS
 from .operating import Cluster, RealCluster
 from .removal import left
 from .starting import build_images, started
@@ -63,9 +62,8 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def users_cluster(context: str, registry: str, folder: Path) -> Cluster:
     """The cluster of a context. ConflictError where it has something of gravswell's."""
     binaries = ensure_binaries(names=["kubectl", "helm"])
-    bucket = f"docker.io/fsouza/fake-gcs-server:{GCS.module.version.removeprefix('v')}"
     kubectl = Kubectl(binaries["kubectl"], context=context)
-    cluster = Cluster(kubectl, binaries["helm"], folder, os.environ, registry=registry, bucket=bucket)
+    cluster = Cluster(kubectl, binaries["helm"], folder, os.environ, registry)
     if found := left(cluster):
         raise ConflictError(
             f"the cluster of the context {context} has {', '.join(found)}: these tests install gravswell and remove "

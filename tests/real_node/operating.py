@@ -14,11 +14,15 @@ from gravswell_operator.devcluster import ControlPlane
 from gravswell_operator.devcluster.kubectl import Kubectl
 from gravswell_operator.devcluster.realnode import RealNode
 
+from ..quiver.stores.emulators import GCS
+
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "gravswell-test"
 """Where the tests' objects are. Theirs alone: it goes with all that is in it."""
 REGISTRY = "ghcr.io/gravswell"
 """Of the images' names, as the chart has them."""
+BUCKET_IMAGE = f"docker.io/fsouza/fake-gcs-server:{GCS.module.version.removeprefix('v')}"
+"""As clusters pull it that reach a registry; the real node has the program of that version under that name."""
 WAIT_SECONDS = 120
 POLL_SECONDS = 0.5
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -32,10 +36,9 @@ class Cluster:
     """
 
     def __init__(
-        self, kubectl: Kubectl, helm: Path, folder: Path, environment: Mapping[str, str], *, registry: str, bucket: str
+        self, kubectl: Kubectl, helm: Path, folder: Path, environment: Mapping[str, str], registry: str = REGISTRY
     ) -> None:
         self.image, self.triton_repository = f"{registry}/gravswell:0.1.0", f"{registry}/tritonserver-cpu"
-        self.bucket_image = bucket
         self.kubeconfig = folder / "kubeconfig-of-tests"
         self.kubeconfig.touch(mode=0o600)
         self.kubeconfig.write_text(kubectl("config", "view", "--minify", "--flatten", "--raw"))
@@ -175,7 +178,7 @@ class RealCluster(Cluster):
 
     def __init__(self, plane: ControlPlane, node: RealNode, helm: Path, folder: Path) -> None:
         environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin"}
-        super().__init__(plane.kubectl, helm, folder, environment, registry=REGISTRY, bucket="gravswell.dev/bucket:1")
+        super().__init__(plane.kubectl, helm, folder, environment)
         self.plane, self.node = plane, node
 
     def network(self) -> AbstractContextManager[None]:

@@ -12,7 +12,7 @@ from unittest import mock
 
 from gravswell_operator.demo.reach import forward
 
-from .operating import NAMESPACE, ROOT, Cluster
+from .operating import BUCKET_IMAGE, NAMESPACE, ROOT, Cluster
 from .removal import STORAGE, SYSTEM, VOLUME
 
 CHART = ROOT / "charts/gravswell"
@@ -40,7 +40,7 @@ def sets(values: Mapping[str, str]) -> list[str]:
 
 def make_bucket(cluster: Cluster, name: str) -> dict[str, Any]:
     """Start the server of ``gs://`` and make a bucket there; return the spec of a repository in it, and its Secret."""
-    manifests = Path(__file__).with_name("bucket.yaml").read_text().replace("IMAGE", cluster.bucket_image)
+    manifests = Path(__file__).with_name("bucket.yaml").read_text().replace("IMAGE", BUCKET_IMAGE)
     cluster.kubectl("apply", "--server-side", "-n", STORAGE, "-f", "-", stdin=manifests)
     cluster.kubectl("-n", STORAGE, "rollout", "status", "deployment/bucket", "--timeout=120s", timeout=150)
     body, headers = json.dumps({"name": name}).encode(), {"Content-Type": "application/json"}

@@ -17,7 +17,7 @@ from gravswell_operator.devcluster.processes import die_with
 from gravswell_operator.devcluster.realnode import ADDRESS, Machine, RealNode, node_packages, static_image
 
 from ..quiver.stores.emulators import GCS
-from .operating import ROOT, RealCluster
+from .operating import BUCKET_IMAGE, ROOT, RealCluster
 
 NODE = "gravswell-real"
 
@@ -47,7 +47,7 @@ def started(folder: Path, images: Path) -> Iterator[RealCluster]:
             node.start()
             cluster = RealCluster(plane, node, binaries["helm"], folder)
             node.import_image(static_image(folder / "coredns.tar", "gravswell.dev/coredns:1", binaries["coredns"]))
-            node.import_image(static_image(folder / "bucket.tar", cluster.bucket_image, bucket_server))
+            node.import_image(static_image(folder / "bucket.tar", BUCKET_IMAGE, bucket_server))
             for archive in sorted(images.glob("*.tar")):
                 node.import_image(archive)
             cluster.start_dns()
