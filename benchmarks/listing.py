@@ -35,7 +35,7 @@ HERMES = 0.372
 READING, AGAINST_HERMES, LISTS = 3.0, 10.0, 2.0
 """The bars."""
 
-KINDS = ("gs", "s3")
+KINDS = ("gs", "s3", "az")
 _REQUEST = re.compile(r"(?P<verb>[A-Z]+) (?P<path>\S+)")
 
 
@@ -178,7 +178,7 @@ def requests(heads: list[str]) -> Counter[str]:
         match = _REQUEST.match(head)
         assert match is not None
         path, _, query = match["path"].partition("?")
-        lists = match["verb"] == "GET" and ("list-type" in query or path.rstrip("/").endswith("/o"))
+        lists = match["verb"] == "GET" and ("list-type=" in query or "comp=list" in query or path.endswith("/o"))
         own = re.fullmatch(r"/storage/v1/b/[^/]+", path)
         found["library" if own else "list" if lists else match["verb"]] += 1
     return found

@@ -26,7 +26,8 @@ def test_requests_are_told_apart(benchmark: ModuleType) -> None:
         "GET /storage/v1/b/b/o?prefix=r%2F HTTP/1.1",
         "GET /storage/v1/b/b?projection=noAcl HTTP/1.1",
         "GET /b?list-type=2&prefix=r HTTP/1.1",
+        "GET /account/b?restype=container&comp=list&prefix=r%2F HTTP/1.1",
         "GET /b/r/m/config.pbtxt HTTP/1.1",
         "PUT /b/r/m/config.pbtxt HTTP/1.1",
     ]
-    assert benchmark.requests(heads) == {"list": 2, "library": 1, "GET": 1, "PUT": 1}
+    assert benchmark.requests(heads) == {"list": 3, "library": 1, "GET": 1, "PUT": 1}
