@@ -1,3 +1,8 @@
+import ast
+import hashlib
+import inspect
+import os
+import shutil
 import subprocess
 import threading
 from dataclasses import replace
@@ -6,6 +11,8 @@ import pytest
 
 from gravswell.cache import cache_dir
 from gravswell.errors import UnavailableError, UnsupportedError
+from gravswell_operator.devcluster import gobuild
+from gravswell_operator.devcluster.binaries import PROGRAMS
 from gravswell_operator.devcluster.gobuild import BuildCancelledError, build
 
 NEVER = threading.Event()
@@ -81,3 +88,57 @@ def test_a_disk_without_room_is_told_before_anything_is_downloaded(publish):
     with pytest.raises(UnavailableError, match=r"may need 1000000000\.0 GB"):
         build(program, cancelled=NEVER, tick=quietly)
     assert not (program.path.parent.parent.parent / "build").exists()
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch):
+    """``slow(word)``: a ``go`` that takes minutes for this word, and is the real one for all others."""
+    monkeypatch.setattr(gobuild, "BUILD_SECONDS", 1.0)
+
+    def make(word):
+        folder = tmp_path / "slow"
+        folder.mkdir()
+        script = folder / "go"
+        real = shutil.which("go")
+        wait = f"echo $$ > {folder}/pid; exec sleep 300"
+        script.write_text(f'#!/bin/sh\nif [ "$1" = {word} ]; then {wait}; fi\nexec {real} "$@"\n')
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        return folder / "pid"
+
+    return make
+
+
+def test_a_build_that_does_not_end_is_given_up_with_its_log(publish, slow):
+    program, pid = publish("hello"), slow("build")
+    with pytest.raises(UnavailableError, match=r"hello v1\.0\.0 was not built within 0 minutes(.|\n)*hello\.log"):
+        build(program, cancelled=NEVER, tick=quietly)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    assert not program.path.exists()
+    assert not list(cache_dir().glob("build/*/.*.tmp"))
+
+
+def test_a_download_that_does_not_end_is_a_network_matter(publish, slow, monkeypatch):
+    program = publish("hello")
+    slow("mod")
+    monkeypatch.setattr(gobuild, "ASK_SECONDS", 1.0)
+    with pytest.raises(UnavailableError, match=r"`go mod download .*did not end within 0 minutes; look at GOPROXY"):
+        build(program, cancelled=NEVER, tick=quietly)
+
+
+CHANGES = {
+    "keda": "aae67614cfcbda7e",
+    "coredns-trimmed": "9fa650abf68acf2f",
+}
+"""By the names of the modules that are built with a change, the digest of that change."""
+
+
+def test_whoever_changes_a_change_gives_the_module_another_name():
+    """Else what was built with the earlier one stays in use: where this fails, change the name and this digest."""
+    found = {}
+    for module in {program.module for program in PROGRAMS.values() if program.module.change is not None}:
+        code = ast.parse(inspect.getsource(inspect.getmodule(module.change)))
+        text = ast.unparse([node for node in code.body if not isinstance(node, ast.Expr)])
+        found[module.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert found == CHANGES

