@@ -56,7 +56,7 @@ F32 = ("FP32", (None, 4))
         (unused, {"output_names": ["z"]}, "takes y and uses it nowhere"),
         (unused_member, {"output_names": ["z"]}, "takes triple and uses it nowhere"),
         (passed, {"output_names": ["z", "z"]}, "output z of passed is written twice"),
-        (passed, {"output_names": ["x"]}, "x is both input and output"),
+        (passed, {"output_names": ["z", ""]}, "passed returns an output by '': give each output a name"),
         (passed, {"output_names": "z"}, r"must be a sequence of names: \['z'\]"),
         (passed, {"requirements": "scipy==1.0"}, r"must be a sequence of packages: \['scipy==1.0'\]"),
         (passed, {"requirements": ["scipy", "no such thing"]}, r"'no such thing' names no package"),

@@ -177,21 +177,21 @@ def test_the_oracle_of_two_graphs_of_one_network(tmp_path: Path) -> None:
 
     @qv.pipeline(
         inputs=dict.fromkeys("xy", ("FP32", (None, 96))),
-        outputs=dict.fromkeys("ab", ("FP32", (None, 16))),
+        outputs=dict.fromkeys("xz", ("FP32", (None, 16))),
         members={"first": "matmul-0", "second": "matmul-1"},
     )
     def predict(x: Any, y: Any, *, first: Any, second: Any) -> Any:
-        a = first(add_preprocess(x))
+        x = first(add_preprocess(x))
         for _ in range(10):
-            b = second(y)
-        return a, b
+            z = second(y)
+        return x, z
 
     repo.add("matmul", PIPELINE).export_version(predict)
     assert verified(repo, "matmul") == 3
-    a, b = predict.bind(repo)(*[np.ones((128, 96), np.float32)] * 2)
-    assert (a.shape, a.dtype, b.shape) == ((128, 16), np.float32, (128, 16))
-    assert set(a.ravel()) == {-96.0}
-    assert set(b.ravel()) == {-48.0}
+    x, z = predict.bind(repo)(*[np.ones((128, 96), np.float32)] * 2)
+    assert (x.shape, x.dtype, z.shape) == ((128, 16), np.float32, (128, 16))
+    assert set(x.ravel()) == {-96.0}
+    assert set(z.ravel()) == {-48.0}
 
 
 def test_init_once_and_step_many_times(repo: qv.ModelRepository, root: Path) -> None:

@@ -49,7 +49,7 @@ def build_pipeline(
     wishes.stage("checking the pipeline")
     declared = _declared(pipeline, wishes)
     names = wishes.output_names or pipeline.output_names or _stated_names(wishes)
-    check_outputs(pipeline.name, pipeline.parameters.inputs, names or ())
+    check_outputs(pipeline.name, names or ())
     shipment, unshippable = _shipment(pipeline)
     traced = pipeline.traced(members, declared, names)
     if isinstance(traced, Trace):
@@ -70,7 +70,7 @@ def build_pipeline(
             parts, signature = ensemble_parts(traced, pipeline.access), ensemble_signature(traced)
         else:
             answers = [reference(batch) for batch in batches]
-            check_outputs(pipeline.name, pipeline.parameters.inputs, answers[0])
+            check_outputs(pipeline.name, answers[0])
             signature = Signature(inputs=inputs, outputs=_outputs(pipeline, inputs, answers, batches))
             parts = _python_parts(pipeline, members)
             assert shipment is not None, "or it was refused above"

@@ -86,26 +86,23 @@ def declared_tensors(what: str, declared: Declared | None) -> tuple[TensorRecord
 
 
 def check_declared(name: str, parameters: Parameters, inputs: Collection[str] | None, outputs: Sequence[str]) -> None:
-    """InvalidInputError for declared inputs that are not the function's, and outputs whose names clash."""
+    """InvalidInputError for declared inputs that are not the function's, and as of :func:`check_outputs`."""
     if inputs is not None and set(inputs) != set(parameters.inputs):
         raise InvalidInputError(
             f"inputs declares {', '.join(inputs) or 'none'}, and {name} takes {', '.join(parameters.inputs)}: "
             f"declare each of these"
         )
-    check_outputs(name, parameters.inputs, outputs)
+    check_outputs(name, outputs)
 
 
-def check_outputs(name: str, inputs: Collection[str], outputs: Collection[Any]) -> None:
-    """InvalidInputError for outputs of the function ``name`` that are written twice, or are called as its inputs."""
+def check_outputs(name: str, outputs: Collection[Any]) -> None:
+    """InvalidInputError for outputs of the function ``name`` that have no name, or are written twice."""
     unnamed = [repr(output) for output in outputs if not isinstance(output, str) or not output]
     if unnamed:
         raise InvalidInputError(f"{name} returns an output by {', '.join(unnamed)}: give each output a name")
     twice = sorted({output for output in outputs if list(outputs).count(output) > 1})
     if twice:
         raise InvalidInputError(f"output {', '.join(twice)} of {name} is written twice: give each output its own name")
-    clash = sorted(set(outputs) & set(inputs))
-    if clash:
-        raise InvalidInputError(f"{', '.join(clash)} is both input and output of {name}: give the output another name")
 
 
 def check_used(function: Callable[..., Any], parameters: Parameters) -> None:

@@ -111,7 +111,7 @@ def trace(
         raise InvalidInputError(f"{function.__name__}: {error}{_line(error, function)}") from None
     except Exception as error:  # noqa: BLE001 - of a library that takes arrays only; a fault shows with values too
         return f"fails without values ({type(error).__name__}: {error}){_line(error, function)}"
-    check_outputs(function.__name__, inputs, traced.outputs)
+    check_outputs(function.__name__, traced.outputs)
     _check_free(traced, function.__name__)
     _check_flow(traced, function.__name__)
     _name_tensors(traced)
@@ -178,6 +178,8 @@ def _name_outputs(traced: Trace, result: Any, names: Sequence[str] | None, funct
             raise NeedsValuesError(f"returns {facts.origin} twice, as {taken[id(facts)]} and as {name}")
         if facts.name in traced.inputs:
             raise NeedsValuesError(f"returns {facts.origin} as it came")
+        if name in traced.inputs:  # of an ensemble they are one tensor, which would start its own step again
+            raise NeedsValuesError(f"gives its output {name} the name of an input")
         taken[id(facts)] = name
         facts.uses += 1
         traced.outputs[name] = facts

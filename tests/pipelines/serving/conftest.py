@@ -63,10 +63,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for k in range(RANKS):
         repository.add(f"rank{k}").export_version(_rank())
     ranks = {f"rank{k}": f"rank{k}" for k in range(RANKS)}
-    samples = dict.fromkeys("ab", np.ones((128, 96), np.float32))
+    samples = dict.fromkeys("xy", np.ones((128, 96), np.float32))
     oracle = qv.Pipeline(
         functions.predict,
-        inputs=dict.fromkeys("ab", ("FP32", (None, 96))),
+        inputs=dict.fromkeys("xy", ("FP32", (None, 96))),
         output_names=["x", "z"],
         members=ranks,
         compile_to="python",

@@ -81,10 +81,10 @@ def pinned(x, *, double):
     return double(x), np.array([packaging.__version__ if x.max() > 1000 else "not asked"], dtype=object)
 
 
-def predict(a, b, **ranks):
+def predict(x, y, **ranks):
     """The oracle: the rows of one matrix over all ranks, for two graphs that hold it."""
     answers = []
-    for value in (a + a, b):
+    for value in (x + x, y):
         parts = np.split(value, len(ranks), axis=1)
         answers.append(-sum(rank(part) for rank, part in zip(ranks.values(), parts, strict=True)))
     return tuple(answers)

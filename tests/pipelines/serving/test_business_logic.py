@@ -69,11 +69,13 @@ def test_a_function_may_catch_what_a_member_raises(server: EmbeddedTriton) -> No
 
 
 def test_the_oracle_of_eight_ranks_and_two_graphs(server: EmbeddedTriton) -> None:
-    """Ones by a matrix of 0.5, once after a sum with itself: every element is known."""
+    """Ones by a matrix of 0.5, once after a sum with itself: every element is known. ``x`` goes in, and another out."""
     ones = np.ones((128, 96), np.float32)
-    answer = ask(server.grpc_address, "predict", a=ones, b=ones)
-    np.testing.assert_array_equal(answer["x"], np.full((128, 16), -96, np.float32), strict=True)
-    np.testing.assert_array_equal(answer["z"], np.full((128, 16), -48, np.float32), strict=True)
+    with Client(server.http_address) as client:
+        by_rest = client.request("predict", {"x": ones, "y": ones}).outputs
+    for answer in (ask(server.grpc_address, "predict", x=ones, y=ones), by_rest):
+        np.testing.assert_array_equal(answer["x"], np.full((128, 16), -96, np.float32), strict=True)
+        np.testing.assert_array_equal(answer["z"], np.full((128, 16), -48, np.float32), strict=True)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7])
