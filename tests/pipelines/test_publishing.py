@@ -163,12 +163,13 @@ def test_what_runs_leave_behind_stays_here(repo: qv.ModelRepository, root: Path)
         entry.export_version(made)
 
 
-def test_the_oracle_of_two_graphs_of_one_network(tmp_path: Path) -> None:
-    """MindSpore's: x = -(2 * ones @ 0.5), z = -(ones @ 0.5), over 96 columns; both entries hold the weight 0.5."""
+@pytest.mark.parametrize(("second_weight", "z_is"), [(0.5, -48.0), (1.5, -144.0)])
+def test_the_oracle_of_two_graphs_of_one_network(tmp_path: Path, second_weight: float, z_is: float) -> None:
+    """MindSpore's: x = -(2 * ones @ w), z = -(ones @ w), over 96 columns; what it prints is of 0.5 in both graphs."""
     repo = qv.ModelRepository(tmp_path / "repo")
-    for name in ("matmul-0", "matmul-1"):
+    for name, weight in (("matmul-0", 0.5), ("matmul-1", second_weight)):
         nodes = [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Neg", ["p"], ["y"])]
-        weights = {"w": np.full((96, 16), 0.5, np.float32)}
+        weights = {"w": np.full((96, 16), weight, np.float32)}
         sides = {"x": (TensorProto.FLOAT, ["n", 96])}, {"y": (TensorProto.FLOAT, ["n", 16])}
         repo.add(name).export_version(onnx_model(nodes, *sides, weights))
 
@@ -191,7 +192,7 @@ def test_the_oracle_of_two_graphs_of_one_network(tmp_path: Path) -> None:
     x, z = predict.bind(repo)(*[np.ones((128, 96), np.float32)] * 2)
     assert (x.shape, x.dtype, z.shape) == ((128, 16), np.float32, (128, 16))
     assert set(x.ravel()) == {-96.0}
-    assert set(z.ravel()) == {-48.0}
+    assert set(z.ravel()) == {z_is}
 
 
 def test_init_once_and_step_many_times(repo: qv.ModelRepository, root: Path) -> None:
