@@ -17,7 +17,7 @@ import pytest
 
 from gravswell_operator.devcluster import ControlPlane, LocalNode
 
-from .operating import POLL_SECONDS, api_of
+from .operating import POLL_SECONDS, api_of, control_plane, node_of_cluster
 
 OUR_IMAGE = "ghcr.io/gravswell/gravswell:test"
 
@@ -26,10 +26,7 @@ class Kubectl(Protocol):
     def __call__(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str: ...
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    with ControlPlane(tmp_path_factory.mktemp("control-plane")) as running:
-        yield running
+cluster = control_plane("control-plane")
 
 
 @pytest.fixture
@@ -46,10 +43,7 @@ def namespace(cluster: ControlPlane) -> Iterator[str]:
     api.delete("namespace", "", name)
 
 
-@pytest.fixture(scope="session")
-def local_node(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNode]:
-    with LocalNode(cluster, tmp_path_factory.mktemp("local-node")) as node:
-        yield node
+local_node = node_of_cluster()
 
 
 class Pods:

@@ -1,4 +1,8 @@
-"""The operator as a process on a control plane, under the chart's own role, and what tests do in one namespace."""
+"""The operator as a process on a control plane, under the chart's own role, and what tests do in one namespace.
+
+Folders whose tests change more than a namespace have a control plane of their own: their conftests make its fixtures of
+those here.
+"""
 
 import signal
 import socket
@@ -10,12 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
 
-from gravswell_operator.devcluster import ControlPlane, ensure_binaries
+from gravswell_operator.devcluster import ControlPlane, LocalNode, ensure_binaries
 from gravswell_operator.devcluster.kubeconfig import write_token_kubeconfig
 from gravswell_operator.devcluster.processes import Child
 
@@ -133,6 +137,49 @@ def install(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory, *va
     path = tmp_path_factory.mktemp("operator") / "kubeconfig"
     write_token_kubeconfig(path, server=cluster.server_url, authority=cluster.pki / "ca.crt", token=token)
     return path
+
+
+Scope = Literal["session", "module"]
+
+
+def control_plane(folder: str, scope: Scope = "session") -> Any:
+    """A fixture, to be called ``cluster``: a control plane of these tests' own, in a temporary ``folder``."""
+
+    @pytest.fixture(scope=scope)
+    def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+        with ControlPlane(tmp_path_factory.mktemp(folder)) as running:
+            yield running
+
+    return cluster
+
+
+def node_of_cluster() -> Any:
+    """A fixture, to be called ``local_node``: the node of ``cluster`` whose pods are real.
+
+    One for each ``cluster``: a fixture of the whole session is made once, with the cluster of whoever asks first.
+    """
+
+    @pytest.fixture(scope="session")
+    def local_node(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNode]:
+        with LocalNode(cluster, tmp_path_factory.mktemp("local-node")) as node:
+            yield node
+
+    return local_node
+
+
+def operator_of_cluster(*after: str, scope: Scope = "session") -> Any:
+    """A fixture, to be called ``operator``: it runs on ``cluster``, once the fixtures ``after`` are there."""
+
+    @pytest.fixture(scope=scope)
+    def operator(
+        request: pytest.FixtureRequest, cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[OperatorProcess]:
+        for name in after:
+            request.getfixturevalue(name)
+        with running_operator(install(cluster, tmp_path_factory)) as process:
+            yield process
+
+    return operator
 
 
 @contextmanager

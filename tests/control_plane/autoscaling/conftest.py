@@ -18,7 +18,15 @@ import pytest
 from gravswell_operator.devcluster import ControlPlane, LocalNode, ensure_binaries
 from gravswell_operator.devcluster.keda import Keda, install_definitions
 
-from ..operating import OperatorProcess, conditions, install, running_operator, wait_until
+from ..operating import (
+    OperatorProcess,
+    conditions,
+    control_plane,
+    install,
+    node_of_cluster,
+    running_operator,
+    wait_until,
+)
 from ..serving.conftest import ENTRY, Place
 from .load import Gateway, clients
 from .prometheus import Prometheus
@@ -72,16 +80,10 @@ def _ready(pod: dict) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    with ControlPlane(tmp_path_factory.mktemp("autoscaling")) as running:
-        yield running
+cluster = control_plane("autoscaling")
 
 
-@pytest.fixture(scope="session")
-def local_node(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNode]:
-    with LocalNode(cluster, tmp_path_factory.mktemp("local-node")) as node:
-        yield node
+local_node = node_of_cluster()
 
 
 @pytest.fixture(scope="session")

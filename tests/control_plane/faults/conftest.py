@@ -17,7 +17,7 @@ import pytest
 
 from gravswell_operator.devcluster import ControlPlane
 
-from ..operating import OperatorProcess, api_of, install, wait_until
+from ..operating import OperatorProcess, api_of, control_plane, install, wait_until
 from ..reconciling.conftest import World, nodes
 from .busy import NAMESPACE, Busy, State
 from .proxy import Proxy
@@ -28,10 +28,7 @@ PAUSE = 0.2
 """Seconds between what users do."""
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    with ControlPlane(tmp_path_factory.mktemp("faults")) as running:
-        yield running
+cluster = control_plane("faults")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 from gravswell_operator.devcluster import ControlPlane, ensure_binaries
 from gravswell_operator.devcluster.karpenter import KarpenterKwok, Machine, install_definitions
 
-from ..operating import OperatorProcess, install, running_operator
+from ..operating import OperatorProcess, control_plane, operator_of_cluster
 from ..reconciling.conftest import World
 
 MACHINES = (
@@ -24,16 +24,10 @@ MACHINES = (
 """The cheapest is never the one that is asked for."""
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    with ControlPlane(tmp_path_factory.mktemp("pools")) as running:
-        yield running
+cluster = control_plane("pools", "module")
 
 
-@pytest.fixture(scope="module")
-def operator(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    with running_operator(install(cluster, tmp_path_factory)) as process:
-        yield process
+operator = operator_of_cluster(scope="module")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from gravswell.serving.contracts import (
 from gravswell_operator.devcluster import ControlPlane
 from gravswell_operator.devcluster.kwok import KwokNodes
 
-from ..operating import Namespace, OperatorProcess, install, running_operator, wait_until
+from ..operating import Namespace, OperatorProcess, control_plane, operator_of_cluster, wait_until
 
 GPUS = 8
 """Of each simulated node."""
@@ -52,11 +52,7 @@ def node_document(name: str, **labels: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane of these tests' own: their nodes would take the pods that others mean for the local node."""
-    with ControlPlane(tmp_path_factory.mktemp("reconciling")) as running:
-        yield running
+cluster = control_plane("reconciling")  # the nodes would take the pods that others mean for the local node
 
 
 @pytest.fixture(scope="session")
@@ -148,10 +144,7 @@ class World(Namespace):
         self.patch("configmap", configmap, {"data": {key: text}})
 
 
-@pytest.fixture(scope="session")
-def operator(cluster: ControlPlane, nodes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    with running_operator(install(cluster, tmp_path_factory)) as process:
-        yield process
+operator = operator_of_cluster("nodes")
 
 
 @pytest.fixture

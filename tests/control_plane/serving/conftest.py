@@ -19,7 +19,7 @@ from gravswell_operator.devcluster import ControlPlane, LocalNode
 from gravswell_operator.devcluster.controlplane import NODE_NAME
 
 from ...serving.agent.versions import WIDTH, publish
-from ..operating import Namespace, OperatorProcess, install, running_operator
+from ..operating import Namespace, OperatorProcess, control_plane, node_of_cluster, operator_of_cluster
 
 ENTRY = "scale"
 
@@ -129,24 +129,13 @@ def _environment(process: int) -> dict[str, str]:
     return dict(variable.decode().split("=", 1) for variable in variables if b"=" in variable)
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    with ControlPlane(tmp_path_factory.mktemp("serving")) as running:
-        yield running
+cluster = control_plane("serving")
 
 
-@pytest.fixture(scope="session")
-def local_node(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNode]:
-    with LocalNode(cluster, tmp_path_factory.mktemp("local-node")) as node:
-        yield node
+local_node = node_of_cluster()
 
 
-@pytest.fixture(scope="session")
-def operator(
-    cluster: ControlPlane, local_node: LocalNode, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[OperatorProcess]:
-    with running_operator(install(cluster, tmp_path_factory)) as process:
-        yield process
+operator = operator_of_cluster("local_node")
 
 
 @pytest.fixture(scope="module")
