@@ -1,12 +1,13 @@
 """The notebook's inference, on this machine: its own loops beside the served model, every row checked, in one run.
 
-``python benchmarks/notebook_inference.py [--rows 500000] [--instances 1,2] [--servers 1,2] [--plot rows.png]``
+``python benchmarks/notebook_inference.py [--rows 500000] [--jobs 2,4] [--instances 1,2] [--servers 1,2] [--plot FILE]``
 
 Its data set, 500,000 rows of 64, goes eight rows at a time through its network: naively in this process, in four
-threads, with the notebook's own client cell (``async_infer`` without a bound), and with our client for each number of
-instances and of servers. Then several slow users, a millisecond for a row each as in the notebook, share one server:
-their rows/s should grow with them until the server is saturated. Compare ratios: it all runs on the processors of one
-machine, so more instances than those cannot show more.
+threads, in processes that start together once each has the model, with the notebook's own client cell
+(``async_infer`` without a bound), and with our client for each number of instances and of servers. Then several slow
+users, a millisecond for a row each as in the notebook, share one server: their rows/s should grow with them until the
+server is saturated. Compare ratios: it all runs on the processors of one machine, so more instances than those cannot
+show more.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from rich.table import Table
 
 from gravswell import quiver as qv
 from gravswell.cli.output import Output, emit
-from gravswell.notebook import MLP, do_some_inference
+from gravswell.notebook import MLP, do_some_inference, parallel_inference_task
 from gravswell.serving import Client
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
 
@@ -50,6 +51,42 @@ def threaded(model: torch.nn.Module, rows: Rows, threads: int = 4) -> Rows:
     """Its second."""
     with ThreadPoolExecutor(threads) as pool:
         return np.concatenate(list(pool.map(lambda share: naive(model, share), np.array_split(rows, threads))))
+
+
+def _with_weights(weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+    torch.set_num_threads(1)
+    model = MLP(INPUT_SIZE, HIDDEN_SIZES)
+    model.load_state_dict(weights)
+    return model
+
+
+def _numbered(model: torch.nn.Module, rows: Rows, device_index: int) -> Iterator[Rows]:
+    """The outputs beside their rows' numbers, which are the last column of ``rows``: jobs answer in any order."""
+    numbers = iter(np.split(rows[:, -1:], range(BATCH, len(rows), BATCH)))
+    for y in do_some_inference(model, np.ascontiguousarray(rows[:, :-1]), BATCH, device_index):
+        yield np.hstack([next(numbers), y])
+
+
+def together(model: torch.nn.Module, rows: Rows, jobs: int) -> tuple[Rows, float]:
+    """Its third: processes that begin at the same moment. The outputs, and the seconds since that moment."""
+    context = torch.multiprocessing.get_context("spawn")
+    results, sync = context.Queue(), context.Value("d", 0.0)
+    numbered = np.hstack([rows, np.arange(len(rows), dtype=np.float32)[:, None]])  # exact to 16 million
+    arguments = (numbered, _with_weights, [model.state_dict()], _numbered, results, sync, jobs, 1)
+    processes = torch.multiprocessing.spawn(parallel_inference_task, arguments, jobs, join=False)
+    while sync.value < jobs:
+        processes.join(0.01)  # raises what one of them raised
+    began = time.perf_counter()
+    sync.value += 1
+    out, left = np.empty((len(rows), 1), np.float32), len(rows)
+    while left:
+        answer = results.get(timeout=ANSWERS_SECONDS)
+        out[answer[:, 0].astype(int)] = answer[:, 1:]
+        left -= len(answer)
+    seconds = time.perf_counter() - began
+    while not processes.join():
+        pass
+    return out, seconds
 
 
 def notebook_cell(address: str, rows: Rows) -> Rows:
@@ -107,7 +144,7 @@ def slow_users(address: str, rows: Rows, expected: Rows, users: int) -> float:
     return asked / (time.perf_counter() - began)
 
 
-def measure(rows: int, instances: list[int], servers: list[int], users: list[int]) -> dict[str, Any]:
+def measure(rows: int, jobs: list[int], instances: list[int], servers: list[int], users: list[int]) -> dict[str, Any]:
     """Rows/s of each way, and its ratio to the naive loop."""
     ensure_triton()
     torch.manual_seed(0)
@@ -120,12 +157,17 @@ def measure(rows: int, instances: list[int], servers: list[int], users: list[int
     def timed(way: str, ask: Callable[..., Rows], *arguments: Any) -> None:
         began = time.perf_counter()
         y = ask(*arguments)
-        rates[way] = len(dataset) / (time.perf_counter() - began)
+        took(way, y, time.perf_counter() - began)
+
+    def took(way: str, y: Rows, seconds: float) -> None:
+        rates[way] = len(dataset) / seconds
         _check(y, expected, way)
         _told(f"{way}: {rates[way]:,.0f} rows/s")
 
     timed(NAIVE, naive, model, dataset)
     timed("4 threads, in this process", threaded, model, dataset)
+    for count in jobs:
+        took(f"{count} processes that start together", *together(model, dataset, count))
     slow: dict[str, float] = {}
     for count in instances:
         with tempfile.TemporaryDirectory(prefix="gravswell-benchmark-") as scratch:
@@ -203,13 +245,14 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--jobs", type=numbers, default=[2, 4], help="processes with the model in each, and no server")
     parser.add_argument("--instances", type=numbers, default=[1, 2], help="instances on each server")
     parser.add_argument("--servers", type=numbers, default=[1, 2], help="servers that the client balances over")
     parser.add_argument("--users", type=numbers, default=[1, 4, 16, 64], help="slow users that share one server")
     parser.add_argument("--plot", metavar="FILE", help="draw rows/s against instances")
     parser.add_argument("--output", choices=["text", "json"], default="text")
     options = parser.parse_args()
-    figures = measure(options.rows, options.instances, options.servers, options.users)
+    figures = measure(options.rows, options.jobs, options.instances, options.servers, options.users)
     if options.plot:
         plot(figures, options.plot)
     emit(Output(options.output), figures, lambda: table(figures))

@@ -1,6 +1,8 @@
 """The notebook's local cells as they stand: names, arguments, return values, printed text, tree (seeds A 1-5)."""
 
+import time
 from pathlib import Path
+from queue import Empty
 
 import numpy as np
 import pytest
@@ -117,3 +119,54 @@ def test_the_notebook_s_own_module_comes_along() -> None:
     assert cleaned[0].shape == (8, INPUT_SIZE)
     with pytest.raises(AttributeError):
         _ = utils.nothing_of_that_name
+
+
+def parallel_inference(X, num_gpus, jobs_per_gpu, progbar):  # noqa: N803 - cell 7, but for the comments
+    num_jobs = num_gpus * jobs_per_gpu
+    task_id = progbar.add_task(f"[cyan]{num_gpus} GPUs/{num_jobs} jobs", total=len(X), start=False)
+
+    smp = torch.multiprocessing.get_context("spawn")
+    q = smp.Queue()
+    sync = smp.Value("d", 0.0)
+
+    args = (
+        X,
+        utils.MLP,
+        [INPUT_SIZE, HIDDEN_SIZES],
+        utils.do_some_inference,
+        q,
+        sync,
+        jobs_per_gpu,
+        num_gpus,
+    )
+
+    procs = torch.multiprocessing.spawn(utils.parallel_inference_task, args=args, nprocs=num_jobs, join=False)
+
+    while sync.value < num_jobs:
+        time.sleep(0.01)
+
+    sync.value += 1
+    progbar.start_task(task_id)
+
+    outputs = []
+    while True:
+        try:
+            y = q.get_nowait()
+            progbar.update(task_id, advance=len(y))
+            outputs.append(y)
+        except Empty:
+            if procs.join(0.01):
+                break
+
+    return np.concatenate(outputs, axis=0)
+
+
+def test_cell_8_runs_jobs_that_start_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose progress is an unstarted task until they do; each job has a model of its own, so rows are counted."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    dataset = np.random.default_rng(0).standard_normal((405, INPUT_SIZE)).astype(np.float32)
+    with utils.GpuUtilProgress([0, 1]) as progbar:
+        y = parallel_inference(dataset, num_gpus=1, jobs_per_gpu=2, progbar=progbar)
+    assert y.shape == (405, 1)
+    (task,) = (task for task in progbar.tasks if not task.fields.get("gpu"))
+    assert task.finished
