@@ -2,7 +2,7 @@
 
 Its law: mechanism only, and one of each. Nothing here knows what the objects mean; who we are, what an answer's status
 means and when to come back are decided here once, for all callers. So is how a watch goes on after a fault, but for the
-operator: its watches are kopf's, and it looks at everything anew when kopf had to.
+operator's own kinds: their watches are kopf's, and it looks at all of these anew when kopf had to.
 
 =====================  ================================================================
 :mod:`.credentials`    where the API server is and who we are; tokens that rotate
