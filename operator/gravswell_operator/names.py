@@ -1,5 +1,6 @@
 """Every name that the operator gives: labels, annotations, children, ports, images. Pure."""
 
+from gravswell.serving import contracts
 from gravswell.serving.triton import flags
 
 FIELD_MANAGER = "gravswell-operator"
@@ -66,8 +67,13 @@ def desired_configmap(server: str) -> str:
 
 
 def report_configmap(server: str) -> str:
-    """What the server's agents say."""
+    """What the server's agents say, or the first part of it."""
     return f"{server}-report"
+
+
+def report_configmaps(server: str, parts: int) -> list[str]:
+    """What the server's agents say, in so many parts."""
+    return [contracts.report_configmap(report_configmap(server), part) for part in range(parts)]
 
 
 def agent_account(server: str) -> str:

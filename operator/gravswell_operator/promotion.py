@@ -64,21 +64,23 @@ async def _asked(
 ) -> tuple[Requests, Requests] | tuple[None, None]:
     """What clients asked of the new version and of the old one, by what the operator and the agents tell each other."""
     try:
-        documents_of = [
-            state.configmap(await client.get(CONFIG_MAP, namespace, name))
-            for name in (names.desired_configmap(server), names.report_configmap(server))
-        ]
+        desired = documents.desired(await _configmap(client, namespace, names.desired_configmap(server)))
+        model = told(desired).get(entry)
+        if desired is None or model is None or model.canary is None:
+            return None, None
+        parts = names.report_configmaps(server, desired.reports)
+        reports = documents.reports([await _configmap(client, namespace, name) for name in parts])
     except (ApiNotFoundError, ApiForbiddenError):
         return None, None  # a user may see Models and no ConfigMaps
-    desired, reports = documents.desired(documents_of[0]), documents.reports(documents_of[1])
-    model = told(desired).get(entry)
-    if model is None or model.canary is None:
-        return None, None
     canary = model.canary
     said = {pod: report.of(entry) for pod, report in sorted(reports.items())}
     new = Requests.told((report for pod, report in said.items() if pod in canary.pods), canary, canary.window)
     old = Requests.told((report for pod, report in said.items() if pod not in canary.pods), model, canary.window)
     return new, old
+
+
+async def _configmap(client: Client, namespace: str, name: str) -> state.ConfigMapState:
+    return state.configmap(await client.get(CONFIG_MAP, namespace, name))
 
 
 async def promote(client: Client, namespace: str, name: str, version: int | None = None) -> ModelRollout:

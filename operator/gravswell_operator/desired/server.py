@@ -43,17 +43,17 @@ def children(plan: ServerPlan) -> list[Manifest]:
     server = plan.server
     name = server.metadata.name
     role = names.ROLE_TRITON
-    desired, report = names.desired_configmap(name), names.report_configmap(name)
+    desired, reports = names.desired_configmap(name), names.report_configmaps(name, plan.desired.reports)
     own = names.agent_account(name)
     service_account = plan.repository.spec.service_account_name or own
     accounts = list(dict.fromkeys([service_account, *plan.accounts_in_use]))
     made = [
         child(server, "v1", "ConfigMap", desired, role=role, data={DESIRED_KEY: plan.desired.to_json()}),
-        child(server, "v1", "ConfigMap", report, role=role),
+        *(child(server, "v1", "ConfigMap", report, role=role) for report in reports),
     ]
     if own in accounts:
         made.append(account(server, own, plan.options, role=role))
-    made += configmap_access(server, own, accounts, role=role, read=[desired], write=[report])
+    made += configmap_access(server, own, accounts, role=role, read=[desired], write=reports)
     if server.spec.ranks is None:
         made.append(_service(server))
     made += [_headless(server), _disruption_budget(server)]

@@ -1,10 +1,24 @@
 """The documents in ConfigMaps, parsed once for each content."""
 
+from collections.abc import Collection
 from functools import lru_cache
 
 from pydantic import ValidationError
 
-from gravswell.serving.contracts import DESIRED_KEY, LISTING_KEY, SERVED_KEY, Desired, Listing, Report, Served
+from gravswell.serving.contracts import (
+    DESIRED_KEY,
+    LISTING_KEY,
+    SERVED_KEY,
+    Desired,
+    Listing,
+    Report,
+    Served,
+    report_part,
+)
+from gravswell_operator import names
+from gravswell_operator.cluster import resources
+from gravswell_operator.cluster.cache import Key
+from gravswell_operator.reconcile.context import Context
 from gravswell_operator.state import ConfigMapState
 
 
@@ -71,10 +85,26 @@ def desired(state: ConfigMapState | None) -> Desired | None:
     return _desired(text) if text else None
 
 
-def reports(state: ConfigMapState | None) -> dict[str, Report]:
-    """What a server's agents say, by pod."""
-    data = state.data if state is not None else {}
-    return {pod: report for pod, text in data.items() if (report := _report(text)) is not None}
+def report_maps(context: Context, server: Key) -> dict[str, ConfigMapState | None]:
+    """The ConfigMaps that the server's agents were told to write into, by name, in the order of their parts."""
+    told = desired(context.child(resources.CONFIG_MAP, server.namespace, names.desired_configmap(server.name)))
+    parts = names.report_configmaps(server.name, told.reports if told is not None else 1)
+    return {name: context.child(resources.CONFIG_MAP, server.namespace, name) for name in parts}
+
+
+def reports(states: Collection[ConfigMapState | None]) -> dict[str, Report]:
+    """What a server's agents say, by pod; ``states`` are all the parts of it, in their order.
+
+    An agent that moves to another part is in two for a moment, and one of an earlier release stays in the first.
+    """
+    found: dict[str, Report] = {}
+    for part, state in enumerate(states):
+        for pod, text in state.data.items() if state is not None else ():
+            if pod in found and report_part(pod, len(states)) != part:
+                continue
+            if (report := _report(text)) is not None:
+                found[pod] = report
+    return found
 
 
 def served(state: ConfigMapState | None) -> Served | None:

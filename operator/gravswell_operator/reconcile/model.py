@@ -41,8 +41,8 @@ async def reconcile(context: Context, record: Record) -> None:
     key = server_key(model)
     server: InferenceServer | Unreadable | None = context.view(key)
     pods = context.pods(key) if server is not None else []
-    report_map = context.child(resources.CONFIG_MAP, key.namespace, names.report_configmap(key.name))
-    reports, doubted = restarts.present(documents.reports(report_map), pods, context.now())
+    told = documents.reports(documents.report_maps(context, key).values())
+    reports, doubted = restarts.present(told, pods, context.now())
     outcome, rollout = None, Next(model.status.rollout)
     if isinstance(server, InferenceServer):
         wish = _Wish(context, model, server, pods)

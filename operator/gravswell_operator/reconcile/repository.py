@@ -1,14 +1,14 @@
 """Reconciling a ``ModelRepository``: run its lister, and say what that lister sees."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from gravswell.errors import GravswellError
 from gravswell.kube import errors
-from gravswell.serving.contracts import Served
+from gravswell.serving.contracts import Desired, Report, Served
 from gravswell_operator import names, state
 from gravswell_operator.api import InferenceServer, ModelRepository
 from gravswell_operator.cluster import resources
-from gravswell_operator.cluster.cache import Record
+from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.desired.repository import children, what_is_served
 from gravswell_operator.reconcile import apply, documents, status
 from gravswell_operator.reconcile.context import Context
@@ -46,17 +46,9 @@ def _served(context: Context, record: Record) -> Served:
     repository: ModelRepository = record.view
     namespace = repository.metadata.namespace
 
-    def configmap(name: str) -> state.ConfigMapState | None:
-        found: state.ConfigMapState | None = context.child(resources.CONFIG_MAP, namespace, name)
-        return found
+    def said(server: str) -> tuple[Desired | None, Iterable[Report]]:
+        desired = context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(server))
+        maps = documents.report_maps(context, Key(resources.INFERENCE_SERVER, namespace, server))
+        return documents.desired(desired), documents.reports(maps.values()).values()
 
-    return what_is_served(
-        repository.spec.url,
-        (
-            (
-                documents.desired(configmap(names.desired_configmap(server.metadata.name))),
-                documents.reports(configmap(names.report_configmap(server.metadata.name))).values(),
-            )
-            for server in servers
-        ),
-    )
+    return what_is_served(repository.spec.url, (said(server.metadata.name) for server in servers))

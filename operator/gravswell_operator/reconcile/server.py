@@ -14,6 +14,7 @@ from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.desired.models import Resolution, resolve_server
 from gravswell_operator.desired.placement import may_surge, must_make_room, present_replicas
 from gravswell_operator.desired.ranks import is_stopping, may_be_told, rolling
+from gravswell_operator.desired.reports import divided
 from gravswell_operator.desired.repository import what_is_served
 from gravswell_operator.desired.server import ServerPlan, children
 from gravswell_operator.reconcile import apply, documents, gates, scaling, status
@@ -23,6 +24,9 @@ from gravswell_operator.statuses import ranks as rank_statuses
 from gravswell_operator.statuses import references, restarts, startup
 from gravswell_operator.statuses import server as statuses
 from gravswell_operator.statuses.serverview import ServerView
+
+ReportMaps = Mapping[str, state.ConfigMapState | None]
+"""The ConfigMaps of a server's reports, by name."""
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +38,7 @@ async def reconcile(context: Context, record: Record) -> None:
     repository: ModelRepository | state.Unreadable | None = context.view(repository_key(server))
     pool: GPUNodePool | state.Unreadable | None = context.view(pool_key(server))
     pods = context.pods(record.key)
-    report_map: state.ConfigMapState | None = context.child(
-        resources.CONFIG_MAP, namespace, names.report_configmap(name)
-    )
+    report_maps = documents.report_maps(context, record.key)
     problem = references.blocker(server, repository, pool)
     resolution: Resolution | None = None
     failure: GravswellError | None = None
@@ -45,7 +47,7 @@ async def reconcile(context: Context, record: Record) -> None:
         problem = problem or references.forgotten(server, resolution)
     problem = problem or scaling.contested(context, server)
     scaled = scaling.seen(context, server)
-    group, reports = None, _reports(context, record, report_map, pods)
+    group, reports = None, _reports(context, record, report_maps, pods)
     if server.spec.ranks is not None:
         group, told = _grouped(context, record, pods, reports, resolution if problem is None else None)
         if resolution is not None and told is not None:
@@ -62,14 +64,14 @@ async def reconcile(context: Context, record: Record) -> None:
                 server,
                 repository,
                 pool,
-                resolution.desired,
+                divided(resolution.desired, server, _told(context, record.key)),
                 _surge(context, server, pool, pods),
                 context.options,
                 _accounts_in_use(context, record),
                 group is not None and group.stopping,
             )
             await scaling.apply_children(context, record, children(plan), scaled)
-            await _forget_gone_pods(context, record, report_map, pods)
+            await _forget_gone_pods(context, record, report_maps, pods)
     except errors.NamespaceTerminatingError:
         raise  # no failure, and nobody reads what it would say
     except GravswellError as error:
@@ -92,7 +94,7 @@ async def reconcile(context: Context, record: Record) -> None:
     account = {"startup": started.status.to_dict()} if started.status is not None else {}
     await status.write(context, record, statuses.findings(view), {**statuses.fields(view), **account})
     if isinstance(repository, ModelRepository):
-        _tell_lister(context, server, repository, report_map)
+        _tell_lister(context, record.key, repository, report_maps)
     if failure is not None:
         raise failure
 
@@ -104,17 +106,23 @@ def _workload_of(server: InferenceServer) -> resources.ResourceType:
 async def keep_gates(context: Context, record: Record) -> None:
     """Of a server that is otherwise left alone: ranks that go and come back still close and open their gates."""
     pods = context.pods(record.key)
-    report_map = context.child(resources.CONFIG_MAP, record.key.namespace, names.report_configmap(record.key.name))
-    group, _ = _grouped(context, record, pods, _reports(context, record, report_map, pods), None)
+    reports = _reports(context, record, documents.report_maps(context, record.key), pods)
+    group, _ = _grouped(context, record, pods, reports, None)
     if group is not None:
         await gates.write(context, record, pods, is_open=group.in_service)
 
 
+def _told(context: Context, server: Key) -> Desired | None:
+    """What the server's agents were told last."""
+    name = names.desired_configmap(server.name)
+    return documents.desired(context.child(resources.CONFIG_MAP, server.namespace, name))
+
+
 def _reports(
-    context: Context, record: Record, report_map: state.ConfigMapState | None, pods: Sequence[state.PodState]
+    context: Context, record: Record, report_maps: ReportMaps, pods: Sequence[state.PodState]
 ) -> Mapping[str, Report]:
     """What the agents say that is true of the Tritons that run now; looked at again when that may be more."""
-    found, after = restarts.present(documents.reports(report_map), pods, context.now())
+    found, after = restarts.present(documents.reports(report_maps.values()), pods, context.now())
     if after is not None:
         context.queue.add(record.key, after)
     return found
@@ -132,7 +140,7 @@ def _grouped(
     Without a ``resolution`` nothing may be changed, and that stays. Where it is lost, nothing is known of the ranks.
     """
     name, namespace = record.key.name, record.key.namespace
-    previous = documents.desired(context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(name)))
+    previous = _told(context, record.key)
     told = previous
     pending, stopping = list[str](), False
     if resolution is not None:
@@ -144,21 +152,18 @@ def _grouped(
     return rank_statuses.group_of(record.view, told, pods, reports, pending, stopping=stopping), told
 
 
-def _tell_lister(
-    context: Context, server: InferenceServer, repository: ModelRepository, report_map: state.ConfigMapState | None
-) -> None:
+def _tell_lister(context: Context, server: Key, repository: ModelRepository, report_maps: ReportMaps) -> None:
     """Let the repository's own reconcile tell its lister what is served, where this server serves what is not told.
 
     What is served no more waits for whatever wakes the repository next: that it is kept for longer harms nobody.
     """
-    name, namespace = server.metadata.name, server.metadata.namespace
-    desired = documents.desired(context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(name)))
-    own = what_is_served(repository.spec.url, [(desired, documents.reports(report_map).values())]).entries
+    desired, reports = _told(context, server), documents.reports(report_maps.values())
+    own = what_is_served(repository.spec.url, [(desired, reports.values())]).entries
     listing = names.listing_configmap(repository.metadata.name)
-    said = documents.served(context.child(resources.CONFIG_MAP, namespace, listing))
+    said = documents.served(context.child(resources.CONFIG_MAP, server.namespace, listing))
     told = said.entries if said is not None else {}
     if any(not set(versions) <= set(told.get(entry, ())) for entry, versions in own.items()):
-        context.queue.add(repository_key(server))
+        context.queue.add(Key(resources.MODEL_REPOSITORY, server.namespace, repository.metadata.name))
 
 
 def _resolve(
@@ -169,9 +174,8 @@ def _resolve(
     listing = documents.holdings(
         context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(repository.metadata.name)), url
     )
-    previous = documents.desired(context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(name)))
-    models = context.models(Key(resources.INFERENCE_SERVER, namespace, name))
-    return resolve_server(server, models, listing, previous, url=url, pods=pods)
+    key = Key(resources.INFERENCE_SERVER, namespace, name)
+    return resolve_server(server, context.models(key), listing, _told(context, key), url=url, pods=pods)
 
 
 def _surge(context: Context, server: InferenceServer, pool: GPUNodePool | None, pods: list[state.PodState]) -> bool:
@@ -208,19 +212,19 @@ def _accounts_in_use(context: Context, record: Record) -> tuple[str, ...]:
 
 
 async def _forget_gone_pods(
-    context: Context, record: Record, report_map: state.ConfigMapState | None, pods: list[state.PodState]
+    context: Context, record: Record, report_maps: ReportMaps, pods: list[state.PodState]
 ) -> None:
     """Drop the reports of pods that are gone: their agents cannot any more."""
     known = {pod.name for pod in pods}
-    stale = [pod for pod in (report_map.data if report_map is not None else {}) if pod not in known]
-    gone = [pod for pod in stale if await _is_gone(context, record.key.namespace, pod)]
-    if not gone:
-        return
-    name = names.report_configmap(record.key.name)
-    log.info("%s: forgetting the reports of %s", record.key, ", ".join(gone))
-    change = {"data": dict.fromkeys(gone)}
-    body = await context.client.merge(resources.CONFIG_MAP, record.key.namespace, name, change)
-    context.observe(resources.CONFIG_MAP, body)
+    for name, found in report_maps.items():
+        stale = [pod for pod in (found.data if found is not None else {}) if pod not in known]
+        gone = [pod for pod in stale if await _is_gone(context, record.key.namespace, pod)]
+        if not gone:
+            continue
+        log.info("%s: forgetting the reports of %s", record.key, ", ".join(gone))
+        change = {"data": dict.fromkeys(gone)}
+        body = await context.client.merge(resources.CONFIG_MAP, record.key.namespace, name, change)
+        context.observe(resources.CONFIG_MAP, body)
 
 
 async def _is_gone(context: Context, namespace: str, pod: str) -> bool:

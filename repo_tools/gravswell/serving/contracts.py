@@ -2,6 +2,7 @@
 
 ``<server>-desired``      key ``desired.json``   operator → agents    :class:`Desired`
 ``<server>-report``       key ``<pod name>``     agent → operator     :class:`Report`
+``<server>-report-<n>``   the same, where :attr:`Desired.reports` divides a server's reports: :func:`report_part`
 ``<repository>-listing``  key ``listing.json``   lister → operator    :class:`Listing`
 ``<repository>-listing``  key ``served.json``    operator → lister    :class:`Served`
 
@@ -152,6 +153,16 @@ class DesiredModel(Document):
         )
 
 
+def report_part(pod: str, parts: int) -> int:
+    """Into which of so many ConfigMaps the report of ``pod`` goes, counted from 0."""
+    return int.from_bytes(hashlib.sha256(pod.encode()).digest()[:8]) % parts
+
+
+def report_configmap(first: str, part: int) -> str:
+    """The name of a ConfigMap of reports, of which ``first`` is part 0."""
+    return first if part == 0 else f"{first}-{part}"
+
+
 class Desired(Document):
     """What every replica of one ``InferenceServer`` shall serve. Models that are not named here are unloaded."""
 
@@ -163,6 +174,9 @@ class Desired(Document):
     gpus: int = Field(default=0, ge=0, exclude_if=lambda gpus: not gpus)
     """Of each replica, where these are ranks: a part runs on all of its own rank's, whatever its config says of the
     devices of a server that has all the parts."""
+    reports: int = Field(default=1, ge=1, exclude_if=lambda reports: reports == 1)
+    """Among how many ConfigMaps the replicas divide their reports: one holds 1 MiB. An agent of an earlier release that
+    does not know of this writes into the first."""
 
     @field_validator("models")
     @classmethod

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from gravswell.serving.agent.steps import Steps
 from gravswell.serving.agent.traffic import TrafficCounter
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.agent.work import Pace
-from gravswell.serving.contracts import Desired
+from gravswell.serving.contracts import Desired, report_configmap
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
         listeners: list[Callable[[], None]] = []
         if options.report_configmap and client is not None:
             writer = ReportWriter(
-                _configmap(options, client, options.report_configmap),
+                partial(_report_configmap, options, client, options.report_configmap),
                 reconciler.ledger,
                 pod=options.pod,
                 simulated_gpus=options.simulated_gpus,
@@ -241,6 +242,10 @@ def _source(options: AgentOptions, client: Client | None, last: Desired | None) 
     if options.desired_file is not None:
         return FileSource(options.desired_file, options.interval)
     return LatestSource(options.repository, options.interval, last=last)
+
+
+def _report_configmap(options: AgentOptions, client: Client, first: str, part: int) -> ConfigMap:
+    return _configmap(options, client, report_configmap(first, part))
 
 
 def _configmap(options: AgentOptions, client: Client, name: str) -> ConfigMap:

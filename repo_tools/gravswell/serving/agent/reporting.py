@@ -1,14 +1,16 @@
-"""What one replica says of itself, and its way into ``<server>-report``."""
+"""What one replica says of itself, and its way into ``<server>-report``, or into one of its further parts."""
 
 import asyncio
 import logging
+from collections.abc import Callable
 
-from gravswell.errors import GravswellError
+from gravswell.errors import AccessDeniedError, GravswellError, NotFoundError
 from gravswell.kube.backoff import Backoff
+from gravswell.kube.errors import ApiRejectedError
 from gravswell.serving.agent.configmaps import ConfigMap
 from gravswell.serving.agent.ledger import Ledger
 from gravswell.serving.agent.work import Work
-from gravswell.serving.contracts import ModelReport, Report
+from gravswell.serving.contracts import ModelReport, Report, report_part
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ CHECK_SECONDS = 60.0
 """How often the ConfigMap is looked at, in case somebody removed what was written."""
 
 LONGEST_MESSAGE = 500
-"""Characters of a message: a ConfigMap has 1 MiB for all replicas."""
+"""Characters of a message: a ConfigMap has 1 MiB for all replicas that share it."""
 
 
 def build_report(ledger: Ledger, *, pod: str, simulated_gpus: bool, uid: str = "") -> Report:
@@ -57,10 +59,25 @@ def _model_report(ledger: Ledger, work: Work) -> ModelReport:
 
 
 class ReportWriter:
-    """Keeps this pod's key in the report ConfigMap equal to what is true, as soon as it can."""
+    """Keeps this pod's key in its report ConfigMap equal to what is true, as soon as it can.
 
-    def __init__(self, configmap: ConfigMap, ledger: Ledger, *, pod: str, simulated_gpus: bool, uid: str = "") -> None:
+    ``configmap`` gives each of the ConfigMaps that the server's reports are divided among, by its number.
+    """
+
+    def __init__(
+        self,
+        configmap: Callable[[int], ConfigMap],
+        ledger: Ledger,
+        *,
+        pod: str,
+        simulated_gpus: bool,
+        uid: str = "",
+    ) -> None:
         self._configmap = configmap
+        self._held = 0
+        """Which of them has this pod's key: before the desired state is known, and of old, the first."""
+        self._passed_over = 0
+        """How many had no room for it."""
         self._ledger = ledger
         self._pod, self._uid = pod, uid
         self._simulated_gpus = simulated_gpus
@@ -72,24 +89,27 @@ class ReportWriter:
 
     async def run(self) -> None:
         """Write until cancelled. An API server that does not answer is asked again, less and less often."""
-        written: str | None = None
+        written: tuple[int, str] | None = None
         backoff = Backoff()
         while True:
             self._changed.clear()  # before reading the state: a change from here on makes another round
             report = build_report(self._ledger, pod=self._pod, simulated_gpus=self._simulated_gpus, uid=self._uid)
-            text = report.to_json()
+            part, text = self._part(), report.to_json()
+            configmap = self._configmap(part)
             try:
-                if text != written:
-                    await self._configmap.merge({self._pod: text})
-                    written = text
+                if (part, text) != written:
+                    await configmap.merge({self._pod: text})
+                    await self._move(part)
+                    written = part, text
                     backoff.succeeded()
-                elif (await self._configmap.read()).data.get(self._pod) != text:
+                elif (await configmap.read()).data.get(self._pod) != text:
                     written = None
                     continue
             except GravswellError as error:
                 if backoff.failures in (0, 5):
                     log.warning("the report waits: %s", error)
                 await asyncio.sleep(backoff.failed(error))
+                self._passed_over += isinstance(error, ApiRejectedError)
                 written = None
                 continue
             try:
@@ -98,3 +118,18 @@ class ReportWriter:
             except TimeoutError:
                 continue
             await asyncio.sleep(DEBOUNCE_SECONDS)
+
+    def _part(self) -> int:
+        desired = self._ledger.desired
+        parts = desired.reports if desired is not None else 1
+        return (report_part(self._pod, parts) + self._passed_over) % parts
+
+    async def _move(self, part: int) -> None:
+        """Remove what was written elsewhere, now that it is in ``part``: read without a gap, for it was there twice."""
+        if part == self._held:
+            return
+        try:
+            await self._configmap(self._held).merge({self._pod: None})
+        except (NotFoundError, AccessDeniedError) as error:
+            log.debug("the report is no longer where it was: %s", error)
+        self._held = part
