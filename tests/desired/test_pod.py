@@ -79,6 +79,21 @@ def test_our_own_containers_write_to_their_mounts_only():
         assert temporary or container["name"] == "key"
 
 
+def test_triton_writes_to_its_image_unless_its_server_says_otherwise():
+    usual = named("triton")
+    assert "readOnlyRootFilesystem" not in usual["securityContext"]
+    triton = named("triton", readOnlyRootFilesystem=True)
+    assert triton["securityContext"] == {**usual["securityContext"], "readOnlyRootFilesystem": True}
+    writable = {mount["mountPath"] for mount in triton["volumeMounts"] if not mount.get("readOnly")}
+    assert writable == {"/tmp", "/dev/shm"}
+    others = [
+        c["name"]
+        for c in containers(readOnlyRootFilesystem=True)
+        if "/tmp" in {m["mountPath"] for m in c["volumeMounts"]}
+    ]
+    assert others == ["triton"]
+
+
 def test_a_replica_is_drained_before_it_is_killed():
     """Both containers wait until nobody is sent there any more, and Triton has its time for what it has begun."""
     (server,) = [pod for pod in pods() if "initContainers" in pod]

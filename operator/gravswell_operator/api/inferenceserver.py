@@ -331,6 +331,9 @@ class InferenceServerSpec(ApiModel):
     """Memory of each replica's Triton, such as 8Gi."""
     model_storage: Quantity = "10Gi"
     """Disk for the models that each replica holds."""
+    read_only_root_filesystem: bool = False
+    """True: Triton's container cannot write to its image, only to /tmp, of which it gets 1Gi. Not every image takes
+    that: what a Python model, its environment or a backend writes elsewhere then fails."""
     cache: Cache | None = None
     """Where what was served is kept for pods to come: they start from there, also while the repository is away. Absent:
     a new pod asks the repository for everything."""

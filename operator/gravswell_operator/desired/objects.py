@@ -131,7 +131,7 @@ def container_security() -> Manifest:
 
 
 def own_container_security() -> Manifest:
-    """The same for our image, which writes to nothing but its mounts."""
+    """The same for an image that writes to nothing but its mounts, as ours does."""
     return {**container_security(), "readOnlyRootFilesystem": True}
 
 

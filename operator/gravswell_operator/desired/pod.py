@@ -34,6 +34,9 @@ EXIT_SECONDS = 30
 GRACE_SECONDS = 60
 """Above the two together, so that nothing is killed that is still answering."""
 SHARED_MEMORY = "1Gi"
+TEMPORARY = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108  a mount path, not a temporary file of ours
+"""What Triton may write to where its root file system is read-only, beside its shared memory."""
+TEMPORARY_SIZE = "1Gi"
 
 
 def server_pod(
@@ -126,7 +129,7 @@ def _triton(server: InferenceServer, pool: GPUNodePool | None, options: Options)
             {"name": "metrics", "containerPort": names.PORT_METRICS, "protocol": "TCP"},
         ],
         "resources": {"requests": requests, "limits": limits},
-        "securityContext": container_security(),
+        "securityContext": own_container_security() if spec.read_only_root_filesystem else container_security(),
         "lifecycle": _drain(),
         # Both are about a process that never answers, not about a slow one: readiness is the agent's to say.
         "startupProbe": http_probe("/v2/health/live", "http", period=1, timeout=10, failures=600),
@@ -137,6 +140,7 @@ def _triton(server: InferenceServer, pool: GPUNodePool | None, options: Options)
             {"name": "models", "mountPath": MODELS_FOLDER, "readOnly": True},
             {"name": "run", "mountPath": KEY_FOLDER, "readOnly": True},
             {"name": "dshm", "mountPath": "/dev/shm"},  # noqa: S108  a mount path, not a temporary file of ours
+            *([TEMPORARY] if spec.read_only_root_filesystem else []),
         ],
     }
 
@@ -201,12 +205,14 @@ def _drain() -> Manifest:
 def _volumes(server: InferenceServer, where: Source) -> list[Manifest]:
     claim = _cache_claim(server)
     cache = [] if claim is None else [{"name": "cache", "persistentVolumeClaim": {"claimName": claim.claim_name}}]
+    temporary = {"name": TEMPORARY["name"], "emptyDir": {"sizeLimit": TEMPORARY_SIZE}}
     return [
         {"name": "models", "emptyDir": {"sizeLimit": server.spec.model_storage}},
         {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}},
         token_volume(),
         scratch_volume(),
+        *([temporary] if server.spec.read_only_root_filesystem else []),
         *cache,
         *where.volumes,
     ]
