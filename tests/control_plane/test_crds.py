@@ -125,7 +125,8 @@ def test_defaults_are_filled_in(admit, manifest):
     assert pool["drivers"] == {"install": False}
     model = admit(manifest("Model"))["spec"]
     assert (model["version"], model["verification"]) == ("latest", "Golden")
-    assert admit(manifest("ModelRepository"))["spec"]["syncInterval"] == "30s"
+    repository = admit(manifest("ModelRepository"))["spec"]
+    assert (repository["syncInterval"], repository["verification"]) == ("30s", "Golden")
 
 
 def test_changes_that_are_allowed_to_objects_that_exist(apply, manifest):

@@ -115,8 +115,8 @@ def test_a_suspended_model_stays_where_it_was_and_resolves_nothing_new():
     assert resolve(model(suspend=True)).reason is Reason.SUSPENDED
 
 
-def resolved(one, models, known=LISTING, previous=None):
-    return resolve_server(one, models, known, previous, url="file:///r")
+def resolved(one, models, known=LISTING, previous=None, **repository):
+    return resolve_server(one, models, known, previous, url="file:///r", **repository)
 
 
 def test_declared_serves_what_models_name_and_nothing_else():
@@ -128,6 +128,15 @@ def test_all_serves_every_entry_at_its_latest_and_models_override():
     assert resolved(server("All"), []).desired.models == (wanted("digits", 3),)
     assert resolved(server("All"), [model(version=1)]).desired.models == (wanted("digits", 1),)
     assert list(resolved(server("All"), []).unresolved) == ["foreign"]
+
+
+def test_what_is_verified_where_no_model_says_it_is_the_repositorys_to_say():
+    off = resolved(server("All"), [model(version=1)], verification=Verification.NONE)
+    foreign = DesiredModel(name="foreign", version=1, digest=None, verification=Verification.NONE)
+    assert off.desired.models == (wanted("digits", 1), foreign)
+    hashes = resolved(server("All"), [], verification=Verification.HASHES)
+    assert [one.verification for one in hashes.desired.models] == [Verification.HASHES]
+    assert "in the ModelRepository for all" in hashes.unresolved["foreign"].message
 
 
 def test_all_leaves_out_what_only_pipelines_call_unless_a_model_names_it():

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from gravswell.durations import PATTERN, seconds
+from gravswell.serving.contracts import Verification
 from gravswell_operator.api.common import (
     ApiModel,
     Column,
@@ -120,6 +121,10 @@ class ModelRepositorySpec(ApiModel):
         ),
     ] = "30s"
     """How often the repository is listed, such as 45s or 1h30m."""
+    verification: Verification = Verification.GOLDEN
+    """What must hold before a version takes traffic on a server with models: All, where no Model says it for the entry.
+    Golden: every hash, and the golden tensors reproduced by the replica. Hashes: every hash. None: nothing; versions
+    that others wrote, without a manifest, are served too."""
     suspend: bool = False
     """True: the operator leaves the repository and what belongs to it as they are."""
 

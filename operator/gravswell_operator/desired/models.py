@@ -207,12 +207,13 @@ def resolve_server(
     *,
     url: str,
     pods: Sequence[PodState] = (),
+    verification: Verification = Verification.GOLDEN,
 ) -> Resolution:
     """What ``server`` shall serve, on which of its ``pods`` where a roll-out is under way.
 
     ``models`` are those that name this server; where one cannot be read and counts, what was told of its entry stays.
-    ``previous`` is what the agents were told last, None where that is not there or cannot be read; ``url`` is the
-    repository's, as its user gave it.
+    ``previous`` is what the agents were told last, None where that is not there or cannot be read; ``url`` and
+    ``verification`` are the repository's, as its user gave them.
     """
     repository, triton = server.spec.repository_ref.name, target(server)
     kept = told(previous)
@@ -239,7 +240,11 @@ def resolve_server(
         if listing is None:
             undeclared = {name: Outcome(model) for name, model in kept.items()}
         else:
-            latest = {e.name: _latest_verified(e, kept.get(e.name), triton) for e in listing.entries if e.versions}
+            latest = {
+                entry.name: _latest(entry, kept.get(entry.name), triton, verification)
+                for entry in listing.entries
+                if entry.versions
+            }
             # Whoever wants a private one served by itself, too, names it in a Model.
             private = listing.private({entry: outcome.numbers for entry, outcome in {**latest, **outcomes}.items()})
             undeclared = {entry: outcome for entry, outcome in latest.items() if entry not in private}
@@ -348,14 +353,20 @@ def _lost(server: InferenceServer, outcomes: Mapping[str, Outcome], listing: Lis
     )
 
 
-def _latest_verified(entry: ListedEntry, kept: DesiredModel | None, triton: Target | None) -> Outcome:
+def _latest(
+    entry: ListedEntry, kept: DesiredModel | None, triton: Target | None, verification: Verification
+) -> Outcome:
     latest = max(entry.versions, key=lambda v: v.number)
-    if latest.digest is None:
+    if latest.digest is None and verification is not Verification.NONE:
         return Outcome(
             kept,
             Reason.UNVERIFIED_VERSION,
-            f"version {latest.number} of {entry.name} has no manifest; a Model with verification: None serves it",
+            f"version {latest.number} of {entry.name} has no manifest, so nothing can be verified; publish it with "
+            "gravswell export, or serve it all the same: verification: None in a Model of its own, or in the "
+            "ModelRepository for all",
         )
     if why := too_new(entry.name, latest, triton):
         return Outcome(kept, Reason.OPSET_TOO_NEW, why)
-    return Outcome(DesiredModel(name=entry.name, version=latest.number, digest=latest.digest))
+    return Outcome(
+        DesiredModel(name=entry.name, version=latest.number, digest=latest.digest, verification=verification)
+    )

@@ -175,7 +175,15 @@ def _resolve(
         context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(repository.metadata.name)), url
     )
     key = Key(resources.INFERENCE_SERVER, namespace, name)
-    return resolve_server(server, context.models(key), listing, _told(context, key), url=url, pods=pods)
+    return resolve_server(
+        server,
+        context.models(key),
+        listing,
+        _told(context, key),
+        url=url,
+        pods=pods,
+        verification=repository.spec.verification,
+    )
 
 
 def _surge(context: Context, server: InferenceServer, pool: GPUNodePool | None, pods: list[state.PodState]) -> bool:
