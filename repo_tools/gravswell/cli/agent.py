@@ -48,7 +48,9 @@ def run(
     follow_latest: Annotated[
         bool, typer.Option("--follow-latest", help="Serve every entry at its latest version.")
     ] = False,
-    report: Annotated[str | None, typer.Option("--report", help="ConfigMap that the report is written into.")] = None,
+    report: Annotated[
+        str | None, typer.Option("--report", help="ConfigMap for the report, or the first of several.")
+    ] = None,
     namespace: Namespace = None,
     pod: Annotated[str | None, typer.Option("--pod", envvar="POD_NAME", help="Key of the report.")] = None,
     pod_uid: Annotated[str, typer.Option("--pod-uid", envvar="POD_UID", help="The pod's uid, in the report.")] = "",

@@ -1,8 +1,8 @@
 """The agent: the process beside one Triton that brings versions to it, proves them and says what is really loaded.
 
-Its law: it talks to the repository, to its own Triton and to two ConfigMaps, and to nothing else. What is loaded is
-what Triton says, what is on disk is what the folder holds; memory and the state file only spare work that could be done
-again. Decisions (:mod:`.decide`, :mod:`.loadconfig`, :mod:`.health`) are pure; the rest carries them out.
+Its law: it talks to the repository, to its own Triton and to the ConfigMaps of its server, and to nothing else. What is
+loaded is what Triton says, what is on disk is what the folder holds; memory and the state file only spare work that
+could be done again. Decisions (:mod:`.decide`, :mod:`.loadconfig`, :mod:`.health`) are pure; the rest carries them out.
 
 =================  ====================================================================================
 :mod:`.desired`    where the desired state comes from: a ConfigMap, a file, or the repository's latest
