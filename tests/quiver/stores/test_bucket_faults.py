@@ -118,6 +118,33 @@ def test_no_credentials_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         open_store("az://container")
 
 
+def test_values_that_end_in_a_line_s_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a Secret that was made of files."""
+    name = f"lines-{server.scheme}"
+    server.make_bucket(name)
+    for variable, value in server.environment.items():
+        if server.scheme != "gs":  # whose secret is a file
+            monkeypatch.setenv(variable, f"{value}\n")
+    store = open_store(f"{server.scheme}://{name}")
+    store.write("a", b"1", Create())
+    assert store.read("a").data == b"1"
+
+
+@pytest.mark.parametrize("endpoint", ["minio:9000", "minio.storage.svc", "http://", "http://a b", "http://a:port"])
+def test_an_endpoint_of_amazon_that_is_no_url(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(InvalidInputError, match=f"s3://bucket: AWS_ENDPOINT_URL is '{endpoint}', and no URL: write it"):
+        open_store("s3://bucket")
+
+
+def test_a_key_of_amazon_that_no_request_can_carry(amazon: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in amazon.environment.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "two\nlines")
+    with pytest.raises(InvalidInputError, match=r"s3://bucket/a: no request can be made .* AWS_REGION and the keys"):
+        open_store("s3://bucket").read("a")
+
+
 def test_keys_of_an_aws_profile(amazon: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The library itself reads only the environment."""
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_DEFAULT_REGION"):

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urlsplit
 
 import obstore
 from obstore import exceptions as rust
 from obstore.store import S3Store
 
-from gravswell.errors import GravswellError
+from gravswell.errors import GravswellError, InvalidInputError
 from gravswell.quiver.stores.amazon_login import amazon_login
 from gravswell.quiver.stores.base import Content, Create, PutMode, Update
 from gravswell.quiver.stores.objects import STAMP, ObjectInfo, Objects, parents
@@ -57,7 +58,7 @@ class AmazonObjects(Objects):
     def __init__(self, bucket: str, patience: timedelta) -> None:
         self.url = f"s3://{bucket}"
         self.way_to_make = f"aws s3 mb {self.url}"
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        endpoint = _endpoint(self.url)
         login = amazon_login(self.url)
         config: S3Config = {"checksum_algorithm": "SHA256", **login.config}
         if endpoint:
@@ -173,6 +174,13 @@ class AmazonObjects(Objects):
             yield
         except (rust.BaseError, FileNotFoundError, PermissionError, OSError) as error:
             raise self._meaning(key, error, mode) from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # Rust's own, which no module has and no Exception is
+                raise
+            raise InvalidInputError(
+                f"{self.at(key)}: no request can be made of what the environment says ({_first_line(error)}): "
+                f"look for what does not belong into AWS_ENDPOINT_URL, AWS_REGION and the keys"
+            ) from error
 
     def _meaning(self, key: str, error: Exception, mode: PutMode | None) -> GravswellError:
         text = str(error)
@@ -246,6 +254,25 @@ def _retries(patience: timedelta) -> "RetryConfig":
     }
 
 
+def _endpoint(url: str) -> str | None:
+    """Another server than Amazon's. InvalidInputError for what is no address of one, of which the library panics."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        value = os.environ.get(name, "").strip()
+        if not value:
+            continue
+        try:
+            parts = urlsplit(value)
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            valid = False
+        if not valid or any(c.isspace() for c in value):
+            raise InvalidInputError(
+                f"{url}: {name} is {value!r}, and no URL: write it as http://minio.storage.svc:9000"
+            )
+        return value
+    return None
+
+
 def _client(endpoint: str | None) -> "ClientConfig":
     """Plain HTTP where the endpoint says so, as an emulator's does."""
     options: ClientConfig = {"timeout": timedelta(minutes=5), "connect_timeout": timedelta(seconds=10)}
@@ -254,7 +281,7 @@ def _client(endpoint: str | None) -> "ClientConfig":
     return options
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 

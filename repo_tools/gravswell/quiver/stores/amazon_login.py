@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gravswell.errors import AccessDeniedError
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
+
+Option = Literal["access_key_id", "secret_access_key", "session_token", "region", "default_region"]
 
 _IN_ENVIRONMENT = (
     "AWS_ACCESS_KEY_ID",
@@ -23,6 +25,15 @@ _IN_ENVIRONMENT = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
+_OPTIONS: Mapping[str, Option] = {
+    "AWS_ACCESS_KEY_ID": "access_key_id",
+    "AWS_SECRET_ACCESS_KEY": "secret_access_key",
+    "AWS_SESSION_TOKEN": "session_token",
+    "AWS_REGION": "region",
+    "AWS_DEFAULT_REGION": "default_region",
+}
+"""What the library reads itself, and the option that comes before it."""
+
 _ELSEWHERE = ("role_arn", "sso_session", "sso_start_url", "credential_process", "login_session")
 
 
@@ -42,6 +53,12 @@ def amazon_login(url: str) -> Login:
     config: S3Config = {}
     if not os.environ.get("AWS_REGION") and not os.environ.get("AWS_DEFAULT_REGION") and "region" in settings:
         config["region"] = settings["region"]
+    for variable, option in _OPTIONS.items():
+        value = os.environ.get(variable, "")
+        if (
+            value != value.strip()
+        ):  # of a Secret that was made of a file: no request can be made with a line's end in it
+            config[option] = value.strip()
     if any(os.environ.get(variable) for variable in _IN_ENVIRONMENT):
         return Login(config)
     keys = {**settings, **_section("AWS_SHARED_CREDENTIALS_FILE", "credentials", name)}

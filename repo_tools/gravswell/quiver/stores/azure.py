@@ -148,13 +148,13 @@ def _service(url: str, patience: timedelta) -> BlobServiceClient:
         "max_single_put_size": _PART,
         "max_block_size": _PART,
     }
-    connection = os.environ.get(_CONNECTION)
+    connection = _first(_CONNECTION)
     if connection:
         try:
             return BlobServiceClient.from_connection_string(connection, **options)
         except ValueError as error:
             raise InvalidInputError(
-                f"{_CONNECTION} is none ({error}): copy it anew from the account's access keys"
+                f"{_CONNECTION} is no connection string ({error}): copy it anew from the account's access keys"
             ) from None
     name = _first("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT")
     if not name:
@@ -175,7 +175,8 @@ def _credential(account: str) -> Any:
 
 
 def _first(*names: str) -> str:
-    return next((value for value in map(os.environ.get, names) if value), "")
+    """What the first of the variables says that says something, without the line's end of a Secret made of a file."""
+    return next((value for name in names if (value := os.environ.get(name, "").strip())), "")
 
 
 def _retries(patience: timedelta) -> int:
