@@ -40,7 +40,8 @@ def agent_container(
             *where.env,
         ],
         "ports": [{"name": "agent", "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
-        "readinessProbe": http_probe("/readyz", "agent", period=2, timeout=5, failures=5),
+        # Every second, as it is a part of each cold start; ten of silence take a replica out of service.
+        "readinessProbe": http_probe("/readyz", "agent", period=1, timeout=5, failures=10),
         "livenessProbe": http_probe("/livez", "agent", period=20, timeout=10, failures=6),
         "securityContext": own_container_security(),
         "volumeMounts": [
