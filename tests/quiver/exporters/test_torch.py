@@ -1,5 +1,6 @@
 """What goes wrong between a torch module and a served graph, case by case (the pitfalls of the seeds)."""
 
+import ctypes
 import hashlib
 import re
 import sys
@@ -90,6 +91,13 @@ def two(self: Any, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
             {"x": ("TYPE_FP32", (-1, 4)), "scale": ("TYPE_FP32", (-1, 4))},
             {"y": ("TYPE_FP32", (-1, 4))},
             id="an-optional-input-in-between-is-left-out",
+        ),
+        pytest.param(
+            module(lambda s, x, *, scale: x * scale),
+            {"input_shapes": {"scale": (None, 1), "x": (None, 4)}, "output_names": ["y"]},
+            {"x": ("TYPE_FP32", (-1, 4)), "scale": ("TYPE_FP32", (-1, 1))},
+            {"y": ("TYPE_FP32", (-1, 4))},
+            id="a-parameter-that-goes-by-name-alone",
         ),
         pytest.param(
             nn.Embedding(10, 4),
@@ -293,6 +301,16 @@ def test_refuses(
     entry: qv.Entry, root: Path, model: Any, arguments: dict[str, Any], error: type[Exception], fact: str
 ) -> None:
     check_refusal(entry, root, model, arguments, error, fact)
+
+
+def test_what_torch_prints_of_a_graph_that_it_fails_at_is_not_shown(
+    entry: qv.Entry, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Past Python, and among the command line's JSON."""
+    with pytest.raises(ExportError, match="linalg_inv"):
+        entry.export_version(module(lambda s, x: torch.linalg.inv(x)), input_shapes={"x": (None, 3, 3)})
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == ""
 
 
 def test_outputs_that_differ_are_not_published(entry: qv.Entry, root: Path) -> None:

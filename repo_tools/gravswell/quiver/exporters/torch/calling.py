@@ -32,6 +32,13 @@ def own_parameters(model: Any) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
+def keyword_only(model: Any) -> set[str]:
+    """Those that ``forward`` takes by name alone."""
+    if isinstance(model, torch.jit.ScriptModule):
+        return set()
+    return {p.name for p in inspect.signature(model.forward).parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
 def with_tensors_as_parameters(model: Any, specs: tuple[InputSpec, ...]) -> Any:
     """The module, or one around it where ``forward`` takes a single dict of the inputs."""
     own = own_parameters(model)

@@ -1,18 +1,12 @@
 """The work of :mod:`~gravswell.quiver.exporters.torch.exporter`, apart from it because it imports torch."""
 
-import io
 import logging
-import random
 import sys
-import warnings
-from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxscript  # noqa: F401 - torch's default exporter needs it, and fails late without it
 import torch
 
@@ -24,10 +18,12 @@ from gravswell.quiver.exporters.sampling import is_batched
 from gravswell.quiver.exporters.torch.calling import (
     ByName,
     InOrder,
+    keyword_only,
     own_parameters,
     parameters_of,
     with_tensors_as_parameters,
 )
+from gravswell.quiver.exporters.torch.noise import quiet, without_graphs
 from gravswell.quiver.exporters.torch.sizes import assumptions
 from gravswell.quiver.exporters.torch.tracing import Readings, check_same, nothing_frozen
 from gravswell.quiver.golden import Array
@@ -37,8 +33,6 @@ FRAMEWORK = f"torch {torch.__version__}"
 
 _OPSET = 18
 """What the default exporter is written in; the servers take up to 21."""
-
-_CONTAINERS = {list, dict, set, deque, OrderedDict, defaultdict}
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +83,7 @@ def export(
     model = with_tensors_as_parameters(request.model, specs)
     call = _Call(request, model, specs, batches[0], outputs)
     try:
-        with _quiet():
+        with quiet():
             program = call.by_default()
     except Exception as error:  # noqa: BLE001 - torch.export raises errors of many kinds
         reason = described(error, 200)
@@ -101,11 +95,11 @@ def export(
                 f"what torch {torch.__version__} took for granted of the sizes cannot be read ({described(error)}), so "
                 f"that the graph cannot be proved for others; declare numbers in place of None in input_shapes"
             ) from error
-        with _quiet(), refusals_told(folder):
+        with quiet(), refusals_told(folder):
             program.save(path, external_data=True)  # weight by weight: as one message they would be in memory again
         return Made(load(path), path, f"torch.onnx {torch.__version__}", tuple(assumed))
     try:
-        with _quiet(), refusals_told(folder):
+        with quiet(), without_graphs(), refusals_told(folder):
             readings = call.by_tracing(path)
             for batch in _of_other_sizes(specs, batches) if readings else ():
                 check_same(readings, _Call(request, model, specs, batch, outputs).read())
@@ -133,7 +127,7 @@ class _Call:
         parameters = parameters_of(self._model, specs)
         tensors = _tensors(self._model, specs, example)
         own = own_parameters(self._model)
-        in_order = list(parameters) == own[: len(parameters)]
+        in_order = list(parameters) == own[: len(parameters)] and not keyword_only(self._model) & set(parameters)
         self._names = list(parameters)
         self.specs = list(parameters.values())
         self._args = tuple(tensors.values()) if in_order or not set(parameters) <= set(own) else ()
@@ -237,69 +231,3 @@ def _flattened(value: Any) -> list[tuple[str, Array]]:
     labels = [label for label, _ in found]
     unique = all(labels) and len(set(labels)) == len(labels)
     return [(label if unique else f"output_{k}", array) for k, (label, array) in enumerate(found)]
-
-
-@contextmanager
-def undisturbed(model: Any) -> Iterator[None]:
-    """The module in eval mode, and afterwards everything as it was: modes, buffers, attributes, random states.
-
-    Attributes have their values back, and tensors, lists, dicts, sets and deques among them their contents. What
-    ``forward`` changes inside of other objects, or outside of the module, stays changed.
-    """
-    kept = [_Kept(module) for module in model.modules()]
-    states = random.getstate(), np.random.get_state()  # the global one is what must be given back
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=list(devices)):
-        model.eval()
-        try:
-            yield
-        finally:
-            for module in kept:
-                module.put_back()
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-
-
-class _Kept:
-    """One module's own state, of which weights are no part: nothing that is run here changes them."""
-
-    def __init__(self, module: Any) -> None:
-        self._module = module
-        self._scripted = isinstance(module, torch.jit.ScriptModule)
-        lazy = isinstance(module, torch.nn.modules.lazy.LazyModuleMixin)  # becomes another class, which stays
-        self._attributes: dict[str, Any] = {} if self._scripted or lazy else dict(vars(module))
-        self._contents = {k: v.copy() for k, v in self._attributes.items() if type(v) in _CONTAINERS}
-        self._mode = getattr(module, "training", None)  # a frozen TorchScript has none
-        self._buffers = dict(module._buffers)  # forward may put others in their place
-        own = [v for v in self._attributes.values() if isinstance(v, torch.Tensor) and v.layout == torch.strided]
-        tensors = [buffer for buffer in (*self._buffers.values(), *own) if buffer is not None and not buffer.is_meta]
-        self._tensors = [(tensor, tensor.detach().clone()) for tensor in tensors]
-
-    def put_back(self) -> None:
-        """Make everything what it was."""
-        if self._attributes:
-            own = vars(self._module)
-            own.clear()
-            own.update(self._attributes)
-        for name, before in self._contents.items():
-            container = self._attributes[name]
-            container.clear()
-            (container.extend if isinstance(container, list | deque) else container.update)(before)
-        if self._mode is not None:
-            self._module.training = self._mode
-        if self._scripted:  # keeps its own table, always with the same names
-            for name, buffer in self._buffers.items():
-                if dict(self._module._buffers)[name] is not buffer:
-                    setattr(self._module, name, buffer)
-        with torch.no_grad():
-            for tensor, value in self._tensors:
-                if not torch.equal(tensor, value):
-                    tensor.copy_(value)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporters' chatter: they print progress and warn their users about their own internals."""
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

@@ -69,8 +69,10 @@ class TorchExporter(Exporter):
     def answering(self, request: ExportRequest) -> Iterator[Callable[[Inputs], Any]]:
         """See :meth:`Exporter.answering`. A batch gives the module's tensors as named arrays, in order."""
         work = _work()
+        from gravswell.quiver.exporters.torch.state import undisturbed  # noqa: PLC0415 - imports torch
+
         model, specs = _unwrapped(request.model), self.inputs(request)
-        with work.undisturbed(model):
+        with undisturbed(model):
             yield lambda inputs: work.answer(model, specs, inputs)
 
     @contextmanager
