@@ -1,5 +1,4 @@
-"""Among how many ConfigMaps a server's agents divide their reports: one holds 1 MiB, of about 2,400 models on replicas.
-"""
+"""Among how many ConfigMaps a server's agents divide their reports: one holds 1 MiB, about 2,400 models on replicas."""
 
 import math
 
