@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.ensemble import (
     BaggingClassifier,
     GradientBoostingRegressor,
@@ -17,10 +18,12 @@ from sklearn.ensemble import (
     IsolationForest,
     RandomForestClassifier,
 )
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
     MinMaxScaler,
@@ -66,6 +69,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
             IsolationForest(n_estimators=5, random_state=0),
             {"label": ("TYPE_INT64", (-1, 1)), "scores": ("TYPE_FP32", (-1, 1))},
         ),
+        (FeatureUnion([("scaled", StandardScaler()), ("few", PCA(2))]), {"union": ("TYPE_FP32", (-1, 66))}),
+        (GaussianProcessRegressor(10 * RBF(20)), {"GPmean": ("TYPE_FP32", (-1, 1))}),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseEstimator) else "",
 )

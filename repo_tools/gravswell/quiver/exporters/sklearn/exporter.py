@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx.shape_inference
 from onnx import helper
@@ -18,11 +17,11 @@ from gravswell.quiver.exporters.base import (
     ExportRequest,
     Inputs,
     InputSpec,
-    Outputs,
     class_names,
     described,
 )
 from gravswell.quiver.exporters.sklearn import boosting
+from gravswell.quiver.exporters.sklearn.answers import named, own_answer, settled
 from gravswell.quiver.exporters.sklearn.calibration import calibrated_by_scores, interpolated
 from gravswell.quiver.exporters.sklearn.frame import (
     as_fitted,
@@ -37,7 +36,7 @@ from gravswell.quiver.exporters.sklearn.frame import (
 from gravswell.quiver.exporters.sklearn.passing import without_passthrough
 from gravswell.quiver.exporters.sklearn.rounding import too_coarse, width_of_answers
 from gravswell.quiver.exporters.sklearn.scale import first_step, last_step, own_batches
-from gravswell.quiver.exporters.sklearn.voting import convertible, shares
+from gravswell.quiver.exporters.sklearn.voting import convertible
 from gravswell.quiver.golden import Array
 
 _OPSET = 18
@@ -45,9 +44,6 @@ _OPSET = 18
 
 _ML_OPSET = 3
 """Of ``ai.onnx.ml``, likewise: the newest that skl2onnx's converters are written for."""
-
-_TIE = 1e-3
-"""Scores of two classes that are no further apart are as good as equal: far above rounding in float32."""
 
 _SEVERAL_TYPES = "fit it on a DataFrame, of which each column becomes an input"
 
@@ -104,7 +100,7 @@ class SklearnExporter(Exporter):
             fitted = fitted_columns(request.model) or []
             columns = [fitted.index(spec.name) for spec in specs]
         feed = _feed(request.model)
-        return own_batches(request.model, specs, lambda batch: _settled(request.model, feed(batch)), columns)
+        return own_batches(request.model, specs, lambda batch: settled(request.model, feed(batch)), columns)
 
     @contextmanager
     def exporting(self, request: ExportRequest, batches: Sequence[Inputs]) -> Iterator[Exported]:
@@ -141,7 +137,7 @@ class SklearnExporter(Exporter):
                     converted=True,
                     exporter=f"skl2onnx {skl2onnx.__version__}",
                     framework=f"scikit-learn {sklearn.__version__}",
-                    reference=lambda inputs: _named(answer(inputs), own, proto),
+                    reference=lambda inputs: named(answer(inputs), own, proto),
                     computes_in=width_of_answers(proto),
                 )
         except VerificationError as error:
@@ -160,7 +156,7 @@ class SklearnExporter(Exporter):
         def answer(inputs: Inputs) -> Callable[[str], Array]:
             x = feed(inputs)
             method(x)  # fails here, not later, on what the estimator does not take
-            return lambda output: _own_answer(model, output, x)
+            return lambda output: own_answer(model, output, x)
 
         yield answer
 
@@ -187,20 +183,6 @@ def _feed(model: Any) -> Callable[[Inputs], Any]:
         return as_fitted(x.ravel() if _takes_texts(model) else x)
 
     return fed
-
-
-def _settled(model: Any, x: Any) -> Array:
-    """The rows whose label is not a tie: between two equal classes rounding decides, here as in the graph."""
-    names = ("predict_proba", "decision_function") if hasattr(model, "classes_") else ()
-    method = next((m for m in (getattr(model, name, None) for name in names) if callable(m)), None)
-    votes = shares(model, x) if method is None and names else None
-    scores: Array = np.asarray(method(x)) if method is not None else np.zeros(0) if votes is None else votes
-    if scores.ndim == 1 and len(scores):
-        scores = np.stack([-scores, scores], axis=1)
-    if scores.ndim != 2 or scores.shape[1] < 2:
-        return np.ones(len(x), bool)
-    ordered = np.sort(scores, axis=1)
-    return np.asarray(ordered[:, -1] - ordered[:, -2] > _TIE * np.maximum(1.0, np.abs(ordered[:, -1])))
 
 
 def _initial_types(model: Any, specs: tuple[InputSpec, ...]) -> list[tuple[str, Any]]:
@@ -286,47 +268,3 @@ def _rename(proto: Any, own: list[str], wanted: tuple[str, ...] | None) -> None:
             raise InvalidInputError(f"{name!r} is taken by another tensor of the graph: choose another output name")
         proto.graph.node.append(helper.make_node("Identity", [output], [name]))
         next(o for o in proto.graph.output if o.name == output).name = name
-
-
-def _named(answer: Callable[[str], Array], own: list[str], proto: Any) -> Outputs:
-    """The estimator's answers under the graph's names, as columns where the converter makes columns of them."""
-    found: Outputs = {}
-    for output, node in zip(own, proto.graph.output, strict=True):
-        values = answer(output)
-        rank = len(node.type.tensor_type.shape.dim)
-        found[node.name] = values.reshape(-1, 1) if values.ndim == 1 and rank == 2 else values
-    return found
-
-
-def _own_answer(model: Any, output: str, x: Array) -> Array:
-    """What the estimator itself says where the converter's graph has ``output``.
-
-    The names are those of skl2onnx 1.20; test_sklearn.py exports an estimator of each kind and states what it has.
-    """
-    if output in ("label", "output_label"):
-        labels = np.asarray(model.predict(x))
-        # the converter writes true, false and the whole floats that scikit-learn takes for classes as integers
-        return labels.astype(np.int64) if labels.dtype.kind in "bf" else labels
-    if output in ("probabilities", "output_probability"):
-        return _probabilities(model, x)
-    if output in ("variable", "transformed_column"):
-        method = model.predict if callable(getattr(model, "predict", None)) else model.transform
-        values = method(x)
-        return np.asarray(values.toarray() if hasattr(values, "toarray") else values)
-    if output == "scores":
-        is_outlier = callable(getattr(model, "decision_function", None))
-        return np.asarray(model.decision_function(x) if is_outlier else model.transform(x))
-    raise ExportError(
-        f"{type(model).__name__} has no answer of its own to compare the graph's output {output!r} with: "
-        f"convert it yourself and export the ONNX model"
-    )
-
-
-def _probabilities(model: Any, x: Array) -> Array:
-    if callable(getattr(model, "predict_proba", None)):
-        return np.asarray(model.predict_proba(x))
-    votes = shares(model, x)
-    if votes is not None:
-        return votes
-    scores = np.asarray(model.decision_function(x))
-    return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
