@@ -181,6 +181,15 @@ BOTH: Signature = {"a": ("TYPE_FP32", (-1, 4)), "b": ("TYPE_INT32", (-1, 3))}
             id="mixed-precision",
         ),
         pytest.param(
+            lambda: sequential(
+                layers.Dense(8, activation="gelu", name="g"), layers.Dense(2, dtype="mixed_float16", activation="gelu")
+            ),
+            {"output_names": ["y"]},
+            {"x": ("TYPE_FP32", (-1, 4))},
+            {"y": ("TYPE_FP16", (-1, 2))},
+            id="gelu",
+        ),
+        pytest.param(
             lambda: subclassed(lambda self, x: {"y": self.dense(x), "total": keras.ops.sum(x, -1)}),
             {"input_shapes": X},
             {"x": ("TYPE_FP32", (-1, 4))},

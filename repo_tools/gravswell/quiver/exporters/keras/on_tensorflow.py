@@ -11,6 +11,8 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 from tf2onnx import optimizer, tf_loader, tfonnx
+from tf2onnx.handler import tf_op
+from tf2onnx.utils import make_name, map_onnx_to_numpy_type
 
 from gravswell.errors import ExportError, InvalidInputError
 from gravswell.quiver.datatypes import numpy_type
@@ -146,6 +148,23 @@ def _converted(
             )
             proto = optimizer.optimize_graph(converted).make_model("keras")
     return proto, dict(zip((*taken, *made), (*inputs, *outputs), strict=True))
+
+
+@tf_op("Erfc")
+class _Erfc:
+    """1 - erf(x), which is what ``gelu`` is made of and tf2onnx has no operator for."""
+
+    @classmethod
+    def version_9(cls, ctx: Any, node: Any, **_: Any) -> None:
+        """Put ONNX's operators in the place of ``node``."""
+        (x,), outputs = node.input, node.output
+        shapes, dtypes = node.output_shapes, node.output_dtypes
+        ctx.remove_node(node.name)
+        one = ctx.make_const(make_name(node.name), np.ones((), map_onnx_to_numpy_type(dtypes[0])))
+        erf = ctx.make_node("Erf", [x], shapes=shapes, dtypes=dtypes)
+        ctx.make_node(
+            "Sub", [one.output[0], erf.output[0]], outputs=outputs, name=node.name, shapes=shapes, dtypes=dtypes
+        )
 
 
 def _tensorflow_type(spec: InputSpec) -> Any:
