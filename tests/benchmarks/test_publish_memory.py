@@ -39,7 +39,12 @@ def benchmark(monkeypatch: pytest.MonkeyPatch, url: str) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     module = importlib.import_module("publish_memory")
     monkeypatch.setattr(module, "WIDTH", 8)
-    monkeypatch.setattr(module, "peak", lambda step, *arguments: module.STEPS[step](*arguments) or 8.0 * len(arguments))
+
+    def peak(step: str, *arguments: str) -> object:
+        module.STEPS[step](*arguments)
+        return module.Peak(8.0 * len(arguments), 4.0 * len(arguments))
+
+    monkeypatch.setattr(module, "peak", peak)
     monkeypatch.setattr(sys, "argv", ["publish_memory.py", "--gigabytes", "1e-6", "--to", url])
     return module
 

@@ -1,6 +1,7 @@
 """Models as files, with their weights wherever a model may keep them: read, written, and never whole in memory."""
 
 import gc
+import re
 import tempfile
 import tracemalloc
 import weakref
@@ -18,6 +19,7 @@ from gravswell import quiver as qv
 from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.quiver.exporters import files, onnx_model
 from gravswell.quiver.exporters.graph import tensors
+from gravswell.quiver.exporters.proof import open_session
 from gravswell.quiver.exporters.weights import LEAST, array_of, is_external, place, skim
 
 WIDTH = 512
@@ -252,6 +254,33 @@ def test_a_large_proto_goes_through_a_file(entry: qv.Entry, tmp_path: Path, monk
     assert entry.versions[-1].manifest.verification.samples == 3
     assert not list(tmp_path.glob("gravswell-model-*"))
     assert model.SerializeToString() == _everywhere().SerializeToString()
+
+
+def test_weights_in_a_data_file_are_mapped_to_be_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 MB of them, of which ONNX Runtime would have a copy in memory of its own."""
+    monkeypatch.setattr(files, "INLINE_LIMIT", 0)
+    weight = np.zeros((4096, 8192), np.float32)
+    weight[0] = 1.0
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "large",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4096])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 8192])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    path = files.write(model, tmp_path, None)
+    before = _anonymous()
+    session = open_session(path)
+    (y,) = session.run(None, {"x": np.ones((2, 4096), np.float32)})
+    assert y.tolist() == np.ones((2, 8192)).tolist()
+    assert _anonymous() - before < weight.nbytes // 2
+
+
+def _anonymous() -> int:
+    """Bytes in memory that are no file's."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(r"^RssAnon:\s+(\d+) kB$", status, re.MULTILINE)[0]) * 1024
 
 
 def test_one_session_lives_at_a_time(entry: qv.Entry, monkeypatch: pytest.MonkeyPatch) -> None:

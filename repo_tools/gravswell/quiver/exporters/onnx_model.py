@@ -24,12 +24,13 @@ from gravswell.quiver.exporters.base import (
     described,
     with_chosen_sizes,
 )
-from gravswell.quiver.exporters.files import load, size_of, write
+from gravswell.quiver.exporters.files import DATA_FILE, load, size_of, write
 from gravswell.quiver.exporters.fused.metadata import fused_models, optional_inputs, with_known_ids
 from gravswell.quiver.exporters.graph import default_opset
 from gravswell.quiver.exporters.onnx_values import index_bounds, integer_inputs
 from gravswell.quiver.exporters.proof import cpu_session, run, session_inputs, session_outputs
 from gravswell.quiver.exporters.sampling import PLANS, random_batches
+from gravswell.quiver.exporters.weights import data_files
 
 _LARGE = 64 << 20
 """Bytes of a model in memory from which on it is written to a file first: a session of bytes takes several times."""
@@ -176,14 +177,15 @@ def _open(model: Any, specs: Sequence[InputSpec], within: Path | None) -> _Opene
     given = load(source) if source is not None else model
     proto = with_shapes(given, {spec.name: spec.shape for spec in specs})
     if source is not None and proto is given:
-        return _Opened(proto, source, _session(str(source)))
+        beside = any(location != source.name for _, location in data_files(proto))
+        return _Opened(proto, source, _session(str(source), mapped=beside))
     if source is None and size_of(proto, None) < _LARGE:
         return _Opened(proto, None, _session(proto.SerializeToString()))
     folder = tempfile.TemporaryDirectory(prefix="gravswell-model-", dir=within)
     try:
         with refusals_told(Path(folder.name)):
             path = write(proto, Path(folder.name), source)
-        return _Opened(load(path), path, _session(str(path)), folder)
+        return _Opened(load(path), path, _session(str(path), mapped=path.with_name(DATA_FILE).is_file()), folder)
     except BaseException:
         folder.cleanup()
         raise
@@ -216,9 +218,9 @@ def _has_no_shape(value: Any) -> bool:
     return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
 
 
-def _session(given: str | bytes) -> ort.InferenceSession:
+def _session(given: str | bytes, *, mapped: bool = False) -> ort.InferenceSession:
     """ONNX Runtime with a file, by its path, which holds for external data and above 2 GiB too; or with its bytes."""
     try:
-        return cpu_session(given, as_written=True)
+        return cpu_session(given, as_written=True, mapped=mapped)
     except Exception as error:  # ONNX Runtime's own errors share no base
         raise ExportError(f"ONNX Runtime {ort.__version__} does not load the model: {described(error)}") from error

@@ -13,6 +13,7 @@ from gravswell.errors import ExportError, GravswellError, VerificationError
 from gravswell.quiver.datatypes import from_runtime
 from gravswell.quiver.exporters.base import Assumption, Inputs, Outputs, answered, described
 from gravswell.quiver.exporters.beyond import Beyond
+from gravswell.quiver.exporters.files import DATA_FILE
 from gravswell.quiver.exporters.sampling import rows_of
 from gravswell.quiver.golden import Atol, Sample, column_scales, compare
 from gravswell.quiver.manifest import OutputError, Signature, TensorRecord, VerificationRecord
@@ -40,22 +41,25 @@ class Proof:
     """Every input and output leads with the batch, at every size that was tried."""
 
 
-def cpu_session(given: str | bytes, *, as_written: bool = False) -> ort.InferenceSession:
+def cpu_session(given: str | bytes, *, as_written: bool = False, mapped: bool = False) -> ort.InferenceSession:
     """ONNX Runtime on the CPU with a file, by its path, or with a model's bytes. Raises whatever it raises itself.
 
-    ``as_written``: it computes each node as it stands, and optimizes nothing.
+    ``as_written``: it computes each node as it stands, and optimizes nothing. ``mapped``: weights that lie in files
+    beside the model's stay there, and are mapped: a copy that is laid out for faster products would be as large.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
     if as_written:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if mapped:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
 
 
 def open_session(path: Path) -> ort.InferenceSession:
-    """ONNX Runtime on the CPU with that file. ExportError when it does not take it."""
+    """ONNX Runtime on the CPU with that file of a version. ExportError when it does not take it."""
     try:
-        return cpu_session(str(path))
+        return cpu_session(str(path), mapped=path.with_name(DATA_FILE).is_file())
     except Exception as error:  # ONNX Runtime's own errors share no base
         raise ExportError(
             f"ONNX Runtime {ort.__version__} does not load the exported graph: {described(error)}; "
