@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gravswell import quiver as qv
-from gravswell.errors import AccessDeniedError
+from gravswell.errors import AccessDeniedError, InvalidInputError
 from gravswell.quiver.stores import Create, open_store
 
 from .emulators import Server
@@ -78,6 +78,23 @@ def test_credentials_that_have_expired(amazon: Server, monkeypatch: pytest.Monke
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         with pytest.raises(AccessDeniedError, match=r"s3://bucket.*refused.*token has expired.*set AWS_ACCESS_KEY_ID"):
+            open_store("s3://bucket").children()
+        server.shutdown()
+
+
+class _Elsewhere(_Expired):
+    def do_GET(self) -> None:
+        self.send_response(301)
+        self.send_header("x-amz-bucket-region", "eu-central-1")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def test_a_bucket_in_another_region(amazon: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(InvalidInputError, match=r"s3://bucket: the bucket seems .* set AWS_REGION to its own"):
             open_store("s3://bucket").children()
         server.shutdown()
 

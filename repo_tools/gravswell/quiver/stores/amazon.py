@@ -40,6 +40,7 @@ _MISSING_BUCKET = re.compile(r"NoSuchBucket")
 _STATUS = re.compile(r"status code: (\d{3})")
 _SAID = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
 _EXPIRED = re.compile(r"<Code>(ExpiredToken|InvalidToken|TokenRefreshRequired)")
+_OTHER_REGION = re.compile(r"incorrectly configured region|<Code>(AuthorizationHeaderMalformed|PermanentRedirect)")
 _WITHOUT_CREDENTIALS = re.compile(r"/latest/(api/token|meta-data)|NoCredentials|MissingCredentials|InvalidCredential")
 """The former is asked of the machine, after all else."""
 
@@ -199,7 +200,13 @@ class AmazonObjects(Objects):
         refused = isinstance(error, rust.PermissionDeniedError | rust.UnauthenticatedError) or code in (401, 403)
         if refused or _EXPIRED.search(text):
             return self._denied(key, detail)
-        return self._unavailable(key, detail)
+        return self._elsewhere(key, detail) if _OTHER_REGION.search(text) else self._unavailable(key, detail)
+
+    def _elsewhere(self, key: str, detail: str) -> GravswellError:
+        return InvalidInputError(
+            f"{self.at(key)}: the bucket seems to be in another region ({detail}): set AWS_REGION to its own "
+            f"(of a ModelRepository, spec.region)"
+        )
 
 
 class _Parts(Iterator[bytes]):
