@@ -36,7 +36,7 @@ def timed(command: str, cwd: Path, env: dict[str, str]) -> float:
         )
     seconds = time.monotonic() - started
     if status.returncode:
-        end = (cwd / "run.log").read_text()[-2000:]
+        end = (cwd / "run.log").read_text()[-40_000:]
         raise SystemExit(f"{command!r} failed after {seconds:.1f} s; the end of its output:\n{end}")
     return seconds
 
