@@ -19,13 +19,25 @@ from gravswell.serving.agent.configmaps import ConfigMap
 from gravswell.serving.agent.lister import Lister
 from gravswell.serving.agent.program import AGENT, AgentOptions
 from gravswell.serving.agent.work import Pace
-from gravswell.serving.contracts import DESIRED_KEY, LISTING_KEY, Desired, DesiredModel, Listing, ModelState, Report
+from gravswell.serving.contracts import (
+    DESIRED_KEY,
+    LISTING_KEY,
+    Desired,
+    DesiredModel,
+    Listing,
+    ModelState,
+    Report,
+    report_configmap,
+    report_part,
+)
 
 from ..serving.agent.conftest import models, repository, triton  # noqa: F401  fixtures
 from ..serving.agent.running import KEY, running, until
 from ..serving.agent.versions import publish
 
 POD = "digits-6c5f7d-abcde"
+FULL = json.dumps({"data": {"others": "x" * (1024 * 1024 - 100)}})
+"""As much as a ConfigMap holds, but for less than any report."""
 RIGHTS = """
 apiVersion: v1
 kind: ServiceAccount
@@ -41,6 +53,18 @@ metadata: {name: digits-report}
 ---
 apiVersion: v1
 kind: ConfigMap
+metadata: {name: digits-report-1}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: digits-report-2}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: digits-report-3}
+---
+apiVersion: v1
+kind: ConfigMap
 metadata: {name: zoo-listing}
 ---
 apiVersion: v1
@@ -52,7 +76,10 @@ kind: Role
 metadata: {name: digits-agent}
 rules:
 - {apiGroups: [""], resources: [configmaps], resourceNames: [digits-desired], verbs: [get, list, watch]}
-- {apiGroups: [""], resources: [configmaps], resourceNames: [digits-report, zoo-listing], verbs: [get, patch]}
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [digits-report, digits-report-1, digits-report-2, digits-report-3, zoo-listing]
+  verbs: [get, patch]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
@@ -194,6 +221,33 @@ async def test_a_report_that_somebody_removed_is_written_again(rights, repositor
         await asyncio.sleep(1.0)  # it is missed, and nobody but the operator may make it
         rights("apply", "-f", "-", stdin=RIGHTS)
         await told(rights.report, "the report is in the new ConfigMap")
+
+
+async def test_a_report_goes_where_there_is_room_for_it(rights, repository, tmp_path, monkeypatch):
+    """Reports of many replicas are divided: each agent has its ConfigMap, and takes the next where that is full."""
+    monkeypatch.setattr(reporting, "CHECK_SECONDS", 0.5)
+    places = [report_configmap("digits-report", part) for part in range(4)]
+    own = report_part(POD, 4)
+    assert own  # not the first, where it is at first
+
+    def has_it() -> list[str]:
+        return [place for place in places if POD in rights.data(place)]
+
+    def desired(reports: int) -> Desired:
+        models = (DesiredModel(name="scale", version=1, digest=digest_of(b"none")),)
+        return Desired(repository="r", models=models, reports=reports)
+
+    async with agent(repository, tmp_path / "models", "127.0.0.1:1"):
+        await told(lambda: has_it() == places[:1], "it is in the first before it was told of others")
+        rights.desire(desired(4))
+        await told(lambda: has_it() == [places[own]], "it has gone to its own")
+        rights.desire(desired(1))
+        await told(lambda: has_it() == places[:1], "it is back")
+        rights("patch", "configmap", places[own], "--type=merge", "--patch-file=/dev/stdin", stdin=FULL)
+        rights.desire(desired(4))
+        await told(lambda: has_it() == [places[(own + 1) % 4]], "its own is full, and it is in the next")
+        text = rights.data(has_it()[0])[POD]
+        assert Report.model_validate_json(text).models
 
 
 async def test_credentials_that_are_refused_are_tried_again(rights, repository, tmp_path, monkeypatch):

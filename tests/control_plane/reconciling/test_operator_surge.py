@@ -20,6 +20,12 @@ class Single:
     def change(self, **spec: Any) -> None:
         self.world.make_server(**{**self.spec, **spec})
 
+    def steps(self) -> list[str]:
+        """What the Deployment's controller did with replica sets, in its order."""
+        events = sorted(self.world.objects("events"), key=lambda event: int(event["metadata"]["resourceVersion"]))
+        scaled = [e["message"] for e in events if e["reason"] == "ScalingReplicaSet" and " server-" in e["message"]]
+        return [message.partition(" replica set ")[0] for message in scaled]
+
     def strategy(self) -> dict[str, int]:
         return self.world.get("deployment", "server")["spec"]["strategy"]["rollingUpdate"]
 
@@ -43,9 +49,21 @@ def test_where_there_is_room_the_new_replica_comes_first(single):
     single.change(podTemplate={"env": [{"name": "CHANGED", "value": "yes"}]})
     world = single.world
     world.until(lambda: len(world.pods()) == 1 and single.pod not in world.pods())
-    events = sorted(world.objects("events"), key=lambda event: int(event["metadata"]["resourceVersion"]))
-    scaled = [e["message"] for e in events if e["reason"] == "ScalingReplicaSet" and " server-" in e["message"]]
-    assert [message.partition(" replica set ")[0] for message in scaled] == ["Scaled up", "Scaled up", "Scaled down"]
+    assert single.steps() == ["Scaled up", "Scaled up", "Scaled down"]
+
+
+def test_bounds_that_would_fill_the_pool_take_no_room(single):
+    """Its autoscaler may take all eight GPUs, and has taken one."""
+    world = single.world
+    spec = {key: value for key, value in single.spec.items() if key != "replicas"}
+    scaled = {**spec, "autoscaling": {"minReplicas": 1, "maxReplicas": 8}}
+    world.make_server(**scaled)
+    world.condition("inferenceserver", "server", "Autoscaling")
+    world.make_server(**scaled, podTemplate={"env": [{"name": "CHANGED", "value": "yes"}]})
+    world.until(lambda: len(world.pods()) == 1 and single.pod not in world.pods())
+    assert single.steps() == ["Scaled up", "Scaled up", "Scaled down"]
+    world.kubectl("scale", "deployment", "server", "--replicas=8")
+    world.until(lambda: single.strategy() == {"maxSurge": 0, "maxUnavailable": 1})
 
 
 @pytest.mark.parametrize(
