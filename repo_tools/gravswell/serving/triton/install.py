@@ -42,6 +42,10 @@ SHIM: Final = """\
 export LD_LIBRARY_PATH={libraries}
 export PATH={stub_bin}:"$PATH"
 export OPENBLAS_NUM_THREADS=1
+# What a request needed stays with the process that freed it, up to what glibc itself comes to keep once it has seen
+# arrays of 32 MiB. Given back and taken anew, every page of it is faulted in again, which costs more than to fill it.
+export MALLOC_MMAP_THRESHOLD_="${{MALLOC_MMAP_THRESHOLD_:-33554432}}"
+export MALLOC_TRIM_THRESHOLD_="${{MALLOC_TRIM_THRESHOLD_:-67108864}}"
 export ORT_DISABLE_TELEMETRY="${{ORT_DISABLE_TELEMETRY:-1}}"
 unset PYTHONHOME
 # The name of the segments in /dev/shm begins with our process id, so that what a killed server left can be told.
