@@ -78,6 +78,14 @@ def repository(tmp_path: Path, put_entry: Put, onnx_scale: Scale, scale_config: 
     return tmp_path / "repo"
 
 
+def test_it_has_no_more_http_threads_than_cpus(repository: Path) -> None:
+    """Unless it is told so: Triton takes the last of a flag."""
+    with EmbeddedTriton(repository, extra_flags=["--http-thread-count=3"]) as server:
+        flags = Path(f"/proc/{server.process.pid}/cmdline").read_text().split("\0")
+    given = [flag for flag in flags if flag.startswith("--http-thread-count=")]
+    assert given == [f"--http-thread-count={min(8, len(os.sched_getaffinity(0)))}", "--http-thread-count=3"]
+
+
 def test_an_entry_for_a_gpu_is_served_here_and_a_clean_stop_leaves_nothing(
     repository: Path, infer: Infer, rows: np.ndarray[Any, Any]
 ) -> None:
