@@ -271,7 +271,7 @@ def test_weights_in_a_data_file_are_mapped_to_be_proved(tmp_path: Path, monkeypa
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     path = files.write(model, tmp_path, None)
     before = _anonymous()
-    session = open_session(path)
+    session = open_session(path, mapped=True)
     (y,) = session.run(None, {"x": np.ones((2, 4096), np.float32)})
     assert y.tolist() == np.ones((2, 8192)).tolist()
     assert _anonymous() - before < weight.nbytes // 2

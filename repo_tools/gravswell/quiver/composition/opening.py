@@ -140,7 +140,7 @@ class Sessions:
                 inputs = manifest.signature.inputs if manifest is not None else ()
                 optional = {record.name for record in inputs if record.optional}
                 config = parse_config((copy / VERSION_CONFIG).read_text(), where=VERSION_CONFIG)
-                runner = Runner.of(open_session(copy / MODEL_FILE), optional)
+                runner = Runner.of(open_session(copy / MODEL_FILE, mapped=True), optional)
                 self._opened[model, number] = runner, config.max_batch_size > 0
             return self._opened[model, number]
 
@@ -156,7 +156,7 @@ def opened(
     from gravswell.quiver.exporters import Runner, open_session  # noqa: PLC0415 - imports ONNX
 
     if manifest.main_file == MODEL_FILE:
-        yield Runner.of(open_session(copy / MODEL_FILE))
+        yield Runner.of(open_session(copy / MODEL_FILE, mapped=True))
         return
     check_present(reader, manifest)
     sessions = Sessions(reader, folder, progress)

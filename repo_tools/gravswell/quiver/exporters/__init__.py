@@ -159,7 +159,7 @@ def _built(
     stage(f"exporting the {exporter.name}")
     with exporter.exporting(request, batches) as exported:
         proto, path = _write(exported, request.target, folder)
-        session = open_session(path)
+        session = open_session(path, mapped=True)
         _check_inputs(session, specs)
         if exported.computes_in is not None:
             coarse = tolerance(exported.computes_in)

@@ -51,7 +51,7 @@ def inspect_graph(path: Path) -> GraphFacts:
     if outside or missing:
         return facts
     try:
-        session = open_session(path)
+        session = open_session(path, mapped=True)
     except ExportError as error:
         return replace(facts, error=described(error))
     initializers = session.get_overridable_initializers()

@@ -56,10 +56,13 @@ def cpu_session(given: str | bytes, *, as_written: bool = False, mapped: bool = 
     return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
 
 
-def open_session(path: Path) -> ort.InferenceSession:
-    """ONNX Runtime on the CPU with that file of a version. ExportError when it does not take it."""
+def open_session(path: Path, *, mapped: bool = False) -> ort.InferenceSession:
+    """ONNX Runtime on the CPU with that file of a version. ExportError when it does not take it.
+
+    ``mapped``: weights that lie in the data file beside it stay there, for who asks a few times and times nothing.
+    """
     try:
-        return cpu_session(str(path), mapped=path.with_name(DATA_FILE).is_file())
+        return cpu_session(str(path), mapped=mapped and path.with_name(DATA_FILE).is_file())
     except Exception as error:  # ONNX Runtime's own errors share no base
         raise ExportError(
             f"ONNX Runtime {ort.__version__} does not load the exported graph: {described(error)}; "
