@@ -22,9 +22,7 @@ def run(cluster: RealCluster, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def test_it_is_installed_there_serves_and_is_removed(real_cluster):
-    done = run(
-        real_cluster, CONTEXT, "-k", "installs or by_its_name or port_of_the_nodes or uninstallation or removing"
-    )
+    done = run(real_cluster, CONTEXT, "-k", "installs or by_its_name or port_of_the_nodes or removing")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 passed" in done.stdout
     assert left(real_cluster) == []
