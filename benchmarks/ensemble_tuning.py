@@ -68,7 +68,8 @@ def measure(latency_limit: float, duration: float, budget: int) -> dict[str, Any
     rates = _by_counts(report, latency_limit)
     return {
         "members": [model.model for model in chosen.models],
-        "chosen": [model.instances for model in chosen.models],
+        "chosen": (counts := [model.instances for model in chosen.models]),
+        "unequal": counts[0] > counts[1],
         "limiting": chosen.limiting,
         "busy": [round(model.busy, 2) for model in chosen.models],
         "rowsPerSecond": {"+".join(map(str, counts)): round(rate) for counts, rate in sorted(rates.items())},
@@ -95,6 +96,7 @@ def table(figures: dict[str, Any]) -> Table:
     members, chosen = figures["members"], "+".join(map(str, figures["chosen"]))
     ratio, total = figures["ratioToOneEach"], figures["measurements"]
     told = f"; what was chosen has {ratio} x the rows/s of one instance each" if ratio is not None else ""
+    told += f"; more instances of {members[0]} than of {members[1]}: {'met' if figures['unequal'] else 'missed'}"
     shown = Table(title=f"{figures['limiting']} limits; {total} measurements{told}", title_justify="left")
     shown.add_column(f"instances of {' + '.join(members)}")
     shown.add_column("rows/s within the limit", justify="right")

@@ -1,0 +1,50 @@
+"""That the benchmark of pipelines measures what it says, on one small network."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+WAYS = ["ensemble, gRPC", "ensemble, REST", "business logic, gRPC", "business logic, REST"]
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("pipelines")
+
+
+def test_a_call_is_taken_apart_by_the_servers_own_count(benchmark: ModuleType, tmp_path: Path) -> None:
+    three = benchmark.three_steps(tmp_path, 16, 32, 5, 1)
+    assert list(three["served"]) == WAYS
+    for way, one in three["served"].items():
+        assert 0 < one["in_graphs_ms"] < one["in_server_ms"] < one["ms"], way
+        assert one["protocol_ms"] == pytest.approx(one["ms"] - one["in_server_ms"], abs=0.002), way
+
+
+def test_a_request_that_is_counted_late_makes_no_call_cheaper(benchmark: ModuleType) -> None:
+    counts = iter([{"chain": (100, 1), "member": (10, 1)}, {"chain": (500, 3), "member": (50, 3)}])
+    one = benchmark.timed({"served": lambda: None}, 3, 1, lambda _: next(counts))["served"]
+    assert (one.server, one.graphs) == (pytest.approx(200e-9), pytest.approx(20e-9))
+
+
+def test_what_is_compared_is_held_to_the_bar(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    three = {"in_process_ms": 8.0, "served": {way: _served(benchmark.BAR - 0.01, benchmark.BAR) for way in WAYS}}
+    bar = benchmark.judged(three)
+    assert bar["met"] == dict.fromkeys(WAYS, False) | {f"{way}, in the server": True for way in WAYS}
+    once = {"steps": 2, "milliseconds": {"once": 1.0, "always": 6.0}, "times_faster": 6.0, "limit": 7.0}
+    once |= {"claimed": [5, 6], "met": True}
+    Console(width=200).print(benchmark.shown({"three_steps": {"work": three | {"bar": bar}}, "init_once": once}))
+    told = capsys.readouterr().out
+    assert (told.count("0.79 missed"), told.count("0.80 met")) == (4, 4), told
+    assert "(bar 5 to 6: met)" in told
+
+
+def _served(call: float, server: float) -> dict[str, Any]:
+    times = {"ms": 10.0, "in_server_ms": 9.0, "in_graphs_ms": 8.0, "protocol_ms": 1.0}
+    return times | {"part_of_in_process": call, "part_in_server": server}
