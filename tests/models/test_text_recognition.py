@@ -39,6 +39,12 @@ SHA256 = {
     "recognition": "48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
 }
 
+PHOTOGRAPHS = {
+    "page": "341a6f0a61557662b02734a9b6e56ec33a915b2c41886b97509dedf2a43b47a3",
+    "text": "bd84aa3a6e3c9887850d45d606c96b2e59433fbef50338570b63c319e668e6d1",
+}
+"""Of scikit-image: a printed page, a little askew, and a line of handwriting. By name, their sha256."""
+
 LINES = ("Every version verifies", "Order 2026-1187", "Total 4,321.50 EUR", "a longer line that is read as one")
 
 Reading = list[tuple[list[list[float]], str, float]]
@@ -102,6 +108,16 @@ def reader(package: Path) -> Iterator[Callable[[], Any]]:
         yield RapidOCR
     finally:
         sys.path.remove(str(package))
+
+
+@pytest.fixture(scope="module")
+def photographs(carried: Carried) -> dict[str, NDArray[np.uint8]]:
+    """Pictures that somebody took."""
+    files = {f"skimage/data/{name}.png": sha256 for name, sha256 in PHOTOGRAPHS.items()}
+    folder = carried("scikit-image==0.25.2", files)
+    taken = {name: np.asarray(Image.open(folder / f"skimage/data/{name}.png").convert("RGB")) for name in PHOTOGRAPHS}
+    taken["china"] = load_sample_image("china.jpg")
+    return {name: picture[..., ::-1].copy() for name, picture in taken.items()}
 
 
 class _Asked:
@@ -171,12 +187,13 @@ async def test_they_verify_on_the_server(ours: Path, server: EmbeddedTriton) -> 
 
 
 def test_a_picture_goes_in_and_boxes_texts_and_scores_come_out(
-    server: EmbeddedTriton, reader: Callable[[], Any]
+    server: EmbeddedTriton, reader: Callable[[], Any], photographs: dict[str, NDArray[np.uint8]]
 ) -> None:
     """Of one entry, by gRPC and by REST; what the package itself finds in the same pictures, which may be nothing."""
     theirs = reader()
-    photograph = load_sample_image("china.jpg")[..., ::-1].copy()
-    for picture, lines in ((_page(), len(LINES)), (_page(upside_down=True), len(LINES)), (photograph, 0)):
+    drawn = [(_page(), len(LINES)), (_page(upside_down=True), len(LINES))]
+    taken = [(photographs["page"], 5), (photographs["text"], 2), (photographs["china"], 0)]
+    for picture, lines in (*drawn, *taken):
         expected = _read(theirs, picture)
         assert len(expected) == lines
         by_grpc = ask(server.grpc_address, "reader", image=picture)
