@@ -43,12 +43,16 @@ def test_a_child_that_was_collected_is_left_alone(tmp_path, monkeypatch):
     assert not signalled
 
 
-def test_a_child_dies_with_a_parent_that_had_no_chance(tmp_path):
+@pytest.mark.parametrize("start", ["start()", "threading.Thread(target=start).start()"])
+def test_a_child_dies_with_a_parent_that_had_no_chance(tmp_path, start):
     code = (
-        "import pathlib, sys, time\n"
+        "import pathlib, sys, threading, time\n"
         "from gravswell_operator.devcluster.processes import Child\n"
-        "child = Child('s', ['sleep', '600'], log=pathlib.Path(sys.argv[1]))\n"
-        "print(child.pid, flush=True)\n"
+        "def start():\n"
+        "    child = Child('s', ['sleep', '600'], log=pathlib.Path(sys.argv[1]))\n"
+        "    print(child.pid, flush=True)\n"
+        "    time.sleep(600)\n"
+        f"{start}\n"
         "time.sleep(600)\n"
     )
     argv = [sys.executable, "-c", code, str(tmp_path / "log")]
@@ -58,6 +62,31 @@ def test_a_child_dies_with_a_parent_that_had_no_chance(tmp_path):
         os.kill(pid, 0)
         parent.kill()
     until_gone(pid)
+
+
+COMPUTES = """
+import pathlib, sys, threading
+import numpy as np
+from gravswell_operator.devcluster.processes import Child
+
+over = threading.Event()
+
+def start():
+    for _ in range(20):
+        Child("s", ["sh", "-c", "nice; trap"], log=pathlib.Path(sys.argv[1]), niceness=3).process.wait(60)
+    over.set()
+
+threading.Thread(target=start, daemon=True).start()
+a = np.ones((300, 300))
+while not over.is_set():
+    a @ a
+"""
+
+
+def test_a_child_starts_in_a_thread_while_another_computes(tmp_path):
+    """As the demo's, while its network is trained: OpenBLAS and a fork waited for each other, for ever."""
+    subprocess.run([sys.executable, "-c", COMPUTES, str(tmp_path / "log")], check=True, timeout=120)
+    assert (tmp_path / "log").read_text().split() == [str(min(os.nice(0) + 3, 19))] * 20
 
 
 def test_waiting_has_an_end():

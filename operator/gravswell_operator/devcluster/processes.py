@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,19 @@ from typing import Self
 from gravswell.errors import UnavailableError
 
 _PR_SET_PDEATHSIG = 1
+_LAUNCH = f"""
+import ctypes, os, signal, sys
+parent, niceness, *argv = sys.argv[1:]
+if int(parent):
+    ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(parent):
+        sys.exit(1)
+os.nice(int(niceness))
+for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and a program inherits that
+    signal.signal(number, signal.SIG_DFL)
+os.execvp(argv[0], argv)
+"""
+"""What becomes the program once it is arranged that it ends with its parent, and how nice it is."""
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -67,11 +81,16 @@ class Child:
     ) -> None:
         self.name = name
         self.log = log
+        argv = [str(part) for part in argv]
         prepare = _prepare(die_with(os.getpid()) if with_parent else None, niceness)
+        if prepare is not None and threading.current_thread() is not threading.main_thread():
+            # Not by our own code between fork and exec: where another thread computes, OpenBLAS never lets it fork.
+            parent = os.getpid() if with_parent and _libc is not None else 0
+            argv, prepare = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(parent), str(niceness), *argv], None
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [str(part) for part in argv],
+                argv,
                 stdin=stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -154,13 +173,9 @@ class Servers(ABC):
             raise
 
     def stop(self) -> None:
-        """Stop the children, the last one first. Bounded, idempotent.
-
-        A group that has lost one gets a second: an API server without its etcd would use up all that it is given.
-        """
-        timeout = self._stop_timeout if all(child.running for child in self._children) else 1.0
+        """Stop the children, the last one first. Bounded, idempotent."""
         while self._children:
-            self._children.pop().stop(timeout)
+            self._children.pop().stop(self._stop_timeout)
 
     def require_running(self) -> None:
         """Raise :class:`UnavailableError` with a log's end if a child has ended."""
