@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -51,6 +52,7 @@ class DevCluster:
         kwok_nodes: how many simulated nodes to add.
         local_node: whether there is the node ``gravswell-local``, whose pods are real processes.
         gpus: simulated GPUs of each node.
+        definitions: custom resource definitions, as of :class:`ControlPlane`.
         binaries: what :func:`ensure_binaries` gave, where the caller built already.
         progress: called while programs are built, which happens once per user.
     """
@@ -62,17 +64,20 @@ class DevCluster:
         kwok_nodes: int = 0,
         local_node: bool = True,
         gpus: int = 8,
+        definitions: Path | None = None,
         binaries: Binaries | None = None,
         progress: ProgressCallback | None = None,
     ) -> None:
         self._binaries = binaries
         self._given = directory
         self._shape = Shape(local_node=local_node, kwok_nodes=kwok_nodes, gpus=gpus)
+        self._definitions = definitions
         self._progress = progress
         self._directory: Path | None = None
         self._child: Child | None = None
         self._state: ClusterState | None = None
         self._pipe = -1
+        self._stopping = threading.Lock()
 
     def __enter__(self) -> Self:
         self.start()
@@ -120,7 +125,7 @@ class DevCluster:
         self._directory = self._given or Path(tempfile.mkdtemp(prefix="gravswell-cluster-"))
         reader, self._pipe = os.pipe()
         try:
-            self._child = _spawn(self._directory, self._shape, attached=reader)
+            self._child = _spawn(self._directory, self._shape, attached=reader, definitions=self._definitions)
         except BaseException:
             self.stop()
             raise
@@ -136,9 +141,10 @@ class DevCluster:
         """
         if self._child is None:
             self.begin()
-        child, directory = self._child, self._directory
-        assert child is not None  # begun
-        assert directory is not None
+        with self._stopping:
+            child, directory = self._child, self._directory
+        if child is None or directory is None:
+            raise UnavailableError("the development cluster was stopped while it started")
         try:
             self._state = _await_ready(directory, child.pid, lambda: child.running)
         except BaseException:
@@ -146,11 +152,13 @@ class DevCluster:
             raise
 
     def stop(self) -> None:
-        """Stop everything; bounded and idempotent."""
-        if self._pipe >= 0:
-            os.close(self._pipe)  # what the supervisor waits for
-            self._pipe = -1
-        child, self._child, self._state = self._child, None, None
+        """Stop everything; bounded and idempotent. From another thread, it ends a start that is waited for."""
+        with self._stopping:
+            pipe, self._pipe = self._pipe, -1
+            child, self._child, self._state = self._child, None, None
+            directory, self._directory = self._directory, None
+        if pipe >= 0:
+            os.close(pipe)  # what the supervisor waits for
         try:
             if child is not None:
                 with suppress(subprocess.TimeoutExpired):
@@ -158,11 +166,10 @@ class DevCluster:
         finally:  # also when the wait is interrupted
             if child is not None:
                 child.stop()
-            if self._directory is not None:
-                end_strays(self._directory / NODE_FOLDER)  # of a supervisor that had no chance to end them
-            if self._directory is not None and self._given is None:
-                shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
+            if directory is not None:
+                end_strays(directory / NODE_FOLDER)  # of a supervisor that had no chance to end them
+            if directory is not None and self._given is None:
+                shutil.rmtree(directory, ignore_errors=True)
 
 
 def ensure(shape: Shape, progress: ProgressCallback | None = None) -> None:
@@ -258,13 +265,14 @@ def describe(shape: Shape) -> str:
     return f"{' and '.join(parts)}, {shape.gpus} simulated GPUs each"
 
 
-def _spawn(directory: Path, shape: Shape, *, attached: int | None) -> Child:
+def _spawn(directory: Path, shape: Shape, *, attached: int | None, definitions: Path | None = None) -> Child:
     argv = [
         sys.executable,
         "-m",
         "gravswell_operator.devcluster.supervisor",
         f"--directory={directory}",
         f"--shape={shape.model_dump_json()}",
+        *([f"--definitions={definitions}"] if definitions is not None else []),
     ]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     free = shutil.disk_usage(directory).free

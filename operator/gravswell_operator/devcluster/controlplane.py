@@ -7,12 +7,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from gravswell.errors import UnavailableError
+import yaml
+
+from gravswell.errors import GravswellError, UnavailableError
 from gravswell_operator.devcluster.binaries import CONTROL_PLANE, Binaries, ensure_binaries
 from gravswell_operator.devcluster.certificates import Authority, write_key_pair
 from gravswell_operator.devcluster.kubeconfig import write_certificate_kubeconfig, write_token_kubeconfig
 from gravswell_operator.devcluster.kubectl import Kubectl
-from gravswell_operator.devcluster.processes import Child, Servers
+from gravswell_operator.devcluster.processes import Child, Servers, wait_until
 
 HOST = "127.0.0.1"
 NODE_NAME = "gravswell-local"
@@ -27,7 +29,7 @@ class ControlPlane(Servers):
     """The four servers, their certificates and an administrator's kubeconfig, all in ``directory``.
 
     ``start`` returns when the API server is ready and the controllers have made the default ServiceAccount, so that a
-    pod can be created at once. ``stop`` ends the API server before its etcd.
+    pod can be created at once. ``stop`` ends them at once, as a crash would.
 
     Args:
         directory: an empty or absent folder; etcd's data, certificates, kubeconfigs and ``logs/`` go there.
@@ -35,17 +37,28 @@ class ControlPlane(Servers):
         address: where the API server listens. Where it is no loopback address, pods reach the API server by the
             Service ``kubernetes`` too.
         node_name: whom the node's certificate is for.
+        definitions: a file of custom resource definitions, which are there before the controllers start. Of those that
+            come later the garbage collector hears within 30 seconds, and until then, or longer, it leaves what belonged
+            to objects that were deleted.
     """
 
     def __init__(
-        self, directory: Path, *, binaries: Binaries | None = None, address: str = HOST, node_name: str = NODE_NAME
+        self,
+        directory: Path,
+        *,
+        binaries: Binaries | None = None,
+        address: str = HOST,
+        node_name: str = NODE_NAME,
+        definitions: Path | None = None,
     ) -> None:
-        # Three seconds are usual; a machine that compiles at the same time needs many more.
-        super().__init__(directory / "logs", ready_timeout=120.0)
+        # Three seconds are usual; a machine that compiles at the same time needs many more. They are ended at once:
+        # for what they would finish first there is no reader, and etcd does not wait for the disk in any case.
+        super().__init__(directory / "logs", ready_timeout=120.0, stop_timeout=0.0)
         self.directory = directory
         self.address = address
         self.node_name = node_name
         self._binaries = binaries
+        self._definitions = definitions
         self._port = 0
         self._token = secrets.token_urlsafe(32)
 
@@ -93,6 +106,8 @@ class ControlPlane(Servers):
         self._write_credentials()
         self._start_etcd(etcd_port, etcd_peer_port)
         self._start_api_server(etcd_port)
+        if self._definitions is not None:
+            self._install(self._definitions)
         self._start_controllers()
 
     def _write_credentials(self) -> None:
@@ -200,6 +215,20 @@ class ControlPlane(Servers):
         context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
 
         self._wait(child, lambda: self._get("/readyz", context) == 200)
+
+    def _install(self, definitions: Path) -> None:
+        """Install them, and wait until the API server lists their kinds: it does a moment after it has taken them."""
+        self.kubectl("apply", "--server-side", f"--filename={definitions}")
+        names = [document["metadata"]["name"] for document in yaml.safe_load_all(definitions.read_text())]
+
+        def listed() -> bool:
+            try:
+                self.kubectl("get", ",".join(names), "--all-namespaces")
+            except GravswellError:
+                return False
+            return True
+
+        wait_until(listed, what=f"the API server's list of {', '.join(names)}", timeout=self._ready_timeout)
 
     def _start_controllers(self) -> None:
         manager = self._run(

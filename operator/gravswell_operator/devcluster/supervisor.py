@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--shape", type=Shape.model_validate_json, required=True)
     parser.add_argument("--attached", action="store_true")
+    parser.add_argument("--definitions", type=Path)
     given = parser.parse_args()
     with supervising(given.directory) as free:
         if not free:
@@ -44,15 +45,15 @@ def main() -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever has the terminal decides
         if given.attached:
             threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
-        return _supervise(given.directory, given.shape)
+        return _supervise(given.directory, given.shape, given.definitions)
 
 
-def _supervise(directory: Path, shape: Shape) -> int:
+def _supervise(directory: Path, shape: Shape, definitions: Path | None) -> int:
     state = ClusterState(phase=Phase.STARTING, pid=os.getpid(), shape=shape)
     state.write(directory)
     try:
         with ExitStack() as stack:
-            _run(directory, shape, state, stack)
+            _run(directory, shape, definitions, state, stack)
     except _StopRequestedError:
         state.model_copy(update={"phase": Phase.STOPPED}).write(directory)
         return 0
@@ -63,9 +64,9 @@ def _supervise(directory: Path, shape: Shape) -> int:
     return 0
 
 
-def _run(directory: Path, shape: Shape, state: ClusterState, stack: ExitStack) -> None:
+def _run(directory: Path, shape: Shape, definitions: Path | None, state: ClusterState, stack: ExitStack) -> None:
     binaries = ensure_binaries()
-    plane = stack.enter_context(ControlPlane(directory / "control-plane", binaries=binaries))
+    plane = stack.enter_context(ControlPlane(directory / "control-plane", binaries=binaries, definitions=definitions))
     parts: list[Servers] = [plane]
     if shape.local_node:
         parts.append(stack.enter_context(LocalNode(plane, directory / NODE_FOLDER, gpus=shape.gpus)))
