@@ -44,8 +44,17 @@ def test_the_readme_shows_the_demo_that_is_tested() -> None:
 
 
 def test_the_whole_way(mark: dict[str, str], tmp_path: Path) -> None:
-    done = run_demo(mark)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    log = tmp_path / "demo.log"
+    with log.open("wb") as output:
+        demo = subprocess.Popen([*DEMO, "--keep"], env=mark, stdout=output, stderr=output, start_new_session=True)
+    wait_for("Ctrl-C ends it", demo, log)
+    shown = log.read_text().partition("In another terminal:\n")[2].splitlines()[:2]
+    found = subprocess.run(["bash", "-c", "\n".join(shown)], capture_output=True, text=True, check=True, env=mark)
+    assert re.search(r"^inferenceserver\S*/digits .*2/2", found.stdout, re.M), found.stdout
+    assert len(re.findall(r"^pod/digits-\S+ +2/2 +Running", found.stdout, re.M)) == 2, found.stdout
+    demo.send_signal(signal.SIGINT)
+    assert demo.wait(timeout=120) == 0, log.read_text()[-3000:]
+    said = log.read_text()
     for words in (
         "version 1, verified in ONNX Runtime against scikit-learn",
         "export the next version, no shapes given",
@@ -58,10 +67,11 @@ def test_the_whole_way(mark: dict[str, str], tmp_path: Path) -> None:
         "nothing is left: no object, no pod, no process",
         "Where ",
     ):
-        assert words in done.stdout
+        assert words in said
     for kind in ("GPUNodePool", "ModelRepository", "InferenceServer", "Model"):
-        assert re.search(rf"^{kind} .*True", done.stdout, re.M), f"{kind} is not shown Ready"
-    assert "\x1b" not in done.stdout, "escape sequences in a pipe"
+        assert re.search(rf"^{kind} .*True", said, re.M), f"{kind} is not shown Ready"
+    assert "\x1b" not in said, "escape sequences in a pipe"
+    log.unlink()
     assert not list(tmp_path.iterdir()), "the demo left files behind"
 
 

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,13 +147,16 @@ def applied(kubectl: Kubectl) -> list[dict[str, Any]]:
 
 def children(kubectl: Kubectl, manifests: Manifests) -> Counter[str]:
     """How many objects of each kind the operator has made for ``manifests``, their pods included."""
-    names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
-    found: dict[str, str] = {}
-    for kind, label in OWNER_LABELS.items():
-        for name in sorted(name for owner, name in names if owner == kind):
-            selector = f"--selector=app.kubernetes.io/managed-by=gravswell,{label}={name}"
-            items = kubectl.items(",".join(CHILDREN), "--all-namespaces", selector)
-            found |= {item["metadata"]["uid"]: item["kind"] for item in items}
+    owners = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
+    labels = [f"{OWNER_LABELS[kind]}={name}" for kind, name in sorted(owners) if kind in OWNER_LABELS]
+
+    def of(owner: str) -> dict[str, str]:
+        selector = f"--selector=app.kubernetes.io/managed-by=gravswell,{owner}"
+        items = kubectl.items(",".join(CHILDREN), "--all-namespaces", selector)
+        return {item["metadata"]["uid"]: item["kind"] for item in items}
+
+    with ThreadPoolExecutor(len(labels)) as pool:  # a kubectl asks for one kind after the other
+        found = {uid: kind for each in pool.map(of, labels) for uid, kind in each.items()}
     return Counter(found.values())
 
 

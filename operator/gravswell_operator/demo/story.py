@@ -15,16 +15,23 @@ from rich.markup import escape
 from gravswell import quiver as qv
 from gravswell.errors import ConflictError, GravswellError, InvalidInputError, UnsupportedError
 from gravswell.serving.triton import EmbeddedTriton, ensure_triton
+from gravswell_operator.demo.backstage import Backstage
 from gravswell_operator.demo.claim import claimed
-from gravswell_operator.demo.cluster import installed_operator, require_free_names, serve_on_cluster
+from gravswell_operator.demo.cluster import serve_on_cluster, swept
 from gravswell_operator.demo.digits import load_digits, trainer
 from gravswell_operator.demo.fitting import Fitted, fitted
+from gravswell_operator.demo.installing import (
+    custom_resources,
+    installed_operator,
+    require_free_names,
+    running_operator,
+)
 from gravswell_operator.demo.interruption import full_disk_told, interruptible, wait_for_interrupt
 from gravswell_operator.demo.local import ENTRY, Lab, classify, publish, show_repository
 from gravswell_operator.demo.objects import examples
 from gravswell_operator.demo.reach import require_free_ports
 from gravswell_operator.demo.view import Story
-from gravswell_operator.devcluster import BackgroundBuild, DevCluster
+from gravswell_operator.devcluster import BackgroundBuild
 from gravswell_operator.devcluster.binaries import Progress as BuildProgress
 from gravswell_operator.devcluster.binaries import ensure_binaries
 from gravswell_operator.devcluster.kubectl import Kubectl
@@ -61,14 +68,15 @@ def tell(story: Story, options: Options) -> None:
         folder = stack.enter_context(_repository_folder(options))
         users = _users_cluster(story, options.context, options, stack) if options.context is not None else None
         build = stack.enter_context(BackgroundBuild()) if options.cluster and users is None else None
-        begun = _begun_cluster(stack, build) if build is not None else None
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gravswell-demo-")))
+        begun = _begun(stack, build, scratch) if build is not None else None
 
         lab = _train_and_publish(story, options, folder)
         _serve(story, lab, required=users is None, hold=options.keep and not options.cluster)
         if build is not None:
-            _serve_on_own_cluster(story, lab, build, begun, keep=options.keep)
+            _serve_on_own_cluster(story, lab, build, begun, scratch, keep=options.keep)
         elif users is not None:
-            _serve_on_users_cluster(story, lab, *users, options)
+            _serve_on_users_cluster(story, lab, *users, scratch / "operator.log", options=options)
     story.say("")
     story.console.print(story.ledger(time.monotonic() - started))
 
@@ -110,22 +118,22 @@ def _serve(story: Story, lab: Lab, *, required: bool, hold: bool) -> None:
             wait_for_interrupt(story, "Kept up:", *where)
 
 
-def _begun_cluster(stack: ExitStack, build: BackgroundBuild) -> DevCluster | None:
-    """The development cluster, begun, where nothing has to be built for it: it starts while the first chapters run."""
+def _begun(stack: ExitStack, build: BackgroundBuild, scratch: Path) -> Backstage | None:
+    """What the last chapter needs, begun, where nothing has to be built for it: it starts while the first ones run."""
     if not build.done_within(AT_ONCE):
         return None
     try:
         require_free_ports()
-        cluster = DevCluster(binaries=build.wait())
-        stack.callback(cluster.stop)
-        cluster.begin()
+        stage = Backstage(build.wait(), scratch)
+        stack.callback(stage.end)
+        stage.begin()
     except (GravswellError, OSError):
         return None  # told in the chapter that needs it: the others do not
-    return cluster
+    return stage
 
 
 def _serve_on_own_cluster(
-    story: Story, lab: Lab, build: BackgroundBuild, begun: DevCluster | None, *, keep: bool
+    story: Story, lab: Lab, build: BackgroundBuild, begun: Backstage | None, scratch: Path, *, keep: bool
 ) -> None:
     story.chapter("3. Served by Kubernetes: a real control plane, on this machine")
     if begun is None:
@@ -136,30 +144,45 @@ def _serve_on_own_cluster(
                 if build.latest is not None:
                     show(*_in_words(build.latest))
                 time.sleep(0.2)
-    with _development_cluster(story, begun or DevCluster(binaries=build.wait())) as cluster:
+    with _backstage(story, begun or Backstage(build.wait(), scratch), is_begun=begun is not None) as stage:
+        with story.step("start etcd, kube-apiserver, controllers, scheduler and the local node") as step:
+            cluster = stage.cluster.result()
+            step.note = "with the custom resources of crds/"
         story.say(
             "[yellow]Simulated here:[/] the GPUs. They are counted and scheduled, and the models run on the CPU. "
             "Pods are real processes of this machine, on addresses of their own."
         )
+        with story.step("start the operator") as step:
+            operator = stage.operator.result()
+            step.note = f"process {operator.pid}, log in {stage.log}"
 
         def hold() -> None:
             kubectl = "kubectl" if shutil.which("kubectl") else shlex.quote(str(cluster.kubectl.path))
             export = f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}"
             wait_for_interrupt(story, "Kept up. In another terminal:", export, f"{kubectl} get gravswell,pods")
 
-        everything = Fitted(examples())
-        serve_on_cluster(story, lab, cluster.kubectl, everything, lab.directory.as_uri(), hold=hold if keep else None)
+        serve_on_cluster(
+            story,
+            lab,
+            cluster.kubectl,
+            Fitted(examples()),
+            lab.directory.as_uri(),
+            still_well=operator.require_running,
+            hold=hold if keep else None,
+        )
 
 
 @contextmanager
-def _development_cluster(story: Story, cluster: DevCluster) -> Iterator[DevCluster]:
-    with story.step("start etcd, kube-apiserver, controllers, scheduler and the local node"):
-        cluster.start()
+def _backstage(story: Story, stage: Backstage, *, is_begun: bool) -> Iterator[Backstage]:
+    if is_begun:
+        story.say("[dim]begun while the first chapters ran; the seconds are what was left of it[/]")
+    else:
+        stage.begin()
     try:
-        yield cluster
+        yield stage
     finally:
         with story.step("stop them"):
-            cluster.stop()
+            stage.end()
 
 
 def _users_cluster(story: Story, context: str, options: Options, stack: ExitStack) -> tuple[Kubectl, Fitted]:
@@ -204,14 +227,19 @@ def _in_words(at: BuildProgress) -> tuple[str, int, int]:
     return f"{at.action} {at.program} ({at.index} of {at.total})", at.index - 1, at.total
 
 
-def _serve_on_users_cluster(story: Story, lab: Lab, kubectl: Kubectl, fit: Fitted, options: Options) -> None:
+def _serve_on_users_cluster(
+    story: Story, lab: Lab, kubectl: Kubectl, fit: Fitted, log: Path, *, options: Options
+) -> None:
     story.chapter(f"3. Served by Kubernetes: the cluster of the context {options.context}")
     url = options.repository_url or lab.directory.as_uri()
 
     def hold() -> None:
         wait_for_interrupt(story, f"Kept up in the context {options.context}.")
 
-    serve_on_cluster(story, lab, kubectl, fit, url, hold=hold if options.keep else None)
+    with custom_resources(story, kubectl):
+        require_free_names(kubectl, fit.manifests)
+        with running_operator(story, kubectl, log) as still_well, swept(story, kubectl, fit.manifests):
+            serve_on_cluster(story, lab, kubectl, fit, url, still_well=still_well, hold=hold if options.keep else None)
 
 
 @contextmanager

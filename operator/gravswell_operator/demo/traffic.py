@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from gravswell.errors import UnavailableError
 from gravswell_operator.demo.asking import connect
 from gravswell_operator.demo.digits import Floats
 
@@ -36,6 +37,13 @@ class Traffic:
         if version not in self.first_seen:
             self.first_seen[version] = time.monotonic()
             self._news.set()
+
+    def account(self) -> str:
+        """Whose answers came so far, in words; :class:`UnavailableError` if any request failed."""
+        if self.failures:
+            raise UnavailableError(f"{len(self.failures)} requests failed, the first with: {self.failures[0]}")
+        counts = ", ".join(f"version {version}: {count}" for version, count in sorted(self.answers.items()))
+        return f"no request failed ({counts})"
 
     async def first_answer(self, version: int) -> float:
         """Wait until ``version`` answers; return when it first did (monotonic)."""

@@ -68,8 +68,12 @@ class Story:
 
         ``shown`` stands for its arguments where those would not mean much to a reader.
         """
-        self.say(f"[cyan]$ kubectl {escape(shown or shlex.join(arguments))}[/]")
+        self.tell_command(shown or shlex.join(arguments))
         return kubectl(*arguments, stdin=stdin)
+
+    def tell_command(self, arguments: str) -> None:
+        """Print a command of kubectl's."""
+        self.say(f"[cyan]$ kubectl {escape(arguments)}[/]")
 
     def say(self, text: str) -> None:
         """A remark, in rich markup."""
