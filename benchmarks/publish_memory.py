@@ -8,7 +8,7 @@ URL`` any other, in a folder ``gravswell-benchmark`` there, which must not hold 
 - *runtime*: ONNX Runtime alone, in a process that opens the model by its path and asks it once. The limit for an
   export, which has to do that too: twice, one after the other.
 - *export*: ``export_version`` of an ONNX file: the model is proved in ONNX Runtime, hashed and published. The runtime
-  holds the model, so what counts is the peak above the model's own size and the imports. The bar: 500 MB.
+  maps the model, so what counts is the peak above the model's own size and the imports. The bar: 500 MB.
 - *torch*: the same of a torch module as large, into a folder (with ``--to local``). The module is in memory; the
   runtime, which it is proved with, maps the version's file, whose pages are the kernel's to take back when it needs
   them. What counts is the peak of memory that is no file's above the module and the imports. The bar is the same.
