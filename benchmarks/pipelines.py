@@ -1,6 +1,6 @@
 """Pipelines on the embedded Triton beside the same steps in one process, and an init graph that runs once, in one run.
 
-``python benchmarks/pipelines.py [--calls 20] [--rounds 5] [--steps 16] [--output json]``
+``python benchmarks/pipelines.py [--calls 20] [--rounds 5] [--steps 16] [--awake] [--output json]``
 
 Three steps of two layers each, of sizes from one at which a step is next to no work, so that the cost of the pipeline
 itself shows, to one at which that is lost in it: as an ensemble and as business logic, each asked over gRPC and over
@@ -14,14 +14,21 @@ members compute, both by Triton's own count. What is between the two is the way 
 processes of its models; what is beside them is the protocol, with what tritonclient and the network take. Both are much
 the same however much the steps compute, so each size is held to the bar, of the pipeline in the server and of the whole
 call: from some size on it is met.
+
+A call goes from process to process, and who waits for it sleeps. On a machine with nothing else to do its processor
+then sleeps too, and in a virtual machine it may take long to wake: ``--awake`` keeps all of them busy with what gives
+way to everything else, to tell this from what a pipeline itself costs.
 """
 
 import argparse
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +58,13 @@ INIT_LAYERS = 12
 IN_PROCESS = "in one process"
 PIPELINES = {"ensemble": "ensemble", "business logic": "business-logic"}
 """The entries of the three steps."""
+
+LOOP = """
+import os
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+while os.getppid() == {parent}:
+    pass
+"""
 
 Call = Callable[[], Any]
 Rows = NDArray[np.float32]
@@ -147,6 +161,19 @@ def counts(server: EmbeddedTriton, pipeline: str) -> Counts:
         return int(stats.get("ns", 0)), int(stats.get("count", 0))
 
     return {pipeline: counted(pipeline, "success")} | {m: counted(m, "compute_infer") for m in server.members}
+
+
+@contextmanager
+def awake() -> Iterator[None]:
+    """No processor sleeps: on each there is a loop, which runs while nothing else would."""
+    loop = [sys.executable, "-c", LOOP.format(parent=os.getpid())]
+    loops = [subprocess.Popen(loop) for _ in os.sched_getaffinity(0)]
+    try:
+        yield
+    finally:
+        for one in loops:
+            one.kill()
+            one.wait()
 
 
 def session(model: ModelProto) -> Callable[[Rows], Rows]:
@@ -324,11 +351,13 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=20, help="calls for each figure in each round, 2 or more")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=16, help="how often the step graph runs")
+    parser.add_argument("--awake", action="store_true", help="let no processor sleep meanwhile")
     parser.add_argument("--output", choices=["text", "json"], default="text")
     options = parser.parse_args()
     if options.calls < 2:
         parser.error("--calls: one may be counted after it was answered, so 2 or more")
-    figures = measure(options.calls, options.rounds, options.steps)
+    with awake() if options.awake else nullcontext():
+        figures = measure(options.calls, options.rounds, options.steps)
     emit(Output(options.output), figures, lambda: shown(figures))
 
 

@@ -1,6 +1,8 @@
 """That the benchmark of pipelines measures what it says, on one small network."""
 
 import importlib
+import os
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +35,18 @@ def test_a_request_that_is_counted_late_makes_no_call_cheaper(benchmark: ModuleT
     assert (one.server, one.graphs) == (pytest.approx(200e-9), pytest.approx(20e-9))
 
 
+def test_what_keeps_processors_awake_gives_way_and_ends(benchmark: ModuleType) -> None:
+    before = _children()
+    with benchmark.awake():
+        loops = _children() - before
+        assert len(loops) == len(os.sched_getaffinity(0))
+        until = time.monotonic() + 60
+        while {os.sched_getscheduler(pid) for pid in loops} != {os.SCHED_IDLE} and time.monotonic() < until:
+            time.sleep(0.05)
+        assert {os.sched_getscheduler(pid) for pid in loops} == {os.SCHED_IDLE}
+    assert not loops & _children()
+
+
 def test_what_is_compared_is_held_to_the_bar(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     three = {"in_process_ms": 8.0, "served": {way: _served(benchmark.BAR - 0.01, benchmark.BAR) for way in WAYS}}
     bar = benchmark.judged(three)
@@ -43,6 +57,12 @@ def test_what_is_compared_is_held_to_the_bar(benchmark: ModuleType, capsys: pyte
     told = capsys.readouterr().out
     assert (told.count("0.79 missed"), told.count("0.80 met")) == (4, 4), told
     assert "(bar 5 to 6: met)" in told
+
+
+def _children() -> set[int]:
+    """Processes that this one has started."""
+    listed = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return {int(pid) for children in listed for pid in children.read_text().split()}
 
 
 def _served(call: float, server: float) -> dict[str, Any]:
