@@ -103,6 +103,6 @@ async def test_an_error_in_a_watch_looks_forgotten(asked):
 @pytest.mark.parametrize("torn", [EVENT[:20], b"null\n", b'{"type":"ERROR"}\n', b"<html>\n"])
 async def test_what_is_no_event_looks_broken(asked, torn):
     ask, waits = asked
-    with pytest.raises(aiohttp.ClientPayloadError):
+    with pytest.raises(aiohttp.ClientPayloadError, match=r"^watch of /models: (?!watch)"):
         await ask(200, EVENT + torn)
     assert waits == [PAUSE]

@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from gravswell.errors import GravswellError
 from gravswell.kube.backoff import Backoff
 from gravswell.kube.errors import ApiUnavailableError, refusal, told
 from gravswell.kube.watch import lines
@@ -81,12 +82,12 @@ class _Events(_Body):
 
     def __init__(self, content: aiohttp.StreamReader, path: str, backoff: Backoff) -> None:
         super().__init__(content)
-        self._what, self._backoff = f"watch of {path}", backoff
+        self._path, self._what, self._backoff = path, f"watch of {path}", backoff
         self._answered, self._heard = time.monotonic(), False
 
     async def iter_chunked(self, _: int) -> AsyncIterator[bytes]:
         try:
-            async for line in lines(self._content, self._what):
+            async for line in lines(self._content, self._path):
                 event = orjson.loads(line)
                 if event["type"] == "ERROR":
                     code = int(event["object"].get("code") or 500)
@@ -95,19 +96,29 @@ class _Events(_Body):
                     return
                 self._heard = True
                 yield line + b"\n"
-        except (aiohttp.ClientError, OSError, ApiUnavailableError, ValueError, LookupError, TypeError) as error:
+        except ApiUnavailableError as error:
             await self._ended(error)
             raise aiohttp.ClientPayloadError(str(error)) from error
+        except (
+            aiohttp.ClientError,
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+        ) as error:  # it broke, or is none
+            words = f"{self._what}: {error or type(error).__name__}"
+            await self._ended(ApiUnavailableError(words))
+            raise aiohttp.ClientPayloadError(words) from error
         await self._ended()  # kopf opens the next one at once
 
-    async def _ended(self, error: Exception | None = None) -> None:
+    async def _ended(self, error: GravswellError | None = None) -> None:
         lived = time.monotonic() - self._answered
         await _wait(
             self._backoff.watch_ended(lived, heard=self._heard, error=error), error or f"{self._what} has ended"
         )
 
 
-async def _wait(pause: float, why: Exception | str) -> None:
+async def _wait(pause: float, why: GravswellError | str) -> None:
     if pause:
         log.info("%s; again in %.1f s", why, pause)
         await asyncio.sleep(pause)

@@ -7,7 +7,7 @@ from gravswell.kube.errors import ApiUnavailableError
 
 SHORT_WATCH_SECONDS = 1.0
 """A watch that ends before this: to open the next one at once would be a busy loop, whatever it said."""
-STEADY_WATCH_SECONDS = 5.0
+STEADY_WATCH_SECONDS = 2.0
 """A watch that lived this long worked, though nothing happened: what ends it is the first of another fault."""
 
 
