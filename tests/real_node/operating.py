@@ -28,6 +28,11 @@ POLL_SECONDS = 0.5
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
+def named(api: str, kind: str, name: str, namespace: str = NAMESPACE, **fields: Any) -> dict[str, Any]:
+    """An object of a namespace, with its other fields."""
+    return {"apiVersion": api, "kind": kind, "metadata": {"name": name, "namespace": namespace}, **fields}
+
+
 class Cluster:
     """A cluster by a kubectl that reaches it, and helm.
 
@@ -97,11 +102,11 @@ class Cluster:
         found: dict[str, Any] = self.until(fact)
         return found
 
-    def until_message(self, kind: str, name: str, word: str) -> str:
+    def until_message(self, kind: str, name: str, word: str, namespace: str = NAMESPACE) -> str:
         """The message of a condition that has ``word`` in it, once there is one."""
 
         def fact() -> str:
-            found = self.get(kind, name).get("status", {}).get("conditions", [])
+            found = self.get(kind, name, namespace).get("status", {}).get("conditions", [])
             return next((c["message"] for c in found if word in c.get("message", "")), "")
 
         message: str = self.until(fact)

@@ -64,6 +64,7 @@ def make_volume(cluster: Cluster, folder: Path) -> dict[str, Any]:
     """Make a folder of the node a volume; return the spec of a repository in its subfolder ``repository``."""
     same = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
     (folder / "repository").mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)  # for the user of agents and listers
     volume = {
         **same,
         "capacity": {"storage": "10Gi"},

@@ -120,7 +120,8 @@ def serving(installed: Cluster, bucket: dict[str, Any]) -> Cluster:
     with installed.network():
         publish(installed, bucket, 1)
         repository = example("bucket/modelrepository.yaml", "ModelRepository", **bucket)
-        server = example("kind/serving.yaml", "InferenceServer", vcpus="100m")  # a node of two cores takes two
+        changes = {"vcpus": "100m", "readOnlyRootFilesystem": True}  # a node of two cores takes two
+        server = example("kind/serving.yaml", "InferenceServer", **changes)
         installed.apply(repository, server, example("model.yaml", "Model"))
         for kind, name in (("modelrepository", "models"), ("inferenceserver", "digits"), ("model", "digits")):
             installed.until_condition(kind, name)

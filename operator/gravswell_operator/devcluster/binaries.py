@@ -34,6 +34,7 @@ CONTAINERD = Module(
 )
 KEDA = Module("keda", "github.com/kedacore/keda/v2", "v2.21.0", change=kedasource.trim)
 COREDNS = Module("coredns-trimmed", "github.com/coredns/coredns", "v1.14.7", change=corednssource.trim)
+METRICS = Module("metrics-server", "sigs.k8s.io/metrics-server", "v0.9.0")
 
 _KUBERNETES_COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 
@@ -53,6 +54,7 @@ PROGRAMS = MappingProxyType(
                 for name in ("containerd", "containerd-shim-runc-v2", "ctr")
             ),
             Program("coredns", COREDNS, "github.com/coredns/coredns", room=1_500_000_000),
+            Program("metrics-server", METRICS, "sigs.k8s.io/metrics-server/cmd/metrics-server", room=1_500_000_000),
             *(
                 Program(f"keda-{name}", KEDA, f"github.com/kedacore/keda/v2/cmd/{name}", room=2_500_000_000)
                 for name in ("operator", "adapter")
