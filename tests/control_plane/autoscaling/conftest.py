@@ -110,15 +110,16 @@ def operator(
 
 
 @pytest.fixture(scope="session")
-def keda(cluster: ControlPlane) -> Iterator[Callable[[], None]]:
+def keda(cluster: ControlPlane) -> Iterator[Callable[[], Keda]]:
     """Installs KEDA's definitions and starts it, once."""
     ensure_binaries(names=["keda-operator", "keda-adapter"])  # a cold machine builds them: not within a test's time
     running = Keda(cluster)
 
     @cache
-    def start() -> None:
+    def start() -> Keda:
         install_definitions(cluster)
         running.start()
+        return running
 
     yield start
     running.stop()

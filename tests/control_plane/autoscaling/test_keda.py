@@ -7,11 +7,13 @@ import pytest
 
 from gravswell.errors import GravswellError
 
-from ..operating import conditions, wait_until
+from ..operating import conditions, install, wait_until
 from ..reconciling.test_operator_rights import granted, used
-from ..replicas import replicas_over_time
+from ..replicas import replicas_over_time, seen_over_time
 from .conftest import ENTRY, PATIENCE
 
+_CONDITION = ".status.conditions[?(@.type=='Ready')]"
+READY = f"{{{_CONDITION}.status}}/{{{_CONDITION}.reason}}"
 WAKE = {"name": "gateway", "type": "Query", "query": {"promql": "sum(gateway_requests_waiting)"}}
 SCALING = {
     "minReplicas": 0,
@@ -53,10 +55,12 @@ def test_a_queue_brings_a_second_replica_which_goes_with_it(place, operator, tmp
     assert seen == {1, 2}
 
 
-def test_a_server_that_nobody_needs_sleeps_and_is_not_broken(place, operator, gateway):
-    gateway.waiting = 0
-    wait_until(lambda: place.wanted() == 0, PATIENCE)
-    ready = place.condition("inferenceserver", "server", status="True", reason="ScaledToZero")
+def test_a_server_that_nobody_needs_sleeps_and_is_not_broken(place, operator, gateway, tmp_path):
+    with seen_over_time(place, tmp_path / "ready", "inferenceserver", "server", READY) as seen:
+        gateway.waiting = 0
+        wait_until(lambda: place.wanted() == 0, PATIENCE)
+        ready = place.condition("inferenceserver", "server", status="True", reason="ScaledToZero")
+    assert seen[-2:] == ["True/Serving", "True/ScaledToZero"]  # straight from one to the other
     assert ready["message"].startswith("it sleeps: no replica is needed, and KEDA starts one")
     assert "gateway" in ready["message"]
     place.until_autoscaling("True", "ScaledToZero")
@@ -115,3 +119,50 @@ def test_every_right_on_scaled_objects_is_used_and_none_is_missing(place, operat
     assert ("patch", "keda.sh/scaledobjects") in rights
     # An apply creates, and looks at what it may not overwrite.
     assert rights <= asked.keys() | {(verb, "keda.sh/scaledobjects") for verb in ("create", "get")}
+
+
+def test_a_server_that_sleeps_wakes_when_keda_is_gone(place, keda, gateway):
+    """As after an uninstallation: the ScaledObjects are deleted, and nobody is left to let them go."""
+    gateway.waiting = 0
+    wait_until(lambda: place.wanted() == 0, PATIENCE)
+    place.condition("inferenceserver", "server", status="True", reason="ScaledToZero")
+    keda().stop()
+    first = place.get("scaledobject", "server")["metadata"]["uid"]
+    place.kubectl("delete", "scaledobject", "server", "--wait=false")
+    place.until(lambda: place.wanted() == 1)
+    told = place.condition("inferenceserver", "server", "Autoscaling", status="False", reason="AutoscalerMissing")
+    command = f"kubectl -n {place.namespace} patch scaledobject server --type merge -p "
+    assert command in told["message"]
+    place.until(lambda: not place.objects("hpa"))
+    place.until_serving(1)
+    assert place.answer() == 1.0
+    place.kubectl(
+        "patch", "scaledobject", "server", "-p", told["message"].partition("-p ")[2].strip("'"), "--type=merge"
+    )
+    place.until(lambda: place.get("scaledobject", "server")["metadata"]["uid"] != first)
+    gateway.waiting = 1
+    keda().start()
+    place.until_autoscaling("True", "AutoscalerActive")
+    assert place.wanted() == 1
+
+
+def test_replicas_wait_for_a_scaled_object_out_of_sight(place, operator, cluster, tmp_path_factory, tmp_path):
+    """As after the chart's autoscaling.keda was switched off: KEDA scales on, and nobody else may until that ends."""
+    install(cluster, tmp_path_factory, "autoscaling.keda=false")
+    operator.restart()
+    place.condition("inferenceserver", "server", "Autoscaling", status="False", reason="Forbidden")
+    place.condition("inferenceserver", "server", status="True", reason="Serving")
+    place.patch("inferenceserver", "server", {"spec": {"autoscaling": None, "replicas": 2}})
+    told = place.condition("inferenceserver", "server", status="False", reason="Forbidden")
+    command = f"kubectl -n {place.namespace} delete scaledobject server"
+    assert command in told["message"]
+    with replicas_over_time(place, tmp_path / "replicas") as seen:
+        operator.restart()
+        place.condition("inferenceserver", "server", status="False", reason="Forbidden")
+    assert seen == {1}
+    place.kubectl(*command.split()[3:])
+    wait_until(lambda: place.wanted() == 2, PATIENCE)
+    place.until_serving(1)
+    assert not place.objects("hpa")
+    install(cluster, tmp_path_factory)
+    operator.restart()
