@@ -10,10 +10,10 @@ server both. The ways take turns, round by round, so that a noisy machine distur
 median over the rounds.
 
 *In the server* is the pipeline from the request's arrival to its answer, and *in the graphs* the time in which its
-members compute, both by Triton's own count. What is between the two is the way of the tensors between Triton and the
-processes of its models; what is beside them is the protocol, with what tritonclient and the network take. Both are much
-the same however much the steps compute, so each size is held to the bar, of the pipeline in the server and of the whole
-call: from some size on it is met.
+members compute, with the way into their processes and back, both by Triton's own count. What is between the two is
+Triton's work around the members, and of business logic the function's process; what is beside them is the protocol, with
+what tritonclient and the network take. All of this is much the same however much the steps compute, so each size is held
+to the bar, of the pipeline in the server and of the whole call: from some size on it is met.
 
 A call goes from process to process, and who waits for it sleeps. On a machine with nothing else to do its processor
 then sleeps too, and in a virtual machine it may take long to wake: ``--awake`` keeps all of them busy with what gives
