@@ -7,12 +7,20 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import wraps
+from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from gravswell.errors import GravswellError
 from gravswell_operator import api
@@ -28,8 +36,11 @@ from .busy import CHILDREN, MANAGED, OWN
 from .conftest import Supervised
 from .proxy import Proxy
 
-EXAMPLES = int(os.environ.get("GRAVSWELL_TEST_EXAMPLES", "2"))
-STEPS = 25
+EXAMPLES = int(os.environ.get("GRAVSWELL_TEST_EXAMPLES", "0"))
+STEPS = 40
+SEED = 58
+"""By which Hypothesis chooses everything that there is to do within a few examples. Its first one is the simplest
+always, one and the same edit again and again; where another release of it chooses otherwise, the test says so."""
 QUIET_SECONDS = 1.5
 """Without a request that changes anything, and without work: what is done by then is all that there is to do."""
 WAIT_SECONDS = 120
@@ -39,65 +50,94 @@ SERVERS, REPOSITORIES, MODELS = st.sampled_from("ab"), st.sampled_from(["models"
 REPLICAS = st.integers(0, 3)
 
 
+def edit(**arguments: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A rule that changes something."""
+
+    def of(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def edited(self: "Edits", **drawn: Any) -> None:
+            self.edited = True
+            self.done.add(function.__name__)
+            function(self, **drawn)
+
+        made: Callable[..., None] = rule(**arguments)(edited)
+        return made
+
+    return of
+
+
 class Edits(RuleBasedStateMachine):
     """What users and others do, one thing at once after the other: the operator is still at work on the last."""
 
     world: World
     operator: Supervised
     proxy: Proxy
+    done: ClassVar = set[str]()
+    """What was ever chosen."""
+    edited = False
+    """Since it was last looked at in quiet: to look again at what nobody has touched shows nothing."""
 
     # What users apply.
 
-    @rule(name=REPOSITORIES, url=st.sampled_from(["file:///srv/models", "file:///srv/more"]), suspend=st.booleans())
+    @initialize()
+    def begin(self) -> None:
+        """One of each, for what is done to it."""
+        self.world.make_pool()
+        self.world.make_repository("models")
+        self.world.make_server("a", models="All")
+        self.world.make_model("m", serverRef={"name": "a"})
+        self.world.publish(1, 2, repository="models")
+
+    @edit(name=REPOSITORIES, url=st.sampled_from(["file:///srv/models", "file:///srv/more"]), suspend=st.booleans())
     def repository(self, name: str, url: str, suspend: bool) -> None:
         self.world.make_repository(name, url=url, suspend=suspend)
 
-    @rule(name=SERVERS, repository=REPOSITORIES, replicas=REPLICAS, gpus=st.integers(0, 2), suspend=st.booleans())
+    @edit(name=SERVERS, repository=REPOSITORIES, replicas=REPLICAS, gpus=st.integers(0, 2), suspend=st.booleans())
     def server(self, name: str, repository: str, replicas: int, gpus: int, suspend: bool) -> None:
         on = {"nodePoolRef": {"name": self.world.pool}, "gpus": gpus} if gpus else {}
         self.world.make_server(name, repositoryRef={"name": repository}, replicas=replicas, suspend=suspend, **on)
 
-    @rule(name=SERVERS, most=st.integers(2, 4), models=st.sampled_from(["All", "Declared"]))
+    @edit(name=SERVERS, most=st.integers(2, 4), models=st.sampled_from(["All", "Declared"]))
     def autoscaled(self, name: str, most: int, models: str) -> None:
         """Whoever had a number of replicas before hands them over."""
         self.refused(lambda: self.world.patch("isrv", name, {"spec": {"replicas": None}}))
         self.world.make_server(name, autoscaling={"minReplicas": 1, "maxReplicas": most}, models=models)
 
-    @rule(name=MODELS, server=SERVERS, version=st.sampled_from(["latest", 1, 2, "champion"]), suspend=st.booleans())
+    @edit(name=MODELS, server=SERVERS, version=st.sampled_from(["latest", 1, 2, "champion"]), suspend=st.booleans())
     def model(self, name: str, server: str, version: str | int, suspend: bool) -> None:
         self.refused(lambda: self.world.make_model(name, serverRef={"name": server}, version=version, suspend=suspend))
 
-    @rule(size=st.integers(0, 3), suspend=st.booleans())
+    @edit(size=st.integers(0, 3), suspend=st.booleans())
     def pool(self, size: int, suspend: bool) -> None:
         self.world.make_pool(size=size, suspend=suspend)
 
-    @rule(name=SERVERS, replicas=REPLICAS)
+    @edit(name=SERVERS, replicas=REPLICAS)
     def scale(self, name: str, replicas: int) -> None:
         """As ``kubectl scale`` does."""
         if (found := self.world.get("isrv", name)) is not None and "replicas" in found["spec"]:
             self.world.patch("isrv", name, {"spec": {"replicas": replicas}}, subresource="scale")
 
-    @rule(kind=st.sampled_from(OWN), name=st.sampled_from(["a", "b", "m", "n", "models", "other"]))
+    @edit(kind=st.sampled_from(OWN), name=st.sampled_from(["a", "b", "m", "n", "models", "other"]))
     def delete(self, kind: str, name: str) -> None:
         self.world.delete(kind, name)
 
-    @rule()
+    @edit()
     def delete_pool(self) -> None:
         self.world.delete("gpunodepool", self.world.pool)
 
     # What others do.
 
-    @rule(name=REPOSITORIES, url=st.sampled_from(["file:///srv/models", "file:///srv/more"]), last=st.integers(0, 2))
+    @edit(name=REPOSITORIES, url=st.sampled_from(["file:///srv/models", "file:///srv/more"]), last=st.integers(0, 2))
     def publish(self, name: str, url: str, last: int) -> None:
         if self.world.get("configmap", f"{name}-listing") is not None:
             self.world.publish(*range(1, last + 1), repository=name, url=url)
 
-    @rule(kind=st.sampled_from(CHILDREN), number=st.integers(0, 3))
+    @edit(kind=st.sampled_from(CHILDREN), number=st.integers(0, 3))
     def delete_child(self, kind: str, number: int) -> None:
         for body in self.world.objects(kind, selector=MANAGED)[number : number + 1]:
             self.world.delete(kind, body["metadata"]["name"])
 
-    @rule(kind=st.sampled_from(["services", "deployments", "roles", "pdb"]), number=st.integers(0, 3))
+    @edit(kind=st.sampled_from(["services", "deployments", "roles", "pdb"]), number=st.integers(0, 3))
     def touch_child(self, kind: str, number: int) -> None:
         for body in self.world.objects(kind, selector=MANAGED)[number : number + 1]:
             change: dict[str, Any] = {"metadata": {"labels": {"app.kubernetes.io/name": "touched"}}}
@@ -105,20 +145,26 @@ class Edits(RuleBasedStateMachine):
 
     # What holds.
 
+    @precondition(lambda self: self.edited)
     @rule()
     def settle(self) -> None:
+        self.done.add("settle")
         self.until_quiet()
         self.check()
+        self.edited = False
 
+    @precondition(lambda self: self.edited)
     @rule()
     def restart(self) -> None:
         """Started again, it writes nothing at all."""
+        self.done.add("restart")
         self.until_quiet()
         before = len(self.proxy.seen)
         self.operator.restart()
         self.until_quiet()
         assert self.writes(before) == []
         self.check()
+        self.edited = False
 
     @invariant()
     def alive(self) -> None:
@@ -126,7 +172,8 @@ class Edits(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.restart()
+            if self.edited:
+                self.restart()
         finally:
             for kind in OWN:
                 self.world.delete(kind)
@@ -213,15 +260,14 @@ def _is_held(body: dict[str, Any]) -> bool:
     return ready.get("reason") in ("NotResolvedYet", "ModelsUnresolved") and "new url" in ready.get("message", "")
 
 
-@pytest.mark.timeout(300 + 240 * EXAMPLES)
+@pytest.mark.timeout(300 + 240 * (EXAMPLES or 3))
 def test_whatever_is_edited_what_is_there_is_what_is_planned(world, operator, proxy):
     Edits.world, Edits.operator, Edits.proxy = world, operator, proxy
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Edits,
+        Edits if EXAMPLES else seed(SEED)(Edits),
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=EXAMPLES or 3,
             stateful_step_count=STEPS,
-            derandomize=EXAMPLES <= 2,
             database=None,
             deadline=None,
             phases=(Phase.generate,),  # to make it smaller would take as long again for each attempt
@@ -229,3 +275,5 @@ def test_whatever_is_edited_what_is_there_is_what_is_planned(world, operator, pr
             print_blob=True,
         ),
     )
+    there = {name for name, what in vars(Edits).items() if hasattr(what, "hypothesis_stateful_rule")}
+    assert Edits.done == there, "Hypothesis does not choose all of it any more: look for another SEED"
