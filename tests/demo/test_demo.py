@@ -50,7 +50,7 @@ def test_the_whole_way(mark: dict[str, str], tmp_path: Path) -> None:
     wait_for("Ctrl-C ends it", demo, log)
     shown = log.read_text().partition("In another terminal:\n")[2].splitlines()[:2]
     found = subprocess.run(["bash", "-c", "\n".join(shown)], capture_output=True, text=True, check=True, env=mark)
-    assert re.search(r"^inferenceserver\S*/digits .*2/2", found.stdout, re.M), found.stdout
+    assert re.search(r"^inferenceserver\S*/digits +models +1 +2 +2 ", found.stdout, re.M), found.stdout
     assert len(re.findall(r"^pod/digits-\S+ +2/2 +Running", found.stdout, re.M)) == 2, found.stdout
     demo.send_signal(signal.SIGINT)
     assert demo.wait(timeout=120) == 0, log.read_text()[-3000:]
@@ -68,6 +68,9 @@ def test_the_whole_way(mark: dict[str, str], tmp_path: Path) -> None:
         "Where ",
     ):
         assert words in said
+    [excerpt] = re.findall(r"^```\n((?:✓ .*\n)+)```$", (ROOT / "README.md").read_text(), re.M)
+    for line in excerpt.splitlines():
+        assert f"{line.partition(' · ')[0]} · " in said, "the README shows another demo"
     for kind in ("GPUNodePool", "ModelRepository", "InferenceServer", "Model"):
         assert re.search(rf"^{kind} .*True", said, re.M), f"{kind} is not shown Ready"
     assert "\x1b" not in said, "escape sequences in a pipe"
