@@ -10,6 +10,7 @@ import operator as op
 import os.path
 import re
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,10 +90,12 @@ def shipped(function: Any) -> tuple[Any, Shipment]:
 
 
 @functools.cache
-def _folder() -> Path:
-    import tempfile  # noqa: PLC0415
+def _held() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="gravswell-shipped-")  # until this process ends
 
-    return Path(tempfile.mkdtemp(prefix="gravswell-shipped-"))
+
+def _folder() -> Path:
+    return Path(_held().name)
 
 
 def everything(x: Any) -> Any:
