@@ -181,7 +181,7 @@ def test_scaling_through_the_scale_subresource(serving):
     world.condition("inferenceserver", "server", status="True", reason="ScaledToZero")
     world.condition("model", "digits", status="False", reason="NoReplicas")
     # What pods that are gone have said is forgotten.
-    assert not world.get("configmap", "server-report").get("data")
+    world.until(lambda: not world.get("configmap", "server-report").get("data"))
 
 
 def test_a_restart_changes_nothing(serving, operator):
