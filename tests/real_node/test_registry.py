@@ -58,7 +58,7 @@ def test_what_was_asked_for_is_counted_and_a_head_is_not(registry):
     headers, body = get(registry, "manifests/7", "HEAD")
     assert (int(headers["Content-Length"]) > 0, body, registry.sent) == (True, b"", 0)
     _, body = get(registry, "manifests/7")
-    assert registry.sent == len(body)
+    assert registry.sent == len(body) < registry.size
 
 
 @pytest.mark.parametrize("path", ["manifests/8", "blobs/sha256:0", "tags/list"])

@@ -128,8 +128,12 @@ class RealNode:
         return bool(self._run("ctr", f"--address={_SOCKET}", "--namespace=k8s.io", *listed).strip())
 
     def remove_image(self, name: str) -> None:
-        """Take an image from the node, and from its disk what no other image and no container has."""
-        self._run("ctr", f"--address={_SOCKET}", "--namespace=k8s.io", "images", "remove", "--sync", name)
+        """Take an image from the node under all its names, and from its disk what nothing else there has."""
+        images = ("ctr", f"--address={_SOCKET}", "--namespace=k8s.io", "images")
+        listed = [line.split() for line in self._run(*images, "list").splitlines()[1:]]
+        digests = {digest for other, _type, digest, *_ in listed if other == name}
+        names = [other for other, _type, digest, *_ in listed if digest in digests]  # the kubelet has it by its digest
+        self._run(*images, "remove", "--sync", *names)
 
     def pull_from(self, registry: str, url: str) -> None:
         """From now on pull images of ``registry``, such as ghcr.io, from the server at ``url``, such as a mirror."""

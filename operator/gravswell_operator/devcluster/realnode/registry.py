@@ -63,6 +63,11 @@ class Registry:
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}"
 
+    @property
+    def size(self) -> int:
+        """Bytes of the images that it holds."""
+        return sum(blob.path.stat().st_size for blob in self._blobs.values())
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
