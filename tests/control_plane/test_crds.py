@@ -117,6 +117,7 @@ def test_defaults_are_filled_in(admit, manifest):
         "replicas": 1,
         "models": "Declared",
         "service": {"type": "ClusterIP"},
+        "readOnlyRootFilesystem": False,
         "suspend": False,
     }
     pool = admit(manifest("GPUNodePool"))["spec"]
