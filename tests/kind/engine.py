@@ -1,0 +1,78 @@
+"""Debian's docker daemon in a machine of its own: its networks, mounts and containers end with that."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from gravswell.errors import UnavailableError
+from gravswell_operator.devcluster.debian import ensure_packages, unpacked
+from gravswell_operator.devcluster.realnode import Machine, node_packages
+
+_SOCKET = "unix:///run/docker.sock"
+_RUNTIME = Path(__file__).with_name("reduced-runc")
+
+
+class Docker:
+    """The daemon on ``machine``, which is started; it ends with it.
+
+    ``programs`` are folders that come first on the search path of what runs inside.
+    """
+
+    def __init__(self, machine: Machine, *programs: Path) -> None:
+        node_packages()  # runc
+        ensure_packages({"iptables": "iptables"}, what="docker")
+        roots = [unpacked(package) for package in ("docker.io", "containerd", "libdevmapper1.02.1")]
+        search = [*programs, *(root / folder for root in roots for folder in ("usr/bin", "usr/sbin"))]
+        self._machine, self._daemon = machine, roots[0] / "usr/sbin"
+        self._home = Path(tempfile.mkdtemp(dir=machine.directory))
+        self._environment: Mapping[str, str] = {
+            **os.environ,
+            "PATH": ":".join([*map(str, search), "/usr/sbin", "/usr/bin", "/sbin", "/bin"]),
+            "LD_LIBRARY_PATH": str(roots[-1] / "lib/x86_64-linux-gnu"),
+            "HOME": str(self._home),
+            "DOCKER_HOST": _SOCKET,
+            "KUBECONFIG": str(self.kubeconfig),
+        }
+
+    @property
+    def kubeconfig(self) -> Path:
+        """What kind writes, and kubectl and helm read."""
+        return self._home / "kubeconfig"
+
+    def start(self) -> None:
+        """Start the daemon; return when it answers."""
+        flags = [
+            f"--data-root={self._machine.directory / 'docker'}",
+            "--exec-root=/run/docker",
+            "--pidfile=/run/docker.pid",
+            f"--host={_SOCKET}",
+            "--storage-driver=overlay2",
+            f"--add-runtime=reduced={_RUNTIME}",
+            "--default-runtime=reduced",
+            f"--userland-proxy-path={self._daemon / 'docker-proxy'}",
+        ]
+        daemon = self._machine.spawn("dockerd", [self._daemon / "dockerd", *flags], "dockerd.log", self._environment)
+        self._machine.wait_for(daemon, self._answers)
+
+    def run(self, *command: str | Path, timeout: float = 300) -> str:
+        """The output of a command inside. UnavailableError, with its words, where it fails."""
+        done = subprocess.run(
+            self._machine.command(*command),
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        if done.returncode != 0:
+            raise UnavailableError(f"{' '.join(map(str, command))} failed: {(done.stdout + done.stderr)[-6000:]}")
+        return done.stdout
+
+    def _answers(self) -> bool:
+        try:
+            self.run("docker", "info", timeout=30)
+        except UnavailableError:
+            return False
+        return True

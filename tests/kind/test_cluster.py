@@ -1,0 +1,84 @@
+"""The README's lines for kind, run with the real kind and docker, on a node image that needs no registry."""
+
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from gravswell import quiver as qv
+from gravswell_operator.devcluster import ensure_binaries
+from gravswell_operator.devcluster.realnode import Machine
+
+from ..real_node.starting import build_images
+from ..serving.agent.versions import scaling_graph
+from .engine import Docker
+from .nodeimage import program, write_node
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text().partition("### kind\n")[2]
+LINES = README.partition("```sh\n")[2].partition("```")[0].splitlines()
+NODE = "gravswell.dev/kind-node:1"
+
+
+@pytest.fixture(scope="module")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    """A docker with the node image, in a machine of its own."""
+    folder = tmp_path_factory.mktemp("kind")
+    programs = folder / "programs"
+    programs.mkdir()
+    for name, path in {**ensure_binaries(names=["kubectl", "helm"]).paths, "kind": program("kind")}.items():
+        (programs / name).symlink_to(path)
+    try:
+        with Machine(folder / "machine", name="kind") as machine:
+            docker = Docker(machine, programs)
+            docker.start()
+            archive = write_node(folder / "node.tar")
+            entry = 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]'
+            docker.run("docker", "import", "--change", entry, "--change", "ENV container=docker", archive, NODE)
+            archive.unlink()
+            yield docker
+    finally:
+        shutil.rmtree(folder / "machine/docker", ignore_errors=True)  # gigabytes
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the lines are run: the project's files, a repository with an entry ``digits``, and rows for it."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("kind-config.yaml", "charts", "examples"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").symlink_to(Path(sys.prefix))
+    entry = qv.ModelRepository(str(folder / "my-repo")).add("digits", platform=qv.Platform.ONNX)
+    entry.export_version(onnx.load_from_string(scaling_graph(3.0)))
+    np.savez(folder / "rows.npz", x=np.ones((20, 4), np.float32))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images() -> Path:
+    """The folder of the project's images."""
+    return build_images()
+
+
+def test_the_readmes_lines_make_a_cluster_that_answers_on_a_port_of_this_machine(docker, project, images):
+    for line in LINES:
+        if line.startswith("docker build"):  # built by buildah from the same Containerfile, without a registry
+            name = re.findall(r"kind load docker-image --name gravswell (\S+)$", line)[0]
+            archive = images / f"{name.rpartition('/')[2].partition(':')[0]}.tar"
+            docker.run("kind", "load", "image-archive", archive, "--name", "gravswell")
+            continue
+        command = line + (f" --image {NODE} --wait 180s" if line.startswith("kind create") else "")
+        docker.run("bash", "-ec", f"cd {shlex.quote(str(project))} && {command}", timeout=500)
+    with np.load(project / "answers.npz") as answers:
+        assert answers["y"].tolist() == [[3.0] * 4] * 20
+
+
+def test_the_cluster_goes_with_its_containers(docker):
+    docker.run("kind", "delete", "cluster", "--name", "gravswell")
+    assert docker.run("docker", "ps", "--all", "--quiet") == ""
