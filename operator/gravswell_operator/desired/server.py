@@ -74,9 +74,7 @@ def _service(server: InferenceServer) -> Manifest:
     spec = {
         "type": service.type,
         "selector": names.server_selector(server.metadata.name),
-        "ports": [
-            {**port, "nodePort": chosen[port["name"]]} if port["name"] in chosen else port for port in _ports()
-        ],
+        "ports": [{**port, "nodePort": chosen[port["name"]]} if port["name"] in chosen else port for port in _ports()],
     }
     annotations = service.annotations
     return child(
