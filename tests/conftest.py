@@ -35,6 +35,7 @@ TOGETHER = (
     "demo",
     "quiver/stores",
     "real_node",
+    "kind",
 )
 """Folders whose tests one worker runs: they share servers that take seconds to start, or gigabytes. They come first,
 in this order: one of them begun last would be waited for with the other worker idle."""
