@@ -92,11 +92,12 @@ class Apart:
 
     def _check(self) -> None:
         """Ask its loop whether it goes round, and tell where it does not answer."""
-        if self._asked is None:
+        asked = self._asked  # once: its own thread may answer meanwhile
+        if asked is None:
             self._told, self._asked = False, time.monotonic()
             self._loop.call_soon_threadsafe(self._answer)
             return
-        stands = time.monotonic() - self._asked
+        stands = time.monotonic() - asked
         if stands >= TOLD_SECONDS and not self._told:
             self._told = True
             stack = "".join(traceback.format_list(self._stack()))
