@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gravswell.serving.triton.flags import pod_command, server_flags
+from gravswell.serving.triton.flags import http_threads, pod_command, server_flags
 
 
 def test_every_server_binds_the_given_address_and_a_bad_model_does_not_end_it() -> None:
@@ -34,6 +34,13 @@ def test_a_key_closes_the_control_apis_on_both_protocols() -> None:
         "--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:gravswell-key=abc",
         "--log-verbose=1",
     ]
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (2, 2), (64, 8)])
+def test_only_a_server_that_loads_by_itself_has_few_http_threads(cpus: int, threads: int) -> None:
+    """A load by a client holds a thread: on one CPU nobody else would be answered by HTTP meanwhile."""
+    assert http_threads("none", cpus) == [f"--http-thread-count={threads}"]
+    assert http_threads("explicit", cpus) == []
 
 
 @pytest.fixture

@@ -28,6 +28,9 @@ HTTP_PORT, GRPC_PORT, METRICS_PORT = 8000, 8001, 8002
 
 ModelControl = Literal["none", "explicit"]
 
+MOST_HTTP_THREADS = 8
+"""Triton's own number, whatever the machine."""
+
 
 def server_flags(
     *,
@@ -70,6 +73,17 @@ def server_flags(
             f"--grpc-restricted-protocol={closed}:{GRPC_KEY_NAME}={key}",
         ]
     return [*flags, *extra]
+
+
+def http_threads(model_control: ModelControl, cpus: int) -> list[str]:
+    """The arguments for HTTP: with more threads than CPUs a small request costs a sixth more.
+
+    None in explicit control: a load holds the thread that it came to, and every connection of that thread, until it is
+    done, so that with one or two of them inference and readiness would wait for it.
+    """
+    if model_control == "explicit":
+        return []
+    return [f"--http-thread-count={min(MOST_HTTP_THREADS, cpus)}"]
 
 
 def bound(address: str) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from gravswell.quiver.layout import CONFIG
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.triton.control import ControlAPI
 from gravswell.serving.triton.environments import ensure_environment
-from gravswell.serving.triton.flags import ModelControl, key_headers, server_flags
+from gravswell.serving.triton.flags import ModelControl, http_threads, key_headers, server_flags
 from gravswell.serving.triton.install import ensure_triton
 from gravswell.serving.triton.modelnames import why_unservable
 from gravswell.serving.triton.overlay import (
@@ -39,9 +39,6 @@ from gravswell.serving.triton.ports import ANY_FREE, Ports, choose_ports
 from gravswell.serving.triton.process import ServerProcess
 from gravswell.serving.triton.reasons import tidy_reason
 from gravswell.serving.triton.workspace import Workspace
-
-MOST_HTTP_THREADS = 8
-"""Triton's own number, whatever the machine: with more threads than CPUs a small request costs a sixth more."""
 
 POLL_SECONDS = 0.05
 PORT_ATTEMPTS = 3
@@ -295,7 +292,7 @@ class EmbeddedTriton:
     def _launch(self, program: Path, folder: Path, extra: list[str]) -> None:
         identity = f"gravswell-{secrets.token_hex(8)}"
         log = self._wanted_log or folder / "server.log"
-        threads = min(MOST_HTTP_THREADS, len(os.sched_getaffinity(0)))
+        threads = http_threads(self._model_control, len(os.sched_getaffinity(0)))
         flags = server_flags(
             model_repository=str(self._served_folder),
             address=self.host,
@@ -305,7 +302,7 @@ class EmbeddedTriton:
             model_control=self._model_control,
             key=self._key,
             exit_timeout_seconds=self._exit_timeout,
-            extra=[f"--id={identity}", "--allow-gpu-metrics=false", f"--http-thread-count={threads}", *extra],
+            extra=[f"--id={identity}", "--allow-gpu-metrics=false", *threads, *extra],
         )
         self._process = ServerProcess.start([str(program), *flags], log, exit_timeout=self._exit_timeout)
         deadline = time.monotonic() + self._start_timeout
