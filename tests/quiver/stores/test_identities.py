@@ -10,6 +10,7 @@ servers of buckets believe whoever asks, so the requests are looked at; the othe
 import base64
 import json
 import re
+import socket
 import ssl
 import time
 import urllib.parse
@@ -21,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from gravswell.errors import AccessDeniedError, InvalidInputError, UnavailableError
-from gravswell.quiver.stores import Overwrite, open_store
+from gravswell.quiver.stores import Overwrite, azure_login, open_store
 from gravswell_operator.devcluster.certificates import Authority
 
 from . import emulators
@@ -289,6 +290,14 @@ def test_an_azure_that_gives_out_no_tokens_now(pod_of_aks: None, monkeypatch: py
     monkeypatch.setenv("AZURE_AUTHORITY_HOST", f"https://{HOST}:1/")
     with pytest.raises(UnavailableError, match=r"az://workload-identity/r/x cannot be reached .*port=1"):
         use("az://workload-identity/r")
+
+
+def test_an_azure_that_does_not_answer(pod_of_aks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(azure_login, "TIMEOUTS", {"connection_timeout": 0.2, "read_timeout": 0.2})
+    with socket.create_server((HOST, 0)) as silent:
+        monkeypatch.setenv("AZURE_AUTHORITY_HOST", f"https://{HOST}:{silent.getsockname()[1]}/")
+        with pytest.raises(UnavailableError, match=r"az://workload-identity/r/x cannot be reached .*timed out"):
+            use("az://workload-identity/r")
 
 
 def test_no_identity_of_azure_at_all(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

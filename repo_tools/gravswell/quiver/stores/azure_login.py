@@ -12,6 +12,9 @@ from typing import Any
 from azure.core.credentials import AccessToken
 from azure.identity import CredentialUnavailableError, DefaultAzureCredential
 
+TIMEOUTS = {"connection_timeout": 10, "read_timeout": 30}
+"""Seconds, for each of a few attempts: the library's own are 300, for a cloud that a firewall keeps away."""
+
 
 class NoTokenError(Exception):
     """No token was had. ``reason`` is the error of the identity that is there; None if there is none.
@@ -32,7 +35,7 @@ class Identity:
         if log.level == logging.NOTSET:
             log.setLevel(logging.ERROR)  # what it warns of, our error tells
         self._asking = threading.Lock()
-        self._found = DefaultAzureCredential()
+        self._found = DefaultAzureCredential(**TIMEOUTS)
         self._ways = [_Way(credential) for credential in self._found.credentials]
         self._found.credentials = tuple(self._ways)
 
