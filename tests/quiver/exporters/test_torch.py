@@ -2,8 +2,10 @@
 
 import ctypes
 import hashlib
+import os
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError, UnsupportedError, VerificationError
 from gravswell.extras import install
 from gravswell.quiver import exporters
+from gravswell.quiver.exporters.torch import noise
 from gravswell.quiver.golden import load_golden
 from gravswell.quiver.manifest import FileRecord
 from gravswell.quiver.reader import RepositoryReader
@@ -311,6 +314,23 @@ def test_what_torch_prints_of_a_graph_that_it_fails_at_is_not_shown(
         entry.export_version(module(lambda s, x: torch.linalg.inv(x)), input_shapes={"x": (None, 3, 3)})
     ctypes.CDLL(None).fflush(None)
     assert capfd.readouterr().out == ""
+
+
+def test_two_threads_that_export_leave_the_output_as_it_was() -> None:
+    def export() -> None:
+        with noise.quiet(), noise.without_graphs():
+            entered.set()
+            leave.wait(60)
+
+    entered, leave, other = threading.Event(), threading.Event(), threading.Thread(target=export)
+    output, file = sys.stdout, os.fstat(1)
+    with noise.quiet(), noise.without_graphs():
+        other.start()
+        entered.wait(0.2)  # it would come in now
+    leave.set()
+    other.join(60)
+    assert sys.stdout is output
+    assert os.path.samestat(os.fstat(1), file)
 
 
 def test_outputs_that_differ_are_not_published(entry: qv.Entry, root: Path) -> None:

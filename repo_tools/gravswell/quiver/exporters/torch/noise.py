@@ -3,16 +3,23 @@
 import ctypes
 import io
 import os
-import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+_lock = threading.RLock()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporters' chatter: they print progress and warn their users about their own internals."""
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    """Without the exporters' chatter: they print progress and warn their users about their own internals.
+
+    One thread at a time is in it, as in :func:`without_graphs`: what they take away is the process's own, and of two
+    that overlap the second would give back what the first had put in its place.
+    """
+    with _lock, warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
@@ -21,14 +28,13 @@ def quiet() -> Iterator[None]:
 def without_graphs() -> Iterator[None]:
     """The tracing exporter's C++ prints the graphs that it fails at to the process's own output, which may be JSON."""
     libc = ctypes.CDLL(None)
-    sys.stdout.flush()
-    libc.fflush(None)
-    output, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
+    with _lock, Path(os.devnull).open("wb") as nowhere:
         libc.fflush(None)
-        os.dup2(output, 1)
-        os.close(output)
-        os.close(nowhere)
+        output = os.dup(1)
+        os.dup2(nowhere.fileno(), 1)
+        try:
+            yield
+        finally:
+            libc.fflush(None)
+            os.dup2(output, 1)
+            os.close(output)
