@@ -12,8 +12,8 @@ median over the rounds.
 *In the server* is the pipeline from the request's arrival to its answer, and *in the graphs* the time in which its
 members compute, with the way into their processes and back, both by Triton's own count. What is between the two is
 Triton's work around the members, and of business logic the function's process; what is beside them is the protocol,
-with what tritonclient and the network take. All of this is much the same however much the steps compute, so each size
-is held to the bar, of the pipeline in the server and of the whole call: from some size on it is met.
+with what tritonclient and the network take. All of this depends on how large the tensors are and not on how much the
+steps compute, so each size is held to the bar, of the pipeline in the server and of the whole call.
 
 A call goes from process to process, and who waits for it sleeps. On a machine with nothing else to do its processor
 then sleeps too, and in a virtual machine it may take long to wake: ``--awake`` keeps all of them busy with what gives

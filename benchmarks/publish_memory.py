@@ -71,8 +71,8 @@ def main() -> None:
                 shutil.rmtree(Path(folder, "fetched"))
                 if target == "local":
                     torch, imports = peak("torch", url, str(layers)), peak("import-torch")
-                    pages = f"and {(torch.all - torch.own) / 1e6:.0f} MB of files' pages at most"
-                    show(url, "torch", torch.own - imports.own - size, f"above the module and the imports, {pages}")
+                    pages = f"at its peak {(torch.all - torch.own) / 1e6:.0f} MB or more of files' pages"
+                    show(url, "torch", torch.own - imports.own - size, f"above the module and the imports; {pages}")
 
 
 @contextmanager
