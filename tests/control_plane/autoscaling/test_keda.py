@@ -139,7 +139,7 @@ def test_a_server_that_sleeps_wakes_when_keda_is_gone(place, keda, gateway):
     place.kubectl(
         "patch", "scaledobject", "server", "-p", told["message"].partition("-p ")[2].strip("'"), "--type=merge"
     )
-    place.until(lambda: place.get("scaledobject", "server")["metadata"]["uid"] != first)
+    place.until(lambda: (made := place.get("scaledobject", "server")) and made["metadata"]["uid"] != first)
     gateway.waiting = 1
     keda().start()
     place.until_autoscaling("True", "AutoscalerActive")

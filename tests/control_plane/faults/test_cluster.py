@@ -86,12 +86,17 @@ def test_definitions_that_are_upgraded_in_the_middle(world, operator, definition
     for name in ("server-0", "server-1", "server-2", "late"):
         world.condition("inferenceserver", name, "Available", status="True")
         world.condition("inferenceserver", name, "Progressing", status="False", reason="RolledOut")
+    world.until(lambda: all(map(_observed, world.objects("isrv", "mdl", "mr"))))
     for body in world.objects("isrv", "mdl", "mr"):
         name = body["metadata"]["name"]
         assert uids.get(name, body["metadata"]["uid"]) == body["metadata"]["uid"]
-        assert body["status"]["observedGeneration"] == body["metadata"]["generation"]
     assert all("4Gi" in str(world.get("deployment", f"server-{n}")["spec"]) for n in range(3))
     steady()
+
+
+def _observed(body):
+    """Whether the status is of the object's latest specification."""
+    return body.get("status", {}).get("observedGeneration") == body["metadata"]["generation"]
 
 
 def _containers(pod, **state):
