@@ -16,15 +16,19 @@ from .operating import RealCluster
 IMAGE = "gravswell.dev/metrics-server:1"
 
 
+def ensure_metrics_server() -> tuple[Path, Path]:
+    """The program, and the folder of its module's manifests; in the node's network neither could be had."""
+    return ensure_binaries(names=["metrics-server"])["metrics-server"], module_folder(METRICS) / "manifests/base"
+
+
 @contextmanager
-def metrics_server(cluster: RealCluster, folder: Path) -> Iterator[None]:
-    """By the manifests of its own module, for as long as the block lasts, which begins when it has figures.
+def metrics_server(cluster: RealCluster, program: Path, manifests: Path, folder: Path) -> Iterator[None]:
+    """By its own manifests, for as long as the block lasts, which begins when it has figures.
 
     It believes kubelets by the cluster's authority, and looks as often as it can: every ten seconds.
     """
-    program = ensure_binaries(names=["metrics-server"])["metrics-server"]
     cluster.node.import_image(static_image(folder / "metrics.tar", IMAGE, program))
-    shutil.copytree(module_folder(METRICS) / "manifests/base", folder / "base", copy_function=shutil.copyfile)
+    shutil.copytree(manifests, folder / "base", copy_function=shutil.copyfile)
     container, account = "/spec/template/spec/containers/0", "/var/run/secrets/kubernetes.io/serviceaccount"
     arguments = [
         f"--kubelet-certificate-authority={account}/ca.crt",

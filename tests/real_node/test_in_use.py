@@ -20,7 +20,7 @@ from gravswell_operator.devcluster.realnode import ADDRESS
 from ..quiver.stores import emulators
 from ..serving.agent.versions import scaling_graph
 from . import forbidden, release_before
-from .metrics import metrics_server
+from .metrics import ensure_metrics_server, metrics_server
 from .operating import NAMESPACE, RealCluster, named
 from .prepared import CHART, install, make_volume
 from .removal import SYSTEM, remove
@@ -150,6 +150,13 @@ def test_an_upgrade_of_the_chart_replaces_every_pod_and_fails_no_request(earlier
         cluster.until_condition(kind, name)
 
 
+@pytest.fixture(scope="module")
+def azurite() -> None:
+    """Installed. Of the module, as all that is downloaded: tests are in the node's network, which leads nowhere."""
+    emulators.ensure_azurite()
+
+
+@pytest.mark.usefixtures("azurite")
 def test_a_bucket_that_denies_is_named_in_the_status_until_it_lets_the_readers_in(earlier, tmp_path, monkeypatch):
     monkeypatch.setattr(emulators, "HOST", ADDRESS)  # where pods reach it
     repository = {"url": "az://shelf/models", "credentialsSecretRef": {"name": "shelf"}, "syncInterval": "5s"}
@@ -210,9 +217,15 @@ def test_helm_says_what_is_not_ready_where_a_namespace_forbids_the_operator_and_
         forbidding.helm("uninstall", "second", "-n", namespace, "--wait", "--timeout=60s")
 
 
+@pytest.fixture(scope="module")
+def metrics() -> tuple[Path, Path]:
+    """The program of metrics-server and its manifests; of the module as ``azurite`` is."""
+    return ensure_metrics_server()
+
+
 @pytest.fixture
-def measured(earlier: RealCluster, tmp_path: Path) -> Iterator[RealCluster]:
-    with earlier.network(), metrics_server(earlier, tmp_path):
+def measured(earlier: RealCluster, metrics: tuple[Path, Path], tmp_path: Path) -> Iterator[RealCluster]:
+    with earlier.network(), metrics_server(earlier, *metrics, tmp_path):
         yield earlier
 
 

@@ -127,7 +127,7 @@ def _amazon_environment(endpoint: str) -> Mapping[str, str]:
 @contextmanager
 def azure(folder: Path, authority: Authority | None = None) -> Iterator[Server]:
     """azurite's blob service, in memory; with an ``authority`` it speaks HTTPS by its word, and takes tokens too."""
-    node, script = _azurite()
+    node, script = ensure_azurite()
     secure: list[str | Path] = []
     if authority is not None:
         authority.issue("azurite", "azurite", hosts=[HOST])
@@ -213,8 +213,8 @@ def _running(
         child.stop()
 
 
-def _azurite() -> tuple[Path, Path]:
-    """Node.js, and azurite's blob service for it."""
+def ensure_azurite() -> tuple[Path, Path]:
+    """Node.js, and azurite's blob service for it, installed if need be."""
 
     def install(target: Path) -> None:
         _pip(target / "python", _NODE)
