@@ -27,12 +27,18 @@ def mark(tmp_path: Path) -> Iterator[dict[str, str]]:
     """An environment by which every process that a demo leaves behind can be found."""
     mark = f"GRAVSWELL_TEST_MARK={tmp_path}"
     yield os.environ | {"GRAVSWELL_TEST_MARK": str(tmp_path), "COLUMNS": "200", "TMPDIR": str(tmp_path)}
-    until = time.monotonic() + LAST_STEPS
-    while (left := marked(mark)) and time.monotonic() < until:
-        time.sleep(0.1)
+    left = outlived(mark)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left, "processes outlived the demo"
+
+
+def outlived(mark: str) -> dict[int, str]:
+    """What is left with ``mark``, once processes had the time to end by themselves."""
+    until = time.monotonic() + LAST_STEPS
+    while (left := marked(mark)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return left
 
 
 def marked(mark: str) -> dict[int, str]:

@@ -1,17 +1,23 @@
 """What the demo starts behind its first chapters: how far it is, how it fails, and that it goes, wherever it is."""
 
+import signal
+import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from gravswell.errors import UnavailableError
 from gravswell_operator.api.crd import crds
+from gravswell_operator.demo import backstage
 from gravswell_operator.demo.backstage import Backstage
-from gravswell_operator.devcluster import ensure_binaries
+from gravswell_operator.devcluster import DevCluster, ensure_binaries
 from gravswell_operator.devcluster.binaries import ASSETS_ENV
+from gravswell_operator.devcluster.processes import Child
 
-from .conftest import marked
+from .conftest import outlived
 
 LONGEST = 300
 """Seconds: a few are usual."""
@@ -27,8 +33,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backstage:
 
 
 def require_nothing_left(tmp_path: Path) -> None:
-    assert not marked(f"GRAVSWELL_TEST_MARK={tmp_path}")
     assert not list((tmp_path / "scratch").iterdir())
+    assert not outlived(f"GRAVSWELL_TEST_MARK={tmp_path}")
 
 
 def test_one_after_the_other_is_there_and_all_of_it_goes(stage: Backstage, tmp_path: Path) -> None:
@@ -49,12 +55,63 @@ def test_it_goes_while_it_starts(stage: Backstage, tmp_path: Path) -> None:
     require_nothing_left(tmp_path)
 
 
+def another_etcd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    (tmp_path / "etcd").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "etcd").chmod(0o755)
+    monkeypatch.setenv(ASSETS_ENV, str(tmp_path))
+
+
+def test_what_is_stopped_before_it_is_waited_for_does_not_begin_again(
+    stage: Backstage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another_etcd(tmp_path, monkeypatch, "exec sleep 600")
+    runs, stopped = Backstage._run, threading.Event()
+
+    def late(stage: Backstage) -> None:
+        stopped.wait()
+        runs(stage)
+
+    def stop(cluster: DevCluster, stops=DevCluster.stop) -> None:
+        stops(cluster)
+        stopped.set()
+
+    monkeypatch.setattr(Backstage, "_run", late)
+    monkeypatch.setattr(DevCluster, "stop", stop)
+    stage.begin()
+    stage.end()
+    with pytest.raises(UnavailableError, match="was stopped while it started"):
+        stage.cluster.result(LONGEST)
+    require_nothing_left(tmp_path)
+
+
+def test_interrupted_at_its_end_it_goes_all_the_same(
+    stage: Backstage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A join that is interrupted has Python believe that the thread is gone, with the cluster's folder still there."""
+    another_etcd(tmp_path, monkeypatch, "exec sleep 600")
+    operator = [sys.executable, "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr(DevCluster, "wait", lambda _: None)
+    monkeypatch.setattr(DevCluster, "kubectl", None)
+    monkeypatch.setattr(backstage, "start_operator", lambda _, log: Child("an operator", operator, log=log))
+
+    def stop(cluster: DevCluster, stops=DevCluster.stop) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.5)
+        stops(cluster)
+
+    monkeypatch.setattr(DevCluster, "stop", stop)
+    stage.begin()
+    stage.operator.result(LONGEST)
+    with pytest.raises(KeyboardInterrupt):
+        stage.end()
+    require_nothing_left(tmp_path)
+
+
 def test_what_fails_is_told_where_it_is_waited_for(
     stage: Backstage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "etcd").write_text("#!/bin/sh\necho the disk is on fire; exit 1\n")
-    (tmp_path / "etcd").chmod(0o755)
-    monkeypatch.setenv(ASSETS_ENV, str(tmp_path))
+    another_etcd(tmp_path, monkeypatch, "echo the disk is on fire; exit 1")
     stage.begin()
     for part in (stage.cluster, stage.operator):
         with pytest.raises(UnavailableError, match="the disk is on fire"):

@@ -1,3 +1,7 @@
+import signal
+import threading
+import time
+
 import pytest
 
 from gravswell.errors import InvalidInputError, UnsupportedError
@@ -69,3 +73,34 @@ def test_leaving_early_stops_the_build(publish, monkeypatch):
     with BackgroundBuild(names=["hello"]) as building:
         pass
     assert building.done
+
+
+def test_who_is_interrupted_in_the_wait_for_a_build_still_waits_for_its_end(monkeypatch):
+    """A join that is interrupted has Python believe that the thread is gone, with compilers still running."""
+    entered, gone = threading.Event(), threading.Event()
+
+    def compiles(*, cancelled, **_):
+        entered.wait()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        cancelled.wait()
+        time.sleep(0.5)  # what a compiler takes to end
+        gone.set()
+
+    monkeypatch.setattr(module, "ensure_binaries", compiles)
+
+    def asks():
+        with BackgroundBuild() as building:
+            entered.set()
+            building.done_within(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        asks()
+    assert gone.is_set()
+
+
+def test_a_build_that_fails_as_nobody_expected_ends_too(monkeypatch):
+    monkeypatch.setattr(module, "ensure_binaries", lambda **_: {}["a defect"])
+    with BackgroundBuild() as building:
+        assert building.done_within(60)
+        with pytest.raises(KeyError, match="a defect"):
+            building.wait()

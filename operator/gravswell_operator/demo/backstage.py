@@ -32,6 +32,7 @@ class Backstage:
         # Not as a user would, once all runs: what belongs to the demo's objects would outlive them by half a minute.
         self._cluster = DevCluster(binaries=binaries, definitions=self._definitions)
         self._over = threading.Event()
+        self._ended = threading.Event()  # for who is interrupted in its join, a thread counts as ended (CPython 3.11)
         self._failure: Exception | None = None
         self._thread: threading.Thread | None = None  # it lives as long as the operator, which ends with it
 
@@ -47,21 +48,27 @@ class Backstage:
         self._thread.start()
 
     def end(self) -> None:
-        """Stop all of it, wherever it is; bounded and idempotent."""
+        """Stop all of it, wherever it is, also where that is interrupted; bounded and idempotent."""
+        try:
+            self._end()
+        except KeyboardInterrupt:
+            self._end()
+            raise
+        if self._failure is not None:
+            raise self._failure
+
+    def _end(self) -> None:
         self._over.set()
         if not self.cluster.done():
             self._cluster.stop()  # which ends the wait for its start
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._failure is not None:
-            raise self._failure
+        if self._thread is not None and self._thread.is_alive():
+            self._ended.wait()
 
     def _run(self) -> None:
         try:
             with ExitStack() as stack:
                 stack.callback(self._cluster.stop)
-                self._cluster.start()
+                self._cluster.wait()
                 self.cluster.set_result(self._cluster)
                 operator = start_operator(self._cluster.kubectl, self.log)
                 stack.callback(operator.stop, OPERATOR_STOP_TIMEOUT)
@@ -73,3 +80,5 @@ class Backstage:
                 part.set_exception(error)
             if not ahead:
                 self._failure = error
+        finally:
+            self._ended.set()

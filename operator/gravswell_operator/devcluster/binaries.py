@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
-from gravswell.errors import GravswellError, InvalidInputError, UnavailableError
+from gravswell.errors import InvalidInputError, UnavailableError
 from gravswell_operator.devcluster import corednssource, kedasource
 from gravswell_operator.devcluster.gobuild import BuildCancelledError, Module, Program, build
 
@@ -208,6 +208,7 @@ class BackgroundBuild:
         self._cancelled = threading.Event()
         self._result: Binaries | None = None
         self._error: Exception | None = None
+        self._ended = threading.Event()  # for who is interrupted in its join, a thread counts as ended (CPython 3.11)
         self._thread = threading.Thread(target=self._run, name="gravswell-build", daemon=True)
 
     def __enter__(self) -> Self:
@@ -220,16 +221,15 @@ class BackgroundBuild:
     @property
     def done(self) -> bool:
         """Whether it has ended, well or not."""
-        return self._result is not None or self._error is not None
+        return self._ended.is_set()
 
     def done_within(self, seconds: float) -> bool:
         """Whether it has ended, well or not, at the latest ``seconds`` from now: at once where nothing is missing."""
-        self._thread.join(seconds)
-        return self.done
+        return self._ended.wait(seconds)
 
     def wait(self, timeout: float | None = None) -> Binaries:
         """Return the programs, or raise what the build raised; :class:`UnavailableError` after ``timeout`` seconds."""
-        self._thread.join(timeout)
+        self._ended.wait(timeout)
         if self._error is not None:
             raise self._error
         if self._result is None:
@@ -240,15 +240,17 @@ class BackgroundBuild:
         """Stop the build if it runs, its compilers too; what is built is kept. Idempotent."""
         self._cancelled.set()
         if self._thread.is_alive():
-            self._thread.join(10)  # longer only while another process holds the lock; then nothing of ours runs
+            self._ended.wait(10)  # longer only while another process holds the lock; then nothing of ours runs
 
     def _run(self) -> None:
         try:
             self._result = ensure_binaries(
                 progress=self._note, names=self._names, cancelled=self._cancelled, niceness=10
             )
-        except (GravswellError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  raised where it is waited for
             self._error = error
+        finally:
+            self._ended.set()
 
     def _note(self, progress: Progress) -> None:
         self.latest = progress

@@ -114,7 +114,7 @@ class DevCluster:
         return self._state
 
     def begin(self) -> None:
-        """Build what is missing and let it start, while something else is done; :meth:`start` waits for it.
+        """Build what is missing and let it start, while something else is done; :meth:`wait` waits for it.
 
         Raises:
             UnsupportedError: the programs cannot be had here (no Go).
@@ -141,6 +141,15 @@ class DevCluster:
         """
         if self._child is None:
             self.begin()
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until what was begun is ready.
+
+        Raises:
+            UnsupportedError: the local node does not exist here (macOS).
+            UnavailableError: a server did not start, with the end of its log; or it was stopped meanwhile.
+        """
         with self._stopping:
             child, directory = self._child, self._directory
         if child is None or directory is None:
