@@ -1,4 +1,4 @@
-"""Debian's docker daemon in a machine of its own: its networks, mounts and containers end with that."""
+"""Debian's docker daemon in a machine of its own: its networks, mounts, containers and files end with that."""
 
 import os
 import subprocess
@@ -12,6 +12,15 @@ from gravswell_operator.devcluster.realnode import Machine, node_packages
 
 _SOCKET = "unix:///run/docker.sock"
 _RUNTIME = Path(__file__).with_name("reduced-runc")
+_OWN_LAYERS = """\
+mkdir -p /run/own/etc/upper /run/own/etc/work /run/own/opt/upper /run/own/opt/work
+: > /run/own/etc/upper/resolv.conf
+for folder in etc opt; do
+  layers="lowerdir=/$folder,upperdir=/run/own/$folder/upper,workdir=/run/own/$folder/work"
+  mount -t overlay -o "$layers" gravswell "/$folder"
+done
+"""
+"""The daemon makes a key below /etc and folders below /opt: they end with the machine. Its name servers stay hidden."""
 
 
 class Docker:
@@ -43,7 +52,11 @@ class Docker:
 
     def start(self) -> None:
         """Start the daemon; return when it answers."""
+        self.run("sh", "-ec", _OWN_LAYERS)
+        configuration = self._home / "daemon.json"
+        configuration.write_text("{}")
         flags = [
+            f"--config-file={configuration}",  # one below /etc is of a daemon that the user has
             f"--data-root={self._machine.directory / 'docker'}",
             "--exec-root=/run/docker",
             "--pidfile=/run/docker.pid",
