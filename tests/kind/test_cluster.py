@@ -1,4 +1,7 @@
-"""The README's lines for kind, run with the real kind and docker, on a node image that needs no registry."""
+"""The README's lines for kind, run with the real kind and docker, on a node image that needs no registry.
+
+The tests are one story in the order in which they stand.
+"""
 
 import re
 import shlex
@@ -23,6 +26,7 @@ from .nodeimage import program, write_node
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text().partition("### kind\n")[2]
 LINES = README.partition("```sh\n")[2].partition("```")[0].splitlines()
+LINE_SECONDS = 500
 NODE = "gravswell.dev/kind-node:1"
 
 
@@ -38,13 +42,14 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
         with Machine(folder / "machine", name="kind") as machine:
             docker = Docker(machine, programs)
             docker.start()
-            archive = write_node(folder / "node.tar")
+            archive = write_node(folder / "node" / "node.tar")
             entry = 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]'
             docker.run("docker", "import", "--change", entry, "--change", "ENV container=docker", archive, NODE)
             archive.unlink()
             yield docker
     finally:
-        shutil.rmtree(folder / "machine/docker", ignore_errors=True)  # gigabytes
+        for gigabytes in (folder / "machine/docker", folder / "node"):
+            shutil.rmtree(gigabytes, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +71,18 @@ def images() -> Path:
     return build_images()
 
 
-def test_the_readmes_lines_make_a_cluster_that_answers_on_a_port_of_this_machine(docker, project, images):
-    for line in LINES:
-        if line.startswith("docker build"):  # built by buildah from the same Containerfile, without a registry
-            name = re.findall(r"kind load docker-image --name gravswell (\S+)$", line)[0]
-            archive = images / f"{name.rpartition('/')[2].partition(':')[0]}.tar"
-            docker.run("kind", "load", "image-archive", archive, "--name", "gravswell")
-            continue
-        command = line + (f" --image {NODE} --wait 180s" if line.startswith("kind create") else "")
-        docker.run("bash", "-ec", f"cd {shlex.quote(str(project))} && {command}", timeout=500)
+@pytest.mark.parametrize("line", LINES, ids=lambda line: " ".join(line.split()[:2]))
+def test_a_line_of_the_readme_does_what_it_says(docker, project, images, line):
+    if line.startswith("docker build"):  # built by buildah from the same Containerfile, without a registry
+        name = re.findall(r"kind load docker-image --name gravswell (\S+)$", line)[0]
+        archive = images / f"{name.rpartition('/')[2].partition(':')[0]}.tar"
+        docker.run("kind", "load", "image-archive", archive, "--name", "gravswell", timeout=LINE_SECONDS)
+        return
+    command = line + (f" --image {NODE} --wait 180s" if line.startswith("kind create") else "")
+    docker.run("bash", "-ec", f"cd {shlex.quote(str(project))} && {command}", timeout=LINE_SECONDS)
+
+
+def test_the_port_of_this_machine_gave_the_models_answers(project):
     with np.load(project / "answers.npz") as answers:
         assert answers["y"].tolist() == [[3.0] * 4] * 20
 

@@ -1,7 +1,4 @@
-"""``kind-config.yaml``, read by kind's own functions, and held against the example and the README that go with it.
-
-kind itself is not run: its node image comes from a registry.
-"""
+"""``kind-config.yaml``, read by kind's own functions, and held against the example and the README that go with it."""
 
 import hashlib
 import json
