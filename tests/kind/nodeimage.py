@@ -65,10 +65,13 @@ def _keep_plugins(source: Path) -> None:
 
 
 def write_node(archive: Path) -> Path:
-    """Write the root file system of a node to ``archive``, for ``docker import``, and return that."""
+    """Write the root file system of a node to ``archive``, for ``docker import``, and return that.
+
+    It is put together beside that; a failure leaves it there.
+    """
     debian = _debian()
     root = archive.with_suffix(".root")
-    root.mkdir()
+    root.mkdir(parents=True)
     subprocess.run(["tar", "-C", root, "-xf", debian], check=True, timeout=300)
     _add_kinds_files(root)
     _add_our_files(root)
@@ -86,9 +89,13 @@ def _debian() -> Path:
         if not archive.exists():
             ensure_packages({"mmdebstrap": "mmdebstrap"}, what="a node image for kind")
             archive.parent.mkdir(parents=True, exist_ok=True)
-            new = archive.with_suffix(".new.tar")
+            new, scratch = archive.with_suffix(".new.tar"), archive.with_suffix(".tmp")
+            shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
+            scratch.mkdir()
             command = [*_OWN_NAMESPACES, "mmdebstrap", "--quiet", *_OPTIONS, _SUITE, new]
-            subprocess.run(command, check=True, timeout=1200, preexec_fn=die_with(os.getpid()))
+            environment = {**os.environ, "TMPDIR": str(scratch)}
+            subprocess.run(command, check=True, timeout=1200, env=environment, preexec_fn=die_with(os.getpid()))
+            shutil.rmtree(scratch)
             new.replace(archive)
     return archive
 
