@@ -20,6 +20,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from azure.core.exceptions import HttpResponseError
+from azure.storage.blob import ContainerClient
 
 from gravswell.errors import AccessDeniedError, InvalidInputError, UnavailableError
 from gravswell.quiver.stores import Overwrite, azure_login, open_store
@@ -84,10 +86,7 @@ def test_the_metadata_server_of_gke_says_who_a_pod_is(
 ) -> None:
     email = "lister@project.iam.gserviceaccount.com"
     endpoint.answers = {"/computeMetadata/v1/universe/universe-domain": "googleapis.com"}
-    for name in (
-        "default",
-        email,
-    ):  # the library asks by the latter once it knows it, which a thread of its own finds out
+    for name in ("default", email):  # the library asks by the latter once a thread of its own has found it out
         account = f"/computeMetadata/v1/instance/service-accounts/{name}/"
         endpoint.answers[account] = {"email": email, "aliases": ["default"], "scopes": []}
         endpoint.answers[f"{account}token"] = {"access_token": "of-the-pod", "expires_in": 3600, "token_type": "Bearer"}
@@ -271,6 +270,24 @@ def test_a_token_of_azure_that_the_store_does_not_take(pod_of_aks: None, cloud: 
     cloud.answers = {f"/{TENANT}/oauth2/v2.0/token": answer}
     with pytest.raises(AccessDeniedError, match=r"az://workload-identity/r/x was refused.*The token is expired"):
         use("az://workload-identity/r")
+
+
+def test_of_a_signature_that_azure_refuses_one_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Azure's detail goes on with all that it signed itself."""
+    error = HttpResponseError("Server failed to authenticate the request.\nRequestId:1")
+    error.status_code = 403
+    signed = "Server used following string to sign: 'GET\n\n\nx-ms-date:Sun'."
+    error.additional_info = {"authenticationerrordetail": signed}
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", ACCOUNT)
+    monkeypatch.setenv("AZURE_STORAGE_KEY", emulators.KEY)
+
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ContainerClient, "download_blob", refused)
+    with pytest.raises(AccessDeniedError, match=r"authenticate the request\. Server used following string") as told:
+        open_store("az://container").read("a")
+    assert "\n" not in str(told.value)
 
 
 def test_an_identity_of_azure_that_does_not_trust_the_service_account(

@@ -55,9 +55,7 @@ def amazon_login(url: str) -> Login:
         config["region"] = settings["region"]
     for variable, option in _OPTIONS.items():
         value = os.environ.get(variable, "")
-        if (
-            value != value.strip()
-        ):  # of a Secret that was made of a file: no request can be made with a line's end in it
+        if value != value.strip():  # of a Secret that was made of a file: no request can have a line's end in it
             config[option] = value.strip()
     if any(os.environ.get(variable) for variable in _IN_ENVIRONMENT):
         return Login(config)

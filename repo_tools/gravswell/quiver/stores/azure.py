@@ -210,6 +210,6 @@ def _code(error: azure.HttpResponseError) -> str:
 
 
 def _said(error: azure.AzureError) -> str:
-    """The first line; of a refused token or signature also what is wrong with it, such as that it has expired."""
+    """The first line; of a refused token or signature also that of what is wrong with it: that it has expired, say."""
     detail = (getattr(error, "additional_info", None) or {}).get("authenticationerrordetail") or ""
-    return f"{str(error.message).partition(chr(10))[0]} {detail}".strip()
+    return " ".join(line for line in (str(text).partition("\n")[0].strip() for text in (error.message, detail)) if line)
