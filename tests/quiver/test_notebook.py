@@ -1,5 +1,6 @@
 """The notebook's local cells as they stand: names, arguments, return values, printed text, tree (seeds A 1-5)."""
 
+import multiprocessing
 import time
 from pathlib import Path
 from queue import Empty
@@ -165,8 +166,14 @@ def test_cell_8_runs_jobs_that_start_together(monkeypatch: pytest.MonkeyPatch) -
     """Whose progress is an unstarted task until they do; each job has a model of its own, so rows are counted."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     dataset = np.random.default_rng(0).standard_normal((405, INPUT_SIZE)).astype(np.float32)
-    with utils.GpuUtilProgress([0, 1]) as progbar:
-        y = parallel_inference(dataset, num_gpus=1, jobs_per_gpu=2, progbar=progbar)
+    before = multiprocessing.active_children()
+    try:
+        with utils.GpuUtilProgress([0, 1]) as progbar:
+            y = parallel_inference(dataset, num_gpus=1, jobs_per_gpu=2, progbar=progbar)
+    finally:
+        for job in multiprocessing.active_children():
+            if job not in before:  # one that waits for another that failed would wait for ever
+                job.kill()
     assert y.shape == (405, 1)
     (task,) = (task for task in progbar.tasks if not task.fields.get("gpu"))
     assert task.finished
