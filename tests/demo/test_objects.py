@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gravswell.errors import UnavailableError
+from gravswell_operator.demo import cluster
 from gravswell_operator.demo.objects import children, examples
 from gravswell_operator.demo.traffic import Traffic
 from gravswell_operator.devcluster.kubectl import Kubectl
@@ -36,3 +37,15 @@ def test_one_failed_request_is_enough() -> None:
     seen.failures.append("connection reset")
     with pytest.raises(UnavailableError, match="1 requests failed, the first with: connection reset"):
         seen.account()
+
+
+async def test_a_version_that_does_not_answer_is_told_with_what_the_requests_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "ARRIVAL_TIMEOUT", 0.1)
+    seen = Traffic()
+    with pytest.raises(UnavailableError, match=r"version 2 did not answer within 0 s; kubectl describe mdl says why$"):
+        await cluster._first_answer(seen, 2)
+    seen.failures.append("connection reset")
+    with pytest.raises(UnavailableError, match="the last request that failed said: connection reset"):
+        await cluster._first_answer(seen, 2)

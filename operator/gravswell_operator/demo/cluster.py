@@ -66,19 +66,23 @@ async def change_under_load(
 
 async def _roll(story: Story, lab: Lab, seen: Traffic, *, epochs: int) -> None:
     before = lab.entry.versions[-1]
-    async with asyncio.timeout(ARRIVAL_TIMEOUT):
-        await seen.first_answer(int(before))
+    await _first_answer(seen, int(before))
     number = await asyncio.to_thread(publish, story, lab, epochs=epochs)
     published = time.monotonic()
     with story.step(f"version {number} arrives by itself") as step:
-        try:
-            async with asyncio.timeout(ARRIVAL_TIMEOUT):
-                arrived = await seen.first_answer(number)
-        except TimeoutError:
-            raise UnavailableError(
-                f"version {number} did not answer within {ARRIVAL_TIMEOUT:.0f} s; kubectl describe mdl says why"
-            ) from None
+        arrived = await _first_answer(seen, number)
         step.note = f"{arrived - published:.1f} s after publication; {seen.account()}"
+
+
+async def _first_answer(seen: Traffic, version: int) -> float:
+    try:
+        async with asyncio.timeout(ARRIVAL_TIMEOUT):
+            return await seen.first_answer(version)
+    except TimeoutError:
+        said = f"; the last request that failed said: {seen.failures[-1]}" if seen.failures else ""
+        raise UnavailableError(
+            f"version {version} did not answer within {ARRIVAL_TIMEOUT:.0f} s; kubectl describe mdl says why{said}"
+        ) from None
 
 
 async def _scale(story: Story, kubectl: Kubectl, still_well: Callable[[], None], seen: Traffic, count: int) -> None:
