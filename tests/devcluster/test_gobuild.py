@@ -93,7 +93,7 @@ def test_a_disk_without_room_is_told_before_anything_is_downloaded(publish):
 @pytest.fixture
 def slow(tmp_path, monkeypatch):
     """``slow(word)``: a ``go`` that takes minutes for this word, and is the real one for all others."""
-    monkeypatch.setattr(gobuild, "BUILD_SECONDS", 1.0)
+    monkeypatch.setattr(gobuild, "BUILD_SECONDS", 2.0)
 
     def make(word):
         folder = tmp_path / "slow"
@@ -122,7 +122,7 @@ def test_a_build_that_does_not_end_is_given_up_with_its_log(publish, slow):
 def test_a_download_that_does_not_end_is_a_network_matter(publish, slow, monkeypatch):
     program = publish("hello")
     slow("mod")
-    monkeypatch.setattr(gobuild, "ASK_SECONDS", 1.0)
+    monkeypatch.setattr(gobuild, "ASK_SECONDS", 3.0)  # of which the real go has as many
     with pytest.raises(UnavailableError, match=r"`go mod download .*did not end within 0 minutes; look at GOPROXY"):
         build(program, cancelled=NEVER, tick=quietly)
 
