@@ -6,13 +6,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from gravswell.errors import InvalidInputError
+from gravswell.kube import backoff
+from gravswell.kube.client import Client
+from gravswell.kube.credentials import Account, Endpoint
 from gravswell.quiver import ModelRepository
-from gravswell.serving.agent.desired import DesiredSource, FileSource, LatestSource, parse_desired
+from gravswell.serving.agent import desired as sources
+from gravswell.serving.agent.configmaps import ConfigMap
+from gravswell.serving.agent.desired import ConfigMapSource, DesiredSource, FileSource, LatestSource, parse_desired
 from gravswell.serving.agent.program import AgentOptions
-from gravswell.serving.contracts import Desired, DesiredModel, Verification
+from gravswell.serving.contracts import DESIRED_KEY, Desired, DesiredModel, Verification
 
+from ...kube.conftest import Server, serving
 from .running import until
 from .versions import publish, publish_member, publish_pipeline
 
@@ -36,6 +43,47 @@ class Follower:
         assert not self._task.done(), "a source never ends"
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "cut", "least", "most"), [(0.4, True, 0.5, 1), (0, True, 8, 32), (0, False, 8, 32)]
+)
+async def test_a_watch_that_worked_is_opened_anew_soon_and_one_that_never_does_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, cut: bool, least: float, most: float
+):
+    """Nothing may be desired anew for days, and something on the way may end idle connections."""
+    pauses = []
+
+    class Told(backoff.Backoff):
+        def failed(self, error: Exception | None = None) -> float:
+            pauses.append(super().failed(error))
+            return 0.0
+
+    if seconds:
+        monkeypatch.setattr(backoff, "STEADY_WATCH_SECONDS", seconds / 4)
+    monkeypatch.setattr(sources, "Backoff", Told)
+    wanted = Desired(repository="r")
+    metadata = {"name": "s-desired", "resourceVersion": "1", "uid": "u"}
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if "watch" not in request.query:
+            return web.json_response({"metadata": metadata, "data": {DESIRED_KEY: wanted.to_json()}})
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await asyncio.sleep(seconds)
+        if cut:
+            assert request.transport is not None
+            request.transport.close()
+        return response
+
+    server = Server()
+    server.handler = answer
+    async with serving(server) as address, Client(Account(Endpoint(f"http://{address}")), name="tester") as client:
+        async with Follower(ConfigMapSource(ConfigMap(client, "ns", "s-desired"))) as follower:
+            await until(lambda: len(pauses) >= 5, "five watches")
+        assert follower.seen == [wanted]
+    assert least <= pauses[4] <= most
 
 
 async def test_a_file_that_changes_breaks_and_heals(tmp_path: Path):

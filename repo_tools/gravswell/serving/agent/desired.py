@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -41,17 +43,22 @@ class ConfigMapSource:
         """See :class:`DesiredSource`. What cannot be read changes nothing: the last good state stays."""
         backoff = Backoff()
         while True:
+            began, heard = math.inf, False
+            fault: GravswellError | None = None
             try:
                 seen = await self._configmap.read()
                 self._take(seen, accept)
+                began = time.monotonic()
                 async for snapshot in self._configmap.watch(seen.resource_version):
+                    heard = True
                     self._take(snapshot, accept)
-                backoff.succeeded()
-                pause = 0.5  # a watch that ends at once must not become a busy loop
             except GravswellError as error:
-                if backoff.failures in (0, 5):  # once when it begins, once when it lasts
-                    log.warning("%s; what is served stays as it is", error)
-                pause = backoff.failed(error)
+                fault = error
+            lived = max(time.monotonic() - began, 0.0)
+            pause = backoff.watch_ended(lived, heard=heard, error=fault)
+            if fault is not None and backoff.failures in (1, 6):  # once when it begins, once when it lasts
+                passing = lived and backoff.failures == 1  # a watch that ends now and then warns of nothing
+                log.log(logging.INFO if passing else logging.WARNING, "%s; what is served stays as it is", fault)
             await asyncio.sleep(pause)
 
     def _take(self, snapshot: Snapshot, accept: Accept) -> None:
