@@ -159,10 +159,11 @@ class Edits(RuleBasedStateMachine):
         """Started again, it writes nothing at all."""
         self.done.add("restart")
         self.until_quiet()
-        before = len(self.proxy.seen)
+        before, stood = len(self.proxy.seen), self.own()
         self.operator.restart()
         self.until_quiet()
-        assert self.writes(before) == []
+        changed = [(was, now) for was, now in zip(stood, self.own(), strict=True) if was != now]
+        assert self.writes(before) == [], json.dumps(changed)
         self.check()
         self.edited = False
 
@@ -193,16 +194,23 @@ class Edits(RuleBasedStateMachine):
         return [str(a) for a in asked if a.writes and a.plural != "leases"]
 
     def until_quiet(self) -> None:
-        """Nothing was changed for a while, and nothing waits; the garbage collector has gone round, too."""
+        """Nothing was changed for a while, and nothing waits; the controllers of others have gone round, too."""
         until = time.monotonic() + WAIT_SECONDS
         while True:
             before = len(self.proxy.seen)
             time.sleep(QUIET_SECONDS)
             wait_until(self.operator.is_ready, WAIT_SECONDS)
             waiting = self.operator.metric("gravswell_queue_length")
-            if not (written := self.writes(before)) and not waiting and not (orphans := list(self.orphans())):
+            others = [*self.orphans(), *self.undecided()]
+            if not (written := self.writes(before)) and not waiting and not others:
                 return
-            assert time.monotonic() < until, f"not quiet: {written}; {waiting} waiting; {orphans}"
+            assert time.monotonic() < until, f"not quiet: {written}; {waiting} waiting; {others}"
+
+    def undecided(self) -> Iterator[str]:
+        """HorizontalPodAutoscalers that their controller, which comes every 15 s, has not looked at as they are."""
+        for body in self.world.objects("hpa", selector=MANAGED):
+            if body.get("status", {}).get("conditions") is None:
+                yield f"hpa {body['metadata']['name']} is undecided"
 
     def own(self) -> list[dict[str, Any]]:
         found = [body for kind in OWN for body in self.world.objects(kind)]
