@@ -22,7 +22,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_a_call_is_taken_apart_by_the_servers_own_count(benchmark: ModuleType, tmp_path: Path) -> None:
-    three = benchmark.three_steps(tmp_path, 16, 32, 5, 1)
+    three = benchmark.three_steps(tmp_path, 16, 32, 5, 5)  # medians: a request may be counted with the next ones
     assert list(three["served"]) == WAYS
     for way, one in three["served"].items():
         assert 0 < one["in_graphs_ms"] < one["in_server_ms"] < one["ms"], way
