@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -311,6 +312,29 @@ def test_what_a_server_that_died_leaves_is_ended_without_a_parent_to_stop_it(tmp
     shell = ServerProcess.start(["/bin/sh", "-c", "sleep 600 & exit 1"], tmp_path / "log", exit_timeout=3)
     assert shell.wait(BOUND)
     assert wait_until(lambda: not group(shell.pid))
+
+
+def test_a_server_is_not_killed_for_an_interrupt_of_the_wait_for_it(tmp_path: Path) -> None:
+    """As by Ctrl-C in ``gravswell serve``: it ends what it has under way."""
+    log = tmp_path / "log"
+    script = "trap 'sleep 0.5; echo ended cleanly; exit 0' TERM; echo runs; while :; do sleep 0.05; done"
+    shell = ServerProcess.start(["/bin/sh", "-c", script], log, exit_timeout=BOUND)
+    assert wait_until(lambda: "runs" in shell.told())
+
+    def interrupts() -> None:
+        time.sleep(0.2)  # for the wait to begin
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    def waits() -> None:
+        threading.Thread(target=interrupts).start()
+        shell.wait(BOUND)
+
+    with pytest.raises(KeyboardInterrupt):
+        waits()
+    assert shell.returncode is None
+    assert shell.stop()
+    assert shell.returncode == 0
+    assert "ended cleanly" in shell.told()
 
 
 def test_a_server_in_a_load_that_never_returns_does_not_outlive_a_killed_parent(repository: Path) -> None:

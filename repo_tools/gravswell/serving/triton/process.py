@@ -52,10 +52,10 @@ class ServerProcess:
     """A running server and the log that it writes; made by :meth:`start`."""
 
     def __init__(
-        self, child: "subprocess.Popen[bytes]", keeper: threading.Thread, log: Path, begin: int, patience: float
+        self, child: "subprocess.Popen[bytes]", ended: threading.Event, log: Path, begin: int, patience: float
     ) -> None:
         self._child = child
-        self._keeper = keeper
+        self._ended = ended
         self.log = log
         self._begin = begin
         self._patience = patience
@@ -68,6 +68,8 @@ class ServerProcess:
         """
         patience = exit_timeout + KILL_SECONDS
         future: Future[subprocess.Popen[bytes]] = Future()
+        # Not the end of the thread: for who is interrupted in its join, it counts as ended (CPython 3.11).
+        ended = threading.Event()
 
         def keep() -> None:
             try:
@@ -77,12 +79,12 @@ class ServerProcess:
                 return
             future.set_result(child)
             child.wait()
+            ended.set()
 
         begin = log.stat().st_size if log.exists() else 0
-        keeper = threading.Thread(target=keep, name="gravswell-triton", daemon=True)
-        keeper.start()
+        threading.Thread(target=keep, name="gravswell-triton", daemon=True).start()
         try:
-            return cls(future.result(), keeper, log, begin, patience)
+            return cls(future.result(), ended, log, begin, patience)
         except OSError as error:
             raise UnavailableError(f"{command[0]} cannot be started: {error}") from error
 
@@ -111,12 +113,11 @@ class ServerProcess:
     @property
     def returncode(self) -> int | None:
         """How it ended; None while it runs."""
-        return None if self._keeper.is_alive() else self._child.returncode
+        return self._child.returncode if self._ended.is_set() else None
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until it has ended, at most ``seconds``; tell whether it has."""
-        self._keeper.join(seconds)
-        return not self._keeper.is_alive()
+        return self._ended.wait(seconds)
 
     def stop(self) -> bool:
         """Stop it: SIGTERM, then SIGKILL to its whole group when it takes too long.
