@@ -1,10 +1,12 @@
 """What every group of servers does alike, shown with shell scripts: start, fail, be watched, end."""
 
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from gravswell.errors import UnavailableError
+from gravswell_operator.devcluster import Binaries, ControlPlane
 from gravswell_operator.devcluster.processes import Child, Servers
 
 
@@ -63,3 +65,14 @@ def test_a_second_start_begins_with_empty_logs(tmp_path):
         with servers:
             pass
     assert (tmp_path / "logs/0.log").read_text() == "said\n"
+
+
+def test_an_api_server_that_dies_before_it_lists_the_definitions_is_not_waited_for(tmp_path):
+    kubectl, definitions = tmp_path / "kubectl", tmp_path / "crds.yaml"
+    kubectl.write_text('#!/bin/sh\ncase "$*" in *apply*) exit 0;; esac\necho connection refused >&2; exit 1\n')
+    kubectl.chmod(0o755)
+    definitions.write_text("metadata: {name: models.gravswell.dev}\n")
+    plane = ControlPlane(tmp_path / "plane", binaries=Binaries(MappingProxyType({"kubectl": kubectl})))
+    plane._spawn("kube-apiserver", ["sh", "-c", "echo out of memory; exit 3"], "kube-apiserver.log").process.wait()
+    with pytest.raises(UnavailableError, match=r"kube-apiserver ended with status 3(.|\n)*out of memory"):
+        plane._install(definitions)

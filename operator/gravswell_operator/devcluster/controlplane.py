@@ -222,6 +222,7 @@ class ControlPlane(Servers):
         names = [document["metadata"]["name"] for document in yaml.safe_load_all(definitions.read_text())]
 
         def listed() -> bool:
+            self.require_running()
             try:
                 self.kubectl("get", ",".join(names), "--all-namespaces")
             except GravswellError:
