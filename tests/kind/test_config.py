@@ -18,6 +18,8 @@ from gravswell_operator.devcluster.gobuild import Module, Program, build
 from gravswell_operator.names import PORT_GRPC, PORT_HTTP
 from gravswell_operator.runtime import DEFAULT_IMAGE
 
+from .nodeimage import KIND
+
 ROOT = Path(__file__).parents[2]
 CONFIG = (ROOT / "kind-config.yaml").read_text()
 EXAMPLE = list(yaml.safe_load_all((ROOT / "examples/kind/serving.yaml").read_text()))
@@ -36,8 +38,8 @@ def read() -> Read:
         shutil.copyfile(SOURCE, kind / "pkg/readconfig/main.go")
 
     name = f"kind-readconfig-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:8]}"
-    module = Module(name, "sigs.k8s.io/kind", "v0.33.0", change=add)
-    program = Program("readconfig", module, "sigs.k8s.io/kind/pkg/readconfig")
+    module = Module(name, KIND.path, KIND.version, change=add)
+    program = Program("readconfig", module, f"{KIND.path}/pkg/readconfig")
     path = build(program, cancelled=threading.Event(), tick=lambda _: None)
 
     def run(text: str) -> subprocess.CompletedProcess[str]:
