@@ -23,6 +23,7 @@ The bar: the slowest start with a warm image takes at most 20 s.
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -259,6 +260,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", choices=("text", "json"), default="text")
     options = parser.parse_args()
+    if os.geteuid() != 0:
+        parser.error("a real node needs root (namespaces, mounts, control groups); run this with sudo")
+    if options.rounds < 1:
+        parser.error("--rounds: at least one start of each kind is measured")
     with tempfile.TemporaryDirectory(prefix="gravswell-benchmark-") as folder:
         rows = measure(
             Path(folder),

@@ -62,3 +62,17 @@ def test_the_slowest_start_with_a_warm_image_is_held_to_the_bar(
     assert list(table.columns[1].cells)[:2] == ["12.0", f"{slowest:.1f}"]
     caption = table.caption
     assert caption == (None if met is None else f"at most 20 s with a warm image: {'met' if met else 'missed'}")
+
+
+@pytest.mark.parametrize(
+    ("user", "arguments", "words"), [(1000, (), "run this with sudo"), (0, ("--rounds", "0"), "at least one start")]
+)
+def test_what_cannot_be_measured_is_said_before_anything_is_built(
+    benchmark, monkeypatch, capsys, user, arguments, words
+):
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    monkeypatch.setattr("sys.argv", ["cold_start.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main()
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
