@@ -6,8 +6,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gravswell.serving.contracts import Desired, DesiredModel, ModelReport, ModelState, Report, report_part
-from gravswell_operator.desired.reports import MOST, divided
+from gravswell.serving.contracts import (
+    MOST_REPORTS,
+    Desired,
+    DesiredModel,
+    ModelReport,
+    ModelState,
+    Report,
+    report_part,
+)
+from gravswell_operator.desired.reports import divided
 
 ROOM = 1024 * 1024
 """Bytes of a ConfigMap."""
@@ -37,7 +45,7 @@ def parts(resource):
         (24, 26, 4),
         (256, 10, 16),
         (256, 100, 128),
-        (1000, 100, MOST),
+        (1000, 100, MOST_REPORTS),
     ],
 )
 def test_few_servers_need_more_than_one(parts, models, replicas, expected):

@@ -1,9 +1,13 @@
 """Reports of a server with so many models and replicas that they do not fit into one ConfigMap."""
 
+import json
+
 import pytest
 
 from gravswell.serving.contracts import (
+    DESIRED_KEY,
     LISTING_KEY,
+    MOST_REPORTS,
     ListedEntry,
     ListedVersion,
     Listing,
@@ -142,6 +146,17 @@ async def test_nothing_is_lost_when_the_parts_grow_and_they_do_not_shrink(many):
     await many.settle()
     assert len(configmaps(many)) == 16
     assert loaded(many) == 12
+
+
+@pytest.mark.parametrize("parts", [MOST_REPORTS + 1, 1000])
+async def test_who_writes_to_the_desired_state_has_no_number_of_configmaps_made(many, parts):
+    """Whoever may change ConfigMaps of one namespace would else cost the operator of all its memory."""
+    found = many.get("ConfigMap", "server-desired")
+    document = {**json.loads(found["data"][DESIRED_KEY]), "reports": parts}
+    many.see(resources.CONFIG_MAP, {**found, "data": {DESIRED_KEY: json.dumps(document)}})
+    await many.settle()
+    assert len(configmaps(many)) == PARTS
+    assert json.loads(many.get("ConfigMap", "server-desired")["data"][DESIRED_KEY])["reports"] == PARTS
 
 
 async def test_a_repository_knows_what_is_served_by_all_parts(many):

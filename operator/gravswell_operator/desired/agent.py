@@ -40,7 +40,7 @@ def agent_container(
             *where.env,
         ],
         "ports": [{"name": "agent", "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
-        # Every second, as it is a part of each cold start; ten of silence take a replica out of service.
+        # Every second, as it is a part of each cold start; ten refusals in a row take a replica out of service.
         "readinessProbe": http_probe("/readyz", "agent", period=1, timeout=5, failures=10),
         "livenessProbe": http_probe("/livez", "agent", period=20, timeout=10, failures=6),
         "securityContext": own_container_security(),

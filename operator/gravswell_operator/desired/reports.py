@@ -2,7 +2,7 @@
 
 import math
 
-from gravswell.serving.contracts import Desired
+from gravswell.serving.contracts import MOST_REPORTS, Desired
 from gravswell_operator.api import InferenceServer
 from gravswell_operator.desired.placement import peak_replicas
 
@@ -11,8 +11,6 @@ TOGETHER = 600
 EACH = 256
 """Of those that do not, models times replicas in each, on average: the pods' names decide who shares one with whom, and
 messages make reports longer."""
-MOST = 128
-"""ConfigMaps of one server."""
 
 
 def divided(desired: Desired, server: InferenceServer, previous: Desired | None) -> Desired:
@@ -21,6 +19,6 @@ def divided(desired: Desired, server: InferenceServer, previous: Desired | None)
     Never fewer than agents were told before: what is in a ConfigMap that goes would be missing for a moment.
     """
     told = len(desired.models) * peak_replicas(server)
-    needed = 1 if told <= TOGETHER else min(2 ** math.ceil(math.log2(told / EACH)), MOST)
+    needed = 1 if told <= TOGETHER else min(2 ** math.ceil(math.log2(told / EACH)), MOST_REPORTS)
     reports = max(needed, previous.reports if previous is not None else 1)
     return desired if reports == desired.reports else desired.model_copy(update={"reports": reports})

@@ -153,6 +153,11 @@ class DesiredModel(Document):
         )
 
 
+MOST_REPORTS = 128
+"""ConfigMaps of reports of one server. A desired state that asks for more is none: who may write to it must not have the
+operator, which serves all namespaces, look for any number of them."""
+
+
 def report_part(pod: str, parts: int) -> int:
     """Into which of so many ConfigMaps the report of ``pod`` goes, counted from 0."""
     return int.from_bytes(hashlib.sha256(pod.encode()).digest()[:8]) % parts
@@ -174,7 +179,7 @@ class Desired(Document):
     gpus: int = Field(default=0, ge=0, exclude_if=lambda gpus: not gpus)
     """Of each replica, where these are ranks: a part runs on all of its own rank's, whatever its config says of the
     devices of a server that has all the parts."""
-    reports: int = Field(default=1, ge=1, exclude_if=lambda reports: reports == 1)
+    reports: int = Field(default=1, ge=1, le=MOST_REPORTS, exclude_if=lambda reports: reports == 1)
     """Among how many ConfigMaps the replicas divide their reports: one holds 1 MiB. An agent of an earlier release that
     does not know of this writes into the first."""
 
