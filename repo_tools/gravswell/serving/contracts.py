@@ -154,8 +154,8 @@ class DesiredModel(Document):
 
 
 MOST_REPORTS = 128
-"""ConfigMaps of reports of one server. A desired state that asks for more is none: who may write to it must not have the
-operator, which serves all namespaces, look for any number of them."""
+"""ConfigMaps of reports of one server. A desired state that asks for more is none: who may write to it must not have
+the operator, which serves all namespaces, look for any number of them."""
 
 
 def report_part(pod: str, parts: int) -> int:
