@@ -80,15 +80,20 @@ def holdings(state: ConfigMapState | None, url: str | None) -> Listing | None:
 
 
 def desired(state: ConfigMapState | None) -> Desired | None:
-    """What a server's agents were told last."""
+    """The desired state in the ConfigMap of a server's agents."""
     text = state.data.get(DESIRED_KEY) if state is not None else None
     return _desired(text) if text else None
 
 
+def told(context: Context, server: Key) -> Desired | None:
+    """What the agents of ``server`` were told last."""
+    return desired(context.child(resources.CONFIG_MAP, server.namespace, names.desired_configmap(server.name)))
+
+
 def report_maps(context: Context, server: Key) -> dict[str, ConfigMapState | None]:
     """The ConfigMaps that the server's agents were told to write into, by name, in the order of their parts."""
-    told = desired(context.child(resources.CONFIG_MAP, server.namespace, names.desired_configmap(server.name)))
-    parts = names.report_configmaps(server.name, told.reports if told is not None else 1)
+    last = told(context, server)
+    parts = names.report_configmaps(server.name, last.reports if last is not None else 1)
     return {name: context.child(resources.CONFIG_MAP, server.namespace, name) for name in parts}
 
 

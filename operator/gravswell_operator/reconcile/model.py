@@ -70,9 +70,7 @@ class _Wish:
         self._listing = documents.holdings(
             context.child(resources.CONFIG_MAP, namespace, names.listing_configmap(repository)), self._url
         )
-        self.previous = documents.desired(
-            context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(server.metadata.name))
-        )
+        self.previous = documents.told(context, server_key(model))
         told_before, entry = told(self.previous), model.spec.entry
         self._told = told_before.get(entry)
         self._kept = self._told or remembered(model)

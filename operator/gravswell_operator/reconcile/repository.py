@@ -44,11 +44,10 @@ async def reconcile(context: Context, record: Record) -> None:
 def _served(context: Context, record: Record) -> Served:
     servers: Iterator[InferenceServer] = context.referrers(record.key, resources.INFERENCE_SERVER)
     repository: ModelRepository = record.view
-    namespace = repository.metadata.namespace
 
-    def said(server: str) -> tuple[Desired | None, Iterable[Report]]:
-        desired = context.child(resources.CONFIG_MAP, namespace, names.desired_configmap(server))
-        maps = documents.report_maps(context, Key(resources.INFERENCE_SERVER, namespace, server))
-        return documents.desired(desired), documents.reports(maps.values()).values()
+    def said(name: str) -> tuple[Desired | None, Iterable[Report]]:
+        server = Key(resources.INFERENCE_SERVER, repository.metadata.namespace, name)
+        maps = documents.report_maps(context, server)
+        return documents.told(context, server), documents.reports(maps.values()).values()
 
     return what_is_served(repository.spec.url, (said(server.metadata.name) for server in servers))

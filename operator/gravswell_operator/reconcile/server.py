@@ -64,7 +64,7 @@ async def reconcile(context: Context, record: Record) -> None:
                 server,
                 repository,
                 pool,
-                divided(resolution.desired, server, _told(context, record.key)),
+                divided(resolution.desired, server, documents.told(context, record.key)),
                 _surge(context, server, pool, pods),
                 context.options,
                 _accounts_in_use(context, record),
@@ -112,12 +112,6 @@ async def keep_gates(context: Context, record: Record) -> None:
         await gates.write(context, record, pods, is_open=group.in_service)
 
 
-def _told(context: Context, server: Key) -> Desired | None:
-    """What the server's agents were told last."""
-    name = names.desired_configmap(server.name)
-    return documents.desired(context.child(resources.CONFIG_MAP, server.namespace, name))
-
-
 def _reports(
     context: Context, record: Record, report_maps: ReportMaps, pods: Sequence[state.PodState]
 ) -> Mapping[str, Report]:
@@ -140,7 +134,7 @@ def _grouped(
     Without a ``resolution`` nothing may be changed, and that stays. Where it is lost, nothing is known of the ranks.
     """
     name, namespace = record.key.name, record.key.namespace
-    previous = _told(context, record.key)
+    previous = documents.told(context, record.key)
     told = previous
     pending, stopping = list[str](), False
     if resolution is not None:
@@ -157,7 +151,7 @@ def _tell_lister(context: Context, server: Key, repository: ModelRepository, rep
 
     What is served no more waits for whatever wakes the repository next: that it is kept for longer harms nobody.
     """
-    desired, reports = _told(context, server), documents.reports(report_maps.values())
+    desired, reports = documents.told(context, server), documents.reports(report_maps.values())
     own = what_is_served(repository.spec.url, [(desired, reports.values())]).entries
     listing = names.listing_configmap(repository.metadata.name)
     said = documents.served(context.child(resources.CONFIG_MAP, server.namespace, listing))
@@ -179,7 +173,7 @@ def _resolve(
         server,
         context.models(key),
         listing,
-        _told(context, key),
+        documents.told(context, key),
         url=url,
         pods=pods,
         verification=repository.spec.verification,
