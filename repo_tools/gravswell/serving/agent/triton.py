@@ -30,6 +30,9 @@ from gravswell.serving.triton.reasons import without_traceback
 QUICK_SECONDS = 15.0
 """Limit of requests that only ask; a Triton that needs longer counts as not answering."""
 
+ASK_AGAIN_SECONDS = 0.5
+"""After which what only asks is asked again on another connection, and each time after twice as long."""
+
 LOAD_SECONDS = 3600.0
 """Limit of a load: building an engine takes minutes, so this only bounds a wait that would never end."""
 
@@ -97,14 +100,14 @@ class TritonControl:
 
     async def version(self) -> str:
         """Triton's version, ``2.51.0``. Raises :class:`TritonUnavailableError` while it does not answer."""
-        metadata = await self._json("GET", "/v2")
+        metadata = await self._ask("GET", "/v2")
         if self._grpc_address is not None:
             await self._connectable(*self._grpc_address)
         return str(metadata["version"])
 
     async def index(self, *, limit: float = QUICK_SECONDS) -> list[IndexEntry]:
         """Every version that Triton knows of, loaded or not, within ``limit`` seconds."""
-        rows = await self._json("POST", "/v2/repository/index", limit=limit)
+        rows = await self._ask("POST", "/v2/repository/index", limit=limit)
         return [
             IndexEntry(row["name"], int(row["version"]), row["state"], row.get("reason", ""))
             for row in rows
@@ -113,7 +116,7 @@ class TritonControl:
 
     async def config(self, model: str) -> dict[str, Any]:
         """The config that a loaded model runs with."""
-        config: dict[str, Any] = await self._json("GET", f"{model_path(model)}/config")
+        config: dict[str, Any] = await self._ask("GET", f"{model_path(model)}/config")
         return config
 
     async def load(self, model: str, config: str) -> None:
@@ -164,7 +167,7 @@ class TritonControl:
 
     async def counts(self, model: str, version: int) -> InferenceCounts:
         """How many inferences a loaded version has answered and failed."""
-        answer = await self._json("GET", f"{model_path(model, str(version))}/stats")
+        answer = await self._ask("GET", f"{model_path(model, str(version))}/stats")
         stats = answer["model_stats"][0]["inference_stats"]
         succeeded, failed = stats["success"], stats["fail"]
         return InferenceCounts(int(succeeded.get("count", 0)), int(failed.get("count", 0)), int(succeeded.get("ns", 0)))
@@ -218,12 +221,38 @@ class TritonControl:
             raise VerificationError(f"version {version} of '{model}' answered without output {', '.join(missing)}")
         return tensors
 
+    async def _ask(self, method: str, path: str, *, limit: float = QUICK_SECONDS) -> Any:
+        """The first answer to what may be asked any number of times.
+
+        Triton's HTTP threads carry loads out themselves: with two loads that never end every fourth connection waits
+        for ever, and nothing tells which.
+        """
+        asked: set[asyncio.Task[Any]] = set()
+        pause = ASK_AGAIN_SECONDS
+        try:
+            async with asyncio.timeout(limit):
+                while True:
+                    asked.add(asyncio.create_task(self._json(method, path, limit=limit)))
+                    done, _ = await asyncio.wait(asked, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                    if done:
+                        return done.pop().result()
+                    pause *= 2
+        except TimeoutError:
+            raise self._silent(path, limit) from None
+        finally:
+            for request in asked:
+                request.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
     async def _json(self, method: str, path: str, *, payload: Any = None, limit: float = QUICK_SECONDS) -> Any:
         try:
             body, _ = await self._send(method, path, payload=payload, limit=limit)
         except TimeoutError:
-            raise TritonSilentError(f"Triton at {self._url} gave no answer to {path} within {limit:g} s") from None
+            raise self._silent(path, limit) from None
         return json.loads(body) if body else None
+
+    def _silent(self, path: str, limit: float) -> TritonSilentError:
+        return TritonSilentError(f"Triton at {self._url} gave no answer to {path} within {limit:g} s")
 
     async def _send(
         self,
