@@ -9,6 +9,7 @@ import base64
 import contextlib
 import itertools
 import re
+import socket
 import threading
 import time
 from collections import Counter
@@ -114,7 +115,11 @@ class SimulatedGke:
         self._lock = threading.RLock()
         self._timers: list[threading.Timer] = []
         self._server: grpc.Server | None = None
-        self._port = 0
+        # Held while the server is down, or a client of anything else could be given the port meanwhile.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self._port = int(self._place.getsockname()[1])
 
     def __enter__(self) -> Self:
         self.start()
@@ -122,6 +127,7 @@ class SimulatedGke:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._place.close()
         for timer in self._timers:
             timer.cancel()
             timer.join(timeout=30)
@@ -132,12 +138,12 @@ class SimulatedGke:
 
     def start(self) -> None:
         """Listen; on the port of before, after a :meth:`stop`."""
-        server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+        server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 1)])
         handlers = {name: self._handler(name, *kinds) for name, kinds in _METHODS.items()}
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("google.container.v1.ClusterManager", handlers),)
         )
-        self._port = server.add_insecure_port(f"127.0.0.1:{self._port}")
+        server.add_insecure_port(f"127.0.0.1:{self._port}")
         server.start()
         self._server = server
 
