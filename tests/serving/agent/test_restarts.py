@@ -64,6 +64,15 @@ def loads(triton: EmbeddedTriton) -> int:
     return triton.process.log.read_text().count("successfully loaded 'scale'")
 
 
+def serves(running: Running, triton: EmbeddedTriton) -> bool:
+    """Whether the pod is ready with this Triton: the ledger alone may still speak of the one before."""
+    return running.ledger.ready and loads(triton) > 0
+
+
+def ended(triton: EmbeddedTriton) -> bool:
+    return triton.process.returncode is not None
+
+
 def answer(triton: EmbeddedTriton) -> float:
     """The factor that one request's answer shows."""
     with http.InferenceServerClient(triton.http_address) as client:
@@ -183,10 +192,8 @@ async def test_an_earlier_version_that_ends_triton_does_not_keep_the_wanted_one_
             running.desire(model(2, second))
             for ends in range(MOST_DEATHS):
                 with start_triton(models, ports=_ports(old)) as new:
-                    await until(
-                        lambda new=new: running.ledger.ready or new.process.returncode is not None, "it serves or ends"
-                    )
-                    if new.process.returncode is None:
+                    await until(lambda new=new: serves(running, new) or ended(new), "it serves or ends")
+                    if not ended(new):
                         assert await asyncio.to_thread(answer, new) == 2.0
                         assert ends == 1, "the first server was killed, and no other"
                         return
@@ -202,17 +209,17 @@ async def test_a_wanted_version_that_ends_triton_is_given_up(agent: MakeAgent, r
             running.desire(model(1, first))
             await running.serves("scale", 1)
             running.desire(model(2, second))
-            await until(lambda: old.process.returncode is not None, "its verification ends the server")
+            await until(lambda: ended(old), "its verification ends the server")
             for _ in range(MOST_DEATHS):
                 with start_triton(models, ports=_ports(old)) as new:
                     await until(
                         lambda new=new: (
-                            new.process.returncode is not None
-                            or (running.ledger.ready and "it is not tried again" in running.report_of("scale").message)
+                            ended(new)
+                            or (serves(running, new) and "it is not tried again" in running.report_of("scale").message)
                         ),
                         "it ends, or serves without the version",
                     )
-                    if new.process.returncode is None:
+                    if not ended(new):
                         report = running.report_of("scale")
                         assert (report.state, report.reason) == (ModelState.FAILED, Reason.LOAD_FAILED)
                         assert await asyncio.to_thread(answer, new) == 1.0
