@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
@@ -23,6 +24,10 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup, where the 
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 os.environ.pop("COLUMNS", None)  # read once, by what prints, it would win over the widths that tests set
+
+# An example takes as long as the machine lets it: 200 ms, which is Hypothesis's own bound, is nothing on a busy one.
+settings.register_profile("gravswell", parent=settings(), deadline=None)
+settings.load_profile("gravswell")
 
 TOGETHER = (
     "control_plane/faults",

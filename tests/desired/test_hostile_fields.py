@@ -295,7 +295,7 @@ def check_url(url):
 
 
 @pytest.mark.parametrize("repository", REPOSITORIES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_what_passes_shows_in_its_own_places_and_nowhere_else(repository, data):
     manifests = documents(repository, other=data.draw(st.booleans()))
@@ -334,7 +334,7 @@ def test_what_passes_shows_in_its_own_places_and_nowhere_else(repository, data):
         assert strayed == [], (kind, path, text)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(entry=TEXTS)
 def test_the_entry_of_a_model_is_one_name_below_the_models(entry):
     try:
@@ -345,7 +345,7 @@ def test_the_entry_of_a_model_is_one_name_below_the_models(entry):
     assert model.spec.entry.isprintable()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(path=TEXTS)
 def test_the_path_in_a_claim_stays_below_its_mount(path):
     manifests = documents("claim")

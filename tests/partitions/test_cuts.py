@@ -14,7 +14,7 @@ def _slices(items: list[tuple[int, bool, int]], ends: list[int]) -> list[list[tu
     return [items[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(ITEM, min_size=1, max_size=9), st.integers(1, 4))
 def test_against_every_other_way(items: list[tuple[int, bool, int]], slices: int) -> None:
     weights, layers, crossing = ([item[k] for item in items] for k in range(3))

@@ -204,13 +204,13 @@ def check(proto: ModelProto, ranks: int, by: By) -> None:
         assert ranks_of == set(range(ranks))
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(graphs(), st.integers(1, 4), st.sampled_from(get_args(By)))
 def test_parts_answer_as_the_whole(proto: ModelProto, ranks: int, by: By) -> None:
     check(proto, ranks, by)
 
 
-@settings(max_examples=24, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=24, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(shaped_graphs(), st.sampled_from((2, 4)), st.sampled_from(("column", "row", "layer")))
 def test_heads_and_channels_stay_with_their_ranks(proto: ModelProto, ranks: int, by: By) -> None:
     check(proto, ranks, by)

@@ -269,7 +269,6 @@ def test_a_repository_is_its_model(prebuilt: Path, tmp_path: Path, affine: Calla
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=25,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
             derandomize=EXAMPLES < 100,
             database=None,

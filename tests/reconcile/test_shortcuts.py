@@ -76,7 +76,7 @@ async def writes_of(world: World, what) -> list[list[str]]:
 
 
 @given(steps)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 async def test_the_same_is_written_as_by_comparing_every_child_each_time(manifest, what):
     short = await writes_of(World(manifest), what)
     with pytest.MonkeyPatch.context() as patched:

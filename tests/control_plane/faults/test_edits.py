@@ -277,7 +277,6 @@ def test_whatever_is_edited_what_is_there_is_what_is_planned(world, operator, pr
             max_examples=EXAMPLES or 3,
             stateful_step_count=STEPS,
             database=None,
-            deadline=None,
             phases=(Phase.generate,),  # to make it smaller would take as long again for each attempt
             suppress_health_check=list(HealthCheck),
             print_blob=True,

@@ -322,7 +322,7 @@ async def test_a_loop_that_does_not_turn_is_dead(repository: Path, monkeypatch: 
         assert await ask("/readyz") == 200, "it has listed"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     counts=st.lists(st.integers(1, 60), min_size=1, max_size=8),
     limit=st.integers(500, 20_000),
