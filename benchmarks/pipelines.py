@@ -53,6 +53,8 @@ CLAIMED = (5, 6)
 ROWS = 128
 SIZES = {"little work": (64, 64), "work": (512, 2048), "much work": (1024, 4096)}
 """Values a row, and values between the layers."""
+COUNTED_SECONDS = 60.0
+"""Until Triton has counted what it answered."""
 INIT_LAYERS = 12
 """Of the init graph, where the step graph has one: a prompt beside one more word."""
 IN_PROCESS = "in one process"
@@ -132,25 +134,40 @@ def timed(
 ) -> dict[str, Spent]:
     """What a call of each of the ways takes, which take turns.
 
-    :param counted: of a way: what the server has counted so far, of its pipeline first.
+    :param counted: of a way: what the server has counted so far, of its pipeline first. A call asks each member once.
     """
+
+    def once(name: str, calls: int) -> Spent:
+        before, started = counted(name), time.perf_counter()
+        for _ in range(calls):
+            ways[name]()
+        whole = (time.perf_counter() - started) / calls
+        after = all_counted(lambda: counted(name), before, calls)
+        parts = [(ns - before[model][0]) / calls / 1e9 for model, (ns, _) in after.items()]
+        return Spent(whole, *((parts[0], sum(parts[1:])) if parts else ()))
+
+    for name in ways:
+        once(name, 1)
     taken: dict[str, list[Spent]] = {name: [] for name in ways}
-    for call in ways.values():
-        call()
     for _ in range(rounds):
-        for name, call in ways.items():
-            before = counted(name)
-            started = time.perf_counter()
-            for _ in range(calls):
-                call()
-            whole = (time.perf_counter() - started) / calls
-            # By its own number of requests: the last one may be counted just after it was answered.
-            parts = [(ns - before[model][0]) / (n - before[model][1]) / 1e9 for model, (ns, n) in counted(name).items()]
-            taken[name].append(Spent(whole, *((parts[0], sum(parts[1:])) if parts else ())))
+        for name, found in taken.items():
+            found.append(once(name, calls))
     return {
         name: Spent(*(statistics.median(getattr(one, part) for one in found) for part in ("whole", "server", "graphs")))
         for name, found in taken.items()
     }
+
+
+def all_counted(counted: Callable[[], Counts], before: Counts, calls: int) -> Counts:
+    """What the server has counted once it is ``calls`` more than ``before``: the last comes just after its answer."""
+    end = time.monotonic() + COUNTED_SECONDS
+    while True:
+        now = counted()
+        if all(n - before[model][1] >= calls for model, (_, n) in now.items()):
+            return now
+        if time.monotonic() > end:
+            raise TimeoutError(f"Triton counted {before} before {calls} calls, and {now} {COUNTED_SECONDS:g} s later")
+        time.sleep(0.001)
 
 
 def counts(server: EmbeddedTriton, pipeline: str) -> Counts:
@@ -348,14 +365,12 @@ def shown(figures: dict[str, Any]) -> Group:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=20, help="calls for each figure in each round, 2 or more")
+    parser.add_argument("--calls", type=int, default=20, help="calls for each figure in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=16, help="how often the step graph runs")
     parser.add_argument("--awake", action="store_true", help="let no processor sleep meanwhile")
     parser.add_argument("--output", choices=["text", "json"], default="text")
     options = parser.parse_args()
-    if options.calls < 2:
-        parser.error("--calls: one may be counted after it was answered, so 2 or more")
     with awake() if options.awake else nullcontext():
         figures = measure(options.calls, options.rounds, options.steps)
     emit(Output(options.output), figures, lambda: shown(figures))

@@ -48,9 +48,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         repository.add(name).export_version(scale(factor))
     repository.add("batched").export_version(scale(5.0), max_batch_size=8)
     waiting = repository.add("waiting")
-    waiting.export_version(scale(5.0), max_batch_size=8)
-    waiting.config.dynamic_batching.preferred_batch_size.append(2)
-    waiting.config.dynamic_batching.max_queue_delay_microseconds = 2_000_000
+    waiting.export_version(scale(5.0), max_batch_size=16)
+    # As many rows as two calls of one row have, or of the five with which it is verified: it waits for a second call.
+    waiting.config.dynamic_batching.preferred_batch_size.extend([2, 10])
+    waiting.config.dynamic_batching.max_queue_delay_microseconds = 60_000_000
     repository.add("together", qv.Platform.PIPELINE).export_version(functions.together)
     samples = {"row": np.array([0, 2], np.int64)}
     repository.add("pick").export_version(picking(), sample_inputs=samples)
@@ -78,5 +79,5 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def server(root: Path) -> Iterator[EmbeddedTriton]:
-    with EmbeddedTriton(root) as server:
+    with EmbeddedTriton(root, start_timeout=400) as server:
         yield server

@@ -11,6 +11,7 @@ from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving import Client
 from gravswell.serving.triton import EmbeddedTriton
 
+from ...counting import counted_batches
 from ...serving.triton.conftest import ROWS, ask
 from .conftest import TABLE
 
@@ -29,11 +30,9 @@ def test_a_loop_and_a_branch_by_grpc_and_by_rest(server: EmbeddedTriton) -> None
 def test_calls_that_are_started_reach_a_member_at_the_same_time(server: EmbeddedTriton) -> None:
     """It waits for two requests to run them as one batch: a call that waited for the other's answer would run alone."""
     (member,) = [name for name, told in server.members.items() if told == "waiting/1"]
-    before = server.control.statistics(member, 1)
-    np.testing.assert_array_equal(ask(server.grpc_address, "together", x=ROWS[:1])["y"], ROWS[:1] * 10 + 5)
-    after = server.control.statistics(member, 1)
-    counted = {name: after[name] - before[name] for name in ("inference_count", "execution_count")}
-    assert counted == {"inference_count": 2, "execution_count": 1}
+    with counted_batches(server, member, rows=2) as batches:
+        np.testing.assert_array_equal(ask(server.grpc_address, "together", x=ROWS[:1])["y"], ROWS[:1] * 10 + 5)
+    assert batches == {2: 1}
 
 
 def test_text_goes_in_and_comes_out(server: EmbeddedTriton) -> None:
