@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -124,16 +125,19 @@ def test_lists_are_what_arrays_of_the_inputs_types_are(root: Path, first: Embedd
 def test_a_rank_that_dies_fails_the_call_until_it_is_back(root: Path, first: EmbeddedTriton) -> None:
     rows = {"x": np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)}
     whole = run(cpu_session(NET.SerializeToString()), rows)
-    with EmbeddedTriton(root / "repo", models=["net-rank-1"], start_timeout=PATIENCE) as server:
-        address = server.http_address
-        client = RankedClient(root / "net", [first.http_address, address], retry_for=0.5)
-        compare(whole, client.infer(rows))
-        os.kill(server.process.pid, signal.SIGKILL)
-        with pytest.raises(UnavailableError, match=rf"net needs all its 2 ranks, and 1 did not.*rank 1 .{address}"):
-            client.infer(rows)
-    ports = Ports(http=int(address.rpartition(":")[2]))
-    with EmbeddedTriton(root / "repo", models=["net-rank-1"], ports=ports, start_timeout=PATIENCE), client:
-        compare(whole, client.infer(rows))
+    with socket.socket() as place:  # held while no server is there, or somebody else could be given the port meanwhile
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+        ports = Ports(http=int(place.getsockname()[1]))
+        with EmbeddedTriton(root / "repo", models=["net-rank-1"], ports=ports, start_timeout=PATIENCE) as server:
+            address = server.http_address
+            client = RankedClient(root / "net", [first.http_address, address], retry_for=0.5)
+            compare(whole, client.infer(rows))
+            os.kill(server.process.pid, signal.SIGKILL)
+            with pytest.raises(UnavailableError, match=rf"net needs all its 2 ranks, and 1 did not.*rank 1 .{address}"):
+                client.infer(rows)
+        with EmbeddedTriton(root / "repo", models=["net-rank-1"], ports=ports, start_timeout=PATIENCE), client:
+            compare(whole, client.infer(rows))
 
 
 def test_a_rank_that_loads_its_part_again_is_waited_for(root: Path, first: EmbeddedTriton) -> None:
