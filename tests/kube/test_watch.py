@@ -84,7 +84,7 @@ async def test_how_a_watch_can_fail(server, api, lines, error, words):
 
 
 async def test_a_watch_whose_connection_is_dead_is_given_up(server, api, monkeypatch):
-    monkeypatch.setattr(module, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "SILENCE_SECONDS", 1)
     hold = asyncio.Event()
 
     async def silent(request):
