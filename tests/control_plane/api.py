@@ -7,6 +7,7 @@ import http.client
 import json
 import ssl
 import threading
+import time
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -15,6 +16,7 @@ import yaml
 from gravswell.errors import GravswellError
 from gravswell_operator.devcluster import ControlPlane
 
+KIND_SECONDS = 60
 _DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
@@ -83,12 +85,19 @@ class Api:
             _answer(status, body, f"delete {kind} {name}")
 
     def kind(self, name: str) -> Kind:
-        """A kind by any of its names; definitions that came since the last question are known too."""
-        if name not in self._kinds:
-            self._discover()
-        return self._kinds[name]
+        """A kind by any of its names; one whose definition is new is waited for.
 
-    def _discover(self) -> None:
+        The API server serves it a moment after it has called it established. Raises KeyError for one that never comes.
+        """
+        end = time.monotonic() + KIND_SECONDS
+        known = self._kinds
+        while name not in known and time.monotonic() < end:
+            known = self._kinds = self._discover()
+            if name not in known:
+                time.sleep(0.2)
+        return known[name]
+
+    def _discover(self) -> dict[str, Kind]:
         found: dict[str, Kind] = {}
         for root in ("/api", "/apis"):  # of two of one name, the core's
             status, body = self._request("GET", root, accept=_DISCOVERY)
@@ -107,7 +116,7 @@ class Api:
                     names = (exact, kind.plural, resource["singularResource"], kind.name, *shorts)
                     for name in names:
                         found.setdefault(name, kind)
-        self._kinds = found
+        return found
 
     @staticmethod
     def _path(kind: Kind, namespace: str, name: str = "") -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from gravswell_operator.devcluster import ControlPlane, LocalNode
 
-from .operating import POLL_SECONDS, api_of, control_plane, node_of_cluster
+from .operating import POLL_SECONDS, api_of, control_plane, node_of_cluster, wait_until
 
 OUR_IMAGE = "ghcr.io/gravswell/gravswell:test"
 
@@ -52,6 +52,7 @@ class Pods:
     def __init__(self, cluster: ControlPlane, namespace: str) -> None:
         self._kubectl, self._api = cluster.kubectl, api_of(cluster)
         self.namespace = namespace
+        until_default_account(cluster, namespace)
 
     def create(self, name: str, *containers: dict[str, Any], **spec: Any) -> None:
         """Create pod ``name``; a container needs no name (``main``) and no image (ours)."""
@@ -110,6 +111,11 @@ class Pods:
                     return event
             time.sleep(POLL_SECONDS)
         raise AssertionError(f"no event {reason} for {name}: {[e['reason'] for e in self.events(name)]}")
+
+
+def until_default_account(cluster: ControlPlane, namespace: str) -> None:
+    """Wait for the account that a controller makes in a new namespace: without it no pod can be made, and no token."""
+    wait_until(lambda: api_of(cluster).get("serviceaccount", namespace, "default"))
 
 
 def is_ready(pod: dict[str, Any]) -> bool:

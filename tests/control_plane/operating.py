@@ -4,8 +4,8 @@ Folders whose tests change more than a namespace have a control plane of their o
 those here.
 """
 
+import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +19,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 
+from gravswell_operator.cluster.lease import LEASE_NAME, LEASE_NAMESPACE
 from gravswell_operator.devcluster import ControlPlane, LocalNode, ensure_binaries
 from gravswell_operator.devcluster.kubeconfig import write_token_kubeconfig
 from gravswell_operator.devcluster.processes import Child
@@ -61,22 +62,12 @@ class OperatorProcess:
     def __init__(self, kubeconfig: Path, log: Path, *arguments: str) -> None:
         self._kubeconfig, self.log, self._arguments = kubeconfig, log, arguments
         self._child: Child | None = None
-        self.address = ""
+        self._begin = 0
+        """Where the log of the one that runs begins: those before it wrote the same file."""
 
     def start(self, *, wait: bool = True) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        arguments = [
-            "operator",
-            "run",
-            "--kubeconfig",
-            self._kubeconfig,
-            "--listen",
-            self.address,
-            "--network-policies",
-            *self._arguments,
-        ]
+        arguments = ["operator", "run", "--kubeconfig", self._kubeconfig, "--network-policies", *self._arguments]
+        self._begin = self.log.stat().st_size if self.log.exists() else 0
         self._child = Child("operator", [sys.executable, *self.program, *arguments], log=self.log)
         if wait:
             wait_until(self.is_ready)
@@ -84,11 +75,24 @@ class OperatorProcess:
     def is_ready(self) -> bool:
         assert self._child is not None
         assert self._child.process.poll() is None, self.log.read_text()[-2000:]
+        return self._says_ready()
+
+    def _says_ready(self) -> bool:
         try:
             with urllib.request.urlopen(f"http://{self.address}/readyz", timeout=5) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+    @property
+    def address(self) -> str:
+        """Where it answers, ``HOST:PORT``, by its own word: the system gives it a port. Raises OSError before."""
+        with self.log.open("rb") as log:
+            log.seek(self._begin)
+            told = re.search(r"health on http://(\S+)\n", log.read().decode(errors="replace"))
+        if told is None:
+            raise ConnectionRefusedError("the operator does not listen yet")
+        return told[1]
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the metric's samples that have these labels among theirs."""
@@ -132,11 +136,19 @@ def install(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory, *va
     cluster.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all([system, *wanted]))
     names = [d["metadata"]["name"] for d in wanted if d["kind"] == "CustomResourceDefinition"]
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
+    # The API server knows of roles a moment after it has stored them, and refuses what is asked before.
+    everywhere, lease = ("list", "models.gravswell.dev", "--all-namespaces"), ("update", f"leases/{LEASE_NAME}")
+    wait_until(lambda: may(cluster, ACCOUNT, *everywhere) and may(cluster, ACCOUNT, *lease, "-n", LEASE_NAMESPACE))
     account = next(d["metadata"]["name"] for d in wanted if d["kind"] == "ServiceAccount")
     token = cluster.kubectl("create", "token", account, "-n", SYSTEM, "--duration=12h").strip()
     path = tmp_path_factory.mktemp("operator") / "kubeconfig"
     write_token_kubeconfig(path, server=cluster.server_url, authority=cluster.pki / "ca.crt", token=token)
     return path
+
+
+def may(cluster: ControlPlane, user: str, *what: str) -> bool:
+    """Whether ``user`` may do it, by the API server's present word; ``what`` is as for ``kubectl auth can-i``."""
+    return cluster.kubectl("auth", "can-i", *what, f"--as={user}", check=False).strip() == "yes"
 
 
 Scope = Literal["session", "module"]

@@ -35,8 +35,9 @@ class Relay:
             self.refused.set()
             writer.transport.abort()
             return
+        self._open.add(writer)  # at once: what is cut meanwhile must not pass after all
         there, back = await asyncio.open_connection(self._host, self._port)
-        self._open |= {writer, back}
+        self._open.add(back)
         await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -34,6 +34,7 @@ from gravswell.serving.contracts import (
 from ..serving.agent.conftest import models, repository, triton  # noqa: F401  fixtures
 from ..serving.agent.running import KEY, running, until
 from ..serving.agent.versions import publish
+from .operating import may, wait_until
 
 POD = "digits-6c5f7d-abcde"
 FULL = json.dumps({"data": {"others": "x" * (1024 * 1024 - 100)}})
@@ -142,6 +143,9 @@ def rights(cluster, kubectl, namespace: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
     monkeypatch.delenv("POD_NAMESPACE", raising=False)
+    # The API server knows of a Role a moment after it has stored it, and refuses what is asked before.
+    agent = f"system:serviceaccount:{namespace}:digits-agent"
+    wait_until(lambda: may(cluster, agent, "patch", "configmaps/digits-report", "-n", namespace))
     return made
 
 

@@ -22,6 +22,7 @@ from gravswell.kube.errors import (
 from gravswell.kube.resources import CONFIG_MAP, POD, Resource, Selection
 from gravswell.kube.watch import Listed
 
+from .conftest import until_default_account
 from .relay import Relay
 
 WAIT_SECONDS = 90
@@ -197,6 +198,7 @@ async def test_a_deletion_during_an_outage(api, through, relay, namespace):
 
 
 async def test_who_may_not_follow_is_told(cluster, kubectl, namespace):
+    await asyncio.to_thread(until_default_account, cluster, namespace)
     token = kubectl("create", "token", "default", "-n", namespace).strip()
     endpoint = (await credentials.from_kubeconfig(cluster.kubeconfig)).endpoint
     for bearer, words in ((f"Bearer {token}", "cannot list resource"), ("Bearer none", "Unauthorized")):

@@ -102,7 +102,7 @@ def test_init_containers_run_in_order_and_share_volumes(pods):
         volumes=[{"name": "data", "emptyDir": {}}],
     )
     pod = pods.until_ready("ordered")
-    assert pods.logs("ordered") == "first\nsecond\n"
+    pods.until("ordered", lambda _: pods.logs("ordered") == "first\nsecond\n")
     assert [s["state"]["terminated"]["exitCode"] for s in pod["status"]["initContainerStatuses"]] == [0, 0]
     assert all(s["ready"] for s in pod["status"]["initContainerStatuses"])
 

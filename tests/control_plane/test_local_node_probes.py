@@ -1,5 +1,6 @@
 """Probes and hooks on the local node."""
 
+from pathlib import Path
 from typing import Any
 
 
@@ -11,6 +12,11 @@ FILES = {"volumeMounts": [{"name": "f", "mountPath": "/f"}]}
 VOLUME: dict[str, Any] = {"volumes": [{"name": "f", "emptyDir": {}}]}
 
 
+def shared(folder: Path) -> dict[str, Any]:
+    """The same with a folder of the test's own, which says by its files when something happens."""
+    return {"volumes": [{"name": "f", "hostPath": {"path": str(folder)}}]}
+
+
 def status_of(pod: dict[str, Any]) -> dict[str, Any]:
     nothing = {"state": {}, "restartCount": 0, "ready": True}  # before the node has said anything
     found: dict[str, Any] = next(iter(pod["status"].get("containerStatuses", [])), nothing)
@@ -18,14 +24,17 @@ def status_of(pod: dict[str, Any]) -> dict[str, Any]:
 
 
 def exec_probe(script: str, **more: Any) -> dict[str, Any]:
-    return {"exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1, **more}
+    """A command each second, which is late only if it hangs: none of these is about that."""
+    return {"exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1, "timeoutSeconds": 60, **more}
 
 
-def test_readiness_comes_and_goes_with_its_probe(pods):
-    script = "sleep 1; touch /f/ok; sleep 6; rm /f/ok; sleep 600"
+def test_readiness_comes_and_goes_with_its_probe(pods, tmp_path):
     probe = exec_probe("cat /f/ok", failureThreshold=2)
-    pods.create("wavering", sh(script, readinessProbe=probe, **FILES), **VOLUME)
+    pods.create("wavering", sh("sleep 600", readinessProbe=probe, **FILES), **shared(tmp_path))
+    pods.until("wavering", lambda p: "running" in status_of(p)["state"] and not status_of(p)["ready"])
+    (tmp_path / "ok").touch()
     pods.until_ready("wavering")
+    (tmp_path / "ok").unlink()
     pod = pods.until("wavering", lambda p: not status_of(p)["ready"])
     conditions = {c["type"]: c for c in pod["status"]["conditions"]}
     assert conditions["Ready"]["status"] == "False"
@@ -44,21 +53,22 @@ def test_a_container_that_fails_its_liveness_probe_is_restarted(pods):
     assert "liveness" in pods.until_event("sick", "Killing")["message"]
 
 
-def test_other_probes_wait_for_the_startup_probe(pods):
-    script = "sleep 3; touch /f/up; sleep 600"
+def test_other_probes_wait_for_the_startup_probe(pods, tmp_path):
     pods.create(
         "slow",
         sh(
-            script,
-            startupProbe=exec_probe("cat /f/up", failureThreshold=60),
+            "sleep 600",
+            startupProbe=exec_probe("cat /f/up", failureThreshold=600),
             livenessProbe=exec_probe("cat /f/up", failureThreshold=1),
             **FILES,
         ),
-        **VOLUME,
+        **shared(tmp_path),
     )
     pod = pods.until("slow", lambda p: "running" in status_of(p)["state"])
     assert status_of(pod)["started"] is False
     assert status_of(pod)["ready"] is False
+    pods.until_event("slow", "Unhealthy")
+    (tmp_path / "up").touch()
     ready = pods.until_ready("slow")
     assert status_of(ready)["started"] is True
     assert status_of(ready)["restartCount"] == 0
@@ -82,7 +92,7 @@ def test_http_and_tcp_probes_reach_the_pods_own_address_by_port_name(pods):
         "named",
         {
             **serve,
-            "startupProbe": {"tcpSocket": {"port": "web"}, "periodSeconds": 1},
+            "startupProbe": {"tcpSocket": {"port": "web"}, "periodSeconds": 1, "failureThreshold": 60},
             "readinessProbe": {"httpGet": {"path": "/", "port": "web"}, "periodSeconds": 1},
         },
     )
