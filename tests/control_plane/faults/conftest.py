@@ -9,6 +9,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ __all__ = ["nodes"]
 
 PAUSE = 0.2
 """Seconds between what users do."""
+QUIET_SECONDS = 1.5
+"""Without a request that changes anything, and without work: what is done by then is all that there is to do."""
 
 
 cluster = control_plane("faults")
@@ -61,15 +64,18 @@ class Supervised(OperatorProcess):
         wait_until(self.is_ready)
 
     def end(self) -> None:
-        self._over.set()
-        self.kill(signal.SIGTERM)
+        with self._changed:  # or another one would be started after all
+            self._over.set()
+            assert self._child is not None
+            self._child.process.send_signal(signal.SIGTERM)
         assert self._thread is not None
         self._thread.join(60)
         assert not self._thread.is_alive()
 
     def is_ready(self) -> bool:
+        """Whether one runs that says so: it may end at any moment, and is started again."""
         with self._changed:
-            return self._child is not None and self._child.running and super().is_ready()
+            return self._child is not None and self._child.running and self._says_ready()
 
     @property
     def running(self) -> bool:
@@ -98,8 +104,10 @@ class Supervised(OperatorProcess):
         wait_until(lambda: len(self.ends) > before and self.is_ready())
 
     def _supervise(self) -> None:
-        while not self._over.is_set():
+        while True:
             with self._changed:
+                if self._over.is_set():
+                    return
                 self.start(wait=False)
             assert self._child is not None
             ended = self._child.process.wait()
@@ -163,6 +171,14 @@ def world(cluster: ControlPlane, namespace: str, operator: Supervised, proxy: Pr
 
 
 @pytest.fixture
-def quiet(operator: Supervised) -> Callable[[], None]:
-    """``quiet()`` returns when the operator has nothing to do."""
-    return lambda: wait_until(lambda: operator.is_ready() and operator.metric("gravswell_queue_length") == 0)
+def quiet(operator: Supervised, proxy: Proxy) -> Callable[[], None]:
+    """``quiet()`` returns when the operator has nothing to do, and has not changed anything for a while."""
+
+    def rests() -> bool:
+        before = len(proxy.seen)
+        time.sleep(QUIET_SECONDS)
+        if not operator.is_ready() or operator.metric("gravswell_queue_length"):
+            return False
+        return not any(s.asked.writes and s.asked.plural != "leases" for s in proxy.seen[before:])
+
+    return lambda: wait_until(rests)

@@ -142,7 +142,9 @@ class Proxy:
     def hold(self) -> None:
         """Cut every connection that is open, and keep what comes waiting until :meth:`release`."""
         self._held.set()
-        self._loop.call_soon_threadsafe(self._cut_all)
+        cut = threading.Event()
+        self._loop.call_soon_threadsafe(lambda: (self._cut_all(), cut.set()))
+        assert cut.wait(START_SECONDS), "the proxy does not answer"
 
     def release(self) -> None:
         self._held.clear()

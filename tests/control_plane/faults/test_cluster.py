@@ -18,7 +18,6 @@ REST_SECONDS = 5
 
 def test_a_namespace_that_is_deleted_in_the_middle_goes_and_may_come_again(world, proxy, operator, quiet):
     steady = operator.steady()
-    known = operator.metric("gravswell_objects_known", kind="InferenceServer")
     world.make_pool()
     world.make_repository()
     for number in range(4):
@@ -29,7 +28,8 @@ def test_a_namespace_that_is_deleted_in_the_middle_goes_and_may_come_again(world
     for number in range(4):  # its users go on, until they are refused
         world.kubectl("scale", "isrv", f"server-{number}", "--replicas=1", check=False)
     world.until(lambda: world.get("namespace", world.namespace) is None, 180)
-    world.until(lambda: operator.metric("gravswell_objects_known", kind="InferenceServer") == known)
+    everywhere = world.cluster.kubectl.items("inferenceservers", "--all-namespaces")
+    world.until(lambda: operator.metric("gravswell_objects_known", kind="InferenceServer") == len(everywhere))
     quiet()
     begin = time.monotonic()
     time.sleep(REST_SECONDS)
@@ -125,6 +125,7 @@ def test_a_pod_that_fails_is_told_and_nothing_is_made_or_deleted_for_it(world, p
     world.make_repository()
     world.make_server(replicas=2)
     world.rolled_out()
+    world.until(lambda: (world.get("deployment", "models-lister") or {"status": {}})["status"].get("readyReplicas"))
     quiet()
     before = {body["metadata"]["uid"] for body in world.objects(*CHILDREN, "pods", selector=MANAGED)}
     pod = world.get("pod", world.pods()[0])
