@@ -12,7 +12,7 @@ from gravswell_operator.devcluster import ControlPlane
 
 from ...cloudbreak import gke
 from ...commands import Run, run
-from ..operating import OperatorProcess, conditions, wait_until
+from ..operating import ACCOUNT, OperatorProcess, conditions, may, wait_until
 from .conftest import CLUSTER, Pools
 
 __all__ = ["run"]
@@ -33,7 +33,8 @@ def test_made_scaled_and_deleted(pools: Pools, google: gke.SimulatedGke, cluster
     pools.until("plain", nodes=0)
     google.fault("DeleteNodePool", gke.LOST)
     pools.delete("plain")
-    wait_until(lambda: conditions(pools.get("plain")).get("Ready", {}).get("reason") != "NodesReady")
+    going = lambda: pools.api.get("gpunodepool", "", "plain")  # noqa: E731
+    wait_until(lambda: (body := going()) is None or conditions(body).get("Ready", {}).get("reason") != "NodesReady")
     pools.until_gone("plain")
     assert path not in google.pools()
     assert pools.cloud("plain") == [path]
@@ -52,7 +53,7 @@ def test_an_operator_that_is_killed_between_the_call_and_the_status(
     google.fault("CreateNodePool", gke.SLOW, seconds=5)  # it is taken at once, and answered late
     pools.apply("killed")
     wait_until(lambda: pools.cloud("killed"))
-    operator.stop(signal.SIGKILL)
+    operator.stop(signal.SIGKILL)  # the answer comes seconds later
     assert "cloud" not in pools.get("killed").get("status", {})
     operator.start()
     pools.until("killed", Ready="NodesReady", nodes=1)
@@ -79,7 +80,9 @@ def test_what_blocks_is_in_the_status(pools: Pools, google: gke.SimulatedGke) ->
     pools.until("poor", Ready="NodesReady", nodes=2)
 
 
-def test_an_operator_without_the_right_says_which_value_grants_it(pools: Pools, google: gke.SimulatedGke) -> None:
+def test_an_operator_without_the_right_says_which_value_grants_it(
+    pools: Pools, google: gke.SimulatedGke, cluster: ControlPlane
+) -> None:
     role = pools.api.get("clusterrole", "", "gravswell")
     assert role is not None
     without = [
@@ -88,6 +91,7 @@ def test_an_operator_without_the_right_says_which_value_grants_it(pools: Pools, 
     assert len(without) == len(role["rules"]) - 1
     pools.api.patch("clusterrole", "", "gravswell", {"rules": without})
     try:
+        wait_until(lambda: not may(cluster, ACCOUNT, "patch", "gpunodepools.gravswell.dev"))  # a moment later
         pools.apply("forbidden")
         message = conditions(pools.until("forbidden", Ready="Forbidden"))["Ready"]["message"]
     finally:

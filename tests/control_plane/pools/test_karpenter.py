@@ -43,8 +43,12 @@ def test_nodes_come_for_a_server_that_waits_and_go_when_it_is_gone(world, karpen
     world.make_repository(url="s3://models")
     world.make_server(nodePoolRef={"name": world.pool}, gpus=3, replicas=2)
     world.until(lambda: len(nodes(world)) == 2)
-    ready = world.condition("gpunodepool", world.pool, status="True", reason="NodesReady")
-    assert ready["message"] == "2 ready nodes: 8 t4 GPUs"
+
+    def both_are_ready() -> bool:  # the pool is as soon as one of them is
+        ready = world.condition("gpunodepool", world.pool, status="True", reason="NodesReady")
+        return bool(ready["message"] == "2 ready nodes: 8 t4 GPUs")
+
+    world.until(both_are_ready)
     assert "idleSince" not in status(world)
     assert (status(world)["nodes"], status(world)["readyNodes"], status(world)["pendingNodes"]) == (2, 2, 0)
     for node in nodes(world):

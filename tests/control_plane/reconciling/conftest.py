@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gravswell.errors import GravswellError
 from gravswell.serving.contracts import (
     LISTING_KEY,
     ListedEntry,
@@ -93,6 +94,14 @@ class World(Namespace):
 
     def make_model(self, name: str = "digits", **spec: Any) -> None:
         self.apply("Model", name, **{"serverRef": {"name": "server"}, "entry": "digits", **spec})
+
+    def refusal(self, body: dict[str, Any]) -> str:
+        """What the API server would say to who makes this object; an empty text where it would make it."""
+        try:
+            self._api.admit(self.namespace, body)
+        except GravswellError as error:
+            return str(error)
+        return ""
 
     def rolled_out(self) -> None:
         """Wait until every pod of the server is of its latest specification and ready, also where it has no Model.

@@ -21,7 +21,7 @@ from gravswell_operator.devcluster import ControlPlane
 
 from ...cloudbreak.gke import SimulatedGke
 from ..api import Api
-from ..operating import api_of, wait_until
+from ..operating import api_of, conditions, wait_until
 from .conftest import node_document
 
 CLUSTER_CELL = """
@@ -211,7 +211,11 @@ def test_what_cannot_run_is_told_before_it_is_made(cells: dict[str, Any], api: A
     assert api.get("deployment", "default", "other") is None
 
 
-def test_waits_say_what_is_waited_for(cells: dict[str, Any]) -> None:
+def _is_unschedulable(pod: dict[str, Any]) -> bool:
+    return conditions(pod).get("PodScheduled", {}).get("reason") == "Unschedulable"
+
+
+def test_waits_say_what_is_waited_for(cells: dict[str, Any], api: Api) -> None:
     exec(CLUSTER_CELL, cells)
     exec(POOL_CELL, cells)
     client = cells["cluster"].k8s_client
@@ -222,6 +226,7 @@ def test_waits_say_what_is_waited_for(cells: dict[str, Any]) -> None:
         client.wait_for_service("other", seconds=1)
     Path("stuck.yaml").write_text(STUCK)
     cells["cluster"].deploy("stuck.yaml", name="other")
+    wait_until(lambda: any(map(_is_unschedulable, api.list("pods", "default", "app.kubernetes.io/name=other"))))
     with pytest.raises(UnavailableError, match=r"0 of 1 replicas ready; Pod default/other-.*: Unschedulable: 0/"):
         client.wait_for_deployment("other", seconds=5)
 

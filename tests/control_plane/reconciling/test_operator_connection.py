@@ -39,7 +39,7 @@ async def test_what_was_deleted_while_nothing_passed_comes_back(world, relayed):
     await asyncio.to_thread(world.condition, "inferenceserver", "server", status="True")
     relay.passing = False
     relay.cut()
-    await asyncio.to_thread(world.kubectl, "delete", "service", "server")
+    await asyncio.to_thread(world.delete, "service", "server")  # at once: a kubectl takes of the lease's time
     await asyncio.wait_for(relay.refused.wait(), 90)
     await asyncio.sleep(SHORT_SECONDS)
     relay.passing = True

@@ -90,6 +90,8 @@ def test_an_object_of_somebody_else_is_never_taken_over(world):
 def test_what_the_api_server_refuses_reaches_the_status(world):
     """An admission policy of the cluster's, in its own words."""
     world.kubectl("create", "quota", "none", "--hard=count/services=0")
+    probe = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "probe"}, "spec": {"ports": [{"port": 80}]}}
+    world.until(lambda: "exceeded quota" in world.refusal(probe))  # a controller makes it count
     world.make_repository()
     world.make_server()
     ready = world.condition("inferenceserver", "server", status="False", reason="Forbidden")
@@ -111,7 +113,7 @@ def test_models_that_cannot_be_resolved(world):
     assert "it has 2, 1" in ready["message"]
     # What was resolved before is what the server is still told.
     assert "version 2 stays meanwhile" in ready["message"]
-    assert '"version":2' in world.get("configmap", "server-desired")["data"]["desired.json"]
+    world.until(lambda: '"version":2' in world.get("configmap", "server-desired")["data"].get("desired.json", ""))
     world.make_model("other", entry="absent")
     assert "it holds digits" in world.condition("model", "other", reason="EntryNotFound")["message"]
     # The server resolves by itself, perhaps after its Model has.

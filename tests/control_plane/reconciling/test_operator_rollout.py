@@ -18,9 +18,15 @@ class Canary:
         self.world = world
 
     @property
-    def told(self):
+    def models(self):
+        """What the agents are told; nothing before they are."""
         found = self.world.get("configmap", "server-desired")
-        (model,) = Desired.model_validate_json(found["data"][DESIRED_KEY]).models
+        text = (found or {}).get("data", {}).get(DESIRED_KEY)
+        return Desired.model_validate_json(text).models if text else ()
+
+    @property
+    def told(self):
+        (model,) = self.models
         return model
 
     def new(self, version):
@@ -75,7 +81,7 @@ def canary(world):
     world.until(lambda: len(world.pods()) == 4)
     world.rolled_out()
     made = Canary(world)
-    world.until(lambda: made.told.version == 1)
+    world.until(lambda: [model.version for model in made.models] == [1])
     made.obey()
     world.condition("model", "digits", status="True")
     return made
@@ -114,7 +120,7 @@ def test_a_canary_by_hand(canary, operator):
 
     assert canary.run("abort")["rollout"]["to"] == 2
     world.condition("model", "digits", status="False", reason="RolledBack")
-    assert canary.new(2) == []
+    world.until(lambda: canary.new(2) == [])  # the server learns of it from its Model
     canary.obey()
     world.until(lambda: canary.status["replicasUpdated"] == 0)
 
@@ -127,8 +133,11 @@ def test_a_canary_by_hand(canary, operator):
     canary.obey()
     assert canary.state("Complete")["replicasUpdated"] == 4
     world.condition("model", "digits", status="True")
-    events = {e["reason"] for e in world.objects("events") if e["involvedObject"].get("kind") == "Model"}
-    assert {"RollingOut", "RolloutPaused", "RolledBack", "Promoted"} <= events
+
+    def events():
+        return {e["reason"] for e in world.objects("events") if e["involvedObject"].get("kind") == "Model"}
+
+    world.until(lambda: {"RollingOut", "RolloutPaused", "RolledBack", "Promoted"} <= events())
 
 
 def test_it_is_explained(canary):

@@ -118,6 +118,7 @@ def test_without_an_operator_nothing_hangs(world, operator):
         world.kubectl("delete", "isrv,mdl,mr", "--all", "--timeout=30s")
         world.until(lambda: not world.objects("deployments,services,roles", selector="app.kubernetes.io/managed-by"))
         # And a namespace with our objects in it ends as well.
+        world.until(lambda: not world.objects("pods"))  # else its controller waits half of their grace at a time
         world.make_repository()
         world.kubectl("delete", "namespace", world.namespace, "--timeout=60s")
         world.kubectl("create", "namespace", world.namespace)

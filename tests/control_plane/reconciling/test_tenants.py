@@ -10,6 +10,7 @@ import uuid
 import pytest
 
 from gravswell.errors import GravswellError
+from gravswell.serving.contracts import DESIRED_KEY
 from gravswell_operator.api import KINDS
 from gravswell_operator.api.crd import schema
 
@@ -91,6 +92,7 @@ def neighbour(cluster, operator):
     world.publish(1, repository="theirs")
     world.until(lambda: (world.get("model", "theirs").get("status") or {}).get("desiredVersion") == 1)
     world.condition("inferenceserver", "theirs", "Progressing", reason="RolledOut")
+    world.until(lambda: '"version":1' in world.get("configmap", "theirs-desired")["data"].get(DESIRED_KEY, ""))
     yield world
     cluster.kubectl("delete", "namespace", world.namespace, "--wait=false")
 
@@ -488,6 +490,7 @@ def test_a_report_that_no_agent_wrote_costs_its_own_server_its_word_and_nobody_e
     (pod,) = tenant.pods()
     tenant._write("server-report", pod, REPORTS[report])
     tenant.condition("inferenceserver", "server", "Progressing", reason="RolledOut")
+    tenant.condition("model", "digits", status="False")
     tenant.until(lambda: operator.metric("gravswell_queue_length") == 0)
     said = conditions(tenant.get("model", "digits"))
     assert said["Ready"]["status"] == "False"

@@ -133,6 +133,9 @@ def test_no_node_fits(trouble):
 
 def test_a_quota_that_is_used_up(trouble):
     trouble.world.create("v1", "ResourceQuota", "small", spec={"hard": {"pods": "0"}})
+    spec = {"containers": [{"name": "probe", "image": "none"}]}
+    probe = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": spec}
+    trouble.world.until(lambda: "exceeded quota: small" in trouble.world.refusal(probe))  # a controller makes it count
     trouble.serve()
     message = trouble.ready(status="False", reason="PodsRefused")["message"]
     assert "exceeded quota: small" in message
