@@ -17,7 +17,7 @@ _ROOT = Path("/sys/fs/cgroup")
 _LEAF = "machine"
 """Where processes are in version 2: a group that has some of its own cannot share out processors and memory."""
 _NEEDED = frozenset({"cpu", "memory", "pids"})
-_REMOVAL_SECONDS = 10.0
+_REMOVAL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

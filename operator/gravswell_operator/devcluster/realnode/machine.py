@@ -80,7 +80,7 @@ class Machine(Servers):
     """
 
     def __init__(self, directory: Path, *, name: str) -> None:
-        super().__init__(directory / "logs", ready_timeout=60.0)
+        super().__init__(directory / "logs")
         self.directory = directory.absolute()
         self.name = name
         self._group = f"{cgroups.PREFIX}{os.getpid()}-{secrets.token_hex(3)}"

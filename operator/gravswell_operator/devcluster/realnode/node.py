@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ SERVICE_RANGE = "10.96.0.0/16"
 DNS_ADDRESS = "10.96.0.10"
 PAUSE_IMAGE = "gravswell.dev/pause:1"
 _SOCKET = "/run/containerd/containerd.sock"
+_BOOTED = "containerd successfully booted"
+"""What containerd logs when it has looked for what was running before; until then a kubelet that asks gives up."""
 
 # restrict_oom_score_adj: a machine within a machine may not have the right to lower it. The shim's own folder is on
 # the search path.
@@ -91,7 +94,7 @@ class RealNode:
         self._control_plane = control_plane
         self._binaries = binaries
         self._busybox = busybox
-        self._kubelet: Child | None = None
+        self._kubelet_since = datetime.now(UTC)
 
     @property
     def _registries(self) -> Path:
@@ -109,7 +112,6 @@ class RealNode:
     def restart(self) -> None:
         """Kill every process of the node, those of its pods too, and start it again; return when it is Ready."""
         self.machine.kill()
-        Path(f"/proc/{self.machine.pid}/root{_SOCKET}").unlink()
         self._start_containerd()
         self._start_proxy()
         self.start_kubelet()
@@ -144,7 +146,8 @@ class RealNode:
     def start_kubelet(self) -> None:
         """Start the kubelet; return when the node is Ready."""
         plane = self._control_plane
-        self._kubelet = self._spawn(
+        self._kubelet_since = datetime.now(UTC)
+        kubelet = self._spawn(
             "kubelet",
             f"--config={self.directory / 'kubelet.json'}",
             f"--kubeconfig={plane.node_kubeconfig}",
@@ -152,20 +155,21 @@ class RealNode:
             f"--hostname-override={plane.node_name}",
             f"--node-ip={ADDRESS}",
         )
-        self.machine.wait_for(self._kubelet, self._is_ready)
+        self.machine.wait_for(kubelet, self._is_ready)
 
     def _is_ready(self) -> bool:
-        nodes = json.loads(self._control_plane.kubectl("get", "nodes", "--output=json"))["items"]
+        """Whether this kubelet says so: what one before it said stands there for most of a minute."""
         return any(
-            condition["type"] == "Ready" and condition["status"] == "True"
-            for node in nodes
+            condition["type"] == "Ready"
+            and condition["status"] == "True"
+            and datetime.fromisoformat(condition["lastHeartbeatTime"]) > self._kubelet_since
+            for node in self._control_plane.kubectl.items("nodes")
             for condition in node["status"].get("conditions", [])
         )
 
     def _start_containerd(self) -> None:
         child = self._spawn("containerd", f"--config={self.directory / 'containerd.toml'}")
-        socket = Path(f"/proc/{self.machine.pid}/root{_SOCKET}")
-        self.machine.wait_for(child, socket.exists)
+        self.machine.wait_for(child, lambda: _BOOTED in child.log.read_text(errors="replace"))
 
     def _start_proxy(self) -> None:
         self._spawn(
