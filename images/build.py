@@ -102,9 +102,11 @@ def build_inside(output: Path, base: str | None) -> None:
 
 
 def _is_current(output: Path, base: str | None) -> bool:
-    stamp = output / STAMP
     complete = all((output / f"{name}.tar").exists() and (output / f"{name}.cdx.json").exists() for name in IMAGES)
-    return complete and stamp.exists() and stamp.read_text() == _digest(base)
+    try:
+        return complete and (output / STAMP).read_text() == _digest(base)
+    except FileNotFoundError:  # or another process has just begun to build
+        return False
 
 
 def _build_options(work: Path, python: str, target: Iterable[str]) -> list[str]:

@@ -123,8 +123,9 @@ class Cluster:
         }
 
     def running(self, namespace: str) -> list[dict[str, Any]]:
-        """The namespace's pods that run."""
-        return [pod for pod in self.kubectl.items("pods", "-n", namespace) if pod["status"]["phase"] == "Running"]
+        """The namespace's pods that run, without those that are going."""
+        pods = self.kubectl.items("pods", "-n", namespace)
+        return [p for p in pods if p["status"]["phase"] == "Running" and "deletionTimestamp" not in p["metadata"]]
 
     def restarted(self, pod: dict[str, Any]) -> bool:
         """Whether each container of a pod has restarted since it was read, and is ready again."""

@@ -19,14 +19,21 @@ def left(cluster: Cluster) -> list[str]:
 
 
 def remove(cluster: Cluster) -> None:
-    """Take everything away, whatever of it is there; return when it is gone."""
+    """Take everything away, whatever of it is there; return when it is gone.
+
+    An object that does not go, or an operator that does not, is told; the rest is taken away all the same.
+    """
     kubectl = cluster.kubectl
     kinds = [body["metadata"]["name"] for body in crds()]
-    if {f"customresourcedefinition.apiextensions.k8s.io/{kind}" for kind in kinds}.issubset(left(cluster)):
-        kubectl("delete", ",".join(kinds), "--all", f"--namespace={NAMESPACE}", "--timeout=100s")
-    cluster.helm("uninstall", "gravswell", "-n", SYSTEM, "--ignore-not-found", "--wait", "--timeout=120s")
-    kubectl("delete", "crd", "--selector=app.kubernetes.io/part-of=gravswell", "--timeout=100s")
-    kubectl("delete", "lease", "gravswell-operator", "--namespace=kube-system", "--ignore-not-found")
-    kubectl("delete", "namespace", DRIVERS, SYSTEM, STORAGE, NAMESPACE, "--ignore-not-found", "--wait=false")
-    kubectl("delete", "persistentvolume", VOLUME, "--ignore-not-found", "--wait=false")
-    cluster.until(lambda: not left(cluster))
+    try:
+        if {f"customresourcedefinition.apiextensions.k8s.io/{kind}" for kind in kinds}.issubset(left(cluster)):
+            kubectl("delete", ",".join(kinds), "--all", f"--namespace={NAMESPACE}", "--timeout=100s")
+    finally:
+        try:
+            cluster.helm("uninstall", "gravswell", "-n", SYSTEM, "--ignore-not-found", "--wait", "--timeout=120s")
+        finally:
+            kubectl("delete", "crd", "--selector=app.kubernetes.io/part-of=gravswell", "--wait=false")
+            kubectl("delete", "lease", "gravswell-operator", "--namespace=kube-system", "--ignore-not-found")
+            kubectl("delete", "namespace", DRIVERS, SYSTEM, STORAGE, NAMESPACE, "--ignore-not-found", "--wait=false")
+            kubectl("delete", "persistentvolume", VOLUME, "--ignore-not-found", "--wait=false")
+            cluster.until(lambda: not left(cluster))

@@ -30,11 +30,13 @@ def test_it_is_installed_there_serves_and_is_removed(real_cluster):
 
 def test_a_cluster_that_has_something_of_ours_is_left_alone(real_cluster):
     real_cluster.kubectl("create", "namespace", "gravswell-drivers")
-    done = run(real_cluster, CONTEXT)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert f"the cluster of the context {CONTEXT} has namespace/gravswell-drivers: " in done.stdout + done.stderr
-    assert left(real_cluster) == ["namespace/gravswell-drivers"]
-    real_cluster.kubectl("delete", "namespace", "gravswell-drivers")
+    try:
+        done = run(real_cluster, CONTEXT)
+        assert done.returncode == pytest.ExitCode.USAGE_ERROR
+        assert f"the cluster of the context {CONTEXT} has namespace/gravswell-drivers: " in done.stdout + done.stderr
+        assert left(real_cluster) == ["namespace/gravswell-drivers"]
+    finally:  # or no other module could install anything
+        real_cluster.kubectl("delete", "namespace", "gravswell-drivers")
 
 
 def test_a_context_that_is_not_there_is_named(real_cluster):
