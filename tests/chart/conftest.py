@@ -13,6 +13,9 @@ from gravswell_operator.devcluster import ControlPlane, ensure_binaries
 
 CHART = Path(__file__).parents[2] / "charts/gravswell"
 
+HELM_SECONDS = 300
+"""More than any --timeout of a test's, so that helm itself says what was not ready."""
+
 Helm = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -25,7 +28,7 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {"HOME": home, "PATH": "/usr/bin:/bin"}
         return subprocess.run(
-            [program, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=120
+            [program, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=HELM_SECONDS
         )
 
     return run

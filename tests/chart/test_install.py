@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 
 from gravswell_operator.devcluster import DevCluster
@@ -76,6 +77,7 @@ def everything(url: str) -> str:
     return yaml.safe_dump_all([pool, repository, server])
 
 
+@pytest.mark.timeout(1800)  # the bounds of its waits add up to as much
 def test_install_work_upgrade_uninstall(run, cluster, tmp_path):
     run("install", RELEASE, str(CHART), "--create-namespace", *WAIT)
     (first,) = operators(cluster)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import pytest
 import yaml
 
 from gravswell import quiver as qv
@@ -17,6 +18,7 @@ from gravswell.kube import credentials
 from gravswell.kube.client import Client
 from gravswell_operator import names
 from gravswell_operator.api import KINDS
+from gravswell_operator.api.crd import crds
 from gravswell_operator.cluster import resources
 from gravswell_operator.devcluster import DevCluster
 
@@ -81,9 +83,12 @@ def pods(cluster: DevCluster, role: str) -> set[str]:
     return {body["metadata"]["uid"] for body in found.values() if "deletionTimestamp" not in body["metadata"]}
 
 
+@pytest.mark.timeout(1200)  # the bounds of its waits add up to as much
 def test_objects_stay_and_are_ready_and_the_pods_of_servers_and_listers_alone_are_replaced(run, cluster, tmp_path):
     earlier = str(EARLIER / "gravswell-0.1.0.tgz")
     run("install", RELEASE, earlier, "--create-namespace", "--set", "nodeSelector.nowhere=yes,log.level=debug")
+    definitions = [f"crd/{document['metadata']['name']}" for document in crds()]
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=90s", *definitions)
     objects = recorded(tmp_path / "models")
     asyncio.run(put(cluster, objects))
     roles = (names.ROLE_TRITON, names.ROLE_LISTER, names.ROLE_DEVICE_PLUGIN)
