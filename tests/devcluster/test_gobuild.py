@@ -14,6 +14,7 @@ from gravswell.errors import UnavailableError, UnsupportedError
 from gravswell_operator.devcluster import gobuild
 from gravswell_operator.devcluster.binaries import PROGRAMS
 from gravswell_operator.devcluster.gobuild import BuildCancelledError, build
+from gravswell_operator.devcluster.processes import wait_until
 
 NEVER = threading.Event()
 
@@ -92,8 +93,10 @@ def test_a_disk_without_room_is_told_before_anything_is_downloaded(publish):
 
 @pytest.fixture
 def slow(tmp_path, monkeypatch):
-    """``slow(word)``: a ``go`` that takes minutes for this word, and is the real one for all others."""
-    monkeypatch.setattr(gobuild, "BUILD_SECONDS", 2.0)
+    """``slow(word)``: a ``go`` that takes minutes for this word, and is the real one for all others.
+
+    Returns the file in which it says its process id.
+    """
 
     def make(word):
         folder = tmp_path / "slow"
@@ -109,12 +112,26 @@ def slow(tmp_path, monkeypatch):
     return make
 
 
-def test_a_build_that_does_not_end_is_given_up_with_its_log(publish, slow):
-    program, pid = publish("hello"), slow("build")
-    with pytest.raises(UnavailableError, match=r"hello v1\.0\.0 was not built within 0 minutes(.|\n)*hello\.log"):
-        build(program, cancelled=NEVER, tick=quietly)
+def until_said(pid):
+    wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), what="go", timeout=90)
+
+
+def require_ended(pid):
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+def test_a_build_that_does_not_end_is_given_up_with_its_log(publish, slow, monkeypatch):
+    program, pid = publish("hello"), slow("build")
+    monkeypatch.setattr(gobuild, "BUILD_SECONDS", 2.0)
+
+    def tick(action):
+        if action == "building":
+            until_said(pid)
+
+    with pytest.raises(UnavailableError, match=r"hello v1\.0\.0 was not built within 0 minutes(.|\n)*hello\.log"):
+        build(program, cancelled=NEVER, tick=tick)
+    require_ended(pid)
     assert not program.path.exists()
     assert not list(cache_dir().glob("build/*/.*.tmp"))
 
@@ -122,9 +139,25 @@ def test_a_build_that_does_not_end_is_given_up_with_its_log(publish, slow):
 def test_a_download_that_does_not_end_is_a_network_matter(publish, slow, monkeypatch):
     program = publish("hello")
     slow("mod")
-    monkeypatch.setattr(gobuild, "ASK_SECONDS", 3.0)  # of which the real go has as many
+    monkeypatch.setattr(gobuild, "_require_room", lambda *_: None)  # it asks the real go, which would have as long
+    monkeypatch.setattr(gobuild, "ASK_SECONDS", 1.0)
     with pytest.raises(UnavailableError, match=r"`go mod download .*did not end within 0 minutes; look at GOPROXY"):
         build(program, cancelled=NEVER, tick=quietly)
+
+
+def test_a_download_can_be_stopped(publish, slow):
+    program, pid, cancelled = publish("hello"), slow("mod"), threading.Event()
+
+    def stop():
+        until_said(pid)
+        cancelled.set()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    with pytest.raises(BuildCancelledError, match=r"`go mod download .*was stopped"):
+        build(program, cancelled=cancelled, tick=quietly)
+    stopper.join()
+    require_ended(pid)
 
 
 CHANGES = {

@@ -2,7 +2,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ from gravswell_operator.devcluster.processes import Child, describe_exit, tail, 
 
 def until_gone(pid: int) -> None:
     end = time.monotonic() + 60
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1][:3]:
-        assert time.monotonic() < end, f"{pid} lives"
-        time.sleep(0.05)
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has gone, before the look or meanwhile
+        while "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1][:3]:
+            assert time.monotonic() < end, f"{pid} lives"
+            time.sleep(0.05)
 
 
 def test_a_child_that_ended_is_told_with_its_logs_end(tmp_path):
@@ -87,6 +90,23 @@ def test_a_child_starts_in_a_thread_while_another_computes(tmp_path):
     """As the demo's, while its network is trained: OpenBLAS and a fork waited for each other, for ever."""
     subprocess.run([sys.executable, "-c", COMPUTES, str(tmp_path / "log")], check=True, timeout=120)
     assert (tmp_path / "log").read_text().split() == [str(min(os.nice(0) + 3, 19))] * 20
+
+
+def test_a_program_that_is_missing_is_one_line_of_the_log_of_who_starts_it_in_a_thread(tmp_path):
+    started: list[Child] = []
+    start = threading.Thread(
+        target=lambda: started.append(
+            Child("a server", ["/nowhere/server"], log=tmp_path / "log", with_parent=False, niceness=1)
+        )
+    )
+    start.start()
+    start.join()
+    started[0].process.wait(90)
+    with pytest.raises(
+        UnavailableError, match=r"a server ended with status 127; the end of \S+:\n/nowhere/server cannot be"
+    ):
+        started[0].require_running()
+    assert (tmp_path / "log").read_text() == "/nowhere/server cannot be run: No such file or directory\n"
 
 
 def test_waiting_has_an_end():

@@ -7,13 +7,13 @@ import pytest
 
 from gravswell.errors import UnavailableError
 from gravswell_operator.devcluster import Binaries, ControlPlane
-from gravswell_operator.devcluster.processes import Child, Servers
+from gravswell_operator.devcluster.processes import Child, Servers, wait_until
 
 
 class Scripts(Servers):
     """Runs scripts one after the other; each is ready when it has made the file that is named as it is."""
 
-    def __init__(self, folder: Path, *scripts: str, ready_timeout: float = 60.0) -> None:
+    def __init__(self, folder: Path, *scripts: str, ready_timeout: float = 90.0) -> None:
         super().__init__(folder / "logs", ready_timeout=ready_timeout)
         self.folder = folder
         self.scripts = scripts
@@ -25,7 +25,18 @@ class Scripts(Servers):
             ready.unlink(missing_ok=True)
             child = self._spawn(f"script {number}", ["sh", "-c", script.format(ready=ready)], log=f"{number}.log")
             self.started.append(child)
-            self._wait(child, ready.exists)
+            self._wait(child, lambda child=child, ready=ready: self._looked(child, ready))
+
+    def _looked(self, child: Child, ready: Path) -> bool:
+        return ready.exists()
+
+
+class NeverReady(Scripts):
+    """Is looked at once, when its script has said something."""
+
+    def _looked(self, child: Child, ready: Path) -> bool:
+        wait_until(lambda: child.log.read_text() != "", what="the script's first line", timeout=90)
+        return False
 
 
 SERVES = "touch {ready}; exec sleep 600"
@@ -54,8 +65,8 @@ def test_one_that_dies_later_is_noticed_by_who_waits_for_another(tmp_path):
 
 
 def test_one_that_is_never_ready_is_told_with_its_log(tmp_path):
-    servers = Scripts(tmp_path, "echo looking for etcd; exec sleep 600", ready_timeout=1.0)
-    with pytest.raises(UnavailableError, match=r"script 0 was not ready after 1 s(.|\n)*looking for etcd"):
+    servers = NeverReady(tmp_path, "echo looking for etcd; exec sleep 600", ready_timeout=0.0)
+    with pytest.raises(UnavailableError, match=r"script 0 was not ready after 0 s(.|\n)*looking for etcd"):
         servers.start()
 
 

@@ -5,20 +5,26 @@ import subprocess
 import sys
 import threading
 
+from gravswell_operator.devcluster import state
 from gravswell_operator.devcluster.state import is_supervised, supervising
 
 
-def test_a_start_succeeds_beside_those_who_ask(tmp_path):
+def test_a_start_succeeds_beside_those_who_ask(tmp_path, monkeypatch):
     with supervising(tmp_path):
         pass
     lock = next(tmp_path.iterdir())
     with lock.open() as asking:  # caught in the middle of its question
         fcntl.flock(asking, fcntl.LOCK_SH)
-        answered = threading.Timer(0.1, fcntl.flock, (asking, fcntl.LOCK_UN))
-        answered.start()
+        tries = state._try_lock
+
+        def answered_meanwhile(*arguments):
+            free = tries(*arguments)
+            fcntl.flock(asking, fcntl.LOCK_UN)
+            return free
+
+        monkeypatch.setattr(state, "_try_lock", answered_meanwhile)
         with supervising(tmp_path) as free:
             assert free
-        answered.join()
 
 
 def test_those_who_ask_do_not_take_one_another_for_a_supervisor(tmp_path):

@@ -1,26 +1,24 @@
 """What a cluster needs before the examples are applied: the definitions, an operator, and names that are free."""
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gravswell.errors import ConflictError, GravswellError
+from gravswell.errors import ConflictError
 from gravswell_operator.api import crd
 from gravswell_operator.demo.interruption import first_error_counts
 from gravswell_operator.demo.objects import Manifests, applied
 from gravswell_operator.demo.view import Story
-from gravswell_operator.devcluster.kubectl import Kubectl
+from gravswell_operator.devcluster.kubectl import Kubectl, install_definitions
 from gravswell_operator.devcluster.processes import Child
 
 INSTALLED_OPERATOR = "app.kubernetes.io/name=gravswell,app.kubernetes.io/component=operator"
 DEFINITIONS_COMMAND = "apply --server-side -f crds/"
 """How definitions are installed, as a reader would type it."""
-DISCOVERY_TIMEOUT = 30.0
 OPERATOR_STOP_TIMEOUT = 10.0
 
 
@@ -36,7 +34,8 @@ def custom_resources(story: Story, kubectl: Kubectl) -> Iterator[None]:
         if missing:
             with story.step("install the custom resources"):
                 story.tell_command(DEFINITIONS_COMMAND)
-                _install_definitions(kubectl, missing)
+                names = [document["metadata"]["name"] for document in missing]
+                install_definitions(kubectl, yaml.safe_dump_all(missing, sort_keys=False), names)
         else:
             story.say("[dim]the custom resources of this cluster are used as they are[/]")
         yield
@@ -45,23 +44,6 @@ def custom_resources(story: Story, kubectl: Kubectl) -> Iterator[None]:
             _remove_definitions(story, kubectl, missing)
         raise
     _remove_definitions(story, kubectl, missing)
-
-
-def _install_definitions(kubectl: Kubectl, documents: Iterable[dict[str, Any]]) -> None:
-    """Install custom resource definitions, and wait until objects of theirs can be made."""
-    manifests = yaml.safe_dump_all(documents, sort_keys=False)
-    kubectl("apply", "--server-side", "--filename=-", stdin=manifests)
-    kubectl("wait", "--for=condition=Established", "--timeout=60s", "--filename=-", stdin=manifests)
-    deadline = time.monotonic() + DISCOVERY_TIMEOUT
-    while True:  # the API server lists the new kinds a moment after they are established
-        try:
-            applied(kubectl)
-        except GravswellError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
 
 
 def _definitions(kubectl: Kubectl) -> set[str]:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import yaml
 
-from gravswell.errors import GravswellError, UnavailableError
+from gravswell.errors import UnavailableError
 from gravswell_operator.devcluster.binaries import CONTROL_PLANE, Binaries, ensure_binaries
 from gravswell_operator.devcluster.certificates import Authority, write_key_pair
 from gravswell_operator.devcluster.kubeconfig import write_certificate_kubeconfig, write_token_kubeconfig
-from gravswell_operator.devcluster.kubectl import Kubectl
-from gravswell_operator.devcluster.processes import Child, Servers, wait_until
+from gravswell_operator.devcluster.kubectl import Kubectl, install_definitions
+from gravswell_operator.devcluster.processes import Child, Servers
 
 HOST = "127.0.0.1"
 NODE_NAME = "gravswell-local"
@@ -217,19 +217,9 @@ class ControlPlane(Servers):
         self._wait(child, lambda: self._get("/readyz", context) == 200)
 
     def _install(self, definitions: Path) -> None:
-        """Install them, and wait until the API server lists their kinds: it does a moment after it has taken them."""
-        self.kubectl("apply", "--server-side", f"--filename={definitions}")
-        names = [document["metadata"]["name"] for document in yaml.safe_load_all(definitions.read_text())]
-
-        def listed() -> bool:
-            self.require_running()
-            try:
-                self.kubectl("get", ",".join(names), "--all-namespaces")
-            except GravswellError:
-                return False
-            return True
-
-        wait_until(listed, what=f"the API server's list of {', '.join(names)}", timeout=self._ready_timeout)
+        manifests = definitions.read_text()
+        names = [document["metadata"]["name"] for document in yaml.safe_load_all(manifests)]
+        install_definitions(self.kubectl, manifests, names, still_well=self.require_running)
 
     def _start_controllers(self) -> None:
         manager = self._run(

@@ -84,14 +84,14 @@ def build(program: Program, *, cancelled: threading.Event, tick: Callable[[str],
         if target.exists():
             return target
         go = _go()
-        _require_room(go, program)
+        _require_room(go, program, cancelled)
         work = cache_dir() / "build" / program.module.key
         log = work / f"{program.name}.log"
         work.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
         tick("downloading")
         with locked(work / "go.mod"):  # one writer of go.mod and go.sum: go itself completes both while it builds
-            _write_module_file(go, program.module, work)
+            _write_module_file(go, program.module, work, cancelled)
             staged = target.with_name(f".{target.name}.{os.getpid()}.new")
             try:
                 _compile(
@@ -117,8 +117,7 @@ def module_folder(module: Module) -> Path:
     """
     go = _go()
     cache_dir().mkdir(parents=True, exist_ok=True)
-    answer = json.loads(_run(go, "mod", "download", "-json", f"{module.path}@{module.version}", directory=cache_dir()))
-    return Path(answer["Dir"])
+    return Path(_download(go, module, cache_dir(), threading.Event())["Dir"])
 
 
 def _compile(
@@ -203,27 +202,51 @@ def _go() -> str:
     return found
 
 
-def _run(go: str, *arguments: str, directory: Path) -> str:
-    try:
-        done = subprocess.run(
-            [go, *arguments],
-            env=_environment(),
-            cwd=directory,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=ASK_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        raise UnavailableError(
-            f"`go {' '.join(arguments)}` did not end within {_minutes(ASK_SECONDS)}; look at GOPROXY and the network"
-        ) from None
-    if done.returncode == 0:
-        return done.stdout
-    said = _complaint(done.stdout) or done.stderr.strip() or done.stdout.strip()
+def _run(go: str, *arguments: str, directory: Path, cancelled: threading.Event) -> str:
+    """Return what ``go`` says, of which each word may have to be downloaded first."""
+    what = f"`go {' '.join(arguments)}`"
+    with subprocess.Popen(
+        [go, *arguments],
+        env=_environment(),
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # it has children, which shall end with it
+    ) as process:
+        try:
+            output, errors = _heard(process, what, cancelled)
+        finally:
+            if process.poll() is None:
+                kill_group(process.pid)
+    if process.returncode == 0:
+        return output
+    said = _complaint(output) or errors.strip() or output.strip()
     if re.search(r"requires go >=|toolchain not available|invalid go version", said):
         raise UnsupportedError(f"Go is too old here ({said[-2000:]}): {WAY_OUT}")
-    raise UnavailableError(f"`go {' '.join(arguments)}` failed: {said[-2000:]}; look at GOPROXY and the network")
+    raise UnavailableError(f"{what} failed: {said[-2000:]}; look at GOPROXY and the network")
+
+
+def _heard(process: "subprocess.Popen[str]", what: str, cancelled: threading.Event) -> tuple[str, str]:
+    """Its output and its errors, once it has ended."""
+    until = time.monotonic() + ASK_SECONDS
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=0.5)
+        if cancelled.is_set():
+            raise BuildCancelledError(f"{what} was stopped; the next build asks again")
+        if time.monotonic() > until:
+            raise UnavailableError(
+                f"{what} did not end within {_minutes(ASK_SECONDS)}; look at GOPROXY and the network"
+            )
+
+
+def _download(go: str, module: Module, directory: Path, cancelled: threading.Event) -> dict[str, str]:
+    """Have a module's files, and return where Go keeps them and what else it says of the module."""
+    asked = ("mod", "download", "-json", f"{module.path}@{module.version}")
+    answer: dict[str, str] = json.loads(_run(go, *asked, directory=directory, cancelled=cancelled))
+    return answer
 
 
 def _minutes(seconds: float) -> str:
@@ -238,14 +261,14 @@ def _complaint(answer: str) -> str:
         return ""
 
 
-def _folders(go: str) -> Mapping[str, Path]:
+def _folders(go: str, cancelled: threading.Event) -> Mapping[str, Path]:
     asked = ("GOCACHE", "GOMODCACHE")
-    answers = _run(go, "env", *asked, directory=cache_dir()).splitlines()
+    answers = _run(go, "env", *asked, directory=cache_dir(), cancelled=cancelled).splitlines()
     return {name: Path(answer) for name, answer in zip(asked, answers, strict=True)}
 
 
-def _require_room(go: str, program: Program) -> None:
-    for name, folder in {**_folders(go), "GRAVSWELL_CACHE": program.path.parent}.items():
+def _require_room(go: str, program: Program, cancelled: threading.Event) -> None:
+    for name, folder in {**_folders(go, cancelled), "GRAVSWELL_CACHE": program.path.parent}.items():
         existing = folder
         while not existing.exists():
             existing = existing.parent
@@ -270,7 +293,7 @@ def _copy(published: Path, work: Path, change: Callable[[Path], None]) -> Path:
     return copy
 
 
-def _write_module_file(go: str, module: Module, work: Path) -> None:
+def _write_module_file(go: str, module: Module, work: Path, cancelled: threading.Event) -> None:
     """Write a ``go.mod`` of our own around ``module``, with its replacements by folders made into real versions.
 
     Kubernetes' own go.mod replaces its staging modules by folders of its repository, which only the main module may do;
@@ -279,7 +302,7 @@ def _write_module_file(go: str, module: Module, work: Path) -> None:
     path = work / "go.mod"
     if path.exists():
         return
-    answer = json.loads(_run(go, "mod", "download", "-json", f"{module.path}@{module.version}", directory=work))
+    answer = _download(go, module, work, cancelled)
     own = Path(answer["GoMod"]).read_text()
     language = re.search(r"^go (\S+)$", own, re.MULTILINE)
     debug = re.search(r"^godebug default=\S+$", own, re.MULTILINE)

@@ -3,11 +3,16 @@
 import json
 import shlex
 import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from gravswell.errors import GravswellError, UnavailableError
+from gravswell_operator.devcluster.processes import wait_until
+
+DEFINITIONS_TIMEOUT = 90.0
+"""Seconds for an API server to list kinds that it has taken; less than one is usual."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +70,33 @@ class Kubectl:
         target += [f"--context={self.context}"] if self.context else []
         target += [f"--cache-dir={self.cache}"] if self.cache else []
         return [str(self.path), *target, *arguments]
+
+
+def install_definitions(
+    kubectl: Kubectl, manifests: str, names: Sequence[str], *, still_well: Callable[[], None] = lambda: None
+) -> None:
+    """Install custom resource definitions, and return when objects of their kinds can be made.
+
+    That is when the API server lists them, a moment after it has taken them.
+
+    Args:
+        kubectl: of a cluster and a user who may install them.
+        manifests: the definitions, as YAML.
+        names: theirs, such as ``models.gravswell.dev``.
+        still_well: called between looks; raises if what is waited for has died.
+
+    Raises:
+        GravswellError: they are refused; with kubectl's own words.
+        UnavailableError: they are not listed in time.
+    """
+    kubectl("apply", "--server-side", "--filename=-", stdin=manifests)
+
+    def listed() -> bool:
+        still_well()
+        try:
+            kubectl("get", ",".join(names), "--all-namespaces", "--output=name")
+        except GravswellError:
+            return False
+        return True
+
+    wait_until(listed, what=f"the API server's list of {', '.join(names)}", timeout=DEFINITIONS_TIMEOUT)

@@ -30,7 +30,11 @@ if int(parent):
 os.nice(int(niceness))
 for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and a program inherits that
     signal.signal(number, signal.SIG_DFL)
-os.execvp(argv[0], argv)
+try:
+    os.execvp(argv[0], argv)
+except OSError as error:
+    print(f"{{argv[0]}} cannot be run: {{error.strerror}}", file=sys.stderr)
+    sys.exit(127)
 """
 """What becomes the program once it is arranged that it ends with its parent, and how nice it is."""
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
