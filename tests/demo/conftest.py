@@ -11,7 +11,7 @@ import pytest
 from gravswell.serving.triton import ensure_triton
 from gravswell_operator.devcluster import ensure_binaries
 
-LAST_STEPS = 10
+LAST_STEPS = 60
 """Seconds for processes that end by themselves when they see that the demo is gone, as multiprocessing's do."""
 
 

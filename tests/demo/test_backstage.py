@@ -1,5 +1,6 @@
 """What the demo starts behind its first chapters: how far it is, how it fails, and that it goes, wherever it is."""
 
+import io
 import signal
 import sys
 import tempfile
@@ -8,11 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from gravswell.errors import UnavailableError
 from gravswell_operator.api.crd import crds
-from gravswell_operator.demo import backstage
+from gravswell_operator.demo import backstage, story
 from gravswell_operator.demo.backstage import Backstage
+from gravswell_operator.demo.view import Story
 from gravswell_operator.devcluster import DevCluster, ensure_binaries
 from gravswell_operator.devcluster.binaries import ASSETS_ENV
 from gravswell_operator.devcluster.processes import Child
@@ -105,6 +108,35 @@ def test_interrupted_at_its_end_it_goes_all_the_same(
     stage.operator.result(LONGEST)
     with pytest.raises(KeyboardInterrupt):
         stage.end()
+    require_nothing_left(tmp_path)
+
+
+def test_an_end_that_fails_is_told_once_and_not_in_place_of_an_error_before_it(
+    stage: Backstage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another_etcd(tmp_path, monkeypatch, "exec sleep 600")
+    operator = [sys.executable, "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr(DevCluster, "wait", lambda _: None)
+    monkeypatch.setattr(DevCluster, "kubectl", None)
+    monkeypatch.setattr(backstage, "start_operator", lambda _, log: Child("an operator", operator, log=log))
+
+    def stop(cluster: DevCluster, stops=DevCluster.stop) -> None:
+        stops(cluster)
+        raise UnavailableError("the folder stays")
+
+    monkeypatch.setattr(DevCluster, "stop", stop)
+    said = io.StringIO()
+
+    def fail() -> None:
+        with story._ended(Story(Console(file=said)), stage):
+            stage.begin()
+            stage.operator.result(LONGEST)
+            raise UnavailableError("the first error")
+
+    with pytest.raises(UnavailableError, match="the first error"):
+        fail()
+    assert "Left behind: parts of the development cluster (the folder stays)" in said.getvalue()
+    stage.end()
     require_nothing_left(tmp_path)
 
 

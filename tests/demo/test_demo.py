@@ -8,6 +8,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
 import yaml
 
 from gravswell.cache import cache_dir
@@ -126,6 +127,7 @@ def test_kept_up_it_waits_for_ctrl_c(mark: dict[str, str], tmp_path: Path) -> No
     assert (repository / "digits" / "2" / "model.onnx").is_file()
 
 
+@pytest.mark.timeout(1200)  # for two demos
 def test_on_a_cluster_of_the_users_without_gpus_it_goes_the_whole_way_and_leaves_nothing(mark: dict[str, str]) -> None:
     """As on kind: nodes that carry the example pool's label, and no GPU, so that there is no pool either."""
     with DevCluster(gpus=0) as cluster:
@@ -150,6 +152,7 @@ def test_on_a_cluster_of_the_users_without_gpus_it_goes_the_whole_way_and_leaves
         assert "gravswell" not in cluster.kubectl("get", "customresourcedefinitions", "--output=name")
 
 
+@pytest.mark.timeout(1800)  # for three demos
 def test_what_a_cluster_of_the_users_lacks_is_said_at_once(mark: dict[str, str], tmp_path: Path) -> None:
     with ControlPlane(tmp_path / "plane") as plane:
         context = yaml.safe_load(plane.kubeconfig.read_text())["current-context"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gravswell.errors import ConflictError, UnavailableError
+from gravswell_operator.demo import reach
 from gravswell_operator.demo.reach import replicas, require_free_ports
 from gravswell_operator.devcluster.kubectl import Kubectl
 
@@ -52,6 +53,13 @@ def test_loopback_addresses_are_dialled_and_others_forwarded(tmp_path: Path) -> 
 def test_a_forward_that_fails_is_told_in_kubectls_words(tmp_path: Path) -> None:
     fake = kubectl(tmp_path, [pod("there", "10.0.0.7")], 'echo "error: pod not found"')
     with ExitStack() as stack, pytest.raises(UnavailableError, match="to pod/there failed: error: pod not found"):
+        replicas(fake, stack)
+
+
+def test_a_forward_that_never_listens_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "FORWARD_TIMEOUT", 0.2)
+    fake = kubectl(tmp_path, [pod("there", "10.0.0.7")], "exec sleep 600")
+    with ExitStack() as stack, pytest.raises(UnavailableError, match="to pod/there failed: it did not listen within 0"):
         replicas(fake, stack)
 
 

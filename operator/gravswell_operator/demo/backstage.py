@@ -48,14 +48,18 @@ class Backstage:
         self._thread.start()
 
     def end(self) -> None:
-        """Stop all of it, wherever it is, also where that is interrupted; bounded and idempotent."""
+        """Stop all of it, wherever it is, also where that is interrupted; bounded and idempotent.
+
+        Raises, once, what kept it from ending well.
+        """
         try:
             self._end()
         except KeyboardInterrupt:
             self._end()
             raise
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def _end(self) -> None:
         self._over.set()

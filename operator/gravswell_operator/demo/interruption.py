@@ -73,4 +73,4 @@ def first_error_counts(story: Story, what: str) -> Iterator[None]:
     try:
         yield
     except GravswellError as error:
-        story.say(f"[yellow]Left in the cluster:[/] {escape(f'{what} ({error})')}")
+        story.say(f"[yellow]Left behind:[/] {escape(f'{what} ({error})')}")

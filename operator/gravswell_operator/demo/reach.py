@@ -1,19 +1,24 @@
 """How the demo's client reaches the replicas: at their own addresses, or through kubectl's port-forward."""
 
 import re
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from ipaddress import ip_address
-from subprocess import DEVNULL, PIPE, STDOUT, Popen
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gravswell.errors import ConflictError, UnavailableError
 from gravswell_operator.demo.objects import NAMESPACE
 from gravswell_operator.devcluster.kubectl import Kubectl
 from gravswell_operator.devcluster.node.addresses import Addresses, refusal
+from gravswell_operator.devcluster.processes import Child
 from gravswell_operator.names import PORT_GRPC, PORT_HTTP, PORT_METRICS
 
 SERVER = "digits"
+FORWARD_TIMEOUT = 60.0
+"""Seconds for kubectl to listen; it asks the API server first, which may be far away."""
 
 
 def replicas(kubectl: Kubectl, stack: ExitStack) -> list[str]:
@@ -58,23 +63,18 @@ def forward(kubectl: Kubectl, stack: ExitStack, target: str, port: int, *, names
 
     ``target`` is ``pod/NAME`` or ``service/NAME``. Raises :class:`UnavailableError` with kubectl's words.
     """
-    process = Popen(
-        kubectl.command("port-forward", f"--namespace={namespace}", target, f":{port}"),
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=STDOUT,
-        text=True,
-        start_new_session=True,  # Ctrl-C on the terminal is ours to handle
-    )
-    stack.callback(_stop, process)
-    assert process.stdout is not None
-    said = process.stdout.readline()  # one line when it listens; the end of the output when it cannot
-    match = re.search(r"127\.0\.0\.1:(\d+)", said)
-    if match is None:
-        raise UnavailableError(f"kubectl port-forward to {target} failed: {said.strip() or 'it ended'}")
-    return f"127.0.0.1:{match[1]}"
-
-
-def _stop(process: "Popen[str]") -> None:
-    process.terminate()
-    process.communicate(timeout=10)
+    # To a file, since it goes on writing: a line for each connection.
+    log = Path(stack.enter_context(TemporaryDirectory(prefix="gravswell-forward-"))) / "kubectl.log"
+    command = kubectl.command("port-forward", f"--namespace={namespace}", target, f":{port}")
+    child = Child(f"kubectl port-forward to {target}", command, log=log)
+    stack.callback(child.stop)
+    deadline = time.monotonic() + FORWARD_TIMEOUT
+    while True:
+        ended = not child.running  # read before its last words
+        said = log.read_text(errors="replace")
+        if match := re.search(r"127\.0\.0\.1:(\d+) -> ", said):
+            return f"127.0.0.1:{match[1]}"
+        if ended or time.monotonic() > deadline:
+            silent = "it ended" if ended else f"it did not listen within {FORWARD_TIMEOUT:.0f} s"
+            raise UnavailableError(f"{child.name} failed: {said.strip() or silent}")
+        time.sleep(0.05)

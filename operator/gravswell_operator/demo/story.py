@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,12 @@ from gravswell_operator.demo.installing import (
     require_free_names,
     running_operator,
 )
-from gravswell_operator.demo.interruption import full_disk_told, interruptible, wait_for_interrupt
+from gravswell_operator.demo.interruption import (
+    first_error_counts,
+    full_disk_told,
+    interruptible,
+    wait_for_interrupt,
+)
 from gravswell_operator.demo.local import ENTRY, Lab, classify, publish, show_repository
 from gravswell_operator.demo.objects import examples
 from gravswell_operator.demo.reach import require_free_ports
@@ -69,7 +74,7 @@ def tell(story: Story, options: Options) -> None:
         users = _users_cluster(story, options.context, options, stack) if options.context is not None else None
         build = stack.enter_context(BackgroundBuild()) if options.cluster and users is None else None
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gravswell-demo-")))
-        begun = _begun(stack, build, scratch) if build is not None else None
+        begun = _begun(story, stack, build, scratch) if build is not None else None
 
         lab = _train_and_publish(story, options, folder)
         _serve(story, lab, required=users is None, hold=options.keep and not options.cluster)
@@ -118,14 +123,14 @@ def _serve(story: Story, lab: Lab, *, required: bool, hold: bool) -> None:
             wait_for_interrupt(story, "Kept up:", *where)
 
 
-def _begun(stack: ExitStack, build: BackgroundBuild, scratch: Path) -> Backstage | None:
+def _begun(story: Story, stack: ExitStack, build: BackgroundBuild, scratch: Path) -> Backstage | None:
     """What the last chapter needs, begun, where nothing has to be built for it: it starts while the first ones run."""
     if not build.done_within(AT_ONCE):
         return None
     try:
         require_free_ports()
         stage = Backstage(build.wait(), scratch)
-        stack.callback(stage.end)
+        stack.enter_context(_ended(story, stage))
         stage.begin()
     except (GravswellError, OSError):
         return None  # told in the chapter that needs it: the others do not
@@ -174,15 +179,26 @@ def _serve_on_own_cluster(
 
 @contextmanager
 def _backstage(story: Story, stage: Backstage, *, is_begun: bool) -> Iterator[Backstage]:
-    if is_begun:
-        story.say("[dim]begun while the first chapters ran; the seconds are what was left of it[/]")
-    else:
-        stage.begin()
-    try:
+    with _ended(story, stage, "stop them"):
+        if is_begun:
+            story.say("[dim]begun while the first chapters ran; the seconds are what was left of it[/]")
+        else:
+            stage.begin()
         yield stage
-    finally:
-        with story.step("stop them"):
+
+
+@contextmanager
+def _ended(story: Story, stage: Backstage, step: str | None = None) -> Iterator[None]:
+    """Let it go with the block, told as a step of that name; of two errors the block's own is told."""
+    shown = story.step(step) if step is not None else nullcontext()
+    try:
+        yield
+    except BaseException:
+        with first_error_counts(story, "parts of the development cluster"), shown:
             stage.end()
+        raise
+    with shown:
+        stage.end()
 
 
 def _users_cluster(story: Story, context: str, options: Options, stack: ExitStack) -> tuple[Kubectl, Fitted]:
