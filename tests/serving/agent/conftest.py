@@ -3,6 +3,7 @@
 ``repository``  an empty repository folder
 ``models``      an empty models folder
 ``triton``      a Triton in explicit mode on ``models``, whose control APIs want a key
+``ports``       for Tritons that come one after the other in the same place
 ``agent``       ``async with agent() as running``: an agent of that Triton, fed from a file; see :class:`.Running`
 """
 
@@ -15,7 +16,8 @@ import pytest
 
 from gravswell.serving.agent.program import AgentOptions
 from gravswell.serving.agent.work import Pace
-from gravswell.serving.triton import EmbeddedTriton
+from gravswell.serving.triton import EmbeddedTriton, Ports
+from gravswell.serving.triton.ports import ANY_FREE, held_ports
 
 from .running import KEY, MakeAgent, Running, running, start_triton
 
@@ -38,6 +40,13 @@ def models(tmp_path: Path) -> Path:
 def triton(models: Path) -> Iterator[EmbeddedTriton]:
     with start_triton(models) as server:
         yield server
+
+
+@pytest.fixture
+def ports() -> Iterator[Ports]:
+    """Held also while no server is there: somebody else would be given them meanwhile."""
+    with held_ports("127.0.0.1", ANY_FREE) as held:
+        yield held
 
 
 @pytest.fixture

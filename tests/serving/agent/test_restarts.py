@@ -17,12 +17,12 @@ import pytest
 import tritonclient.http as http
 from tritonclient.utils import InferenceServerException
 
-from gravswell.serving.agent import steps
+from gravswell.serving.agent import steps, view
 from gravswell.serving.agent.ledger import MOST_DEATHS
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.agent.work import Pace
 from gravswell.serving.contracts import PRIVATE_PREFIX, DesiredModel, ModelState, Reason, Verification
-from gravswell.serving.triton import EmbeddedTriton, Ports
+from gravswell.serving.triton import EmbeddedTriton
 
 from .running import KEY, PATIENCE, MakeAgent, Running, start_triton, until
 from .traffic import Traffic
@@ -81,12 +81,6 @@ def answer(triton: EmbeddedTriton) -> float:
         return float(client.infer("scale", [tensor]).as_numpy("y")[0, 0] / 3.0)
 
 
-def _ports(triton: EmbeddedTriton) -> Ports:
-    """For another Triton in its place."""
-    addresses = triton.http_address, triton.grpc_address, triton.metrics_address
-    return Ports(*(int(address.rpartition(":")[2]) for address in addresses))
-
-
 async def test_an_agent_that_restarts_adopts_what_is_loaded(agent: MakeAgent, triton, repository):
     digest = publish(repository, "scale", 1, 1.0)
     async with agent() as running:
@@ -125,12 +119,18 @@ async def test_what_changed_while_the_agent_was_away_is_caught_up(agent: MakeAge
         await until(lambda: not leftover.parent.exists(), "and so is its folder")
 
 
-async def test_a_triton_that_restarted_since_the_last_look_takes_no_traffic(agent: MakeAgent, repository, models):
+async def test_a_triton_that_restarted_since_the_last_look_takes_no_traffic(
+    agent: MakeAgent, repository, models, ports, monkeypatch
+):
+    monkeypatch.setattr(view, "ASK_SECONDS", PATIENCE)  # what is asked is answered, however busy the machine is
     digest = publish(repository, "scale", 1, 1.0)
-    rarely = Pace(tick=60.0)
-    with start_triton(models) as old:
+    with start_triton(models, ports=ports) as old:
+        place = {"triton_http": old.http_address, "triton_grpc": old.grpc_address}
+        async with agent(**place) as before:
+            before.desire(model(1, digest))
+            await before.serves("scale", 1)
         async with (
-            agent(triton_http=old.http_address, triton_grpc=old.grpc_address, pace=rarely) as running,
+            agent(**place, pace=Pace(tick=3600.0), interval=3600.0) as running,
             aiohttp.ClientSession() as client,
         ):
 
@@ -138,22 +138,22 @@ async def test_a_triton_that_restarted_since_the_last_look_takes_no_traffic(agen
                 async with client.get(f"http://{running.server.address}/readyz") as answer:
                     return answer.status
 
-            running.desire(model(1, digest))
+            running.revision = before.revision
             await running.serves("scale", 1)
             assert await readyz() == 200
             old.stop()
-            with start_triton(models, ports=_ports(old)) as new:
+            with start_triton(models, ports=ports) as new:
                 assert running.ledger.ready, "the agent has not looked"
                 assert await readyz() == 503
-                await until(lambda: running.ledger.ready and loads(new), "it looks at once, not a minute later")
+                await until(lambda: running.ledger.ready and loads(new), "it looks at once, not an hour later")
                 assert await readyz() == 200
 
 
-async def test_a_triton_that_restarts_is_filled_again(agent: MakeAgent, repository, models):
+async def test_a_triton_that_restarts_is_filled_again(agent: MakeAgent, repository, models, ports):
     """At once, also where what is wanted failed and is tried again much later."""
     first = publish(repository, "scale", 1, 1.0)
     broken = publish(repository, "scale", 2, 2.0, golden_factor=2.5)
-    with start_triton(models) as old:
+    with start_triton(models, ports=ports) as old:
         patient = Pace(tick=0.5, first_retry=300.0)
         async with agent(triton_http=old.http_address, triton_grpc=old.grpc_address, pace=patient) as running:
             running.desire(model(1, first))
@@ -162,12 +162,12 @@ async def test_a_triton_that_restarts_is_filled_again(agent: MakeAgent, reposito
             assert (await running.settled("scale", 2)).reason == Reason.GOLDEN_MISMATCH
 
             old.stop()
-            await until(lambda: not running.ledger.ready, "the pod is unready without Triton")
+            await until(lambda: running.server.report().triton == "", "it is seen that Triton is gone")
             report = running.server.report()
-            assert report.triton == ""
+            assert not report.ready, "the pod is unready without Triton"
             assert report.models[0].loaded_version is None
             repository.rename(repository.with_name("away"))  # a restart needs no repository
-            with start_triton(models, ports=_ports(old)) as new:
+            with start_triton(models, ports=ports) as new:
                 await until(lambda: running.ledger.ready, "the last good version serves again")
                 assert answer(new) == 1.0
                 found = running.report_of("scale")
@@ -178,12 +178,12 @@ async def test_a_triton_that_restarts_is_filled_again(agent: MakeAgent, reposito
 
 
 async def test_an_earlier_version_that_ends_triton_does_not_keep_the_wanted_one_away(
-    agent: MakeAgent, repository, models, tmp_path: Path
+    agent: MakeAgent, repository, models, ports, tmp_path: Path
 ):
     """It loads once; whenever it is loaded again it takes the server with it."""
     first = publish(repository, "scale", 1, 1.0, golden=False, python=deadly(tmp_path / "loaded"))
     second = publish(repository, "scale", 2, 2.0)
-    with start_triton(models) as old:
+    with start_triton(models, ports=ports) as old:
         async with agent(triton_http=old.http_address, triton_grpc=old.grpc_address) as running:
             running.desire(model(1, first, verification=Verification.HASHES))
             await running.serves("scale", 1)
@@ -191,7 +191,7 @@ async def test_an_earlier_version_that_ends_triton_does_not_keep_the_wanted_one_
             await until(lambda: not running.ledger.ready, "the pod is unready without Triton")
             running.desire(model(2, second))
             for ends in range(MOST_DEATHS):
-                with start_triton(models, ports=_ports(old)) as new:
+                with start_triton(models, ports=ports) as new:
                     await until(lambda new=new: serves(running, new) or ended(new), "it serves or ends")
                     if not ended(new):
                         assert await asyncio.to_thread(answer, new) == 2.0
@@ -200,18 +200,20 @@ async def test_an_earlier_version_that_ends_triton_does_not_keep_the_wanted_one_
             pytest.fail("every server was killed")
 
 
-async def test_a_wanted_version_that_ends_triton_is_given_up(agent: MakeAgent, repository, models, tmp_path: Path):
+async def test_a_wanted_version_that_ends_triton_is_given_up(
+    agent: MakeAgent, repository, models, ports, tmp_path: Path
+):
     first = publish(repository, "scale", 1, 1.0)
     (tmp_path / "loaded").touch()
     second = publish(repository, "scale", 2, 2.0, python=deadly(tmp_path / "loaded"))
-    with start_triton(models) as old:
+    with start_triton(models, ports=ports) as old:
         async with agent(triton_http=old.http_address, triton_grpc=old.grpc_address) as running:
             running.desire(model(1, first))
             await running.serves("scale", 1)
             running.desire(model(2, second))
             await until(lambda: ended(old), "its verification ends the server")
             for _ in range(MOST_DEATHS):
-                with start_triton(models, ports=_ports(old)) as new:
+                with start_triton(models, ports=ports) as new:
                     await until(
                         lambda new=new: (
                             ended(new)
@@ -228,11 +230,11 @@ async def test_a_wanted_version_that_ends_triton_is_given_up(agent: MakeAgent, r
 
 
 async def test_a_version_that_cannot_be_fetched_yet_holds_up_nobody_who_has_an_earlier_one(
-    agent: MakeAgent, repository, models, monkeypatch
+    agent: MakeAgent, repository, models, ports, monkeypatch
 ):
     """Agent and Triton restart while the repository neither answers nor refuses; then Triton alone, amid the fetch."""
     first, second = publish(repository, "scale", 1, 1.0), publish(repository, "scale", 2, 2.0)
-    with start_triton(models) as old:
+    with start_triton(models, ports=ports) as old:
         async with agent(triton_http=old.http_address, triton_grpc=old.grpc_address) as running:
             running.desire(model(1, first))
             await running.serves("scale", 1)
@@ -240,11 +242,12 @@ async def test_a_version_that_cannot_be_fetched_yet_holds_up_nobody_who_has_an_e
     answers, fetch = threading.Event(), steps.supply.fetch
 
     def waiting(*given: object, **named: object) -> int:
-        answers.wait(PATIENCE)
+        answers.wait()
         return fetch(*given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(steps.supply, "fetch", waiting)
-    with start_triton(models) as new:
+    with start_triton(models, ports=ports) as new, contextlib.ExitStack() as at_last:
+        at_last.callback(answers.set)
         async with agent(triton_http=new.http_address, triton_grpc=new.grpc_address) as again:
             again.revision = running.revision
             await until(lambda: again.ledger.ready, "the earlier version serves again")
@@ -253,7 +256,7 @@ async def test_a_version_that_cannot_be_fetched_yet_holds_up_nobody_who_has_an_e
             assert again.ledger.ready
             new.stop()
             await until(lambda: not again.ledger.ready, "the pod is unready without Triton")
-            with start_triton(models, ports=_ports(new)) as newest:
+            with start_triton(models, ports=ports) as newest:
                 await until(lambda: again.ledger.ready, "the earlier version serves again, though the fetch waits on")
                 assert answer(newest) == 1.0
                 assert again.report_of("scale").state is ModelState.DOWNLOADING
@@ -311,9 +314,9 @@ async def test_a_dead_backend_of_an_unknown_load_holds_up_no_version(agent: Make
 
 
 @pytest.mark.parametrize("stage", [ModelState.VERIFYING, ModelState.LOADING])
-async def test_a_triton_that_is_killed_amid_a_load(agent: MakeAgent, repository, models, monkeypatch, stage):
+async def test_a_triton_that_is_killed_amid_a_load(agent: MakeAgent, repository, models, ports, monkeypatch, stage):
     digest = publish(repository, "scale", 1, 1.0)
-    with start_triton(models) as old:
+    with start_triton(models, ports=ports) as old:
         load, killed = TritonControl.load, []
 
         async def loaded(control: TritonControl, name: str, config: str) -> None:
@@ -328,7 +331,7 @@ async def test_a_triton_that_is_killed_amid_a_load(agent: MakeAgent, repository,
             await until(lambda: bool(killed), "it is killed")
             await until(lambda: running.report_of("scale").reason == Reason.TRITON_UNAVAILABLE, "that is told")
             assert not running.ledger.ready
-            with start_triton(models, ports=_ports(old)) as new:
+            with start_triton(models, ports=ports) as new:
                 await running.serves("scale", 1)
                 assert await asyncio.to_thread(answer, new) == 1.0
                 await until(lambda: not list(models.glob(f"{PRIVATE_PREFIX}*")), "the broken proof leaves nothing")
@@ -349,19 +352,22 @@ async def test_a_slow_model_is_left_alone(agent: MakeAgent, triton, repository, 
 
 
 async def test_a_busy_model_is_not_probed(agent: MakeAgent, triton, repository, monkeypatch):
+    probes = []
+
     async def probed(*_: object) -> None:
-        pytest.fail("it was probed while others used it")
+        probes.append(time.monotonic())
 
     digest = publish(repository, "scale", 1, 1.0)
-    async with agent() as running:
+    async with agent(pace=Pace(tick=0.5, probe=4.0)) as running:  # others are answered between any two looks
         running.desire(model(1, digest))
         await running.serves("scale", 1)
         with Traffic("scale", http_address=triton.http_address, grpc_address=triton.grpc_address) as traffic:
             await until(lambda: len(traffic.answers) > 20, "answers flow")
-            await _looked_after(running, 2)
+            await _looked_after(running, 1)
             monkeypatch.setattr(steps.Steps, "infer", probed)
             await _looked_after(running, 3)
         assert traffic.errors == []
+        assert probes == []
 
 
 async def _looked_after(running: Running, times: int) -> None:

@@ -8,8 +8,8 @@ from gravswell.serving.agent.startup import Startup
 from gravswell.serving.agent.work import Work
 from gravswell.serving.contracts import DesiredModel, Report, Start, StartStage
 
-from .running import start_triton, until
-from .test_restarts import _ports, model
+from .running import PATIENCE, start_triton, until
+from .test_restarts import model
 from .versions import publish
 
 
@@ -83,15 +83,14 @@ async def test_a_start_is_told_once_and_for_good(agent, triton, repository):
         assert running.server.report().start == start, "nor is an agent's restart"
 
 
-async def test_what_a_triton_of_before_had_loaded_is_older_than_the_one_of_now(agent, repository, models):
+async def test_what_a_triton_of_before_had_loaded_is_older_than_the_one_of_now(agent, repository, models, ports):
     digest = publish(repository, "scale", 1, 1.0)
-    with start_triton(models) as first:
-        ports = _ports(first)
+    with start_triton(models, ports=ports) as first:
         async with agent(triton_http=first.http_address, triton_grpc=first.grpc_address) as running:
             running.desire(model(1, digest))
             before = (await running.serves("scale", 1)).loaded_at
             os.kill(first.process.pid, 9)
-            first.process.wait(30)
+            assert first.process.wait(PATIENCE)
             again = datetime.now(UTC)
             assert before < again
             with start_triton(models, ports=ports):

@@ -17,6 +17,7 @@ from gravswell.errors import AccessDeniedError, UnavailableError
 from gravswell.serving import AsyncClient, Client
 from gravswell.serving.client import replicas
 from gravswell.serving.triton import EmbeddedTriton, Ports
+from gravswell.serving.triton.ports import ANY_FREE, held_ports
 from gravswell_operator.devcluster.certificates import Authority
 
 X = np.arange(4 * 4000, dtype=np.float32).reshape(4000, 4)
@@ -39,6 +40,13 @@ def batches(halfway: Callable[[], object]) -> Iterator[Any]:
 def kill(server: EmbeddedTriton) -> None:
     os.killpg(server.process.pid, signal.SIGKILL)
     server.process.wait(60)
+
+
+@pytest.fixture
+def ports() -> Iterator[Ports]:
+    """Held also while no server is there: somebody else would be given them meanwhile."""
+    with held_ports("127.0.0.1", ANY_FREE) as held:
+        yield held
 
 
 @pytest.fixture
@@ -69,13 +77,13 @@ def test_a_replica_that_goes_in_the_middle_costs_no_row(
         assert client.replicas[address] == before
 
 
-def test_one_that_comes_back_gets_its_share_again(server: EmbeddedTriton, client_models: Path) -> None:
-    with EmbeddedTriton(client_models, models=["scale"]) as first:
-        address, port = first.http_address, int(first.http_address.rpartition(":")[2])
+def test_one_that_comes_back_gets_its_share_again(server: EmbeddedTriton, client_models: Path, ports: Ports) -> None:
+    with EmbeddedTriton(client_models, models=["scale"], ports=ports) as first:
+        address = first.http_address
         with Client([server.http_address, address]) as client:
             assert len(client.infer("scale", batches(first.stop), batch_size=4)["y"]) == len(X)
             before = client.replicas[address]
-            with EmbeddedTriton(client_models, models=["scale"], ports=Ports(http=port)):
+            with EmbeddedTriton(client_models, models=["scale"], ports=ports):
                 for _ in range(600):
                     np.testing.assert_array_equal(client.infer("scale", X, batch_size=8)["y"], 2 * X)
                     if client.replicas[address] > before + 100:
@@ -84,10 +92,9 @@ def test_one_that_comes_back_gets_its_share_again(server: EmbeddedTriton, client
                     raise AssertionError("it got no requests")
 
 
-def test_the_only_one_restarting_is_waited_for(client_models: Path) -> None:
-    with EmbeddedTriton(client_models, models=["scale"]) as first, Client(first.http_address, retry_for=60) as client:
-        port = int(first.http_address.rpartition(":")[2])
-        again = EmbeddedTriton(client_models, models=["scale"], ports=Ports(http=port))
+def test_the_only_one_restarting_is_waited_for(client_models: Path, ports: Ports) -> None:
+    first, again = (EmbeddedTriton(client_models, models=["scale"], ports=ports) for _ in range(2))
+    with first, Client(first.http_address, retry_for=60) as client:
 
         def restart() -> None:
             first.stop()

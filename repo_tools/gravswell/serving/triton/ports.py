@@ -2,7 +2,8 @@
 
 import errno
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from gravswell import addresses
@@ -21,14 +22,16 @@ class Ports:
 ANY_FREE = Ports()
 
 
-def choose_ports(host: str, wanted: Ports) -> Ports:
-    """Free ports of the IP address ``host`` for those that are 0, found by binding and letting go.
+@contextmanager
+def held_ports(host: str, wanted: Ports) -> Iterator[Ports]:
+    """Ports of the IP address ``host``, free ones for those that are 0; nobody else is given them in the block.
 
+    Whoever lets addresses be used again, as Triton does, can listen on them meanwhile.
     Raises :class:`ConflictError` naming a wanted port that is taken, :class:`InvalidInputError` for an address that
     cannot be listened on.
     """
     chosen = []
-    with ExitStack() as held:  # all are held until all are found, so that no two are the same
+    with ExitStack() as held:
         for name, port in vars(wanted).items():
             probe = held.enter_context(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET))
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -44,4 +47,4 @@ def choose_ports(host: str, wanted: Ports) -> Ports:
                     f"{addresses.join(host, port)} cannot be listened on for {name}: {error.strerror or error}"
                 ) from error
             chosen.append(probe.getsockname()[1])
-    return Ports(*chosen)
+        yield Ports(*chosen)

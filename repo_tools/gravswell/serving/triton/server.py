@@ -35,14 +35,12 @@ from gravswell.serving.triton.overlay import (
 )
 from gravswell.serving.triton.packages import Progress
 from gravswell.serving.triton.pipelines import MemberFolders, is_ours, settled
-from gravswell.serving.triton.ports import ANY_FREE, Ports, choose_ports
+from gravswell.serving.triton.ports import ANY_FREE, Ports, held_ports
 from gravswell.serving.triton.process import ServerProcess
 from gravswell.serving.triton.reasons import tidy_reason
 from gravswell.serving.triton.workspace import Workspace
 
 POLL_SECONDS = 0.05
-PORT_ATTEMPTS = 3
-"""A free port that was found may be taken by another program before Triton takes it."""
 
 
 @dataclass(frozen=True)
@@ -152,18 +150,22 @@ class EmbeddedTriton:
     def served(self) -> list[ServedModel]:
         """The models that answer clients now, by name."""
         ready = {status.name for status in self.control.index() if status.state == "READY"}
-        names = sorted(name for name in ready if not name.startswith(MEMBER_PREFIX))
-        found = [self.control.metadata(name) for name in names]
-        return [
-            ServedModel(
-                name=model["name"],
-                versions=sorted(map(int, model["versions"])),
-                platform=model["platform"],
-                inputs=model["inputs"],
-                outputs=model["outputs"],
+        found = []
+        for name in sorted(name for name in ready if not name.startswith(MEMBER_PREFIX)):
+            try:
+                model = self.control.metadata(name)
+            except InvalidInputError:  # it was unloaded since
+                continue
+            found.append(
+                ServedModel(
+                    name=model["name"],
+                    versions=sorted(map(int, model["versions"])),
+                    platform=model["platform"],
+                    inputs=model["inputs"],
+                    outputs=model["outputs"],
+                )
             )
-            for model in found
-        ]
+        return found
 
     def load(self, model: str, *, timeout: float = 120.0) -> None:
         """Load or reload a model of the repository (explicit control), on the CPU whatever its config asks for.
@@ -250,15 +252,9 @@ class EmbeddedTriton:
                     adapt=run_on_cpu,
                     environment=self._environment,
                 )
-            for attempt in range(PORT_ATTEMPTS):
-                self._ports = choose_ports(self.host, self._wanted_ports)
-                try:
-                    self._launch(installation.program, folder, extra)
-                    break
-                except ConflictError:
-                    if attempt + 1 == PORT_ATTEMPTS or 0 not in vars(self._wanted_ports).values():
-                        raise
-            self._judge(overlay)
+            with held_ports(self.host, self._wanted_ports) as self._ports:
+                self._launch(installation.program, folder, extra)
+                self._judge(overlay)
             undo.pop_all()
         return self
 
