@@ -123,19 +123,19 @@ class Worker:
                 await self._restore(work)
             case Step.LOAD:
                 self._ledger.progress(work, ModelState.LOADING)
-                self._ledger.stage(work, StartStage.LOAD)
                 with self._ledger.timed(work, "load"), self._deaths_told(work):
+                    self._ledger.stage(work, StartStage.LOAD)
                     await self._load(work, model)
             case Step.PROVE:
-                self._ledger.stage(work, StartStage.WARM_UP)
                 with self._ledger.timed(work, "prove"):
+                    self._ledger.stage(work, StartStage.WARM_UP)
                     await self._prove(work)
         return True
 
     async def _fetch(self, work: Work) -> None:
         self._ledger.progress(work, ModelState.DOWNLOADING)
-        self._ledger.stage(work, StartStage.DOWNLOAD)
         with self._ledger.timed(work, "download"):
+            self._ledger.stage(work, StartStage.DOWNLOAD)
             fetching = asyncio.ensure_future(self._steps.fetch(work.model, work.unwanted))
             try:
                 while not (await asyncio.wait({fetching}, timeout=self._pace.tick))[0]:
@@ -166,8 +166,8 @@ class Worker:
 
     async def _verify(self, work: Work) -> None:
         self._ledger.progress(work, ModelState.VERIFYING)
-        self._ledger.stage(work, StartStage.LOAD)
         with self._ledger.timed(work, "verify"), self._deaths_told(work):
+            self._ledger.stage(work, StartStage.LOAD)
             await self._steps.verify(
                 work.model,
                 unwanted=work.unwanted,
