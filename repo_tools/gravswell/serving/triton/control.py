@@ -13,7 +13,11 @@ from gravswell.errors import InvalidInputError, UnavailableError
 from gravswell.serving.triton.modelnames import control_path, model_path
 from gravswell.serving.triton.reasons import tidy_reason
 
-CONNECT_SECONDS = 5.0
+READY_SECONDS = 5.0
+"""Limit of the question that a start repeats until its server answers."""
+
+QUICK_SECONDS = 30.0
+"""Limit of other requests that only ask: a machine may be very busy, and a server that never answers is to be told."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class ControlAPI:
 
     def server_id(self) -> str:
         """The ``--id`` of the server that answers."""
-        return str(self._call("GET", "/v2")["name"])
+        return str(self._call("GET", "/v2", timeout=READY_SECONDS)["name"])
 
     def index(self) -> list[ModelStatus]:
         """Every model that Triton has seen, a line for each of its versions."""
@@ -68,7 +72,7 @@ class ControlAPI:
         """Unload a model; requests under way are finished."""
         self._call("POST", f"{control_path(model)}/unload", {}, timeout)
 
-    def _call(self, method: str, path: str, body: Any = None, timeout: float = CONNECT_SECONDS) -> Any:
+    def _call(self, method: str, path: str, body: Any = None, timeout: float = QUICK_SECONDS) -> Any:
         connection = http.client.HTTPConnection(self._address, timeout=timeout)
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None, self._headers)
