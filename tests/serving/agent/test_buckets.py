@@ -190,7 +190,7 @@ def test_an_agent_that_a_bucket_keeps_waiting_ends_when_it_is_told_to(models: Pa
             asked, _ = silent.accept()
             with asked:
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(30) == 0, (tmp_path / "log").read_text()
+                assert process.wait(90) == 0, (tmp_path / "log").read_text()
         finally:
             process.kill()
             process.wait()

@@ -45,6 +45,14 @@ class Follower:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
+def unreadable(repository: Path, version: str) -> None:
+    """A version that cannot be read and appears at once: without a manifest it would be somebody else's."""
+    stage = repository.with_name("unreadable")
+    stage.mkdir()
+    (stage / ".manifest.json").symlink_to(".manifest.json")
+    stage.rename(repository / version)
+
+
 @pytest.mark.parametrize(
     ("seconds", "cut", "least", "most"), [(0.4, True, 0.5, 1), (0, True, 8, 32), (0, False, 8, 32)]
 )
@@ -138,8 +146,7 @@ async def test_a_pipeline_that_cannot_be_read_shows_nothing_that_it_keeps_privat
     publish_pipeline(repository, "chain", 1, 9.0, factor, factor)
     async with Follower(LatestSource(str(repository), 0.02)) as follower:
         await until(lambda: len(follower.seen) == 1, "the first state")
-        (repository / "chain/2").mkdir()
-        (repository / "chain/2/.manifest.json").symlink_to(".manifest.json")
+        unreadable(repository, "chain/2")
         publish(repository, "other", 1, 1.0)
         await until(lambda: len(follower.seen) == 2, "the other")
         assert [model.name for model in follower.seen[1].models] == ["chain", "other"]
@@ -150,8 +157,7 @@ async def test_an_entry_that_cannot_be_read_stays_and_hides_no_other(repository:
     publish(repository, "b", 1, 1.0)
     async with Follower(LatestSource(str(repository), 0.02)) as follower:
         await until(lambda: len(follower.seen) == 1, "the first state")
-        (repository / "a/2").mkdir()
-        (repository / "a/2/.manifest.json").symlink_to(".manifest.json")
+        unreadable(repository, "a/2")
         second = publish(repository, "b", 2, 2.0)
         await until(lambda: len(follower.seen) == 2, "the new version of the other")
         assert follower.seen[1].models == (

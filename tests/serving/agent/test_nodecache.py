@@ -58,6 +58,19 @@ def inside(root: Path, folder: str) -> set[str]:
     return {path.name for path in (root / folder).glob("*")}
 
 
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes a second to write a file would pass for a volume that hangs."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def answer(pipe: Path, content: bytes = b"") -> None:
+    """Let go who waits at a pipe, if anybody does."""
+    end = os.open(pipe, os.O_RDWR)  # which waits for nobody
+    os.write(end, content)
+    os.close(end)
+
+
 def size(root: Path) -> int:
     return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
 
@@ -226,6 +239,7 @@ def test_what_a_dead_pod_left_is_cleared_and_one_at_work_is_left_alone(root: Pat
     assert cache.find(one) is not None
 
 
+@pytest.mark.usefixtures("quick_disk")
 @pytest.mark.parametrize("name", [MANIFEST, "model.onnx"])
 def test_a_volume_that_hangs_is_done_without_until_it_answers(
     root: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -243,14 +257,14 @@ def test_a_volume_that_hangs_is_done_without_until_it_answers(
     assert (folder.place(model) / "model.onnx").read_bytes() == (repository / "m/1/model.onnx").read_bytes()
     monkeypatch.setattr(nodecache, "HANGS_SECONDS", 3600.0)
     assert cache.find(other) is None, "the volume is left alone while it hangs"
-    with pipe.open("wb") as stream:  # its server is back
-        stream.write(content)
+    answer(pipe, content)  # its server is back
     deadline = time.monotonic() + 60
     while cache.find(other) is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert cache.find(other) is not None
 
 
+@pytest.mark.usefixtures("quick_disk")
 def test_a_copy_to_a_volume_that_hangs_is_given_up_and_so_is_what_is_wanted_there(
     root: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -264,8 +278,7 @@ def test_a_copy_to_a_volume_that_hangs_is_given_up_and_so_is_what_is_wanted_ther
     os.mkfifo(source)
     monkeypatch.setattr(nodecache, "ABANDONED_SECONDS", 1.0)
     assert not cache.keep(other, source.parent, nothing)
-    with source.open("wb") as stream:
-        stream.write(content)
+    answer(source, content)
     monkeypatch.undo()
     deadline = time.monotonic() + 60
     while cache.find(model) is None and time.monotonic() < deadline:
@@ -281,6 +294,7 @@ def test_a_copy_to_a_volume_that_hangs_is_given_up_and_so_is_what_is_wanted_ther
     back.set()
 
 
+@pytest.mark.usefixtures("quick_disk")
 def test_a_hanging_volume_holds_nobody_who_is_not_wanted_any_more(root: Path, repository: Path, tmp_path: Path):
     cache = NodeCache(root)
     model = kept(cache, repository, 1)
@@ -290,8 +304,7 @@ def test_a_hanging_volume_holds_nobody_who_is_not_wanted_any_more(root: Path, re
     began = time.monotonic()
     with pytest.raises(SupersededError):
         fetch(str(repository), model, fresh(tmp_path), wanted=lambda: time.monotonic() < began + 0.2, cache=cache)
-    with pipe.open("wb"):
-        pass  # let the thread go
+    answer(pipe)
 
 
 def test_a_pod_that_dies_while_it_looks_at_the_time_leaves_nothing_for_ever(root: Path, repository: Path):

@@ -20,7 +20,7 @@ from .running import MakeAgent, until
 def told(repository: Path) -> DesiredModel:
     entry = qv.ModelRepository(repository).add("told", qv.Platform.ONNX)
     entry.config.max_batch_size = 4
-    entry.config.set_sequence_batching(control_input=[START], direct={}, max_sequence_idle_microseconds=5_000_000)
+    entry.config.set_sequence_batching(control_input=[START], direct={}, max_sequence_idle_microseconds=600_000_000)
     entry.export_version(beginning_told())
     return DesiredModel(name="told", version=1, digest=entry.version(1).digest)
 

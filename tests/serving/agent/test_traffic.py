@@ -77,7 +77,8 @@ async def test_requests_of_the_window_are_counted_and_the_agents_own_are_not(age
         own = running.ledger.serving["scale"].probed_at
         await until(lambda: running.ledger.serving["scale"].probed_at > own, "the agent probes")
         await asyncio.sleep(0.5)  # several looks
-        assert counted("w2") == (3, 4)
+        # Just now Triton may have counted a probe whose answer the agent waits for; what was counted never goes again.
+        await until(lambda: counted("w2") == (3, 4), "the agent's own are not told")
 
         running.desire(DesiredModel(name="scale", version=1, digest=first))  # rolled back
         await running.serves("scale", 1)
@@ -105,7 +106,7 @@ async def test_counts_are_of_what_is_loaded_and_of_the_window_whatever_happens_i
         await until(lambda: counted(running.report_of("scale")) == 0, "the window has begun")
         await asyncio.to_thread(ask, triton.http_address, 1.0, 9)
         await until(lambda: counted(running.report_of("scale")) == 9, "what was asked of the old version is told")
-        running.desire(rolling("agent", seconds=30.0))  # in place of a replica that was lost; no look for long
+        running.desire(rolling("agent", seconds=600.0))  # in place of a replica that was lost; no look for long
         await until(lambda: loaded(running) == 2, "the new version serves")
         assert counted(running.report_of("scale")) is None, "what was asked of the old version is not the new one's"
         await asyncio.to_thread(ask, triton.http_address, 2.0, 4)

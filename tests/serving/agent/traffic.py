@@ -20,6 +20,8 @@ class Traffic:
     def __init__(self, model: str, *, http_address: str, grpc_address: str) -> None:
         self.answers: list[float] = []
         self.errors: list[str] = []
+        self._last: dict[object, float] = {}
+        """By protocol."""
         self._model = model
         self._stop = threading.Event()
         self._threads = [
@@ -29,8 +31,9 @@ class Traffic:
 
     @property
     def last(self) -> float | None:
-        """The factor of the latest answer."""
-        return self.answers[-1] if self.answers else None
+        """The factor of the latest answer of both; None where they differ: the one's is of before, or still to come."""
+        factors = list(self._last.values())
+        return factors[0] if len(factors) == len(self._threads) and len(set(factors)) == 1 else None
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -56,6 +59,7 @@ class Traffic:
                 except Exception as error:  # noqa: BLE001  whatever it is, it is a failed request
                     self.errors.append(f"{type(error).__name__}: {error}")
                 else:
-                    self.answers.append(float(y[0, 0] / x[0, 0]))
+                    self._last[protocol] = float(y[0, 0] / x[0, 0])
+                    self.answers.append(self._last[protocol])
         finally:
             client.close()
