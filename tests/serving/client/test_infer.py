@@ -330,9 +330,13 @@ def test_a_process_that_is_forked_off_has_a_client_too(server: EmbeddedTriton) -
 def test_ctrl_c_ends_a_blocking_call(server: EmbeddedTriton) -> None:
     with Client(server.http_address) as client:
         client.model("scale")
-        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        timer, rows = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)), np.tile(X, (20_000, 1))
+
+        def asks() -> None:
+            timer.start()
+            client.infer("scale", rows, batch_size=1)
+
         with pytest.raises(KeyboardInterrupt):
-            client.infer("scale", np.tile(X, (20_000, 1)), batch_size=1)
+            asks()
         timer.join()
         np.testing.assert_array_equal(client.infer("scale", X)["y"], 2 * X)

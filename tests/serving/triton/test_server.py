@@ -281,10 +281,12 @@ def test_a_server_that_hangs_is_killed_with_its_backend_and_its_shared_memory(
 def test_what_a_killed_server_left_can_be_cleared(repository: Path) -> None:
     with EmbeddedTriton(repository) as server:
         pid = server.process.pid
+        left = segments(pid)
+        assert len(left) == 2
         os.killpg(pid, signal.SIGKILL)  # with its backend, whose processes would have cleared it
         assert server.process.wait(BOUND)
         assert server.process.returncode == -signal.SIGKILL
-        assert len(clear_segments(pid)) == 2
+        assert set(clear_segments(pid)) <= set(left), "what another server's start has not cleared already"
         assert segments(pid) == []
 
 
@@ -305,7 +307,7 @@ with EmbeddedTriton({str(repository)!r}, exit_timeout=3) as server:
     assert wait_until(lambda: not group(int(pid)))
     assert segments(int(pid)) == []
     Workspace.create().remove()
-    assert not Path(folder).exists()
+    assert wait_until(lambda: not Path(folder).exists()), "another server's start may be removing it"
 
 
 def test_what_a_server_that_died_leaves_is_ended_without_a_parent_to_stop_it(tmp_path: Path) -> None:
