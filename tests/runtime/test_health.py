@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 from gravswell_operator import health
 
-WAIT_SECONDS = 30
+WAIT_SECONDS = 90
 
 
 class Large(Collector):

@@ -15,7 +15,7 @@ PAUSE = 1.5
 
 
 @pytest.fixture
-async def asked(monkeypatch, unused_tcp_port):
+async def asked(monkeypatch):
     """``asked(status, body, watch)``: the status and the body that kopf gets of such an answer; and all waits."""
     waits: list[float] = []
 
@@ -35,12 +35,13 @@ async def asked(monkeypatch, unused_tcp_port):
     application.router.add_get("/models", answer)
     runner = web.AppRunner(application)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
     async with aiohttp.ClientSession(middlewares=[shield.Shield()]) as session:
 
         async def ask(status: int, body: bytes = b"", *, watch: bool = True) -> tuple[int, bytes]:
             answers.append((status, body))
-            url = f"http://127.0.0.1:{unused_tcp_port}/models" + ("?watch=true" if watch else "")
+            url = f"http://127.0.0.1:{port}/models" + ("?watch=true" if watch else "")
             async with session.get(url) as response:
                 if not watch:
                     return response.status, await response.read()
