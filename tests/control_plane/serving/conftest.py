@@ -10,6 +10,7 @@ import os
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from gravswell_operator.devcluster import ControlPlane, LocalNode
 from gravswell_operator.devcluster.controlplane import NODE_NAME
 
 from ...serving.agent.versions import WIDTH, publish
-from ..operating import Namespace, OperatorProcess, control_plane, node_of_cluster, operator_of_cluster
+from ..operating import Namespace, OperatorProcess, conditions, control_plane, node_of_cluster, operator_of_cluster
 
 ENTRY = "scale"
 
@@ -75,8 +76,22 @@ class Place(Namespace):
         """Wait until everything is Ready and the Model's ``version`` is what the pods serve."""
         self.condition("modelrepository", "models", status="True")
         self.condition("inferenceserver", "server", status="True")
-        self.until(lambda: self.get("model", ENTRY)["status"].get("loadedVersion") == version)
+        self.until(lambda: self.model_status().get("loadedVersion") == version)
         self.condition("model", ENTRY, status="True")
+
+    def model_status(self) -> dict[str, Any]:
+        """Of the Model ``scale``; empty before the operator has seen it."""
+        return (self.get("model", ENTRY) or {}).get("status") or {}
+
+    def until_one_replica(self) -> None:
+        """Wait until the server has one pod that is not going, and that takes traffic."""
+
+        def one() -> bool:
+            pods = self.objects("pods", selector="app.kubernetes.io/name=triton")
+            staying = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+            return [conditions(pod).get("Ready", {}).get("status") for pod in staying] == ["True"]
+
+        self.until(one)
 
     def pod(self, role: str = "triton") -> dict[str, Any]:
         """The one pod of a role that is not going."""
@@ -109,19 +124,16 @@ class Place(Namespace):
         statuses = {status["name"]: status for status in pod["status"]["containerStatuses"]}
         first = int(statuses[container]["containerID"].rpartition("/")[2])
         everybody = (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
-        return [_environment(process) for process in (first, *(p for p in everybody if _of(p, first)))]
+        found = [_environment(first)]
+        for process in everybody:
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+                if process != first and os.getsid(process) == first:  # as every process of a container is of its first
+                    found.append(_environment(process))
+        return found
 
     def token(self, pod: dict[str, Any]) -> str:
         """The token that is projected into a pod."""
         return (self._pods / pod["metadata"]["name"] / "volumes/token/token").read_text()
-
-
-def _of(process: int, session: int) -> bool:
-    """Whether ``process`` is another one of the session, as every process of a container is of its first one's."""
-    try:
-        return process != session and os.getsid(process) == session
-    except ProcessLookupError:
-        return False
 
 
 def _environment(process: int) -> dict[str, str]:

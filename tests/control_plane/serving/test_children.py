@@ -85,16 +85,18 @@ def test_accounts_come_back_and_the_pods_of_the_old_ones_serve_until_they_are_re
     place.kubectl("rollout", "restart", "deployment/models-lister", "deployment/server")
     place.publish(3)
     place.until_serving(3)
-    place.until(lambda: len(place.pods()) == 1)
+    place.until_one_replica()
     assert place.answer() == 3.0
 
 
 @pytest.mark.parametrize("child", ["deployment/models-lister", "deployment/server"])
 def test_a_deployment_comes_back_with_new_pods(serving, child):
     place = serving
+    before = place.pod("lister" if "lister" in child else "triton")["metadata"]["uid"]
     delete(place, child)
+    place.until(lambda: place.replaced(before))
     place.until_serving(3)
-    place.until(lambda: len(place.pods()) == 1)
+    place.until_one_replica()
     assert place.answer() == 3.0
 
 

@@ -85,10 +85,10 @@ def test_a_secret_that_changes_reaches_the_pods_when_they_are_restarted(serving,
 
 def test_another_secret_replaces_the_pods(serving):
     place, _ = serving
-    before = place.pod()["metadata"]["uid"]
+    before = [place.pod(role)["metadata"]["uid"] for role, _ in READERS]
     place.create("v1", "Secret", "keys-of-tomorrow", data={KEY: base64.b64encode(b"third").decode()})
     place.make_repository(credentialsSecretRef={"name": "keys-of-tomorrow"})
-    place.until(lambda: place.replaced(before))
+    place.until(lambda: place.replaced(*before))
     place.until_serving(1)
     for role, container in READERS:
         assert place.environments(place.pod(role), container)[0][KEY] == "third"

@@ -41,7 +41,7 @@ def again(place):
     place.make_model()
     place.condition("modelrepository", "models", status="True")
     place.condition("inferenceserver", "server", status="True")
-    place.until(lambda: place.get("model", "scale")["status"].get("desiredVersion") == 1)
+    place.until(lambda: place.model_status().get("desiredVersion") == 1)
     return place
 
 

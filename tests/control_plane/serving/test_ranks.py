@@ -194,8 +194,11 @@ def test_a_new_version_is_served_by_all_or_none(group, tmp_path):
     assert not wrong
     group.digits = second
     assert group.answers()
-    ready = place.condition("inferenceserver", "server", "RanksReady", status="True")
-    assert ready["message"] == "2 ranks serve version 2 of digits"
+
+    def told() -> str:
+        return str(place.condition("inferenceserver", "server", "RanksReady", status="True")["message"])
+
+    place.until(lambda: told() == "2 ranks serve version 2 of digits")
     with pytest.raises(GravswellError, match="2 ranks, and 2 did not answer"):
         group.answers(first)
 

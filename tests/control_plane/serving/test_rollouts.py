@@ -13,13 +13,16 @@ from tritonclient.utils import InferenceServerException
 
 from ...serving.agent.traffic import Traffic
 from ...serving.agent.versions import WIDTH, picky_graph, publish
+from ..replicas import seen_over_time
 from .conftest import ENTRY
 
 PODS = 2
-CANARY = {
-    "strategy": "Canary",
-    "canary": {"steps": [{"replicas": "50%", "pause": "1s"}], "judge": {"maxErrorRate": "1%", "minRequests": 50}},
-}
+
+
+def canary(pause):
+    """A new version on one of the two replicas, and how long it is judged there."""
+    judge = {"maxErrorRate": "1%", "minRequests": 50}
+    return {"strategy": "Canary", "canary": {"steps": [{"replicas": "50%", "pause": pause}], "judge": judge}}
 
 
 class Load:
@@ -63,7 +66,7 @@ class Load:
 def load(place):
     place.make_repository()
     place.make_server(replicas=PODS)
-    place.make_model(rollout=CANARY)
+    place.make_model(rollout=canary("1s"))
     place.until_serving(1)
     place.until(lambda: place.get("inferenceserver", "server")["status"]["readyReplicas"] == PODS)
     pods = place.objects("pods", selector="gravswell.dev/server=server")
@@ -81,13 +84,15 @@ def events(place):
     return {e["reason"] for e in place.objects("events") if e["involvedObject"].get("kind") == "Model"}
 
 
-def test_a_good_version_goes_to_one_replica_and_then_to_all(place, load):
-    place.publish(2)
-    place.until(lambda: sorted(load.last) == [1.0, 2.0])
-    place.until(lambda: rollout(place).get("replicasUpdated") == 1)
-    assert place.get("model", ENTRY)["status"]["desiredVersion"] == 1
-    place.until_serving(2)
-    place.until(lambda: rollout(place)["state"] == "Complete")
+def test_a_good_version_goes_to_one_replica_and_then_to_all(place, load, tmp_path):
+    # A second is soon over: what was told in it is read afterwards.
+    fields = "{.status.rollout.state}/{.status.rollout.replicasUpdated}/{.status.desiredVersion}"
+    with seen_over_time(place, tmp_path / "told", "model", ENTRY, fields) as told:
+        place.publish(2)
+        place.until_serving(2)
+        place.until(lambda: rollout(place)["state"] == "Complete")
+    assert "Progressing/1/1" in told, told
+    assert told[-1] == "Complete/2/2", told
     place.until(lambda: load.last == [2.0] * PODS)
     assert load.seen == [[1.0, 2.0]] * PODS, "nobody went back and forth"
     assert (rollout(place)["from"], rollout(place)["to"], rollout(place)["progress"]) == (1, 2, "2/2 Complete")
@@ -96,6 +101,8 @@ def test_a_good_version_goes_to_one_replica_and_then_to_all(place, load):
 
 
 def test_a_version_that_fails_requests_is_taken_back(place, load):
+    place.make_model(rollout=canary("Manual"))  # nobody promotes it, however late it is asked what it cannot answer
+    place.condition("model", ENTRY, status="True")
     publish(place.repository, ENTRY, 3, 3.0, graph=picky_graph(3.0))  # its golden samples are right
     place.until(lambda: sorted(load.last) == [2.0, 3.0])
     failed = load.ask_what_is_out_of_range()

@@ -71,7 +71,7 @@ def started(place, bucket):
         applied = time.time()
         secret = {**amazons_secret(bucket), "endpoint": gate.endpoint}
         make_server(place, NAME, f"{bucket.scheme}://shelf/zoo", **secret)
-        place.until(lambda: startup(place).get("stage") == "Download")
+        place.until(lambda: startup(place).get("stage") == "Download" and "Downloading" in startup(place)["blocker"])
         under_way, seen = startup(place), time.time()
         time.sleep(2)  # so that the time which is told is of this
         held = time.time() - seen
