@@ -36,6 +36,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 import onnx
+from bars import at_most, hold
 from onnx import TensorProto, helper, numpy_helper
 from rich.table import Table
 
@@ -110,6 +111,13 @@ def summary(image: str, repository: str, starts: Sequence[Row]) -> Row:
     if image == "warm":
         row["met"] = slowest <= BAR_SECONDS
     return row
+
+
+def missed(rows: Sequence[Row]) -> list[str]:
+    """A line for each kind of start with a warm image whose slowest misses the bar."""
+    warm = [row for row in rows if "met" in row]
+    what = "the slowest start with a warm image, its model in a {}"
+    return [line for row in warm for line in at_most(what.format(row["repository"]), row["slowest"], BAR_SECONDS, " s")]
 
 
 def table(rows: Sequence[Row], megabytes: float) -> Table:
@@ -273,7 +281,7 @@ def main() -> None:
             rounds=options.rounds,
         )
     emit(Output(options.output), rows, lambda: table(rows, options.megabytes))
-    sys.exit(not all(row.get("met", True) for row in rows))
+    hold(missed(rows))
 
 
 if __name__ == "__main__":

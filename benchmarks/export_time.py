@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from bars import at_most, hold
 from rich.progress import track
 from rich.table import Table
 
@@ -108,6 +109,12 @@ def measure(repeat: int, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def missed(rows: list[dict[str, Any]]) -> list[str]:
+    """The line for the small network, where it misses the bar."""
+    small = next(row["ratio"] for row in rows if row["model"] == SMALL)
+    return at_most(f"{SMALL}, seconds of those of torch.onnx.export", small, BAR)
+
+
 def main(
     repeat: Annotated[int, typer.Option(min=1, help="Measured runs of each.")] = 5,
     output: OutputOption = Output.TEXT,
@@ -126,8 +133,7 @@ def main(
         return table
 
     emit(output, rows, text)
-    if next(row["ratio"] for row in rows if row["model"] == SMALL) > BAR:
-        raise typer.Exit(1)
+    hold(missed(rows))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import re
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bars import at_least, at_most, hold
 from store_transfer import emulated
 
 from gravswell import quiver as qv
@@ -59,7 +59,7 @@ def main() -> None:
     else:
         for row in rows:
             print("\n".join(f"{row['kind']:>5}  {name}: {value}" for name, value in row.items() if name != "kind"))
-    sys.exit(not all(row["met"] for row in rows))
+    hold(line for row in rows for line in row["missed"])
 
 
 def files(entries: int) -> Iterator[tuple[str, bytes]]:
@@ -116,19 +116,22 @@ def local(root: Path, entries: int, rounds: int) -> dict[str, Any]:
         assert len(list(qv.ModelRepository.open(root).models)) == entries
 
     reading, listing = map(min, zip(*((seconds(read), seconds(listed)) for _ in range(rounds)), strict=True))
-    met = listing <= READING * reading and (entries != 1000 or listing * AGAINST_HERMES <= HERMES)
+    ratio, faster = round(listing / reading, 2), round(HERMES / listing, 1)
+    missed = at_most("file, times reading the configs", ratio, READING)
+    if entries == 1000:  # of which hermes's figure is
+        missed += at_least("file, times faster than hermes", faster, AGAINST_HERMES)
     return {
         "kind": "file",
         "entries": entries,
         "readingMs": _ms(reading),
         "openAndListMs": _ms(listing),
-        "ratioToReading": round(listing / reading, 2),
-        "timesFasterThanHermes": round(HERMES / listing, 1),
+        "ratioToReading": ratio,
+        "timesFasterThanHermes": faster,
         "everyConfigParsedMs": _ms(
             best(lambda: [entry.platform for entry in qv.ModelRepository.open(root).models.values()], 1)
         ),
         "everyManifestReadMs": _ms(best(lambda: RepositoryReader(root).survey(), rounds)),
-        "met": met,
+        "missed": missed,
     }
 
 
@@ -150,13 +153,16 @@ def bucket(kind: str, folder: Path, entries: int, rounds: int) -> dict[str, Any]
         heads.clear()
         assert len(RepositoryReader(url).survey()) == entries
         surveyed = requests(heads)
-        lists = opened["list"] / (len(held) / 1000)
+        lists = round(opened["list"] / (len(held) / 1000), 2)
+        others = opened.total() - opened["list"] - opened["library"]
+        missed = at_most(f"{kind}, list calls for each 1,000 objects", lists, LISTS)
+        missed += at_most(f"{kind}, other requests before anything is asked for", others, 0)
         return {
             "kind": kind,
             "entries": entries,
             "objects": len(held),
             "openAndListRequests": dict(opened),
-            "listsPerThousandObjects": round(lists, 2),
+            "listsPerThousandObjects": lists,
             "openAndListMs": _ms(best(lambda: list(qv.ModelRepository.open(url).models), min(rounds, 3))),
             "oneEntryRequests": dict(alone),
             "everyManifestRequests": dict(surveyed),
@@ -164,7 +170,7 @@ def bucket(kind: str, folder: Path, entries: int, rounds: int) -> dict[str, Any]
             "everyManifestOneByOneMs": _ms(
                 best(lambda: [store.read(key) for key, _ in held if key.endswith(MANIFEST)], 1)
             ),
-            "met": lists <= LISTS and set(opened) <= {"list", "library"},
+            "missed": missed,
         }
 
 

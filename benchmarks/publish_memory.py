@@ -3,7 +3,8 @@
 ``python benchmarks/publish_memory.py`` takes a folder, and a bucket of each kind on servers that it starts here
 (fake-gcs-server and azurite hold all of it in memory, versitygw on a disk); ``--to local --to s3`` only these, ``--to
 URL`` any other, in a folder ``gravswell-benchmark`` there, which must not hold anything and is deleted afterwards.
-``--gigabytes 3`` needs five times that on the disk of TMPDIR, and twice that at the URL.
+``--gigabytes 3`` needs five times that on the disk of TMPDIR, and twice that at the URL. It exits with 1 if the bar is
+missed.
 
 - *runtime*: ONNX Runtime alone, in a process that opens the model by its path and asks it once. The limit for an
   export, which has to do that too: twice, one after the other.
@@ -15,64 +16,127 @@ URL`` any other, in a folder ``gravswell-benchmark`` there, which must not hold 
 - *publish* and *fetch*: the same files through the store alone, which need not hold the model at all. What counts is
   the peak above that of a process that only imports. The bar is the same.
 
+``--within`` asks the same of the kernel, for *export* and *torch*: each is run in a control group (made and removed
+here, which takes root) that has as much memory as the model itself and 500 MB, for all that the process is: imports,
+the pages of the files that it reads and writes, and no swap. The figure is whether it publishes there, and how long
+that takes. Only what was in the kernel's memory before, such as the pages of Python's libraries, is not counted. TMPDIR
+must be on a disk: a file system in memory is memory. In version 1 of control groups the kernel does not slow down who
+writes files faster than the disk, and may, seldom, kill it for pages that are still on their way; version 2 does.
+
 A peak is of resident memory, pages of mapped files included (``ru_maxrss``): the weights count whether ONNX Runtime has
 them in memory of its own or mapped. That of memory which is no file's is sampled (``RssAnon``), every few milliseconds.
 """
 
 import argparse
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
+from bars import at_most, hold
+from child_memory import Ended, Group, Peak, limited, run
 from onnx import TensorProto, helper
 from store_transfer import SERVERS, served
 
+from gravswell.errors import GravswellError
+
 BAR = 500e6
 FOLDER = "gravswell-benchmark"
+GROUP = f"gravswell-publish-memory-{os.getpid()}"
 WIDTH = 8192
-_ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+) kB$", re.MULTILINE)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print; exits with 1 if the bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=3)
     parser.add_argument("--to", action="append", help=f"local, {', '.join(SERVERS)}, or a URL")
+    parser.add_argument("--within", action="store_true", help="export with no more memory than the bar allows (root)")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
         STEPS[options.step](*options.rest)
         return
+    if options.within:
+        try:
+            with limited(GROUP, int(BAR)):
+                pass  # said before gigabytes are written
+        except GravswellError as error:
+            parser.error(f"--within: {error}")
+    missed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="gravswell-benchmark-") as folder:
         model = Path(folder, "source", "model.onnx")
         model.parent.mkdir()
         layers = round(options.gigabytes * 1e9 / (WIDTH * WIDTH * 4))
         size = write_model(model, layers)
-        base = peak("import").all
-        runtime = peak("runtime", str(model)).all - peak("import-runtime").all
-        show(str(model), "runtime", runtime - size, "above the model and the imports")
+        measure = within if options.within else partial(peaks, *alone(model, size))
         for target in options.to or ["local", *SERVERS]:
             with place(target, Path(folder)) as url:
-                extra = peak("export", url, str(model)).all - peak("import-export").all
-                show(url, "export", extra - size, f"above the model and the imports, {extra / runtime:.2f} x runtime")
-                show(url, "publish", peak("publish", url, str(model)).all - base, "above the imports")
-                show(url, "fetch", peak("fetch", url, str(Path(folder, "fetched"))).all - base, "above the imports")
-                shutil.rmtree(Path(folder, "fetched"))
-                if target == "local":
-                    torch, imports = peak("torch", url, str(layers)), peak("import-torch")
-                    pages = f"at its peak {(torch.all - torch.own) / 1e6:.0f} MB or more of files' pages"
-                    show(url, "torch", torch.own - imports.own - size, f"above the module and the imports; {pages}")
+                missed += measure(url, model, size, layers if target == "local" else 0)
+    hold(missed)
+
+
+def alone(model: Path, size: int) -> tuple[float, float]:
+    """Bytes of a process that only imports, and of ONNX Runtime with the model beyond its imports; print the latter."""
+    runtime = peak("runtime", str(model)).all - peak("import-runtime").all
+    show(str(model), "runtime", runtime - size, "above the model and the imports")
+    return peak("import").all, runtime
+
+
+def peaks(base: float, runtime: float, url: str, model: Path, size: int, layers: int) -> list[str]:
+    """Print what each step has in memory at most. Returns a line for each that misses the bar.
+
+    :param base: with ``runtime``, what :func:`alone` returns.
+    :param size: the bytes of the model.
+    :param layers: of the torch module; 0 leaves it out.
+    """
+    extra = peak("export", url, str(model)).all - peak("import-export").all
+    missed = show(url, "export", extra - size, f"above the model and the imports, {extra / runtime:.2f} x runtime")
+    missed += show(url, "publish", peak("publish", url, str(model)).all - base, "above the imports")
+    fetched = model.parents[1] / "fetched"
+    missed += show(url, "fetch", peak("fetch", url, str(fetched)).all - base, "above the imports")
+    shutil.rmtree(fetched)
+    if layers:
+        torch, imports = peak("torch", url, str(layers)), peak("import-torch")
+        pages = f"at its peak {(torch.all - torch.own) / 1e6:.0f} MB or more of files' pages"
+        missed += show(url, "torch", torch.own - imports.own - size, f"above the module and the imports; {pages}")
+    return missed
+
+
+def within(url: str, model: Path, size: int, layers: int) -> list[str]:
+    """Print whether the export is done in as much memory as the bar allows. Returns a line for each that is not.
+
+    The parameters are those of :func:`peaks`.
+    """
+    missed = []
+    allowed = int(size + BAR)
+    steps = {"export": str(model), "torch": str(layers)} if layers else {"export": str(model)}
+    for step, what in steps.items():
+        forget(model.parent)
+        with limited(GROUP, allowed) as group:
+            ended = child(step, url, what, group=group)
+            assert group.killed or ended.late or not ended.code, f"{step} {url} failed"
+        done = "published" if not ended.code else "not done" if ended.late else "killed"
+        told = f"{done} within {allowed / 1e6:,.0f} MB, the model and {BAR / 1e6:.0f} MB, after {ended.seconds:.0f} s"
+        print(f"{url} {step}: {told}: {'met' if done == 'published' else 'missed'}", flush=True)
+        if done != "published":
+            missed.append(f"{url} {step}: {told}, and the bar is that it publishes")
+    return missed
+
+
+def forget(folder: Path) -> None:
+    """Have the kernel drop the pages that it holds of the files there: they count for who brings them in again."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @contextmanager
@@ -106,40 +170,26 @@ def own_folder(url: str) -> Iterator[str]:
         qv.ModelRepository(own).delete()
 
 
-def show(url: str, step: str, extra: float, above: str) -> None:
-    """One line."""
-    said = "met" if extra <= BAR else f"over {BAR / 1e6:.0f} MB"
-    print(f"{url} {step}: {extra / 1e6:.0f} MB {above}: {said}", flush=True)
-
-
-@dataclass(frozen=True)
-class Peak:
-    """Bytes of resident memory: ``all`` of it, and its ``own``, which is no file's."""
-
-    all: float
-    own: float
+def show(url: str, step: str, extra: float, above: str) -> list[str]:
+    """Print one line, and return another if it misses the bar."""
+    missed = at_most(f"{url} {step}, memory {above}", round(extra / 1e6), BAR / 1e6, " MB")
+    print(f"{url} {step}: {extra / 1e6:.0f} MB {above}: {'missed' if missed else 'met'}", flush=True)
+    return missed
 
 
 def peak(step: str, *arguments: str) -> Peak:
     """The peaks of a process."""
-    begin = time.perf_counter()
-    child = subprocess.Popen([sys.executable, __file__, "--step", step, "--", *arguments])
-    own, ended = 0.0, 0
-    while not ended:
-        own = max(own, anonymous(child.pid))
-        time.sleep(0.005)
-        ended, status, used = os.wait4(child.pid, os.WNOHANG)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    assert child.returncode == 0, f"{step} {arguments} failed"
-    told = f"peak {used.ru_maxrss / 1000:.0f} MB, {own / 1e6:.0f} MB of them no file's"
-    print(f"  {step}: {told}, {time.perf_counter() - begin:.0f} s", flush=True)
-    return Peak(used.ru_maxrss * 1024.0, own)
+    ended = child(step, *arguments)
+    assert not ended.code, f"{step} {arguments} failed"
+    return ended.peak
 
 
-def anonymous(pid: int) -> float:
-    """Bytes that the process has in memory and that are no file's; 0 of one that has ended."""
-    found = _ANONYMOUS.search(Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) * 1024.0 if found else 0.0
+def child(step: str, *arguments: str, group: Group | None = None) -> Ended:
+    """Run a step in a process of its own, in ``group`` if it is given, and print its peaks."""
+    ended = run([sys.executable, __file__, "--step", step, "--", *arguments], group)
+    told = f"peak {ended.peak.all / 1024e3:.0f} MB, {ended.peak.own / 1e6:.0f} MB of them no file's"
+    print(f"  {step}: {told}, {ended.seconds:.0f} s", flush=True)
+    return ended
 
 
 def write_model(path: Path, layers: int) -> int:

@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bars import at_least, hold
+
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.stores import BucketStore, Overwrite, open_store
 
@@ -36,7 +38,7 @@ KEY = "gravswell-benchmark/library"
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print; exits with 1 if the bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", nargs="?")
     parser.add_argument("--kind", choices=SERVERS, action="append")
@@ -49,12 +51,14 @@ def main() -> None:
         with file.open("wb") as sink:
             for _ in range(options.megabytes * 1_000_000 // len(block)):
                 sink.write(block)
+        missed: list[str] = []
         if options.url:
-            measure(options.url, file, Path(folder, "out"), options.rounds)
+            missed += measure(options.url, file, Path(folder, "out"), options.rounds)
         for kind in () if options.url else options.kind or SERVERS:
             with served(kind, Path(folder)) as url:
-                measure(url, file, Path(folder, "out"), options.rounds)
+                missed += measure(url, file, Path(folder, "out"), options.rounds)
     print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000:.0f} MB")
+    hold(missed)
 
 
 @contextmanager
@@ -79,8 +83,8 @@ def emulated(kind: str, folder: Path) -> Iterator[Any]:
     shutil.rmtree(home)
 
 
-def measure(url: str, file: Path, out: Path, rounds: int) -> None:
-    """Print our best and the library's, up and down."""
+def measure(url: str, file: Path, out: Path, rounds: int) -> list[str]:
+    """Print our best and the library's, up and down. Returns a line for each that misses the bar."""
     store = open_store(f"{url}/gravswell-benchmark")
     assert isinstance(store, BucketStore), "give the URL of a bucket"
     store.write("m/config.pbtxt", b"", Overwrite())
@@ -101,6 +105,7 @@ def measure(url: str, file: Path, out: Path, rounds: int) -> None:
             shutil.copyfileobj(source, sink, 1 << 20)
 
     uploads, downloads = library(url, file, out)
+    missed: list[str] = []
     for name, ours, theirs in (("upload", publish, uploads), ("download", fetch, downloads)):
         ways: dict[str, Work] = {"ours": ours, **theirs}
         best = dict.fromkeys(ways, 0.0)
@@ -109,7 +114,8 @@ def measure(url: str, file: Path, out: Path, rounds: int) -> None:
                 best[way] = max(best[way], rate(work, file.stat().st_size))
         own = best.pop("ours")
         way = max(best, key=lambda way: best[way])
-        ratio = own / best[way]
+        ratio = round(own / best[way], 2)
+        missed += at_least(f"{url} {name}, MB/s of the library's own best", ratio, BAR)
         print(
             f"{url} {name}: {own:.0f} MB/s; the library's own best ({way}) {best[way]:.0f} MB/s; "
             f"ratio {ratio:.2f}, best of {rounds}: {'met' if ratio >= BAR else f'below {BAR}'}",
@@ -118,6 +124,7 @@ def measure(url: str, file: Path, out: Path, rounds: int) -> None:
     store.remove_folder("m")
     store.delete(".m.gravswell.json")
     store.delete("library")
+    return missed
 
 
 def rate(work: Work, size: int) -> float:

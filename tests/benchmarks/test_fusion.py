@@ -31,6 +31,7 @@ def test_what_is_compared_is_held_to_the_bar(benchmark: ModuleType) -> None:
     }
     bar = benchmark.judged(rows)
     assert bar["met"] == {"served": True, "in process": False}
+    assert benchmark.missed({"bar": bar}) == ["in process, one id / single: 2.01, and the bar is at most 2"]
     console = Console(file=io.StringIO(), width=200)
     console.print(benchmark.table({"beside": rows, "bar": bar, "scaling": []}))
     lines = {line.split()[0]: line for line in console.file.getvalue().splitlines() if line.strip()}  # type: ignore[attr-defined]

@@ -56,8 +56,13 @@ def test_what_is_compared_is_held_to_the_bar(benchmark: ModuleType, capsys: pyte
     assert bar["met"] == dict.fromkeys(WAYS, False) | {f"{way}, in the server": True for way in WAYS}
     once = {"steps": 2, "milliseconds": {"once": 1.0, "always": 6.0}, "times_faster": 6.0, "limit": 7.0}
     once |= {"claimed": [5, 6], "met": True}
-    Console(width=200).print(benchmark.shown({"three_steps": {"work": three | {"bar": bar}}, "init_once": once}))
+    figures = {"three_steps": {"work": three | {"bar": bar}}, "init_once": once}
+    Console(width=200).print(benchmark.shown(figures))
     told = capsys.readouterr().out
+    below = "three steps of work, part of the speed in one process: 0.79, and the bar is at least 0.8"
+    assert benchmark.missed(figures) == [f"{way}, {below}" for way in WAYS]
+    slow = figures | {"init_once": once | {"times_faster": 4.9}}
+    assert benchmark.missed(slow)[4:] == ["init once, 2 steps, times faster: 4.9, and the bar is at least 5"]
     assert (told.count("0.79 missed"), told.count("0.80 met")) == (4, 4), told
     assert "(bar 5 to 6: met)" in told
 

@@ -82,3 +82,44 @@ def test_it_takes_no_place_that_is_not_empty(benchmark: ModuleType, url: str) ->
     with pytest.raises(SystemExit, match=r"gravswell-benchmark holds notes.txt: "):
         benchmark.main()
     assert everything(url) == before
+
+
+def test_what_misses_the_bar_ends_it_with_the_figure(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "BAR", -10e6)
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main()
+    assert ended.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.out.count(": missed\n") == 4, "of the runtime alone too, which is the limit and none of ours"
+    missed = [line.partition(", ")[0].rpartition(" ")[2] for line in printed.err.splitlines()]
+    assert missed == ["export", "publish", "fetch"]
+    assert printed.err.count(" MB, and the bar is at most -10 MB") == 3
+
+
+@pytest.mark.parametrize(("bar", "verdict"), [(500e6, "published"), (20e6, "killed")])
+def test_an_export_within_the_limit_of_a_control_group(
+    benchmark: ModuleType,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    bar: float,
+    verdict: str,
+) -> None:
+    """In processes of their own, on the kernel's control groups; a bucket in this process's memory is not for them."""
+    if url.startswith("gs://"):
+        return
+    before = everything(url)
+    monkeypatch.setattr(benchmark, "BAR", bar)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--within"])
+    if verdict == "published":
+        benchmark.main()
+    else:
+        with pytest.raises(SystemExit) as ended:
+            benchmark.main()
+        assert ended.value.code == 1
+    printed = capfd.readouterr()
+    assert f"{url}/gravswell-benchmark export: {verdict} within {bar / 1e6:.0f} MB, the model and " in printed.out
+    assert ("missed: " in printed.err) == (verdict == "killed")
+    assert everything(url) == before

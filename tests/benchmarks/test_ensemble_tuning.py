@@ -1,0 +1,23 @@
+"""That the benchmark of a tuned ensemble says when its bar is missed."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("ensemble_tuning")
+
+
+def test_the_costlier_member_is_to_have_more_instances(benchmark: ModuleType) -> None:
+    figures = {"members": ["denoise", "classify"], "chosen": [2, 1], "unequal": True}
+    assert benchmark.missed(figures) == []
+    assert benchmark.missed(figures | {"chosen": [1, 1], "unequal": False}) == [
+        "instances of denoise and classify: 1 and 1, and the bar is more of denoise"
+    ]
