@@ -15,7 +15,7 @@ from gravswell_operator.desired.autoscaling import asks_prometheus, targets
 from gravswell_operator.desired.device_plugin import device_plugin
 from gravswell_operator.desired.models import age, winner
 from gravswell_operator.desired.objects import Manifest, Options
-from gravswell_operator.desired.placement import may_surge, peak_replicas
+from gravswell_operator.desired.placement import fewest_replicas, may_surge, peak_replicas
 from gravswell_operator.desired.pools import Idleness, bounds
 from gravswell_operator.desired.repository import children as repository_children
 from gravswell_operator.desired.server import ServerPlan
@@ -258,6 +258,15 @@ def _plan_server(server: InferenceServer, world: _World, options: Options) -> tu
         options = replace(options, prometheus="(autoscaling.prometheus of the chart)")
     made = server_children(ServerPlan(server, repository, pool, desired, surge, options))
     notes += _autoscaling_notes(server)
+    if not surge and may_surge(server, pool, [(other, fewest_replicas(other)) for other in on_pool]):
+        # The operator goes by the replicas that there are as the roll-out begins.
+        notes.append(
+            (
+                False,
+                "with all replicas that autoscalers may bring, no node of its pool has room for another: a roll-out "
+                "replaces one at a time then; while there are fewer, and a node has room, the new one starts first",
+            )
+        )
     return Planned(server, made, _needs(server, made, surge)), notes
 
 

@@ -47,6 +47,19 @@ def test_text_names_every_object(run, written):
     assert "at most 1 replica: 1 GPU, 1.1 vCPUs" in done.out
 
 
+def test_a_roll_out_that_depends_on_an_autoscaler_is_told_as_that(run, written):
+    """The pool has one node of four GPUs; the operator goes by the replicas that there are when it begins."""
+    words = "while there are fewer, and a node has room, the new one starts first"
+    for most, told in ((3, False), (4, True)):
+        scaled = {"replicas": None, "autoscaling": {"minReplicas": 1, "maxReplicas": most}}
+        answer = json.loads(run("plan", written(InferenceServer={"spec": scaled}), "-o", "json").out)
+        assert answer["objects"][2]["needs"]["surge"] is not told
+        assert any(words in note["message"] for note in answer["notes"]) is told
+    answer = json.loads(run("plan", written(InferenceServer={"spec": {"replicas": 4}}), "-o", "json").out)
+    assert answer["objects"][2]["needs"]["surge"] is False
+    assert not [note for note in answer["notes"] if words in note["message"]]
+
+
 def test_ranks_are_told_as_a_group(run, written):
     done = run("plan", written(InferenceServer={"spec": {"replicas": None, "ranks": 2}}))
     assert done.code == 0

@@ -71,6 +71,12 @@ def peak_replicas(server: InferenceServer) -> int:
     return server.spec.replicas
 
 
+def fewest_replicas(server: InferenceServer) -> int:
+    """The fewest replicas that the server may have by its spec."""
+    scaling = server.spec.autoscaling
+    return scaling.min_replicas if scaling is not None else peak_replicas(server)
+
+
 def allows(pool: GPUNodePool, namespace: str) -> bool:
     """Whether servers of ``namespace`` may use the pool."""
     allowed = pool.spec.allowed_namespaces
@@ -103,8 +109,7 @@ def may_surge(
         return False
     gpus = server.spec.gpus
     if gpus == 0:
-        scaling = server.spec.autoscaling
-        return (scaling.min_replicas if scaling is not None else peak_replicas(server)) <= 1
+        return fewest_replicas(server) <= 1
     if pool is None:
         return False
     used = sum(other.spec.gpus * replicas for other, replicas in on_pool if allows(pool, other.metadata.namespace))

@@ -106,11 +106,16 @@ def _replicated(raw: Raw) -> WorkloadState:
     spec, status = raw.get("spec") or {}, raw.get("status") or {}
     return WorkloadState(
         desired=spec.get("replicas", 1),
-        generation_seen=status.get("observedGeneration", 0) >= raw["metadata"].get("generation", 0),
+        generation_seen=_is_seen(raw),
         total=status.get("replicas", 0),
         updated=status.get("updatedReplicas", 0),
         ready=status.get("readyReplicas", 0),
     )
+
+
+def _is_seen(raw: Raw) -> bool:
+    """Whether its controller has seen the latest spec of an object."""
+    return bool((raw.get("status") or {}).get("observedGeneration", 0) >= raw["metadata"].get("generation", 0))
 
 
 def daemonset(raw: Raw) -> WorkloadState:
@@ -119,7 +124,7 @@ def daemonset(raw: Raw) -> WorkloadState:
     wanted = status.get("desiredNumberScheduled", 0)
     return WorkloadState(
         desired=wanted,
-        generation_seen=status.get("observedGeneration", 0) >= raw["metadata"].get("generation", 0),
+        generation_seen=_is_seen(raw),
         total=status.get("currentNumberScheduled", 0),
         updated=status.get("updatedNumberScheduled", 0),
         ready=status.get("numberReady", 0),
