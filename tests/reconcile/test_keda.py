@@ -7,6 +7,7 @@ import pytest
 from gravswell_operator import names
 from gravswell_operator.cluster import resources
 from gravswell_operator.conditions import Reason
+from gravswell_operator.statuses.autoscaling import LETTING_GO_SECONDS
 
 from .conftest import World
 
@@ -111,9 +112,14 @@ async def test_a_server_wakes_whose_scaled_object_waits_for_a_keda_that_is_gone(
     """Who uninstalls KEDA leaves its objects behind: each waits for KEDA to let it go, and so does their definition."""
     world = keda.world
     keda.scale(0)
+    await world.settle()
     scaled = world.get("ScaledObject", "server")
     going = {**scaled["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
     world.see(resources.SCALED_OBJECT, {**scaled, "metadata": going})
+    await world.settle()
+    assert keda.replicas == 0  # as yet a KEDA may be about to let it go
+    assert keda.condition("Autoscaling") == ("True", Reason.SCALED_TO_ZERO)
+    world.pass_by(seconds=LETTING_GO_SECONDS)
     await world.settle()
     assert keda.replicas == 1
     assert "apply ScaledObject server" not in world.api.writes
@@ -123,6 +129,51 @@ async def test_a_server_wakes_whose_scaled_object_waits_for_a_keda_that_is_gone(
     await world.settle()
     assert world.get("ScaledObject", "server") is not None
     assert keda.condition("Autoscaling")[1] == Reason.AUTOSCALER_WAITING
+
+
+async def test_a_server_sleeps_on_whose_scaled_object_somebody_deletes(keda):
+    """KEDA lets it go within seconds, and takes the one that is made in its place."""
+    world = keda.world
+    keda.scale(0)
+    await world.settle()
+    scaled = world.get("ScaledObject", "server")
+    going = {**scaled["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    world.api.writes.clear()
+    world.see(resources.SCALED_OBJECT, {**scaled, "metadata": going})
+    await world.settle()
+    world.pass_by(seconds=2)
+    world.remove(resources.SCALED_OBJECT, "server")
+    await world.settle()
+    world.pass_by(seconds=2 * LETTING_GO_SECONDS)
+    await world.settle()
+    assert world.get("ScaledObject", "server") is not None
+    assert keda.replicas == 0
+    assert HANDED not in world.api.writes
+
+
+async def test_a_scaled_object_that_no_keda_lets_go_is_told_and_deleted_once(keda):
+    """Of a server that shall have none any more: it would be in the way of who removes what is left of KEDA."""
+    world = keda.world
+    scaled = world.get("ScaledObject", "server")
+    world.change(resources.INFERENCE_SERVER, "server", replicas=3, autoscaling=None)
+    await world.settle()
+    going = {**scaled["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    world.see(resources.SCALED_OBJECT, {**scaled, "metadata": going})
+    world.api.writes.clear()
+    await world.settle()
+    kinds = {c["type"] for c in world.get("InferenceServer", "server")["status"]["conditions"]}
+    assert "Autoscaling" not in kinds
+    world.pass_by(seconds=LETTING_GO_SECONDS)
+    await world.settle()
+    assert keda.condition("Autoscaling") == ("False", Reason.AUTOSCALER_MISSING)
+    message = world.condition("InferenceServer", "server", "Autoscaling")["message"]
+    assert "ScaledObject ns/server is being deleted, and waits for KEDA to let it go" in message
+    assert keda.replicas == 3
+    assert not [write for write in world.api.writes if write.startswith("delete ScaledObject")]
+    world.remove(resources.SCALED_OBJECT, "server")
+    await world.settle()
+    kinds = {c["type"] for c in world.get("InferenceServer", "server")["status"]["conditions"]}
+    assert "Autoscaling" not in kinds
 
 
 async def test_while_it_cannot_be_seen_keda_goes_on(keda):

@@ -213,4 +213,4 @@ def test_what_keda_says_of_a_scaled_object(conditions, expected):
     raw = {"metadata": {"name": "s"}, "status": {"conditions": conditions}}
     assert state.scaled_object(raw) == expected
     going = state.scaled_object({**raw, "metadata": {"name": "s", "deletionTimestamp": "2026-01-01T00:00:00Z"}})
-    assert going == replace(expected, going=True)
+    assert going == replace(expected, going="2026-01-01T00:00:00Z")

@@ -41,6 +41,8 @@ class Record:
     labels: Mapping[str, str]
     owner: str
     """uid of the controlling owner, or empty."""
+    going: bool
+    """It was deleted, and stays until whoever has a finalizer on it lets it go."""
     view: Any
     """The kind's typed state, or :class:`Unreadable`; None where the kind has none."""
     content: bytes = b""
@@ -212,6 +214,7 @@ def _record(key: Key, version: int, body: Mapping[str, Any]) -> Record:
         version=version,
         labels=metadata.get("labels") or {},
         owner=next((o["uid"] for o in owners if o.get("controller")), ""),
+        going="deletionTimestamp" in metadata,
         view=_view(key.resource, body),
         content=hashlib.blake2b(raw, digest_size=16).digest() if raw is not None else b"",
         raw=raw,

@@ -105,7 +105,7 @@ async def _apply_in_order(
 
 async def _delete_unwanted(context: Context, owner: Record, keep: set[Key]) -> None:
     for record in context.children(owner):
-        if record.key not in keep:
+        if record.key not in keep and not record.going:
             log.info("%s: deleting %s, which is no longer wanted", owner.key, record.key)
             await context.client.delete(record.key.resource, record.key.namespace, record.key.name, record.uid)
 

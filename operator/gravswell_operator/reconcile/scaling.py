@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 
 from gravswell.kube import errors
 from gravswell_operator import names, state
@@ -24,12 +25,25 @@ def seen(context: Context, server: InferenceServer) -> Scaling:
     """What there is of the server's autoscaler."""
     name, namespace = server.metadata.name, server.metadata.namespace
     scaled: state.ScaledObjectState | None = context.child(resources.SCALED_OBJECT, namespace, name)
-    going = autoscaling.held_by_keda(server) if scaled is not None and scaled.going else None
+    going = _going(context, server, scaled)
     return Scaling(
         context.child(resources.AUTOSCALER, namespace, names.keda_autoscaler(name) if _by_keda(server) else name),
         scaled,
         autoscaling.obstacle(server, context.options.prometheus, going or _keda_missing(context)),
+        going if going is not autoscaling.LEAVING and not _by_keda(server) else None,
     )
+
+
+def _going(context: Context, server: InferenceServer, scaled: state.ScaledObjectState | None) -> state.Problem | None:
+    """Why a ScaledObject that was deleted is still there: KEDA is about to let it go, or is not there to do so."""
+    if scaled is None or not scaled.going:
+        return None
+    passed = (context.now() - datetime.fromisoformat(scaled.going)).total_seconds()
+    if passed >= autoscaling.LETTING_GO_SECONDS:
+        return autoscaling.held_by_keda(server)
+    key = Key(resources.INFERENCE_SERVER, server.metadata.namespace, server.metadata.name)
+    context.queue.add(key, autoscaling.LETTING_GO_SECONDS - passed)
+    return autoscaling.LEAVING
 
 
 def contested(context: Context, server: InferenceServer) -> state.Problem | None:
@@ -78,10 +92,10 @@ async def apply_children(context: Context, record: Record, made: Sequence[Manife
     for kind in _AUTOSCALERS:
         found = context.cache.get(Key(kind, record.key.namespace, record.key.name))
         # One that lost its owner (--cascade=orphan) would scale on beside us.
-        if kind not in kinds and found is not None and apply.may_write(record, found):
+        if kind not in kinds and found is not None and not found.going and apply.may_write(record, found):
             await _delete(context, record, found)
     left = _autoscaler_of_keda(context, record.view)
-    if left is not None and (scaling.abandoned or not _by_keda(record.view)):
+    if left is not None and not left.going and (scaling.abandoned or not _by_keda(record.view)):
         await _delete(context, record, left)
     await _hand_over_replicas(context, record, made, scaling)
     await apply.apply_children(context, record, wanted, made)

@@ -15,8 +15,8 @@ class ScaledObjectState:
     """Its own words where it is not ready."""
     paused: bool = False
     """By an annotation of KEDA's: it scales nothing."""
-    going: bool = False
-    """It is being deleted, which KEDA must let happen."""
+    going: str = ""
+    """When it was deleted, which KEDA must let happen; empty: it was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def scaled_object(raw: Raw) -> ScaledObjectState:
         ready={"True": True, "False": False}.get(ready.get("status", ""), unknown),
         message=message,
         paused=paused.get("status") == "True",
-        going=bool(raw["metadata"].get("deletionTimestamp")),
+        going=raw["metadata"].get("deletionTimestamp") or "",
     )
 
 

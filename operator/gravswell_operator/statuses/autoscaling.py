@@ -47,6 +47,8 @@ class Scaling:
     """KEDA's ScaledObject."""
     obstacle: Problem | None = None
     """Why the ScaledObject is not made or changed, where there shall be one."""
+    leftover: Problem | None = None
+    """Why one is still there, where there shall be none."""
 
     @property
     def abandoned(self) -> bool:
@@ -56,11 +58,18 @@ class Scaling:
     @property
     def unwatched(self) -> Problem | None:
         """Why it is not known whether anybody would wake the server, if it sleeps."""
-        looked = self.obstacle is not None and self.obstacle is not NOT_LOOKED
+        looked = self.obstacle is not None and self.obstacle not in _NO_NEWS
         return self.obstacle if looked and (self.abandoned or self.horizontal is None) else None
 
 
+LETTING_GO_SECONDS = 30
+"""How long KEDA may take to let a ScaledObject go, before it counts as gone itself. It takes a second or two."""
+LEAVING = Problem(Reason.AUTOSCALER_WAITING, "its ScaledObject is being deleted, and KEDA has not let it go yet")
 NOT_LOOKED = Problem(Reason.AUTOSCALER_WAITING, "nobody has looked yet whether KEDA is installed")
+
+
+_NO_NEWS = (NOT_LOOKED, LEAVING)
+"""What passes by itself, and changes nothing that was said before."""
 
 
 def obstacle(server: InferenceServer, prometheus: str, missing: Problem | None) -> Problem | None:
@@ -118,8 +127,13 @@ def out_of_sight(server: InferenceServer, why: str) -> Problem:
 
 
 def findings(server: InferenceServer, seen: Scaling, wanted: int) -> list[Finding]:
-    """The condition Autoscaling; none without an autoscaler. ``wanted`` is the Deployment's number of replicas."""
+    """The condition Autoscaling; none without an autoscaler. ``wanted`` is the Deployment's number of replicas.
+
+    Also without one, while a ScaledObject of before does not go: its kind cannot go before it, nor can KEDA's chart.
+    """
     scaling = server.spec.autoscaling
+    if seen.leftover is not None:
+        return [Finding(conditions.AUTOSCALING, False, seen.leftover.reason, seen.leftover.message)]
     if scaling is None:
         return []
     if seen.obstacle is not None:
@@ -142,7 +156,7 @@ def _of_horizontal(scaling: Autoscaling, state: AutoscalerState | None) -> Findi
 
 
 def _obstructed(server: InferenceServer, obstacle: Problem) -> Finding:
-    if obstacle is not NOT_LOOKED:
+    if obstacle not in _NO_NEWS:
         return Finding(conditions.AUTOSCALING, False, obstacle.reason, obstacle.message)
     # An operator that starts anew has no news until it has looked.
     said = next((c for c in server.status.conditions if c.type == conditions.AUTOSCALING), None)
