@@ -8,7 +8,6 @@ import aiohttp
 import pytest
 
 from gravswell.serving.agent import patience, private, steps
-from gravswell.serving.agent import triton as triton_api
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.contracts import DesiredModel, ModelState, Reason, Verification
@@ -218,7 +217,6 @@ async def test_loads_that_never_end_hold_up_neither_other_models_nor_readiness(
 ):
     """Under a private name, and under the model's own."""
     monkeypatch.setattr(patience, "LOAD_OVERDUE_SECONDS", 6.0)
-    monkeypatch.setattr(triton_api, "BEGIN_SECONDS", 2.0)
     stuck = [
         DesiredModel(
             name=name, version=1, digest=publish(repository, name, 1, 1.0, python=SLEEPER), verification=verification

@@ -1,6 +1,6 @@
 """Triton's control and inference APIs, as far as the agent needs them, on asyncio.
 
-Every request uses a connection of its own: Triton's stop waits for open HTTP connections, and an idle keep-alive
+Every request uses a connection that ends with it: Triton's stop waits for open HTTP connections, and an idle keep-alive
 connection of the agent would hold it up until its exit time-out.
 """
 
@@ -9,7 +9,8 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -36,12 +37,14 @@ ASK_AGAIN_SECONDS = 0.5
 LOAD_SECONDS = 3600.0
 """Limit of a load: building an engine takes minutes, so this only bounds a wait that would never end."""
 
-BEGIN_SECONDS = 10.0
-"""How long a load may take to begin, or else to be done."""
+SENT_SECONDS = 0.2
+"""After which a request is on its way, on a connection that is there already."""
 
 UNLOAD_SECONDS = 120.0
 """How long an unloaded model may take to answer what it has accepted."""
 
+
+LIVE = "/v2/health/live"
 
 _MEMBER = re.compile(rf"{MEMBER_PREFIX}(\S+?)-[0-9a-f]{{32}}")
 """A member's name, and the entry's in it."""
@@ -84,12 +87,11 @@ class TritonControl:
         self._grpc_address = None if grpc_address is None else addresses.split(grpc_address)
         self._headers = key_headers(key)[0] if key else {}
         self._session: aiohttp.ClientSession | None = None
+        self._turn = asyncio.Lock()
         self._own: defaultdict[tuple[str, int], InferenceCounts] = defaultdict(lambda: InferenceCounts(0, 0))
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True, limit=0), timeout=aiohttp.ClientTimeout(total=None)
-        )
+        self._session = _session(aiohttp.TCPConnector(force_close=True, limit=0))
         return self
 
     async def __aexit__(
@@ -123,22 +125,8 @@ class TritonControl:
         """Load a model with ``config`` (JSON) in place of its own; what was loaded serves until the new one does.
 
         Raises :class:`TritonRefusedError`; then what was loaded before still is.
-
-        Triton's HTTP threads carry a load out themselves: a request whose connection came to one that a load holds
-        waits behind that. So one that does not begin is sent again, on another connection.
         """
-        path = f"{control_path(model)}/load"
-        payload = {"parameters": {"config": config}}
-        while True:
-            request = asyncio.ensure_future(self._json("POST", path, payload=payload, limit=LOAD_SECONDS))
-            try:
-                done, _ = await asyncio.wait({request}, timeout=BEGIN_SECONDS)
-                if done or await self.is_loading(model) or request.done():
-                    await request
-                    return
-            finally:
-                request.cancel()
-                await asyncio.gather(request, return_exceptions=True)
+        await self._order(f"{control_path(model)}/load", {"parameters": {"config": config}}, limit=LOAD_SECONDS)
 
     async def unload(self, model: str, *, limit: float = UNLOAD_SECONDS) -> None:
         """Unload a model and return when it has answered all that it had accepted and is gone.
@@ -155,7 +143,7 @@ class TritonControl:
 
     async def ask_unload(self, model: str) -> None:
         """Have a model unloaded; it goes when it has answered all that it had accepted."""
-        await self._json("POST", f"{control_path(model)}/unload")
+        await self._order(f"{control_path(model)}/unload", {})
 
     async def is_there(self, model: str) -> bool:
         """Whether anything of a model is left in Triton: ready, being loaded, or not yet gone."""
@@ -221,6 +209,38 @@ class TritonControl:
             raise VerificationError(f"version {version} of '{model}' answered without output {', '.join(missing)}")
         return tensors
 
+    async def _order(self, path: str, payload: Any, *, limit: float = QUICK_SECONDS) -> None:
+        """Have something done at once or never.
+
+        Triton's HTTP threads carry loads out themselves, and what came to one meanwhile after that: it may be an hour
+        later, given up long ago, and bring back a version that nobody wants. So it is sent to a thread that has just
+        answered, and one request after the other.
+        """
+        async with AsyncExitStack() as stack:
+            async with self._turn:
+                session = await stack.enter_async_context(await self._answering())
+                request = asyncio.create_task(self._json("POST", path, payload=payload, limit=limit, session=session))
+                stack.push_async_callback(_given_up, {request})
+                await asyncio.wait({request}, timeout=SENT_SECONDS)
+            await request
+
+    async def _answering(self) -> aiohttp.ClientSession:
+        """A session of one connection, whose thread in Triton has just answered on it."""
+        pause, until = ASK_AGAIN_SECONDS, time.monotonic() + QUICK_SECONDS
+        while True:
+            session = _session(aiohttp.TCPConnector(limit=1))
+            try:
+                await self._send("GET", LIVE, limit=pause, session=session)
+            except BaseException as error:
+                await session.close()
+                if not isinstance(error, TimeoutError):
+                    raise
+                if time.monotonic() > until:
+                    raise self._silent(LIVE, QUICK_SECONDS) from None
+                pause *= 2
+            else:
+                return session
+
     async def _ask(self, method: str, path: str, *, limit: float = QUICK_SECONDS) -> Any:
         """The first answer to what may be asked any number of times.
 
@@ -240,13 +260,19 @@ class TritonControl:
         except TimeoutError:
             raise self._silent(path, limit) from None
         finally:
-            for request in asked:
-                request.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
+            await _given_up(asked)
 
-    async def _json(self, method: str, path: str, *, payload: Any = None, limit: float = QUICK_SECONDS) -> Any:
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        payload: Any = None,
+        limit: float = QUICK_SECONDS,
+        session: aiohttp.ClientSession | None = None,
+    ) -> Any:
         try:
-            body, _ = await self._send(method, path, payload=payload, limit=limit)
+            body, _ = await self._send(method, path, payload=payload, limit=limit, session=session)
         except TimeoutError:
             raise self._silent(path, limit) from None
         return json.loads(body) if body else None
@@ -263,13 +289,15 @@ class TritonControl:
         payload: Any = None,
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        session: aiohttp.ClientSession | None = None,
     ) -> tuple[bytes, Mapping[str, str]]:
-        if self._session is None:
+        session = session or self._session
+        if session is None:
             raise RuntimeError("TritonControl is used outside its context")
         try:
             async with (
                 asyncio.timeout(limit),
-                self._session.request(
+                session.request(
                     method, self._url + path, json=payload, data=data, headers={**self._headers, **(headers or {})}
                 ) as response,
             ):
@@ -290,6 +318,16 @@ class TritonControl:
             address = addresses.join(host, port)
             raise TritonUnavailableError(f"Triton's gRPC port {address} does not answer: {error}") from None
         writer.close()
+
+
+def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+
+
+async def _given_up(requests: Collection[asyncio.Task[Any]]) -> None:
+    for request in requests:
+        request.cancel()
+    await asyncio.gather(*requests, return_exceptions=True)
 
 
 def _tensor(name: str, value: NDArray[Any]) -> InferInput:
