@@ -110,6 +110,10 @@ class Rights:
     def _merge(self, name: str, data: dict[str, str | None]) -> None:
         self("patch", "configmap", name, "--type=merge", "-p", json.dumps({"data": data}))
 
+    def make_room(self, name: str) -> None:
+        """Remove what :data:`FULL` holds."""
+        self._merge(name, {"others": None})
+
     def list_as(self, text: str | None) -> None:
         """Write over the listing, or remove it."""
         self._merge("zoo-listing", {LISTING_KEY: text})
@@ -252,6 +256,9 @@ async def test_a_report_goes_where_there_is_room_for_it(rights, repository, tmp_
         await told(lambda: has_it() == [places[(own + 1) % 4]], "its own is full, and it is in the next")
         text = rights.data(has_it()[0])[POD]
         assert Report.model_validate_json(text).models
+    rights.make_room(places[own])
+    async with agent(repository, tmp_path / "models", "127.0.0.1:1"):
+        await told(lambda: has_it() == [places[own]], "the next agent of the pod leaves none where the last one had it")
 
 
 async def test_credentials_that_are_refused_are_tried_again(rights, repository, tmp_path, monkeypatch):

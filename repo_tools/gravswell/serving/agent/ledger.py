@@ -92,6 +92,14 @@ class Ledger:
         """How this replica came up."""
         return self._startup.told
 
+    @property
+    def reported_in(self) -> int:
+        """Which of the ConfigMaps that the server's reports are divided among has this pod's.
+
+        The first, before the desired state is known, and of old.
+        """
+        return self._remembered.reported_in
+
     def key(self, model: DesiredModel) -> str:
         """:func:`~.loadconfig.load_key` on this machine."""
         return load_key(model, cpu_only=self._cpu_only)
@@ -185,6 +193,11 @@ class Ledger:
         """A download for ``work`` brought so many bytes."""
         work.downloaded = size
         self._downloaded += size
+
+    def reported(self, part: int) -> None:
+        """The report is in that ConfigMap now, and in no other."""
+        self._remembered.reported_in = part
+        self._save()
 
     def close(self) -> None:
         """Give up what is under way."""

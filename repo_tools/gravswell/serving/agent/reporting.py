@@ -74,8 +74,6 @@ class ReportWriter:
         uid: str = "",
     ) -> None:
         self._configmap = configmap
-        self._held = 0
-        """Which of them has this pod's key: before the desired state is known, and of old, the first."""
         self._passed_over = 0
         """How many had no room for it."""
         self._ledger = ledger
@@ -126,10 +124,11 @@ class ReportWriter:
 
     async def _move(self, part: int) -> None:
         """Remove what was written elsewhere, now that it is in ``part``: read without a gap, for it was there twice."""
-        if part == self._held:
+        held = self._ledger.reported_in
+        if part == held:
             return
         try:
-            await self._configmap(self._held).merge({self._pod: None})
+            await self._configmap(held).merge({self._pod: None})
         except (NotFoundError, AccessDeniedError) as error:
             log.debug("the report is no longer where it was: %s", error)
-        self._held = part
+        self._ledger.reported(part)

@@ -27,6 +27,8 @@ class AgentState(BaseModel):
     """Entry → what was served under its name with success, newest first."""
     doubted: set[str] = Field(default_factory=set)
     """Names of pipelines' members in Triton of which damaged files are loaded."""
+    reported_in: int = 0
+    """Which of the ConfigMaps that the server's reports are divided among has this pod's."""
     start: Start | None = None
     """How this replica came up."""
 
