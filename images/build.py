@@ -26,6 +26,7 @@ from bom import bill_of_materials
 
 from gravswell.cache import cache_dir, locked
 from gravswell.errors import GravswellError, UnavailableError, UnsupportedError
+from gravswell_operator.devcluster.bootstrap import bootstrapping
 from gravswell_operator.devcluster.debian import ensure_packages
 from gravswell_operator.devcluster.processes import die_with
 
@@ -152,14 +153,8 @@ def _debian_base(work: Path) -> str:
     shutil.rmtree(context, ignore_errors=True)
     context.mkdir(parents=True)
     try:
-        _run(
-            "mmdebstrap",
-            "--quiet",
-            *BASE_OPTIONS,
-            SUITE,
-            str(context / "root.tar"),
-            environment={"TMPDIR": str(context)},
-        )
+        command, environment = bootstrapping(SUITE, context / "root.tar", BASE_OPTIONS, context)
+        _run(*map(str, command), environment=environment)
         (context / "Containerfile").write_text("FROM scratch\nADD root.tar /\n")
         options = (_network(work), "--isolation=chroot")
         _buildah(work, "build-using-dockerfile", *options, "--tag", image, str(context))

@@ -19,6 +19,7 @@ from pathlib import Path
 from gravswell.cache import cache_dir, locked
 from gravswell_operator.devcluster import ensure_binaries
 from gravswell_operator.devcluster.binaries import CONTROL_PLANE, COREDNS, KUBERNETES, REAL_NODE
+from gravswell_operator.devcluster.bootstrap import bootstrapping
 from gravswell_operator.devcluster.debian import ensure_packages
 from gravswell_operator.devcluster.gobuild import Module, Program, build, module_folder
 from gravswell_operator.devcluster.processes import die_with
@@ -48,7 +49,8 @@ _COREDNS_PLUGINS = frozenset(
 
 def program(name: str) -> Path:
     """``kind``, ``kubeadm`` or a ``coredns`` that knows kubeadm's configuration, built if need be."""
-    coredns = Module("coredns-for-kubeadm", COREDNS.path, COREDNS.version, change=_keep_plugins)
+    plugins = sha256(" ".join(sorted(_COREDNS_PLUGINS)).encode()).hexdigest()[:8]
+    coredns = Module(f"coredns-for-kubeadm-{plugins}", COREDNS.path, COREDNS.version, change=_keep_plugins)
     programs = {
         "kind": Program("kind", KIND, "sigs.k8s.io/kind"),
         "kubeadm": Program("kubeadm", KUBERNETES, "k8s.io/kubernetes/cmd/kubeadm"),
@@ -92,9 +94,9 @@ def _debian() -> Path:
             new, scratch = archive.with_suffix(".new.tar"), archive.with_suffix(".tmp")
             shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
             scratch.mkdir()
-            command = [*_OWN_NAMESPACES, "mmdebstrap", "--quiet", *_OPTIONS, _SUITE, new]
-            environment = {**os.environ, "TMPDIR": str(scratch)}
-            subprocess.run(command, check=True, timeout=1200, env=environment, preexec_fn=die_with(os.getpid()))
+            command, environment = bootstrapping(_SUITE, new, _OPTIONS, scratch)
+            own = [*_OWN_NAMESPACES, *command]
+            subprocess.run(own, check=True, timeout=1200, env=environment, preexec_fn=die_with(os.getpid()))
             shutil.rmtree(scratch)
             new.replace(archive)
     return archive

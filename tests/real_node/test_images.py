@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from gravswell_operator.devcluster.bootstrap import bootstrapping
+from gravswell_operator.devcluster.debian import ensure_packages
+
 from .operating import ROOT
 
 MEGABYTE = 1_000_000
@@ -80,6 +83,17 @@ def test_the_versions_in_it_are_the_pinned_ones(images, image):
     pinned = set(re.findall(r"^([a-z0-9_.-]+==\S+)", lock, re.MULTILINE))
     python = {f"{c['name']}=={c['version']}" for c in document["components"] if c["purl"].startswith("pkg:pypi/")}
     assert {name for name in python if not name.startswith("gravswell==")} <= pinned
+
+
+def test_a_root_file_system_has_nothing_of_the_sources_that_this_machine_has_its_packages_from(tmp_path):
+    ensure_packages({"mmdebstrap": "mmdebstrap"}, what="this test")
+    archive = tmp_path / "root.tar"  # without a package in it, which takes seconds
+    command, environment = bootstrapping("bookworm", archive, ["--variant=custom"], tmp_path)
+    own = ["unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
+    subprocess.run([*own, *command], env=environment, check=True, timeout=300)
+    assert archive.with_name("machine.sources").exists(), "there was nothing to leave"
+    with tarfile.open(archive) as tar:
+        assert [name for name in tar.getnames() if name.startswith("./etc/apt/sources.list.d/")] == []
 
 
 def until(fact: Callable[[], object]) -> None:
