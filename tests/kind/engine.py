@@ -1,7 +1,9 @@
 """Debian's docker daemon in a machine of its own: its networks, mounts, containers and files end with that."""
 
 import os
+import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +13,7 @@ from gravswell_operator.devcluster.debian import ensure_packages, unpacked
 from gravswell_operator.devcluster.realnode import Machine, node_packages
 
 _SOCKET = "unix:///run/docker.sock"
-_RUNTIME = Path(__file__).with_name("reduced-runc")
+_RUNTIME = Path(__file__).with_name("reducedrunc.py")
 _OWN_LAYERS = """\
 mkdir -p /run/own/etc/upper /run/own/etc/work /run/own/opt/upper /run/own/opt/work
 : > /run/own/etc/upper/resolv.conf
@@ -53,8 +55,11 @@ class Docker:
     def start(self) -> None:
         """Start the daemon; return when it answers."""
         self.run("sh", "-ec", _OWN_LAYERS)
-        configuration = self._home / "daemon.json"
+        configuration, runtime = self._home / "daemon.json", self._home / "reduced-runc"
         configuration.write_text("{}")
+        program = shlex.join([sys.executable, "-I", "-S", str(_RUNTIME)])
+        runtime.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
+        runtime.chmod(0o755)
         flags = [
             f"--config-file={configuration}",  # one below /etc is of a daemon that the user has
             f"--data-root={self._machine.directory / 'docker'}",
@@ -62,7 +67,7 @@ class Docker:
             "--pidfile=/run/docker.pid",
             f"--host={_SOCKET}",
             "--storage-driver=overlay2",
-            f"--add-runtime=reduced={_RUNTIME}",
+            f"--add-runtime=reduced={runtime}",
             "--default-runtime=reduced",
             f"--userland-proxy-path={self._daemon / 'docker-proxy'}",
         ]
@@ -70,18 +75,29 @@ class Docker:
         self._machine.wait_for(daemon, self._answers)
 
     def run(self, *command: str | Path, timeout: float = 300) -> str:
-        """The output of a command inside. UnavailableError, with its words, where it fails."""
-        done = subprocess.run(
-            self._machine.command(*command),
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
+        """The output of a command inside. UnavailableError, with its words, where it fails or does not end in time."""
+        what = " ".join(map(str, command))
+        try:
+            done = subprocess.run(
+                self._machine.command(*command),
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired:
+            raise UnavailableError(f"{what} did not end within {timeout:.0f} s") from None
         if done.returncode != 0:
-            raise UnavailableError(f"{' '.join(map(str, command))} failed: {(done.stdout + done.stderr)[-6000:]}")
+            raise UnavailableError(f"{what} failed: {(done.stdout + done.stderr)[-6000:]}")
         return done.stdout
+
+    def said(self, *command: str | Path) -> str:
+        """The output of a command inside, or why there is none."""
+        try:
+            return self.run(*command)
+        except UnavailableError as error:
+            return str(error)
 
     def _answers(self) -> bool:
         try:

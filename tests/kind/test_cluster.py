@@ -15,7 +15,9 @@ import onnx
 import pytest
 
 from gravswell import quiver as qv
+from gravswell.errors import UnavailableError
 from gravswell_operator.devcluster import ensure_binaries
+from gravswell_operator.devcluster.processes import tail
 from gravswell_operator.devcluster.realnode import Machine
 
 from ..real_node.starting import build_images
@@ -28,6 +30,8 @@ README = (ROOT / "README.md").read_text().partition("### kind\n")[2]
 LINES = README.partition("```sh\n")[2].partition("```")[0].splitlines()
 LINE_SECONDS = 500
 NODE = "gravswell.dev/kind-node:1"
+NODE_LOGS = ("journal.log", "kubelet.log", "containerd.log")
+"""Of what ``kind export logs`` writes."""
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +75,36 @@ def images() -> Path:
     return build_images()
 
 
+def state(docker: Docker, folder: Path) -> str:
+    """What an engineer would look at first: pods, our objects, events, and the ends of kind's logs of the nodes."""
+    everywhere = ("--all-namespaces",)
+    parts = [
+        docker.said("kubectl", "get", "pods", *everywhere, "--output=wide"),
+        docker.said("kubectl", "get", "gravswell", *everywhere),
+        docker.said("kubectl", "get", "events", *everywhere, "--sort-by=.lastTimestamp")[-6000:],
+        docker.said("kind", "export", "logs", folder, "--name", "gravswell"),
+    ]
+    logs = [log for name in NODE_LOGS for log in sorted(folder.rglob(name))]
+    return "\n".join([*parts, *(tail(log, 30) for log in logs)])
+
+
+@pytest.mark.timeout(1800)  # for what is asked where a line fails, too
 @pytest.mark.parametrize("line", LINES, ids=lambda line: " ".join(line.split()[:2]))
-def test_a_line_of_the_readme_does_what_it_says(docker, project, images, line):
+def test_a_line_of_the_readme_does_what_it_says(docker, project, images, line, tmp_path):
+    try:
+        do(line, docker, project, images)
+    except UnavailableError as error:
+        pytest.fail(f"{error}\n{state(docker, tmp_path)}")
+
+
+def do(line: str, docker: Docker, project: Path, images: Path) -> None:
+    """A line of the README, with the images and the node from here, and a cluster that fails kept for its logs."""
     if line.startswith("docker build"):  # built by buildah from the same Containerfile, without a registry
         name = re.findall(r"kind load docker-image --name gravswell (\S+)$", line)[0]
         archive = images / f"{name.rpartition('/')[2].partition(':')[0]}.tar"
         docker.run("kind", "load", "image-archive", archive, "--name", "gravswell", timeout=LINE_SECONDS)
         return
-    command = line + (f" --image {NODE} --wait 180s" if line.startswith("kind create") else "")
+    command = line + (f" --image {NODE} --wait 180s --retain" if line.startswith("kind create") else "")
     docker.run("bash", "-ec", f"cd {shlex.quote(str(project))} && {command}", timeout=LINE_SECONDS)
 
 

@@ -1,4 +1,3 @@
-#!/usr/bin/python3 -I
 """runc for a machine without CAP_SYS_RESOURCE: that is taken out of what a container, or a process in one, asks for."""
 
 import json
