@@ -8,7 +8,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from gravswell.errors import GravswellError
 from gravswell_operator.devcluster import ControlPlane
@@ -19,7 +19,9 @@ from ..reconciling.conftest import World
 NAMESPACE = "busy"
 SEED = 20261122
 SERVERS = 5
-SETTLED_SECONDS = 180
+SETTLED_SECONDS = 400
+"""Longer than the five minutes for which a ReplicaSet's controller waits for the event of a pod that it has made or
+deleted, where that was lost with an API server: until then it neither makes nor deletes another one."""
 OUTAGE_SECONDS = 90
 """How long users try again where the API server does not answer."""
 MANAGED = "app.kubernetes.io/managed-by=gravswell"
@@ -48,6 +50,7 @@ _GIVEN = {
 }
 """What the API server and the clock choose, another value each time."""
 
+Answer = TypeVar("Answer")
 State = dict[str, Any]
 Process = Callable[[], None]
 """Fails where the operator has ended that should be running."""
@@ -64,6 +67,12 @@ class Busy(World):
 
     def delete(self, kind: str, name: str = "") -> None:
         patiently(lambda: super(Busy, self).delete(kind, name))
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        return patiently(lambda: super(Busy, self).get(kind, name))
+
+    def objects(self, *kinds: str, selector: str = "") -> list[dict[str, Any]]:
+        return patiently(lambda: super(Busy, self).objects(*kinds, selector=selector))
 
     def work(self, pause: float) -> None:
         """What users do, ``pause`` seconds apart: create, edit, scale, suspend and delete, of all kinds."""
@@ -156,7 +165,7 @@ class Busy(World):
         self.until(lambda: not self.objects(*CHILDREN, "pods", selector=MANAGED), 180)
 
 
-def patiently(act: Callable[[], None]) -> None:
+def patiently(act: Callable[[], Answer]) -> Answer:
     """Do it, as a user who tries again where the API server does not answer."""
     until = time.monotonic() + OUTAGE_SECONDS
     while True:
