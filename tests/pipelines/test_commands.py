@@ -1,6 +1,7 @@
 """``gravswell pipeline``, and what the other commands tell of pipelines."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ from gravswell.errors import InvalidInputError
 from .conftest import fill
 
 FILE = str(Path(__file__).parent / "functions.py")
+
+
+@pytest.fixture(autouse=True)
+def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command puts the folder of the file that it is given there: other tests would find its modules by name."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 def run(*arguments: str) -> Any:
