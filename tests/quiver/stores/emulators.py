@@ -10,6 +10,7 @@ import email.utils
 import hashlib
 import hmac
 import os
+import random
 import shutil
 import socket
 import ssl
@@ -20,7 +21,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,10 +194,7 @@ def _running(
     port: int = 0,
     scheme: str = "http",
 ) -> Iterator[str]:
-    if not port:
-        with socket.socket() as free:
-            free.bind((HOST, 0))
-            port = free.getsockname()[1]
+    port = port or _own_port()
     child = Child(name, argv(port), log=folder / f"{name}.log", environment=environment, directory=folder)
     try:
         end = time.monotonic() + 120
@@ -211,6 +209,20 @@ def _running(
         yield f"{scheme}://{HOST}:{port}"
     finally:
         child.stop()
+
+
+def _own_port() -> int:
+    """A free port that the system gives to nobody by itself: until the server listens, no client may come to have it.
+
+    Nor may one be connected to itself, as happens where it asks for a port that it is then given.
+    """
+    given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(16384, min(given, 30000))  # from 30000 on they are Kubernetes's
+        with socket.socket() as free, suppress(OSError):
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind((HOST, port))
+            return port
 
 
 def ensure_azurite() -> tuple[Path, Path]:
