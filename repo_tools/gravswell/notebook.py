@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 Rows = NDArray[np.float32]
 """Shape ``(rows, features)``."""
 
+TAKEN_SECONDS = 60.0
+"""How long a job waits for its results to be taken: who fails meanwhile takes none."""
+
 
 def device(index: int = 0) -> torch.device:
     """The GPU of that index, or the CPU on a machine without one."""
@@ -92,7 +95,8 @@ def parallel_inference_task(  # noqa: PLR0917 - torch.multiprocessing.spawn pass
 ) -> None:
     """One of ``num_gpus * jobs_per_gpu`` processes: its share of the rows, once all of them are ready.
 
-    ``sync`` is a shared value that each process increments; the parent adds one more to let them go.
+    ``sync`` is a shared value that each process increments; the parent adds one more to let them go. A process ends
+    when the parent has taken all that is in ``results``, a queue of :mod:`multiprocessing`.
     """
     jobs, index = num_gpus * jobs_per_gpu, rank // jobs_per_gpu
     model = model_class(*model_args).to(device(index)).eval()
@@ -103,3 +107,7 @@ def parallel_inference_task(  # noqa: PLR0917 - torch.multiprocessing.spawn pass
         time.sleep(0.01)
     for outputs in inference(model, share, device_index=index):
         results.put(outputs)
+    # The notebook's loop ends when it finds nothing and all jobs have ended: what came between the two would be lost.
+    until = time.monotonic() + TAKEN_SECONDS
+    while results.qsize() and time.monotonic() < until:
+        time.sleep(0.01)
