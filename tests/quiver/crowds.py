@@ -16,6 +16,8 @@ ABOVE = Path(__file__).parents[1]
 """Whence programs are run: from the root, a package ``tests`` that somebody installed would come first."""
 WRITERS = 4
 EACH = int(os.environ.get("GRAVSWELL_CROWD", "0"))
+LIMIT = 3600 if EACH else 550
+"""Seconds."""
 
 
 def crowd(url: str, model: Path, logs: Path, *, each: int) -> None:
@@ -24,7 +26,7 @@ def crowd(url: str, model: Path, logs: Path, *, each: int) -> None:
     qv.ModelRepository(url).add("m")
     logs.mkdir()
     program = [sys.executable, "-m", "quiver.crowd", url, each, WRITERS, logs, model]
-    ended = subprocess.run([*map(str, program)], capture_output=True, text=True, timeout=3600, check=False, cwd=ABOVE)
+    ended = subprocess.run([*map(str, program)], capture_output=True, text=True, timeout=LIMIT, check=False, cwd=ABOVE)
     assert ended.returncode == 0, ended.stderr
     said = [int(line) for k in range(WRITERS) for line in (logs / f"{k}.log").read_text().split()]
     assert len(said) == WRITERS * each

@@ -5,13 +5,18 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from gravswell_operator.devcluster.processes import die_with
+
 
 def fork(work: Callable[[], object]) -> int:
-    """Do it in a process of its own, which ends with 1 after an error, and return its id."""
+    """Do it in a process of its own, which ends with 1 after an error, and when we end; and return its id."""
+    with_us = die_with(os.getpid())
     pid = os.fork()
     if pid:
         return pid
     try:
+        if with_us is not None:
+            with_us()
         work()
     except BaseException:  # noqa: BLE001 - told, and never back into the parent's code
         traceback.print_exc()

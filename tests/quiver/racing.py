@@ -1,8 +1,9 @@
 """Writers and readers of one repository, each a process of its own, killed at random moments; run by ``test_races.py``.
 
 ``python racing.py SCENARIO ROOT MODEL.onnx LOGS SEED KILLS``. Everything is imported once and each process forked from
-that, so that hundreds can be killed in seconds. Each appends what it did to a file in LOGS, line by line. One that
-fails by itself, with an error that the race does not explain, ends the run with its traceback.
+that, so that hundreds can be killed in seconds. Each appends what it did to a file in LOGS, line by line. After the
+last kill they go on until they have done what :data:`ENOUGH` says: a busy machine may be killed at every attempt. One
+that fails by itself, with an error that the race does not explain, ends the run with its traceback.
 """
 
 import os
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +91,10 @@ SCENARIOS: dict[str, tuple[Act, ...]] = {
     "remove": (export, export, remove, remove, read),
     "delete": (make_and_export, make_and_export, delete, read),
 }
+ENOUGH = {"remove": {"published": 21, "read": 1}, "delete": {"published": 1}}
+"""Of each scenario: so many lines of each kind."""
+LAST_SECONDS = 90.0
+"""How long they may take for that after the last kill."""
 
 
 def main(scenario: str, root: str, model: str, logs: str, seed: str, kills: str) -> None:
@@ -99,17 +105,31 @@ def main(scenario: str, root: str, model: str, logs: str, seed: str, kills: str)
     try:
         for _ in range(int(kills)):
             time.sleep(random.uniform(0.01, 0.25))
-            for pid in running:
-                if os.waitpid(pid, os.WNOHANG) != (0, 0):
-                    del running[pid]
-                    raise SystemExit(f"{scenario}: a process ended by itself")
+            _check(running)
             pid = random.choice([pid for pid, act in running.items() if act is not read])
             act = running.pop(pid)
             _kill(pid)
             running[_fork(act, root, model, logs)] = act
+        end = time.monotonic() + LAST_SECONDS
+        while not _enough(Path(logs), ENOUGH[scenario]) and time.monotonic() < end:
+            time.sleep(0.1)
+            _check(running)
     finally:
         for pid in running:
             _kill(pid)
+
+
+def _check(running: dict[int, Act]) -> None:
+    """SystemExit if a process ended by itself."""
+    for pid in running:
+        if os.waitpid(pid, os.WNOHANG) != (0, 0):
+            name = running.pop(pid).__name__
+            raise SystemExit(f"{name}: a process ended by itself")
+
+
+def _enough(logs: Path, wanted: dict[str, int]) -> bool:
+    found = Counter(line.split(maxsplit=1)[0] for path in logs.iterdir() for line in path.read_text().splitlines())
+    return all(found[kind] >= count for kind, count in wanted.items())
 
 
 def _fork(act: Act, root: str, model: str, logs: str) -> int:
