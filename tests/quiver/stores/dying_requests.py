@@ -29,7 +29,7 @@ from gravswell.quiver.stores import BucketStore, burial, claims, objects, open_s
 
 from ..faults import found_in, remains
 from ..forking import fork, in_a_process
-from .proxy import Proxy
+from .proxy import GOOGLES_OWN, HEAD, Proxy
 
 URL = "gs://dying/r"
 HOST = "STORAGE_EMULATOR_HOST"
@@ -67,10 +67,10 @@ class Deadly(Proxy):
         super()._serve(client)
 
     def _watch(self, data: bytes) -> bytes:
-        before = len(self.heads)
+        heads = (found[0].decode("latin-1") for found in HEAD.finditer(data))
+        new = sum(not GOOGLES_OWN.match(head) for head in heads)
         pending = super()._watch(data)
         with self._lock:
-            new = len(self.heads) - before
             first, self.count = self.count, self.count + new
         self._here.hit = bool(new) and first <= self.order.at < first + new
         return pending

@@ -8,8 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -202,25 +200,33 @@ def test_a_stage_that_cannot_be_cleaned_up_hides_no_error(root: Path, monkeypatc
     assert list(root.parent.iterdir()) == [root], "the next writer takes what was left"
 
 
-def test_a_lock_on_a_root_that_was_made_anew_keeps_out(root: Path) -> None:
+def test_a_lock_on_a_root_that_was_made_anew_keeps_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waited for the lock of a root that was removed meanwhile has to wait for that of the new one."""
     old, waiting = (LocalStore(root, create=True) for _ in range(2))
     order: list[str] = []
+    opened = threading.Semaphore(0)
+    """Released each time that who waits has opened what it is about to lock."""
+    real = fcntl.flock
+
+    def flock(file: int | IO[str], operation: int) -> None:
+        if threading.current_thread() is thread:
+            opened.release()
+        real(file, operation)
 
     def wait() -> None:
-        while not order or order[-1] != "waited":
-            with suppress(NotFoundError), waiting.exclusive():  # it may look when there is no root
-                order.append("waited")
+        with waiting.exclusive():
+            order.append("waited")
 
+    monkeypatch.setattr(fcntl, "flock", flock)
     thread = threading.Thread(target=wait)
     with old.exclusive():
         thread.start()
-        time.sleep(0.2)  # it most likely waits by now; where it does not the test is only weaker
+        assert opened.acquire(timeout=60)
         assert old.remove_root()
         new = LocalStore(root, create=True)
         new_lock = new.exclusive()
         new_lock.__enter__()
-    time.sleep(0.2)
+    assert opened.acquire(timeout=60)
     order.append("new")
     new_lock.__exit__(None, None, None)
     thread.join(60)

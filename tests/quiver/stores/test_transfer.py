@@ -16,6 +16,7 @@ from gravswell.quiver.stores import BucketStore, burial, claims, objects, open_s
 from gravswell.quiver.stores.claims import Claim
 from gravswell.quiver.transfer import Transfer
 from gravswell.quiver.verification import verify_version
+from gravswell_operator.devcluster.processes import wait_until
 
 from .emulators import Server
 from .proxy import Proxy, proxied
@@ -121,10 +122,19 @@ def test_a_copy_goes_on_where_it_was_cut(
 
 def test_a_copy_that_lives_is_not_taken_over(bucket: str, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "BEAT", timedelta(seconds=0.5))
+    resume = Claim._resume
+
+    def watching(watcher: Claim) -> str:
+        """Until the other has been renewed, and not for its usual time: on a busy machine a beat may be late."""
+        seen = claim._etag
+        watcher._ended.wait = lambda *_: wait_until(lambda: claim._etag != seen, what="renewal", timeout=90)  # type: ignore[method-assign,assignment,func-returns-value]
+        return resume(watcher)
+
     Transfer(local, bucket, {"m": [1]}).run()
     store = open_store(bucket)
     assert isinstance(store, BucketStore)
     digest = RepositoryReader(local).version("m", 2).digest or ""
+    monkeypatch.setattr(Claim, "_resume", watching)
     for other in ("", "another", digest):  # an export, a copy of something else, and one of the same that goes on
         with (
             Claim(store.objects, "m/2/" + CLAIM, copy_of=other) as claim,
@@ -133,6 +143,7 @@ def test_a_copy_that_lives_is_not_taken_over(bucket: str, local: Path, monkeypat
             Transfer(local, bucket).run()
         assert _digests(bucket).keys() == {1}
         claim.drop()
+    monkeypatch.setattr(Claim, "_resume", resume)
     with Claim(store.objects, "m/2/" + CLAIM, copy_of=digest) as claim:
         claim.leave()
     Transfer(local, bucket).run()
