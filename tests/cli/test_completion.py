@@ -18,6 +18,7 @@ Complete = Callable[..., list[str]]
 @pytest.fixture
 def complete(run: Run, monkeypatch: pytest.MonkeyPatch) -> Complete:
     """``complete("show", "r", "")``: what bash is told, where the last word is the one under the cursor."""
+    monkeypatch.setattr(completion, "WAIT_SECONDS", 90.0)  # whoever presses Tab has no machine that is so busy
 
     def proposals(*words: str, at: int | None = None) -> list[str]:
         monkeypatch.setenv("_GRAVSWELL_COMPLETE", "complete_bash")
