@@ -42,6 +42,12 @@ WARM_UP_SHARE = 0.2
 LOAD_SECONDS = 300.0
 """For one load of a model."""
 
+SETTLING_SECONDS = 0.02
+"""Between two looks at what Triton has counted; where both see the same it has counted all."""
+
+SETTLED_SECONDS = 5.0
+"""For that: others may ask this server too, and then it never has."""
+
 STAGES = ("compute_input", "compute_infer", "compute_output")
 """Of a run, as Triton names them."""
 
@@ -147,7 +153,7 @@ class Bench:
         asked = self.subject.asked
         address = self.server.http_address
         request = packed(address, asked.name, asked.versions[0], with_rows(self.inputs, made.rows))
-        before, began = self._statistics(), time.monotonic()
+        before, began = self._settled(), time.monotonic()
         load = asyncio.run(
             drive(
                 address,
@@ -157,7 +163,8 @@ class Bench:
                 warm_up=max(0.1, seconds * WARM_UP_SHARE),
             )
         )
-        after, took = self._statistics(), time.monotonic() - began
+        took = time.monotonic() - began
+        after = self._settled()
         return made.model_copy(
             update={
                 "requests": load.answered,
@@ -174,6 +181,16 @@ class Bench:
                 ],
             }
         )
+
+    def _settled(self) -> list[Spent]:
+        """What Triton has counted once it counts nothing more: the last request, and its run, just after its answer."""
+        found, until = self._statistics(), time.monotonic() + SETTLED_SECONDS
+        while time.monotonic() < until:
+            time.sleep(SETTLING_SECONDS)
+            before, found = found, self._statistics()
+            if found == before:
+                break
+        return found
 
     def _statistics(self) -> list[Spent]:
         control = self.server.control
