@@ -15,6 +15,7 @@ import pytest
 
 from gravswell import quiver as qv
 from gravswell.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from gravswell.quiver import publication
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.stores import LocalStore
 
@@ -278,6 +279,27 @@ def test_once_the_version_is_there_nothing_fails(
     assert list(entry.inputs) == ["x"], "readers heal it"
     entry.export_version(affine())
     assert "input" in (root / "my-model/config.pbtxt").read_text()
+
+
+def test_what_a_first_version_took_stays_known_when_it_goes(
+    root: Path, entry: qv.Entry, affine: Affine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its writer died before the entry's file said so: what clients send is the entry's, not a version's."""
+    with monkeypatch.context() as patch:
+        patch.setattr(publication.Publication, "_write_config", lambda *_: None)
+        entry.export_version(affine())
+    assert "input" not in (root / "my-model/config.pbtxt").read_text()
+    entry.remove_version(1)
+    assert entry.inputs["x"].dims == (-1, 4)
+    with pytest.raises(InvalidInputError, match="signature"):
+        entry.export_version(affine(3))
+
+
+def test_a_config_that_does_not_parse_keeps_no_version(root: Path, entry: qv.Entry, affine: Affine) -> None:
+    entry.export_version(affine())
+    (root / "my-model/config.pbtxt").write_text("name: {")
+    entry.remove_version(1)
+    assert [path.name for path in (root / "my-model").iterdir()] == ["config.pbtxt"]
 
 
 def test_a_config_under_another_name_is_not_published(root: Path, entry: qv.Entry, affine: Affine) -> None:

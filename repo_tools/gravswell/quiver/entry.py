@@ -18,12 +18,13 @@ from gravswell.quiver.manifest import TensorRecord, main_file
 from gravswell.quiver.pins import PINS_COUNT_FOR, pin
 from gravswell.quiver.platform import Platform
 from gravswell.quiver.prune import GRACE, Duration, Pruning, Rules, prune
-from gravswell.quiver.publication import Publication, stored_config
+from gravswell.quiver.publication import Publication
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.removal import remove_version
 from gravswell.quiver.request import Samples, Shapes, batches_of, export_request
 from gravswell.quiver.signature import tensors_of
 from gravswell.quiver.state import Move
+from gravswell.quiver.stored import stored_config
 from gravswell.quiver.stores import Create, Store, Update
 from gravswell.quiver.version import Version
 

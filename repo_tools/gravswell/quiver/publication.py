@@ -3,7 +3,7 @@
 The order is the guarantee. Everything is in the stage and hashed before a number is taken; the manifest is written last
 inside it; the version appears whole; only then, if the entry's ``config.pbtxt`` has to say something new, is that
 replaced. A writer that dies between the two leaves a version whose own configuration heals the entry's
-(:func:`stored_config`).
+(:func:`~gravswell.quiver.stored.stored_config`).
 """
 
 import hashlib
@@ -28,6 +28,7 @@ from gravswell.quiver.layout import config_key, parse_version, version_folder
 from gravswell.quiver.manifest import MANIFEST, VERSION_CONFIG, FileRecord, Manifest, Signature
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.signature import describe, tensors_of
+from gravswell.quiver.stored import StoredConfig, stored_config
 from gravswell.quiver.stores import Create, Progress, Store, Update
 
 if TYPE_CHECKING:
@@ -41,55 +42,6 @@ _PATIENCE = timedelta(seconds=60)
 _PAUSE = 0.2
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredConfig:
-    """An entry's configuration, what its file says, and the etag to replace that by; both None without a file."""
-
-    config: ConfigText
-    text: str | None
-    etag: str | None
-
-
-def stored_config(reader: RepositoryReader, entry: str) -> StoredConfig:
-    """The entry's configuration, healed from its newest version where that is needed.
-
-    A missing file, or one that states no inputs although there are versions, is what a first export leaves that died
-    between its version and the entry's configuration. NotFoundError if the entry is not there.
-    """
-    where = reader.store.location(config_key(entry))
-    try:
-        content = reader.store.read(config_key(entry))
-    except NotFoundError:
-        reader.numbers(entry)  # which names what is missing when the whole entry is
-        text = etag = None
-        config = ConfigText("", where=where)
-        config.message.name = entry
-    else:
-        text, etag = content.data.decode(errors="replace"), content.etag
-        config = ConfigText(text, where=where)
-    if not config.message.input and not config.message.HasField("ensemble_scheduling"):
-        config = _healed(reader, entry, config, whole=text is None)
-    return StoredConfig(config, text, etag)
-
-
-def _healed(reader: RepositoryReader, entry: str, config: ConfigText, *, whole: bool) -> ConfigText:
-    state, _ = reader.state(entry)
-    infos = (info for info in reader.versions(entry) if info.digest is not None and state.holds(info.number))
-    published = next((reader.version_config(entry, info.number) for info in infos), None)
-    if published is None:
-        return config
-    own = ConfigText(published, where=config.where)
-    if whole:
-        return own
-    config.message.input.extend(own.message.input)
-    del config.message.output[:]
-    config.message.output.extend(own.message.output)
-    config.message.max_batch_size = own.message.max_batch_size
-    if is_pipeline(own.message):
-        take_parts(config.message, own.message)
-    return config
 
 
 class Publication:

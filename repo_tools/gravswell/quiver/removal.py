@@ -19,6 +19,7 @@ from gravswell.quiver.layout import version_folder
 from gravswell.quiver.pins import PINS_COUNT_FOR, pinned
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.state import EntryState
+from gravswell.quiver.stored import write_healed
 from gravswell.quiver.stores.memory import change_state
 
 
@@ -87,6 +88,7 @@ def remove_versions(
         chosen[:] = sorted(choose(state))
         if not chosen:
             return state
+        write_healed(reader, entry)
         following = max(state.next_version, chosen[-1] + 1)
         removing = tuple(sorted({*state.removing, *chosen}))
         return state.model_copy(update={"removing": removing, "next_version": following})
