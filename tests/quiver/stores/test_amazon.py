@@ -99,6 +99,42 @@ def test_a_bucket_in_another_region(amazon: Server, monkeypatch: pytest.MonkeyPa
         server.shutdown()
 
 
+PAGES = {
+    "a console's": b'<!DOCTYPE html>\n<html><head><meta name="x"/></head><body><div id="root"></div></body></html>',
+    "one that is no XML": b"<!doctype html><html><head><link rel=icon></head><body>Sign in<br></body></html>",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_what_answers_with_a_page_is_no_empty_repository(
+    amazon: Server, monkeypatch: pytest.MonkeyPatch, page: bytes
+) -> None:
+    """The console beside the API, or a proxy that wants to know who asks."""
+
+    class Page(_Expired):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            for name, value in {"Content-Type": "text/html", "Content-Length": str(len(page))}.items():
+                self.send_header(name, value)
+            self.send_header("ETag", '"page"')
+            self.send_header("Last-Modified", "Sun, 22 Nov 2026 00:00:00 GMT")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(page)
+
+        do_HEAD = do_GET  # noqa: N815 - as the base class calls it
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        for look in (open_store("s3://bucket/r").children, lambda: qv.ModelRepository("s3://bucket/r")):
+            with pytest.raises(InvalidInputError, match=f"s3://bucket.*{endpoint} does not speak S3.*AWS_ENDPOINT_URL"):
+                look()
+        server.shutdown()
+
+
 @pytest.fixture
 def profiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_DEFAULT_REGION"):

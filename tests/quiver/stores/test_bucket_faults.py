@@ -130,11 +130,32 @@ def test_values_that_end_in_a_line_s_end(server: Server, monkeypatch: pytest.Mon
     assert store.read("a").data == b"1"
 
 
-@pytest.mark.parametrize("endpoint", ["minio:9000", "minio.storage.svc", "http://", "http://a b", "http://a:port"])
+@pytest.mark.parametrize(
+    "endpoint", ["minio:9000", "minio.storage.svc", "http://", "http://a b", "http://a:port", "http://a:0"]
+)
 def test_an_endpoint_of_amazon_that_is_no_url(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     with pytest.raises(InvalidInputError, match=f"s3://bucket: AWS_ENDPOINT_URL is '{endpoint}', and no URL: write it"):
         open_store("s3://bucket")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "shown"),
+    [
+        ("http://me:secret@minio:9000", "http://…@minio:9000"),
+        ("http://me:sec/ret@minio:9000", "http://…@minio:9000"),
+        ("me:sec ret@minio:9000", "…@minio:9000"),
+        ("http://me:sec@ret@minio:port", "http://…@minio:port"),
+    ],
+)
+def test_a_password_in_an_endpoint_of_amazon_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, shown: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    with pytest.raises(InvalidInputError, match=f"s3://bucket: AWS_ENDPOINT_URL_S3 is '{shown}', ") as told:
+        open_store("s3://bucket")
+    assert "sec" not in str(told.value)
+    assert "ret" not in str(told.value).lower().replace("secret_access_key", "")
 
 
 def test_a_key_of_amazon_that_no_request_can_carry(amazon: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +180,10 @@ def test_keys_of_an_aws_profile(amazon: Server, monkeypatch: pytest.MonkeyPatch,
     open_store("s3://profiled").write("a", b"1", Create())
 
 
-def test_a_network_that_fails_once_is_not_noticed(bucket: str, proxy: Proxy, affine: Affine) -> None:
+def test_a_network_that_fails_once_is_not_noticed(
+    bucket: str, proxy: Proxy, affine: Affine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "PATIENCE", timedelta(seconds=90))  # here it heals, however slow the machine is
     entry = qv.ModelRepository(bucket).add("m")
     proxy.heals = True
     for _ in range(4):

@@ -9,6 +9,7 @@ servers of buckets believe whoever asks, so the requests are looked at; the othe
 
 import base64
 import json
+import logging
 import re
 import socket
 import ssl
@@ -21,10 +22,12 @@ from pathlib import Path
 
 import pytest
 from azure.core.exceptions import HttpResponseError
+from azure.identity import CredentialUnavailableError, EnvironmentCredential
 from azure.storage.blob import ContainerClient
 
 from gravswell.errors import AccessDeniedError, InvalidInputError, UnavailableError
 from gravswell.quiver.stores import Overwrite, azure_login, open_store
+from gravswell.quiver.stores.azure_login import Identity, NoTokenError
 from gravswell_operator.devcluster.certificates import Authority
 
 from . import emulators
@@ -73,6 +76,11 @@ def use(url: str) -> None:
     store.write("x", b"1", Overwrite())
     assert store.read("x").data == b"1"
     assert store.children().files == ("x",)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What we, or Azure's libraries, have logged; threads that others left behind may log what they like."""
+    return [one.getMessage() for one in caplog.records if one.name.partition(".")[0] in ("azure", "msal", "gravswell")]
 
 
 def sent(proxy: Proxy, header: str) -> set[str]:
@@ -300,7 +308,7 @@ def test_an_identity_of_azure_that_does_not_trust_the_service_account(
     with pytest.raises(AccessDeniedError, match=f"az://workload-identity.*{said}"):
         use("az://workload-identity/r")
     assert len(cloud.asked) == 1
-    assert not caplog.messages
+    assert not told(caplog)
 
 
 def test_an_azure_that_gives_out_no_tokens_now(pod_of_aks: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +330,65 @@ def test_no_identity_of_azure_at_all(monkeypatch: pytest.MonkeyPatch, caplog: py
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")  # nor is the machine asked that this runs on
     with pytest.raises(AccessDeniedError, match=r"no credentials for az://none were found .*set AZURE_STORAGE_CON"):
         use("az://none/r")
-    assert not caplog.messages
+    assert not told(caplog)
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        (
+            ["AZURE_CLIENT_ID"],
+            "AZURE_CLIENT_ID set without AZURE_TENANT_ID and one of AZURE_CLIENT_SECRET, "
+            "AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE",
+        ),
+        (
+            ["AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"],
+            "AZURE_CLIENT_ID and AZURE_CLIENT_SECRET set without AZURE_TENANT_ID",
+        ),
+        (
+            ["AZURE_TENANT_ID", "AZURE_CLIENT_SECRET"],
+            "AZURE_TENANT_ID and AZURE_CLIENT_SECRET set without AZURE_CLIENT_ID",
+        ),
+        (["AZURE_FEDERATED_TOKEN_FILE"], "AZURE_FEDERATED_TOKEN_FILE set without AZURE_CLIENT_ID and AZURE_TENANT_ID"),
+    ],
+)
+def test_of_half_an_identity_of_azure_it_is_told_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, there: list[str], words: str
+) -> None:
+    for name in ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_CLIENT_CERTIFICATE_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name in there:
+        monkeypatch.setenv(name, "something")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", ACCOUNT)
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")  # nor is the machine asked that this runs on
+    with pytest.raises(AccessDeniedError, match=rf"no credentials for az://none were found \({words}\); set AZURE_STO"):
+        use("az://none/r")
+    assert not told(caplog)
+
+
+def test_the_log_of_azures_library_is_muted_while_we_ask_it_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program that asks for tokens of its own reads what the library says of those."""
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
+    log = logging.getLogger("azure.identity._credentials.environment")
+    asked: list[str] = []
+
+    def ask(*_: object, **__: object) -> None:
+        log.warning("while we ask")
+        if not asked:
+            asked.append("another")
+            with pytest.raises(NoTokenError):  # whose end is not ours
+                Identity().get_token("scope")
+            log.warning("while we still ask")
+        raise CredentialUnavailableError("none")
+
+    monkeypatch.setattr(EnvironmentCredential, "get_token", ask)
+    with pytest.raises(NoTokenError):
+        Identity().get_token("scope")
+    assert asked
+    log.warning("of their own")
+    assert told(caplog) == ["of their own"]
 
 
 def test_an_identity_of_azure_is_told_to_no_server_without_https(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ names another server; who asks is said in :mod:`gravswell.quiver.stores.amazon_l
 """
 
 import logging
-import os
 import re
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import urlsplit
 
 import obstore
 from obstore import exceptions as rust
 from obstore.store import S3Store
 
 from gravswell.errors import GravswellError, InvalidInputError
+from gravswell.quiver.stores.amazon_endpoint import endpoint_of
 from gravswell.quiver.stores.amazon_login import amazon_login
 from gravswell.quiver.stores.base import Content, Create, PutMode, Update
 from gravswell.quiver.stores.objects import STAMP, ObjectInfo, Objects, parents
@@ -41,6 +41,7 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _SAID = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
 _EXPIRED = re.compile(r"<Code>(ExpiredToken|InvalidToken|TokenRefreshRequired)")
 _OTHER_REGION = re.compile(r"incorrectly configured region|<Code>(AuthorizationHeaderMalformed|PermanentRedirect)")
+_NO_LISTING = re.compile(r"invalid list response")
 _WITHOUT_CREDENTIALS = re.compile(r"/latest/(api/token|meta-data)|NoCredentials|MissingCredentials|InvalidCredential")
 """The former is asked of the machine, after all else."""
 
@@ -59,9 +60,10 @@ class AmazonObjects(Objects):
     def __init__(self, bucket: str, patience: timedelta) -> None:
         self.url = f"s3://{bucket}"
         self.way_to_make = f"aws s3 mb {self.url}"
-        endpoint = _endpoint(self.url)
+        endpoint = endpoint_of(self.url)
         login = amazon_login(self.url)
         config: S3Config = {"checksum_algorithm": "SHA256", **login.config}
+        self._endpoint, self._speaks_s3 = endpoint, endpoint is None
         if endpoint:
             config["endpoint"] = endpoint
 
@@ -82,7 +84,7 @@ class AmazonObjects(Objects):
 
         The library takes the slash from the end of a key: the folder marker ``a/`` looks like an empty file ``a``, and
         is told from one by asking for that. It knows no key with two slashes in a row: the folder of ``a//b`` is left
-        out.
+        out. It takes a web page for a listing of nothing: see :meth:`_check_nothing`.
         """
         seen: set[str] = set()
         with self._translated(prefix):
@@ -90,9 +92,27 @@ class AmazonObjects(Objects):
                 for page in obstore.list(self._store, prefix.rstrip("/") or None, chunk_size=_PAGE):
                     seen.update(meta["path"] for meta in page)
                     yield self._inside(prefix, map(_info, page))
+                if not seen:
+                    self._check_nothing(prefix)
             except rust.InvalidPathError:
                 found = _walked(self._store, prefix, self.at)
                 yield self._inside(prefix, (info for info in found if info.key not in seen))
+
+    def _check_nothing(self, prefix: str) -> None:
+        """InvalidInputError where what was listed as nothing is no store, but answers with a page whatever is asked.
+
+        As a console does, or a proxy: an object of a name that nobody has is there. Asked once, and of Amazon never.
+        """
+        if self._speaks_s3:
+            return
+        try:
+            obstore.head(self._once, f"{prefix}.{uuid.uuid4().hex}")
+        except (FileNotFoundError, PermissionError):
+            self._speaks_s3 = True
+        except (rust.BaseError, OSError) as error:
+            _log.debug("whether %s speaks S3 is not known: %s", self._endpoint, _first_line(error))
+        else:
+            raise self._no_s3(prefix, "whatever it is asked for is there, as at a console or a proxy")
 
     def _inside(self, prefix: str, found: Iterable[ObjectInfo]) -> Sequence[ObjectInfo]:
         inside = [info for info in found if info.key.startswith(prefix)]
@@ -200,7 +220,17 @@ class AmazonObjects(Objects):
         refused = isinstance(error, rust.PermissionDeniedError | rust.UnauthenticatedError) or code in (401, 403)
         if refused or _EXPIRED.search(text):
             return self._denied(key, detail)
-        return self._elsewhere(key, detail) if _OTHER_REGION.search(text) else self._unavailable(key, detail)
+        if _NO_LISTING.search(text):
+            meaning = self._no_s3
+        else:
+            meaning = self._elsewhere if _OTHER_REGION.search(text) else self._unavailable
+        return meaning(key, detail)
+
+    def _no_s3(self, key: str, detail: str) -> GravswellError:
+        return InvalidInputError(
+            f"{self.at(key)}: {self._endpoint or 'what answers for Amazon'} does not speak S3 ({detail}): let "
+            f"AWS_ENDPOINT_URL name the address of its API; MinIO's, for one, is on another port than its console"
+        )
 
     def _elsewhere(self, key: str, detail: str) -> GravswellError:
         return InvalidInputError(
@@ -259,25 +289,6 @@ def _retries(patience: timedelta) -> "RetryConfig":
         "retry_timeout": patience,
         "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=8), "base": 2},
     }
-
-
-def _endpoint(url: str) -> str | None:
-    """Another server than Amazon's. InvalidInputError for what is no address of one, of which the library panics."""
-    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
-        value = os.environ.get(name, "").strip()
-        if not value:
-            continue
-        try:
-            parts = urlsplit(value)
-            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            valid = False
-        if not valid or any(c.isspace() for c in value):
-            raise InvalidInputError(
-                f"{url}: {name} is {value!r}, and no URL: write it as http://minio.storage.svc:9000"
-            )
-        return value
-    return None
 
 
 def _client(endpoint: str | None) -> "ClientConfig":

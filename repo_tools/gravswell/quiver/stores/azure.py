@@ -19,7 +19,7 @@ from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.storage.blob import BlobServiceClient, ExponentialRetry
 
 from gravswell.errors import AccessDeniedError, GravswellError, InvalidInputError, NotFoundError
-from gravswell.quiver.stores.azure_login import Identity, NoTokenError
+from gravswell.quiver.stores.azure_login import Identity, NoTokenError, half_set
 from gravswell.quiver.stores.base import Content, Create, PutMode, Update
 from gravswell.quiver.stores.objects import STAMP, ObjectInfo, Objects, delete_each
 
@@ -136,7 +136,7 @@ class AzureObjects(Objects):
 
     def _without_token(self, key: str, reason: Exception | None) -> GravswellError:
         if reason is None:
-            return self._no_credentials("neither the environment nor this machine has any")
+            return self._no_credentials(half_set() or "neither the environment nor this machine has any")
         away = isinstance(reason, azure.AzureError) and not isinstance(reason, azure.ClientAuthenticationError)
         return (self._unavailable if away else self._denied)(key, str(reason).partition("\n")[0])
 

@@ -6,7 +6,10 @@ a server that does not answer. Here it is told once, as what it was.
 """
 
 import logging
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from azure.core.credentials import AccessToken
@@ -14,6 +17,11 @@ from azure.identity import CredentialUnavailableError, DefaultAzureCredential
 
 TIMEOUTS = {"connection_timeout": 10, "read_timeout": 30}
 """Seconds, for each of a few attempts: the library's own are 300, for a cloud that a firewall keeps away."""
+
+
+_WHO = ("AZURE_CLIENT_ID", "AZURE_TENANT_ID")
+_PROOFS = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_FEDERATED_TOKEN_FILE")
+"""Of a service principal one of the first two, of a workload identity the last."""
 
 
 class NoTokenError(Exception):
@@ -31,17 +39,15 @@ class Identity:
     """The first identity that there is, for Azure's libraries. NoTokenError in place of their errors."""
 
     def __init__(self) -> None:
-        log = logging.getLogger("azure.identity")
-        if log.level == logging.NOTSET:
-            log.setLevel(logging.ERROR)  # what it warns of, our error tells
         self._asking = threading.Lock()
-        self._found = DefaultAzureCredential(**TIMEOUTS)
+        with _muted():
+            self._found = DefaultAzureCredential(**TIMEOUTS)
         self._ways = [_Way(credential) for credential in self._found.credentials]
         self._found.credentials = tuple(self._ways)
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
         """A token for ``scopes``, as the libraries ask for one."""
-        with self._asking:
+        with self._asking, _muted():
             for way in self._ways:
                 way.failure = None
             try:
@@ -49,6 +55,44 @@ class Identity:
             except Exception as error:
                 reason = next((way.failure for way in self._ways if way.failure is not None), None)
                 raise NoTokenError(reason) from error
+
+
+def half_set() -> str:
+    """What the environment lacks of an identity of which it has something; empty where it has none, or all of one."""
+    there = [name for name in (*_WHO, *_PROOFS) if os.environ.get(name)]
+    lacking = [name for name in _WHO if name not in there]
+    if not set(_PROOFS) & set(there):
+        lacking.append(f"one of {', '.join(_PROOFS)}")
+    return f"{' and '.join(there)} set without {' and '.join(lacking)}" if there and lacking else ""
+
+
+class _Askers:
+    """How many of us are in a call of the library, and the level that its log had before the first came."""
+
+    def __init__(self) -> None:
+        self.lock, self.count, self.level = threading.Lock(), 0, logging.NOTSET
+
+
+_log = logging.getLogger("azure.identity")
+_askers = _Askers()
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Without the library's warnings, which our error tells, unless the program has set a level for them itself."""
+    with _askers.lock:
+        if _askers.count == 0:
+            _askers.level = _log.level
+            if _log.level == logging.NOTSET:
+                _log.setLevel(logging.ERROR)
+        _askers.count += 1
+    try:
+        yield
+    finally:
+        with _askers.lock:
+            _askers.count -= 1
+            if _askers.count == 0:
+                _log.setLevel(_askers.level)
 
 
 class _Way:
