@@ -1,6 +1,7 @@
 """What a start says to the one who waits for it, with a process that reports as a supervisor does."""
 
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -48,6 +49,25 @@ def test_a_disk_without_room_is_told_and_nothing_is_left(tmp_path: Path, monkeyp
     assert not list(tmp_path.iterdir())
     with pytest.raises(UnavailableError, match="set GRAVSWELL_CACHE"):
         cluster.up(Shape(), directory=tmp_path / "cluster")
+
+
+def test_a_folder_goes_though_a_server_that_dies_writes_there_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    late, removes = [folder / "written-late"], shutil.rmtree
+
+    def rmtree(path: Path, *, ignore_errors: bool) -> None:
+        removes(path, ignore_errors=ignore_errors)
+        while late:
+            path.mkdir()
+            late.pop().touch()
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    assert not cluster.down(folder)
+    assert not late
+    assert not folder.exists()
 
 
 @pytest.fixture

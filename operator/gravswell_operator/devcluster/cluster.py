@@ -30,6 +30,7 @@ from gravswell_operator.devcluster.state import NODE_FOLDER, ClusterState, Phase
 
 _START_TIMEOUT = 420.0  # the sum of what the supervisor's parts allow themselves
 _STOP_TIMEOUT = 90.0
+_REMOVAL_TIMEOUT = 10.0
 _ROOM = 300_000_000  # bytes; etcd alone sets 128 MB aside, and dies with a stack trace where it cannot
 _SUPERVISOR_LOG = "supervisor.log"
 
@@ -178,7 +179,7 @@ class DevCluster:
             if directory is not None:
                 end_strays(directory / NODE_FOLDER)  # of a supervisor that had no chance to end them
             if directory is not None and self._given is None:
-                shutil.rmtree(directory, ignore_errors=True)
+                _remove(directory)
 
 
 def ensure(shape: Shape, progress: ProgressCallback | None = None) -> None:
@@ -248,7 +249,16 @@ def down(directory: Path | None = None) -> bool:
 def _clear(folder: Path) -> None:
     """Remove what a cluster that no longer runs left behind: processes of its pods, and its folder."""
     end_strays(folder / NODE_FOLDER)
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove it, again where a server still wrote there: it dies with its supervisor, but a moment later."""
+    end = time.monotonic() + _REMOVAL_TIMEOUT
     shutil.rmtree(folder, ignore_errors=True)
+    while folder.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def require(directory: Path | None = None) -> ClusterState:
