@@ -6,8 +6,9 @@
 Leaves in OUTPUT: ``gravswell.tar`` (operator and agent) and ``tritonserver-cpu.tar``, which ``ctr image import``,
 ``docker load`` and ``kind load image-archive`` take, and ``<image>.cdx.json``. Needs Debian's packages ``buildah`` and,
 without ``--base``, ``mmdebstrap``; it installs what is missing. It changes nothing where the sources are those of the
-archives that stand in OUTPUT. All of it runs in namespaces for mounts and processes of its own, so that nothing of it
-outlives the command, however that ends: the builders mount the machine's /sys and /dev.
+archives that stand in OUTPUT. Debian's packages come from where this machine has its own. All of it runs in namespaces
+for mounts and processes of its own, so that nothing of it outlives the command, however that ends: the builders mount
+the machine's /sys and /dev.
 """
 
 import argparse
