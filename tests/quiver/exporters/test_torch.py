@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import re
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -331,6 +332,29 @@ def test_two_threads_that_export_leave_the_output_as_it_was() -> None:
     other.join(60)
     assert sys.stdout is output
     assert os.path.samestat(os.fstat(1), file)
+
+
+_WITHOUT_OUTPUT = """
+import os
+from gravswell.quiver.exporters.torch import noise
+os.close(0)
+os.close(1)
+with noise.without_graphs():
+    os.write(1, b"a graph")  # into no file of anybody's
+for number in (0, 1):
+    try:
+        os.fstat(number)
+    except OSError:
+        continue
+    raise SystemExit(f"{number} was closed, and is open")
+"""
+
+
+def test_an_output_that_is_closed_stays_closed() -> None:
+    """As a service's may be."""
+    command = [sys.executable, "-c", _WITHOUT_OUTPUT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_outputs_that_differ_are_not_published(entry: qv.Entry, root: Path) -> None:

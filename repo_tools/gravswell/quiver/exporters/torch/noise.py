@@ -30,11 +30,17 @@ def without_graphs() -> Iterator[None]:
     libc = ctypes.CDLL(None)
     with _lock, Path(os.devnull).open("wb") as nowhere:
         libc.fflush(None)
-        output = os.dup(1)
+        try:
+            output = os.dup(1)
+        except OSError:  # closed, as a service's may be
+            output = None
         os.dup2(nowhere.fileno(), 1)
         try:
             yield
         finally:
             libc.fflush(None)
-            os.dup2(output, 1)
-            os.close(output)
+            if output is None:
+                os.close(1)
+            else:
+                os.dup2(output, 1)
+                os.close(output)
