@@ -84,8 +84,8 @@ def put(models: Path, name: str, file: str, content: bytes) -> None:
 async def test_what_is_loaded_beside_a_load_that_takes_long_is_loaded_at_once_and_once(
     triton: EmbeddedTriton, models: Path, tmp_path: Path
 ) -> None:
-    """What the thread of the long one was sent would be carried out after that, whoever wants it by then."""
-    go, names = tmp_path / "go", [f"quick-{number}" for number in range(4)]
+    """All come at the same time: what the thread of the long one was sent too would be carried out after that."""
+    go, names = tmp_path / "go", [f"quick-{number}" for number in range(8)]
     put(models, "slow", "model.py", PATIENT.format(go=str(go)).encode())
     for name in names:
         put(models, name, "model.onnx", scaling_graph(2.0))
@@ -96,9 +96,8 @@ async def test_what_is_loaded_beside_a_load_that_takes_long_is_loaded_at_once_an
     async with TritonControl(triton.http_address, key=KEY) as control:
         python = json.dumps({"name": "slow", "backend": "python"})
         slow = asyncio.create_task(control.load("slow", python))
-        await until(lambda: loads("slow"), "the slow one begins")
-        for name in names:
-            await control.load(name, config_to_json(parse_config(config_text(name, kind="KIND_CPU"))))
+        texts = {name: config_to_json(parse_config(config_text(name, kind="KIND_CPU"))) for name in names}
+        await asyncio.gather(*(control.load(name, text) for name, text in texts.items()))
         await control.unload(names[0])
         assert not slow.done()
         go.touch()
