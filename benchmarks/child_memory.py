@@ -16,7 +16,7 @@ FILES = {
     "cgroup2": ("memory.max", "memory.swap.max", "memory.events"),
 }
 """By the version: what is set to the limit, and to 0 so that nothing is swapped; and what counts who was killed."""
-CHILD_SECONDS = 3600.0
+CHILD_SECONDS = 1200.0
 """For one process: where memory is short, the kernel may be reading the same pages again and again."""
 _ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+) kB$", re.MULTILINE)
 
@@ -45,13 +45,18 @@ def run(command: Sequence[str], group: "Group | None" = None) -> Ended:
     begin = time.perf_counter()
     child = subprocess.Popen(group.joining(command) if group else command)
     own, ended, late = 0.0, 0, False
-    while not ended:
-        own = max(own, _anonymous(child.pid))
-        time.sleep(0.005)
-        if not late and time.perf_counter() - begin > CHILD_SECONDS:
-            late = True
-            child.kill()
-        ended, status, used = os.wait4(child.pid, os.WNOHANG)
+    try:
+        while not ended:
+            own = max(own, _anonymous(child.pid))
+            time.sleep(0.005)
+            if not late and time.perf_counter() - begin > CHILD_SECONDS:
+                late = True
+                child.kill()
+            ended, status, used = os.wait4(child.pid, os.WNOHANG)
+    except BaseException:  # interrupted: it would go on
+        child.kill()
+        child.wait()
+        raise
     child.returncode = os.waitstatus_to_exitcode(status)
     return Ended(Peak(used.ru_maxrss * 1024.0, own), time.perf_counter() - begin, child.returncode, late)
 
