@@ -146,7 +146,7 @@ class RealNode:
     def start_kubelet(self) -> None:
         """Start the kubelet; return when the node is Ready."""
         plane = self._control_plane
-        self._kubelet_since = datetime.now(UTC)
+        self._kubelet_since = datetime.now(UTC).replace(microsecond=0)  # a heartbeat's time has no fractions
         kubelet = self._spawn(
             "kubelet",
             f"--config={self.directory / 'kubelet.json'}",
@@ -162,7 +162,7 @@ class RealNode:
         return any(
             condition["type"] == "Ready"
             and condition["status"] == "True"
-            and datetime.fromisoformat(condition["lastHeartbeatTime"]) > self._kubelet_since
+            and datetime.fromisoformat(condition["lastHeartbeatTime"]) >= self._kubelet_since
             for node in self._control_plane.kubectl.items("nodes")
             for condition in node["status"].get("conditions", [])
         )
