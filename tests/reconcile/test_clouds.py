@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -26,15 +26,14 @@ from .conftest import World
 
 
 @pytest.mark.parametrize(
-    ("drain", "hour", "minute", "over"),
-    [(None, 11, 59, False), (None, 12, 1, True), ("10m", 11, 9, False), ("10m", 11, 11, True), ("3h", 13, 59, False)],
+    ("drain", "hours", "minutes", "over"),
+    [(None, 1, 59, False), (None, 2, 1, True), ("10m", 1, 9, False), ("10m", 1, 11, True), ("3h", 3, 59, False)],
 )
 def test_the_time_to_drain_and_an_hour(
-    manifest: Callable[..., dict[str, Any]], drain: str | None, hour: int, minute: int, over: bool
+    manifest: Callable[..., dict[str, Any]], drain: str | None, hours: int, minutes: int, over: bool
 ) -> None:
     pool = GPUNodePool.model_validate(manifest("GPUNodePool", {"spec": {"drainTimeout": drain}}))
-    began = datetime(2026, 1, 1, 10, tzinfo=UTC)
-    assert given_up(pool, began, datetime(2026, 1, 1, hour, minute, tzinfo=UTC)) is over
+    assert given_up(pool, hours * 3600.0 + minutes * 60.0) is over
 
 
 class Throttled:
@@ -81,6 +80,17 @@ async def test_an_operator_that_comes_back_late_does_not_give_up_with_its_first_
     assert world.condition("GPUNodePool", "pool")["reason"] == "LeftBehind"
     assert world.api.writes[-1] == "apply GPUNodePool pool"
     assert not world.context.releasing
+
+
+async def test_a_clock_that_is_set_on_gives_no_pool_up(with_cloud: Callable[[Cloud], World]) -> None:
+    world = with_cloud(Throttled())
+    world.own(resources.GPU_NODE_POOL, {"metadata": DELETED, "spec": SPEC})
+    await world.tick()
+    world.now += timedelta(hours=36)
+    world.time += 60
+    await world.tick()
+    assert world.api.writes == ["status GPUNodePool pool"]
+    assert world.condition("GPUNodePool", "pool")["reason"] == "ProviderUnreachable"
 
 
 class Silent:

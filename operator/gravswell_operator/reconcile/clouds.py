@@ -7,7 +7,6 @@ only where something there shall go with the pool.
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -39,8 +38,8 @@ from gravswell_operator.state import Problem, Unreadable
 FINALIZER = "gravswell.dev/cloud"
 LOOK_AGAIN_SECONDS = 30.0
 """While something is being released, and the provider does not say when to look."""
-GIVE_UP_AFTER = timedelta(hours=1)
-"""Beyond the time to drain: then a pool is let go, whatever is left in the cloud."""
+GIVE_UP_AFTER = 3600.0
+"""Seconds beyond the time to drain: then a pool is let go, whatever is left in the cloud."""
 BUSY_SECONDS = 1.0
 """Until a pool for which no pass could be begun is looked at again."""
 HOME = "kube-system"
@@ -115,7 +114,7 @@ async def _release(context: Context, record: Record) -> None:
             failure = error
             state = CloudState(pool.status.cloud or CloudStatus(), apply.problem(error))
         if not state.gone:
-            late = given_up(pool, context.releasing.setdefault(record.uid, context.now()), context.now())
+            late = given_up(pool, _asked_for(context, record))
             await _tell(context, record, state, late=late)
             if not late:
                 if failure is not None:
@@ -138,14 +137,13 @@ async def release_unreadable(context: Context, record: Record) -> None:
     if pool is not None:
         await release(context, replace(record, view=pool))
         return
-    began = context.releasing.setdefault(record.uid, context.now())
-    if context.now() - began <= GIVE_UP_AFTER:
+    if _asked_for(context, record) <= GIVE_UP_AFTER:
         await status.write_invalid(context, record)
         context.queue.add(record.key, LOOK_AGAIN_SECONDS)
         return
     message = (
-        f"what was made for the pool is left in the cloud and costs money (gravswell pools audit finds it): this "
-        f"operator cannot read where it is: {view.why}"
+        f"what was made for the pool is left in the cloud and costs money (of GKE, gravswell pools audit finds it): "
+        f"this operator cannot read where it is: {view.why}"
     )
     log.error("%s: %s", record.key, message)
     left = conditions.Transition(conditions.READY, ConditionStatus.FALSE, Reason.LEFT_BEHIND, message)
@@ -225,9 +223,15 @@ async def _hold(context: Context, record: Record, wanted: bool) -> None:
         context.observe(resource, body)
 
 
-def given_up(pool: GPUNodePool, began: datetime, now: datetime) -> bool:
-    """Whether the cloud has had the pool's time to drain, and an hour, to let go of it since it was first asked to."""
-    return now - began > timedelta(seconds=durations.seconds(drain_timeout(pool))) + GIVE_UP_AFTER
+def _asked_for(context: Context, record: Record) -> float:
+    """For how many seconds the cloud has been asked to let go of the pool."""
+    now = context.queue.clock()
+    return now - context.releasing.setdefault(record.uid, now)
+
+
+def given_up(pool: GPUNodePool, asked: float) -> bool:
+    """Whether a cloud that is asked for so many seconds has had the pool's time to drain, and an hour, to let go."""
+    return asked > durations.seconds(drain_timeout(pool)) + GIVE_UP_AFTER
 
 
 async def _tell(context: Context, record: Record, state: CloudState, *, late: bool) -> None:
@@ -239,7 +243,10 @@ async def _tell(context: Context, record: Record, state: CloudState, *, late: bo
     if late:
         left = state.remembered.resource or "what was made for the pool"
         reason = Reason.LEFT_BEHIND
-        message = f"{left} is left in the cloud and costs money (gravswell pools audit finds it): {message}"
+        found = (
+            "gravswell pools audit finds it" if pool.spec.provider.key == "GKE" else f"it bears the uid {record.uid}"
+        )
+        message = f"{left} is left in the cloud and costs money ({found}): {message}"
         log.error("%s: %s", record.key, message)
     fields = {**pool.status.to_dict(), "cloud": state.remembered.to_dict()}
     del fields["conditions"], fields["observedGeneration"]

@@ -43,8 +43,9 @@ class Context:
     """Whether clouds are told the certificate authorities of this cluster's API server, so that they refuse another."""
     cloud_calls: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CALLS))
     """Held by each pass over a pool in a cloud."""
-    releasing: dict[str, datetime] = field(default_factory=dict)
-    """Since when the cloud is asked to let go of pools that are being deleted, by their uid."""
+    releasing: dict[str, float] = field(default_factory=dict)
+    """Since when the cloud is asked to let go of pools that are being deleted, by their uid: seconds of the queue's
+    clock, for one of the machine that is set right must not have a pool given up."""
     draining: dict[Key, set[str]] = field(default_factory=dict)
     """By pools that are gone, the uids of their machines of which it was told what they wait for."""
     facts: dict[str, str] = field(default_factory=dict)
