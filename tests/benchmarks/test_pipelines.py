@@ -67,6 +67,23 @@ def test_what_is_compared_is_held_to_the_bar(benchmark: ModuleType, capsys: pyte
     assert "(bar 5 to 6: met)" in told
 
 
+def test_a_size_whose_steps_compute_for_less_than_a_protocol_takes_is_shown_without_a_verdict(
+    benchmark: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = {"in_process_ms": 0.05, "served": {way: _served(0.04, 0.06) for way in WAYS}}
+    sizes = benchmark.held(dict.fromkeys(benchmark.SIZES, slow))
+    assert [name for name, three in sizes.items() if "bar" in three] == ["work", "much work"]
+    once = {"steps": 2, "milliseconds": {"once": 1.0, "always": 6.0}, "times_faster": 6.0, "limit": 7.0}
+    figures = {"three_steps": sizes, "init_once": once | {"claimed": [5, 6], "met": True}}
+    missed = benchmark.missed(figures)
+    assert len(missed) == 2 * 2 * len(WAYS), missed
+    assert not [line for line in missed if "little work" in line]
+    Console(width=200).print(benchmark.shown(figures))
+    little, work = capsys.readouterr().out.split("three steps of ")[1:3]
+    assert (little.count("0.04"), little.count("0.06"), little.count("missed"), little.count("bar")) == (4, 4, 0, 0)
+    assert (work.count("missed"), work.count("(bar 0.8)")) == (2 * len(WAYS), 2)
+
+
 def _children() -> set[int]:
     """Processes that this one has started."""
     found: set[int] = set()
