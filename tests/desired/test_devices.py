@@ -75,7 +75,7 @@ def started(entry, devices, start):
         ([model("a", 6), shared("b", 2), shared("c", 1), shared("d", 1)],
          {"a": [*range(6)], "b": [6, 7], "c": [6], "d": [7]}),
     ],
-    ids=["in order", "the oldest first", "beside one on every device", "from a start", "in turns"],
+    ids=["in order", "the oldest first", "beside one on every device", "from a start", "shared"],
 )  # fmt: skip
 def test_models_get_devices_in_a_row(models, expected):
     resolution = resolved(models)

@@ -46,8 +46,8 @@ class Placement(ApiModel):
     start: Annotated[int, Field(ge=0, le=MAX_GPUS - 1)] | None = None
     """The first of the devices, counted from 0. Absent: the first that are free."""
     shared: bool = False
-    """True: the devices may be those of other Models with shared: true, too. They take turns, and must fit into the
-    devices' memory together."""
+    """True: the devices may be those of other Models with shared: true, too. They run side by side, and must fit into
+    the devices' memory together."""
 
 
 class PlacedStatus(ApiModel):

@@ -42,5 +42,5 @@ def refusal(server: InferenceServer, layout: Layout, entry: str) -> str:
         )
     return (
         f"{layout.refused[entry]}. Who holds what on each replica of InferenceServer {name}: {layout.table}. Ask for "
-        "fewer devices or others, set shared: true on all that shall take turns, or raise the server's gpus"
+        "fewer devices or others, set shared: true on all that shall share them, or raise the server's gpus"
     )

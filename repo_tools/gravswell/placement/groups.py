@@ -57,7 +57,7 @@ class Wish:
     start: int | None = None
     """The first copy's first device; the others follow in a row. None: wherever there is room."""
     shared: bool = False
-    """Its devices may be held by others that share, too: they take turns."""
+    """Its devices may be held by others that share, too: they run side by side there."""
     now: tuple[Group, ...] = ()
     """Where it is already; it stays there while that is what it asks for, or as long as there is nothing else."""
 
