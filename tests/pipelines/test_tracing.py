@@ -142,7 +142,8 @@ F32, NARROW = {"x": ("FP32", (None, 4))}, {"x": ("FP32", (3, 4))}
         (
             lambda m, x: m["wide"](m["double"](x)),
             None,
-            r"y of double/1 is \[-1, 4\], and goes into x of wide/1, which takes \[-1, 8\]: they differ in dimension 1",
+            r"y of double/1 is \[-1, 4\], and goes into x of wide/1, which takes \[-1, 8\]: they differ in "
+            r"dimension 1, 4 and 8: change it in the function, or export a model that takes it so",
         ),
         (lambda m, x: m["double"](x), {"x": ("FP32", (None, 2, 2))}, r"is \[-1, 2, 2\], and goes into .*: reshape it"),
         (lambda m, x: m["double"](x), {"x": ("FP32", (None, None))}, "declared as any size in dimension 1.*declare 4"),
@@ -180,7 +181,11 @@ def test_rows_of_two_inputs_that_cannot_be_the_same(models: qv.ModelRepository) 
     def apart(x: Any, y: Any, *, subtract: Any) -> Any:
         return subtract(x, y)
 
-    with pytest.raises(InvalidInputError, match=r"apart: input y is \[3, 4\].*they differ in dimension 0 \(line"):
+    told = (
+        r"apart: input y is \[3, 4\].*they differ in dimension 0, 3 and 2: declare the input so, change it in the "
+        r"function, or export a model that takes it so \(line"
+    )
+    with pytest.raises(InvalidInputError, match=told):
         traced(models, apart)
 
 

@@ -149,7 +149,11 @@ def _take(facts: Facts, record: TensorRecord, member: MemberVersion, rows: Size 
     for axis, (have, want) in enumerate(zip(facts.sizes, wanted, strict=True)):
         free = facts.declared is not None and facts.declared[axis] == -1
         if not have.meets(want):
-            raise InvalidInputError(f"{told}: they differ in dimension {axis}")
+            declare = "declare the input so, " if facts.declared is not None else ""
+            raise InvalidInputError(
+                f"{told}: they differ in dimension {axis}, {have.dim} and {want.dim}: {declare}change it in the "
+                f"function, or export a model that takes it so"
+            )
         if free and have.dim != -1:
             raise InvalidInputError(
                 f"{facts.origin} is declared as any size in dimension {axis}, and {into}, where it is {have.dim}: "
