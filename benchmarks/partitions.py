@@ -39,7 +39,7 @@ WIDTHS = (256, 1024, 1024, 1024, 256)
 RANKS = (2, 4)
 BATCHES = (8, 256)
 SHARED_WIDTHS = (2048, 2048, 2048, 2048)
-"""Of the two models that have all matrices but the last alike: 32 MiB."""
+"""Of the two models that have all matrices but the last alike: 48 MiB."""
 
 
 def network(widths: tuple[int, ...], out: int) -> ModelProto:
