@@ -122,8 +122,7 @@ def serving(installed: Cluster, bucket: dict[str, Any]) -> Cluster:
     with installed.network():
         publish(installed, bucket, 1)
         repository = example("bucket/modelrepository.yaml", "ModelRepository", **bucket)
-        changes = {"vcpus": "100m", "readOnlyRootFilesystem": True}  # a node of two cores takes two
-        server = example("kind/serving.yaml", "InferenceServer", **changes)
+        server = example("kind/serving.yaml", "InferenceServer", vcpus="100m")  # a node of two cores takes two
         installed.apply(repository, server, example("model.yaml", "Model"))
         for kind, name in (("modelrepository", "models"), ("inferenceserver", "digits"), ("model", "digits")):
             installed.until_condition(kind, name)
@@ -150,6 +149,13 @@ def test_the_image_of_triton_starts_with_a_read_only_root_file_system(installed)
 
 def test_a_pod_gets_an_answer_from_the_service_by_its_name(serving):
     assert ask(serving, "first") == [[1.0] * 4] * 2
+
+
+def test_no_container_of_the_examples_server_can_write_to_its_image(serving):
+    pods = serving.kubectl.items("pods", "-n", NAMESPACE, "-l", "gravswell.dev/server=digits")
+    containers = [c for pod in pods for c in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"])]
+    assert {"triton", "agent"} <= {container["name"] for container in containers}
+    assert [c["name"] for c in containers if not c["securityContext"].get("readOnlyRootFilesystem")] == []
 
 
 def test_the_examples_port_of_the_nodes_leads_to_the_server(serving):
