@@ -151,6 +151,8 @@ class World:
         self.api, self.events = Api(), Events()
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.time = 0.0
+        self.passed = 0.0
+        """Without the seconds in which the engine does what is due: by :attr:`now` that takes no time."""
         self.restart()
 
     def restart(self) -> None:
@@ -163,6 +165,7 @@ class World:
             recorder=self.events,  # type: ignore[arg-type]
             options=Options(image="ours"),
             now=lambda: self.now,
+            clock=lambda: self.passed,
         )
         self.engine = Engine(self.context)
         for (kind, _, _), body in self.api.objects.items():
@@ -226,8 +229,10 @@ class World:
 
     def pass_by(self, **span: float) -> None:
         """Time passes."""
+        seconds = timedelta(**span).total_seconds()
         self.now += timedelta(**span)
-        self.time += timedelta(**span).total_seconds()
+        self.passed += seconds
+        self.time += seconds
 
     async def settle(self) -> None:
         """Reconcile whatever is due, until nothing is."""

@@ -1,9 +1,10 @@
 """What every reconcile works with, and how an observed change reaches the queue."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from gravswell.kube.client import Client
@@ -25,7 +26,7 @@ from gravswell_operator.state import MachineState, PodState, Unreadable, on_node
 
 @dataclass(frozen=True)
 class Context:
-    """The operator's parts. ``now`` is the wall clock, in UTC."""
+    """The operator's parts. ``now`` is the wall clock, in UTC; ``clock`` has monotonic seconds, whoever sets that."""
 
     client: Client
     cache: Cache
@@ -34,6 +35,7 @@ class Context:
     recorder: Recorder
     options: Options
     now: Callable[[], datetime]
+    clock: Callable[[], float] = time.monotonic
     metrics: Metrics = field(default_factory=Metrics)
     writing: dict[Key, Any] = field(default_factory=dict)
     """The statuses that are being written, as their views will have them; whoever writes one, removes it again."""
@@ -46,6 +48,9 @@ class Context:
     releasing: dict[str, float] = field(default_factory=dict)
     """Since when the cloud is asked to let go of pools that are being deleted, by their uid: seconds of the queue's
     clock, for one of the machine that is set right must not have a pool given up."""
+    ahead: dict[Key, dict[str, timedelta]] = field(default_factory=dict)
+    """By Models, for each time in their roll-outs, how far ``now`` was ahead of ``clock`` when it was first seen: see
+    :mod:`gravswell_operator.reconcile.jumps`."""
     draining: dict[Key, set[str]] = field(default_factory=dict)
     """By pools that are gone, the uids of their machines of which it was told what they wait for."""
     facts: dict[str, str] = field(default_factory=dict)

@@ -90,6 +90,7 @@ class Engine:
     async def _reconcile(self, key: Key) -> None:
         record = self.context.cache.get(key)
         if record is None:  # gone: the garbage collector takes its children
+            self.context.ahead.pop(key, None)
             if key.resource is resources.GPU_NODE_POOL:
                 pool.tell_draining(self.context, key)
             return

@@ -24,7 +24,7 @@ from gravswell_operator.desired.models import (
 from gravswell_operator.desired.outcome import Outcome
 from gravswell_operator.desired.rollouts import staged
 from gravswell_operator.desired.targets import target
-from gravswell_operator.reconcile import documents, status
+from gravswell_operator.reconcile import documents, jumps, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import repository_key, server_key
 from gravswell_operator.state import PodState, Unreadable
@@ -37,7 +37,7 @@ from gravswell_operator.statuses.rollout import Look, Next, advance, resumed
 
 async def reconcile(context: Context, record: Record) -> None:
     """One pass over one Model."""
-    model: Model = resumed(record.view, context.now())
+    model = resumed(jumps.undone(context, record), context.now())
     key = server_key(model)
     server: InferenceServer | Unreadable | None = context.view(key)
     pods = context.pods(key) if server is not None else []
@@ -53,6 +53,7 @@ async def reconcile(context: Context, record: Record) -> None:
     view = statuses.ModelView(
         model=model, server=server, outcome=outcome, pods=pods, reports=reports, rollout=rollout.status
     )
+    jumps.remember(context, record.key, record.view.status.rollout, rollout.status)
     await status.write(context, record, statuses.findings(view), statuses.fields(view))
     for after in filter(None, (rollout.after, doubted)):
         context.queue.add(record.key, after)

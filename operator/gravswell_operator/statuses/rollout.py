@@ -1,6 +1,6 @@
 """``status.rollout``: the next state of a roll-out, from what it was, what the agents say, and the time. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -81,18 +81,29 @@ def _stays_back(look: Look, status: RolloutStatus) -> bool:
     return status.generation == model.metadata.generation or model.spec.rollout.abort == look.target.version
 
 
+TIMES = ("loading_since", "serving_since")
+"""What the deadline and the pauses of a roll-out are counted from."""
+
+
 def resumed(model: Model, now: datetime) -> Model:
     """``model``, with the times of its roll-out as if they had stood still while it was suspended."""
-    rollout = model.status.rollout
     suspended = next((c for c in model.status.conditions if c.type == conditions.SUSPENDED), None)
-    if model.spec.suspend or rollout is None or suspended is None:
+    if model.spec.suspend or suspended is None:
         return model
     away = now - datetime.fromisoformat(suspended.last_transition_time)
-    times = {"loading_since": rollout.loading_since, "serving_since": rollout.serving_since}
-    moved = {
-        name: conditions.stamp(datetime.fromisoformat(time) + away) for name, time in times.items() if time is not None
-    }
-    status = model.status.model_copy(update={"rollout": rollout.model_copy(update=moved)})
+    return moved(model, lambda _: away)
+
+
+def moved(model: Model, by: Callable[[str], timedelta]) -> Model:
+    """``model``, with each of the times of its roll-out as much later as ``by`` says of it."""
+    rollout = model.status.rollout
+    if rollout is None:
+        return model
+    times = {name: stamp for name in TIMES if (stamp := getattr(rollout, name)) is not None}
+    later = {name: conditions.stamp(datetime.fromisoformat(stamp) + by(stamp)) for name, stamp in times.items()}
+    if later == times:
+        return model
+    status = model.status.model_copy(update={"rollout": rollout.model_copy(update=later)})
     return model.model_copy(update={"status": status})
 
 
