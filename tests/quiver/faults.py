@@ -226,8 +226,8 @@ class TrappedObjects(Objects):
         etag: str = self._step(lambda: self._objects._put(key, data, mode, stamp))
         return etag
 
-    def put_file(self, key: str, path: Path, sent: Callable[[int], object] = lambda _: None) -> None:
-        self._step(lambda: self._objects.put_file(key, path, sent))
+    def put_file(self, key: str, path: Path, sent: Callable[[int], object] = lambda _: None, stamp: str = "") -> None:
+        self._step(lambda: self._objects.put_file(key, path, sent, stamp))
 
     def delete(self, keys: Sequence[str]) -> None:
         for key in keys:  # in their order, so that a step is the same in every run

@@ -71,12 +71,12 @@ class MemoryObjects(Objects):
             self._memory.held[key] = data, ObjectInfo(key, len(data), datetime.now(UTC), etag, stamp)
             return etag
 
-    def put_file(self, key: str, path: Path, sent: Callable[[int], object] = lambda _: None) -> None:
+    def put_file(self, key: str, path: Path, sent: Callable[[int], object] = lambda _: None, stamp: str = "") -> None:
         data = path.read_bytes()
         sent(len(data))
         with self._memory.lock:
             etag = str(next(self._generations))
-            self._memory.held[key] = data, ObjectInfo(key, len(data), datetime.now(UTC), etag)
+            self._memory.held[key] = data, ObjectInfo(key, len(data), datetime.now(UTC), etag, stamp or None)
 
     def delete(self, keys: Sequence[str]) -> None:
         with self._memory.lock:

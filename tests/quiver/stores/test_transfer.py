@@ -1,5 +1,6 @@
 """Copies to, from and between buckets of each kind, and what an interruption leaves."""
 
+import random
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,12 +13,13 @@ from gravswell.errors import ConflictError, UnavailableError
 from gravswell.quiver.layout import CLAIM
 from gravswell.quiver.manifest import MANIFEST
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.quiver.stores import BucketStore, burial, claims, objects, open_store
+from gravswell.quiver.stores import BucketStore, Create, burial, claims, objects, open_store
 from gravswell.quiver.stores.claims import Claim
 from gravswell.quiver.transfer import Transfer
 from gravswell.quiver.verification import verify_version
 from gravswell_operator.devcluster.processes import wait_until
 
+from ..versions import put_versions
 from .emulators import Server
 from .proxy import Proxy, proxied
 
@@ -118,6 +120,49 @@ def test_a_copy_goes_on_where_it_was_cut(
     assert 3 in _digests(bucket)
     assert CLAIM not in {file.path for file in store.walk("m/2")}
     assert verify_version(reader, "m", 2).samples == 3
+
+
+LARGE = 17 << 20
+"""Bytes: more than one part on every kind of store."""
+
+
+def test_a_large_file_that_arrived_is_not_sent_again(
+    bucket: str, server: Server, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two, the second is a stranger's by then, of the same size; on Google's store it even bears our mark."""
+    qv.ModelRepository(tmp_path / "local").add("m")
+    large = {name: random.Random(name).randbytes(LARGE) for name in ("a.bin", "b.bin")}
+    put_versions(open_store(tmp_path / "local"), "m", [1], beside=large)
+    digest = RepositoryReader(tmp_path / "local").version("m", 1).digest or ""
+    publishing: list[str] = []
+
+    def cut(sent: int, _total: int) -> None:
+        if publishing and sent > LARGE + 100 and proxy.left is None:  # so some of the second, and all of the first
+            proxy.left = 0
+
+    with pytest.raises(UnavailableError):
+        Transfer(tmp_path / "local", bucket).run(
+            on_step=lambda _step, what: publishing.append(what) if what == "publishing" else None, progress=cut
+        )
+    proxy.left = None
+    monkeypatch.setattr(objects, "PATIENCE", timedelta(seconds=60))
+    store = open_store(bucket)
+    assert isinstance(store, BucketStore)
+    assert {"a.bin", CLAIM} <= {file.path for file in store.walk("m/1")}
+    (tmp_path / "theirs").write_bytes(bytes(LARGE))
+    stamp = digest if server.scheme == "gs" else ""
+    store.objects.put_file("m/1/b.bin", tmp_path / "theirs", lambda _: None, stamp)
+    store.write("m/1/.a.bin.part-00001", b"left of an upload", Create())
+
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(claims, "BEAT", timedelta(seconds=0.5))
+    plenty = proxy.left = 1 << 40
+    Transfer(tmp_path / "local", bucket).run(progress=lambda *done: told.append(done))
+    assert LARGE < plenty - proxy.left < LARGE + (1 << 20), "bytes that went up"
+    assert told[-1][0] == told[-1][1] > 2 * LARGE
+    assert {file.path for file in store.walk("m/1")} == {"model.onnx", MANIFEST, *large}
+    Transfer(bucket, tmp_path / "back").run()  # which compares every hash
+    assert _digests(tmp_path / "back") == {1: digest}
 
 
 def test_a_copy_that_lives_is_not_taken_over(bucket: str, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:

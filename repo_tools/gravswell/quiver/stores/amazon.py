@@ -167,17 +167,18 @@ class AmazonObjects(Objects):
         with self._translated(key, mode=mode):
             return _etag(obstore.put(self._store, key, data, mode=how, attributes={STAMP: stamp}, use_multipart=False))
 
-    def put_file(self, key: str, path: Path, sent: Callable[[int], None]) -> None:
+    def put_file(self, key: str, path: Path, sent: Callable[[int], None], stamp: str = "") -> None:
         """See :meth:`Objects.put_file`. In parallel parts; S3 checks the sha256 of each."""
         size = path.stat().st_size
         part = max(_PART, -(-size // _PARTS))
+        attributes: Any = {STAMP: stamp} if stamp else None
         with self._translated(key), path.open("rb") as source:
             if size <= part:
-                obstore.put(self._store, key, source.read(), use_multipart=False)
+                obstore.put(self._store, key, source.read(), attributes=attributes, use_multipart=False)
                 sent(size)
             else:
                 parts = _Parts(source, part, sent)
-                obstore.put(self._store, key, parts, chunk_size=part, max_concurrency=_IN_FLIGHT)
+                obstore.put(self._store, key, parts, attributes=attributes, chunk_size=part, max_concurrency=_IN_FLIGHT)
                 parts.all_sent()
 
     def delete(self, keys: Sequence[str]) -> None:

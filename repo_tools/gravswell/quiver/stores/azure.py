@@ -83,12 +83,13 @@ class AzureObjects(Objects):
             )
             return str(made["etag"])
 
-    def put_file(self, key: str, path: Path, sent: Callable[[int], None]) -> None:
+    def put_file(self, key: str, path: Path, sent: Callable[[int], None], stamp: str = "") -> None:
         """See :meth:`Objects.put_file`. In parallel blocks, each checked by its MD5 and sent again if cut."""
         with self._translated(key), path.open("rb") as source:
             self._container.get_blob_client(key).upload_blob(
                 source,
                 length=path.stat().st_size,
+                metadata={STAMP: stamp} if stamp else None,
                 overwrite=True,
                 max_concurrency=_IN_FLIGHT,
                 validate_content=True,

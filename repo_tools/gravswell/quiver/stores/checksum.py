@@ -1,7 +1,10 @@
 """The checksum that Google's buckets keep of every object, by the library that came with theirs."""
 
 import base64
+from pathlib import Path
 from typing import Any
+
+_CHUNK = 1 << 20
 
 
 class Crc32c:
@@ -21,3 +24,12 @@ class Crc32c:
     def text(self) -> str:
         """As the store writes it: base64 of its four bytes, the highest first."""
         return base64.b64encode(self._value.to_bytes(4, "big")).decode()
+
+
+def crc32c_of(path: Path) -> str:
+    """The crc32c of a file, as the store writes it."""
+    checksum = Crc32c()
+    with path.open("rb") as source:
+        while data := source.read(_CHUNK):
+            checksum.add(data)
+    return checksum.text

@@ -88,8 +88,7 @@ class GoogleObjects(Objects):
         return data
 
     def _put(self, key: str, data: bytes, mode: PutMode, stamp: str) -> str:
-        blob = self._bucket.blob(key)
-        blob.metadata = {STAMP: stamp}
+        blob = self._stamped(key, stamp)
         match mode:
             case Create():
                 generation: int | None = 0
@@ -107,7 +106,7 @@ class GoogleObjects(Objects):
             )
         return str(blob.generation)
 
-    def put_file(self, key: str, path: Path, sent: Callable[[int], None]) -> None:
+    def put_file(self, key: str, path: Path, sent: Callable[[int], None], stamp: str = "") -> None:
         """See :meth:`Objects.put_file`.
 
         A large file goes up as objects of its own, a few at once, of which the store then makes one: ``gcloud storage``
@@ -116,17 +115,17 @@ class GoogleObjects(Objects):
         with self._translated(key, bucket=True), path.open("rb") as source:
             if path.stat().st_size <= _PART:
                 data = source.read()
-                self._put_part(key, data)
+                self._put_part(key, data, stamp)
                 sent(len(data))
             else:
-                self._put_in_parts(key, source, sent)
+                self._put_in_parts(key, source, sent, stamp)
 
-    def _put_part(self, key: str, data: bytes) -> Any:
-        blob = self._bucket.blob(key)
+    def _put_part(self, key: str, data: bytes, stamp: str = "") -> Any:
+        blob = self._stamped(key, stamp)
         blob.upload_from_string(data, content_type=_BINARY, checksum="crc32c", retry=self._retry)
         return blob
 
-    def _put_in_parts(self, key: str, source: BinaryIO, sent: Callable[[int], None]) -> None:
+    def _put_in_parts(self, key: str, source: BinaryIO, sent: Callable[[int], None], stamp: str) -> None:
         folder, slash, name = key.rpartition("/")
         temporary = f"{folder}{slash}.{name}.part"
         parts: list[Any] = []
@@ -151,12 +150,12 @@ class GoogleObjects(Objects):
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        whole, made = self._composed(key, parts, temporary)
+        whole, made = self._composed(key, parts, temporary, stamp)
         self.delete([part.name for part in made])
         if whole.crc32c != checksum.text:
             raise DataCorruption(None, f"the store has crc32c {whole.crc32c} of it, and that is not what was sent")
 
-    def _composed(self, key: str, parts: Sequence[Any], temporary: str) -> tuple[Any, Sequence[Any]]:
+    def _composed(self, key: str, parts: Sequence[Any], temporary: str, stamp: str) -> tuple[Any, Sequence[Any]]:
         """One object of the parts, in as many steps as it takes; and all that went into it."""
         made, step = [*parts], 0
         while len(parts) > _COMPOSED:
@@ -164,16 +163,22 @@ class GoogleObjects(Objects):
             groups = [parts[start : start + _COMPOSED] for start in range(0, len(parts), _COMPOSED)]
             parts = [self._compose(f"{temporary}-{step}-{i:05}", group) for i, group in enumerate(groups)]
             made.extend(parts)
-        return self._compose(key, parts), made
+        return self._compose(key, parts, stamp), made
 
-    def _compose(self, key: str, parts: Sequence[Any]) -> Any:
-        blob = self._bucket.blob(key)
+    def _compose(self, key: str, parts: Sequence[Any], stamp: str = "") -> Any:
+        blob = self._stamped(key, stamp)
         blob.content_type = _BINARY
         generations = [part.generation for part in parts]
         try:
             blob.compose(parts, if_source_generation_match=generations, retry=self._retry)
         except (api.NotFound, api.PreconditionFailed) as error:  # others took this upload for dead
             raise self._conflict(key) from error
+        return blob
+
+    def _stamped(self, key: str, stamp: str) -> Any:
+        blob = self._bucket.blob(key)
+        if stamp:
+            blob.metadata = {STAMP: stamp}
         return blob
 
     def delete(self, keys: Sequence[str]) -> None:

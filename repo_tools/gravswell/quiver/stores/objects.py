@@ -25,14 +25,15 @@ GONE = b"gone "
 _DELETES = 16
 
 STAMP = "gravswellwrite"
-"""The metadata key under which every conditional write bears a number of its own; Azure allows no dash in it."""
+"""The metadata key under which every conditional write bears a number of its own, and a file of a copy the version's
+digest; Azure allows no dash in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """An object: its key, size in bytes, last modification by the store's own clock, and etag.
 
-    ``stamp`` says which write made it; None where it was listed, or not written conditionally. ``crc32c``, in base64,
+    ``stamp`` says which write made it; None where it was listed, or written without one. ``crc32c``, in base64,
     is the store's own of the whole object; None where it was listed, or the store has none.
     """
 
@@ -112,11 +113,12 @@ class Objects(ABC):
     def _put(self, key: str, data: bytes, mode: PutMode, stamp: str) -> str: ...
 
     @abstractmethod
-    def put_file(self, key: str, path: Path, sent: Callable[[int], None]) -> None:
+    def put_file(self, key: str, path: Path, sent: Callable[[int], None], stamp: str = "") -> None:
         """Upload a file of any size, in bounded memory and whatever was there; it appears when it is complete.
 
         Every part bears a checksum that the store compares. ``sent`` is called with the bytes of each part, from any
-        thread. An upload that fails or dies may leave parts beside ``key``, under names that begin with a dot.
+        thread. A ``stamp`` is what :meth:`stat` then says. An upload that fails or dies may leave parts beside ``key``,
+        under names that begin with a dot.
         """
 
     @abstractmethod

@@ -14,6 +14,7 @@ from gravswell.quiver.state import EntryState
 from gravswell.quiver.stores.base import Create
 from gravswell.quiver.stores.bucket_files import BucketFiles
 from gravswell.quiver.stores.burial import abandon, complete_replacement, sweep, uploads_in
+from gravswell.quiver.stores.checksum import crc32c_of
 from gravswell.quiver.stores.claims import Claim
 from gravswell.quiver.stores.listing import Listing
 from gravswell.quiver.stores.memory import read_state
@@ -50,7 +51,7 @@ def publish_version(
             bucket.quietly(claim.leave if claim.resumed else claim.drop)
             raise
         try:
-            _upload(bucket, folder, {name: path for name, path in files.items() if name != mark}, progress)
+            _upload(bucket, folder, {name: path for name, path in files.items() if name != mark}, claim, progress)
             claim.confirm()
         except BaseException:
             bucket.quietly(claim.leave if claim.copy_of else lambda: abandon(bucket, entry, number))
@@ -61,17 +62,44 @@ def publish_version(
         bucket.quietly(claim.drop)  # a reader takes a version with both for published
 
 
-def _upload(bucket: BucketFiles, folder: str, files: dict[str, Path], progress: Progress | None) -> None:
-    """Small files side by side; large ones, whose parts are, one after the other, which bounds the memory."""
+def _upload(bucket: BucketFiles, folder: str, files: dict[str, Path], claim: Claim, progress: Progress | None) -> None:
+    """Small files side by side; large ones, whose parts are, one after the other, which bounds the memory.
+
+    Of a copy that is gone on with, a large file that an earlier one sent is not sent again, and parts that it left go.
+    None of the version's files do: the earlier one may be asleep just before the last of them.
+    """
     sizes = {name: path.stat().st_size for name, path in files.items()}
     sent = Counter(progress, sum(sizes.values()))
 
     def put(name: str) -> None:
-        bucket.objects.put_file(bucket.key(f"{folder}/{name}"), files[name], sent.add)
+        bucket.objects.put_file(bucket.key(f"{folder}/{name}"), files[name], sent.add, claim.copy_of)
 
+    large = sorted(name for name, size in sizes.items() if size >= _LARGE)
+    there: set[str] = set()
+    if claim.resumed:
+        there = {name for name in large if _arrived(bucket, f"{folder}/{name}", files[name], claim.copy_of)}
+        own = {f"{folder}/{name}" for name in (*files, CLAIM, MANIFEST)}
+        bucket.delete_all(key for key in bucket.view(folder).objects if key not in own)
     bucket.in_parallel(put, [name for name, size in sizes.items() if size < _LARGE])
-    for name in sorted(name for name, size in sizes.items() if size >= _LARGE):
-        put(name)
+    for name in large:
+        if name in there:
+            sent.add(sizes[name])
+        else:
+            put(name)
+
+
+def _arrived(bucket: BucketFiles, key: str, path: Path, digest: str) -> bool:
+    """Whether a copy of that version has sent this file: an object appears whole, and bears the digest of its version.
+
+    Where the store gives a checksum of the whole that is compared too, for that copy may have died before it did so.
+    """
+    try:
+        found = bucket.objects.stat(bucket.key(key))
+    except NotFoundError:
+        return False
+    if found.stamp != digest or found.size != path.stat().st_size:
+        return False
+    return found.crc32c is None or found.crc32c == crc32c_of(path)
 
 
 def _require_free(bucket: BucketFiles, view: Listing, entry: str, number: int, *, resumed: bool) -> EntryState:
