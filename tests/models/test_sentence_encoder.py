@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from tokenizers import Tokenizer
 
 from gravswell import quiver as qv
@@ -189,6 +191,26 @@ async def test_its_versions_verify_here_and_on_the_server(root: Path, server: Em
         ("batched", 1, "verified", 3),
         ("encoder", 1, "verified", 3),
     ]
+
+
+def test_two_of_it_as_one_answer_as_each_alone_but_for_rounding(model: Path, tokenizer: Any, tmp_path: Path) -> None:
+    """Of ONNX Runtime's own optimization, which fuses a transformer's layers otherwise in a branch than alone."""
+    other = onnx.load(model)
+    scale = next(t for t in other.graph.initializer if t.name == "inner.embeddings.word_embeddings.weight_scale")
+    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * np.float32(2), scale.name))
+    fused = qv.ModelRepository(tmp_path / "r").add("both").export_version(qv.fuse([model, other]))
+    assert Path(fused).stat().st_size < 1.1 * model.stat().st_size, "the weights that they share are stored once"
+    tokens = _tokens(tokenizer, [sentence for pair in PAIRS for sentence in pair])
+    words, ids = tokens["attention_mask"] == 1, np.arange(len(tokens["input_ids"])) % 2 + 1
+
+    def hidden(graph: Any, **more: Any) -> Any:
+        session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        return session.run(["last_hidden_state"], {**tokens, **more})[0]
+
+    first, second = hidden(str(model)), hidden(other.SerializeToString())
+    assert np.abs(first - second).max() > 0.1
+    expected = np.where((ids == 1)[:, None, None], first, second)
+    np.testing.assert_allclose(hidden(fused, model_id=ids)[words], expected[words], rtol=0, atol=1e-5)
 
 
 def test_a_sentence_goes_in_and_a_vector_comes_out(
