@@ -17,7 +17,7 @@ from gravswell import quiver as qv
 from ..serving.agent.versions import scaling_graph
 from .operating import NAMESPACE, ROOT, Cluster
 from .prepared import bucket_server, install, make_bucket
-from .removal import STORAGE, SYSTEM, left, remove
+from .removal import STORAGE, SYSTEM, delete_objects, left, managed, remove
 
 pytestmark = pytest.mark.timeout(1200)  # the bounds of the waits in one test add up to as much
 
@@ -234,5 +234,8 @@ def test_after_an_uninstallation_definitions_objects_and_servers_are_there_and_a
 
 def test_what_the_readme_says_of_removing_everything_leaves_nothing(serving):
     assert left(serving)
+    assert any(name.startswith("deployment.apps/") for name in managed(serving))
+    delete_objects(serving)
+    serving.until(lambda: not managed(serving))  # by itself: the namespace, which goes next, would take it along unseen
     remove(serving)
     assert left(serving) == []
