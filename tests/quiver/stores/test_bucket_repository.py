@@ -21,7 +21,7 @@ from gravswell.quiver.stores import BucketStore, Children, Create, burial, claim
 from gravswell.quiver.stores.objects import Objects
 from gravswell.quiver.verification import verify_version
 
-from ..crowds import crowd
+from ..crowds import LIMIT, crowd
 from .emulators import PAGE, Server
 
 EXPORTER = Path(__file__).with_name("exporting.py")
@@ -250,6 +250,7 @@ def model(tmp_path: Path, affine: Affine) -> Path:
     return path
 
 
+@pytest.mark.timeout(LIMIT + 60)
 def test_a_crowd_loses_nothing(repo: qv.ModelRepository, tmp_path: Path, model: Path) -> None:
     """Four processes export to one model while a reader reads: every version is there, whole, and no reader fails."""
     crowd(repo.url, model, tmp_path / "logs", each=6)
