@@ -1,0 +1,66 @@
+"""That the benchmark of the operator says which of its bars are missed, of figures as its measurements have them."""
+
+import importlib
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+REST = {"servers": 3000, "ofACore": 0.02, "memoryMiB": 238.0}
+RESTART = {"servers": 3000, "seconds": 20.0}
+LEASES = {("PUT", "leases"): 6, ("PATCH", "nodes/status"): 16, ("LIST", "models"): 1}
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("operator_scale")
+
+
+def written(benchmark: ModuleType, more: dict[tuple[str, str], int]) -> dict[str, Any]:
+    """As a measurement has it that saw these requests beside those of the control plane's own."""
+    found: dict[str, Any] = benchmark.split(benchmark.writes(Counter({**LEASES, **more})))
+    return found
+
+
+def test_what_meets_its_bars(benchmark: ModuleType) -> None:
+    quiet = written(benchmark, {})
+    assert sum(quiet["writesOfOthers"].values()) == 22
+    assert benchmark.missed("ready", {"ofLimit": 0.8}) == []
+    assert benchmark.missed("rest", REST | quiet) == []
+    assert benchmark.missed("restart", RESTART | quiet) == []
+    assert benchmark.missed("edit", {"percentile99": 1.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "figures", "line"),
+    [
+        ("ready", {"ofLimit": 0.79}, "servers that become Ready, of the limit: 0.79, and the bar is at least 0.8"),
+        ("rest", REST | {"ofACore": 0.03}, "of a core at rest: 0.03, and the bar is at most 0.02"),
+        ("rest", REST | {"memoryMiB": 250.0}, "memory at rest: 262.144 MB, and the bar is at most 250 MB"),
+        (
+            "restart",
+            RESTART | {"seconds": 20.5},
+            "until all are looked at after a restart: 20.5 s, and the bar is at most 20 s",
+        ),
+        (
+            "edit",
+            {"percentile99": 1.25},
+            "edits until their Deployment is changed, 99th percentile: 1.25 s, and the bar is at most 1 s",
+        ),
+    ],
+)
+def test_what_misses_one(benchmark: ModuleType, what: str, figures: dict[str, Any], line: str) -> None:
+    assert benchmark.missed(what, figures | written(benchmark, {})) == [line]
+
+
+@pytest.mark.parametrize(
+    ("what", "figures", "words"),
+    [("rest", REST, "writes at rest"), ("restart", RESTART, "writes of a restart")],
+)
+def test_a_single_write_misses_it(benchmark: ModuleType, what: str, figures: dict[str, Any], words: str) -> None:
+    one = written(benchmark, {("APPLY", "models/status"): 1})
+    assert benchmark.missed(what, figures | one) == [f"{words}: 1, and the bar is at most 0"]
