@@ -7,8 +7,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from gravswell_operator.devcluster.bootstrap import bootstrapping
 from gravswell_operator.devcluster.debian import ensure_packages
 
 from .operating import ROOT
+from .outside import mounts_in, processes_of, until
 
 MEGABYTE = 1_000_000
 LARGEST = {"gravswell": 650 * MEGABYTE, "tritonserver-cpu": 650 * MEGABYTE}
@@ -137,38 +136,6 @@ def test_a_root_file_system_has_nothing_of_the_sources_that_this_machine_has_its
     assert archive.with_name("machine.sources").exists(), "there was nothing to leave"
     with tarfile.open(archive) as tar:
         assert [name for name in tar.getnames() if name.startswith("./etc/apt/sources.list.d/")] == []
-
-
-def until(fact: Callable[[], object]) -> None:
-    end = time.monotonic() + 300
-    while not fact():
-        assert time.monotonic() < end, "not within 300 s"
-        time.sleep(0.05)
-
-
-def mounts_in(folder: Path) -> list[str]:
-    """The mounts below a folder that any process sees."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            lines = (process / "mountinfo").read_text().splitlines()
-        except OSError:  # it has ended
-            continue
-        found += [line.split()[4] for line in lines if line.split()[4].startswith(f"{folder}/")]
-    return found
-
-
-def processes_of(folder: Path) -> list[str]:
-    """The commands that name a folder, or have it in their environment."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            said = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-        except OSError:
-            continue
-        if str(folder).encode() in said and int(process.name) != os.getpid():
-            found.append(said[:200].decode(errors="replace"))
-    return found
 
 
 def test_a_build_that_is_killed_leaves_no_process_and_no_mount(tmp_path):

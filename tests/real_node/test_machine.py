@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,19 @@ from gravswell.errors import InvalidInputError, UnavailableError
 from gravswell_operator.devcluster.realnode import ADDRESS, Machine
 from gravswell_operator.devcluster.realnode.cgroups import PREFIX, hierarchies
 
+from .outside import mounts_in, until
+
 NOBODY = 65534
 DYING = """
-import os, sys, time
+import subprocess, sys, time
 from pathlib import Path
 from gravswell_operator.devcluster.realnode import Machine
 
 with Machine(Path(sys.argv[1]), name="dying") as machine:
     machine.spawn("a program", ["sleep", "1000"], "program.log")
+    place = machine.directory / "place"
+    place.mkdir()
+    subprocess.run(machine.command("mount", "-t", "tmpfs", "tmpfs", place), check=True)
     print(machine.pid, flush=True)
     time.sleep(1000)
 """
@@ -53,10 +57,7 @@ def groups() -> list[Path]:
 
 
 def until_gone(process: int) -> None:
-    end = time.monotonic() + 90
-    while Path(f"/proc/{process}").exists():
-        assert time.monotonic() < end, "the machine outlived its owner"
-        time.sleep(0.05)
+    until(lambda: not Path(f"/proc/{process}").exists())
 
 
 def addresses() -> str:
@@ -125,15 +126,19 @@ def test_nothing_is_run_once_it_has_ended(tmp_path):
         machine.command("true")
 
 
-def test_after_a_crash_nothing_runs_and_the_next_one_clears_what_is_left(tmp_path):
-    command = [sys.executable, "-c", DYING, str(tmp_path / "dying")]
+def test_after_a_crash_nothing_runs_nothing_is_mounted_and_the_next_one_clears_what_is_left(tmp_path):
+    folder = tmp_path / "dying"
+    command = [sys.executable, "-c", DYING, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         first = int(process.stdout.readline())
         # Looked up while it runs: afterwards a machine of another test's may have cleared them already.
         its = [group for group in groups() if group.name.startswith(f"{PREFIX}{process.pid}-")]
+        mounted = mounts_in(folder)
         process.kill()
     until_gone(first)
+    until(lambda: not mounts_in(folder))  # whatever runs inside sees them; who waits outside for a program's end too
+    assert set(mounted) == {f"{folder}/place"}
     assert its, "there was nothing to clear"
     with Machine(tmp_path / "next", name="next"):
         assert not [group for group in its if group.exists()]
