@@ -1,4 +1,4 @@
-"""The notebook's local cells as they stand: names, arguments, return values, printed text, tree (seeds A 1-5)."""
+"""The notebook's local cells as they stand: names, arguments, return values, printed text, tree (seeds A 1-5, 8)."""
 
 import multiprocessing
 import time
@@ -8,9 +8,11 @@ from queue import Empty
 import numpy as np
 import pytest
 import torch
+import tritonclient.grpc as triton
 
 from gravswell import quiver as qv
 from gravswell import utils
+from gravswell.serving.triton import EmbeddedTriton
 
 INPUT_SIZE, HIDDEN_SIZES = 64, [256, 128, 64]
 
@@ -108,6 +110,55 @@ def test_cell_19_on_a_folder(root: Path) -> None:
     assert (root / "my-model/config.pbtxt").read_text() == SCALED
     assert (root / "my-model/1/.config.pbtxt").read_text() == SCALED
     assert str(entry.config) == SCALED
+
+
+def test_cells_23_and_24_ask_for_every_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers come in any order and say nothing of their rows; each of them is that of one batch, and of another."""
+    torch.manual_seed(0)
+    inference_model = MLP(INPUT_SIZE, HIDDEN_SIZES)
+    entry = qv.ModelRepository(root).add("my-model", platform=qv.Platform.ONNX)
+    entry.config.add_instance_group(count=4)
+    entry.export_version(inference_model, input_shapes={"x": (None, INPUT_SIZE)}, output_names=["y"])
+    dataset = np.random.default_rng(0).standard_normal((4000, INPUT_SIZE)).astype(np.float32)
+    answers = []
+    with EmbeddedTriton(root) as server:
+        monkeypatch.setenv(utils.METRICS_VARIABLE, f"http://{server.metrics_address}/metrics")
+        end = time.monotonic() + 300
+
+        client = triton.InferenceServerClient(server.grpc_address)
+        assert client.is_server_live()
+        assert client.is_model_ready("my-model")
+
+        batch_size = 8
+
+        metadata = client.get_model_metadata("my-model").inputs[0]
+        shape = [i if i != -1 else batch_size for i in metadata.shape]
+        input = triton.InferInput(metadata.name, shape, metadata.datatype)  # noqa: A001 - the cell's
+
+        with utils.GpuUtilProgress() as progress:
+            task_id = progress.add_task("Inference", total=len(dataset))
+
+            def callback(result, error):
+                answers.append((result, error))
+                y = result.as_numpy("y")
+                progress.update(task_id, advance=len(y))
+
+            num_batches = len(dataset) // batch_size
+            for x in np.split(dataset, num_batches):
+                input.set_data_from_numpy(x)
+                client.async_infer("my-model", inputs=[input], callback=callback)
+
+            while not progress._tasks[task_id].finished:
+                assert not [error for _, error in answers if error is not None]
+                assert time.monotonic() < end, f"{len(answers)} of {num_batches} requests are answered"
+                time.sleep(0.1)
+        client.close()
+    with torch.no_grad():
+        expected = inference_model(torch.from_numpy(dataset)).numpy().reshape(num_batches, batch_size)
+    outputs = np.stack([result.as_numpy("y")[:, 0] for result, _ in answers])
+    batches = [int(np.abs(expected - y).max(axis=1).argmin()) for y in outputs]
+    assert sorted(batches) == list(range(num_batches))
+    np.testing.assert_allclose(outputs, expected[batches], rtol=1e-4, atol=1e-5)
 
 
 def test_the_notebook_s_own_module_comes_along() -> None:
