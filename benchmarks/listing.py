@@ -127,9 +127,7 @@ def local(root: Path, entries: int, rounds: int) -> dict[str, Any]:
         "openAndListMs": _ms(listing),
         "ratioToReading": ratio,
         "timesFasterThanHermes": faster,
-        "everyConfigParsedMs": _ms(
-            best(lambda: [entry.platform for entry in qv.ModelRepository.open(root).models.values()], 1)
-        ),
+        "everyConfigParsedMs": _ms(best(lambda: qv.ModelRepository.open(root).configs(), 1)),
         "everyManifestReadMs": _ms(best(lambda: RepositoryReader(root).survey(), rounds)),
         "missed": missed,
     }
@@ -153,6 +151,9 @@ def bucket(kind: str, folder: Path, entries: int, rounds: int) -> dict[str, Any]
         heads.clear()
         assert len(RepositoryReader(url).survey()) == entries
         surveyed = requests(heads)
+        heads.clear()
+        assert len(qv.ModelRepository.open(url).configs()) == entries
+        configured = requests(heads)
         lists = round(opened["list"] / (len(held) / 1000), 2)
         others = opened.total() - opened["list"] - opened["library"]
         missed = at_most(f"{kind}, list calls for each 1,000 objects", lists, LISTS)
@@ -169,6 +170,11 @@ def bucket(kind: str, folder: Path, entries: int, rounds: int) -> dict[str, Any]
             "everyManifestMs": _ms(best(lambda: RepositoryReader(url).survey(), 1)),
             "everyManifestOneByOneMs": _ms(
                 best(lambda: [store.read(key) for key, _ in held if key.endswith(MANIFEST)], 1)
+            ),
+            "everyConfigRequests": dict(configured),
+            "everyConfigMs": _ms(best(lambda: qv.ModelRepository.open(url).configs(), 1)),
+            "everyConfigOneByOneMs": _ms(
+                best(lambda: [entry.config for entry in qv.ModelRepository.open(url).models.values()], 1)
             ),
             "missed": missed,
         }

@@ -1,7 +1,7 @@
 """A repository: a folder of entries that Triton can serve as it stands."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from gravswell.errors import ConflictError, GravswellError, InvalidInputError, N
 from gravswell.quiver.disk import refusals_told
 from gravswell.quiver.entry import Entry, new_config
 from gravswell.quiver.layout import CONFIG, check_name, is_state_key, state_key
+from gravswell.quiver.live import Config
 from gravswell.quiver.platform import Platform
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.removal import Holders, needed, refuse_members, refuse_served
@@ -84,6 +85,16 @@ class ModelRepository:
     def refresh(self) -> None:
         """Take up what others added and removed."""
         self._models = _Models(self._reader)
+
+    def configs(self, names: Iterable[str] | None = None) -> dict[str, Config]:
+        """The configurations of these entries, of all by default: each is ``models[name].config``.
+
+        They are read several at a time where that is a bucket. KeyError for a name that no entry has, NotFoundError for
+        an entry that others remove meanwhile, InvalidInputError for a file that is no configuration.
+        """
+        wanted = list(self.models if names is None else names)
+        found = self._store.in_parallel(lambda name: self.models[name].config, wanted)
+        return dict(zip(wanted, found, strict=True))
 
     def holders(self, name: str) -> dict[int, Holders]:
         """The versions of an entry that somebody needs, by number, each with the aliases and clusters that do.

@@ -1,5 +1,7 @@
 """What a command on one entry asks of a bucket, counted: it does not depend on what else is in the bucket."""
 
+import itertools
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,30 +30,42 @@ class CountedObjects(MemoryObjects):
     def __init__(self, memory: Memory) -> None:
         super().__init__(memory)
         self.asked: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._end, self._pair, self._met = "", threading.Barrier(2), itertools.count()
+
+    def hold_two(self, end: str) -> None:
+        """Answer the first two reads of keys with that end once both are asked for; one alone breaks the barrier."""
+        self._end, self._pair, self._met = end, threading.Barrier(2), itertools.count()
+
+    def _count(self, what: str, number: int = 1) -> None:
+        with self._lock:
+            self.asked[what] += number
 
     def pages(self, prefix: str) -> Iterator[Sequence[ObjectInfo]]:
         for page in super().pages(prefix):
-            self.asked["list"] += 1
+            self._count("list")
             yield page
 
     def get(self, key: str) -> Content:
-        self.asked["get"] += 1
+        self._count("get")
+        if self._end and key.endswith(self._end) and next(self._met) < 2:
+            self._pair.wait(60)
         return super().get(key)
 
     def stat(self, key: str) -> ObjectInfo:
-        self.asked["stat"] += 1
+        self._count("stat")
         return super().stat(key)
 
     def get_range(self, key: str, start: int, stop: int, etag: str) -> bytes:
-        self.asked["range"] += 1
+        self._count("range")
         return super().get_range(key, start, stop, etag)
 
     def _put(self, key: str, data: bytes, mode: PutMode, stamp: str) -> str:
-        self.asked["put"] += 1
+        self._count("put")
         return super()._put(key, data, mode, stamp)
 
     def delete(self, keys: Sequence[str]) -> None:
-        self.asked["delete"] += len(keys)
+        self._count("delete", len(keys))
         super().delete(keys)
 
 
@@ -135,13 +149,38 @@ def test_everything_is_listed_once_and_read_in_parallel(objects: CountedObjects,
     assert objects.asked == {"list": 2}, "one page to see that it is a repository, and one listing"
 
     objects.asked.clear()
+    objects.hold_two("/.manifest.json")
     listed = run("ls", URL, "-o", "json").data
     assert [row["aliases"] for row in listed["m3"]] == [["champion"], []]
     assert objects.asked == {"list": 2, "get": 1 + 2 * len(names)}, "the one state that there is, and each manifest"
 
     objects.asked.clear()
+    objects.hold_two("/config.pbtxt")
     assert run("lint", URL, "-o", "json").code in (0, 5)
     assert objects.asked["list"] == 1
+
+
+def test_configs_are_read_in_parallel(objects: CountedObjects) -> None:
+    """When they are asked for, each once."""
+    store = open_store(URL)
+    config = b'platform: "onnxruntime_onnx"\ninput { name: "x" data_type: TYPE_FP32 dims: 1 }\n'
+    names = [f"m{k:02}" for k in range(20)]
+    for name in names:
+        store.write(f"{name}/config.pbtxt", config, Create())
+    objects.asked.clear()
+    objects.hold_two("/config.pbtxt")
+    repo = qv.ModelRepository.open(URL)
+    configs = repo.configs()
+    assert objects.asked == {"list": 2, "get": len(names)}
+    assert list(configs) == names
+    assert configs["m07"].input[0].name == "x"
+    objects.hold_two("/config.pbtxt")
+    some = repo.configs(["m07", "m03"])
+    assert list(some) == ["m07", "m03"]
+    some["m03"].add_instance_group(count=3)
+    assert configs["m03"].instance_group[0].count == 3, "the entry's own"
+    with pytest.raises(KeyError, match="m99"):
+        repo.configs(["m07", "m99"])
 
 
 def test_the_newest_version_is_found_without_the_older_ones(objects: CountedObjects) -> None:
