@@ -101,6 +101,45 @@ def gates(world):
     return found
 
 
+async def test_ranks_that_do_not_come_are_told_when_their_time_is_over(world):
+    """Nothing happens then that would wake anybody."""
+    world.own(resources.MODEL_REPOSITORY)
+    world.own(resources.INFERENCE_SERVER, {"spec": {"nodePoolRef": None, "gpus": 0, "replicas": None, "ranks": 2}})
+    world.own(resources.MODEL)
+    await world.settle()
+    publish(world, 1)
+    for rank in range(2):
+        see_pod(world, rank, ready=False)
+    workload = world.get("StatefulSet", "server")
+    seen = {"observedGeneration": workload["metadata"].get("generation", 0), "replicas": 2, "updatedReplicas": 2}
+    world.see(resources.STATEFUL_SET, {**workload, "status": seen})
+    report(world, 1)
+    await world.settle()
+
+    def told():
+        found = (world.condition("InferenceServer", "server", type_) for type_ in ("RanksReady", "Progressing"))
+        return [(condition["status"], condition["reason"]) for condition in found]
+
+    assert told() == [("False", "Starting"), ("True", "RollingOut")]
+    world.pass_by(minutes=15)
+    await world.settle()
+    assert told() == [("False", "Starting"), ("True", "RollingOut")]
+    world.pass_by(hours=1)
+    await world.settle()
+    assert told() == [("False", "ProgressDeadlineExceeded")] * 2
+    assert "InferenceServer ProgressDeadlineExceeded" in world.events.told
+    assert (
+        "rank 1: the agent of pod server-1 has not reported" in world.condition("InferenceServer", "server")["message"]
+    )
+    report(world, 1, 1)
+    for rank in range(2):
+        see_pod(world, rank, ready=True)
+    world.see(resources.STATEFUL_SET, {**world.get("StatefulSet", "server"), "status": {**seen, "readyReplicas": 2}})
+    await world.settle()
+    assert told() == [("True", "AllRanksReady"), ("False", "RolledOut")]
+    assert gates(world) == ["True", "True"]
+
+
 @pytest.fixture
 async def group(world):
     """Two ranks that serve version 1, and take traffic."""

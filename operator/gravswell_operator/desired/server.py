@@ -114,14 +114,18 @@ def _disruption_budget(server: InferenceServer) -> Manifest:
     return child(server, "policy/v1", "PodDisruptionBudget", name, role=names.ROLE_TRITON, spec=spec)
 
 
+def start_seconds(server: InferenceServer) -> int:
+    """How long its replicas may take to start, with the download of as much as they have room for."""
+    return START_BUDGET_SECONDS + int(parse(server.spec.model_storage) / DOWNLOAD_BYTES_PER_SECOND)
+
+
 def _deployment(plan: ServerPlan, service_account: str) -> Manifest:
     server = plan.server
-    storage_seconds = int(parse(server.spec.model_storage) / DOWNLOAD_BYTES_PER_SECOND)
     surge = {"maxSurge": 1, "maxUnavailable": 0} if plan.surge else {"maxSurge": 0, "maxUnavailable": 1}
     spec: dict[str, Any] = {
         "selector": {"matchLabels": names.server_selector(server.metadata.name)},
         "revisionHistoryLimit": 3,
-        "progressDeadlineSeconds": START_BUDGET_SECONDS + storage_seconds,
+        "progressDeadlineSeconds": start_seconds(server),
         "strategy": {"type": "RollingUpdate", "rollingUpdate": surge},
         "template": server_pod(server, plan.repository, plan.pool, service_account, plan.options),
     }

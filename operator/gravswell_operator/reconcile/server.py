@@ -20,8 +20,8 @@ from gravswell_operator.desired.server import ServerPlan, children
 from gravswell_operator.reconcile import apply, documents, gates, scaling, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import pool_key, repository_key
+from gravswell_operator.statuses import deadline, references, restarts, startup
 from gravswell_operator.statuses import ranks as rank_statuses
-from gravswell_operator.statuses import references, restarts, startup
 from gravswell_operator.statuses import server as statuses
 from gravswell_operator.statuses.serverview import ServerView
 
@@ -89,8 +89,10 @@ async def reconcile(context: Context, record: Record) -> None:
         group=group,
     )
     started = startup.advance(view, context.now())
-    if started.after is not None:
-        context.queue.add(record.key, started.after)
+    view, left = deadline.held(view, context.now())
+    for after in (started.after, left):
+        if after is not None:
+            context.queue.add(record.key, after)
     account = {"startup": started.status.to_dict()} if started.status is not None else {}
     await status.write(context, record, statuses.findings(view), {**statuses.fields(view), **account})
     if isinstance(repository, ModelRepository):

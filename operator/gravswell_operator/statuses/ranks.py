@@ -35,6 +35,8 @@ class Group:
     """Entries of which some rank is to serve another version than it does."""
     stopping: bool = False
     """All are to stop, and to start again from the server's latest specification."""
+    overdue: int | None = None
+    """The seconds that they had to start, where these are over."""
 
     @property
     def in_service(self) -> bool:
@@ -229,6 +231,8 @@ def finding(server: InferenceServer, group: Group) -> Finding:
         reason, up = Reason.ROLLING_OUT, f"{up}, and none takes traffic while all {over}"
     else:
         reason = Reason.RANK_NOT_READY if _was_in_service(server) else Reason.STARTING
+        if group.overdue is not None:
+            reason, up = Reason.PROGRESS_DEADLINE_EXCEEDED, f"{up} after {group.overdue // 60} min"
         up, told = f"{up}, so none takes traffic", told or ["they have nothing to serve"]
     return Finding(conditions.RANKS_READY, False, reason, "; ".join([up, *told]))
 

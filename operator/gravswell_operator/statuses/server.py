@@ -124,7 +124,7 @@ def _available(view: ServerView) -> Finding:
     return Finding(conditions.AVAILABLE, False, Reason.NO_REPLICA_READY, "no replica takes traffic")
 
 
-def _progressing(view: ServerView) -> Finding:
+def _progressing(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of facts, one return each
     workload = view.workload
     if view.blocker is not None:
         return Finding(conditions.PROGRESSING, False, view.blocker.reason, "nothing is changed until this is mended")
@@ -132,6 +132,11 @@ def _progressing(view: ServerView) -> Finding:
         return Finding(conditions.PROGRESSING, True, Reason.STARTING, _not_looked(view))
     if workload.complete and workload.ready >= _wanted(view):
         return Finding(conditions.PROGRESSING, False, Reason.ROLLED_OUT, "every replica is of the latest specification")
+    if view.group is not None and (nothing := loading.nothing_to_serve(view)) is not None:  # nor does their time run
+        return Finding(conditions.PROGRESSING, False, nothing.reason, nothing.message)
+    if view.group is not None and view.group.overdue is not None:
+        late = ranked.finding(view.server, view.group)
+        return Finding(conditions.PROGRESSING, False, late.reason, late.message)
     if workload.progressing_reason == "ProgressDeadlineExceeded":
         if (nothing := loading.nothing_to_serve(view)) is not None:  # no replica can become ready, and none is late
             return Finding(conditions.PROGRESSING, False, nothing.reason, nothing.message)
