@@ -10,7 +10,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import sklearn.datasets
+import torch
 from onnx import ModelProto, TensorProto, helper
+from sklearn.tree import DecisionTreeRegressor
 
 from gravswell import quiver as qv
 
@@ -32,6 +35,17 @@ def scaled(factor: float, size: int = 4, *, x: str = "x", y: str = "y", opset: i
         {"factor": np.array([factor], kind)},
         opset=opset,
     )
+
+
+def frameworks() -> list[qv.ModelInfo]:
+    """A network of torch's and a tree of scikit-learn's, which take the four measures of an iris."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    tree = DecisionTreeRegressor(max_depth=4).fit(*sklearn.datasets.load_iris(return_X_y=True))
+    return [
+        qv.ModelInfo(network, {"x": (None, 4)}, name="network", output_names=["y"]),
+        qv.ModelInfo(tree, name="tree", output_names=["y"]),
+    ]
 
 
 @dataclass

@@ -10,7 +10,6 @@ import sklearn.datasets
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.linear_model import LogisticRegression
-from sklearn.tree import DecisionTreeRegressor
 
 from gravswell import quiver as qv
 from gravswell.errors import ExportError, InvalidInputError, VerificationError
@@ -18,22 +17,15 @@ from gravswell.quiver.exporters.fused import exporter
 from gravswell.quiver.golden import load_golden
 
 from ..networks import classifier
-from .conftest import FLOAT, Fuse, alone, onnx_model, scaled
+from .conftest import FLOAT, Fuse, alone, frameworks, onnx_model, scaled
 
 X, Y = sklearn.datasets.load_iris(return_X_y=True)
 
 
 def test_frameworks_beside_each_other_answer_as_themselves(fuse: Fuse) -> None:
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
-    tree = DecisionTreeRegressor(max_depth=4).fit(X, Y)
-    shapes = {"x": (None, 4)}
-    fused = fuse(
-        [
-            qv.ModelInfo(network, shapes, name="network", output_names=["y"]),
-            qv.ModelInfo(tree, name="tree", output_names=["y"]),
-        ]
-    )
+    models = frameworks()
+    network, tree = (info.model for info in models)
+    fused = fuse(models)
     rows = X[::10].astype(np.float32)
     ids = np.arange(len(rows)) % 2 + 1
     got = fused(ids, x=rows)["y"]

@@ -17,14 +17,16 @@ from gravswell.serving.verification import verify_served
 
 from ..counting import counted_batches
 from ..networks import classifier
-from .conftest import alone, scaled
+from .conftest import alone, frameworks, scaled
 
 MODELS = [classifier(seed=seed) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``zoo``, whose requests wait a moment for others; ``mixed``, whose models take different inputs."""
+    """``zoo``, whose requests wait a moment for others; ``mixed``, whose models take different inputs; ``frameworks``,
+    of which one is torch's and one scikit-learn's.
+    """
     root = tmp_path_factory.mktemp("fused") / "r"
     repo = qv.ModelRepository(root)
     zoo = repo.add("zoo")
@@ -34,6 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     zoo.export_version(qv.fuse(MODELS, "zoo"))
     other = qv.ModelInfo(scaled(3, 6, x="image"), output_names=["z"])
     repo.add("mixed").export_version(qv.fuse([scaled(2), other], "mixed"))
+    repo.add("frameworks").export_version(qv.fuse(frameworks(), "frameworks"))
     return root
 
 
@@ -50,9 +53,10 @@ def client(server: EmbeddedTriton) -> Iterator[Client]:
 
 
 async def test_the_server_answers_as_the_single_models_did(root: Path, server: EmbeddedTriton) -> None:
-    found = [row async for row in verify_served(RepositoryReader(root), server.http_address, ["zoo", "mixed"])]
-    assert [(row.entry, row.result) for row in found] == [("zoo", "verified"), ("mixed", "verified")]
-    assert [row.samples for row in found] == [2 + 3 * 3, 2 + 2 * 3], "mixed, and each id alone"
+    entries = ["zoo", "mixed", "frameworks"]
+    found = [row async for row in verify_served(RepositoryReader(root), server.http_address, entries)]
+    assert [(row.entry, row.result) for row in found] == [(entry, "verified") for entry in entries]
+    assert [row.samples for row in found] == [2 + 3 * 3, 2 + 2 * 3, 2 + 2 * 3], "mixed, and each id alone"
 
 
 def test_a_mixed_batch_has_each_row_from_its_own_model(client: Client) -> None:
