@@ -16,11 +16,12 @@ from ...sequences import START, STATE, beginning_told, running_sum
 from .running import MakeAgent, until
 
 
-@pytest.fixture
-def told(repository: Path) -> DesiredModel:
+@pytest.fixture(params=[{"direct": {}}, {"oldest": {"max_candidate_sequences": 4}}], ids=["direct", "oldest"])
+def told(request: pytest.FixtureRequest, repository: Path) -> DesiredModel:
     entry = qv.ModelRepository(repository).add("told", qv.Platform.ONNX)
     entry.config.max_batch_size = 4
-    entry.config.set_sequence_batching(control_input=[START], direct={}, max_sequence_idle_microseconds=600_000_000)
+    how = {"control_input": [START], "max_sequence_idle_microseconds": 600_000_000, **request.param}
+    entry.config.set_sequence_batching(**how)
     entry.export_version(beginning_told())
     return DesiredModel(name="told", version=1, digest=entry.version(1).digest)
 
