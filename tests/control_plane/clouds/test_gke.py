@@ -12,7 +12,8 @@ from gravswell_operator.devcluster import ControlPlane
 
 from ...cloudbreak import gke
 from ...commands import Run, run
-from ..operating import ACCOUNT, OperatorProcess, conditions, may, wait_until
+from ..operating import ACCOUNT, API, OperatorProcess, conditions, may, wait_until
+from ..reconciling.test_operator_rights import granted, used
 from .conftest import CLUSTER, Pools
 
 __all__ = ["run"]
@@ -45,6 +46,37 @@ def test_autoscaling_is_google_s_own(pools: Pools, google: gke.SimulatedGke) -> 
     pools.until("auto", Ready="NodesReady", nodes=1)
     scaled = google.pool(pools.cloud("auto")[0]).autoscaling
     assert (scaled.enabled, scaled.total_min_node_count, scaled.total_max_node_count) == (True, 1, 3)
+
+
+def test_an_unused_pool_loses_its_nodes_and_gets_them_back(pools: Pools, google: gke.SimulatedGke) -> None:
+    name = "unused"
+    spec = {"repositoryRef": {"name": "models"}, "nodePoolRef": {"name": name}, "tag": "24.08", "vcpus": "1"}
+    server = {
+        "apiVersion": API,
+        "kind": "InferenceServer",
+        "metadata": {"name": "user"},
+        "spec": spec | {"replicas": 1},
+    }
+
+    def only() -> str:
+        """The one that was ever made, which is there."""
+        (path,) = pools.cloud(name)
+        assert [there for there in google.pools() if f"/gw-{name}-" in there] == [path]
+        return path
+
+    pools.apply(name, size=2, idleAfter="3s")
+    body = pools.until(name, Ready="ScaledToZero", nodes=0)
+    assert body["status"]["idleSince"]
+    path = only()
+    pools.api.apply("default", server)
+    try:
+        body = pools.until(name, Ready="NodesReady", nodes=2, readyNodes=2)
+        assert "idleSince" not in body["status"]
+        assert only() == path
+    finally:
+        pools.api.delete("inferenceserver", "default", "user")
+    pools.until(name, Ready="ScaledToZero", nodes=0)
+    assert only() == path
 
 
 def test_an_operator_that_is_killed_between_the_call_and_the_status(
@@ -168,3 +200,20 @@ def test_a_cluster_that_is_gone_holds_no_pool(pools: Pools, google: gke.Simulate
             left = [pool for pool in google.clusters[cluster].node_pools if pool.name != name]
             google.clusters[cluster].node_pools = left
             google._have(cluster, name, 0)
+
+
+def test_every_right_that_gke_enabled_adds_is_used_and_none_is_missing(
+    pools: Pools, operator: OperatorProcess, cluster: ControlPlane
+) -> None:
+    wait_until(lambda: may(cluster, ACCOUNT, "patch", "gpunodepools.gravswell.dev"))  # taken from it by a test before
+    operator.restart()
+    pools.apply("rightful")
+    pools.until("rightful", Ready="NodesReady", nodes=1)
+    pools.delete("rightful")
+    pools.until_gone("rightful")
+    where = ("gravswell.dev/gpunodepools", "/namespaces")
+    asked = {request: codes for request, codes in used(operator).items() if request[1] in where}
+    assert not [request for request, codes in asked.items() if "403" in codes]
+    rights = {(verb, place) for verb, place in granted(cluster) if place in where}
+    assert {("patch", "gravswell.dev/gpunodepools"), ("get", "/namespaces")} <= rights
+    assert rights <= asked.keys()
