@@ -18,6 +18,8 @@ from gravswell.tuning.subject import subject
 from ..networks import FEATURES, classifier
 
 HOURS = 3600.0
+SECONDS = 1.0
+"""For which each point is measured."""
 ROWS = {"x": np.ones((4, FEATURES), np.float32)}
 SLEEPS = """\
 import time
@@ -91,7 +93,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
         instances=[1, 2],
         concurrency=[4],
         dynamic_batching="off",
-        duration=0.3,
+        duration=SECONDS,
         sample_inputs=ROWS,
         folder=folder / "out",
     )
@@ -113,13 +115,15 @@ def test_every_setting_of_the_members_answers(tuned: Tuned) -> None:
         assert slow.compute_ms >= 30
         assert 0 < slow.busy <= 1.05
         # No more than its sleep leaves time for, but for what was under way when the time began.
-        assert m.rows_per_second * 0.3 <= 4 * (slow.instances * (0.3 / 0.03 + 1) + m.concurrency)
+        assert m.rows_per_second * SECONDS <= 4 * (slow.instances * (SECONDS / 0.03 + 1) + m.concurrency)
 
 
 def test_the_choice_is_written_to_the_members(tuned: Tuned) -> None:
     report = tuned.report
     assert report.chosen is not None
     assert report.chosen == choose(report.measurements, HOURS)
+    assert (report.chosen.models[1].model, report.chosen.models[1].instances) == ("slow", 2), "it sleeps twice as often"
+    assert report.chosen.limiting == "slow"
     assert report.applied
     for model in report.chosen.models:
         group = tuned.repository.models[model.model].config.instance_group
