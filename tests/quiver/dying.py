@@ -17,7 +17,7 @@ from gravswell import quiver as qv
 from gravswell.quiver import exporters  # noqa: F401 - likewise
 from gravswell.quiver.reader import RepositoryReader
 
-from .faults import BEFORE, DISK, OPERATIONS, Operation, Trap, found_in, go_on, remains
+from .faults import BEFORE, DISK, OPERATIONS, Operation, Trap, aliases_in, found_in, go_on, remains
 from .forking import in_a_process
 
 
@@ -40,7 +40,8 @@ def look(root: Path, model: Path, operation: Operation) -> None:
         with RepositoryReader(root).store.exclusive():  # as the next writer, which ends what was begun
             pass
     found = found_in(root)
-    assert operation.allows(found), found
+    aliases = aliases_in(root)
+    assert operation.allows(found, aliases), (found, aliases)
     go_on(root, model, {**found, **BEFORE} if found else {}, exports=1)
     assert list(root.parent.iterdir()) == [root], "what the dead one left is cleaned up"
     left = remains(root, [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()])

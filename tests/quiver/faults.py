@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,8 @@ from gravswell.quiver.stores.objects import ObjectInfo, Objects
 T = TypeVar("T")
 Versions = dict[str, tuple[int, ...]]
 """Of each entry."""
+Aliases = dict[str, int]
+"""Of ``m``."""
 
 BEFORE: Versions = {"m": (1, 2), "empty": ()}
 """What :func:`prepare` makes."""
@@ -39,10 +42,12 @@ class Operation:
     act: Callable[[qv.ModelRepository, Path], object]
     after: Versions
     between: Sequence[Versions] = ()
+    aliases: Aliases = field(default_factory=dict)
+    """Afterwards; before there are none."""
 
-    def allows(self, found: Versions) -> bool:
+    def allows(self, found: Versions, aliases: Aliases) -> bool:
         """Whether this may be found when it ended anywhere."""
-        return found in (BEFORE, self.after, *self.between)
+        return found in (BEFORE, self.after, *self.between) and aliases in ({}, self.aliases)
 
 
 OPERATIONS = {
@@ -57,6 +62,10 @@ OPERATIONS = {
     "remove": Operation(lambda repo, _: repo.remove("m"), {"empty": ()}, between=[{**BEFORE, "m": (2,)}]),
     "remove a version": Operation(lambda repo, _: repo.models["m"].remove_version(1), {**BEFORE, "m": (2,)}),
     "remove the newest": Operation(lambda repo, _: repo.models["m"].remove_version(2), {**BEFORE, "m": (1,)}),
+    "promote": Operation(lambda repo, _: repo.models["m"].promote(1, "champion"), BEFORE, aliases={"champion": 1}),
+    "prune": Operation(
+        lambda repo, _: repo.models["m"].prune(1, grace=timedelta(0), dry_run=False), {**BEFORE, "m": (2,)}
+    ),
     "edit": Operation(lambda repo, _: repo.models["m"].config.add_instance_group(count=3), BEFORE),
     "delete": Operation(
         lambda repo, _: repo.delete(),
@@ -88,6 +97,14 @@ def found_in(url: str | Path) -> Versions:
             _check_whole(reader, name, number)
         assert set(reader.aliases(name).values()) <= set(numbers), f"an alias of {name} dangles"
     return found
+
+
+def aliases_in(url: str | Path) -> Aliases:
+    """The aliases of ``m`` that a reader finds; none where it is not there."""
+    try:
+        return RepositoryReader(url).aliases("m")
+    except NotFoundError:
+        return {}
 
 
 def _check_whole(reader: RepositoryReader, name: str, number: int) -> None:

@@ -21,7 +21,20 @@ from gravswell.errors import GravswellError, UnavailableError
 from gravswell.quiver import stores
 from gravswell.quiver.stores import burial, claims
 
-from .faults import BEFORE, DISK, OPERATIONS, Killed, Operation, Trap, found_in, go_on, prepare, remains, trapped
+from .faults import (
+    BEFORE,
+    DISK,
+    OPERATIONS,
+    Killed,
+    Operation,
+    Trap,
+    aliases_in,
+    found_in,
+    go_on,
+    prepare,
+    remains,
+    trapped,
+)
 from .stores.memory_objects import Memory, MemoryObjects
 
 Affine = Callable[..., Any]
@@ -84,11 +97,11 @@ def test_every_request_to_a_bucket(place: InMemory, prebuilt: Path, operation: O
             assert done
             assert at > 1
             return
-        found = found_in(URL)
-        where = f"{end} at {at}: {found}"
-        assert operation.allows(found), where
+        found, aliases = found_in(URL), aliases_in(URL)
+        where = f"{end} at {at}: {found}, {aliases}"
+        assert operation.allows(found, aliases), where
         if done:
-            assert found == operation.after, where
+            assert (found, aliases) == (operation.after, operation.aliases), where
         elif end == "refused once" and operation.after != BEFORE and "export" in operation.act.__code__.co_names:
             assert found == BEFORE, where
         go_on(URL, prebuilt, {**found, **BEFORE} if found else {})  # numbers are forgotten with the whole repository
@@ -112,8 +125,9 @@ def test_every_change_of_a_disk_that_is_full(tmp_path: Path, prebuilt: Path, ope
                 operation.act(repo, prebuilt)
             except UnavailableError as error:
                 told = str(error)
-        found = found_in(root)
-        assert operation.allows(found) if told else found == operation.after, f"at {at}: {told}"
+        found, aliases = found_in(root), aliases_in(root)
+        right = operation.allows(found, aliases) if told else (found, aliases) == (operation.after, operation.aliases)
+        assert right, f"at {at}: {told}"
         if not trap.sprung:
             return
         assert told is None or "free some space" in told
