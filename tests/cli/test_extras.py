@@ -1,62 +1,30 @@
 """What is not installed: an environment that holds the base requirements alone, and each command that needs more."""
 
-import os
 import subprocess
 import sys
-import venv
-from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 from gravswell.extras import install
 
-
-def _with_requirements(name: str, found: dict[str, Distribution]) -> dict[str, Distribution]:
-    """The distribution of that name and all that it needs without any extra, by name."""
-    if name not in found:
-        found[name] = distribution(name)
-        for text in found[name].requires or ():
-            requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                for extra in (requirement.name, *_of_extras(requirement)):
-                    _with_requirements(extra, found)
-    return found
-
-
-def _of_extras(wanted: Requirement) -> list[str]:
-    return [
-        requirement.name
-        for requirement in map(Requirement, distribution(wanted.name).requires or ())
-        if requirement.marker is not None
-        and any(requirement.marker.evaluate({"extra": extra}) for extra in wanted.extras)
-    ]
+from ..environments import make_environment, without_python_variables
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment into which the base requirements are linked, and nothing else."""
-    folder = tmp_path_factory.mktemp("base")
-    venv.create(folder, symlinks=True)
-    (packages,) = folder.glob("lib/python*/site-packages")
-    for found in _with_requirements("gravswell", {}).values():
-        for top in {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}:
-            link = packages / top
-            if not link.exists():
-                link.symlink_to(Path(str(found.locate_file(top))))
-    return folder / "bin/python"
+    return make_environment(tmp_path_factory.mktemp("base"), "gravswell")
 
 
 def _run(base: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return subprocess.run(
         [str(base), "-m", "gravswell", *arguments],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
-        env=environment,
+        env=without_python_variables(),
     )
 
 

@@ -11,6 +11,8 @@ import pytest
 from gravswell.serving.triton import ensure_triton
 from gravswell_operator.devcluster import ensure_binaries
 
+from ..environments import without_python_variables
+
 LAST_STEPS = 60
 """Seconds for processes that end by themselves when they see that the demo is gone, as multiprocessing's do."""
 
@@ -26,7 +28,7 @@ def _built() -> None:
 def mark(tmp_path: Path) -> Iterator[dict[str, str]]:
     """An environment by which every process that a demo leaves behind can be found."""
     mark = f"GRAVSWELL_TEST_MARK={tmp_path}"
-    yield os.environ | {"GRAVSWELL_TEST_MARK": str(tmp_path), "COLUMNS": "200", "TMPDIR": str(tmp_path)}
+    yield without_python_variables() | {"GRAVSWELL_TEST_MARK": str(tmp_path), "COLUMNS": "200", "TMPDIR": str(tmp_path)}
     left = outlived(mark)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
