@@ -32,7 +32,8 @@ SERVERS = "/apis/gravswell.dev/v1alpha1/inferenceservers"
         ("POST", "/apis/events.k8s.io/v1/namespaces/ns/events", ("create", "Event")),
         ("PUT", "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/l", ("update", "Lease")),
         ("DELETE", "/api/v1/namespaces/ns/configmaps/namespaces", ("delete", "ConfigMap")),
-        ("GET", "/api/v1/namespaces/ns", ("get", "namespaces")),
+        ("GET", "/api/v1/namespaces/ns", ("get", "Namespace")),
+        ("GET", "/apis/apps/v1/namespaces/ns/replicasets/r", ("get", "replicasets")),
         ("GET", "/version", ("list", "")),
     ],
 )

@@ -36,7 +36,7 @@ NO_ANSWER = "none"
 # When each counter began, as a series of its own beside each: twice the series for what nobody asks.
 prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
 
-_KINDS = {(r.group, r.plural): r.kind for r in (*WATCHED, *OPTIONAL, EVENT, kube.LEASE)}
+_KINDS = {(r.group, r.plural): r.kind for r in (*WATCHED, *OPTIONAL, EVENT, kube.LEASE, kube.NAMESPACE)}
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from gravswell_operator.devcluster import ControlPlane
 
-from ..operating import conditions, wait_until
+from ..operating import OperatorProcess, conditions, wait_until
+from ..reconciling.test_operator_rights import granted, used
 from .conftest import Pools, have_nodes
 
 POLICY = {"apiVersion": "nvidia.com/v1", "kind": "ClusterPolicy", "metadata": {"name": "cluster-policy"}}
@@ -73,7 +74,9 @@ def test_a_pool_is_ready_when_its_gpus_are_allocatable_and_not_when_its_nodes_ar
         have_nodes(pools.api, "bare", {}, 0)
 
 
-def test_drivers_are_left_to_a_gpu_operator_that_comes_later(pools: Pools, cluster: ControlPlane) -> None:
+def test_drivers_are_left_to_a_gpu_operator_that_comes_later(
+    pools: Pools, cluster: ControlPlane, operator: OperatorProcess
+) -> None:
     def plugin() -> dict[str, Any] | None:
         return pools.api.get("daemonset", "gravswell-drivers", "driven-device-plugin")
 
@@ -92,6 +95,9 @@ def test_drivers_are_left_to_a_gpu_operator_that_comes_later(pools: Pools, clust
         wait_until(lambda: plugin() is None)
         pools.api.patch("clusterpolicy", "", "cluster-policy", {"status": {"state": "ready"}}, subresource="status")
         pools.until("driven", DriversInstalled="GPUOperatorReady", Ready="NodesReady")
+        answered = {request for request, codes in used(operator).items() if "200" in codes}
+        rights = {(verb, where) for verb, where in granted(cluster) if where.startswith("nvidia.com/")}
+        assert rights == {request for request in answered if request[1].startswith("nvidia.com/")} != set()
         cluster.kubectl("delete", "crd", "clusterpolicies.nvidia.com")
         pools.until("driven", DriversInstalled="PluginRunning")
         assert plugin() is not None

@@ -5,6 +5,8 @@ from typing import Any
 
 from gravswell_operator.devcluster.karpenter import INSTANCE_LABELS, NODE_CLASS, install_definitions
 
+from ..reconciling.test_operator_rights import granted, used
+
 NODE_CLASS_REF = {"group": "karpenter.kwok.sh", "kind": "KWOKNodeClass", "name": NODE_CLASS["metadata"]["name"]}
 GPUS = 4
 THE_MACHINE = {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [f"t4-{GPUS}"]}
@@ -170,3 +172,16 @@ def test_a_pool_outlives_the_definitions_that_it_needs_and_goes_without_them(wor
     world.condition("gpunodepool", world.pool, status="False", reason="ProviderMissing")
     install_definitions(world.cluster)
     world.condition("gpunodepool", world.pool, status="True", reason="NothingAskedFor")
+
+
+def test_every_right_on_karpenter_s_kinds_is_used_and_none_is_missing(world, karpenter, operator, cluster):
+    karpenter()
+    pool(world, autoscaling={"max": 1})
+    world.condition("gpunodepool", world.pool, status="True", reason="NothingAskedFor")
+    asked = {request: codes for request, codes in used(operator).items() if request[1].startswith("karpenter.sh/")}
+    assert not [request for request, codes in asked.items() if "403" in codes]
+    rights = {(verb, where) for verb, where in granted(cluster) if where.startswith("karpenter.sh/")}
+    assert ("patch", "karpenter.sh/nodepools") in rights
+    # An apply creates, and looks at what it may not overwrite.
+    unused = rights - asked.keys() - {(verb, "karpenter.sh/nodepools") for verb in ("create", "get")}
+    assert not unused, f"granted by the chart's role, and never used: {sorted(unused)}"

@@ -12,9 +12,10 @@ from gravswell_operator.cluster.lease import LEASE_NAME, LEASE_NAMESPACE
 from ...exposition import scrape
 from ..operating import ACCOUNT
 
-RULED = (*resources.WATCHED, *resources.OPTIONAL, resources.EVENT, kube.LEASE)
+RULED = (*resources.WATCHED, *resources.OPTIONAL, resources.EVENT, kube.LEASE, kube.NAMESPACE)
 ELSEWHERE = {r.group for r in resources.OPTIONAL}
-"""Groups of others that are not installed here: their rights are used where they are, by the tests of pools."""
+"""Groups of others that are not installed here: tests where they are say the same of their rights (Karpenter's in
+``pools``, KEDA's in ``autoscaling``, the GPU Operator's in ``clouds``, as of the rules that ``gke.enabled`` adds)."""
 WITH_REAL_PODS = {("patch", "/pods/status")}
 """Used when all ranks of a group are ready, which test_ranks shows."""
 
