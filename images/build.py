@@ -46,12 +46,13 @@ INSIDE = "--inside"
 
 BASE = "localhost/gravswell-base"
 SUITE = "bookworm"
-BASE_PACKAGES = (
-    "python3-venv,libpython3.11,libstdc++6,ca-certificates,usr-is-merged"  # usrmerge in place of the last brings perl
-)
+BASE_PACKAGES = "python3-venv,libpython3.11,libstdc++6,ca-certificates"
+MERGED = "/usr/share/mmdebstrap/hooks/merged-usr"
+"""mmdebstrap's own. Without it the package usrmerge leads ``/bin`` to ``/usr/bin``, for which it brings all of Perl."""
 BASE_OPTIONS = (
     "--variant=essential",
     f"--include={BASE_PACKAGES}",
+    f"--hook-dir={MERGED}",
     '--aptopt=APT::Install-Recommends "false"',
     *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "info", "locale", "man")),
     "--dpkgopt=path-include=/usr/share/doc/*/copyright",
