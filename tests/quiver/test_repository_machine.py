@@ -7,10 +7,12 @@ environment it tries so many new ones, and prints the shortest that fails.
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -36,6 +38,12 @@ FEW = 100
 NAMES = ("m", "m-2", "n")
 ALIASES = ("champion", "canary")
 names, aliases = st.sampled_from(NAMES), st.sampled_from(ALIASES)
+HAPPEN = {
+    *("add", "add, refused", "replace", "export", "export, refused", "edit", "remove", "remove, refused", "delete"),
+    *("promote", "rollback", "unalias", "prune", "remove a version", "leave a folder"),
+    *("die: export", "die: replace", "die: edit"),
+}
+"""In every run, among the rest that :attr:`RepositoryMachine.done` counts."""
 
 
 class Known:
@@ -44,6 +52,8 @@ class Known:
     def __init__(self) -> None:
         self.versions: list[int] = []
         self.aliases: dict[str, int] = {}
+        self.trails: dict[str, list[int]] = {alias: [] for alias in ALIASES}
+        """By alias: where it was since it came to be, as far as rollbacks go back there, and last where it is."""
         self.dims: tuple[int, ...] | None = None
         self.count = 0
 
@@ -53,19 +63,28 @@ class RepositoryMachine(RuleBasedStateMachine):
 
     given: Path
     other: Path
+    highest: dict[str, int]
+    """By entry: the last number that was given."""
+    done: ClassVar[Counter[str]] = Counter()
+    """How often each thing that may happen did, over all orders."""
 
     @initialize()
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="gravswell-machine-"))
         self.root = self.folder / "repo"
-        self.highest: dict[str, int] = {}
         self.strangers: set[str] = set()
         self.start()
 
     def start(self) -> None:
-        """With an entry that stays: a folder that holds strangers' things and no entry is no repository."""
-        qv.ModelRepository(self.root).add("stays")
-        self.known = {"stays": Known()}
+        """With an entry that stays: a folder that holds strangers' things and no entry is no repository.
+
+        It has versions, without which there is little that can be done.
+        """
+        entry = qv.ModelRepository(self.root).add("stays")
+        known = Known()
+        known.versions = [int(Path(entry.export_version(self.given)).parent.name) for _ in range(3)]
+        known.dims = (-1, 4)
+        self.known, self.highest = {"stays": known}, {"stays": 3}
         self.reopen()
 
     def teardown(self) -> None:
@@ -86,31 +105,37 @@ class RepositoryMachine(RuleBasedStateMachine):
         if name in self.known:
             with pytest.raises(ConflictError, match="exists already"):
                 self.repo(handle).add(name)
+            self.done["add, refused"] += 1
         else:
             self.repo(handle).add(name)
             self.known[name] = Known()
+            self.done["add"] += 1
 
     @rule(handle=st.integers(0, 1), name=names)
     def add_by_force(self, handle: int, name: str) -> None:
         self.repo(handle).add(name, force=True)
+        self.done["replace" if name in self.known else "add by force"] += 1
         self.known[name] = Known()
 
     @precondition(lambda self: self.known)
-    @rule(handle=st.integers(0, 1), data=st.data(), other=st.booleans())
-    def export(self, handle: int, data: st.DataObject, other: bool) -> None:
+    @rule(handle=st.integers(0, 1), data=st.data(), other=st.booleans(), count=st.integers(1, 3))
+    def export(self, handle: int, data: st.DataObject, other: bool, count: int) -> None:
         name = data.draw(st.sampled_from(sorted(self.known)))
         known, dims = self.known[name], (-1, 3) if other else (-1, 4)
         model = self.other if other else self.given
         if known.dims not in (None, dims):
             with pytest.raises(InvalidInputError, match="signature"):
                 self.entry(handle, name).export_version(model)
+            self.done["export, refused"] += 1
             return
-        made = self.entry(handle, name).export_version(model)
-        number = int(Path(made).parent.name)
-        assert number > self.highest.get(name, 0), "numbers strictly increase"
-        self.highest[name] = number
-        known.versions.append(number)
+        for _ in range(count):
+            made = self.entry(handle, name).export_version(model)
+            number = int(Path(made).parent.name)
+            assert number > self.highest.get(name, 0), "numbers strictly increase"
+            self.highest[name] = number
+            known.versions.append(number)
         known.dims = dims
+        self.done["export"] += 1
 
     @precondition(lambda self: self.known)
     @rule(handle=st.integers(0, 1), data=st.data(), count=st.integers(1, 4))
@@ -122,13 +147,67 @@ class RepositoryMachine(RuleBasedStateMachine):
         else:
             config.add_instance_group(count=count)
         self.known[name].count = count
+        self.done["edit"] += 1
 
     @precondition(lambda self: any(known.versions for known in self.known.values()))
     @rule(handle=st.integers(0, 1), data=st.data(), alias=aliases)
     def promote(self, handle: int, data: st.DataObject, alias: str) -> None:
-        name, number = self.drawn(data)
-        self.entry(handle, name).promote(number, alias)
-        self.known[name].aliases[alias] = number
+        name, _ = self.drawn(data)
+        known = self.known[name]
+        for number in data.draw(st.lists(st.sampled_from(known.versions), min_size=1, max_size=3)):
+            move = self.entry(handle, name).promote(number, alias)
+            assert (move is None) == (known.aliases.get(alias) == number)
+            if move is not None:
+                known.aliases[alias] = number
+                known.trails[alias].append(number)
+            self.done["promote, again" if move is None else "promote"] += 1
+
+    @precondition(lambda self: any(known.aliases for known in self.known.values()))
+    @rule(handle=st.integers(0, 1), data=st.data(), moved=st.booleans())
+    def rollback(self, handle: int, data: st.DataObject, moved: bool) -> None:
+        name, alias = self.named(data, moved=True)
+        known = self.known[name]
+        trail = known.trails[alias]
+        others = [number for number in known.versions if number != trail[-1]]
+        if moved and others:
+            trail.append(data.draw(st.sampled_from(others)))
+            self.entry(handle, name).promote(trail[-1], alias)
+        if len(trail) < 2:
+            with pytest.raises(NotFoundError, match="was nowhere before"):
+                self.entry(handle, name).rollback(alias)
+            self.done["rollback, nowhere"] += 1
+        elif trail[-2] not in known.versions:
+            with pytest.raises(NotFoundError, match=f"cannot go back to {trail[-2]}"):
+                self.entry(handle, name).rollback(alias)
+            self.done["rollback, removed"] += 1
+        else:
+            self.entry(handle, name).rollback(alias)
+            trail.pop()
+            known.aliases[alias] = trail[-1]
+            self.done["rollback"] += 1
+
+    @precondition(lambda self: any(known.aliases for known in self.known.values()))
+    @rule(handle=st.integers(0, 1), data=st.data())
+    def unalias(self, handle: int, data: st.DataObject) -> None:
+        name, alias = self.named(data)
+        self.entry(handle, name).unalias(alias)
+        del self.known[name].aliases[alias]
+        self.known[name].trails[alias].clear()
+        with pytest.raises(NotFoundError, match="has no alias"):
+            self.entry(handle, name).unalias(alias)
+        self.done["unalias"] += 1
+
+    @precondition(lambda self: any(len(known.versions) > 1 for known in self.known.values()))
+    @rule(handle=st.integers(0, 1), data=st.data(), keep=st.integers(1, 2))
+    def prune(self, handle: int, data: st.DataObject, keep: int) -> None:
+        name = data.draw(st.sampled_from(sorted(name for name, known in self.known.items() if len(known.versions) > 1)))
+        known = self.known[name]
+        held = {*known.aliases.values(), *(trail[-2] for trail in known.trails.values() if len(trail) > 1)}
+        going = [number for number in known.versions[:-keep] if number not in held]
+        told = self.entry(handle, name).prune(keep, grace=timedelta(0), dry_run=False)
+        assert told.going == going
+        known.versions = [number for number in known.versions if number not in going]
+        self.done["prune" if going else "prune, nothing"] += 1
 
     @precondition(lambda self: any(known.versions for known in self.known.values()))
     @rule(handle=st.integers(0, 1), data=st.data())
@@ -138,30 +217,34 @@ class RepositoryMachine(RuleBasedStateMachine):
         if number in known.aliases.values():
             with pytest.raises(ConflictError, match="move the alias"):
                 self.entry(handle, name).remove_version(number)
+            self.done["remove a version, refused"] += 1
         else:
             self.entry(handle, name).remove_version(number)
             known.versions.remove(number)
+            self.done["remove a version"] += 1
 
     @rule(handle=st.integers(0, 1), name=names)
     def remove(self, handle: int, name: str) -> None:
         if name in self.known:
             self.repo(handle).remove(name)
             del self.known[name]
+            self.done["remove"] += 1
         else:
             with pytest.raises(NotFoundError, match="there is no entry"):
                 self.repo(handle).remove(name)
+            self.done["remove, refused"] += 1
 
-    @precondition(lambda self: len(self.known) > 1)
+    @precondition(lambda self: len(self.known) > 2)
     @rule(handle=st.integers(0, 1))
     def delete(self, handle: int) -> None:
         self.repo(handle).delete()
-        self.highest.clear()
         if self.strangers:
             assert {path.name for path in self.root.iterdir()} == self.strangers
             shutil.rmtree(self.root)  # which is no repository, with nothing but theirs in it
             self.strangers.clear()
         else:
             assert not self.root.exists()
+        self.done["delete"] += 1
         self.start()
 
     @rule()
@@ -178,11 +261,12 @@ class RepositoryMachine(RuleBasedStateMachine):
         else:
             (self.root / name).mkdir(exist_ok=True)
             self.strangers.add(name)
+        self.done["leave a folder"] += 1
 
     # -- accidents
 
     @precondition(lambda self: self.known)
-    @rule(data=st.data(), changes=st.integers(0, 30))
+    @rule(data=st.data(), changes=st.integers(0, 15))
     def die(self, data: st.DataObject, changes: int) -> None:
         """In the middle of anything; what is there then is what was, or what was to be."""
         name = data.draw(st.sampled_from(sorted(self.known)))
@@ -196,13 +280,18 @@ class RepositoryMachine(RuleBasedStateMachine):
         }
         if name != "stays":
             acts["remove"] = lambda: self.repo(0).remove(name)
+        if known.versions:
+            acts["promote"] = lambda: self.entry(0, name).promote(known.versions[0], ALIASES[0])
+            acts["prune"] = lambda: self.entry(0, name).prune(1, grace=timedelta(0), dry_run=False)
         if removable:
             acts["remove a version"] = lambda: self.entry(0, name).remove_version(removable[-1])
         what = data.draw(st.sampled_from(sorted(acts)))
         before = found_in(self.root)
         self.repo(0)
-        with suppress(Killed), DISK.trapped(self.folder, Trap(changes, Killed)):
+        trap = Trap(changes, Killed)
+        with suppress(Killed), DISK.trapped(self.folder, trap):
             acts[what]()
+        self.done[f"die: {what}" if trap.sprung else "die, too late"] += 1
         self.handles[0] = qv.ModelRepository.open(self.root)  # the one that died held the lock in this process
         self.take_up(what, name, before)
 
@@ -223,9 +312,12 @@ class RepositoryMachine(RuleBasedStateMachine):
                 self.highest[name] = new[0]
                 known.versions.append(new[0])
                 known.dims = reader.manifest(name, new[0])[0].signature.inputs[0].dims
-        elif what == "remove a version":
+        elif what in ("promote", "edit"):
+            assert now == before[name]
+        elif what in ("remove a version", "prune"):
             assert now is not None
             assert not (set(before[name]) - set(now)) & set(known.aliases.values())
+            assert what != "prune" or now[-1] == before[name][-1], "the newest stays" if now else "so one does"
             decided = {number for number in reader.state(name)[0].removing if number in now}
             for number in decided:
                 with pytest.raises(ConflictError, match="removing it again completes it"):
@@ -243,6 +335,8 @@ class RepositoryMachine(RuleBasedStateMachine):
             groups = self.entry(1, name).config.instance_group
             self.known[name].count = groups[0].count if groups else 0
             self.known[name].aliases = reader.aliases(name)
+            state = reader.state(name)[0]
+            self.known[name].trails = {alias: state.trail(alias) for alias in ALIASES}
 
     # -- what always holds
 
@@ -261,6 +355,12 @@ class RepositoryMachine(RuleBasedStateMachine):
     def nothing_of_ours_is_a_folder(self) -> None:
         assert {path.name for path in self.root.iterdir() if path.is_dir()} == {*self.known, *self.strangers}
 
+    def named(self, data: st.DataObject, *, moved: bool = False) -> tuple[str, str]:
+        """An entry's alias; one that was moved, if there is one."""
+        found = sorted((name, alias) for name, known in self.known.items() for alias in known.aliases)
+        trails = [(name, alias) for name, alias in found if len(self.known[name].trails[alias]) > 1]
+        return data.draw(st.sampled_from(trails if moved and trails else found))
+
     def drawn(self, data: st.DataObject) -> tuple[str, int]:
         return data.draw(
             st.sampled_from(sorted((name, number) for name, known in self.known.items() for number in known.versions))
@@ -271,6 +371,7 @@ def test_a_repository_is_its_model(prebuilt: Path, tmp_path: Path, affine: Calla
     other = tmp_path / "other.onnx"
     other.write_bytes(affine(3).SerializeToString())
     RepositoryMachine.given, RepositoryMachine.other = prebuilt, other
+    RepositoryMachine.done.clear()
     run_state_machine_as_test(
         RepositoryMachine,
         settings=settings(
@@ -282,3 +383,4 @@ def test_a_repository_is_its_model(prebuilt: Path, tmp_path: Path, affine: Calla
             phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate],
         ),
     )
+    assert not HAPPEN - set(RepositoryMachine.done), "what never happens is not tried"
