@@ -253,9 +253,9 @@ def main() -> None:
     parser.add_argument("--output", choices=["text", "json"], default="text")
     options = parser.parse_args()
     figures = measure(options.rows, options.jobs, options.instances, options.servers, options.users)
-    if options.plot:
-        plot(figures, options.plot)
     emit(Output(options.output), figures, lambda: table(figures))
+    if options.plot:  # last: minutes of figures are told by then, whatever becomes of it
+        plot(figures, options.plot)
 
 
 if __name__ == "__main__":
