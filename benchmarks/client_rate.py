@@ -5,19 +5,23 @@
 The ways of asking take turns, round by round, against the same server, so that a noisy machine disturbs all of them
 alike; rows/s are medians over the rounds, and every row of every answer is compared with ONNX Runtime's. Beside them is
 the server's own limit, as far as a client in Python can tell: one request that was packed once, over and over, whose
-answers nobody reads. No client is faster than that at eight rows a request: where it is below the bar, only larger
-requests, or the server's scheduler, reach that. Processor time is that of the asking process and of the server's
-processes for one request: it says what a way costs even where the machine is shared, and who the limit is.
+answers nobody reads; and once more with its input in a region of the system's shared memory, so that the request only
+names it. No client is faster than those at eight rows a request: where they are below the bar, only larger requests, or
+the server's scheduler, reach that. Our client is asked with several numbers of connections. Processor time is that of
+the asking process and of the server's processes for one request: it says what a way costs even where the machine is
+shared, and who the limit is.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from embedded_server import CONFIG, DIRECT, network, repository
 from numpy.typing import NDArray
 from rich.table import Table
 from tritonclient.grpc import InferenceServerClient, InferInput, service_pb2
+from tritonclient.utils import shared_memory
 
 from gravswell.cli.output import Output, emit
 from gravswell.serving import Client
@@ -37,9 +42,12 @@ from gravswell.serving.triton import EmbeddedTriton, ensure_triton
 from gravswell.tuning.load import drive
 
 BATCH, IN_FLIGHT = 8, 32
+OTHERS_IN_FLIGHT = (8, 16, 64)
 PEER = "tritonclient: async_infer, 32 in flight"
 OURS = "gravswell: infer"
 LIMIT = "the same request over and over, unread"
+SHARED = "the same, its input in shared memory"
+REGION = "gravswell-benchmark"
 BAR = 2.5
 MODELS = {"plain": "no scheduler", "pair": "two instances", "batching": "dynamic batching"}
 """Names in the repository, and what is special of each: they are the same network."""
@@ -139,9 +147,32 @@ def server_seconds(pid: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") + sum(server_seconds(int(child)) for child in below)
 
 
-def limit(address: str, model: str, batch: Rows) -> float:
+@contextmanager
+def shared(address: str, batch: Rows) -> Iterator[None]:
+    """Let the server at ``address`` (of gRPC) know a region of the system's shared memory in which ``batch`` lies."""
+    key = f"/{REGION}-{os.getpid()}"
+    region = shared_memory.create_shared_memory_region(REGION, key, batch.nbytes)
+    try:
+        shared_memory.set_shared_memory_region(region, [batch])
+        with InferenceServerClient(address, channel_args=DIRECT) as client:
+            client.register_system_shared_memory(REGION, key, batch.nbytes)
+            yield
+            client.unregister_system_shared_memory(REGION)
+    finally:
+        shared_memory.destroy_shared_memory_region(region)
+
+
+def naming(address: str, model: str, batch: Rows) -> bytes:
+    """The request for what lies in that region, as it goes over the wire; its answer comes as that of any other."""
+    place = {"shared_memory_region": REGION, "shared_memory_byte_size": batch.nbytes}
+    tensor = {"name": "x", "shape": [*batch.shape], "datatype": "FP32", "parameters": place}
+    body = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    lines = f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: {address}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return lines.encode() + body
+
+
+def limit(address: str, request: bytes, batch: Rows) -> float:
     """Rows/s of one request over and over."""
-    request = packed(address, model, "", {"x": batch})
     load = asyncio.run(drive(address, request, concurrency=IN_FLIGHT, seconds=2, warm_up=0.2))
     return load.answered * len(batch) / load.seconds
 
@@ -159,19 +190,24 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
         (folder / "pair/1/model.onnx").write_bytes(graph)
         two = "instance_group { count: 2 kind: KIND_CPU }"
         (folder / "pair/config.pbtxt").write_text(f'name: "pair"\n{CONFIG}{two}\n')
-        with EmbeddedTriton(folder) as server, Client(server.http_address, in_flight=IN_FLIGHT) as client:
-            pid = server.process.pid
+        with ExitStack() as stack:
+            server = stack.enter_context(EmbeddedTriton(folder))
+            pid, address, first = server.process.pid, server.http_address, x[:BATCH]
+            client = stack.enter_context(Client(address, in_flight=IN_FLIGHT))
+            others = {n: stack.enter_context(Client(address, in_flight=n)) for n in OTHERS_IN_FLIGHT}
+            stack.enter_context(shared(server.grpc_address, first))
             ways = {
                 PEER: tritonclient_loop(server.grpc_address),
                 "gRPC, requests built by hand": prepared_grpc(server.grpc_address),
                 OURS: ours(client, BATCH),
+                **{f"{OURS}, {n} in flight": ours(other, BATCH) for n, other in others.items()},
                 "gravswell: stream": our_stream(client, BATCH),
                 "gravswell: stream of batches of 8, request size left to it": our_stream(client, None),
                 "gravswell: infer, batch size left to it": ours(client, None),
             }
             for model in MODELS:
                 taken: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
-                limits = []
+                limits: dict[str, list[float]] = {LIMIT: [], SHARED: []}
                 for _ in range(rounds):
                     for way, ask in ways.items():
                         began, spent, served = time.perf_counter(), time.process_time(), server_seconds(pid)
@@ -181,7 +217,8 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
                         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4, err_msg=way)
                         requests = len(x) / BATCH
                         taken[way].append((len(x) / seconds, spent / requests * 1e6, served / requests * 1e6))
-                    limits.append(limit(server.http_address, model, x[:BATCH]))
+                    limits[LIMIT].append(limit(address, packed(address, model, "", {"x": first}), first))
+                    limits[SHARED].append(limit(address, naming(address, model, first), first))
                 peer = statistics.median(rate for rate, *_ in taken[PEER])
                 figures["models"][model] = {
                     way: {
@@ -193,11 +230,13 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
                     }
                     for way, figure in taken.items()
                 }
-                most = statistics.median(limits)
+                most = statistics.median(limits[LIMIT])
                 figures["limits"][model] = {
                     "rowsPerSecond": round(most),
                     "reached": round(figures["models"][model][OURS]["rowsPerSecond"] / most, 2),
-                    "allRounds": [round(rate) for rate in limits],
+                    "allRounds": [round(rate) for rate in limits[LIMIT]],
+                    "inSharedMemory": round(statistics.median(limits[SHARED])),
+                    "inSharedMemoryAllRounds": [round(rate) for rate in limits[SHARED]],
                 }
     reached = {model: by[OURS]["ratioToPeer"] for model, by in figures["models"].items()}
     peers = {model: by[PEER]["rowsPerSecond"] for model, by in figures["models"].items()}
@@ -235,6 +274,13 @@ def table(figures: dict[str, Any]) -> Table:
         for one in figures["limits"].values()
     )
     shown.add_row(LIMIT, *limits)
+    shown.add_row(
+        SHARED,
+        *(
+            f"{one['inSharedMemory']:,} ({one['inSharedMemory'] / one['rowsPerSecond']:.0%} of that)"
+            for one in figures["limits"].values()
+        ),
+    )
     bar = figures["bar"]
     shown.add_row(
         f"infer, bar x {bar['atLeast']}",
