@@ -107,12 +107,12 @@ class Place(Namespace):
         pods = (pod["metadata"] for pod in self.objects("pods"))
         return not {pod["uid"] for pod in pods if "deletionTimestamp" not in pod} & set(uids)
 
-    def answer(self) -> float:
-        """By how much the model that serves multiplies, asked of the server's pod itself."""
+    def answer(self, entry: str = ENTRY) -> float:
+        """By how much the model that serves ``entry`` multiplies, asked of the server's pod itself."""
         address = self.pod()["status"]["podIP"]
         ones = {"name": "x", "shape": [1, WIDTH], "datatype": "FP32", "data": [1.0] * WIDTH}
         request = urllib.request.Request(
-            f"http://{address}:8000/v2/models/{ENTRY}/infer", data=json.dumps({"inputs": [ones]}).encode()
+            f"http://{address}:8000/v2/models/{entry}/infer", data=json.dumps({"inputs": [ones]}).encode()
         )
         with urllib.request.urlopen(request, timeout=30) as response:
             (output,) = json.loads(response.read())["outputs"]
