@@ -18,7 +18,7 @@ FILES = {
 """By the version: what is set to the limit, and to 0 so that nothing is swapped; and what counts who was killed."""
 CHILD_SECONDS = 1200.0
 """For one process: where memory is short, the kernel may be reading the same pages again and again."""
-_ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+) kB$", re.MULTILINE)
+_RESIDENT = re.compile(r"^(VmHWM|RssAnon):\s+(\d+) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -44,27 +44,31 @@ def run(command: Sequence[str], group: "Group | None" = None) -> Ended:
     """Run ``command``, in ``group`` if it is given, until it has ended."""
     begin = time.perf_counter()
     child = subprocess.Popen(group.joining(command) if group else command)
-    own, ended, late = 0.0, 0, False
+    peak, ended, late = Peak(0.0, 0.0), 0, False
     try:
         while not ended:
-            own = max(own, _anonymous(child.pid))
+            now = _resident(child.pid)
+            peak = Peak(max(peak.all, now.all), max(peak.own, now.own))
             time.sleep(0.005)
             if not late and time.perf_counter() - begin > CHILD_SECONDS:
                 late = True
                 child.kill()
-            ended, status, used = os.wait4(child.pid, os.WNOHANG)
+            ended, status = os.waitpid(child.pid, os.WNOHANG)
     except BaseException:  # interrupted: it would go on
         child.kill()
         child.wait()
         raise
     child.returncode = os.waitstatus_to_exitcode(status)
-    return Ended(Peak(used.ru_maxrss * 1024.0, own), time.perf_counter() - begin, child.returncode, late)
+    return Ended(peak, time.perf_counter() - begin, child.returncode, late)
 
 
-def _anonymous(pid: int) -> float:
-    """Bytes that the process has in memory and that are no file's; 0 of one that has ended."""
-    found = _ANONYMOUS.search(Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) * 1024.0 if found else 0.0
+def _resident(pid: int) -> Peak:
+    """What the process had in memory at most until now, and has that is no file's; nothing of one that has ended.
+
+    What :func:`os.wait4` tells of the former begins with the memory of who started it, which forked.
+    """
+    found = dict(_RESIDENT.findall(Path(f"/proc/{pid}/status").read_text()))
+    return Peak(*(int(found.get(name, 0)) * 1024.0 for name in ("VmHWM", "RssAnon")))
 
 
 @contextmanager

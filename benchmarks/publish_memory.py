@@ -24,7 +24,7 @@ publishes there, and how long that takes. TMPDIR must be on a disk: a file syste
 control groups the kernel does not slow down who writes files faster than the disk, and may, seldom, kill it for pages
 that are still on their way; version 2 does.
 
-A peak is of resident memory, pages of mapped files included (``ru_maxrss``): the weights count whether ONNX Runtime has
+A peak is of resident memory, pages of mapped files included (``VmHWM``): the weights count whether ONNX Runtime has
 them in memory of its own or mapped. That of memory which is no file's is sampled (``RssAnon``), every few milliseconds.
 """
 
