@@ -74,8 +74,7 @@ async def test_an_operator_that_comes_back_late_does_not_give_up_with_its_first_
     await world.tick()
     assert world.api.writes == ["status GPUNodePool pool"]  # the finalizer is still there
     assert world.condition("GPUNodePool", "pool")["reason"] == "ProviderUnreachable"
-    world.now += timedelta(hours=2, minutes=1)
-    world.time += 7260
+    world.pass_by(hours=2, minutes=1)
     await world.tick()
     assert world.condition("GPUNodePool", "pool")["reason"] == "LeftBehind"
     assert world.api.writes[-1] == "apply GPUNodePool pool"
@@ -87,7 +86,7 @@ async def test_a_clock_that_is_set_on_gives_no_pool_up(with_cloud: Callable[[Clo
     world.own(resources.GPU_NODE_POOL, {"metadata": DELETED, "spec": SPEC})
     await world.tick()
     world.now += timedelta(hours=36)
-    world.time += 60
+    world.pass_by(minutes=1)
     await world.tick()
     assert world.api.writes == ["status GPUNodePool pool"]
     assert world.condition("GPUNodePool", "pool")["reason"] == "ProviderUnreachable"

@@ -88,8 +88,8 @@ class WorkQueue(Generic[K]):
         waited: Callable[[K, float], None] = lambda *_: None,
         kind: Callable[[K], Hashable] = lambda _: None,
     ) -> None:
-        self.clock = clock
-        """Monotonic seconds, whatever becomes of the machine's clock."""
+        self._clock = clock
+        """Monotonic seconds."""
         self._waited = waited
         """Told of each key that is taken, and for how many seconds it was due."""
         self._entries: dict[K, _Entry[K]] = {}
@@ -118,7 +118,7 @@ class WorkQueue(Generic[K]):
 
     def add(self, key: K, delay: float = BATCH_SECONDS, urgency: Urgency = Urgency.NEWS) -> None:
         """Work on ``key`` after ``delay`` seconds, or earlier if it is due earlier already, and as urgently as ever."""
-        self._add(_Entry(key, self.clock() + delay, urgency))
+        self._add(_Entry(key, self._clock() + delay, urgency))
 
     def _add(self, entry: _Entry[K]) -> None:
         if entry.key in self._running:
@@ -138,7 +138,7 @@ class WorkQueue(Generic[K]):
         short fault must not make the next try wait for minutes after it.
         """
         waits, due = self._failures.get(key, (0, 0.0))
-        now = self.clock()
+        now = self._clock()
         if now >= due:
             due = now + min(FIRST_RETRY_SECONDS * 2 ** min(waits, 20), LONGEST_RETRY_SECONDS)
             self._failures[key] = waits + 1, due
@@ -155,7 +155,7 @@ class WorkQueue(Generic[K]):
     async def get(self) -> K:
         """The next key that is due. It is nobody else's until :meth:`done`."""
         while True:
-            now = self.clock()
+            now = self._clock()
             while self._later and (self._later[0][0] <= now or not self._waits(self._later[0][2])):
                 _, _, entry = heapq.heappop(self._later)
                 if self._waits(entry):

@@ -225,7 +225,7 @@ async def _hold(context: Context, record: Record, wanted: bool) -> None:
 
 def _asked_for(context: Context, record: Record) -> float:
     """For how many seconds the cloud has been asked to let go of the pool."""
-    now = context.queue.clock()
+    now = context.clock()
     return now - context.releasing.setdefault(record.uid, now)
 
 

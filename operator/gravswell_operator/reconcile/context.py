@@ -46,8 +46,8 @@ class Context:
     cloud_calls: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CALLS))
     """Held by each pass over a pool in a cloud."""
     releasing: dict[str, float] = field(default_factory=dict)
-    """Since when the cloud is asked to let go of pools that are being deleted, by their uid: seconds of the queue's
-    clock, for one of the machine that is set right must not have a pool given up."""
+    """Since when the cloud is asked to let go of pools that are being deleted, by their uid, by :attr:`clock`:
+    one of the machine that is set right must not have a pool given up."""
     ahead: dict[Key, dict[str, timedelta]] = field(default_factory=dict)
     """By Models, for each time in their roll-outs, how far ``now`` was ahead of ``clock`` when it was first seen: see
     :mod:`gravswell_operator.reconcile.jumps`."""
