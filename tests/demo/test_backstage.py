@@ -40,6 +40,15 @@ def require_nothing_left(tmp_path: Path) -> None:
     assert not outlived(f"GRAVSWELL_TEST_MARK={tmp_path}")
 
 
+def all_asleep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an etcd and an operator that only sleep pass for a cluster that is up."""
+    another_etcd(tmp_path, monkeypatch, "exec sleep 600")
+    operator = [sys.executable, "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr(DevCluster, "wait", lambda _: None)
+    monkeypatch.setattr(DevCluster, "kubectl", None)
+    monkeypatch.setattr(backstage, "start_operator", lambda _, log: Child("an operator", operator, log=log))
+
+
 def test_one_after_the_other_is_there_and_all_of_it_goes(stage: Backstage, tmp_path: Path) -> None:
     stage.begin()
     operator = stage.operator.result(LONGEST)
@@ -91,11 +100,7 @@ def test_interrupted_at_its_end_it_goes_all_the_same(
     stage: Backstage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A join that is interrupted has Python believe that the thread is gone, with the cluster's folder still there."""
-    another_etcd(tmp_path, monkeypatch, "exec sleep 600")
-    operator = [sys.executable, "-c", "import time; time.sleep(600)"]
-    monkeypatch.setattr(DevCluster, "wait", lambda _: None)
-    monkeypatch.setattr(DevCluster, "kubectl", None)
-    monkeypatch.setattr(backstage, "start_operator", lambda _, log: Child("an operator", operator, log=log))
+    all_asleep(tmp_path, monkeypatch)
 
     def stop(cluster: DevCluster, stops=DevCluster.stop) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -114,11 +119,7 @@ def test_interrupted_at_its_end_it_goes_all_the_same(
 def test_an_end_that_fails_is_told_once_and_not_in_place_of_an_error_before_it(
     stage: Backstage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    another_etcd(tmp_path, monkeypatch, "exec sleep 600")
-    operator = [sys.executable, "-c", "import time; time.sleep(600)"]
-    monkeypatch.setattr(DevCluster, "wait", lambda _: None)
-    monkeypatch.setattr(DevCluster, "kubectl", None)
-    monkeypatch.setattr(backstage, "start_operator", lambda _, log: Child("an operator", operator, log=log))
+    all_asleep(tmp_path, monkeypatch)
 
     def stop(cluster: DevCluster, stops=DevCluster.stop) -> None:
         stops(cluster)

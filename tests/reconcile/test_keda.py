@@ -41,6 +41,11 @@ class Keda:
         conditions = {"conditions": [{"type": "Ready", "status": "True"}]}
         self.world.see(resources.SCALED_OBJECT, {**scaled, "status": conditions})
 
+    def delete(self, scaled: dict[str, Any]) -> None:
+        """The ScaledObject was deleted, and stays until KEDA lets it go."""
+        going = {**scaled["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
+        self.world.see(resources.SCALED_OBJECT, {**scaled, "metadata": going})
+
     def scale(self, replicas: int) -> None:
         """As KEDA, or what it made, does through the scale of the Deployment."""
         deployment = self.deployment()
@@ -114,8 +119,7 @@ async def test_a_server_wakes_whose_scaled_object_waits_for_a_keda_that_is_gone(
     keda.scale(0)
     await world.settle()
     scaled = world.get("ScaledObject", "server")
-    going = {**scaled["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
-    world.see(resources.SCALED_OBJECT, {**scaled, "metadata": going})
+    keda.delete(scaled)
     await world.settle()
     assert keda.replicas == 0  # as yet a KEDA may be about to let it go
     assert keda.condition("Autoscaling") == ("True", Reason.SCALED_TO_ZERO)
@@ -137,9 +141,8 @@ async def test_a_server_sleeps_on_whose_scaled_object_somebody_deletes(keda):
     keda.scale(0)
     await world.settle()
     scaled = world.get("ScaledObject", "server")
-    going = {**scaled["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
     world.api.writes.clear()
-    world.see(resources.SCALED_OBJECT, {**scaled, "metadata": going})
+    keda.delete(scaled)
     await world.settle()
     world.pass_by(seconds=2)
     world.remove(resources.SCALED_OBJECT, "server")
@@ -157,8 +160,7 @@ async def test_a_scaled_object_that_no_keda_lets_go_is_told_and_deleted_once(ked
     scaled = world.get("ScaledObject", "server")
     world.change(resources.INFERENCE_SERVER, "server", replicas=3, autoscaling=None)
     await world.settle()
-    going = {**scaled["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
-    world.see(resources.SCALED_OBJECT, {**scaled, "metadata": going})
+    keda.delete(scaled)
     world.api.writes.clear()
     await world.settle()
     kinds = {c["type"] for c in world.get("InferenceServer", "server")["status"]["conditions"]}

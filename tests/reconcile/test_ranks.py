@@ -101,8 +101,8 @@ def gates(world):
     return found
 
 
-async def test_ranks_that_do_not_come_are_told_when_their_time_is_over(world):
-    """Nothing happens then that would wake anybody."""
+async def begin(world):
+    """Two ranks start, with version 1 to serve."""
     world.own(resources.MODEL_REPOSITORY)
     world.own(resources.INFERENCE_SERVER, {"spec": {"nodePoolRef": None, "gpus": 0, "replicas": None, "ranks": 2}})
     world.own(resources.MODEL)
@@ -110,6 +110,11 @@ async def test_ranks_that_do_not_come_are_told_when_their_time_is_over(world):
     publish(world, 1)
     for rank in range(2):
         see_pod(world, rank, ready=False)
+
+
+async def test_ranks_that_do_not_come_are_told_when_their_time_is_over(world):
+    """Nothing happens then that would wake anybody."""
+    await begin(world)
     workload = world.get("StatefulSet", "server")
     seen = {"observedGeneration": workload["metadata"].get("generation", 0), "replicas": 2, "updatedReplicas": 2}
     world.see(resources.STATEFUL_SET, {**workload, "status": seen})
@@ -143,13 +148,7 @@ async def test_ranks_that_do_not_come_are_told_when_their_time_is_over(world):
 @pytest.fixture
 async def group(world):
     """Two ranks that serve version 1, and take traffic."""
-    world.own(resources.MODEL_REPOSITORY)
-    world.own(resources.INFERENCE_SERVER, {"spec": {"nodePoolRef": None, "gpus": 0, "replicas": None, "ranks": 2}})
-    world.own(resources.MODEL)
-    await world.settle()
-    publish(world, 1)
-    for rank in range(2):
-        see_pod(world, rank, ready=False)
+    await begin(world)
     await world.settle()
     assert gates(world) == ["absent", "absent"], "nobody has reported yet"
     report(world, 1, 1)
