@@ -44,21 +44,19 @@ def run(command: Sequence[str], group: "Group | None" = None) -> Ended:
     """Run ``command``, in ``group`` if it is given, until it has ended."""
     begin = time.perf_counter()
     child = subprocess.Popen(group.joining(command) if group else command)
-    peak, ended, late = Peak(0.0, 0.0), 0, False
+    peak, late = Peak(0.0, 0.0), False
     try:
-        while not ended:
+        while child.poll() is None:
             now = _resident(child.pid)
             peak = Peak(max(peak.all, now.all), max(peak.own, now.own))
             time.sleep(0.005)
             if not late and time.perf_counter() - begin > CHILD_SECONDS:
                 late = True
                 child.kill()
-            ended, status = os.waitpid(child.pid, os.WNOHANG)
     except BaseException:  # interrupted: it would go on
         child.kill()
         child.wait()
         raise
-    child.returncode = os.waitstatus_to_exitcode(status)
     return Ended(peak, time.perf_counter() - begin, child.returncode, late)
 
 
