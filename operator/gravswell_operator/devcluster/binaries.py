@@ -35,6 +35,7 @@ CONTAINERD = Module(
 KEDA = Module("keda", "github.com/kedacore/keda/v2", "v2.21.0", change=kedasource.trim)
 COREDNS = Module("coredns-trimmed", "github.com/coredns/coredns", "v1.14.7", change=corednssource.trim)
 METRICS = Module("metrics-server", "sigs.k8s.io/metrics-server", "v0.9.0")
+PROMETHEUS_ADAPTER = Module("prometheus-adapter", "sigs.k8s.io/prometheus-adapter", "v0.12.0")
 
 _KUBERNETES_COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 
@@ -55,6 +56,12 @@ PROGRAMS = MappingProxyType(
             ),
             Program("coredns", COREDNS, "github.com/coredns/coredns", room=1_500_000_000),
             Program("metrics-server", METRICS, "sigs.k8s.io/metrics-server/cmd/metrics-server", room=1_500_000_000),
+            Program(
+                "prometheus-adapter",
+                PROMETHEUS_ADAPTER,
+                "sigs.k8s.io/prometheus-adapter/cmd/adapter",
+                room=1_500_000_000,
+            ),
             *(
                 Program(f"keda-{name}", KEDA, f"github.com/kedacore/keda/v2/cmd/{name}", room=2_500_000_000)
                 for name in ("operator", "adapter")
