@@ -40,8 +40,8 @@ class Module:
     """Changes a copy of the module, which is built then: takes out what is not needed and costs too much, or adds a
     program. What it does must show in ``name``, under which the programs are kept."""
     checksum: str = ""
-    """Its hash as ``go.sum`` has it (``h1:...``), for a module with a ``change`` that Go's checksum database does not
-    know: in place of what that would say."""
+    """Its hash as ``go.sum`` has it (``h1:...``), for a module with a ``change`` of which Go's checksum database says
+    nothing: in place of that."""
 
     @property
     def key(self) -> str:
