@@ -1,20 +1,10 @@
 """That the benchmark of fusions measures what it says, with two small models."""
 
-import importlib
 import io
 from pathlib import Path
 from types import ModuleType
 
-import pytest
 from rich.console import Console
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("fusion")
 
 
 def test_the_number_of_models(benchmark: ModuleType, tmp_path: Path) -> None:
