@@ -82,13 +82,19 @@ def test_a_model_that_asks_for_less_is_placed_beside_it(placed, run):
         *({"device": device, "models": [ENTRY]} for device in range(3)),
         {"device": 3, "models": [OTHER]},
     ]
-    told = run("top", "server", "-A", "-l", "!none", "--once", "--kubeconfig", placed.cluster.kubeconfig)
-    assert told.code == 0, told.err
-    lines = [line.split() for line in told.out.splitlines()]
+    asked = ("top", "server", "-A", "-l", "!none", "--once", "--kubeconfig", placed.cluster.kubeconfig)
+
+    def told():
+        done = run(*asked)
+        assert done.code == 0, done.err
+        lines = [line.split() for line in done.out.splitlines()]
+        # Its Model is ready as soon as it answers, and the agent says a moment later that the load is over.
+        return lines if ["3", OTHER, "1", "Serving"] in lines else None
+
+    lines = placed.until(told)
     (head,) = (line for line in lines if line[0] == f"{placed.namespace}/server")
     assert head[1:] == ["1", "of", "1", "ready", "4", "each,", "simulated", "Serving"]
     assert [placed.pod()["metadata"]["name"], "0-2", ENTRY, "1", "Serving"] in lines
-    assert ["3", OTHER, "1", "Serving"] in lines
 
 
 def test_a_model_that_asks_for_others_is_loaded_anew_and_serves_on(placed):
