@@ -1,6 +1,5 @@
 """The real prometheus-adapter, which serves ``custom.metrics.k8s.io`` by the rules that users give to its chart."""
 
-import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,11 @@ def configuration(values: Path = VALUES) -> dict[str, Any]:
 
 
 class PrometheusAdapter(Servers):
-    """Beside a control plane, as an administrator of it; it reads one Prometheus, ``HOST:PORT``."""
+    """At ``port`` beside a control plane, as an administrator of it; it reads one Prometheus, ``HOST:PORT``."""
 
-    def __init__(self, cluster: ControlPlane, folder: Path, prometheus: str) -> None:
+    def __init__(self, cluster: ControlPlane, folder: Path, prometheus: str, port: int) -> None:
         super().__init__(cluster.logs)
-        self._cluster, self._folder, self._prometheus = cluster, folder, prometheus
-        # Held, and shared with the adapter: nobody else is given it before the adapter listens.
-        self._place = socket.socket()
-        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._place.bind((HOST, 0))
+        self._cluster, self._folder, self._prometheus, self._port = cluster, folder, prometheus, port
 
     def _start(self) -> None:
         program = ensure_binaries(names=["prometheus-adapter"])["prometheus-adapter"]
@@ -47,14 +42,12 @@ class PrometheusAdapter(Servers):
         config.write_text(yaml.safe_dump(configuration()))
         authority = Authority(self._folder / "pki")
         authority.issue("tls", "prometheus-adapter", hosts=[HOST, "localhost", f"{_PLACE}.svc"])
-        port = int(self._place.getsockname()[1])
         child = self._spawn(
             "prometheus-adapter",
             [
                 program,
                 f"--bind-address={HOST}",
-                f"--secure-port={port}",
-                "--permit-port-sharing",
+                f"--secure-port={self._port}",
                 f"--tls-cert-file={authority.directory / 'tls.crt'}",
                 f"--tls-private-key-file={authority.directory / 'tls.key'}",
                 f"--prometheus-url=http://{self._prometheus}/",
@@ -68,11 +61,12 @@ class PrometheusAdapter(Servers):
             log="prometheus-adapter.log",
         )
         trusting = ssl.create_default_context(cafile=str(authority.certificate))
-        self._wait(child, lambda: answers(f"https://{HOST}:{port}/readyz", trusting))
-        register(self._cluster, API, _PLACE, port, authority.certificate)
+        self._wait(child, lambda: answers(f"https://{HOST}:{self._port}/readyz", trusting))
+        register(self._cluster, API, _PLACE, self._port, authority.certificate)
 
     def stop(self) -> None:
         """End it, and that it is asked: of an API that nobody serves every namespace waits to know what is in it."""
-        self._cluster.kubectl("delete", "apiservice", API, "--ignore-not-found")
-        super().stop()
-        self._place.close()
+        try:
+            self._cluster.kubectl("delete", "apiservice", API, "--ignore-not-found")
+        finally:
+            super().stop()

@@ -17,7 +17,9 @@ from functools import cache
 
 import pytest
 
+from gravswell.serving.triton.ports import held_port
 from gravswell_operator.devcluster import ControlPlane, LocalNode, ensure_binaries
+from gravswell_operator.devcluster.controlplane import HOST
 from gravswell_operator.devcluster.keda import Keda, install_definitions
 
 from ...serving.agent.versions import publish
@@ -149,9 +151,11 @@ def adapter(
     cluster: ControlPlane, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PrometheusAdapter]:
     ensure_binaries(names=["prometheus-adapter"])  # as KEDA's
-    running = PrometheusAdapter(cluster, tmp_path_factory.mktemp("adapter"), prometheus.address)
-    yield running
-    running.stop()
+    folder = tmp_path_factory.mktemp("adapter")
+    with held_port(HOST) as port:
+        running = PrometheusAdapter(cluster, folder, prometheus.address, port)
+        yield running
+        running.stop()
 
 
 @pytest.fixture(scope="module")
