@@ -45,6 +45,7 @@ class Docker:
             "HOME": str(self._home),
             "DOCKER_HOST": _SOCKET,
             "KUBECONFIG": str(self.kubeconfig),
+            "DOCKER_BUILDKIT": "1",  # Debian 12's is older than 23, which has it by itself
         }
 
     @property

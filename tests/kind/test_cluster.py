@@ -1,9 +1,8 @@
-"""The README's lines for kind, run with the real kind and docker, on a node image that needs no registry.
+"""The README's lines for kind, run with the real kind and docker, on images that need no registry.
 
 The tests are one story in the order in which they stand.
 """
 
-import re
 import shlex
 import shutil
 import sys
@@ -24,8 +23,8 @@ from ..real_node.starting import build_images
 from ..serving.agent.versions import scaling_graph
 from .engine import Docker
 from .nodeimage import program, write_node
+from .withoutregistry import ROOT, build_options
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text().partition("### kind\n")[2]
 LINES = README.partition("```sh\n")[2].partition("```")[0].splitlines()
 LINE_SECONDS = 500
@@ -35,25 +34,37 @@ NODE_LOGS = ("journal.log", "kubelet.log", "containerd.log")
 
 
 @pytest.fixture(scope="module")
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    """A docker with the node image, in a machine of its own."""
-    folder = tmp_path_factory.mktemp("kind")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What docker and its machine write, and what they are given."""
+    return tmp_path_factory.mktemp("kind")
+
+
+@pytest.fixture(scope="module")
+def machine(folder: Path) -> Iterator[Machine]:
+    """The machine in which docker and its containers run."""
+    try:
+        with Machine(folder / "machine", name="kind") as machine:
+            yield machine
+    finally:
+        shutil.rmtree(folder / "machine/docker", ignore_errors=True)  # gigabytes
+
+
+@pytest.fixture(scope="module")
+def docker(folder: Path, machine: Machine) -> Docker:
+    """A docker with the node image."""
     programs = folder / "programs"
     programs.mkdir()
     for name, path in {**ensure_binaries(names=["kubectl", "helm"]).paths, "kind": program("kind")}.items():
         (programs / name).symlink_to(path)
+    docker = Docker(machine, programs)
+    docker.start()
     try:
-        with Machine(folder / "machine", name="kind") as machine:
-            docker = Docker(machine, programs)
-            docker.start()
-            archive = write_node(folder / "node" / "node.tar")
-            entry = 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]'
-            docker.run("docker", "import", "--change", entry, "--change", "ENV container=docker", archive, NODE)
-            archive.unlink()
-            yield docker
+        archive = write_node(folder / "node" / "node.tar")
+        entry = 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]'
+        docker.run("docker", "import", "--change", entry, "--change", "ENV container=docker", archive, NODE)
     finally:
-        for gigabytes in (folder / "machine/docker", folder / "node"):
-            shutil.rmtree(gigabytes, ignore_errors=True)
+        shutil.rmtree(folder / "node", ignore_errors=True)  # gigabytes
+    return docker
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +81,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def images() -> Path:
-    """The folder of the project's images."""
-    return build_images()
+def building(folder: Path, machine: Machine, docker: Docker) -> Iterator[str]:
+    """Options of ``docker build``: the base is made of Debian's packages, Python's come from an index of our own."""
+    given = folder / "building"
+    given.mkdir()
+    try:
+        yield build_options(docker, machine, build_images(), given)
+    finally:
+        shutil.rmtree(given)
 
 
 def state(docker: Docker, folder: Path) -> str:
@@ -90,22 +106,22 @@ def state(docker: Docker, folder: Path) -> str:
 
 @pytest.mark.timeout(1800)  # for what is asked where a line fails, too
 @pytest.mark.parametrize("line", LINES, ids=lambda line: " ".join(line.split()[:2]))
-def test_a_line_of_the_readme_does_what_it_says(docker, project, images, line, tmp_path):
+def test_a_line_of_the_readme_does_what_it_says(docker, project, building, line, tmp_path):
     try:
-        do(line, docker, project, images)
+        do(line, docker, project, building)
     except UnavailableError as error:
         pytest.fail(f"{error}\n{state(docker, tmp_path)}")
 
 
-def do(line: str, docker: Docker, project: Path, images: Path) -> None:
-    """A line of the README, with the images and the node from here, and a cluster that fails kept for its logs."""
-    if line.startswith("docker build"):  # built by buildah from the same Containerfile, without a registry
-        name = re.findall(r"kind load docker-image --name gravswell (\S+)$", line)[0]
-        archive = images / f"{name.rpartition('/')[2].partition(':')[0]}.tar"
-        docker.run("kind", "load", "image-archive", archive, "--name", "gravswell", timeout=LINE_SECONDS)
-        return
-    command = line + (f" --image {NODE} --wait 180s --retain" if line.startswith("kind create") else "")
-    docker.run("bash", "-ec", f"cd {shlex.quote(str(project))} && {command}", timeout=LINE_SECONDS)
+def do(line: str, docker: Docker, project: Path, building: str) -> None:
+    """A line of the README, with what registries would give from here, and a cluster that fails kept for its logs."""
+    folder = project
+    if line.startswith("docker build "):
+        line = line.replace("docker build ", f"docker build {building} ", 1)
+        folder = ROOT  # what a build is sent holds no links
+    elif line.startswith("kind create "):
+        line += f" --image {NODE} --wait 180s --retain"
+    docker.run("bash", "-ec", f"cd {shlex.quote(str(folder))} && {line}", timeout=LINE_SECONDS)
 
 
 def test_the_port_of_this_machine_gave_the_models_answers(project):
