@@ -30,8 +30,19 @@ def _debian(root: Path) -> Iterator[dict[str, Any]]:
     for paragraph in status.read_text().strip().split("\n\n"):
         fields = HeaderParser().parsestr(paragraph)
         name, version, machine = fields["Package"], fields["Version"], fields["Architecture"]
+        if not _is_there(root, name, machine):
+            continue
         purl = f"pkg:deb/debian/{quote(name, safe='')}@{quote(version, safe='')}?arch={machine}"
         yield _component(name, version, purl)
+
+
+def _is_there(root: Path, name: str, machine: str) -> bool:
+    """Whether anything of a package is in the image but words on it: a Containerfile removes what dpkg still knows."""
+    lists = root / "var/lib/dpkg/info"
+    known = next((path for path in (lists / f"{name}.list", lists / f"{name}:{machine}.list") if path.exists()), None)
+    paths = [root / line.lstrip("/") for line in known.read_text().splitlines()] if known is not None else []
+    files = [path for path in paths if root / "usr/share/doc" not in path.parents and not path.is_dir()]
+    return not files or any(path.is_symlink() or path.exists() for path in files)
 
 
 def _python(root: Path) -> Iterator[dict[str, Any]]:

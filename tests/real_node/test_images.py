@@ -116,6 +116,8 @@ def test_its_bill_of_materials_lists_every_package_in_it(images, image):
     assert any(purl.startswith("pkg:deb/debian/libc6@") for purl in listed)
     known = {"gravswell": "pkg:pypi/gravswell@0.1.0", "tritonserver-cpu": "pkg:pypi/nvidia-pytriton@0.7.0"}
     assert known[image] in listed
+    removed = [purl for purl in listed if re.match(r"pkg:deb/debian/python3-(pip|setuptools)-whl@", purl)]
+    assert not removed, "dpkg knows them still, and their files are gone"
 
 
 def test_the_versions_in_it_are_the_pinned_ones(images, image):
