@@ -7,8 +7,6 @@ import base64
 import json
 import os
 import ssl
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from gravswell_operator.devcluster.binaries import KEDA, ensure_binaries
 from gravswell_operator.devcluster.certificates import Authority
 from gravswell_operator.devcluster.controlplane import HOST, ControlPlane, free_ports
 from gravswell_operator.devcluster.gobuild import module_folder
-from gravswell_operator.devcluster.processes import Servers, wait_until
+from gravswell_operator.devcluster.processes import Servers, answers, wait_until
 
 NAMESPACE = "keda"
 SERVICE = "keda-metrics-apiserver"
@@ -133,18 +131,7 @@ class Keda(Servers):
             log="keda-adapter.log",
             environment=environment,
         )
-        self._wait(operator, lambda: _answers(f"http://{HOST}:{health}/readyz"))
+        self._wait(operator, lambda: answers(f"http://{HOST}:{health}/readyz"))
         trusting = ssl.create_default_context(cafile=str(authority.certificate))
-        self._wait(adapter, lambda: _answers(f"https://{HOST}:{secure}/readyz", trusting))
+        self._wait(adapter, lambda: answers(f"https://{HOST}:{secure}/readyz", trusting))
         register(plane, "v1beta1.external.metrics.k8s.io", f"{SERVICE}.{NAMESPACE}", secure, authority.certificate)
-
-
-def _answers(url: str, context: ssl.SSLContext | None = None) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-    try:
-        with opener.open(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except urllib.error.HTTPError as error:
-        return error.code in (401, 403)  # it is there, and knows that we are nobody
-    except (urllib.error.URLError, OSError):
-        return False
