@@ -1,20 +1,10 @@
 """That the benchmark of cold starts accounts for what it says, without a node."""
 
-import importlib
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import onnxruntime
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("cold_start")
 
 
 def start(benchmark: ModuleType, seconds: float, load: float) -> dict:

@@ -1,18 +1,6 @@
 """That the benchmark of a tuned ensemble says when its bar is missed."""
 
-import importlib
-from pathlib import Path
 from types import ModuleType
-
-import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("ensemble_tuning")
 
 
 def test_the_costlier_member_is_to_have_more_instances(benchmark: ModuleType) -> None:

@@ -1,18 +1,7 @@
 """That the benchmark of listings counts and compares what it says, with a few entries."""
 
-import importlib
 from pathlib import Path
 from types import ModuleType
-
-import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("listing")
 
 
 def test_a_folder(benchmark: ModuleType, tmp_path: Path) -> None:

@@ -1,21 +1,18 @@
 """That the benchmark of the notebook's inference tells its figures before it draws them."""
 
-import importlib
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 FIGURES = {"rowsPerSecond": {"naive, in this process": 1.0, "gravswell, 1 x 2": 2.0}}
 
 
 def test_figures_are_told_where_nothing_can_be_drawn(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    benchmark = importlib.import_module("notebook_inference")
     monkeypatch.setattr(benchmark, "measure", lambda *_: FIGURES)
     monkeypatch.setattr(sys, "argv", ["notebook_inference", "--output", "json", "--plot", str(tmp_path / "plot.png")])
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # as where it is not installed

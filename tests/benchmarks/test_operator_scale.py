@@ -1,23 +1,14 @@
 """That the benchmark of the operator says which of its bars are missed, of figures as its measurements have them."""
 
-import importlib
 from collections import Counter
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 REST = {"servers": 3000, "ofACore": 0.02, "memoryMiB": 238.0}
 RESTART = {"servers": 3000, "seconds": 20.0}
 LEASES = {("PUT", "leases"): 6, ("PATCH", "nodes/status"): 16, ("LIST", "models"): 1}
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("operator_scale")
 
 
 def written(benchmark: ModuleType, more: dict[tuple[str, str], int]) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """That the benchmark of partitions measures what it says, on one small cut."""
 
-import importlib
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,16 +8,12 @@ from rich.console import Console
 
 from gravswell.partitions import partition
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    module = importlib.import_module("partitions")
-    monkeypatch.setattr(module, "WIDTHS", (16, 32, 8))
-    monkeypatch.setattr(module, "BATCHES", (2,))
-    return module
+def benchmark(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(benchmark, "WIDTHS", (16, 32, 8))
+    monkeypatch.setattr(benchmark, "BATCHES", (2,))
+    return benchmark
 
 
 def test_each_way_of_cutting_beside_its_limit(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

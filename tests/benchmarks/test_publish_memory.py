@@ -1,6 +1,5 @@
 """What the benchmark does in a repository of the user's: the whole of it, with a tiny model, in this process."""
 
-import importlib
 import re
 import sys
 from pathlib import Path
@@ -14,8 +13,6 @@ from gravswell.quiver import stores
 from gravswell.quiver.stores import Create, open_store
 
 from ..quiver.stores.memory_objects import Memory, MemoryObjects
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
@@ -35,19 +32,17 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, memory: Memory) -> str:
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch, url: str) -> ModuleType:
+def benchmark(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, url: str) -> ModuleType:
     """The script as a module, called with ``--to URL``; its steps run here."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    module = importlib.import_module("publish_memory")
-    monkeypatch.setattr(module, "WIDTH", 8)
+    monkeypatch.setattr(benchmark, "WIDTH", 8)
 
     def peak(step: str, *arguments: str) -> object:
-        module.STEPS[step](*arguments)
-        return module.Peak(8.0 * len(arguments), 4.0 * len(arguments))
+        benchmark.STEPS[step](*arguments)
+        return benchmark.Peak(8.0 * len(arguments), 4.0 * len(arguments))
 
-    monkeypatch.setattr(module, "peak", peak)
+    monkeypatch.setattr(benchmark, "peak", peak)
     monkeypatch.setattr(sys, "argv", ["publish_memory.py", "--gigabytes", "1e-6", "--to", url])
-    return module
+    return benchmark
 
 
 def everything(url: str) -> tuple[stores.Children, set[str]]:

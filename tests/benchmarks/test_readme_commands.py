@@ -1,6 +1,5 @@
 """What the benchmark of the README's commands reads in their output, and what it holds them to."""
 
-import importlib
 import io
 import os
 from pathlib import Path
@@ -12,14 +11,7 @@ from rich.console import Console
 from gravswell_operator.demo.objects import Watch, Watched
 from gravswell_operator.devcluster.kubectl import Kubectl
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SECONDS = {"GPUNodePool": 2.3, "InferenceServer": 8.5, "Model": 12.0, "ModelRepository": 0.4}
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("readme_commands")
 
 
 def demo(encoding: str, late: str | None = None) -> str:

@@ -1,18 +1,6 @@
 """That the benchmark of replicas says where their rate is not in proportion."""
 
-import importlib
-from pathlib import Path
 from types import ModuleType
-
-import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("replicas")
 
 
 def test_each_number_of_replicas_and_each_kind_of_client_is_held_to_the_bar(benchmark: ModuleType) -> None:

@@ -9,7 +9,6 @@ import base64
 import contextlib
 import itertools
 import re
-import socket
 import threading
 import time
 from collections import Counter
@@ -21,6 +20,8 @@ from typing import Any, NoReturn, Self
 import grpc
 from google.cloud import container_v1 as container
 from google.rpc import code_pb2
+
+from gravswell.serving.triton.ports import held_port
 
 Operation = container.Operation
 Status = Operation.Status
@@ -116,10 +117,8 @@ class SimulatedGke:
         self._timers: list[threading.Timer] = []
         self._server: grpc.Server | None = None
         # Held while the server is down, or a client of anything else could be given the port meanwhile.
-        self._place = socket.socket()
-        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._place.bind(("127.0.0.1", 0))
-        self._port = int(self._place.getsockname()[1])
+        self._held = contextlib.ExitStack()
+        self._port = self._held.enter_context(held_port("127.0.0.1"))
 
     def __enter__(self) -> Self:
         self.start()
@@ -127,7 +126,7 @@ class SimulatedGke:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._place.close()
+        self._held.close()
         for timer in self._timers:
             timer.cancel()
             timer.join(timeout=30)
@@ -138,7 +137,7 @@ class SimulatedGke:
 
     def start(self) -> None:
         """Listen; on the port of before, after a :meth:`stop`."""
-        server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 1)])
+        server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         handlers = {name: self._handler(name, *kinds) for name, kinds in _METHODS.items()}
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("google.container.v1.ClusterManager", handlers),)

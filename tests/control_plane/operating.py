@@ -108,30 +108,28 @@ class OperatorProcess:
         self.start()
 
 
-def install(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory, *values: str) -> Path:
-    """Apply the definitions and the chart's roles, as the chart writes them; return the operator's kubeconfig.
-
-    ``values`` are further values of the chart, as ``--set`` takes them.
-    """
+def rendered(tmp_path_factory: pytest.TempPathFactory, *flags: str) -> list[dict[str, Any]]:
+    """The documents that the chart makes in ``SYSTEM``, by these flags of ``helm template``."""
     helm = ensure_binaries(names=["helm"])["helm"]
-    rendered = subprocess.run(
-        [
-            helm,
-            "template",
-            "gravswell",
-            str(ROOT / "charts/gravswell"),
-            "--namespace",
-            SYSTEM,
-            "--skip-tests",
-            *(f"--set={v}" for v in values),
-        ],
+    chart = str(ROOT / "charts/gravswell")
+    written = subprocess.run(
+        [helm, "template", "gravswell", chart, "--namespace", SYSTEM, "--skip-tests", *flags],
         env={"HOME": str(tmp_path_factory.mktemp("helm")), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     ).stdout
-    wanted = [d for d in yaml.safe_load_all(rendered) if d and d["kind"] != "Deployment"]
+    return [document for document in yaml.safe_load_all(written) if document]
+
+
+def install(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory, *values: str) -> Path:
+    """Apply the definitions and the chart's roles, as the chart writes them; return the operator's kubeconfig.
+
+    ``values`` are further values of the chart, as ``--set`` takes them.
+    """
+    flags = [f"--set={value}" for value in values]
+    wanted = [d for d in rendered(tmp_path_factory, *flags) if d["kind"] != "Deployment"]
     system = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}
     cluster.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all([system, *wanted]))
     names = [d["metadata"]["name"] for d in wanted if d["kind"] == "CustomResourceDefinition"]

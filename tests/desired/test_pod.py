@@ -94,6 +94,13 @@ def test_triton_writes_to_its_image_unless_its_server_says_otherwise():
     assert others == ["triton"]
 
 
+def test_triton_closes_further_apis_where_its_server_says_so():
+    also = ["statistics", "model-config"]
+    (usual,), (closed,) = named("triton")["args"], named("triton", restrictedAPIs=also)["args"]
+    assert usual.count("trace,logging:") == closed.count("trace,logging,statistics,model-config:") == 2
+    assert closed.replace(",statistics,model-config", "") == usual
+
+
 def test_a_replica_is_drained_before_it_is_killed():
     """Both containers wait until nobody is sent there any more, and Triton has its time for what it has begun."""
     (server,) = [pod for pod in pods() if "initContainers" in pod]

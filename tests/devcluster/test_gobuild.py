@@ -2,6 +2,7 @@ import ast
 import hashlib
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -71,6 +72,22 @@ def test_a_module_that_does_not_exist_is_a_network_matter(publish):
     absent = replace(program, module=replace(program.module, version="v9.9.9"))
     with pytest.raises(UnavailableError, match="GOPROXY"):
         build(absent, cancelled=NEVER, tick=quietly)
+
+
+def test_a_module_that_the_checksum_database_does_not_have_is_built_where_its_own_checksum_holds(publish, monkeypatch):
+    monkeypatch.setenv("GONOSUMDB", "")
+    monkeypatch.setenv("GOSUMDB", "nowhere")
+    program = publish("hello")
+    changed = replace(program.module, change=lambda source: None)
+    with pytest.raises(UnavailableError, match="GOSUMDB"):
+        build(replace(program, module=changed), cancelled=NEVER, tick=quietly)
+    other = replace(program, module=replace(changed, checksum="h1:other="))
+    with pytest.raises(UnavailableError, match=r"example\.test/hello v1\.0\.0 has the hash h1:.* h1:other=") as refused:
+        build(other, cancelled=NEVER, tick=quietly)
+    assert not program.path.exists()
+    (published,) = set(re.findall(r"h1:\S{43}=", str(refused.value)))
+    path = build(replace(program, module=replace(changed, checksum=published)), cancelled=NEVER, tick=quietly)
+    assert subprocess.run([path], capture_output=True, text=True, check=True).stdout == "hello v1.0.0\n"
 
 
 def test_a_go_that_is_too_old_is_told_with_the_way_out(publish):
@@ -164,6 +181,7 @@ CHANGES = {
     "keda": "aae67614cfcbda7e",
     "coredns-trimmed": "9fa650abf68acf2f",
     "traefik-gateway": "a2ff14304f86e3d6",
+    "kube-router-policies": "140b13c777651570",
 }
 """By the names of the modules that are built with a change, the digest of that change."""
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,8 @@ from gravswell.quiver.exporters.proof import cpu_session, run
 from gravswell.quiver.golden import compare, load_golden
 from gravswell.quiver.manifest import GOLDEN
 from gravswell.serving import Client
-from gravswell.serving.triton import EmbeddedTriton, Ports
+from gravswell.serving.triton import EmbeddedTriton
+from gravswell.serving.triton.ports import ANY_FREE, held_ports
 
 from ..networks import model
 from .graphs import gated, mlp
@@ -125,10 +125,7 @@ def test_lists_are_what_arrays_of_the_inputs_types_are(root: Path, first: Embedd
 def test_a_rank_that_dies_fails_the_call_until_it_is_back(root: Path, first: EmbeddedTriton) -> None:
     rows = {"x": np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)}
     whole = run(cpu_session(NET.SerializeToString()), rows)
-    with socket.socket() as place:  # held while no server is there, or somebody else could be given the port meanwhile
-        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        place.bind(("127.0.0.1", 0))
-        ports = Ports(http=int(place.getsockname()[1]))
+    with held_ports("127.0.0.1", ANY_FREE) as ports:  # also while no server is there: somebody else could have one
         with EmbeddedTriton(root / "repo", models=["net-rank-1"], ports=ports, start_timeout=PATIENCE) as server:
             address = server.http_address
             client = RankedClient(root / "net", [first.http_address, address], retry_for=0.5)

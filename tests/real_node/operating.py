@@ -3,9 +3,11 @@
 import json
 import subprocess
 import time
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -133,14 +135,31 @@ class Cluster:
         now = self.get("pod", pod["metadata"]["name"], pod["metadata"]["namespace"])["status"]["containerStatuses"]
         return all(c["ready"] and c["restartCount"] > before[c["name"]] for c in now)
 
-    def run_in_pod(self, name: str, image: str, *command: str, seconds: float = WAIT_SECONDS) -> str:
-        """The output of a command that runs to its end in a pod of its own."""
-        self.pod(name, image, *command)
+    def run_in_pod(
+        self,
+        name: str,
+        image: str,
+        *command: str,
+        seconds: float = WAIT_SECONDS,
+        files: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> str:
+        """The output of a command that runs to its end in a pod of its own; ``files`` as for :meth:`pod`."""
+        self.pod(name, image, *command, files=files)
         return self.finished(name, seconds)
 
-    def pod(self, name: str, image: str, *command: str, namespace: str = NAMESPACE) -> None:
-        """Start a pod that the *restricted* standard admits, with a read-only root file system, and not again."""
-        container = {
+    def pod(
+        self,
+        name: str,
+        image: str,
+        *command: str,
+        namespace: str = NAMESPACE,
+        files: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
+        """Start a pod that the *restricted* standard admits, with a read-only root file system, and not again.
+
+        ``files``, by their paths, are in its folder ``/files``; less than 1 MiB in all.
+        """
+        container: dict[str, Any] = {
             "name": "main",
             "image": image,
             "command": list(command),
@@ -151,15 +170,21 @@ class Cluster:
             },
         }
         security = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
-        spec = {
+        spec: dict[str, Any] = {
             "containers": [container],
             "restartPolicy": "Never",
             "securityContext": security,
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": 5,
         }
-        metadata = {"name": name, "namespace": namespace}
-        self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        if files:
+            keys = {path: path.replace("/", "--") for path in files}
+            data = {keys[path]: b64encode(content).decode() for path, content in files.items()}
+            self.apply(named("v1", "ConfigMap", name, namespace, binaryData=data))
+            items = [{"key": key, "path": path} for path, key in keys.items()]
+            spec["volumes"] = [{"name": "files", "configMap": {"name": name, "items": items}}]
+            container["volumeMounts"] = [{"name": "files", "mountPath": "/files", "readOnly": True}]
+        self.apply(named("v1", "Pod", name, namespace, spec=spec))
 
     def finished(self, name: str, seconds: float = WAIT_SECONDS) -> str:
         """The log of a pod that has succeeded."""

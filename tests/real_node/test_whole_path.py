@@ -6,6 +6,7 @@ the user's, such as kind's.
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -15,6 +16,7 @@ import yaml
 from gravswell import quiver as qv
 
 from ..serving.agent.versions import scaling_graph
+from . import ranked
 from .operating import NAMESPACE, ROOT, Cluster
 from .prepared import bucket_server, install, make_bucket
 from .removal import STORAGE, SYSTEM, delete_objects, left, managed, remove
@@ -198,6 +200,49 @@ def test_no_request_fails_while_versions_come_and_go_and_a_pod_is_killed(serving
     until_loaded(serving, 4)
     said = json.loads(serving.finished("traffic").splitlines()[-1])
     assert said["seen"] == [2.0, 3.0, 4.0]
+
+
+@pytest.fixture(scope="module")
+def parts(serving: Cluster, bucket: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the client of the ranks needs; the example's server with ranks is told to serve them."""
+    folder = tmp_path_factory.mktemp("ranks") / "parts"
+    with serving.network():
+        with bucket_server(serving):
+            ranked.publish(bucket["url"], folder)
+        small = {"tag": "24.10", "vcpus": "100m", "memory": "1Gi"}
+        serving.apply(example("ranks/serving.yaml", "InferenceServer", **small), example("ranks/serving.yaml", "Model"))
+        ranked.until_in_service(serving)
+    return folder
+
+
+def test_ranks_take_traffic_together_and_their_client_answers_as_the_whole(serving, parts):
+    in_traffic, able = (ranked.moments(serving, type_) for type_ in ("Ready", "ContainersReady"))
+    assert min(in_traffic.values()) >= max(able.values()), "none before all could"
+    assert ranked.answers(serving, "whole", parts)
+
+
+def test_a_rank_that_is_lost_takes_the_group_out_of_service_until_it_is_back(serving, parts, real_cluster):
+    kept, lost = ranked.PODS
+    before = serving.get("pod", kept)["metadata"]["uid"]
+    nodes = [node["metadata"]["name"] for node in real_cluster.kubectl.items("nodes")]
+    serving.kubectl("cordon", *nodes)  # so that the rank stays away as long as it is looked at
+    try:
+        serving.kubectl("delete", "pod", lost, "--force", "--grace-period=0")
+        told = serving.until_condition("inferenceserver", ranked.SERVER, "RanksReady", status="False")["message"]
+        assert "1 of 2 ranks ready, so none takes traffic; rank 1: " in told
+        serving.until(lambda: serving.endpoints(ranked.HEADLESS) == set())
+    finally:
+        serving.kubectl("uncordon", *nodes)
+    ranked.until_in_service(serving)
+    assert serving.get("pod", kept)["metadata"]["uid"] == before
+    assert ranked.answers(serving, "whole-again", parts)
+
+
+def test_ranks_go_with_their_server(serving, parts):
+    serving.kubectl("delete", "isrv", ranked.SERVER, "--timeout=60s")
+    serving.kubectl("delete", "mdl", ranked.ENTRY, "--timeout=60s")
+    mine = ("-n", NAMESPACE, "-l", f"gravswell.dev/server={ranked.SERVER}")
+    serving.until(lambda: not serving.kubectl.items("pods,statefulsets,services", *mine))
 
 
 def test_an_image_that_is_missing_and_a_node_that_is_full_are_named_in_the_status(serving):

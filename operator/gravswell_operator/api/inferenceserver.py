@@ -356,6 +356,13 @@ class InferenceServerSpec(ApiModel):
     that are private members of pipelines, and Models override."""
     service: ServiceSpec = ServiceSpec()
     """How clients reach the server."""
+    restricted_apis: Annotated[
+        tuple[Literal["model-config", "statistics"], ...],
+        Field(alias="restrictedAPIs", max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ] = ()
+    """Triton's APIs that are closed to clients beside those that always are (model-repository, shared-memory, trace,
+    logging): model-config and statistics, which tell the names of pipelines' private members. Clients that ask for a
+    model's config, such as PyTriton's, and perf_analyzer then fail. Absent: both are open."""
     pod_template: PodTemplate = PodTemplate()
     """What may be added to the pods."""
     suspend: bool = False

@@ -120,7 +120,12 @@ def _triton(server: InferenceServer, pool: GPUNodePool | None, options: Options)
         "image": spec.image or f"{options.triton_image}:{spec.tag}-py3",
         "command": ["/bin/sh", "-c"],
         "args": [
-            pod_command(model_repository=MODELS_FOLDER, key_file=KEY_FILE, exit_timeout_seconds=EXIT_SECONDS),
+            pod_command(
+                model_repository=MODELS_FOLDER,
+                key_file=KEY_FILE,
+                also_closed=spec.restricted_apis,
+                exit_timeout_seconds=EXIT_SECONDS,
+            ),
         ],
         "env": env,
         "ports": [

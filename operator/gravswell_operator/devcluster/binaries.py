@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Self
 
 from gravswell.errors import InvalidInputError, UnavailableError
-from gravswell_operator.devcluster import corednssource, kedasource, traefiksource
+from gravswell_operator.devcluster import corednssource, kedasource, kuberoutersource, traefiksource
 from gravswell_operator.devcluster.gobuild import BuildCancelledError, Module, Program, build
 
 KUBERNETES = Module("kubernetes", "k8s.io/kubernetes", "v1.36.3", ("k8s.io/component-base/version.gitVersion",))
@@ -34,7 +34,16 @@ CONTAINERD = Module(
 )
 KEDA = Module("keda", "github.com/kedacore/keda/v2", "v2.21.0", change=kedasource.trim)
 COREDNS = Module("coredns-trimmed", "github.com/coredns/coredns", "v1.14.7", change=corednssource.trim)
+KUBE_ROUTER = Module(
+    "kube-router-policies",
+    kuberoutersource.PATH,
+    "v2.6.3-k3s1",
+    (f"{kuberoutersource.PATH}/pkg/version.Version",),
+    change=kuberoutersource.trim,
+    checksum="h1:RZjUBIuitXCuYoCzm1aM6p5EgQFC5k3N72j4pBIc2j4=",  # as k3s's own go.sum has it
+)
 METRICS = Module("metrics-server", "sigs.k8s.io/metrics-server", "v0.9.0")
+PROMETHEUS_ADAPTER = Module("prometheus-adapter", "sigs.k8s.io/prometheus-adapter", "v0.12.0")
 TRAEFIK = Module(
     "traefik-gateway",
     "github.com/traefik/traefik/v3",
@@ -61,7 +70,14 @@ PROGRAMS = MappingProxyType(
                 for name in ("containerd", "containerd-shim-runc-v2", "ctr")
             ),
             Program("coredns", COREDNS, "github.com/coredns/coredns", room=1_500_000_000),
+            Program("kube-router", KUBE_ROUTER, f"{kuberoutersource.PATH}/cmd/kube-router", room=1_500_000_000),
             Program("metrics-server", METRICS, "sigs.k8s.io/metrics-server/cmd/metrics-server", room=1_500_000_000),
+            Program(
+                "prometheus-adapter",
+                PROMETHEUS_ADAPTER,
+                "sigs.k8s.io/prometheus-adapter/cmd/adapter",
+                room=1_500_000_000,
+            ),
             *(
                 Program(f"keda-{name}", KEDA, f"github.com/kedacore/keda/v2/cmd/{name}", room=2_500_000_000)
                 for name in ("operator", "adapter")
@@ -75,7 +91,7 @@ PROGRAMS = MappingProxyType(
 CONTROL_PLANE = (*_KUBERNETES_COMMANDS, "etcd")
 """What a control plane needs; the others are had on request."""
 
-REAL_NODE = ("kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "coredns")
+REAL_NODE = ("kubelet", "kube-proxy", "kube-router", "containerd", "containerd-shim-runc-v2", "ctr", "coredns")
 """What a real node needs beside Debian's packages."""
 
 ASSETS_ENV = "KUBEBUILDER_ASSETS"

@@ -39,6 +39,9 @@ class Module:
     change: Callable[[Path], None] | None = None
     """Changes a copy of the module, which is built then: takes out what is not needed and costs too much, or adds a
     program. What it does must show in ``name``, under which the programs are kept."""
+    checksum: str = ""
+    """Its hash as ``go.sum`` has it (``h1:...``), for a module with a ``change`` of which Go's checksum database says
+    nothing: in place of that."""
 
     @property
     def key(self) -> str:
@@ -202,12 +205,14 @@ def _go() -> str:
     return found
 
 
-def _run(go: str, *arguments: str, directory: Path, cancelled: threading.Event) -> str:
+def _run(
+    go: str, *arguments: str, directory: Path, cancelled: threading.Event, environment: Mapping[str, str] | None = None
+) -> str:
     """Return what ``go`` says, of which each word may have to be downloaded first."""
     what = f"`go {' '.join(arguments)}`"
     with subprocess.Popen(
         [go, *arguments],
-        env=_environment(),
+        env={**_environment(), **(environment or {})},
         cwd=directory,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -245,7 +250,14 @@ def _heard(process: "subprocess.Popen[str]", what: str, cancelled: threading.Eve
 def _download(go: str, module: Module, directory: Path, cancelled: threading.Event) -> dict[str, str]:
     """Have a module's files, and return where Go keeps them and what else it says of the module."""
     asked = ("mod", "download", "-json", f"{module.path}@{module.version}")
-    answer: dict[str, str] = json.loads(_run(go, *asked, directory=directory, cancelled=cancelled))
+    unasked = {"GONOSUMDB": module.path} if module.checksum else {}
+    said = _run(go, *asked, directory=directory, cancelled=cancelled, environment=unasked)
+    answer: dict[str, str] = json.loads(said)
+    if module.checksum and answer["Sum"] != module.checksum:
+        raise UnavailableError(
+            f"{module.path} {module.version} has the hash {answer['Sum']} and must have {module.checksum}: it is not "
+            "what was published; look at GOPROXY, and clear what it gave with `go clean -modcache`"
+        )
     return answer
 
 

@@ -269,7 +269,9 @@ def pipeline(
     :param assets: files that go along, by parameter behind the ``*``: there the function gets their paths.
     :param requirements: packages that the server is to install; by default those that the function imports.
     :param compile_to: insist on ``ensemble`` or ``python``.
-    :param access: ``public`` lets clients call the members by themselves.
+    :param access: ``public`` lets clients call the members by themselves. ``private``: servers keep them under names
+        that clients are not told. It is no lock: Triton's statistics and configs have these names, and stay open
+        because clients of other models need them; an ``InferenceServer`` closes them by ``restrictedAPIs``.
     :raises InvalidInputError: it cannot be one, and the message says what to write.
     """
     if function is not None:

@@ -2,9 +2,11 @@
 
 ``cluster``      a control plane of these tests' own, with the local node
 ``gateway``      what counts the requests that wait, for want of a real gateway
-``prometheus``   scrapes the Tritons, and the gateway
+``duty``         how busy the GPUs are, which are simulated
+``prometheus``   scrapes the Tritons as the chart's PodMonitor says, the gateway, and the GPUs
 ``operator``     the running operator, which knows Prometheus
 ``keda``         installs KEDA's definitions and starts it, once and for the rest of the session
+``adapter``      prometheus-adapter, not started
 ``place``        a namespace of the test module's own, and a folder of published versions
 """
 
@@ -15,20 +17,25 @@ from functools import cache
 
 import pytest
 
+from gravswell.serving.triton.ports import held_port
 from gravswell_operator.devcluster import ControlPlane, LocalNode, ensure_binaries
+from gravswell_operator.devcluster.controlplane import HOST
 from gravswell_operator.devcluster.keda import Keda, install_definitions
 
+from ...serving.agent.versions import publish
 from ..operating import (
     OperatorProcess,
     conditions,
     control_plane,
     install,
     node_of_cluster,
+    rendered,
     running_operator,
     wait_until,
 )
 from ..serving.conftest import ENTRY, Place
-from .load import Gateway, clients
+from .adapter import PrometheusAdapter
+from .load import DELAYED, Gateway, SimulatedDuty, clients
 from .prometheus import Prometheus
 
 PATIENCE = 300
@@ -36,7 +43,11 @@ PATIENCE = 300
 
 
 class Scaled(Place):
-    """A place whose server is scaled by its load."""
+    """A place whose server is scaled by its load: each request takes it a while, and no processor's time."""
+
+    def publish(self, number: int) -> None:
+        """Publish a version that answers with what is sent."""
+        publish(self.repository, ENTRY, number, 1.0, python=DELAYED)
 
     def addresses(self) -> list[str]:
         """Of the replicas that are ready."""
@@ -93,10 +104,20 @@ def gateway() -> Iterator[Gateway]:
 
 
 @pytest.fixture(scope="session")
+def duty(cluster: ControlPlane) -> Iterator[SimulatedDuty]:
+    with SimulatedDuty(cluster) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def prometheus(
-    cluster: ControlPlane, gateway: Gateway, tmp_path_factory: pytest.TempPathFactory
+    cluster: ControlPlane, gateway: Gateway, duty: SimulatedDuty, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
-    with Prometheus(cluster, tmp_path_factory.mktemp("prometheus"), gateway.address) as running:
+    monitoring = ("servers.enabled=true", "servers.interval=2s")
+    flags = ["--api-versions=monitoring.coreos.com/v1/PodMonitor", *(f"--set=monitoring.{v}" for v in monitoring)]
+    (monitor,) = (made for made in rendered(tmp_path_factory, *flags) if made["kind"] == "PodMonitor")
+    folder = tmp_path_factory.mktemp("prometheus")
+    with Prometheus(cluster, folder, monitor, gateway.address, duty.address) as running:
         yield running
 
 
@@ -123,6 +144,18 @@ def keda(cluster: ControlPlane) -> Iterator[Callable[[], Keda]]:
 
     yield start
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def adapter(
+    cluster: ControlPlane, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrometheusAdapter]:
+    ensure_binaries(names=["prometheus-adapter"])  # as KEDA's
+    folder = tmp_path_factory.mktemp("adapter")
+    with held_port(HOST) as port:
+        running = PrometheusAdapter(cluster, folder, prometheus.address, port)
+        yield running
+        running.stop()
 
 
 @pytest.fixture(scope="module")

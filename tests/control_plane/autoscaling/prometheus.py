@@ -1,22 +1,22 @@
-"""A real Prometheus (Debian's package) that scrapes the pods of servers as the chart's PodMonitor has it."""
+"""A real Prometheus (Debian's package) that scrapes the pods of servers by the chart's PodMonitor."""
 
 import json
+import re
 import shutil
 import threading
 import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import yaml
 
-from gravswell_operator import names
 from gravswell_operator.devcluster import ControlPlane
-from gravswell_operator.devcluster.controlplane import HOST, free_ports
+from gravswell_operator.devcluster.controlplane import HOST
 from gravswell_operator.devcluster.debian import unpacked
 from gravswell_operator.devcluster.processes import Servers
 
 from ..operating import api_of
+from .podmonitor import scrape_configs, targets
 
 
 def binary() -> Path:
@@ -27,15 +27,16 @@ def binary() -> Path:
 
 
 class Prometheus(Servers):
-    """Scrapes every two seconds: the pods of servers, and what the tests name besides."""
+    """Scrapes what a PodMonitor says, and every two seconds the addresses that the tests name besides."""
 
-    def __init__(self, cluster: ControlPlane, folder: Path, *targets: str) -> None:
+    def __init__(self, cluster: ControlPlane, folder: Path, monitor: dict[str, Any], *others: str) -> None:
         super().__init__(cluster.logs)
-        self._cluster, self._folder, self._targets = cluster, folder, targets
+        self._cluster, self._folder, self._monitor, self._others = cluster, folder, monitor, others
+        self._pods = folder / "pods.json"
         self._stop = threading.Event()
         self._discovery = threading.Thread(target=self._discover)
-        (port,) = free_ports(1)
-        self.address = f"{HOST}:{port}"
+        self.address = ""
+        """Where it answers, ``HOST:PORT``, once it has started: the system gives it a port."""
 
     def _start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -47,12 +48,11 @@ class Prometheus(Servers):
                 binary(),
                 f"--config.file={config}",
                 f"--storage.tsdb.path={self._folder / 'data'}",
-                f"--web.listen-address={self.address}",
-                "--log.level=warn",
+                f"--web.listen-address={HOST}:0",
             ],
             log="prometheus.log",
         )
-        self._wait(child, self._ready)
+        self._wait(child, lambda: self._ready(child.log))
         self._discovery.start()
 
     def stop(self) -> None:
@@ -63,47 +63,27 @@ class Prometheus(Servers):
         super().stop()
 
     def _discover(self) -> None:
-        """Debian's Prometheus cannot ask an API server for pods: do what the chart's PodMonitor would have it do."""
+        """Find the pods in its stead: Debian's is built without what asks an API server."""
         while not self._stop.wait(1):
-            pods = api_of(self._cluster).list("pods", "", f"{names.LABEL_ROLE}={names.ROLE_TRITON}")
-            found = [target for pod in pods if (target := _target(pod)) is not None]
-            new = self._folder / "pods.json.new"
+            found = targets(api_of(self._cluster).list("pods", ""))
+            new = self._pods.with_suffix(".new")
             new.write_text(json.dumps(found))
-            new.replace(self._folder / "pods.json")
+            new.replace(self._pods)
 
     def _config(self) -> dict[str, object]:
-        pods = {"files": [str(self._folder / "pods.json")], "refresh_interval": "1s"}
+        others = {"job_name": "others", "static_configs": [{"targets": list(self._others)}]}
         return {
             "global": {"scrape_interval": "2s", "scrape_timeout": "2s"},
-            "scrape_configs": [
-                {"job_name": "servers", "file_sd_configs": [pods]},
-                {"job_name": "others", "static_configs": [{"targets": list(self._targets)}]},
-            ],
+            "scrape_configs": [*scrape_configs(self._monitor, self._pods), others],
         }
 
-    def _ready(self) -> bool:
+    def _ready(self, log: Path) -> bool:
+        listens = re.search(r'msg="Listening on".* address=(\S+)', log.read_text())
+        if listens is None:
+            return False
+        self.address = listens[1]
         try:
             with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=5) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
-
-    def query(self, promql: str) -> list[tuple[dict[str, str], float]]:
-        """The samples of an instant query: labels and value of each."""
-        url = f"http://{self.address}/api/v1/query?{urlencode({'query': promql})}"
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            found = json.loads(answer.read())
-        return [(sample["metric"], float(sample["value"][1])) for sample in found["data"]["result"]]
-
-
-def _target(pod: dict[str, Any]) -> dict[str, Any] | None:
-    """A pod that has an address, with the labels that the chart's PodMonitor gives its metrics."""
-    address, metadata = pod["status"].get("podIP"), pod["metadata"]
-    if not address:
-        return None
-    labels = {
-        "namespace": metadata["namespace"],
-        "pod": metadata["name"],
-        "server": metadata["labels"][names.LABEL_SERVER],
-    }
-    return {"targets": [f"{address}:{names.PORT_METRICS}"], "labels": labels}

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import ssl
 import time
 import urllib.request
@@ -13,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from gravswell.serving.triton.ports import held_port
 from gravswell_operator.devcluster import ControlPlane
 from gravswell_operator.devcluster.controlplane import HOST
 from gravswell_operator.devcluster.processes import Child
@@ -53,17 +53,12 @@ def restart(cluster: ControlPlane, *names: str, down: float = 1.0) -> None:
 
 @contextmanager
 def _ports_held(child: Child) -> Iterator[None]:
-    """Keep the ports of a server that is down: a client of anything else, also its own, might be given one meanwhile.
-
-    They are bound and nobody listens there, so that connections are refused, and the server may listen on them again.
-    """
+    """Keep the ports of a server that is down: a client of anything else, also its own, might be given one."""
     told = re.compile(r"--(?:secure-port=|listen-(?:client|peer)-urls=https://[^:]+:)(\d+)")
     assert isinstance(child.process.args, list)
     with ExitStack() as held:
         for port in (int(found[1]) for a in child.process.args if (found := told.fullmatch(str(a)))):
-            place = held.enter_context(socket.socket())
-            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            place.bind((HOST, port))
+            held.enter_context(held_port(HOST, port))
         yield
 
 

@@ -1,8 +1,14 @@
 """A pipeline and a fusion from end to end: several models as one, with ``models: All`` on a real Triton."""
 
+import re
+import urllib.request
+from urllib.error import HTTPError
+
 import numpy as np
 import onnx
 import pytest
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
 
 from gravswell import quiver as qv
 from gravswell.errors import NotFoundError
@@ -44,6 +50,13 @@ def until_all_serve(place, **versions):
     place.condition("inferenceserver", "server", status="True")
 
 
+def told(place, path):
+    """What a client without the key is told of models."""
+    address = place.pod()["status"]["podIP"]
+    with urllib.request.urlopen(f"http://{address}:{names.PORT_HTTP}/v2/models/{path}", timeout=30) as answer:
+        return answer.read().decode()
+
+
 def ask(place, entry, **inputs):
     with Client(f"{place.pod()['status']['podIP']}:{names.PORT_HTTP}") as client:
         return client.infer(entry, inputs)["y"]
@@ -73,3 +86,28 @@ def test_a_pipelines_next_version_brings_its_member_along(serving):
     assert place.answer(CHAIN) == 15.0
     with pytest.raises(NotFoundError, match="unknown model"):
         ask(place, "first", x=np.ones((1, WIDTH), np.float32))
+
+
+def test_a_server_closes_what_tells_the_names_of_members_where_its_user_asks_for_that(serving):
+    place, _ = serving
+    found = re.search(r"gravswell-member-first-\w+", told(place, f"{CHAIN}/config"))
+    assert found is not None
+    assert found[0] in told(place, "stats")
+    before = place.pod()["metadata"]["uid"]
+    place.patch("inferenceserver", "server", {"spec": {"restrictedAPIs": ["model-config", "statistics"]}})
+    place.until(lambda: place.replaced(before))
+    place.until_one_replica()
+    until_all_serve(place, **{CHAIN: 2, ENTRY: 1, ZOO: 1})
+    for path in ("stats", f"{CHAIN}/stats", f"{CHAIN}/config", f"{ENTRY}/config"):
+        with pytest.raises(HTTPError, match="403"):
+            told(place, path)
+    assert "gravswell-member" not in told(place, CHAIN)
+    address = f"{place.pod()['status']['podIP']}:{names.PORT_GRPC}"
+    with grpc.InferenceServerClient(address, channel_args=[("grpc.enable_http_proxy", 0)]) as client:
+        for question in (client.get_inference_statistics, lambda: client.get_model_config(CHAIN)):
+            with pytest.raises(InferenceServerException, match="restricted"):
+                question()
+    x = np.ones((1, WIDTH), np.float32)
+    assert ask(place, CHAIN, x=x).tolist() == [[15.0] * WIDTH], "our client does without both"
+    with pytest.raises(NotFoundError, match="unknown model"):  # each pod has names of its own
+        ask(place, found[0], x=x)

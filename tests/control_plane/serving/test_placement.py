@@ -17,12 +17,13 @@ from .conftest import ENTRY
 
 __all__ = ["run"]
 
-OTHER = "other"
+OTHER, THIRD = "other", "third"
 
 
 @pytest.fixture(scope="module")
 def placed(place):
     publish(place.repository, OTHER, 1, 5.0)
+    publish(place.repository, THIRD, 1, 3.0)
     provider = {"type": "Static", "static": {"matchLabels": {"nvidia.com/gpu.product": "Simulated-GPU"}}}
     place.apply("GPUNodePool", place.pool, provider=provider, accelerator={"type": "simulated", "count": 8})
     place.make_repository()
@@ -81,13 +82,19 @@ def test_a_model_that_asks_for_less_is_placed_beside_it(placed, run):
         *({"device": device, "models": [ENTRY]} for device in range(3)),
         {"device": 3, "models": [OTHER]},
     ]
-    told = run("top", "server", "-A", "-l", "!none", "--once", "--kubeconfig", placed.cluster.kubeconfig)
-    assert told.code == 0, told.err
-    lines = [line.split() for line in told.out.splitlines()]
+    asked = ("top", "server", "-A", "-l", "!none", "--once", "--kubeconfig", placed.cluster.kubeconfig)
+
+    def told():
+        done = run(*asked)
+        assert done.code == 0, done.err
+        lines = [line.split() for line in done.out.splitlines()]
+        # Its Model is ready as soon as it answers, and the agent says a moment later that the load is over.
+        return lines if ["3", OTHER, "1", "Serving"] in lines else None
+
+    lines = placed.until(told)
     (head,) = (line for line in lines if line[0] == f"{placed.namespace}/server")
     assert head[1:] == ["1", "of", "1", "ready", "4", "each,", "simulated", "Serving"]
     assert [placed.pod()["metadata"]["name"], "0-2", ENTRY, "1", "Serving"] in lines
-    assert ["3", OTHER, "1", "Serving"] in lines
 
 
 def test_a_model_that_asks_for_others_is_loaded_anew_and_serves_on(placed):
@@ -98,6 +105,49 @@ def test_a_model_that_asks_for_others_is_loaded_anew_and_serves_on(placed):
     assert loaded(placed, ENTRY)["parameters"][KEY_PARAMETER] != before
     placed.condition("model", ENTRY, status="True")
     assert placed.answer() == 1.0
+
+
+def test_models_share_a_device_where_all_of_them_say_so(placed, run):
+    together = {"devices": 1, "start": 0, "shared": True}
+    for name in (ENTRY, OTHER):  # the first is alone there until the second joins it
+        placed.patch("model", name, {"spec": {"placement": together}})
+    for name in (ENTRY, OTHER):
+        placed.until(lambda name=name: desired(placed)[name].gpus == (0,))
+        placed.until(lambda name=name: is_loaded_as_desired(placed, name))
+        placed.condition("model", name, status="True")
+        placed.until(lambda name=name: placed.get("model", name)["status"]["placement"] == {"devices": [0]})
+    assert (placed.answer(), placed.answer(OTHER)) == (1.0, 5.0)
+
+    def holders():
+        devices = placed.get("inferenceserver", "server")["status"]["devices"]
+        return [(device["device"], sorted(device.get("models", ()))) for device in devices]
+
+    placed.until(lambda: holders() == [(0, [OTHER, ENTRY]), (1, []), (2, []), (3, [])])
+    options = ("--namespace", placed.namespace, "--kubeconfig", placed.cluster.kubeconfig)
+
+    def shown():
+        (server,) = run("top", *options, "-o", "json").data["servers"]
+        (replica,) = server["replicas"]
+        return {model["name"]: (model["devices"], model["state"]) for model in replica["models"]}
+
+    placed.until(lambda: shown() == {name: ([0], "Serving") for name in (ENTRY, OTHER)})
+    lines = [line.split() for line in run("top", *options, "--once").out.splitlines()]
+    first = next(k for k, line in enumerate(lines) if line[:1] == [placed.pod()["metadata"]["name"]])
+    assert [line[-4:] for line in lines[first : first + 3]] == [
+        ["0", OTHER, "1", "Serving"],
+        [ENTRY, "1", "Serving"],
+        ["1-3", "free"],
+    ]
+
+
+def test_a_model_that_does_not_share_is_not_put_beside_those_that_do(placed):
+    alone = {"devices": 1, "start": 0}
+    placed.make_model(THIRD, entry=THIRD, placement=alone)
+    refused = placed.condition("model", THIRD, status="False", reason="NotPlaced")
+    assert f"InferenceServer server: 0 {ENTRY} and {OTHER}; 1-3 free. " in refused["message"]
+    placed.delete("model", THIRD)
+    for name in (ENTRY, OTHER):
+        placed.condition("model", name, status="True")
 
 
 def test_who_or_what_is_not_there_is_named(placed, run):

@@ -25,6 +25,11 @@ def four(x, *, double):
     return double(double(x))
 
 
+def after(x, *, anything, double):
+    """The first member takes rows of any size, the second one of four."""
+    return double(anything(x))
+
+
 @qv.pipeline(output_names=["z"], access="public")
 def eight(x, *, triple, double):
     """A pipeline that opens its members to clients."""

@@ -8,6 +8,7 @@ from urllib.error import HTTPError
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
 from gravswell import quiver as qv
@@ -22,7 +23,7 @@ from gravswell.serving.triton import EmbeddedTriton
 from gravswell.serving.triton.flags import key_headers
 from gravswell.serving.verification import verify_served
 
-from ...serving.triton.conftest import ROWS, ask
+from ...serving.triton.conftest import ROWS, ask, graph, scale
 from . import functions
 from .conftest import RANKS
 
@@ -86,6 +87,27 @@ def test_where_a_members_name_shows_is_closed_by_tritons_own_flags(root: Path) -
                 assert f'model="{member}"' in answer.read().decode()
             with Client(server.http_address) as client:  # which does without
                 np.testing.assert_array_equal(client.infer("four", {"x": ROWS})["z"], ROWS * 4)
+
+
+def test_an_ensembles_error_may_name_a_private_member_and_pythons_does_not(tmp_path: Path) -> None:
+    """Of a step of an ensemble Triton tells in its own words."""
+    repository = qv.ModelRepository(tmp_path / "r")
+    sizes = [TensorProto.FLOAT, ["n", "k"]]
+    anything = graph([helper.make_node("Relu", ["x"], ["y"])], [("x", *sizes)], [("y", *sizes)])
+    repository.add("anything").export_version(anything)
+    repository.add("double").export_version(scale(2.0))
+    for compiled in ("ensemble", "python"):
+        made = qv.Pipeline(
+            functions.after, inputs={"x": ("FP32", (None, None))}, output_names=["z"], compile_to=compiled
+        )
+        repository.add(compiled, qv.Platform.PIPELINE).export_version(made, sample_inputs={"x": ROWS})
+    with EmbeddedTriton(tmp_path / "r") as server:
+        (double,) = (name for name, member in server.members.items() if member == "double/1")
+        with pytest.raises(InferenceServerException, match=f"unexpected shape for input 'x' for model '{double}'"):
+            ask(server.grpc_address, "ensemble", x=ROWS[:, :3])
+        with pytest.raises(InferenceServerException, match="input x of member double") as told:
+            ask(server.grpc_address, "python", x=ROWS[:, :3])
+        assert double not in str(told.value)
 
 
 def test_what_is_named_is_served_by_itself_too(root: Path) -> None:

@@ -13,6 +13,7 @@ import logging
 import re
 import socket
 import ssl
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -366,7 +367,7 @@ def test_of_half_an_identity_of_azure_it_is_told_what_is_missing(
     assert not told(caplog)
 
 
-def test_the_log_of_azures_library_is_muted_while_we_ask_it_and_no_longer(
+def test_the_log_of_azures_library_is_muted_of_what_we_ask_it_and_of_nothing_else(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A program that asks for tokens of its own reads what the library says of those."""
@@ -376,6 +377,9 @@ def test_the_log_of_azures_library_is_muted_while_we_ask_it_and_no_longer(
 
     def ask(*_: object, **__: object) -> None:
         log.warning("while we ask")
+        other = threading.Thread(target=log.warning, args=["of another meanwhile"])
+        other.start()
+        other.join()
         if not asked:
             asked.append("another")
             with pytest.raises(NoTokenError):  # whose end is not ours
@@ -388,7 +392,12 @@ def test_the_log_of_azures_library_is_muted_while_we_ask_it_and_no_longer(
         Identity().get_token("scope")
     assert asked
     log.warning("of their own")
-    assert told(caplog) == ["of their own"]
+    assert told(caplog) == ["of another meanwhile", "of another meanwhile", "of their own"]
+    caplog.clear()
+    monkeypatch.setattr(logging.getLogger("azure.identity"), "level", logging.WARNING)
+    with pytest.raises(NoTokenError):
+        Identity().get_token("scope")
+    assert "while we ask" in told(caplog), "who sets a level for it wants to read it"
 
 
 def test_an_identity_of_azure_is_told_to_no_server_without_https(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""An exporting process that is killed, or cut off, at requests to a real bucket server. See ``dying_requests.py``.
+"""An exporting process that is killed, or cut off, at requests to each bucket server. See ``dying_requests.py``.
 
 ``GRAVSWELL_FAULTS=all`` in the environment takes every request of an export, and not only some.
 """
@@ -12,7 +12,7 @@ import pytest
 
 from gravswell import quiver as qv
 
-from .dying_requests import SOME, URL
+from .dying_requests import SOME
 from .emulators import Server
 
 ABOVE = Path(__file__).parents[2]
@@ -20,13 +20,11 @@ ABOVE = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(1800)
-def test_an_export_that_ends_at_a_request(google: Server, given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    google.make_bucket("dying")
-    for variable, value in google.environment.items():
-        monkeypatch.setenv(variable, value)
-    qv.ModelRepository(URL).add("m").export_version(given)
+def test_an_export_that_ends_at_a_request(server: Server, bucket: str, given: Path) -> None:
+    url = f"{bucket}/r"
+    qv.ModelRepository(url).add("m").export_version(given)
     which = "all" if os.environ.get("GRAVSWELL_FAULTS") else "some"
-    command = [sys.executable, "-m", "quiver.stores.dying_requests", str(given), which]
+    command = [sys.executable, "-m", "quiver.stores.dying_requests", url, server.endpoint, str(given), which]
     done = subprocess.run(command, cwd=ABOVE, capture_output=True, text=True, timeout=1700, check=False)
     assert done.returncode == 0, done.stderr
     ended = {how: int(count) for count, how in (line.split(" ", 1) for line in done.stdout.splitlines())}

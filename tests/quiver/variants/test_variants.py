@@ -248,3 +248,15 @@ def test_the_converters_leave_the_process_as_it_was(entry: qv.Entry, caplog: pyt
         entry.quantize("fp16", version=1)
     assert sys.path == before
     assert not [record for record in caplog.records if record.thread == threading.get_ident()]
+
+
+def test_what_other_threads_log_while_it_converts_is_not_lost(caplog: pytest.LogCaptureFixture) -> None:
+    root = logging.getLogger()
+    with convert._told("int8"):
+        root.warning("the converter's advice")
+        other = threading.Thread(target=root.warning, args=["another's warning"])
+        other.start()
+        other.join()
+    told = [record.getMessage() for record in caplog.records]
+    assert "another's warning" in told
+    assert "the converter's advice" not in told

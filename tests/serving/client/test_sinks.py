@@ -61,6 +61,12 @@ def test_parts_are_taken_in_order_and_make_room() -> None:
     assert len(taken() or ()) == 1
     assert calls == ["news", "room", "news", "news", "room"]
     assert taken() is None
+
+
+def test_what_came_is_given_before_what_ended_the_whole() -> None:
+    sink = Ordered(lambda: 2, "m", lambda: None, lambda: None)
+    sink.put(request(0, 0, 8), ones(8, 4))
     sink.end(OSError("the disk"))
+    assert [(part.start, part.stop) for part in sink.take() or ()] == [(0, 8)]
     with pytest.raises(OSError, match="the disk"):
-        taken()
+        sink.take()

@@ -36,6 +36,17 @@ def test_a_key_closes_the_control_apis_on_both_protocols() -> None:
     ]
 
 
+def test_further_apis_are_closed_with_the_same_key_and_each_once() -> None:
+    """Triton ends where an API is named twice."""
+    also = ["statistics", "logging", "statistics"]
+    closed = "model-repository,shared-memory,trace,logging,statistics"
+    assert server_flags(model_repository="/models", address="10.0.0.7", key="abc", also_closed=also)[-2:] == [
+        f"--http-restricted-api={closed}:X-Gravswell-Key=abc",
+        f"--grpc-restricted-protocol={closed}:gravswell-key=abc",
+    ]
+    assert f"--http-restricted-api={closed}:" in pod_command(also_closed=also)
+
+
 @pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (2, 2), (64, 8)])
 def test_only_a_server_that_loads_by_itself_has_few_http_threads(cpus: int, threads: int) -> None:
     """A load by a client holds a thread: on one CPU nobody else would be answered by HTTP meanwhile."""

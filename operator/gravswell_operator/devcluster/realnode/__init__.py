@@ -1,4 +1,4 @@
-"""A real node beside the development control plane: kubelet, containerd, runc and kube-proxy, for end-to-end tests.
+"""A real node beside the development control plane: kubelet, containerd, kube-proxy, kube-router, for end-to-end tests.
 
 Its law: the node is a machine of its own. Its processes, mounts, addresses and rules live in kernel namespaces that
 end with their first process, and that one ends with us: a crash leaves folders and empty control groups, which the next

@@ -1,4 +1,4 @@
-"""The node: containerd, kubelet and kube-proxy on a :class:`Machine`, joined to a control plane that listens there."""
+"""The node: containerd, kubelet, kube-proxy and kube-router on a :class:`Machine`, with a control plane beside them."""
 
 import json
 import subprocess
@@ -21,6 +21,8 @@ PAUSE_IMAGE = "gravswell.dev/pause:1"
 _SOCKET = "/run/containerd/containerd.sock"
 _BOOTED = "containerd successfully booted"
 """What containerd logs when it has looked for what was running before; until then a kubelet that asks gives up."""
+_ENFORCED = "sync iptables took"
+"""What kube-router logs when it has written its rules."""
 
 # restrict_oom_score_adj: a machine within a machine may not have the right to lower it. The shim's own folder is on
 # the search path.
@@ -76,7 +78,7 @@ _CNI = {
 class RealNode:
     """The node of ``control_plane``, which was started in ``machine``'s network and names this node.
 
-    ``start`` returns when the node is Ready. It ends with the machine.
+    ``start`` returns when the node is Ready and holds its pods to NetworkPolicies. It ends with the machine.
 
     Args:
         machine: started.
@@ -102,19 +104,21 @@ class RealNode:
         return self.directory / "registries"
 
     def start(self) -> None:
-        """Start containerd, kubelet and kube-proxy; return when the node is Ready."""
+        """Start all of it; return when the node is Ready and NetworkPolicies are in force."""
         self._write_configuration()
         self._start_containerd()
         self.import_image(static_image(self.directory / "pause.tar", PAUSE_IMAGE, self._busybox, ["sleep", "inf"]))
         self._start_proxy()
         self.start_kubelet()
+        self._start_policies()
 
     def restart(self) -> None:
-        """Kill every process of the node, those of its pods too, and start it again; return when it is Ready."""
+        """Kill every process of the node, those of its pods too, and start it again; return as :meth:`start` does."""
         self.machine.kill()
         self._start_containerd()
         self._start_proxy()
         self.start_kubelet()
+        self._start_policies()
 
     def import_image(self, archive: Path) -> None:
         """Give the node the images of a docker or OCI archive. Raises :class:`UnavailableError` with ctr's words."""
@@ -183,6 +187,19 @@ class RealNode:
             "--conntrack-tcp-timeout-established=0",
             "--conntrack-tcp-timeout-close-wait=0",
         )
+
+    def _start_policies(self) -> None:
+        child = self._spawn(
+            "kube-router",
+            f"--kubeconfig={self._control_plane.kubeconfig}",  # a node may not read all pods and policies
+            f"--hostname-override={self._control_plane.node_name}",
+            "--run-router=false",
+            "--run-service-proxy=false",
+            f"--service-cluster-ip-range={SERVICE_RANGE}",
+            "--health-port=0",
+            "--v=1",
+        )
+        self.machine.wait_for(child, lambda: _ENFORCED in child.log.read_text(errors="replace"))
 
     def _spawn(self, name: str, *flags: str) -> Child:
         return self.machine.spawn(name, [self._binaries[name], *flags], f"{name}.log", self._environment())

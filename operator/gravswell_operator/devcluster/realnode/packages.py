@@ -5,7 +5,13 @@ from pathlib import Path
 from gravswell_operator.devcluster.debian import ensure_packages, unpacked
 
 CNI_PROGRAMS = "/usr/lib/cni"
-_PACKAGES = {"runc": "runc", "containernetworking-plugins": f"{CNI_PROGRAMS}/ptp", "nftables": "nft"}
+_PACKAGES = {
+    "runc": "runc",
+    "containernetworking-plugins": f"{CNI_PROGRAMS}/ptp",
+    "nftables": "nft",
+    "iptables": "iptables",
+    "ipset": "ipset",
+}
 
 
 def node_packages() -> Path:

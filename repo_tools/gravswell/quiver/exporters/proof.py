@@ -28,6 +28,7 @@ _REAL_ROWS = (
     ". The inputs were made up: where the model is never given such values, prove it with real ones, as sample_inputs "
     "(--sample-inputs FILE.npz)"
 )
+_ROUNDING = ". If the difference is rounding, as of a deep model's sums, allow for it: atol or rtol (--atol, --rtol)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def prove(
         try:
             found = compare(expected, got, rtol, atol, scales)
         except VerificationError as error:
-            way_out = "" if inputs == "given" else _REAL_ROWS
+            way_out = _ROUNDING if inputs == "given" else _REAL_ROWS + _ROUNDING
             raise VerificationError(
                 f"{runner.told} does not answer as {framework} does: {rows}{error}; nothing was published{way_out}"
             ) from None

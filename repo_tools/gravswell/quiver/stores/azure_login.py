@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from azure.core.credentials import AccessToken
@@ -19,6 +20,7 @@ TIMEOUTS = {"connection_timeout": 10, "read_timeout": 30}
 """Seconds, for each of a few attempts: the library's own are 300, for a cloud that a firewall keeps away."""
 
 
+_LOG = "azure.identity"
 _WHO = ("AZURE_CLIENT_ID", "AZURE_TENANT_ID")
 _PROOFS = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_FEDERATED_TOKEN_FILE")
 """Of a service principal one of the first two, of a workload identity the last."""
@@ -40,14 +42,14 @@ class Identity:
 
     def __init__(self) -> None:
         self._asking = threading.Lock()
-        with _muted():
+        with _telling_ourselves():
             self._found = DefaultAzureCredential(**TIMEOUTS)
         self._ways = [_Way(credential) for credential in self._found.credentials]
         self._found.credentials = tuple(self._ways)
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
         """A token for ``scopes``, as the libraries ask for one."""
-        with self._asking, _muted():
+        with self._asking, _telling_ourselves():
             for way in self._ways:
                 way.failure = None
             try:
@@ -66,33 +68,26 @@ def half_set() -> str:
     return f"{' and '.join(there)} set without {' and '.join(lacking)}" if there and lacking else ""
 
 
-class _Askers:
-    """How many of us are in a call of the library, and the level that its log had before the first came."""
-
-    def __init__(self) -> None:
-        self.lock, self.count, self.level = threading.Lock(), 0, logging.NOTSET
+_ours: ContextVar[bool] = ContextVar("_ours", default=False)
+"""Whether what runs here asks the library for us."""
 
 
-_log = logging.getLogger("azure.identity")
-_askers = _Askers()
+def _is_for_others(record: logging.LogRecord) -> bool:
+    """A filter: our error tells what the library warns us of, unless the program has set a level for its log itself."""
+    return record.levelno != logging.WARNING or not _ours.get() or logging.getLogger(_LOG).level != logging.NOTSET
 
 
 @contextmanager
-def _muted() -> Iterator[None]:
-    """Without the library's warnings, which our error tells, unless the program has set a level for them itself."""
-    with _askers.lock:
-        if _askers.count == 0:
-            _askers.level = _log.level
-            if _log.level == logging.NOTSET:
-                _log.setLevel(logging.ERROR)
-        _askers.count += 1
+def _telling_ourselves() -> Iterator[None]:
+    """Without the library's warnings of what is asked in the block. Those of what others ask meanwhile stay."""
+    for name in list(logging.root.manager.loggerDict):  # a filter is not asked of what a logger below has logged
+        if name.startswith(_LOG):
+            logging.getLogger(name).addFilter(_is_for_others)  # once: it is known the second time
+    before = _ours.set(True)
     try:
         yield
     finally:
-        with _askers.lock:
-            _askers.count -= 1
-            if _askers.count == 0:
-                _log.setLevel(_askers.level)
+        _ours.reset(before)
 
 
 class _Way:

@@ -4,6 +4,7 @@ import logging
 import math
 import shutil
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,8 +68,14 @@ class Converted:
 
 
 class _Quiet(logging.Filter):
+    """Drops what this thread logs below an error, and nothing of another's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.ERROR
+        return record.levelno >= logging.ERROR or record.thread != self._thread
 
 
 def convert(kind: Kind, path: Path, batches: Sequence[Inputs], folder: Path) -> Converted:

@@ -44,6 +44,8 @@ class AsyncClient:
     :param retry_for: seconds for which a request is tried again after it first failed because a replica drained,
         restarted or was gone: at the others, and at that one after a pause. 0: once at each replica. What was tried
         again may have been computed twice, so where that matters give 0, and one replica.
+    :param source_timeout: seconds for which a call waits for the next batch of its source while all that it gave is
+        answered. None: as long as it takes, for a source may rightly be silent for hours, as a queue is at night.
     :param headers: sent with every request, as ``{"Authorization": "Bearer …"}``.
     :param context: TLS as it shall be for ``https://``; the system's authorities by default.
 
@@ -58,6 +60,7 @@ class AsyncClient:
         max_bytes: int = 256 << 20,
         request_timeout: float = 60.0,
         retry_for: float = 30.0,
+        source_timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
@@ -68,7 +71,11 @@ class AsyncClient:
             if not isinstance(value, Integral) or value < 1:
                 raise InvalidInputError(f"{name} is a whole number of at least 1, and not {value!r}")
         _check_seconds(request_timeout=request_timeout, retry_for=retry_for)
-        self._limits = Limits(in_flight, max_bytes, request_timeout, retry_for)
+        if source_timeout is not None and not (isinstance(source_timeout, Real) and source_timeout > 0):
+            told = f"source_timeout is a number of seconds above 0, or None, and not {source_timeout!r}"
+            raise InvalidInputError(told)
+        patience = inf if source_timeout is None else source_timeout
+        self._limits = Limits(in_flight, max_bytes, request_timeout, retry_for, patience)
         self._headers = dict(headers or {})
         self._replicas = Replicas(map(Endpoint.parse, names), context)
         for endpoint in self._replicas.endpoints:
@@ -126,7 +133,8 @@ class AsyncClient:
 
         The first request that fails ends the whole, and the message names its rows: :class:`InvalidInputError` for what
         the model does not take, most of it before anything is sent; :class:`NotFoundError` for an unknown model;
-        :class:`UnavailableError` where no replica answered in time.
+        :class:`UnavailableError` where no replica answered in time, or where a source stalled (``source_timeout``): it
+        names the row that did not come.
         """
         if _is_batches(inputs):
             parts = []
@@ -166,12 +174,14 @@ class AsyncClient:
     ) -> AsyncGenerator[Part, None]:
         """The answers to a source, part by part in the order of its rows, as they come.
 
-        ``source`` is as in :meth:`infer`; a plain iterable runs in a thread of its own, so it may wait as long as it
-        likes. Rows that have waited ``max_wait`` seconds for others to fill a request are sent without them. The source
-        is read only as far as requests are under way or about to be, and a loop body that is slow holds it back.
+        ``source`` is as in :meth:`infer`; a plain iterable runs in a thread of its own, so it may wait, up to
+        ``source_timeout``. Rows that have waited ``max_wait`` seconds for others to fill a request are sent without
+        them. The source is read only as far as requests are under way or about to be, and a loop body that is slow
+        holds it back.
 
-        Errors as of :meth:`infer`, and what the source raises. Leaving the loop early ends everything
-        (:func:`contextlib.aclosing` does that at once).
+        Errors as of :meth:`infer`, and what the source raises; the parts whose turn it was by then come before. Leaving
+        the loop early ends everything (:func:`contextlib.aclosing` does that at once), and so does an error: an
+        asynchronous source is cancelled and closed, and a thread ends when its source gives the next batch, or ends.
         """
         arrived = asyncio.Event()
         opened = await self.open_stream(
@@ -206,7 +216,8 @@ class AsyncClient:
         if not _is_batches(source):
             source = [source]
         stream = Stream(lambda: 2 * self._limits.in_flight * max(1, len(self._replicas)), model, arrived)
-        batches = Batches(stream.inbox, known, batch_size, Packer(known.datatypes(), outputs), max_wait)
+        packer, patience = Packer(known.datatypes(), outputs), self._limits.source_timeout
+        batches = Batches(stream.inbox, known, batch_size, packer, max_wait=max_wait, timeout=patience)
         stream.begin(self._infers(batches, stream.sink, model, version), source)
         return stream
 

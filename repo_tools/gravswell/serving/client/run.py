@@ -39,6 +39,7 @@ class Limits:
     max_bytes: int
     request_timeout: float
     retry_for: float
+    source_timeout: float
 
 
 class Run:
@@ -114,13 +115,15 @@ class Run:
             return None
         request = self._source.next(now)
         if request is None:
-            self._wait_for_source()
+            self._wait_for_source(now)
             return None
         self._next_index = request.index + 1
         self._bytes += request.size
         return request
 
-    def _wait_for_source(self) -> None:
+    def _wait_for_source(self, now: float) -> None:
+        if not (self._busy or self._opening):  # what it gave is answered, so that nothing is lost but the wait
+            self._source.check_waiting(now)
         due = self._source.due_at()
         if due is not None and self._due is None:
 

@@ -135,12 +135,12 @@ class Ordered:
         self._news()
 
     def take(self) -> list[Part] | None:
-        """The parts whose turn it is, perhaps none yet; None when all were given. Raises what ended the whole."""
+        """The parts whose turn it is, perhaps none yet; None when all were given. After them what ended the whole."""
         ended = self._ended  # before the parts: none comes after it
-        if self._error is not None:
-            raise self._error
         parts = [self._ready.popleft() for _ in range(len(self._ready))]
         if not parts:
+            if ended and self._error is not None:
+                raise self._error
             return None if ended else parts
         self._taken += len(parts)
         self._taken_bytes += sum(map(_size, parts))

@@ -3,14 +3,13 @@
 Its law: a source is asked for the next request only when there is room for one, so nothing piles up behind it.
 """
 
-import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
 from typing import Any, Protocol
 
 import numpy as np
 
-from gravswell.errors import InvalidInputError
+from gravswell.errors import InvalidInputError, UnavailableError
+from gravswell.serving.client.inbox import Inbox
 from gravswell.serving.client.model import Model
 from gravswell.serving.client.wire import Array, Packer
 
@@ -48,6 +47,9 @@ class Source(Protocol):
     def due_at(self) -> float | None:
         """The loop's time at which :meth:`next` has something though nothing comes; None where it will not."""
 
+    def check_waiting(self, now: float) -> None:
+        """UnavailableError where :meth:`next` has been waited for too long."""
+
     def close(self) -> None:
         """Nobody will ask any more."""
 
@@ -68,6 +70,9 @@ class Single:
 
     def due_at(self) -> float | None:  # noqa: D102
         return None
+
+    def check_waiting(self, now: float) -> None:  # noqa: D102
+        pass
 
     def close(self) -> None:  # noqa: D102
         self._request = None
@@ -106,6 +111,9 @@ class Arrays:
     def due_at(self) -> float | None:  # noqa: D102
         return None
 
+    def check_waiting(self, now: float) -> None:  # noqa: D102
+        pass
+
     def close(self) -> None:  # noqa: D102
         self._start = self._rows
 
@@ -113,85 +121,25 @@ class Arrays:
         return {name: array[start:stop] for name, array in self._arrays.items()}
 
 
-class Inbox:
-    """Batches between whoever makes them and the loop: a few, then their maker waits until half of them are gone.
-
-    Both sides are woken as rarely as can be, for a change of threads costs more than a request: ``wake`` is called, in
-    the maker's thread, where the loop found nothing and now there is something.
-    """
-
-    def __init__(self, size: int, wake: Callable[[], None], clock: Callable[[], float]) -> None:
-        self._size, self._wake, self._clock = size, wake, clock
-        self._items: deque[tuple[float, Any]] = deque()
-        self._changed = threading.Condition(threading.Lock())
-        self._wanted = False
-        self._over = False
-        self._closed = False
-        self.error: BaseException | None = None
-        """What the maker raised."""
-        self.on_room: Callable[[], None] = lambda: None
-        """Called, in the loop, when there is room again."""
-
-    @property
-    def full(self) -> bool:
-        """Whether the maker has to wait."""
-        return len(self._items) >= self._size
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more will come."""
-        return self._over and not self._items
-
-    def put(self, item: Any, *, wait: bool = True) -> bool:
-        """Add a batch, after waiting for room; False when nobody wants more."""
-        with self._changed:
-            while wait and self.full and not self._closed:
-                self._changed.wait()
-            if self._closed:
-                return False
-            self._items.append((self._clock(), item))
-            wanted, self._wanted = self._wanted, False
-        if wanted:
-            self._wake()
-        return True
-
-    def get(self) -> tuple[float, Any] | None:
-        """The next batch and when it came, if there is one."""
-        with self._changed:
-            if not self._items:
-                self._wanted = True
-                return None
-            item = self._items.popleft()
-            room_again = len(self._items) == self._size // 2
-            if room_again:
-                self._changed.notify()
-        if room_again:
-            self.on_room()
-        return item
-
-    def end(self, error: BaseException | None = None) -> None:
-        """Nothing more will come."""
-        with self._changed:
-            self._over, self.error = True, error
-        self._wake()
-
-    def close(self) -> None:
-        """Nobody wants more."""
-        with self._changed:
-            self._closed = True
-            self._items.clear()
-            self._changed.notify()
-        self.on_room()
-
-
 class Batches:
     """Requests of ``batch`` rows of the batches in an inbox, and of fewer when some have waited for ``max_wait`` s.
 
-    ``batch_size`` is decided by the first batch, whose rows show how large they are.
+    ``batch_size`` is decided by the first batch, whose rows show how large they are. A batch is waited for during
+    ``timeout`` s; rows that are here do not wait for longer either.
     """
 
-    def __init__(self, inbox: Inbox, model: Model, batch_size: int | None, packer: Packer, max_wait: float) -> None:
-        self._inbox, self._model, self._packer, self._max_wait = inbox, model, packer, max_wait
+    def __init__(
+        self,
+        inbox: Inbox,
+        model: Model,
+        batch_size: int | None,
+        packer: Packer,
+        *,
+        max_wait: float,
+        timeout: float,
+    ) -> None:
+        self._inbox, self._model, self._packer, self._timeout = inbox, model, packer, timeout
+        self._max_wait = min(max_wait, timeout)
         self._wanted = batch_size
         self._batch = 1 if batch_size is None else model.batch_size(batch_size, 0)
         self._parts: deque[tuple[float, dict[str, Array]]] = deque()
@@ -219,6 +167,14 @@ class Batches:
     def due_at(self) -> float | None:  # noqa: D102
         return self._parts[0][0] + self._max_wait if self._parts else None
 
+    def check_waiting(self, now: float) -> None:  # noqa: D102
+        since = self._inbox.wanted_since
+        if since is not None and now - since >= self._timeout:
+            raise UnavailableError(
+                f"the source of the rows for model '{self._model.name}' stalled at row {self._start + self._here}: it "
+                f"gave nothing for {self._timeout:g} s (source_timeout); look at what it waits for, or wait longer"
+            )
+
     def close(self) -> None:  # noqa: D102
         self._inbox.close()
         self._parts.clear()
@@ -241,7 +197,7 @@ class Batches:
         if fixed is not None and rows != fixed:
             raise InvalidInputError(
                 f"rows {self._start} to {self._start + rows - 1} are {rows}, and model '{self._model.name}' takes "
-                f"exactly {fixed} a request: send a multiple of that, without max_wait"
+                f"exactly {fixed} a request: send a multiple of that, or let them wait longer for others (max_wait)"
             )
         pieces, missing = [], rows
         while missing:
@@ -262,41 +218,3 @@ class Batches:
         self._start += rows
         self._here -= rows
         return request
-
-
-def feed_from_thread(source: Iterable[Any], inbox: Inbox) -> None:
-    """Run ``source`` in a thread of its own, which ends with it, or at its next batch after the inbox was closed."""
-
-    def run() -> None:
-        try:
-            for item in source:
-                if not inbox.put(item):
-                    return
-        except BaseException as error:  # noqa: BLE001  the caller's own: it is raised where the answers are awaited
-            inbox.end(error)
-        else:
-            inbox.end()
-        finally:
-            if isinstance(source, Generator):  # it may hold a file open, and somebody may hold on to it
-                source.close()
-
-    threading.Thread(target=run, name="gravswell-source", daemon=True).start()
-
-
-async def feed(source: AsyncIterable[Any], inbox: Inbox, room: Callable[[], Any]) -> None:
-    """The same for a source of the loop; ``room()`` is awaited while the inbox is full."""
-    try:
-        async for item in source:
-            while inbox.full:
-                await room()
-            if not inbox.put(item, wait=False):
-                return
-    except BaseException as error:  # as above
-        inbox.end(error)
-        if not isinstance(error, Exception):
-            raise
-    else:
-        inbox.end()
-    finally:
-        if isinstance(source, AsyncGenerator):  # whoever left early does not wait for the garbage collector
-            await source.aclose()

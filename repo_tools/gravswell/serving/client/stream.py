@@ -5,9 +5,9 @@ from collections.abc import AsyncIterable, Callable
 from contextlib import suppress
 from typing import Any
 
+from gravswell.serving.client.inbox import Inbox, feed, feed_from_thread
 from gravswell.serving.client.run import Run
 from gravswell.serving.client.sinks import Ordered
-from gravswell.serving.client.sources import Inbox, feed, feed_from_thread
 
 INBOX_SIZE = 64
 """Batches of a source that wait to be sent, at most."""

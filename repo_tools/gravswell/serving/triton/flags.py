@@ -12,7 +12,12 @@ from collections.abc import Iterable
 from typing import Literal
 
 CLOSED_APIS = ("model-repository", "shared-memory", "trace", "logging")
-"""Triton's control APIs, by its own names. Health, metadata, inference, model-config and statistics stay open."""
+"""Triton's control APIs, by its own names. Health, metadata, inference, model-config and statistics stay open.
+
+The last two tell what the private members of pipelines are called. Triton closes an API for all models or for none, and
+clients need these: PyTriton's reads a model's config before it sends anything, perf_analyzer the config and the
+statistics, those of an ensemble's members too. So they are closed by whoever asks for it (``also_closed``).
+"""
 
 HTTP_KEY_HEADER = "X-Gravswell-Key"
 """HTTP header in which a caller of a closed API sends the key."""
@@ -41,16 +46,17 @@ def server_flags(
     metrics_port: int = METRICS_PORT,
     model_control: ModelControl = "explicit",
     key: str | None = None,
+    also_closed: Iterable[str] = (),
     exit_timeout_seconds: int = 30,
     extra: Iterable[str] = (),
 ) -> list[str]:
     """Return the arguments of ``tritonserver``, without the program's own name.
 
     ``address`` is the IP address that all three servers bind, or :func:`bound` of it: Triton's default is every
-    interface. ``key``, where given, closes :data:`CLOSED_APIS` to callers that do not send it. A model that fails to
-    load never ends the server (``--exit-on-error=false``) and never makes it unready (``--strict-readiness=false``):
-    what must serve is for the caller to judge, model by model. ``extra`` is appended as it is, and Triton takes the
-    last of a repeated flag.
+    interface. ``key``, where given, closes :data:`CLOSED_APIS` and the APIs ``also_closed`` to callers that do not send
+    it. A model that fails to load never ends the server (``--exit-on-error=false``) and never makes it unready
+    (``--strict-readiness=false``): what must serve is for the caller to judge, model by model. ``extra`` is appended as
+    it is, and Triton takes the last of a repeated flag.
     """
     http_address, grpc_address = bound(address) if isinstance(address, str) else address
     flags = [
@@ -67,7 +73,7 @@ def server_flags(
         f"--metrics-port={metrics_port}",
     ]
     if key is not None:
-        closed = ",".join(CLOSED_APIS)
+        closed = ",".join(dict.fromkeys((*CLOSED_APIS, *also_closed)))
         flags += [
             f"--http-restricted-api={closed}:{HTTP_KEY_HEADER}={key}",
             f"--grpc-restricted-protocol={closed}:{GRPC_KEY_NAME}={key}",
@@ -100,6 +106,7 @@ def pod_command(
     model_repository: str = "/models",
     key_file: str = "/run/gravswell/key",
     address: str = "$(POD_IP)",
+    also_closed: Iterable[str] = (),
     exit_timeout_seconds: int = 30,
     extra: Iterable[str] = (),
 ) -> str:
@@ -114,6 +121,7 @@ def pod_command(
         model_repository=model_repository,
         address=("$http", "$grpc"),
         key="${key:?is empty}",
+        also_closed=also_closed,
         exit_timeout_seconds=exit_timeout_seconds,
     )
     # Our own flags hold nothing that double quotes do not protect, but for the substitutions that are meant.

@@ -23,20 +23,30 @@ ANY_FREE = Ports()
 
 
 @contextmanager
-def held_ports(host: str, wanted: Ports) -> Iterator[Ports]:
-    """Ports of the IP address ``host``, free ones for those that are 0; nobody else is given them in the block.
+def held_port(host: str, port: int = 0) -> Iterator[int]:
+    """A port of the IP address ``host``, a free one for 0; nobody else is given it in the block.
 
-    Whoever lets addresses be used again, as Triton does, can listen on them meanwhile.
+    Nobody listens there, so that connections are refused. Who lets addresses be used again, as most servers do, can
+    listen there meanwhile, end, and listen again. OSError where it is taken, or where nobody can listen.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind((host, port))
+        yield place.getsockname()[1]
+
+
+@contextmanager
+def held_ports(host: str, wanted: Ports) -> Iterator[Ports]:
+    """Ports of the IP address ``host`` for a Triton, held as by :func:`held_port`.
+
     Raises :class:`ConflictError` naming a wanted port that is taken, :class:`InvalidInputError` for an address that
     cannot be listened on.
     """
     chosen = []
     with ExitStack() as held:
         for name, port in vars(wanted).items():
-            probe = held.enter_context(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET))
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((host, port))
+                chosen.append(held.enter_context(held_port(host, port)))
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     raise ConflictError(
@@ -46,5 +56,4 @@ def held_ports(host: str, wanted: Ports) -> Iterator[Ports]:
                 raise InvalidInputError(
                     f"{addresses.join(host, port)} cannot be listened on for {name}: {error.strerror or error}"
                 ) from error
-            chosen.append(probe.getsockname()[1])
         yield Ports(*chosen)

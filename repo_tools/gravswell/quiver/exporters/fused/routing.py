@@ -6,7 +6,7 @@
     If a model has any: its rows → the model → its answers, else none
     the answers of all, model by model ─ ScatterND ─ outputs, in the order of the rows
 
-A model that no row names costs one ``If``, about 2 µs in ONNX Runtime; of many models, whole groups are passed over by
+A model that no row names costs one ``If``, about 1 µs in ONNX Runtime; of many models, whole groups are passed over by
 one. Nothing that decides whose answer a row gets is left to what a runtime does with a bad index: on CPUs ONNX Runtime
 refuses one, on GPUs it reads zeros. ``Split`` holds the sizes that it is given against its tensor on every provider,
 and no optimizer takes it apart, as one does ``Reshape``: so it makes the checks. Its name says what is wrong, and ONNX
