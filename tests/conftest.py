@@ -35,6 +35,7 @@ TOGETHER = (
     "control_plane/pools",
     "control_plane/reconciling",
     "control_plane/serving",
+    "control_plane/gateway",
     "control_plane",
     "chart",
     "demo",

@@ -22,6 +22,7 @@ MODELS_RESOLVED = "ModelsResolved"
 MODELS_LOADED = "ModelsLoaded"
 RANKS_READY = "RanksReady"
 AUTOSCALING = "Autoscaling"
+ROUTES_ACCEPTED = "RoutesAccepted"
 DRIVERS_INSTALLED = "DriversInstalled"
 PROVISIONED = "Provisioned"
 SUSPENDED = "Suspended"
@@ -106,6 +107,10 @@ class Reason(enum.StrEnum):
     AUTOSCALER_FAILING = "AutoscalerFailing"
     AUTOSCALER_MISSING = "AutoscalerMissing"
     NO_PROMETHEUS = "NoPrometheus"
+    ROUTES_TAKEN = "RoutesTaken"
+    ROUTES_WAITING = "RoutesWaiting"
+    ROUTE_REFUSED = "RouteRefused"
+    GATEWAY_MISSING = "GatewayMissing"
 
     # Pods of any kind
     NODE_NOT_READY = "NodeNotReady"

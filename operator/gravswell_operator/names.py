@@ -28,6 +28,12 @@ LABEL_REVISION = "controller-revision-hash"
 GATE = "gravswell.dev/all-ranks-ready"
 """Readiness gate of the pods of a group of ranks, and the condition by which the operator opens it."""
 
+LABEL_SERVICE = "kubernetes.io/service-name"
+"""Kubernetes' own, on an EndpointSlice: the Service that it is of."""
+LABEL_SLICE_MANAGER = "endpointslice.kubernetes.io/managed-by"
+"""Kubernetes' own: who keeps an EndpointSlice. Its controllers leave those of others alone."""
+SLICE_MANAGER = "gravswell.dev"
+
 ROLE_TRITON = "triton"
 ROLE_LISTER = "lister"
 ROLE_DEVICE_PLUGIN = "device-plugin"
@@ -44,6 +50,21 @@ DRIVERS_NAMESPACE = "gravswell-drivers"
 def headless(server: str) -> str:
     """The Service through which clients see every replica."""
     return f"{server}-headless"
+
+
+def old_replicas(server: str) -> str:
+    """The Service of the replicas that serve the old version, while a Gateway's routes tell them from the others."""
+    return f"{server}-old"
+
+
+def new_replicas(server: str) -> str:
+    """The Service of the replicas that serve the new version, meanwhile."""
+    return f"{server}-new"
+
+
+def endpoints(service: str, family: str) -> str:
+    """The EndpointSlice of one of these Services, for the addresses of a family: IPv4 or IPv6."""
+    return f"{service}-{family.lower()}"
 
 
 def rank_pod(server: str, rank: int) -> str:

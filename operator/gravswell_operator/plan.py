@@ -257,7 +257,7 @@ def _plan_server(server: InferenceServer, world: _World, options: Options) -> tu
     if not options.prometheus:
         options = replace(options, prometheus="(autoscaling.prometheus of the chart)")
     made = server_children(ServerPlan(server, repository, pool, desired, surge, options))
-    notes += _autoscaling_notes(server)
+    notes += [*_autoscaling_notes(server), *_gateway_notes(server)]
     if not surge and may_surge(server, pool, [(other, fewest_replicas(other)) for other in on_pool]):
         # The operator goes by the replicas that there are as the roll-out begins.
         notes.append(
@@ -281,6 +281,21 @@ def _autoscaling_notes(server: InferenceServer) -> _Found:
         return [(False, f"it scales as soon as the API {needs} (docs/autoscaling.md)")]
     asked = ", and the installation names a Prometheus (autoscaling.prometheus)" if asks_prometheus(scaling) else ""
     return [(False, f"it scales as soon as the cluster has KEDA{asked}")]
+
+
+def _gateway_notes(server: InferenceServer) -> _Found:
+    """Whom the routes need beside them."""
+    gateway, namespace = server.spec.service.gateway, server.metadata.namespace
+    if gateway is None:
+        return []
+    parents = [parent for route in (gateway.http, gateway.grpc) if route is not None for parent in route.parent_refs]
+    named = sorted({f"{parent.namespace or namespace}/{parent.name}" for parent in parents})
+    needs = f"has the Gateway API, and {', '.join(named)}, whose listeners allow routes from namespace {namespace}"
+    notes = [(False, f"no request comes through a Gateway until the cluster {needs}")]
+    if gateway.collides:
+        why = "http and grpc of service.gateway ask for the same hostname of the same listener, which takes one of them"
+        notes.append((True, f"{why}: set other hostnames for each, or another sectionName"))
+    return notes
 
 
 def _serves(model: Model, server: InferenceServer) -> bool:
@@ -328,6 +343,10 @@ def _rollout_notes(model: Model, server: InferenceServer) -> _Found:
         return []
     if server.spec.ranks is not None:
         return [(False, f"all ranks of InferenceServer {name} are one replica, so a new version goes to all at once")]
+    if model.spec.rollout.plan.weighted and server.spec.service.gateway is None:
+        why = "a weight is a share of what comes through a Gateway"
+        way_out = "set its service.gateway, or leave weight out of the canary's steps"
+        return [(True, f"no new version would be rolled out: {why}, and InferenceServer {name} has none; {way_out}")]
     if peak_replicas(server) > 1:
         return []
     return [

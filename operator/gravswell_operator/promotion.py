@@ -22,6 +22,9 @@ from gravswell_operator.desired.judge import Requests
 from gravswell_operator.desired.models import told
 from gravswell_operator.reconcile import documents
 
+_OPEN = (*UNDER_WAY, RolloutState.WAITING)
+"""Where a canary stands of which somebody can decide."""
+
 
 @dataclass(frozen=True)
 class ModelRollout:
@@ -84,24 +87,24 @@ async def _configmap(client: Client, namespace: str, name: str) -> state.ConfigM
 
 
 async def promote(client: Client, namespace: str, name: str, version: int | None = None) -> ModelRollout:
-    """Serve ``version``, or the one that is under way or was rolled back, everywhere, whatever is judged.
+    """Serve ``version``, or the one that waits, is under way or was rolled back, everywhere, whatever is judged.
 
     Raises :class:`InvalidInputError` where no version is on its way and none is given.
     """
     version = (
         version
         if version is not None
-        else _subject(await look(client, namespace, name), *UNDER_WAY, RolloutState.ROLLED_BACK)
+        else _subject(await look(client, namespace, name), *_OPEN, RolloutState.ROLLED_BACK)
     )
     return await _change(client, namespace, name, promote=version, abort=None)
 
 
 async def abort(client: Client, namespace: str, name: str, version: int | None = None) -> ModelRollout:
-    """End the canary of ``version``, or the one under way: the version before serves everywhere.
+    """End the canary of ``version``, or the one that waits or is under way: the version before serves everywhere.
 
-    Raises :class:`InvalidInputError` where none is under way and no version is given.
+    Raises :class:`InvalidInputError` where there is none and no version is given.
     """
-    version = version if version is not None else _subject(await look(client, namespace, name), *UNDER_WAY)
+    version = version if version is not None else _subject(await look(client, namespace, name), *_OPEN)
     return await _change(client, namespace, name, abort=version, promote=None)
 
 

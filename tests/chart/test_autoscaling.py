@@ -22,6 +22,14 @@ def test_the_right_on_scaled_objects_can_be_kept_back(render, keda):
     assert (RULES in operator_rules(render({"autoscaling.keda": keda}))) is keda
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_rights_on_routes_and_endpoints_can_be_kept_back(render, enabled):
+    groups = operator_rules(render({"gateway.enabled": enabled}))
+    assert {"gateway.networking.k8s.io", "discovery.k8s.io"} & set(groups) == (
+        {"gateway.networking.k8s.io", "discovery.k8s.io"} if enabled else set()
+    )
+
+
 def test_the_operator_is_told_of_prometheus(render):
     url = "http://prometheus-operated.monitoring:9090/prefix"
     assert f"--prometheus={url}" in arguments(render({"autoscaling.prometheus": url}))

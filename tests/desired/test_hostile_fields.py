@@ -36,7 +36,17 @@ SERVER = {
     "modelStorage": "20Gi",
     "cache": CLAIM,
     "replicas": 2,
-    "service": {"type": "ClusterIP", "annotations": {"of-the-service": "service"}},
+    "service": {
+        "type": "ClusterIP",
+        "annotations": {"of-the-service": "service"},
+        "gateway": {
+            "http": {
+                "parentRefs": [{"name": "gate", "namespace": "gates", "sectionName": "web"}],
+                "hostnames": ["models.example.com"],
+            },
+            "grpc": {"parentRefs": [{"name": "other-gate"}], "hostnames": ["grpc.example.com"]},
+        },
+    },
     "podTemplate": {
         "labels": {"of-the-pods": "pods"},
         "annotations": {"for-the-pods": "pods"},
@@ -234,6 +244,10 @@ PLACES = {
     "InferenceServer.autoscaling.keda.wakes": [r"\.spec\.triggers\[.*\]\.(name|type|metricType|metadata\..*)"],
     "InferenceServer.service.type": [r"\.spec\.type"],
     "InferenceServer.service.annotations": [r"\.metadata\.annotations\..*"],
+    "InferenceServer.service.gateway.http.parentRefs": [r"\.spec\.parentRefs\[.*\]\.(name|namespace|sectionName)"],
+    "InferenceServer.service.gateway.grpc.parentRefs": [r"\.spec\.parentRefs\[.*\]\.name"],
+    "InferenceServer.service.gateway.http.hostnames": [r"\.spec\.hostnames\[0\]"],
+    "InferenceServer.service.gateway.grpc.hostnames": [r"\.spec\.hostnames\[0\]"],
     "InferenceServer.podTemplate.labels": [rf"{TEMPLATE}\.labels\..*"],
     "InferenceServer.podTemplate.annotations": [rf"{TEMPLATE}\.annotations\..*"],
     "InferenceServer.podTemplate.nodeSelector": [rf"{POD}\.nodeSelector\..*"],

@@ -180,6 +180,7 @@ def test_a_download_can_be_stopped(publish, slow):
 CHANGES = {
     "keda": "aae67614cfcbda7e",
     "coredns-trimmed": "9fa650abf68acf2f",
+    "traefik-gateway": "a2ff14304f86e3d6",
     "kube-router-policies": "140b13c777651570",
 }
 """By the names of the modules that are built with a change, the digest of that change."""

@@ -289,3 +289,52 @@ def test_what_karpenter_would_be_told(run, written):
     assert "no node is made until the cluster has Karpenter, and EC2NodeClass gpus" in messages
     assert any("ask for 9 GPUs, and its autoscaling.max of 2 offers 8" in message for message in messages)
     assert "NodePool pool" in run("plan", path).out
+
+
+GATEWAY = {"http": {"parentRefs": [{"name": "gate", "namespace": "infra"}]}}
+WEIGHTED = {"rollout": {"strategy": "Canary", "canary": {"steps": [{"replicas": 1, "weight": "5%"}]}}}
+
+
+def test_routes_are_planned_and_need_a_gateway_beside_them(run, written):
+    server = {"spec": {"service": {"gateway": GATEWAY}, "replicas": 2}}
+    done = run("plan", written(InferenceServer=server, Model={"spec": WEIGHTED}), "-o", "json")
+    assert done.code == 0
+    answer = json.loads(done.out)
+    assert [c["kind"] for c in answer["objects"][2]["creates"] if "Route" in c["kind"]] == ["HTTPRoute"]
+    assert [c["metadata"]["name"] for c in answer["objects"][2]["creates"] if c["kind"] == "Service"] == [
+        "server",
+        "server-headless",
+    ]
+    (note,) = answer["notes"]
+    assert "has the Gateway API, and infra/gate, whose listeners allow routes from namespace default" in note["message"]
+
+
+def test_a_weight_without_a_gateway_would_stop_every_new_version(run, written):
+    done = run("plan", written(InferenceServer={"spec": {"replicas": 2}}, Model={"spec": WEIGHTED}), "-o", "json")
+    assert done.code == 2
+    (note,) = [note for note in json.loads(done.out)["notes"] if note["severity"] == "error"]
+    assert "InferenceServer server has none; set its service.gateway, or leave weight out" in note["message"]
+
+
+GATE = {"name": "gate"}
+A, B = ["a.example.com"], ["b.example.com"]
+
+
+@pytest.mark.parametrize(
+    ("http", "grpc", "collides"),
+    [
+        ({"parentRefs": [GATE]}, {"parentRefs": [GATE]}, True),
+        ({"parentRefs": [GATE], "hostnames": A}, {"parentRefs": [GATE]}, True),
+        ({"parentRefs": [GATE], "hostnames": A}, {"parentRefs": [GATE], "hostnames": B + A}, True),
+        ({"parentRefs": [GATE], "hostnames": A}, {"parentRefs": [GATE], "hostnames": B}, False),
+        ({"parentRefs": [GATE]}, {"parentRefs": [{"name": "other"}, GATE]}, True),
+        ({"parentRefs": [GATE]}, {"parentRefs": [{**GATE, "namespace": "infra"}]}, False),
+        ({"parentRefs": [{**GATE, "sectionName": "web"}]}, {"parentRefs": [GATE]}, True),
+        ({"parentRefs": [{**GATE, "sectionName": "web"}]}, {"parentRefs": [{**GATE, "sectionName": "grpc"}]}, False),
+    ],
+)
+def test_two_protocols_that_a_listener_cannot_tell_apart_are_told(run, written, http, grpc, collides):
+    server = {"spec": {"service": {"gateway": {"http": http, "grpc": grpc}}, "replicas": 2}}
+    answer = json.loads(run("plan", written(InferenceServer=server), "-o", "json").out)
+    assert any("same hostname of the same listener" in n["message"] for n in answer["notes"]) is collides
+    assert answer["blocked"] is collides

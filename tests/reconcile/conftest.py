@@ -100,6 +100,10 @@ class Api:
         if kept := _kept_replicas(old, manager or names.FIELD_MANAGER, manifest):
             merged["spec"] = {**kept, **merged["spec"]}
         merged["metadata"]["managedFields"] = _managed(old["metadata"], manager or names.FIELD_MANAGER, manifest)
+        if resource in resources.ROUTES:  # as of every kind with a definition; of the others nobody asks here
+            merged["metadata"]["generation"] = old["metadata"].get("generation", 0) + (
+                merged["spec"] != old.get("spec")
+            )
         if "data" in manifest and "data" in old:
             merged["data"] = {**old["data"], **manifest["data"]}  # each key of a ConfigMap has an owner of its own
         return self.store(merged)

@@ -81,7 +81,7 @@ async def test_the_same_is_written_as_by_comparing_every_child_each_time(manifes
     short = await writes_of(World(manifest), what)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Record, "found_equal", lambda *_: None)
-        patched.setattr(apply, "_is_settled", lambda *_: False)
+        patched.setattr(apply, "is_settled", lambda *_: False)
         full = await writes_of(World(manifest), what)
     assert short == full
 

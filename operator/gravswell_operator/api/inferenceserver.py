@@ -25,6 +25,7 @@ from gravswell_operator.api.common import (
     Status,
     name_rule,
 )
+from gravswell_operator.api.gateway import Gateway
 from gravswell_operator.api.rules import Rule, matching
 from gravswell_operator.api.startup import StartupStatus
 
@@ -83,6 +84,10 @@ class ServiceSpec(ApiModel):
     node_ports: NodePorts | None = None
     """With the type NodePort or LoadBalancer: which ports the nodes open for HTTP and gRPC, where clients must know
     them beforehand; absent: the cluster chooses."""
+    gateway: Gateway | None = None
+    """For clients outside of the cluster that come through a Gateway: routes of the Gateway API to all replicas. By
+    these a canary of a Model gets a share of the requests (weight). The condition RoutesAccepted says whether a Gateway
+    takes them. Absent: no route is made."""
 
 
 class ClaimCache(ApiModel):
@@ -268,10 +273,10 @@ class InferenceServerSpec(ApiModel):
             ".models",
         ),
         Rule(
-            "!has(self.ranks) || self.service.type == 'ClusterIP'",
+            "!has(self.ranks) || (self.service.type == 'ClusterIP' && !has(self.service.gateway))",
             "a server with ranks has no Service in front of it: each rank serves another part, and clients ask all of "
             "them by their own names; leave service out",
-            lambda spec: spec.ranks is None or spec.service.type == "ClusterIP",
+            lambda spec: spec.ranks is None or (spec.service.type == "ClusterIP" and spec.service.gateway is None),
             ".service",
         ),
         Rule(

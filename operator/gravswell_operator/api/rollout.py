@@ -58,6 +58,21 @@ class Step(ApiModel):
         ),
     ] = "10m"
     """How long they serve it before the next step, such as 10m. Manual: until rollout.promote names the version."""
+    weight: (
+        Annotated[
+            str,
+            Field(max_length=16),
+            matching("([0-9]|[1-9][0-9]|100)%", "weight must be a whole percentage from 0% to 100%"),
+        ]
+        | None
+    ) = None
+    """Share of the requests through the server's Gateway (service.gateway) that these replicas get, such as 5%, however
+    many they are. Absent: the Gateway, too, gives each replica the same."""
+
+    @property
+    def percent(self) -> int | None:
+        """``weight`` as a number; None where there is none."""
+        return int(self.weight.removesuffix("%")) if self.weight is not None else None
 
 
 class Judge(ApiModel):
@@ -91,7 +106,13 @@ class Canary(ApiModel):
     judge: Judge = Judge()
     """When a step is good enough for the next one, and when the roll-out ends with the old version."""
     progress_deadline: Duration = "30m"
-    """How long the replicas of a step may take until they serve the new version. Above that, it is rolled back."""
+    """How long the replicas of a step may take until they serve the new version, and the Gateway until it gives them
+    the step's weight. Above that, it is rolled back."""
+
+    @property
+    def weighted(self) -> bool:
+        """Whether it needs the routes of its server."""
+        return any(step.weight is not None for step in self.steps)
 
 
 class Strategy(enum.StrEnum):
@@ -142,6 +163,8 @@ class Rollout(ApiModel):
 class RolloutState(enum.StrEnum):
     """Where a roll-out stands."""
 
+    WAITING = "Waiting"
+    """A canary with weights has not begun: it waits for its server's routes, or for the canary that has them."""
     PROGRESSING = "Progressing"
     """Replicas are on their way to the new version, or are judged."""
     PAUSED = "Paused"
@@ -164,7 +187,7 @@ class RolloutStatus(ApiModel):
     strategy: Strategy
     """How it is done."""
     state: RolloutState
-    """Progressing, Paused, Promoted, Complete or RolledBack."""
+    """Waiting, Progressing, Paused, Promoted, Complete or RolledBack."""
     from_version: Annotated[int | None, Field(alias="from")] = None
     """The version that served before."""
     from_digest: Annotated[str, Field(max_length=64)] | None = None
@@ -181,6 +204,9 @@ class RolloutStatus(ApiModel):
     """Replicas that serve the new version."""
     replicas: Annotated[int, Field(ge=0)] = 0
     """Replicas that shall serve it now."""
+    weight: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Percent of the requests through the server's Gateway that go to those that serve the new version, by what its
+    routes say now; absent while they make no difference between replicas."""
     progress: Annotated[str, Field(max_length=64)] = ""
     """All of it in a few words, such as Paused 1/4."""
     started: Annotated[str, Field(json_schema_extra={"format": "date-time"})]

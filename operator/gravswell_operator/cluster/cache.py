@@ -52,6 +52,8 @@ class Record:
     of what is left of a child that rests."""
     checked: str = ""
     """Digest of the wanted object that this one was compared with, and found equal to."""
+    deleted: bool = False
+    """We have deleted it, which no watch has shown yet: what is wanted of its name is not there."""
 
     def body(self) -> dict[str, Any] | None:
         """The object, parsed anew, or None once it was :meth:`found_equal` to what was wanted then."""

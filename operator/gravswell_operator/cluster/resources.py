@@ -99,8 +99,20 @@ CLUSTER_POLICY = ResourceType(
     "ClusterPolicy", "clusterpolicies", "nvidia.com", namespaced=False, view=state.cluster_policy
 )
 SCALED_OBJECT = _child("ScaledObject", "scaledobjects", "keda.sh", "v1alpha1", state.scaled_object)
-OPTIONAL = (KARPENTER_NODE_POOL, NODE_CLAIM, CLUSTER_POLICY, SCALED_OBJECT)
-"""Kinds of others, whose definitions may be absent, and come and go while we run."""
+HTTP_ROUTE = _child("HTTPRoute", "httproutes", "gateway.networking.k8s.io", view=state.route)
+GRPC_ROUTE = _child("GRPCRoute", "grpcroutes", "gateway.networking.k8s.io", view=state.route)
+ENDPOINT_SLICE = ResourceType(
+    "EndpointSlice",
+    "endpointslices",
+    "discovery.k8s.io",
+    # Kubernetes makes some for our Services and gives them our labels: those are not looked at.
+    selector=f"{names.LABEL_SLICE_MANAGER}={names.SLICE_MANAGER}",
+    raw=True,
+)
+ROUTES = (HTTP_ROUTE, GRPC_ROUTE)
+OPTIONAL = (KARPENTER_NODE_POOL, NODE_CLAIM, CLUSTER_POLICY, SCALED_OBJECT, *ROUTES, ENDPOINT_SLICE)
+"""Kinds that may be absent, and come and go while we run: their definitions are others', or the right to them is only
+given where they are used."""
 
 EVENT = kube.Resource("Event", "events", "events.k8s.io")
 

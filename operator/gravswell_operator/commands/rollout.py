@@ -122,6 +122,8 @@ def shown(seen: "ModelRollout") -> Table:
         if rollout.steps:
             rows["Step"] = f"{rollout.step} of {rollout.steps}"
         rows["Replicas"] = f"{rollout.replicas_updated} serve version {rollout.to}, {rollout.replicas} shall"
+        if rollout.weight is not None:
+            rows["Weight"] = f"{rollout.weight}% of the requests through the Gateway go to version {rollout.to}"
         rows["Message"] = rollout.message
     if seen.new is not None and seen.old is not None and rollout is not None:
         rows[f"Version {rollout.to}"] = f"{seen.new}, in this step"

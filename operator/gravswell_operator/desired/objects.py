@@ -82,18 +82,20 @@ def child(
     *,
     role: str,
     namespace: str | None = None,
+    labelled: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
     owned: bool = True,
     **content: Any,
 ) -> Manifest:
     """An object that belongs to ``parent``, with ``content`` as its top-level fields, stamped with its digest.
 
-    One that is not ``owned`` stays when ``parent`` goes. Without a namespace it is of the whole cluster.
+    ``labelled`` are labels beside those by which the operator finds it. One that is not ``owned`` stays when ``parent``
+    goes. Without a namespace it is of the whole cluster.
     """
     metadata: Manifest = {"name": name}
     if place := namespace if namespace is not None else parent.metadata.namespace:
         metadata["namespace"] = place
-    metadata["labels"] = labels(parent, role)
+    metadata["labels"] = {**labels(parent, role), **(labelled or {})}
     if owned:
         metadata["ownerReferences"] = [owner_reference(parent)]
     if annotations:

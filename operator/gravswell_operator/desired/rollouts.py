@@ -18,6 +18,8 @@ COUNT_SECONDS = 5.0
 """Between two counts that a replica tells, at least."""
 COUNT_SECONDS_EACH = 0.5
 """And this for each replica: all of them write into one ConfigMap, and so never more than twice a second."""
+_NOT_BEGUN = (RolloutState.COMPLETE, RolloutState.WAITING)
+"""An earlier one is over, or this one waits."""
 
 
 def is_same(one: DesiredModel | Canary, other: DesiredModel | Canary) -> bool:
@@ -84,7 +86,7 @@ def staged(model: Model, outcome: Outcome, kept: DesiredModel | None, pods: Sequ
         return outcome
     old = {"version": kept.version, "digest": kept.digest, "verification": kept.verification, "canary": None}
     stable = target.model_copy(update=old)
-    if rollout is None or not is_canary_of(rollout, target) or rollout.state is RolloutState.COMPLETE:
+    if rollout is None or not is_canary_of(rollout, target) or rollout.state in _NOT_BEGUN:
         return Outcome(stable)  # the Model's own reconcile begins it
     if rollout.state is RolloutState.PROMOTED:
         return outcome

@@ -1,16 +1,20 @@
 """The children of an ``InferenceServer``: what its agents read and write, the Deployment, and how clients reach it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gravswell.serving.contracts import DESIRED_KEY, Desired
 from gravswell_operator import names
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
+from gravswell_operator.desired import gateway
 from gravswell_operator.desired.autoscaling import autoscaler
 from gravswell_operator.desired.network import server_policy
 from gravswell_operator.desired.objects import Manifest, Options, account, child, configmap_access
 from gravswell_operator.desired.pod import server_pod
+from gravswell_operator.desired.weights import Split
 from gravswell_operator.quantities import parse
+from gravswell_operator.state import PodState
 
 START_BUDGET_SECONDS = 900
 """Of the progress deadline: for the image, the node and Triton's start."""
@@ -33,6 +37,12 @@ class ServerPlan:
     """The ServiceAccounts that pods of the server run as, whatever is wanted now: they keep their rights."""
     stopping: bool = False
     """Of a server with ranks: pods of an earlier template are there still, and all of them stop before any starts."""
+    pods: Sequence[PodState] = ()
+    """Those that there are."""
+    split: Split | None = None
+    """How a Gateway's requests are divided between them; None: each gets the same."""
+    apart: bool = False
+    """The Services that told them apart are still in use."""
 
 
 def children(plan: ServerPlan) -> list[Manifest]:
@@ -57,6 +67,7 @@ def children(plan: ServerPlan) -> list[Manifest]:
     if server.spec.ranks is None:
         made.append(_service(server))
     made += [_headless(server), _disruption_budget(server)]
+    made += gateway.children(server, plan.split, plan.pods, apart=plan.apart)
     made.append((_deployment if server.spec.ranks is None else _stateful_set)(plan, service_account))
     made += autoscaler(server, plan.options)
     made += server_policy(server, plan.options)

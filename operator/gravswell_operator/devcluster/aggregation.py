@@ -2,9 +2,6 @@
 
 import base64
 import json
-import ssl
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +47,3 @@ def register(control_plane: ControlPlane, api: str, place: str, port: int, autho
     listed = {"apiVersion": "v1", "kind": "List", "items": objects}
     control_plane.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(listed))
     control_plane.kubectl("wait", "--for=condition=Available", "--timeout=60s", f"apiservice/{api}")
-
-
-def answers(url: str, context: ssl.SSLContext | None = None) -> bool:
-    """Whether a process that serves such an API is ready, by its ``url``."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-    try:
-        with opener.open(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except urllib.error.HTTPError as error:
-        return error.code in (401, 403)  # it is there, and knows that we are nobody
-    except (urllib.error.URLError, OSError):
-        return False

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Self
 
 from gravswell.errors import InvalidInputError, UnavailableError
-from gravswell_operator.devcluster import corednssource, kedasource, kuberoutersource
+from gravswell_operator.devcluster import corednssource, kedasource, kuberoutersource, traefiksource
 from gravswell_operator.devcluster.gobuild import BuildCancelledError, Module, Program, build
 
 KUBERNETES = Module("kubernetes", "k8s.io/kubernetes", "v1.36.3", ("k8s.io/component-base/version.gitVersion",))
@@ -44,6 +44,13 @@ KUBE_ROUTER = Module(
 )
 METRICS = Module("metrics-server", "sigs.k8s.io/metrics-server", "v0.9.0")
 PROMETHEUS_ADAPTER = Module("prometheus-adapter", "sigs.k8s.io/prometheus-adapter", "v0.12.0")
+TRAEFIK = Module(
+    "traefik-gateway",
+    "github.com/traefik/traefik/v3",
+    "v3.7.13",
+    ("github.com/traefik/traefik/v3/pkg/version.Version",),
+    change=traefiksource.trim,
+)
 
 _KUBERNETES_COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 
@@ -75,6 +82,7 @@ PROGRAMS = MappingProxyType(
                 Program(f"keda-{name}", KEDA, f"github.com/kedacore/keda/v2/cmd/{name}", room=2_500_000_000)
                 for name in ("operator", "adapter")
             ),
+            Program("traefik", TRAEFIK, traefiksource.PROGRAM, room=2_500_000_000),
         )
     }
 )

@@ -6,12 +6,12 @@ Of its scalers only those that ask nobody else's cloud (see :mod:`.kedasource`).
 import os
 import ssl
 
-from gravswell_operator.devcluster.aggregation import answers, register
+from gravswell_operator.devcluster.aggregation import register
 from gravswell_operator.devcluster.binaries import KEDA, ensure_binaries
 from gravswell_operator.devcluster.certificates import Authority
 from gravswell_operator.devcluster.controlplane import HOST, ControlPlane, free_ports
 from gravswell_operator.devcluster.gobuild import module_folder
-from gravswell_operator.devcluster.processes import Servers, wait_until
+from gravswell_operator.devcluster.processes import Servers, answers, wait_until
 
 NAMESPACE = "keda"
 SERVICE = "keda-metrics-apiserver"

@@ -1,10 +1,12 @@
 """Starts and stops the local node's agent as a process of its own."""
 
 import sys
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from gravswell.errors import UnsupportedError
 from gravswell_operator.devcluster.controlplane import ControlPlane
+from gravswell_operator.devcluster.node.addresses import LOOPBACK
 from gravswell_operator.devcluster.node.process import end_strays
 from gravswell_operator.devcluster.processes import Servers
 
@@ -19,14 +21,18 @@ class LocalNode(Servers):
         control_plane: a started one.
         directory: the node's own folder; ``pods/<namespace>/<pod>/<container>.log`` below it are the logs.
         gpus: how many GPUs it pretends to have.
+        addresses: its pods', all of which this machine must have. EndpointSlices refuse loopback ones, the default.
     """
 
-    def __init__(self, control_plane: ControlPlane, directory: Path, *, gpus: int = 8) -> None:
+    def __init__(
+        self, control_plane: ControlPlane, directory: Path, *, gpus: int = 8, addresses: IPv4Network = LOOPBACK
+    ) -> None:
         # The agent gives containers five seconds and itself as many again.
         super().__init__(control_plane.logs, ready_timeout=120.0, stop_timeout=20.0)
         self.directory = directory
         self._control_plane = control_plane
         self._gpus = gpus
+        self._addresses = addresses
 
     def _start(self) -> None:
         if sys.platform != "linux":
@@ -47,6 +53,7 @@ class LocalNode(Servers):
                 f"--directory={self.directory}",
                 f"--pki={self._control_plane.pki}",
                 f"--gpus={self._gpus}",
+                f"--addresses={self._addresses}",
                 f"--ready-file={ready}",
             ],
             log="local-node.log",

@@ -7,10 +7,13 @@ we end, where the kernel offers that (Linux's parent-death signal).
 import ctypes
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -257,3 +260,17 @@ def wait_until(ready: Callable[[], bool], *, what: str, timeout: float, interval
         if time.monotonic() > end:
             raise UnavailableError(f"{what} was not ready after {timeout:.0f} s")
         time.sleep(interval)
+
+
+def answers(url: str, trusting: ssl.SSLContext | None = None) -> bool:
+    """Whether a server of this machine answers a GET of ``url`` that it is well, or that it does not know who asks."""
+    opener = urllib.request.build_opener(  # loopback is not behind the proxy that the user's environment may name
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusting)
+    )
+    try:
+        with opener.open(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        return error.code in (401, 403)
+    except OSError:
+        return False

@@ -23,6 +23,8 @@ _BEFORE_PODS = (("ConfigMap", "ServiceAccount", "Role"), ("RoleBinding",))
 _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 _AUTOSCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
 """What scales a workload by its name: where that is somebody else's, none is made."""
+_ROUTES = ("HTTPRoute", "GRPCRoute")
+"""What sends requests to Services and their endpoints: they come after these, and go before them."""
 
 log = logging.getLogger(__name__)
 
@@ -65,24 +67,26 @@ async def apply_children(
     """Make the children of ``owner`` what is wanted, and delete the others, but for those in ``keep``.
 
     What pods need comes before pods, and where that fails, the workloads stay as they are; what scales a workload comes
-    after it, and only where that is there and ours. Everything else is tried whatever fails: a Service that is refused
-    holds up no pod. What is no longer wanted stays as long as a workload could not be changed, which may still use it.
-    The first failure is raised at the end.
+    after it, and only where that is there and ours; routes come after what they name. Everything else is tried whatever
+    fails: a Service that is refused holds up no pod. What is no longer wanted stays as long as a workload could not be
+    changed, which may still use it. The first failure is raised at the end.
     """
-    pending = [manifest for manifest in wanted if not _is_settled(context, owner, manifest)]
+    pending = [manifest for manifest in wanted if not is_settled(context, owner, manifest)]
     failures, beside = await _apply_in_order(context, owner, pending) if pending else ([], [])
     if not failures:
-        await _delete_unwanted(context, owner, {_key(manifest) for manifest in (*wanted, *keep)})
+        await _delete_unwanted(context, owner, {key_of(manifest) for manifest in (*wanted, *keep)})
     failures += beside
     if failures:
         raise failures[0]
 
 
-def _is_settled(context: Context, owner: Record, manifest: Manifest) -> bool:
+def is_settled(context: Context, owner: Record, manifest: Manifest) -> bool:
     """Whether the child is what is wanted, and nobody has changed it since that was seen: most are, most of the time,
     and a task for each would be what a reconcile costs that has nothing to do."""
-    record = context.cache.get(_key(manifest))
-    return record is not None and record.owner == owner.uid and record.checked == _digest(manifest)
+    record = context.cache.get(key_of(manifest))
+    if record is None or record.deleted:
+        return False
+    return record.owner == owner.uid and record.checked == _digest(manifest)
 
 
 async def _apply_in_order(
@@ -95,8 +99,10 @@ async def _apply_in_order(
             failures += await _all(context, owner, [m for m in manifests if m["kind"] in kinds])
     before = [kind for kinds in _BEFORE_PODS for kind in kinds]
     workloads = [m for m in manifests if m["kind"] in _WORKLOADS] if not failures else []
-    others = [m for m in manifests if m["kind"] not in (*before, *_WORKLOADS, *_AUTOSCALERS)]
+    others = [m for m in manifests if m["kind"] not in (*before, *_WORKLOADS, *_AUTOSCALERS, *_ROUTES)]
     with_pods, beside = await asyncio.gather(_all(context, owner, workloads), _all(context, owner, others))
+    if not beside:
+        beside += await _all(context, owner, [m for m in manifests if m["kind"] in _ROUTES])
     failures += with_pods
     if not failures:
         failures += await _all(context, owner, [m for m in manifests if m["kind"] in _AUTOSCALERS])
@@ -104,10 +110,17 @@ async def _apply_in_order(
 
 
 async def _delete_unwanted(context: Context, owner: Record, keep: set[Key]) -> None:
-    for record in context.children(owner):
+    for record in sorted(context.children(owner), key=lambda child: child.key.resource.kind not in _ROUTES):
         if record.key not in keep and not record.going:
             log.info("%s: deleting %s, which is no longer wanted", owner.key, record.key)
             await context.client.delete(record.key.resource, record.key.namespace, record.key.name, record.uid)
+            record.deleted = True
+
+
+async def apply_each(context: Context, owner: Record, manifests: Sequence[Manifest]) -> None:
+    """Make these children what is wanted, and nothing else. The first failure is raised when all were tried."""
+    for failure in await _all(context, owner, manifests):
+        raise failure
 
 
 async def _all(context: Context, owner: Record, manifests: Sequence[Manifest]) -> list[BaseException]:
@@ -116,7 +129,8 @@ async def _all(context: Context, owner: Record, manifests: Sequence[Manifest]) -
     return [result for result in results if isinstance(result, BaseException)]
 
 
-def _key(manifest: Manifest) -> Key:
+def key_of(manifest: Manifest) -> Key:
+    """Which object a manifest is of."""
     metadata = manifest["metadata"]
     return Key(resources.of(manifest), metadata.get("namespace", ""), metadata["name"])
 
@@ -127,17 +141,19 @@ def _digest(manifest: Manifest) -> str:
 
 
 async def _apply(context: Context, owner: Record, manifest: Manifest) -> None:
-    key, digest = _key(manifest), _digest(manifest)
+    key, digest = key_of(manifest), _digest(manifest)
     record = context.cache.get(key)
     if record is None:
         log.info("%s: creating %s", owner.key, key)
         body = await _create(context, owner, key, manifest)
     else:
         _check_owner(owner, key, record.owner, record.labels)
-        if record.checked == digest:
+        if record.checked == digest and not record.deleted:
             return
         live = record.body()
         where = difference(manifest, live) if live is not None else "digest"
+        if record.deleted:
+            where = "everything"
         if where is None:
             record.found_equal(digest)
             return

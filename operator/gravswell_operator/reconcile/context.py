@@ -55,6 +55,9 @@ class Context:
     """By pools that are gone, the uids of their machines of which it was told what they wait for."""
     facts: dict[str, str] = field(default_factory=dict)
     """What was asked of the cluster once, and stays."""
+    settling: dict[Key, dict[Key, tuple[str, float]]] = field(default_factory=dict)
+    """By servers, the Services and EndpointSlices that their routes are about to send more requests to: the digest of
+    each, and since when, by :attr:`clock`, it is so."""
     optional: dict[ResourceType, str | None] = field(default_factory=dict)
     """For each kind that may be absent, once it was looked for: None where it is watched; where it is not, why, and an
     empty text where the API server does not know it."""
@@ -64,8 +67,20 @@ class Context:
         if resource in self.optional and self.optional[resource] == why:
             return
         self.optional[resource] = why
-        for key in self._scaled_by_keda() if resource is resources.SCALED_OBJECT else self.index.pools:
+        if resource is resources.SCALED_OBJECT:
+            woken = self._scaled_by_keda()
+        elif resource in (*resources.ROUTES, resources.ENDPOINT_SLICE):
+            woken = self._behind_gateways()
+        else:
+            woken = self.index.pools
+        for key in woken:
             self.queue.add(key)
+
+    def _behind_gateways(self) -> set[Key]:
+        """The servers that shall have routes, and their Models, whose canaries may wait for these."""
+        servers = (r for r in self.cache.all(resources.INFERENCE_SERVER) if not isinstance(r.view, Unreadable))
+        found = {server.key for server in servers if server.view.spec.service.gateway is not None}
+        return found.union(*(self.index.referrers(key) for key in found))
 
     def _scaled_by_keda(self) -> set[Key]:
         """The servers that shall have a ScaledObject, and those that KEDA scales, whatever they shall."""

@@ -91,6 +91,7 @@ class Engine:
         record = self.context.cache.get(key)
         if record is None:  # gone: the garbage collector takes its children
             self.context.ahead.pop(key, None)
+            self.context.settling.pop(key, None)
             if key.resource is resources.GPU_NODE_POOL:
                 pool.tell_draining(self.context, key)
             return
@@ -107,6 +108,6 @@ class Engine:
         if record.view.spec.suspend and key.resource is not resources.MODEL:
             await status.write_suspended(self.context, record)
             if key.resource is resources.INFERENCE_SERVER:
-                await server.keep_gates(self.context, record)
+                await server.keep_in_traffic(self.context, record)
             return
         await _RECONCILERS[key.resource](self.context, record)

@@ -123,8 +123,9 @@ class Index:
         woken = set(owners)
         if change.key.resource is resources.CONFIG_MAP and _same_listing(change):
             return woken  # the operator itself told the lister what is served
-        if change.key.resource in (resources.POD, resources.CONFIG_MAP):
-            # Reports and pods are what Models are judged by; listings, what they are resolved by.
+        if change.key.resource in (resources.POD, resources.CONFIG_MAP, *resources.ROUTES):
+            # Reports and pods are what Models are judged by, and routes what gives them weight; listings, what they are
+            # resolved by.
             for owner in owners:
                 for referrer in self.referrers(owner):
                     woken.add(referrer)

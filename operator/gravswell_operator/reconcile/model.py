@@ -3,8 +3,9 @@
 What the agents shall load is written by the server's reconcile, which resolves all of its Models in the same way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from gravswell.serving.contracts import Report
 from gravswell_operator import conditions, names
 from gravswell_operator.api import ConditionStatus, InferenceServer, Model, ModelRepository
 from gravswell_operator.api.rollout import RolloutState, RolloutStatus, Strategy
@@ -24,14 +25,16 @@ from gravswell_operator.desired.models import (
 from gravswell_operator.desired.outcome import Outcome
 from gravswell_operator.desired.rollouts import staged
 from gravswell_operator.desired.targets import target
-from gravswell_operator.reconcile import documents, jumps, status
+from gravswell_operator.desired.weights import is_weighted
+from gravswell_operator.reconcile import documents, gateway, jumps, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import repository_key, server_key
 from gravswell_operator.state import PodState, Unreadable
 from gravswell_operator.statuses import model as statuses
 from gravswell_operator.statuses import restarts
+from gravswell_operator.statuses.gateway import Weighing
 from gravswell_operator.statuses.ranks import wholes
-from gravswell_operator.statuses.replica import Replica, replicas_of
+from gravswell_operator.statuses.replica import replicas_of
 from gravswell_operator.statuses.rollout import Look, Next, advance, resumed
 
 
@@ -48,8 +51,10 @@ async def reconcile(context: Context, record: Record) -> None:
         wish = _Wish(context, model, server, pods)
         if server.spec.ranks is not None:
             reports = wholes(wish.previous, pods, reports)
-        rollout = wish.rollout(replicas_of(model.spec.entry, pods, reports))
+        rollout = wish.rollout(reports)
         outcome = wish.outcome(rollout.status)
+        if rollout.refused is not None:
+            outcome = Outcome(outcome.desired, rollout.refused.reason, rollout.refused.message)
     view = statuses.ModelView(
         model=model, server=server, outcome=outcome, pods=pods, reports=reports, rollout=rollout.status
     )
@@ -79,16 +84,22 @@ class _Wish:
         rivals = contenders(self._models, told_before).get(entry, [])
         self._target = resolve_model(model, rivals, self._listing, self._told, repository, triton=target(server))
 
-    def rollout(self, replicas: Sequence[Replica]) -> Next:
-        """Where the roll-out stands now. While the wish is unresolved or suspended, it stands where it stood."""
+    def rollout(self, reports: Mapping[str, Report]) -> Next:
+        """Where the roll-out stands now. While the wish is unresolved or suspended, it stands where it stood; one that
+        waits for its turn lets others go before."""
         model, target = self._model, self._target
         if not target.resolved or target.desired is None or model.spec.suspend or self._url is None:
-            return Next(model.status.rollout)
+            before = model.status.rollout
+            return Next(before if before is None or before.state is not RolloutState.WAITING else None)
         # All ranks are one replica: there is nothing to share.
         strategy = model.spec.rollout.strategy if self._server.spec.ranks is None else Strategy.IMMEDIATE
         together = self._server.spec.ranks is not None
         now = self._context.now()
-        return advance(Look(model, strategy, target.desired, self._kept, replicas, now, together))
+        replicas = replicas_of(model.spec.entry, self._pods, reports)
+        weighing = Weighing()
+        if strategy is Strategy.CANARY and is_weighted(model):
+            weighing = gateway.weighing(self._context, model, self._server, self._pods, reports)
+        return advance(Look(model, strategy, target.desired, self._kept, replicas, now, together, weighing))
 
     def outcome(self, rollout: RolloutStatus | None) -> Outcome:
         """What became of the wish, by a roll-out that stands there."""

@@ -1,7 +1,7 @@
 """The autoscaler of a server: what is seen of it, and how replicas pass from one owner to the next without a jump."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from gravswell.kube import errors
@@ -9,6 +9,7 @@ from gravswell_operator import names, state
 from gravswell_operator.api import InferenceServer
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record
+from gravswell_operator.cluster.resources import ResourceType
 from gravswell_operator.desired.autoscaling import may_sleep
 from gravswell_operator.desired.objects import Manifest
 from gravswell_operator.reconcile import apply
@@ -80,14 +81,23 @@ def _keda_missing(context: Context) -> state.Problem | None:
     return None if why is None else autoscaling.keda_missing(f"{kind.plural}.{kind.group}/{kind.version}", why)
 
 
-async def apply_children(context: Context, record: Record, made: Sequence[Manifest], scaling: Scaling) -> None:
+async def apply_children(
+    context: Context,
+    record: Record,
+    made: Sequence[Manifest],
+    scaling: Scaling,
+    out_of_reach: Collection[ResourceType] = (),
+) -> None:
     """Make the children what is wanted, and let nobody take a replica away on the way from one autoscaler to another.
+
+    What is of a kind that is ``out_of_reach`` stays as it is.
 
     An autoscaler that is no longer wanted goes first: KEDA refuses to scale what another one scales, and neither may
     answer what we write of the replicas. With a ScaledObject goes what KEDA made for it: where KEDA itself is gone,
     nobody else would take that away.
     """
-    wanted = [m for m in made if scaling.obstacle is None or resources.of(m) is not resources.SCALED_OBJECT]
+    left_alone = {*out_of_reach, *([resources.SCALED_OBJECT] if scaling.obstacle is not None else [])}
+    wanted = [m for m in made if resources.of(m) not in left_alone]
     kinds = {resources.of(manifest) for manifest in made}
     for kind in _AUTOSCALERS:
         found = context.cache.get(Key(kind, record.key.namespace, record.key.name))

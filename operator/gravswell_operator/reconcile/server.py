@@ -12,17 +12,20 @@ from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.cluster import resources
 from gravswell_operator.cluster.cache import Key, Record
 from gravswell_operator.desired.models import Resolution, resolve_server
+from gravswell_operator.desired.objects import Manifest
 from gravswell_operator.desired.placement import may_surge, must_make_room, present_replicas
 from gravswell_operator.desired.ranks import is_stopping, may_be_told, rolling
 from gravswell_operator.desired.reports import divided
 from gravswell_operator.desired.repository import what_is_served
 from gravswell_operator.desired.server import ServerPlan, children
-from gravswell_operator.reconcile import apply, documents, gates, scaling, status
+from gravswell_operator.reconcile import apply, documents, gates, gateway, scaling, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import pool_key, repository_key
 from gravswell_operator.statuses import deadline, references, restarts, startup
 from gravswell_operator.statuses import ranks as rank_statuses
 from gravswell_operator.statuses import server as statuses
+from gravswell_operator.statuses.autoscaling import Scaling
+from gravswell_operator.statuses.gateway import Routes
 from gravswell_operator.statuses.serverview import ServerView
 
 ReportMaps = Mapping[str, state.ConfigMapState | None]
@@ -46,7 +49,7 @@ async def reconcile(context: Context, record: Record) -> None:
         resolution = _resolve(context, server, repository, pods)
         problem = problem or references.forgotten(server, resolution)
     problem = problem or scaling.contested(context, server)
-    scaled = scaling.seen(context, server)
+    scaled, routes = scaling.seen(context, server), gateway.seen(context, server)
     group, reports = None, _reports(context, record, report_maps, pods)
     if server.spec.ranks is not None:
         group, told = _grouped(context, record, pods, reports, resolution if problem is None else None)
@@ -60,18 +63,24 @@ async def reconcile(context: Context, record: Record) -> None:
             assert isinstance(repository, ModelRepository)
             assert not isinstance(pool, state.Unreadable)
             assert resolution is not None
+            tell, split = gateway.divide(context, record, resolution.desired, pods, reports, routes=routes)
             plan = ServerPlan(
                 server,
                 repository,
                 pool,
-                divided(resolution.desired, server, documents.told(context, record.key)),
+                divided(tell, server, documents.told(context, record.key)),
                 _surge(context, server, pool, pods),
                 context.options,
                 _accounts_in_use(context, record),
                 group is not None and group.stopping,
+                pods,
+                split,
+                gateway.in_use(context, server, routes),
             )
-            await scaling.apply_children(context, record, children(plan), scaled)
+            await _apply(context, record, children(plan), scaled, routes)
             await _forget_gone_pods(context, record, report_maps, pods)
+        else:
+            await gateway.keep_endpoints(context, record, pods, reports)
     except errors.NamespaceTerminatingError:
         raise  # no failure, and nobody reads what it would say
     except GravswellError as error:
@@ -84,6 +93,7 @@ async def reconcile(context: Context, record: Record) -> None:
         resolution=resolution,
         workload=context.child(_workload_of(server), namespace, name),
         scaling=scaled,
+        routes=routes,
         pods=pods,
         reports=reports,
         group=group,
@@ -101,17 +111,30 @@ async def reconcile(context: Context, record: Record) -> None:
         raise failure
 
 
+async def _apply(context: Context, record: Record, made: Sequence[Manifest], scaled: Scaling, routes: Routes) -> None:
+    await gateway.lower(context, record, made)
+    left_alone = gateway.out_of_reach(context, routes)
+    if gateway.settling(context, record, made):
+        left_alone = (*left_alone, *resources.ROUTES)
+    await scaling.apply_children(context, record, made, scaled, left_alone)
+    left = gateway.settling(context, record, made)  # what was applied only now, from now on
+    if left:
+        context.queue.add(record.key, left)
+
+
 def _workload_of(server: InferenceServer) -> resources.ResourceType:
     return resources.DEPLOYMENT if server.spec.ranks is None else resources.STATEFUL_SET
 
 
-async def keep_gates(context: Context, record: Record) -> None:
-    """Of a server that is otherwise left alone: ranks that go and come back still close and open their gates."""
+async def keep_in_traffic(context: Context, record: Record) -> None:
+    """Of a server that is otherwise left alone: ranks that go and come back still close and open their gates, and the
+    replicas of a canary with weights still leave and enter the endpoints of its routes."""
     pods = context.pods(record.key)
     reports = _reports(context, record, documents.report_maps(context, record.key), pods)
     group, _ = _grouped(context, record, pods, reports, None)
     if group is not None:
         await gates.write(context, record, pods, is_open=group.in_service)
+    await gateway.keep_endpoints(context, record, pods, reports)
 
 
 def _reports(

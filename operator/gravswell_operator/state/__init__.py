@@ -7,7 +7,7 @@ Whoever uses them imports them from here.
 :mod:`.base`         of every kind: problems, and objects that cannot be read
 :mod:`.kubernetes`   Kubernetes' own kinds: nodes, workloads, autoscalers, ConfigMaps
 :mod:`.pods`         pods
-:mod:`.others`       kinds that others install: KEDA's, Karpenter's, the GPU Operator's
+:mod:`.others`       kinds that others install: KEDA's, Karpenter's, the GPU Operator's, the Gateway API's
 ===================  =====================================================================
 """
 
@@ -28,10 +28,12 @@ from gravswell_operator.state.others import (
     ClusterPolicyState,
     MachineState,
     MakerState,
+    RouteState,
     ScaledObjectState,
     cluster_policy,
     machine,
     maker,
+    route,
     scaled_object,
 )
 from gravswell_operator.state.pods import PodState, PodTimes, RankState, on_node, pod
@@ -48,6 +50,7 @@ __all__ = [
     "Problem",
     "RankState",
     "Raw",
+    "RouteState",
     "ScaledObjectState",
     "Unreadable",
     "WorkloadState",
@@ -61,6 +64,7 @@ __all__ = [
     "node",
     "on_node",
     "pod",
+    "route",
     "scaled_object",
     "statefulset",
     "unreadable",

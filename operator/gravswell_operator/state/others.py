@@ -1,6 +1,8 @@
-"""Kinds whose definitions others install: KEDA's, Karpenter's and the GPU Operator's."""
+"""Kinds whose definitions others install: KEDA's, Karpenter's, the GPU Operator's and the Gateway API's."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from gravswell_operator.state.base import Raw
 
@@ -48,6 +50,23 @@ class ClusterPolicyState:
     name: str
     state: str
     """As it says itself: ready, notReady or ignored; empty before it has looked."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """A route of the Gateway API, and what becomes of it."""
+
+    backends: tuple[tuple[str, int], ...]
+    """The Services that its requests go to, and the weight of each."""
+    seen: bool
+    """Each of its Gateways has looked at it as it is now."""
+    refusal: str = ""
+    """Why a Gateway does not take it, in that one's own words; empty where all do that have looked."""
+
+    @property
+    def taken(self) -> bool:
+        """Whether all of its Gateways send requests by it as it is now."""
+        return self.seen and not self.refusal
 
 
 def scaled_object(raw: Raw) -> ScaledObjectState:
@@ -110,3 +129,40 @@ def cluster_policy(raw: Raw) -> ClusterPolicyState:
     """The GPU Operator's ClusterPolicy."""
     state = (raw.get("status") or {}).get("state") or ""
     return ClusterPolicyState(name=raw["metadata"]["name"], state=state)
+
+
+_WANTED = ("Accepted", "ResolvedRefs")
+"""The conditions of a route that must hold for each of its Gateways."""
+
+
+def route(raw: Raw) -> RouteState:
+    """An HTTPRoute or a GRPCRoute of ours: one rule, and what each of its Gateways says of it."""
+    metadata, spec = raw["metadata"], raw.get("spec") or {}
+    rules: list[Raw] = spec.get("rules") or [{}]
+    backends = tuple((b["name"], b.get("weight", 1)) for b in rules[0].get("backendRefs") or ())
+    namespace, generation = metadata.get("namespace", ""), metadata.get("generation", 0)
+    said: dict[tuple[Any, ...], list[Mapping[str, Raw]]] = {}
+    for parent in (raw.get("status") or {}).get("parents") or ():
+        current = {c["type"]: c for c in parent.get("conditions") or () if c.get("observedGeneration", 0) >= generation}
+        said.setdefault(_parent(parent["parentRef"], namespace), []).append(current)
+    asked = [said.get(_parent(reference, namespace), []) for reference in spec.get("parentRefs") or ()]
+    # Of one Gateway several controllers may speak; one that does not take the route tells of its own trouble.
+    looked = [conditions for parent in asked for conditions in parent]
+    return RouteState(
+        backends=backends,
+        seen=bool(asked) and all(any(_wanted_in(conditions) for conditions in parent) for parent in asked),
+        refusal=next((words for conditions in looked if (words := _refusal(conditions))), ""),
+    )
+
+
+def _parent(reference: Raw, namespace: str) -> tuple[Any, ...]:
+    return reference.get("namespace") or namespace, *(reference.get(k) for k in ("name", "sectionName", "port"))
+
+
+def _wanted_in(conditions: Mapping[str, Raw]) -> bool:
+    return all(kind in conditions for kind in _WANTED)
+
+
+def _refusal(conditions: Mapping[str, Raw]) -> str:
+    wrong = (c for kind in _WANTED if (c := conditions.get(kind)) is not None and c.get("status") != "True")
+    return next((f"{c['type']} is {c.get('status')}: {c.get('message') or c.get('reason', '')}" for c in wrong), "")

@@ -56,6 +56,8 @@ class PodState:
     problem: Problem | None
     node: str = field(default="", compare=False)
     """Where it runs; not compared, for that it was bound is no news to anybody."""
+    address: str = field(default="", compare=False)
+    """Its IP; not compared, for before it has one it is not ready."""
     service_account: str = ""
     """What it runs as."""
     rank: RankState | None = None
@@ -95,6 +97,7 @@ def pod(raw: Raw) -> PodState:
         finished=phase in ("Succeeded", "Failed"),
         problem=_pod_problem(metadata["name"], phase, status, conditions, containers),
         node=spec.get("nodeName") or "",
+        address=status.get("podIP") or "",
         service_account=spec.get("serviceAccountName") or "",
         rank=_rank(metadata, spec, conditions),
         times=_times(metadata, status, conditions),

@@ -189,6 +189,8 @@ def _progressing(view: ModelView) -> Finding:
         paused = rollout.state is RolloutState.PAUSED
         reason = Reason.ROLLOUT_PAUSED if paused else Reason.ROLLING_OUT
         return Finding(conditions.PROGRESSING, True, reason, rollout.message)
+    if rollout is not None and rollout.state is RolloutState.WAITING:
+        return Finding(conditions.PROGRESSING, True, Reason.ROLLING_OUT, rollout.message)
     behind = [r for r in replicas if not r.serves(desired) and not r.failed(desired)]
     if behind:
         return Finding(

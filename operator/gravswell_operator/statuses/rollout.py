@@ -1,7 +1,7 @@
 """``status.rollout``: the next state of a roll-out, from what it was, what the agents say, and the time. Pure."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from gravswell import durations
@@ -12,6 +12,8 @@ from gravswell_operator.api.rollout import MANUAL, UNDER_WAY, RolloutState, Roll
 from gravswell_operator.conditions import count
 from gravswell_operator.desired.judge import Requests, Verdict, judge
 from gravswell_operator.desired.rollouts import is_canary_of, is_of, is_same, present_step, share, window
+from gravswell_operator.state import Problem
+from gravswell_operator.statuses.gateway import NOT_LOOKED, Weighing
 from gravswell_operator.statuses.pods import first_problem
 from gravswell_operator.statuses.replica import Replica
 
@@ -44,6 +46,8 @@ class Look:
     now: datetime
     together: bool = False
     """They are ranks, which serve one version or none: where one cannot, all go back."""
+    weighing: Weighing = field(default_factory=Weighing)
+    """What the weights of a canary that has some depend on."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,13 @@ class Next:
 
     status: RolloutStatus | None
     after: float | None = None
+    refused: Problem | None = None
+    """Why a canary does not begin, where somebody must do something for that."""
+
+
+AGAIN_SECONDS = 1.0
+"""From when a canary has said that it waits for its turn until it looks whether that has come: of two that begin at the
+same time each sees the other then."""
 
 
 def advance(look: Look) -> Next:  # noqa: PLR0911  an ordered list of facts, one return each
@@ -65,14 +76,36 @@ def advance(look: Look) -> Next:  # noqa: PLR0911  an ordered list of facts, one
     if look.strategy is Strategy.IMMEDIATE or is_same(kept, target):
         return Next(_settling(look, before if is_of(before, target) else None))
     if before is None or not is_canary_of(before, target) or before.state is RolloutState.COMPLETE:
-        return _canary(look, _begun(look, kept.version, kept.digest))
+        return _begin(look, kept, None)
+    if before.state is RolloutState.WAITING:
+        return _begin(look, kept, before)
     if before.state is RolloutState.PROMOTED:
         return Next(_settling(look, before))
     if before.state is RolloutState.ROLLED_BACK:
         if _stays_back(look, before):
             return Next(_counted(look, before))
-        return _canary(look, _begun(look, kept.version, kept.digest))
+        return _begin(look, kept, None)
     return _canary(look, before)
+
+
+def _begin(look: Look, kept: DesiredModel, waiting: RolloutStatus | None) -> Next:
+    """Begin a canary. One with weights is ``waiting`` first: for its server's routes, and for its turn with them."""
+    spec, begun = look.model.spec.rollout, _begun(look, kept.version, kept.digest)
+    if not spec.plan.weighted or look.target.version in (spec.abort, spec.promote):
+        return _canary(look, begun)
+    if waiting is None:
+        message = "it is looked whether its weights can be given"
+        return Next(_counted(look, begun, state=RolloutState.WAITING, message=message), AGAIN_SECONDS)
+    obstacle, turn, name = look.weighing.obstacle, look.weighing.turn, look.model.metadata.name
+    if obstacle is not None and obstacle.reason is not conditions.Reason.ROUTES_WAITING:
+        return Next(_counted(look, waiting, message=obstacle.message), refused=obstacle)
+    if turn != name:
+        server = look.model.spec.server_ref.name
+        message = f"it waits for the canary of Model {turn}, which has the weights of InferenceServer {server}'s routes"
+        return Next(_counted(look, waiting, message=message))
+    if obstacle is not None:
+        return Next(_counted(look, waiting, message=obstacle.message))
+    return _canary(look, begun)
 
 
 def _stays_back(look: Look, status: RolloutStatus) -> bool:
@@ -136,7 +169,7 @@ def _counted(look: Look, status: RolloutStatus, **changes: object) -> RolloutSta
         changed = changed.model_copy(update={"since": conditions.stamp(look.now)})
     if changed.step != status.step or changed.state not in UNDER_WAY:
         changed = changed.model_copy(update={"loading_since": None, "serving_since": None})
-    if changed.state is RolloutState.ROLLED_BACK:
+    if changed.state in (RolloutState.WAITING, RolloutState.ROLLED_BACK):
         shall = 0
     elif changed.strategy is Strategy.CANARY and changed.state in UNDER_WAY:
         shall = share(present_step(look.model, changed), total)
@@ -145,6 +178,7 @@ def _counted(look: Look, status: RolloutStatus, **changes: object) -> RolloutSta
     words = {
         "replicas_updated": updated,
         "replicas": shall,
+        "weight": look.weighing.percent,
         "progress": f"{updated}/{total} {changed.state}",
         "message": conditions.shorten(changed.message),
     }
@@ -212,6 +246,8 @@ def _canary(look: Look, status: RolloutStatus) -> Next:  # noqa: PLR0911  an ord
     told = kept.canary
     if told is None or not is_same(told, target) or told.window != window(status):
         message = f"{where}: {count(wanted, 'replica')} of {len(look.replicas)} shall serve version {target.version}"
+        if step.weight is not None and look.weighing.obstacle is not None:
+            message += f", once the Gateway leaves it out: {look.weighing.obstacle.message}"
         return Next(_counted(look, waits, message=message))
     names = frozenset(told.pods)
     chosen = [replica for replica in look.replicas if replica.pod.name in names]
@@ -229,6 +265,12 @@ def _canary(look: Look, status: RolloutStatus) -> Next:  # noqa: PLR0911  an ord
     status = status.model_copy(update={"loading_since": status.loading_since or conditions.stamp(look.now)})
     if sum(replica.pod.ready and replica.serves(target) for replica in chosen) < wanted:
         return _loading(look, _reloading(look, status, step), chosen, wanted)
+    if step.weight is not None and look.weighing.obstacle == NOT_LOOKED:
+        return Next(_counted(look, status))  # an operator that starts anew knows nothing of routes yet
+    if step.weight is not None and look.weighing.lacking:
+        message = f"{where}: version {target.version} serves on {count(wanted, 'replica')}, and its weight of "
+        message += f"{step.weight} waits for the Gateway: {look.weighing.lacking}"
+        return _until_deadline(look, _reloading(look, status, step), message)
     status = status.model_copy(update={"serving_since": status.serving_since or conditions.stamp(look.now)})
     return _judged(look, status, step, verdict, why)
 
@@ -264,6 +306,11 @@ def _loading(look: Look, status: RolloutStatus, chosen: Sequence[Replica], wante
         message += f"; pod {pod}: {report.message or report.reason}"
     elif (problem := first_problem([replica.pod for replica in waiting])) is not None:
         message += f"; {problem.message}"
+    return _until_deadline(look, status, message)
+
+
+def _until_deadline(look: Look, status: RolloutStatus, message: str) -> Next:
+    """What a step lacks, for as long as it may; then the version is rolled back."""
     deadline = look.model.spec.rollout.plan.progress_deadline
     assert status.loading_since is not None
     left = durations.seconds(deadline) - _seconds(look, status.loading_since)

@@ -5,7 +5,7 @@ from gravswell_operator import conditions, names
 from gravswell_operator.api import ConditionStatus, InferenceServer
 from gravswell_operator.conditions import Finding, Reason, count
 from gravswell_operator.desired.autoscaling import may_sleep
-from gravswell_operator.statuses import autoscaling, loading, references
+from gravswell_operator.statuses import autoscaling, gateway, loading, references
 from gravswell_operator.statuses import ranks as ranked
 from gravswell_operator.statuses.pods import first_problem, refused
 from gravswell_operator.statuses.serverview import ServerView, pool_words
@@ -19,6 +19,7 @@ def findings(view: ServerView) -> list[Finding]:
         _progressing(view),
         *([ranked.finding(view.server, view.group)] if view.group is not None else []),
         *autoscaling.findings(view.server, view.scaling, _wanted(view)),
+        *gateway.findings(view.server, view.routes),
         *references.findings(view.server, view.repository, view.pool),
         *loading.findings(view),
     ]

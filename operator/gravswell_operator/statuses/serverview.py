@@ -10,6 +10,7 @@ from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.models import Resolution
 from gravswell_operator.state import PodState, Problem, Unreadable, WorkloadState
 from gravswell_operator.statuses.autoscaling import Scaling
+from gravswell_operator.statuses.gateway import Routes
 from gravswell_operator.statuses.ranks import Group
 
 
@@ -26,6 +27,7 @@ class ServerView:
     workload: WorkloadState | None = None
     """The Deployment, or the StatefulSet of its ranks."""
     scaling: Scaling = field(default_factory=Scaling)
+    routes: Routes = field(default_factory=Routes)
     pods: Sequence[PodState] = ()
     reports: Mapping[str, Report] = field(default_factory=dict)
     """By pod; of ranks, what they say of whole partitions."""

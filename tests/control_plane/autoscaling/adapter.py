@@ -7,10 +7,10 @@ from typing import Any
 import yaml
 
 from gravswell_operator.devcluster import ControlPlane, ensure_binaries
-from gravswell_operator.devcluster.aggregation import answers, register
+from gravswell_operator.devcluster.aggregation import register
 from gravswell_operator.devcluster.certificates import Authority
 from gravswell_operator.devcluster.controlplane import HOST
-from gravswell_operator.devcluster.processes import Servers
+from gravswell_operator.devcluster.processes import Servers, answers
 
 from ..operating import ROOT
 

@@ -14,19 +14,21 @@ from .versions import WIDTH
 class Traffic:
     """Requests to one model, one after the other, over gRPC and over HTTP, each in a thread. A context manager.
 
-    ``answers`` holds the factor that each answer shows, which tells the version; ``errors`` what went wrong.
+    ``answers`` holds the factor that each answer shows, which tells the version, ``by`` the same for each protocol, and
+    ``errors`` what went wrong.
     """
 
     def __init__(self, model: str, *, http_address: str, grpc_address: str) -> None:
         self.answers: list[float] = []
+        self.by: dict[str, list[float]] = {"grpc": [], "http": []}
         self.errors: list[str] = []
         self._last: dict[object, float] = {}
         """By protocol."""
         self._model = model
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=self._run, args=(grpc, grpc_address)),
-            threading.Thread(target=self._run, args=(http, http_address)),
+            threading.Thread(target=self._run, args=("grpc", grpc, grpc_address)),
+            threading.Thread(target=self._run, args=("http", http, http_address)),
         ]
 
     @property
@@ -47,7 +49,7 @@ class Traffic:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, protocol: object, address: str) -> None:
+    def _run(self, name: str, protocol: object, address: str) -> None:
         x = np.full((2, WIDTH), 7.0, np.float32)
         client = protocol.InferenceServerClient(address)  # type: ignore[attr-defined]
         try:
@@ -61,5 +63,6 @@ class Traffic:
                 else:
                     self._last[protocol] = float(y[0, 0] / x[0, 0])
                     self.answers.append(self._last[protocol])
+                    self.by[name].append(self._last[protocol])
         finally:
             client.close()

@@ -5,9 +5,11 @@ import asyncio
 import logging
 import signal
 import sys
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from gravswell.errors import GravswellError
+from gravswell_operator.devcluster.node.addresses import LOOPBACK
 from gravswell_operator.devcluster.node.agent import NodeAgent, Options
 from gravswell_operator.devcluster.node.registration import Capacity
 
@@ -19,10 +21,17 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--pki", type=Path, required=True)
     parser.add_argument("--gpus", type=int, default=Capacity.gpus)
+    parser.add_argument("--addresses", type=IPv4Network, default=LOOPBACK, help="of the pods")
     parser.add_argument("--ready-file", type=Path, required=True, help="made when the node is registered")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    options = Options(given.kubeconfig, given.directory, given.pki, capacity=Capacity(gpus=given.gpus))
+    options = Options(
+        given.kubeconfig,
+        given.directory,
+        given.pki,
+        addresses=given.addresses,
+        capacity=Capacity(gpus=given.gpus),
+    )
     try:
         asyncio.run(_run(options, given.ready_file))
     except GravswellError as error:

@@ -1,22 +1,27 @@
-"""Loopback addresses for pods: each pod its own, so that every one may listen on the same ports."""
+"""Addresses for pods: each pod its own, so that every one may listen on the same ports."""
 
 import secrets
+from ipaddress import IPv4Network
 from socket import SO_REUSEADDR, SOL_SOCKET, socket
+
+LOOPBACK = IPv4Network("127.128.0.0/9")
+"""Addresses that this machine has without any doing, and that are nobody else's: EndpointSlices refuse them."""
 
 
 class Addresses:
-    """Hands out addresses of 127.64.0.0 to 127.254.255.255, at random.
+    """Hands out addresses of ``network``, all of which this machine must have, at random.
 
-    Clusters on one machine do not know of one another; among twelve million addresses they do not need to.
+    Clusters on one machine do not know of one another; among eight million addresses they do not need to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: IPv4Network = LOOPBACK) -> None:
+        self._network = network
         self._taken: set[str] = set()
 
     def take(self) -> str:
         """Return an address that no other pod of this node has."""
         while True:
-            address = f"127.{64 + secrets.randbelow(191)}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
+            address = str(self._network[1 + secrets.randbelow(self._network.num_addresses - 2)])
             if address not in self._taken:
                 self._taken.add(address)
                 return address

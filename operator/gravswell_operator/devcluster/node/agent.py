@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from gravswell.kube.client import Client
 from gravswell.kube.resources import POD, Selection
 from gravswell.kube.watch import DELETED, Listed
 from gravswell_operator.devcluster.controlplane import HOST, NODE_NAME
-from gravswell_operator.devcluster.node.addresses import Addresses
+from gravswell_operator.devcluster.node.addresses import LOOPBACK, Addresses
 from gravswell_operator.devcluster.node.events import COMPONENT, Events
 from gravswell_operator.devcluster.node.kubelet import LogServer
 from gravswell_operator.devcluster.node.pod import Pod, Services
@@ -32,11 +33,15 @@ STOP_GRACE = 5.0
 
 @dataclass(frozen=True)
 class Options:
-    """How to run a node. ``directory`` is its own folder, ``pki`` the control plane's certificates."""
+    """How to run a node.
+
+    ``directory`` is its own folder, ``pki`` the control plane's certificates, ``addresses`` its pods'.
+    """
 
     kubeconfig: Path
     directory: Path
     pki: Path
+    addresses: IPv4Network = LOOPBACK
     name: str = NODE_NAME
     capacity: Capacity = field(default_factory=Capacity)
 
@@ -73,7 +78,7 @@ class NodeAgent:
                 services = Services(
                     client=client,
                     events=events,
-                    addresses=Addresses(),
+                    addresses=Addresses(options.addresses),
                     triton=TritonFolder(),
                     pods=folder,
                     mark=mark,
