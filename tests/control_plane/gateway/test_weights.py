@@ -4,7 +4,6 @@ All of it is in a network of the module's own, in which pods have addresses that
 The tests follow one server through its life, in their order.
 """
 
-import os
 import subprocess
 import uuid
 from ipaddress import IPv4Network
@@ -37,8 +36,6 @@ NEW_WEIGHT = '{.spec.rules[0].backendRefs[?(@.name=="server-new")].weight}'
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """The tests of this module, and all that they start, are in it and in no other."""
-    if os.geteuid() != 0:
-        pytest.skip("a network of its own, with addresses that EndpointSlices take, needs root")
     ensure_binaries(names=[*CONTROL_PLANE, "helm", "traefik"])  # from inside, nothing can be downloaded
     module_folder(GATEWAY_API)
     ensure_triton()

@@ -147,8 +147,7 @@ def _fields(node, path=()):
     "kind", [kind for kind in KINDS if kind.NAMES.scope == "Namespaced"], ids=lambda kind: kind.NAMES.kind
 )
 def test_no_field_names_a_namespace(kind):
-    """So a reference can only be of the object's own namespace, or of a kind that has none. Of a Gateway it
-    is named, which itself says whose routes it takes."""
+    """So a reference can only be of the object's own namespace; but for a Gateway, which says whose routes it takes."""
     fields = list(_fields(schema(kind)["properties"]["spec"]))
     gates = {("service", "gateway", protocol, "parentRefs", "namespace") for protocol in ("http", "grpc")}
     assert {field for field in fields if "namespace" in field[-1].lower()} <= gates
