@@ -172,3 +172,12 @@ def test_a_node_that_is_lost_costs_no_server(world, cluster, operator):
     world.patch("node", node, {"status": status}, subresource="status")
     world.condition("gpunodepool", world.pool, status="True")
     steady()
+
+
+def test_a_node_that_was_taken_for_lost_says_that_it_is_there(world):
+    """Or after the API server was away nothing would be scheduled for ten minutes."""
+    node = world.objects("nodes", selector="type=kwok")[0]["metadata"]["name"]
+    silent = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
+    world.patch("node", node, {"status": {"conditions": [silent]}}, subresource="status")
+    world.until(lambda: conditions(world.get("node", node))["Ready"]["reason"] == "KubeletReady")
+    world.until(lambda: "unreachable" not in str(world.get("node", node)["spec"].get("taints")))
