@@ -6,7 +6,7 @@ import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Self
 
 from gravswell_operator import names
@@ -72,6 +72,10 @@ def clients(addresses: Callable[[], list[str]], model: str) -> Iterator[None]:
             thread.join(60)
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = False  # closing it waits for whoever is being answered
+
+
 class _Exposition(ABC):
     """A server of a metric, in Prometheus' text format."""
 
@@ -79,17 +83,20 @@ class _Exposition(ABC):
         exposition = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            timeout = 10  # for who connects and asks nothing
+
             def do_GET(self) -> None:
                 body = "".join(f"{line}\n" for line in exposition.lines()).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "text/plain; version=0.0.4")
-                self.end_headers()
-                self.wfile.write(body)
+                with suppress(ConnectionError):  # a Prometheus that ends, or no longer waits
+                    self.send_response(200)
+                    self.send_header("Content-Type", "text/plain; version=0.0.4")
+                    self.end_headers()
+                    self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 """Every scrape would be a line."""
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.address = f"127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever)
 
