@@ -120,6 +120,16 @@ class Server(World):
             if route is not None
         ]
 
+    def begin_canary(self) -> None:
+        """Version 2 serves on one of them, with the weight of the first step."""
+        self.begin()
+        self.until_routes(REST)
+        self.publish(1, 2)
+        self.until_routes(weighed(0))
+        self.until(lambda: len(self.new()) == 1)
+        self.obey()
+        self.until_routes(weighed(10))
+
     def until_routes(self, weights: dict[str, int]) -> None:
         """Wait until both routes say so, and let the Gateway take them."""
         self.until(lambda: self.routes() == [weights, weights])

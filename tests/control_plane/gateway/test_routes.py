@@ -60,13 +60,7 @@ def test_a_canary_by_weights_from_its_begin_to_its_promotion(server, operator, c
 
 
 def test_the_way_back_begins_at_the_gateway(server):
-    server.begin()
-    server.until_routes(REST)
-    server.publish(1, 2)
-    server.until_routes(weighed(0))
-    server.until(lambda: len(server.new()) == 1)
-    server.obey()
-    server.until_routes(weighed(10))
+    server.begin_canary()
     server.until(lambda: server.status()["state"] == "Paused")
     (bad,) = server.new()
     server.make_model(rollout={**server.get("model", "digits")["spec"]["rollout"], "abort": 2})
@@ -81,13 +75,7 @@ def test_the_way_back_begins_at_the_gateway(server):
 
 
 def test_a_pod_that_goes_leaves_its_side_and_the_next_one_takes_its_turn(server):
-    server.begin()
-    server.until_routes(REST)
-    server.publish(1, 2)
-    server.until_routes(weighed(0))
-    server.until(lambda: len(server.new()) == 1)
-    server.obey()
-    server.until_routes(weighed(10))
+    server.begin_canary()
     (first,) = server.new()
     server.delete("pod", first)
     server.until(lambda: first not in {**server.endpoints("server-old"), **server.endpoints("server-new")})
