@@ -21,6 +21,7 @@ from gravswell.serving.contracts import ModelState
 from gravswell_operator import conditions, names, state
 from gravswell_operator.api import ConditionStatus, InferenceServer, Model
 from gravswell_operator.api.common import Resource
+from gravswell_operator.api.rollout import RolloutState
 from gravswell_operator.cluster import resources
 from gravswell_operator.desired.models import winner
 
@@ -61,6 +62,24 @@ class ReplicaUse:
 
 
 @dataclass(frozen=True)
+class RolloutUse:
+    """A change of a model's version that is under way, or was rolled back."""
+
+    model: str
+    """The entry."""
+    from_version: int | None
+    """What served before; None for nothing."""
+    to: int
+    state: RolloutState
+    progress: str
+    """Where it stands, in a few words."""
+    weight: int | None
+    """Percent of the requests through the server's Gateway that the new version gets by the routes as they are; None
+    where each replica gets the same."""
+    message: str
+
+
+@dataclass(frozen=True)
 class ServerUse:
     """One InferenceServer."""
 
@@ -77,6 +96,8 @@ class ServerUse:
     """Models of the server that no replica was told to serve, and why."""
     startup: dict[str, Any] | None = None
     """``status.startup``: where the time of the last start of a replica went, or goes."""
+    rollouts: tuple[RolloutUse, ...] = ()
+    """By model."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +213,15 @@ def use_of(server: InferenceServer, models: Sequence[Model], pods: Sequence[stat
         ),
         unserved=tuple(_unserved(model) for entry, model in sorted(declared.items()) if entry not in told),
         startup=server.status.startup.to_dict() if server.status.startup is not None else None,
+        rollouts=tuple(_rollouts(declared)),
     )
+
+
+def _rollouts(declared: Mapping[str, Model]) -> Iterable[RolloutUse]:
+    for entry, model in sorted(declared.items()):
+        last = model.status.rollout
+        if last is not None and last.state is not RolloutState.COMPLETE:
+            yield RolloutUse(entry, last.from_version, last.to, last.state, last.progress, last.weight, last.message)
 
 
 def _unseen(pod: str, *, ready: bool) -> state.PodState:

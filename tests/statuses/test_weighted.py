@@ -166,7 +166,7 @@ def test_a_step_waits_for_its_weight_and_its_pause_begins_with_it(look):
     assert waits.after == timedelta(minutes=5).total_seconds()
     later = advance(look(stored(waits.status.to_dict()), IN_FORCE, timedelta(minutes=4), told=("a",)))
     assert later.status.serving_since == "2026-01-01T00:04:00Z"
-    assert later.status.weight == 10
+    assert (later.status.weight, later.status.progress) == (10, "1/4 Progressing, weight 10%")
     assert "judged for 10m" in later.status.message
 
 

@@ -10,10 +10,11 @@ from gravswell.errors import UnavailableError
 from gravswell_operator import names
 from gravswell_operator.api import InferenceServer, Model
 from gravswell_operator.api.inferenceserver import RankStatus
+from gravswell_operator.api.rollout import RolloutState
 from gravswell_operator.api.startup import Stage, StartupStatus
 from gravswell_operator.commands.top import follow, shown
 from gravswell_operator.state import PodState
-from gravswell_operator.usage import ModelUse, ReplicaUse, ServerUse, Usage, read_gpu_use, use_of
+from gravswell_operator.usage import ModelUse, ReplicaUse, RolloutUse, ServerUse, Usage, read_gpu_use, use_of
 
 READY = {
     "type": "Ready",
@@ -92,6 +93,49 @@ def test_before_the_operator_has_looked():
     use = use_of(server(conditions=()), [model("a", conditions=())], [])
     assert (use.ready, use.message) == (False, "the operator has not looked at it yet")
     assert use.unserved == (ModelUse("a", None, "", (), "the operator has not looked yet"),)
+
+
+CANARY = {
+    "strategy": "Canary",
+    "state": "Paused",
+    "from": 1,
+    "to": 2,
+    "step": 1,
+    "steps": 2,
+    "weight": 10,
+    "progress": "1/2 Paused, weight 10%",
+    "message": "step 1 of 2 waits for somebody",
+    "started": "2026-01-01T00:00:00Z",
+    "since": "2026-01-01T00:00:00Z",
+}
+
+
+@pytest.mark.parametrize(
+    ("rollout", "row"),
+    [
+        (CANARY, ["a 1 → 2 1/2 Paused, weight 10%: step 1 of 2 waits for somebody"]),
+        (
+            {**CANARY, "state": "RolledBack", "progress": "0/2 RolledBack", "message": "it fails too many requests"},
+            ["a 1 → 2 0/2 RolledBack: it fails too many requests"],
+        ),
+        ({**CANARY, "state": "Complete"}, []),
+        (None, []),
+    ],
+)
+def test_a_change_of_version_is_shown_with_its_weight_until_it_is_complete(rollout, row):
+    replicas = [{"pod": f"p-{number}", "state": "Serving", "version": number} for number in (1, 2)]
+    use = use_of(server(("a", 2), gpus=0), [model("a", *replicas, rollout=rollout)], [pod("p-1"), pod("p-2")])
+    console = Console(file=io.StringIO(), width=160)
+    console.print(shown(Usage((use,)), "ns"))
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert lines[2:] == [*row, "p-1 CPU a 1 Serving", "p-2 CPU a 2 Serving"]
+
+
+def test_a_weight_is_a_number_of_its_own_for_programs():
+    (told,) = use_of(server(("a", 1)), [model("a", rollout=CANARY)], []).rollouts
+    assert told == RolloutUse(
+        "a", 1, 2, RolloutState.PAUSED, "1/2 Paused, weight 10%", 10, "step 1 of 2 waits for somebody"
+    )
 
 
 METRICS = """\

@@ -208,7 +208,8 @@ class RolloutStatus(ApiModel):
     """Percent of the requests through the server's Gateway that go to those that serve the new version, by what its
     routes say now; absent while they make no difference between replicas."""
     progress: Annotated[str, Field(max_length=64)] = ""
-    """All of it in a few words, such as Paused 1/4."""
+    """All of it in a few words, such as 1/4 Paused, weight 10%: the replicas that serve the new version, of all, the
+    state, and the weight where there is one."""
     started: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     """When it began."""
     since: Annotated[str, Field(json_schema_extra={"format": "date-time"})]

@@ -14,7 +14,7 @@ from gravswell.cli.shared import Context, Kubeconfig, Panel
 from gravswell.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from gravswell_operator.usage import ModelUse, ReplicaUse, ServerUse, Usage
+    from gravswell_operator.usage import ModelUse, ReplicaUse, RolloutUse, ServerUse, Usage
 
     Look = Callable[[], Awaitable[Usage]]
 
@@ -139,6 +139,8 @@ def _rows(server: "ServerUse", *, with_namespace: bool) -> Iterator[list[Text]]:
         yield [Text(), where, *[Text()] * 3, Text(server.startup.get("blocker", ""), style="yellow")]
     for unserved in server.unserved:
         yield [*[Text()] * 3, Text(unserved.name), Text("-"), _state(unserved)]
+    for rollout in server.rollouts:
+        yield [*[Text()] * 3, *_rollout(rollout)]
     for replica in server.replicas:
         lead = _replica(replica)
         for label, model in _held(server, replica):
@@ -156,6 +158,16 @@ def _gpus(server: "ServerUse") -> str:
     if not server.gpus:
         return "CPU"
     return f"{server.gpus} each{', simulated' if server.simulated_gpus else ''}"
+
+
+def _rollout(rollout: "RolloutUse") -> list[Text]:
+    """The model, the versions, and where their change stands."""
+    from gravswell_operator.api.rollout import RolloutState  # noqa: PLC0415
+
+    told = f"{rollout.progress}: {rollout.message}" if rollout.message else rollout.progress
+    style = "red" if rollout.state is RolloutState.ROLLED_BACK else "yellow"
+    before = rollout.from_version if rollout.from_version is not None else "-"
+    return [Text(rollout.model), Text(f"{before} → {rollout.to}"), Text(told, style=style)]
 
 
 def _replica(replica: "ReplicaUse") -> Text:

@@ -175,11 +175,12 @@ def _counted(look: Look, status: RolloutStatus, **changes: object) -> RolloutSta
         shall = share(present_step(look.model, changed), total)
     else:
         shall = total
+    weight = look.weighing.percent
     words = {
         "replicas_updated": updated,
         "replicas": shall,
-        "weight": look.weighing.percent,
-        "progress": f"{updated}/{total} {changed.state}",
+        "weight": weight,
+        "progress": f"{updated}/{total} {changed.state}{'' if weight is None else f', weight {weight}%'}",
         "message": conditions.shorten(changed.message),
     }
     return changed.model_copy(update=words)

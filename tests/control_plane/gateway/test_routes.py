@@ -4,14 +4,17 @@ import pytest
 
 from gravswell.errors import GravswellError
 
+from ...commands import run
 from ..operating import install
 from ..reconciling.test_operator_rights import granted, used
 from .conftest import GATEWAY, REPLICAS, REST, weighed
 
+__all__ = ["run"]
+
 GROUPS = ("gateway.networking.k8s.io", "discovery.k8s.io")
 
 
-def test_a_canary_by_weights_from_its_begin_to_its_promotion(server, operator, cluster):
+def test_a_canary_by_weights_from_its_begin_to_its_promotion(server, operator, cluster, run):
     server.begin()
     server.until_routes(REST)
     server.condition("inferenceserver", "server", "RoutesAccepted", status="True", reason="RoutesTaken")
@@ -36,6 +39,12 @@ def test_a_canary_by_weights_from_its_begin_to_its_promotion(server, operator, c
     assert server.endpoints("server-new") == {picked: addresses.pop(picked)}
     assert server.endpoints("server-old") == addresses
     server.until(lambda: (server.status()["state"], server.status().get("weight")) == ("Paused", 10))
+    assert "1/4 Paused, weight 10%" in server.kubectl("get", "mdl")
+    options = ("-n", server.namespace, "--kubeconfig", cluster.kubeconfig)
+    assert "1 → 2" in run("top", *options, "--once").out
+    (seen,) = run("top", *options, "-o", "json").data["servers"]
+    assert [(change["model"], change["weight"]) for change in seen["rollouts"]] == [("digits", 10)]
+    assert "10% of the requests through the Gateway" in run("rollout", "status", "digits", *options).out
 
     before = {kind: server.get(kind, "server")["metadata"]["resourceVersion"] for kind in ("httproute", "grpcroute")}
     slices = {s["metadata"]["name"]: s["metadata"]["resourceVersion"] for s in server.objects("endpointslices")}
