@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,24 @@ def _own_logging() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_network() -> Iterator[None]:
+    """A module whose tests work in a network of their own leaves no thread there.
+
+    What a library keeps for a whole process, as gRPC does its threads, would work for the next module from there.
+    """
+    yield
+    if not Path("/proc/thread-self").exists():  # only Linux has such networks
+        return
+    own = Path("/proc/thread-self/ns/net").readlink()
+    elsewhere = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            if (task / "ns/net").readlink() != own:
+                elsewhere.append((task / "comm").read_text().strip())
+    assert elsewhere == [], "threads were left in another network"
 
 
 @pytest.fixture(scope="session")

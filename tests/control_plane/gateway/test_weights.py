@@ -10,7 +10,7 @@ from ipaddress import IPv4Network
 
 import numpy as np
 import pytest
-from tritonclient import grpc, http
+from tritonclient import http
 from tritonclient.utils import InferenceServerException
 
 from gravswell.serving.triton.install import ensure_triton
@@ -28,8 +28,8 @@ from ..replicas import seen_over_time
 from ..serving.conftest import ENTRY, Place
 
 ADDRESSES = IPv4Network("10.250.0.0/16")
-PROTOCOLS = {"http": http, "grpc": grpc}
 ROUTES = {"http": "httproute", "grpc": "grpcroute"}
+"""The kind of route of a protocol."""
 NEW_WEIGHT = '{.spec.rules[0].backendRefs[?(@.name=="server-new")].weight}'
 
 
@@ -55,7 +55,7 @@ def cluster(network, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def traefik(cluster):
-    with Traefik(cluster, list(PROTOCOLS)) as running:
+    with Traefik(cluster, list(ROUTES)) as running:
         yield running
 
 
@@ -79,14 +79,12 @@ def load(place, traefik):
     """Clients that never pause, each of one protocol."""
     traefik.make_gateway(place.namespace, "gate")
     place.make_repository()
-    routes = {protocol: {"parentRefs": [{"name": "gate", "sectionName": protocol}]} for protocol in PROTOCOLS}
+    routes = {protocol: {"parentRefs": [{"name": "gate", "sectionName": protocol}]} for protocol in ROUTES}
     place.make_server(replicas=2, service={"gateway": routes})
     place.make_model(rollout=canary())
     place.until_serving(1)
     place.until(lambda: place.get("inferenceserver", "server")["status"]["readyReplicas"] == 2)
     place.condition("inferenceserver", "server", "RoutesAccepted", status="True")
-    for protocol, address in traefik.addresses.items():
-        place.until(lambda protocol=protocol, address=address: is_served(protocol, address))
     with Traffic(ENTRY, http_address=traefik.addresses["http"], grpc_address=traefik.addresses["grpc"]) as load:
         place.until(lambda: load.last == 1.0)
         yield load
@@ -97,14 +95,6 @@ def canary(*weights, first="Manual"):
     steps = [{"replicas": "50%", "pause": "Manual", "weight": weight} for weight in weights or ("50%",)]
     steps[0]["pause"] = first
     return {"strategy": "Canary", "canary": {"steps": steps, "judge": {"maxErrorRate": "1%", "minRequests": 50}}}
-
-
-def is_served(protocol, address):
-    with PROTOCOLS[protocol].InferenceServerClient(address) as client:
-        try:
-            return client.is_model_ready(ENTRY)
-        except (InferenceServerException, OSError):  # the Gateway has no route yet
-            return False
 
 
 def rollout(place):
@@ -124,7 +114,7 @@ def backends(place, protocol):
 
 
 def until_at_rest(place):
-    for protocol in PROTOCOLS:
+    for protocol in ROUTES:
         place.until(lambda protocol=protocol: list(backends(place, protocol)) == ["server"])
 
 
@@ -137,7 +127,7 @@ def next_answers(place, load, protocol, count=500):
 
 
 def require_share(place, load, version, percent, within):
-    for protocol in PROTOCOLS:
+    for protocol in ROUTES:
         latest = load.by[protocol]
         # Traefik says that it has a route a moment before requests go by it.
         place.until(lambda latest=latest: abs(100 * latest[-20:].count(float(version)) / 20 - percent) <= 10)
@@ -156,7 +146,7 @@ def serving_new(place):
 def until_no_request_fails(place, load):
     def none_fails():
         failed = len(load.errors)
-        for protocol in PROTOCOLS:
+        for protocol in ROUTES:
             next_answers(place, load, protocol, 100)
         return len(load.errors) == failed
 
@@ -187,7 +177,7 @@ def test_at_rest_the_routes_lead_to_the_servers_own_service(place, load):
     until_at_rest(place)
     assert {ref["name"] for ref in place.get("httproute", "server")["spec"]["parentRefs"]} == {"gate"}
     assert not place.get("service", "server-new")
-    for protocol in PROTOCOLS:
+    for protocol in ROUTES:
         assert set(next_answers(place, load, protocol, 50)) == {1.0}
     assert load.errors == []
 
@@ -196,7 +186,7 @@ def test_the_share_of_answers_by_the_new_version_is_its_weight(place, load):
     place.make_model(rollout=canary("10%", "50%"))
     place.publish(2)
     until_weighed(place, 2, 10)
-    assert [backends(place, protocol) for protocol in PROTOCOLS] == [{"server-old": 90, "server-new": 10}] * 2
+    assert [backends(place, protocol) for protocol in ROUTES] == [{"server-old": 90, "server-new": 10}] * 2
     require_share(place, load, 2, 10, within=3)
     place.make_model(rollout=canary("10%", "50%", first="0s"))  # on by one step
     until_weighed(place, 2, 50, step=2)
@@ -210,7 +200,7 @@ def test_a_promotion_fails_no_request(place, load):
     place.until(lambda: rollout(place)["state"] == "Complete")
     until_at_rest(place)
     place.until(lambda: load.last == 2.0)
-    for protocol in PROTOCOLS:
+    for protocol in ROUTES:
         assert set(next_answers(place, load, protocol, 200)) == {2.0}
     assert "weight" not in rollout(place)
     assert load.errors == []
