@@ -4,6 +4,7 @@ import copy
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -113,13 +114,20 @@ def _one_network() -> Iterator[None]:
     yield
     if not Path("/proc/thread-self").exists():  # only Linux has such networks
         return
-    own = Path("/proc/thread-self/ns/net").readlink()
-    elsewhere = []
+    end = time.monotonic() + 60
+    while _threads_elsewhere() and time.monotonic() < end:
+        time.sleep(0.01)  # one that was joined is seen for a moment more
+    assert _threads_elsewhere() == [], "threads were left in another network"
+
+
+def _threads_elsewhere() -> list[str]:
+    """The names of this process's threads that are in another network than its own."""
+    own, found = Path("/proc/thread-self/ns/net").readlink(), []
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
             if (task / "ns/net").readlink() != own:
-                elsewhere.append((task / "comm").read_text().strip())
-    assert elsewhere == [], "threads were left in another network"
+                found.append((task / "comm").read_text().strip())
+    return found
 
 
 @pytest.fixture(scope="session")
