@@ -17,6 +17,7 @@ from gravswell.serving.agent.nodecache import NodeCache
 from gravswell.serving.agent.supply import fetch
 from gravswell.serving.contracts import DesiredModel, Reason
 
+from ...quiver.forking import in_a_process
 from .running import MakeAgent, until
 from .versions import flip_a_bit, publish, publish_member, publish_pipeline
 
@@ -311,12 +312,12 @@ def test_a_pod_that_dies_while_it_looks_at_the_time_leaves_nothing_for_ever(root
     cache = NodeCache(root)
     kept(cache, repository, 1)
     model = DesiredModel(name="m", version=2, digest=publish(repository, "m", 2, 2.0))
-    pod = os.fork()
-    if pod == 0:
+
+    def pod() -> None:
         nodecache.os.fstat = lambda _: os.kill(os.getpid(), signal.SIGKILL)
         cache.keep(model, repository / "m/2", nothing)
-        os._exit(1)
-    assert os.WTERMSIG(os.waitpid(pod, 0)[1]) == signal.SIGKILL
+
+    assert in_a_process(pod) == -signal.SIGKILL
     left = list(root.rglob(".clock-*"))
     assert left
     then = time.time() - nodecache.ABANDONED_SECONDS - 1
