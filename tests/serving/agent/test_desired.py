@@ -165,7 +165,8 @@ async def test_an_entry_that_cannot_be_read_stays_and_hides_no_other(repository:
             DesiredModel(name="b", version=2, digest=second),
         )
         await asyncio.sleep(0.2)
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    ours = [record for record in caplog.records if record.name == sources.__name__]
+    (warning,) = [record.getMessage() for record in ours if record.levelname == "WARNING"]
     assert "a/2/.manifest.json" in warning
 
 
