@@ -17,11 +17,12 @@ from gravswell_operator.handlers import logs, watch
 
 @pytest.fixture
 def quiet():
-    """kopf's logger, whose level the operator sets."""
-    kopfs = logging.getLogger("kopf")
-    level = kopfs.level
-    yield kopfs
-    kopfs.setLevel(level)
+    """kopf's logger, whose level the operator sets, as it does of others."""
+    loggers = [logging.getLogger(name) for name in logs._QUIET]
+    levels = [logger.level for logger in loggers]
+    yield logging.getLogger("kopf")
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.mark.parametrize(("level", "heard"), [(logs.LogLevel.INFO, False), (logs.LogLevel.DEBUG, True)])
