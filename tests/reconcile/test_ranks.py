@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+from datetime import timedelta
 
 import pytest
 
@@ -112,8 +113,8 @@ async def begin(world):
         see_pod(world, rank, ready=False)
 
 
-async def test_ranks_that_do_not_come_are_told_when_their_time_is_over(world):
-    """Nothing happens then that would wake anybody."""
+async def begin_without_the_second(world):
+    """Rank 1 does not come."""
     await begin(world)
     workload = world.get("StatefulSet", "server")
     seen = {"observedGeneration": workload["metadata"].get("generation", 0), "replicas": 2, "updatedReplicas": 2}
@@ -121,17 +122,26 @@ async def test_ranks_that_do_not_come_are_told_when_their_time_is_over(world):
     report(world, 1)
     await world.settle()
 
-    def told():
-        found = (world.condition("InferenceServer", "server", type_) for type_ in ("RanksReady", "Progressing"))
-        return [(condition["status"], condition["reason"]) for condition in found]
 
-    assert told() == [("False", "Starting"), ("True", "RollingOut")]
+def told(world):
+    found = (world.condition("InferenceServer", "server", type_) for type_ in ("RanksReady", "Progressing"))
+    return [(condition["status"], condition["reason"]) for condition in found]
+
+
+STARTING = [("False", "Starting"), ("True", "RollingOut")]
+OVERDUE = [("False", "ProgressDeadlineExceeded")] * 2
+
+
+async def test_ranks_that_do_not_come_are_told_when_their_time_is_over(world):
+    """Nothing happens then that would wake anybody."""
+    await begin_without_the_second(world)
+    assert told(world) == STARTING
     world.pass_by(minutes=15)
     await world.settle()
-    assert told() == [("False", "Starting"), ("True", "RollingOut")]
+    assert told(world) == STARTING
     world.pass_by(hours=1)
     await world.settle()
-    assert told() == [("False", "ProgressDeadlineExceeded")] * 2
+    assert told(world) == OVERDUE
     assert "InferenceServer ProgressDeadlineExceeded" in world.events.told
     assert (
         "rank 1: the agent of pod server-1 has not reported" in world.condition("InferenceServer", "server")["message"]
@@ -139,10 +149,28 @@ async def test_ranks_that_do_not_come_are_told_when_their_time_is_over(world):
     report(world, 1, 1)
     for rank in range(2):
         see_pod(world, rank, ready=True)
-    world.see(resources.STATEFUL_SET, {**world.get("StatefulSet", "server"), "status": {**seen, "readyReplicas": 2}})
+    workload = world.get("StatefulSet", "server")
+    world.see(resources.STATEFUL_SET, {**workload, "status": {**workload["status"], "readyReplicas": 2}})
     await world.settle()
-    assert told() == [("True", "AllRanksReady"), ("False", "RolledOut")]
+    assert told(world) == [("True", "AllRanksReady"), ("False", "RolledOut")]
     assert gates(world) == ["True", "True"]
+    assert world.context.starting == {}
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=36), -timedelta(hours=36)], ids=["on", "back"])
+async def test_a_clock_that_is_set_makes_no_rank_late_and_gives_none_more_time(world, jump):
+    await begin_without_the_second(world)
+    world.now += jump
+    world.pass_by(minutes=15)
+    world.context.queue.add(Key(resources.INFERENCE_SERVER, "ns", "server"))  # whatever it is looked at for
+    await world.settle()
+    assert told(world) == STARTING
+    world.pass_by(hours=1)
+    await world.settle()
+    assert told(world) == OVERDUE
+    world.remove(resources.INFERENCE_SERVER, "server")
+    await world.settle()
+    assert world.context.starting == {}
 
 
 @pytest.fixture

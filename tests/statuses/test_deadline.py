@@ -12,7 +12,7 @@ from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.models import Resolution
 from gravswell_operator.desired.server import start_seconds
 from gravswell_operator.state import PodTimes, Problem
-from gravswell_operator.statuses.deadline import held
+from gravswell_operator.statuses import deadline
 from gravswell_operator.statuses.ranks import group_of
 from gravswell_operator.statuses.server import findings
 from gravswell_operator.statuses.serverview import ServerView
@@ -60,13 +60,18 @@ def view(resource, workload):
     return make
 
 
+def held(view):
+    begun = deadline.begun(view, NOW)
+    return deadline.held(view, begun, NOW) if begun is not None else (view, None)
+
+
 def said(view):
     return {finding.type: (finding.status, finding.reason, finding.message) for finding in findings(view)}
 
 
 def test_a_rank_that_is_not_there_within_the_limit_is_named(view):
     limit = start_seconds(view(0).server)
-    late, after = held(view(limit), NOW)
+    late, after = held(view(limit))
     assert after is None
     words = f"1 of 2 ranks ready after {limit // 60} min, so none takes traffic; rank 1: big-rank-1 version 1: Loading"
     for type_ in (conditions.PROGRESSING, conditions.RANKS_READY, conditions.READY):
@@ -76,7 +81,7 @@ def test_a_rank_that_is_not_there_within_the_limit_is_named(view):
 def test_until_then_it_starts_and_is_looked_at_again(view):
     limit = start_seconds(view(0).server)
     for ago, made, left in ((limit - 5, 10**5, 5), (limit + 60, 40, limit - 40), (None, 10**5, limit)):
-        early, after = held(view(ago, made=made), NOW)
+        early, after = held(view(ago, made=made))
         assert after == left
         assert said(early)[conditions.RANKS_READY][1] is Reason.STARTING
         assert said(early)[conditions.PROGRESSING][:2] == (True, Reason.ROLLING_OUT)
@@ -84,10 +89,10 @@ def test_until_then_it_starts_and_is_looked_at_again(view):
 
 def test_what_is_late_stays_so_until_pods_are_made_anew(view):
     exceeded = (ConditionStatus.FALSE, Reason.PROGRESS_DEADLINE_EXCEEDED)
-    assert held(view(60, *exceeded), NOW)[0].group.overdue is not None
+    assert held(view(60, *exceeded))[0].group.overdue is not None
     limit = start_seconds(view(0).server)
-    assert held(view(60, *exceeded, made=50), NOW) == (view(60, *exceeded, made=50), limit - 50)
-    assert held(view(10**6, ConditionStatus.FALSE, Reason.NO_MODELS), NOW)[1] == limit, "it has a model only now"
+    assert held(view(60, *exceeded, made=50)) == (view(60, *exceeded, made=50), limit - 50)
+    assert held(view(10**6, ConditionStatus.FALSE, Reason.NO_MODELS))[1] == limit, "it has a model only now"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,7 @@ def test_what_is_late_stays_so_until_pods_are_made_anew(view):
 )
 def test_nobody_is_late_who_does_not_start(view, parts):
     found = view(10**6, **parts)
-    assert held(found, NOW) == (found, None)
+    assert held(found) == (found, None)
     assert Reason.PROGRESS_DEADLINE_EXCEEDED not in {reason for _, reason, _ in said(found).values()}
 
 

@@ -51,6 +51,9 @@ class Context:
     ahead: dict[Key, dict[str, timedelta]] = field(default_factory=dict)
     """By Models, for each time in their roll-outs, how far ``now`` was ahead of ``clock`` when it was first seen: see
     :mod:`gravswell_operator.reconcile.jumps`."""
+    starting: dict[Key, tuple[int, timedelta]] = field(default_factory=dict)
+    """Of servers whose ranks start: since when, in seconds since 1970, and how far ``now`` was ahead of ``clock`` when
+    that was seen first: see :mod:`gravswell_operator.reconcile.jumps`."""
     draining: dict[Key, set[str]] = field(default_factory=dict)
     """By pools that are gone, the uids of their machines of which it was told what they wait for."""
     facts: dict[str, str] = field(default_factory=dict)

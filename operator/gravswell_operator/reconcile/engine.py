@@ -91,6 +91,7 @@ class Engine:
         record = self.context.cache.get(key)
         if record is None:  # gone: the garbage collector takes its children
             self.context.ahead.pop(key, None)
+            self.context.starting.pop(key, None)
             self.context.settling.pop(key, None)
             if key.resource is resources.GPU_NODE_POOL:
                 pool.tell_draining(self.context, key)

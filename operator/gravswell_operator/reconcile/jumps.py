@@ -1,10 +1,10 @@
-"""The machine's clock, set while a roll-out is timed.
+"""The machine's clock, set while a roll-out or the start of ranks is timed.
 
 A status tells its times by that clock, since they hold through restarts. While this process runs, a monotonic clock
 knows better how much time has passed: where the machine's was set meanwhile, the times move with it.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gravswell_operator import conditions
 from gravswell_operator.api import Model
@@ -40,6 +40,20 @@ def remember(context: Context, key: Key, *rollouts: RolloutStatus | None) -> Non
     stamps = {getattr(rollout, name) for rollout in rollouts if rollout is not None for name in TIMES} - {None}
     if stamps:
         context.ahead[key] = {stamp: seen.get(stamp, ahead) for stamp in stamps}
+
+
+def steady(context: Context, key: Key, begun: float | None) -> datetime:
+    """Now, by the clock as it was when the ranks of a server that have ``begun`` to start were seen first.
+
+    Their times are others' and are not moved: a condition says when it was written, and a pod when it was made.
+    """
+    now, ahead, seen = context.now(), _ahead(context), context.starting.pop(key, None)
+    if begun is None:
+        return now
+    if seen is None or seen[0] != int(begun):
+        seen = int(begun), ahead
+    context.starting[key] = seen
+    return now - (ahead - seen[1])
 
 
 def _ahead(context: Context) -> timedelta:

@@ -18,7 +18,7 @@ from gravswell_operator.desired.ranks import is_stopping, may_be_told, rolling
 from gravswell_operator.desired.reports import divided
 from gravswell_operator.desired.repository import what_is_served
 from gravswell_operator.desired.server import ServerPlan, children
-from gravswell_operator.reconcile import apply, documents, gates, gateway, scaling, status
+from gravswell_operator.reconcile import apply, documents, gates, gateway, jumps, scaling, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.reconcile.index import pool_key, repository_key
 from gravswell_operator.statuses import deadline, references, restarts, startup
@@ -99,7 +99,7 @@ async def reconcile(context: Context, record: Record) -> None:
         group=group,
     )
     started = startup.advance(view, context.now())
-    view, left = deadline.held(view, context.now())
+    view, left = _held(context, record.key, view)
     for after in (started.after, left):
         if after is not None:
             context.queue.add(record.key, after)
@@ -109,6 +109,13 @@ async def reconcile(context: Context, record: Record) -> None:
         _tell_lister(context, record.key, repository, report_maps)
     if failure is not None:
         raise failure
+
+
+def _held(context: Context, key: Key, view: ServerView) -> tuple[ServerView, float | None]:
+    """The view, whose ranks may be overdue, and when to look again whether they are."""
+    begun = deadline.begun(view, context.now())
+    now = jumps.steady(context, key, begun)
+    return deadline.held(view, begun, now) if begun is not None else (view, None)
 
 
 async def _apply(context: Context, record: Record, made: Sequence[Manifest], scaled: Scaling, routes: Routes) -> None:
