@@ -1,48 +1,29 @@
 """The steps of a roll-out, from what is stored: nothing that a decision needs is in the operator's memory."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from gravswell.serving.contracts import Canary, DesiredModel, ModelState
+from gravswell.serving.contracts import ModelState
 from gravswell_operator.api import Model
 from gravswell_operator.api.rollout import RolloutState, Strategy
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.outcome import Outcome
-from gravswell_operator.desired.rollouts import fallen_back, is_same, staged, window
+from gravswell_operator.desired.rollouts import fallen_back, is_same, staged
 from gravswell_operator.state import Problem
 from gravswell_operator.statuses.replica import replicas_of
 from gravswell_operator.statuses.rollout import Look, advance, resumed
 
-OLD, NEW = (DesiredModel(name="my-model", version=number, digest=f"{number:064x}") for number in (1, 2))
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-STARTED = "2026-01-01T00:00:00Z"
+from . import canaries
+from .canaries import BEGIN, NEW, OLD, STARTED, UNDER_WAY, kept
+
 PAUSE, DEADLINE = timedelta(minutes=10), timedelta(minutes=5)
-UNDER_WAY = {
-    "strategy": "Canary",
-    "state": "Progressing",
-    "from": 1,
-    "to": 2,
-    "toDigest": NEW.digest,
-    "step": 1,
-    "steps": 2,
-    "started": STARTED,
-    "since": STARTED,
-}
 
 
 def stored(rollout=None, *, pause="10m", strategy="Canary"):
     steps = [{"replicas": 2, "pause": pause}, {"replicas": "100%", "pause": "10m"}]
-    canary = {"steps": steps, "judge": {"minRequests": 0}, "progressDeadline": "5m"}
-    spec = {"strategy": strategy, **({"canary": canary} if strategy == "Canary" else {})}
-    return Model.model_validate(
-        {
-            "metadata": {"name": "m", "namespace": "ns", "generation": 1},
-            "spec": {"serverRef": {"name": "s"}, "entry": "my-model", "rollout": spec},
-            "status": {"desiredVersion": 1, "desiredDigest": OLD.digest, **({"rollout": rollout} if rollout else {})},
-        }
-    )
+    return canaries.stored(rollout, steps=steps, strategy=strategy)
 
 
 @pytest.fixture
@@ -53,13 +34,8 @@ def look(pod, report):
     def make(model, after=timedelta(), *, told=("a", "b"), pods=None, **reports):
         names = ("a", "b", "c", "d")
         said = {name: report(name, 2 if name in told else 1) for name in names} | reports
-        rollout, kept = model.status.rollout, OLD
-        if rollout is not None and told:
-            kept = OLD.model_copy(
-                update={"canary": Canary(version=2, digest=NEW.digest, pods=told, window=window(rollout))}
-            )
         replicas = replicas_of("my-model", pods or [pod(name) for name in names], said)
-        return Look(model, model.spec.rollout.strategy, NEW, kept, replicas, BEGIN + after)
+        return Look(model, model.spec.rollout.strategy, NEW, kept(model, told), replicas, BEGIN + after)
 
     return make
 

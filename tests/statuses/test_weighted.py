@@ -1,36 +1,25 @@
 """Canaries whose steps have weights: when they begin, and what a step waits for beside its replicas."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
-from gravswell.serving.contracts import Canary, DesiredModel, ModelState
-from gravswell_operator.api import InferenceServer, Model
+from gravswell.serving.contracts import ModelState
+from gravswell_operator.api import InferenceServer
 from gravswell_operator.api.rollout import RolloutState
 from gravswell_operator.conditions import Reason
 from gravswell_operator.desired.outcome import Outcome
-from gravswell_operator.desired.rollouts import staged, window
+from gravswell_operator.desired.rollouts import staged
 from gravswell_operator.state import Problem
 from gravswell_operator.statuses.gateway import NOT_LOOKED, Weighing
 from gravswell_operator.statuses.model import ModelView, findings
 from gravswell_operator.statuses.replica import replicas_of
 from gravswell_operator.statuses.rollout import AGAIN_SECONDS, Look, advance
 
-OLD, NEW = (DesiredModel(name="my-model", version=number, digest=f"{number:064x}") for number in (1, 2))
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-STARTED = "2026-01-01T00:00:00Z"
+from . import canaries
+from .canaries import BEGIN, NEW, OLD, STARTED, UNDER_WAY, kept
+
 STEPS = [{"replicas": 1, "pause": "10m", "weight": "10%"}, {"replicas": 2, "pause": "10m", "weight": "30%"}]
-UNDER_WAY = {
-    "strategy": "Canary",
-    "state": "Progressing",
-    "from": 1,
-    "to": 2,
-    "toDigest": NEW.digest,
-    "step": 1,
-    "steps": 2,
-    "started": STARTED,
-    "since": STARTED,
-}
 WAITING = {**UNDER_WAY, "state": "Waiting"}
 SERVER = InferenceServer.model_validate(
     {
@@ -45,15 +34,7 @@ REFUSED = Problem(Reason.ROUTE_REFUSED, "no listener")
 
 
 def stored(rollout=None, *, steps=STEPS, **asked):
-    canary = {"steps": steps, "judge": {"minRequests": 0}, "progressDeadline": "5m"}
-    spec = {"strategy": "Canary", "canary": canary, **asked}
-    return Model.model_validate(
-        {
-            "metadata": {"name": "m", "namespace": "ns", "generation": 1},
-            "spec": {"serverRef": {"name": "s"}, "entry": "my-model", "rollout": spec},
-            "status": {"desiredVersion": 1, "desiredDigest": OLD.digest, **({"rollout": rollout} if rollout else {})},
-        }
-    )
+    return canaries.stored(rollout, steps=steps, **asked)
 
 
 @pytest.fixture
@@ -63,13 +44,9 @@ def look(pod, report):
     def make(model, weighing=MINE, after=timedelta(), *, told=(), **said):
         names = ("a", "b", "c", "d")
         reports = {name: report(name, 2 if name in told else 1) for name in names} | said
-        kept = OLD
-        if told:
-            canary = Canary(version=2, digest=NEW.digest, pods=told, window=window(model.status.rollout))
-            kept = OLD.model_copy(update={"canary": canary})
         replicas = replicas_of("my-model", [pod(name) for name in names], reports)
         strategy = model.spec.rollout.strategy
-        return Look(model, strategy, NEW, kept, replicas, BEGIN + after, weighing=weighing)
+        return Look(model, strategy, NEW, kept(model, told), replicas, BEGIN + after, weighing=weighing)
 
     return make
 
