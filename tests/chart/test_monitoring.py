@@ -1,6 +1,8 @@
 """Monitors and alerts: off by default, refused in words where their kinds are not served, and about what there is."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from gravswell.serving import contracts
 from gravswell_operator import conditions, names
 from gravswell_operator.api import KINDS
 
+from ..control_plane.autoscaling.prometheus import binary
 from .conftest import CHART
 
 ROOT = Path(__file__).parents[2]
@@ -69,8 +72,26 @@ def test_the_servers_monitor_finds_the_pods_of_servers(monitored):
         assert endpoint["relabelings"] == [{"sourceLabels": [label], "targetLabel": "server"}]
 
 
+def test_alerts_fire_when_they_should_and_not_before(monitored, tmp_path):
+    """By Prometheus itself."""
+    (rule,) = monitored("monitoring.rules.enabled=true")
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
+    shutil.copy(Path(__file__).with_name("alerts.yaml"), tmp_path)
+    promtool = [binary("promtool"), "test", "rules", "alerts.yaml"]
+    done = subprocess.run(promtool, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_of_them_fires_in_one_of_these(alerts):
+    cases = yaml.safe_load(Path(__file__).with_name("alerts.yaml").read_text())["tests"]
+    said = {row["alertname"] for case in cases for row in case.get("alert_rule_test", ()) if row["exp_alerts"]}
+    asked = [row for case in cases for row in case.get("promql_expr_test", ())]
+    for row in asked:
+        said |= set(re.findall(r'alertname="(\w+)"', f"{row['expr']} {row['exp_samples']}".replace("!=", "")))
+    assert said == alerts.keys()
+
+
 def test_alerts_are_about_metrics_labels_and_reasons_that_there_are(alerts):
-    """That they fire when they should is shown by Prometheus itself, on alerts.yaml beside this file."""
     rows = re.findall(r"^\| `(gravswell_\w+)` \| (\w+) \|([^|]*)\|", OPERATIONS, re.MULTILINE)
     labels = {name: set(re.findall(r"`(\w+)`", said)) for name, _, said in rows}
     reasons = {str(reason) for reason in (*conditions.Reason, *contracts.Reason)}

@@ -19,11 +19,11 @@ from ..operating import api_of
 from .podmonitor import scrape_configs, targets
 
 
-def binary() -> Path:
-    """Prometheus' program: the machine's own, or out of Debian's package, which is kept in the cache."""
-    if found := shutil.which("prometheus"):
+def binary(name: str = "prometheus") -> Path:
+    """A program of Prometheus': the machine's own, or out of Debian's package, which is kept in the cache."""
+    if found := shutil.which(name):
         return Path(found)
-    return unpacked("prometheus") / "usr/bin/prometheus"
+    return unpacked("prometheus") / "usr/bin" / name
 
 
 class Prometheus(Servers):
