@@ -48,6 +48,17 @@ def test_what_misses_one(benchmark: ModuleType, what: str, figures: dict[str, An
     assert benchmark.missed(what, figures | written(benchmark, {})) == [line]
 
 
+def test_what_does_not_grow_in_proportion_misses_the_bar(benchmark: ModuleType) -> None:
+    first = {"from": 300, "to": 1000, "milliseconds": 250.0, "operatorCpuMilliseconds": 18.0, "kilobytes": 26.0}
+    later = {"from": 1000, "to": 3000, "milliseconds": 263.0, "operatorCpuMilliseconds": 18.7, "kilobytes": 33.0}
+    for rows in ([], [first], [first, later]):
+        assert benchmark.missed("growth", {"furtherServers": rows}) == []
+    square = {**later, "operatorCpuMilliseconds": 54.0}
+    assert benchmark.missed("growth", {"furtherServers": [first, later, square]}) == [
+        "operatorCpuMilliseconds of a further server, 1000 to 3000: 54, and the bar is at most 27"
+    ]
+
+
 @pytest.mark.parametrize(
     ("what", "figures", "words"),
     [("rest", REST, "writes at rest"), ("restart", RESTART, "writes of a restart")],
