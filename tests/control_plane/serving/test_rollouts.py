@@ -129,3 +129,23 @@ def test_all_at_once_fails_no_request_either(place, load):
     place.until(lambda: load.last == [4.0] * PODS)
     assert load.errors == []
     place.until(lambda: (rollout(place)["from"], rollout(place)["to"], rollout(place)["state"]) == (2, 4, "Complete"))
+
+
+def test_a_version_whose_golden_tensors_differ_takes_no_traffic_whatever_the_strategy(place, load):
+    place.make_model(rollout=canary("Manual"))
+    place.condition("model", ENTRY, status="True")
+    before = load.seen
+    publish(place.repository, ENTRY, 5, 5.0, golden_factor=7.0)
+    refused = place.condition("model", ENTRY, status="False", reason="RolledBack")
+    assert "version 5 was rolled back" in refused["message"]
+    assert "GoldenMismatch" in refused["message"]
+    # At once on every replica: each of them refuses it by itself.
+    place.make_model(rollout={"strategy": "Immediate"})
+    place.until(lambda: [r["state"] for r in place.model_status()["replicas"]] == ["Failed"] * PODS)
+    refused = place.condition("model", ENTRY, status="False", reason="GoldenMismatch")
+    assert f"version 5 is not served on {PODS} of {PODS} replicas" in refused["message"]
+    assert refused["message"].endswith("version 4 still serves there")
+    assert {replica["version"] for replica in place.model_status()["replicas"]} == {4}
+    assert place.condition("inferenceserver", "server", "Available")["status"] == "True"
+    assert (load.last, load.seen) == ([4.0] * PODS, before)
+    assert load.errors == []
