@@ -59,7 +59,8 @@ from gravswell_operator.runtime import DEFAULT_IMAGE
 
 KSERVE = 0.38
 """KServe's recorded rate beside the plain limit of its run; see the module's docstring."""
-WAIT_SECONDS = 1800.0
+STALL_SECONDS = 600.0
+"""With none more done in so long, none will be. Ten thousand take most of an hour."""
 REST_SECONDS = 60.0
 EDITS = 300
 SEED = 7
@@ -146,7 +147,13 @@ async def apply_all(
         started = time.perf_counter()
         watching = asyncio.create_task(watch())
         await asyncio.gather(*(apply(name) for name in made))
-        await asyncio.wait_for(watching, WAIT_SECONDS)
+        before = -1
+        while not watching.done():
+            if len(finished) == before:
+                raise TimeoutError(f"{before} of {len(made)} {kind.plural} are done, none more in {STALL_SECONDS:g} s")
+            before = len(finished)
+            await asyncio.wait({watching}, timeout=STALL_SECONDS)
+        await watching
         seconds = time.perf_counter() - started
     latencies = sorted(max(finished[name] - applied[name], 0.0) for name in made)
     return {
