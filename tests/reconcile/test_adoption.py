@@ -1,6 +1,6 @@
 """A write is for the object that was looked at, and for no other that somebody puts in its place meanwhile.
 
-That an API server takes a uid for this is shown on a real one: ``tests/control_plane/reconciling/test_tenants.py``.
+That an API server takes a uid for this is shown on a real one: ``tests/control_plane/reconciling/test_forgeries.py``.
 """
 
 from gravswell.kube import errors
