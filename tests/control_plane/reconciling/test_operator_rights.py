@@ -11,6 +11,7 @@ from gravswell_operator.cluster.lease import LEASE_NAME, LEASE_NAMESPACE
 
 from ...exposition import scrape
 from ..operating import ACCOUNT
+from .test_forgeries import THEIRS
 
 RULED = (*resources.WATCHED, *resources.OPTIONAL, resources.EVENT, kube.LEASE, kube.NAMESPACE)
 ELSEWHERE = {r.group for r in resources.OPTIONAL}
@@ -50,13 +51,30 @@ def granted(cluster) -> set[tuple[str, str]]:
     return found
 
 
-_BESIDES = ("create", "get", "delete")
+_BESIDES = ("create", "get")
 
 
 def implied(asked: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """What applying a child needs besides: to create it, to see whose it is where the name is taken, to delete it."""
+    """What applying a child needs besides: to create it, and to see whose it is where the name is taken, which
+    test_forgeries shows of nearly every kind."""
     children = {f"{r.group}/{r.plural}" for r in resources.CHILDREN}
     return {(verb, place) for _, place in asked & {("patch", c) for c in children} for verb in _BESIDES}
+
+
+def leave_of_an_earlier_release(world) -> None:
+    """Children of the server that nobody wants, of each kind that it has."""
+    owner = world.get("inferenceserver", "server")
+    reference = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": "server", "controller": True}
+    metadata = {
+        "name": "left",
+        "labels": {"app.kubernetes.io/managed-by": "gravswell", "gravswell.dev/server": "server"},
+        "ownerReferences": [{**reference, "uid": owner["metadata"]["uid"]}],
+    }
+    contents = {kind: (version, content) for version, kind, _, content in THEIRS}
+    version, deployment = contents["Deployment"]
+    contents["StatefulSet"] = version, {"spec": {**deployment["spec"], "serviceName": "left"}}
+    for kind, (version, content) in contents.items():
+        world._api.apply(world.namespace, {"apiVersion": version, "kind": kind, "metadata": metadata, **content})
 
 
 def test_every_right_is_used_and_none_is_missing(world, operator, cluster):
@@ -84,7 +102,10 @@ def test_every_right_is_used_and_none_is_missing(world, operator, cluster):
     except AssertionError:
         raise AssertionError(f"never asked for: {left}") from None
     world.patch("inferenceserver", "server", {"spec": {"autoscaling": None, "replicas": 1}})
-    world.until(lambda: ("delete", "autoscaling/horizontalpodautoscalers") in used(operator))
+    world.make_pool()
+    leave_of_an_earlier_release(world)
+    deleted = {("delete", f"{r.group}/{r.plural}") for r in resources.CHILDREN}
+    world.until(lambda: deleted <= used(operator).keys())
     world.until(lambda: ("create", "events.k8s.io/events") in used(operator))
 
     cluster.kubectl("delete", "lease", LEASE_NAME, "-n", LEASE_NAMESPACE)  # else only the first operator makes it
