@@ -32,10 +32,15 @@ class Proxy:
         self.heals = False
         """Whether all passes again after the first cut."""
         self._lock = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def close(self) -> None:
+        """Whoever comes from now on is refused."""
+        self._listener.shutdown(socket.SHUT_RDWR)  # closed alone, it would go on for who waits in it, and take one more
         self._listener.close()
+        self._accepting.join(60)
+        assert not self._accepting.is_alive()
 
     def _accept(self) -> None:
         with suppress(OSError):
