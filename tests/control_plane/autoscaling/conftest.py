@@ -24,6 +24,7 @@ from gravswell_operator.devcluster.keda import Keda, install_definitions
 
 from ...serving.agent.versions import publish
 from ..operating import (
+    WAIT_SECONDS,
     OperatorProcess,
     conditions,
     control_plane,
@@ -40,6 +41,10 @@ from .prometheus import Prometheus
 
 PATIENCE = 300
 """Seconds for what an autoscaler does: KEDA looks every 15, and the load of a whole minute counts."""
+
+
+LIMIT = 3 * PATIENCE + 10 * WAIT_SECONDS
+"""Seconds for one test: more than its waits add up to, so that the one that fails says so itself."""
 
 
 class Scaled(Place):

@@ -10,7 +10,9 @@ from gravswell.errors import GravswellError
 from ..operating import conditions, install, wait_until
 from ..reconciling.test_operator_rights import granted, used
 from ..replicas import replicas_over_time, seen_over_time
-from .conftest import ENTRY, PATIENCE
+from .conftest import ENTRY, LIMIT, PATIENCE
+
+pytestmark = pytest.mark.timeout(LIMIT)
 
 _CONDITION = ".status.conditions[?(@.type=='Ready')]"
 READY = f"{{{_CONDITION}.status}}/{{{_CONDITION}.reason}}"

@@ -15,7 +15,9 @@ from gravswell_operator.desired.autoscaling import METRICS
 from ..operating import wait_until
 from ..replicas import replicas_over_time
 from .adapter import API, configuration
-from .conftest import PATIENCE
+from .conftest import LIMIT, PATIENCE
+
+pytestmark = pytest.mark.timeout(LIMIT)
 
 SCALING = {"minReplicas": 1, "maxReplicas": 2, "targetQueueTime": "50ms", "scaleDownDelay": "0s"}
 """A request waits for more than 200 ms in front of one replica, and for 100 ms in front of each of two."""
