@@ -33,6 +33,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("COLUMNS", "200")
+    # Of the module that Python runs click makes the program's name, and of that the variable by which shells complete.
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
 
     def command(*arguments: object, stdin: str | None = None) -> Result:
         monkeypatch.setattr(sys, "argv", ["gravswell", *map(str, arguments)])
