@@ -1,5 +1,6 @@
 """What every group of servers does alike, shown with shell scripts: start, fail, be watched, end."""
 
+import socket
 from pathlib import Path
 from types import MappingProxyType
 
@@ -39,6 +40,16 @@ class NeverReady(Scripts):
         return False
 
 
+class Holding(Scripts):
+    """Has a port, at which nobody listens."""
+
+    port = 0
+
+    def _start(self) -> None:
+        self.port = self._free_port("127.0.0.1")
+        super()._start()
+
+
 SERVES = "touch {ready}; exec sleep 600"
 
 
@@ -48,6 +59,17 @@ def test_they_run_as_long_as_the_block(tmp_path):
         assert all(child.running for child in servers.started)
     assert not any(child.running for child in servers.started)
     servers.stop()
+
+
+def test_until_they_are_stopped_their_ports_are_given_to_nobody_else(tmp_path):
+    with Holding(tmp_path, SERVES) as servers:
+        for down in (False, True):  # also between an end and another start
+            if down:
+                servers.started[0].stop()
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", servers.port))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", servers.port))
 
 
 def test_one_that_ends_is_told_with_its_log_and_takes_the_others_along(tmp_path):

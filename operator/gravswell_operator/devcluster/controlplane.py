@@ -9,7 +9,6 @@ from pathlib import Path
 
 import yaml
 
-from gravswell.errors import UnavailableError
 from gravswell_operator.devcluster.binaries import CONTROL_PLANE, Binaries, ensure_binaries
 from gravswell_operator.devcluster.certificates import Authority, write_key_pair
 from gravswell_operator.devcluster.kubeconfig import write_certificate_kubeconfig, write_token_kubeconfig
@@ -21,7 +20,6 @@ NODE_NAME = "gravswell-local"
 """The name of the local node; its certificate is issued with the control plane's."""
 _KUBERNETES_SERVICE = "10.96.0.1"  # the first address of the Services' range
 
-_ATTEMPTS = 3  # another program may take a free port between our look and the server's bind
 _CLIENT_LIMITS = ("--kube-api-qps=1000", "--kube-api-burst=2000")  # the defaults, 20 to 50/s, would be the bottleneck
 
 
@@ -91,20 +89,9 @@ class ControlPlane(Servers):
     def _start(self) -> None:
         self._binaries = self._binaries or ensure_binaries()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                self._start_on(*free_ports(3))
-            except UnavailableError as error:
-                self.stop()
-                if "address already in use" not in str(error) or attempt == _ATTEMPTS:
-                    raise
-            else:
-                return
-
-    def _start_on(self, etcd_port: int, etcd_peer_port: int, port: int) -> None:
-        self._port = port
+        self._port, etcd_port = self._free_port(self.address), self._free_port(HOST)
         self._write_credentials()
-        self._start_etcd(etcd_port, etcd_peer_port)
+        self._start_etcd(etcd_port, self._free_port(HOST))
         self._start_api_server(etcd_port)
         if self._definitions is not None:
             self._install(self._definitions)
@@ -269,16 +256,4 @@ class ControlPlane(Servers):
             return 0
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ``count`` different ports that were free a moment ago."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind((HOST, 0))
-        return [int(one.getsockname()[1]) for one in held]
-    finally:
-        for one in held:
-            one.close()
-
-
-__all__ = ["CONTROL_PLANE", "HOST", "NODE_NAME", "ControlPlane", "free_ports"]
+__all__ = ["CONTROL_PLANE", "HOST", "NODE_NAME", "ControlPlane"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gravswell_operator.devcluster.binaries import KARPENTER, ensure_binaries
-from gravswell_operator.devcluster.controlplane import HOST, ControlPlane, free_ports
+from gravswell_operator.devcluster.controlplane import HOST, ControlPlane
 from gravswell_operator.devcluster.gobuild import module_folder
 from gravswell_operator.devcluster.kwok import STAGES
 from gravswell_operator.devcluster.node.registration import GPU
@@ -88,7 +88,7 @@ class KarpenterKwok(Servers):
         binaries = ensure_binaries(names=["kwok", "karpenter"])
         offered = self._control_plane.directory / "machines.json"
         offered.write_text(json.dumps([machine.document() for machine in self._machines]))
-        (port,) = free_ports(1)
+        port = self._free_port(HOST)
         self._spawn(
             "kwok",
             [

@@ -9,7 +9,7 @@ import ssl
 from gravswell_operator.devcluster.aggregation import register
 from gravswell_operator.devcluster.binaries import KEDA, ensure_binaries
 from gravswell_operator.devcluster.certificates import Authority
-from gravswell_operator.devcluster.controlplane import HOST, ControlPlane, free_ports
+from gravswell_operator.devcluster.controlplane import HOST, ControlPlane
 from gravswell_operator.devcluster.gobuild import module_folder
 from gravswell_operator.devcluster.processes import Servers, answers, wait_until
 
@@ -49,7 +49,7 @@ class Keda(Servers):
         plane = self._control_plane
         authority = Authority(plane.directory / "keda")
         authority.issue("tls", "keda", hosts=[HOST, "localhost", f"{SERVICE}.{NAMESPACE}.svc"])
-        health, metrics, secure, own = free_ports(4)
+        health, metrics, secure, own = (self._free_port(HOST) for _ in range(4))
         environment = {
             **os.environ,
             "KUBECONFIG": str(plane.kubeconfig),

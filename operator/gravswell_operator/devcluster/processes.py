@@ -16,11 +16,12 @@ import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
 from gravswell.errors import UnavailableError
+from gravswell.serving.triton.ports import held_port
 
 _PR_SET_PDEATHSIG = 1
 _LAUNCH = f"""
@@ -155,6 +156,7 @@ class Servers(ABC):
         self._ready_timeout = ready_timeout
         self._stop_timeout = stop_timeout
         self._children: list[Child] = []
+        self._held = ExitStack()
 
     @abstractmethod
     def _start(self) -> None:
@@ -183,11 +185,19 @@ class Servers(ABC):
         """Stop the children, the last one first. Bounded, idempotent."""
         while self._children:
             self._children.pop().stop(self._stop_timeout)
+        self._held.close()
 
     def require_running(self) -> None:
         """Raise :class:`UnavailableError` with a log's end if a child has ended."""
         for child in self._children:
             child.require_running()
+
+    def _free_port(self, host: str) -> int:
+        """A port of ``host`` for one of the children; on Linux nobody else is given it until all have stopped."""
+        port = self._held.enter_context(held_port(host))
+        if _libc is None:  # elsewhere a child cannot listen where we hold
+            self._held.close()
+        return port
 
     def _spawn(
         self, name: str, argv: Sequence[str | Path], log: str, environment: Mapping[str, str] | None = None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from gravswell_operator.devcluster.binaries import ensure_binaries
-from gravswell_operator.devcluster.controlplane import HOST, ControlPlane, free_ports
+from gravswell_operator.devcluster.controlplane import HOST, ControlPlane
 from gravswell_operator.devcluster.processes import Servers, answers
 
 CLASS = "traefik"
@@ -54,7 +54,7 @@ class Traefik(Servers):
 
     def _start(self) -> None:
         program = ensure_binaries(names=["traefik"])["traefik"]
-        ping, *ports = free_ports(1 + len(self._listeners))
+        ping, *ports = (self._free_port(HOST) for _ in (None, *self._listeners))
         self.addresses = MappingProxyType(
             {name: f"{HOST}:{port}" for name, port in zip(self._listeners, ports, strict=True)}
         )

@@ -2,19 +2,14 @@
 
 import json
 import os
-import re
 import signal
 import ssl
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from gravswell.serving.triton.ports import held_port
 from gravswell_operator.devcluster import ControlPlane
-from gravswell_operator.devcluster.controlplane import HOST
 from gravswell_operator.devcluster.processes import Child
 
 from ..operating import api_of, wait_until
@@ -41,25 +36,12 @@ def start(cluster: ControlPlane, name: str) -> None:
 
 def restart(cluster: ControlPlane, *names: str, down: float = 1.0) -> None:
     """Kill servers, and start them again ``down`` seconds later, the last one first; return when all is ready."""
-    with ExitStack() as held:
-        for name in names:
-            kill(cluster, name)
-            held.enter_context(_ports_held(_child(cluster, name)))
-        time.sleep(down)
-        for name in reversed(names):
-            start(cluster, name)
-        until_ready(cluster)
-
-
-@contextmanager
-def _ports_held(child: Child) -> Iterator[None]:
-    """Keep the ports of a server that is down: a client of anything else, also its own, might be given one."""
-    told = re.compile(r"--(?:secure-port=|listen-(?:client|peer)-urls=https://[^:]+:)(\d+)")
-    assert isinstance(child.process.args, list)
-    with ExitStack() as held:
-        for port in (int(found[1]) for a in child.process.args if (found := told.fullmatch(str(a)))):
-            held.enter_context(held_port(HOST, port))
-        yield
+    for name in names:
+        kill(cluster, name)
+    time.sleep(down)
+    for name in reversed(names):
+        start(cluster, name)
+    until_ready(cluster)
 
 
 def until_ready(cluster: ControlPlane) -> None:

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tritonclient.grpc import InferenceServerClient, InferInput
 
 from gravswell import quiver as qv
+from gravswell.serving.triton.ports import held_port
 
 from ...quiver.stores import emulators
 from ...serving.agent.versions import WIDTH, scaling_graph
@@ -35,17 +36,17 @@ GONE = "http://127.0.0.1:9"
 class Google:
     """A server of ``gs://`` that can be stopped, and that a user here reaches as its pods do."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._running = folder, ExitStack()
-        self.endpoint, self._port = "", 0
+    def __init__(self, folder: Path, port: int) -> None:
+        self._folder, self._port, self._running = folder, port, ExitStack()
+        self.endpoint = f"http://{emulators.HOST}:{port}"
 
     def start(self) -> None:
         objects = self._folder / "objects"
+        is_new = not objects.exists()
         objects.mkdir(exist_ok=True)
         server = self._running.enter_context(emulators.google(self._folder, port=self._port, objects=objects))
-        if not self._port:
+        if is_new:
             server.make_bucket("shelf")
-        self.endpoint, self._port = server.endpoint, int(server.endpoint.rpartition(":")[2])
 
     def stop(self) -> None:
         self._running.close()
@@ -53,12 +54,13 @@ class Google:
 
 @pytest.fixture(scope="module")
 def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Google]:
-    server = Google(tmp_path_factory.mktemp("google"))
-    server.start()
-    with pytest.MonkeyPatch.context() as here:
+    # Held by the whole module: while the server is down, somebody else could be given its port.
+    with held_port(emulators.HOST) as port, pytest.MonkeyPatch.context() as here:
+        server = Google(tmp_path_factory.mktemp("google"), port)
+        server.start()
         here.setenv("STORAGE_EMULATOR_HOST", server.endpoint)
         yield server
-    server.stop()
+        server.stop()
 
 
 def export(url: str, number: int) -> None:

@@ -10,7 +10,6 @@ import email.utils
 import hashlib
 import hmac
 import os
-import random
 import shutil
 import socket
 import ssl
@@ -21,11 +20,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from gravswell.cache import cache_dir, locked
+from gravswell.serving.triton.ports import held_port
 from gravswell_operator.devcluster.certificates import Authority
 from gravswell_operator.devcluster.gobuild import Module, Program, build
 from gravswell_operator.devcluster.processes import Child
@@ -199,35 +199,22 @@ def _running(
     port: int = 0,
     scheme: str = "http",
 ) -> Iterator[str]:
-    port = port or _own_port()
-    child = Child(name, argv(port), log=folder / f"{name}.log", environment=environment, directory=folder)
-    try:
-        end = time.monotonic() + 120
-        while True:
-            child.require_running()
-            try:
-                socket.create_connection((HOST, port), 1).close()
-                break
-            except OSError:
-                assert time.monotonic() < end, f"{name} does not answer; see {child.log}"
-                time.sleep(0.1)
-        yield f"{scheme}://{HOST}:{port}"
-    finally:
-        child.stop()
-
-
-def _own_port() -> int:
-    """A free port that the system gives to nobody by itself: until the server listens, no client may come to have it.
-
-    Nor may one be connected to itself, as happens where it asks for a port that it is then given.
-    """
-    given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.SystemRandom().randrange(16384, min(given, 30000))  # from 30000 on they are Kubernetes's
-        with socket.socket() as free, suppress(OSError):
-            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            free.bind((HOST, port))
-            return port
+    # Held also before the server listens: a client that asks for a port which it is then given is connected to itself.
+    with held_port(HOST, port) as port:
+        child = Child(name, argv(port), log=folder / f"{name}.log", environment=environment, directory=folder)
+        try:
+            end = time.monotonic() + 120
+            while True:
+                child.require_running()
+                try:
+                    socket.create_connection((HOST, port), 1).close()
+                    break
+                except OSError:
+                    assert time.monotonic() < end, f"{name} does not answer; see {child.log}"
+                    time.sleep(0.1)
+            yield f"{scheme}://{HOST}:{port}"
+        finally:
+            child.stop()
 
 
 def ensure_azurite() -> tuple[Path, Path]:
