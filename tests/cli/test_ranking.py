@@ -131,6 +131,7 @@ def test_outputs_of_one_name_are_all_kept(run: Run, tmp_path: Path) -> None:
             "x.npz has an array 'x', as one of the files",
         ),
         (("--out", "nowhere/y.npz"), 3, "no folder nowhere"),
+        (("--out", "parts"), 2, "parts is a folder: name a file in it"),
     ],
 )
 def test_errors_name_what_is_wrong(run: Run, parts: Path, options: tuple[object, ...], code: int, words: str) -> None:

@@ -111,4 +111,17 @@ def test_a_taken_port_is_one_message_with_the_way_out(repository: Path) -> None:
 def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
     done = run(str(tmp_path / "absent"))
     assert done.returncode == 3
+    assert done.stderr.startswith("error: there is no repository at ")
     assert "absent" in done.stderr
+
+
+def test_a_log_that_cannot_be_written_is_named(repository: Path) -> None:
+    done = run(str(repository), "--log", "nowhere/triton.log")
+    assert done.returncode == 3
+    assert "there is no folder nowhere to write triton.log into" in done.stderr
+
+
+def test_that_a_bucket_is_no_folder_is_said_before_anyone_asks_for_credentials() -> None:
+    done = run("gs://bucket/models")
+    assert done.returncode == 9
+    assert "`gravswell sync gs://bucket/models FOLDER` makes one of it" in done.stderr

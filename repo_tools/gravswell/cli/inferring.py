@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit, stderr
-from gravswell.errors import NotFoundError
+from gravswell.cli.shared import check_file_to_write
 
 
 def infer(
@@ -43,8 +43,7 @@ def infer(
     from gravswell.serving import Client  # noqa: PLC0415
     from gravswell.utils import GpuUtilProgress, metrics_urls  # noqa: PLC0415
 
-    if not out.parent.is_dir():
-        raise NotFoundError(f"there is no folder {out.parent} to write {out.name} into")
+    check_file_to_write(out)
     [given] = load_samples([inputs])
     rows = max((len(array) for array in given.values() if array.ndim), default=0)
     with Client(server.split(","), in_flight=in_flight, retry_for=retry_for) as client:

@@ -11,8 +11,8 @@ from rich.progress import TimeElapsedColumn
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit
-from gravswell.cli.shared import work_display
-from gravswell.errors import InvalidInputError, NotFoundError
+from gravswell.cli.shared import check_file_to_write, work_display
+from gravswell.errors import InvalidInputError
 
 RANK_VARIABLES = ["GRAVSWELL_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"]
 """Where those who start many processes tell each which one it is."""
@@ -89,8 +89,8 @@ def rank(
     from gravswell.partitions.running import Setting, joined, run_rank  # noqa: PLC0415
     from gravswell.quiver.arrays import write_arrays  # noqa: PLC0415
 
-    if out is not None and not out.parent.is_dir():
-        raise NotFoundError(f"there is no folder {out.parent} to write {out.name} into")
+    if out is not None:
+        check_file_to_write(out)
     given: dict[str, Any] = {}
     for path, batch in zip(inputs or [], load_samples(inputs or []), strict=True):
         if twice := sorted(given.keys() & batch.keys()):

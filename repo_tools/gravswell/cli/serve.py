@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit, stderr
-from gravswell.cli.shared import OnlyEntries
+from gravswell.cli.shared import OnlyEntries, check_file_to_write
 from gravswell.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def serve(
     """
     from gravswell.serving.triton import EmbeddedTriton, Ports  # noqa: PLC0415  imports protobuf and gRPC
 
+    if log is not None:
+        check_file_to_write(log)
     with _terminated_as_interrupted(), _installation() as progress:
         server = EmbeddedTriton(
             repo,
@@ -110,7 +112,8 @@ def _installation() -> Iterator[Callable[[str, int, int], None]]:
     try:
         yield report
     finally:
-        bar.stop()
+        if bar.live.is_started:  # a second stop would write an empty line where this is no terminal
+            bar.stop()
 
 
 def _is_loopback(host: str) -> bool:

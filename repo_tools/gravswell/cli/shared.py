@@ -118,6 +118,14 @@ def version_named(entry: Any, version: str) -> int:
     return named[version]
 
 
+def check_file_to_write(path: Path) -> None:
+    """Before the work is done whose result goes there: NotFoundError without its folder, InvalidInputError for one."""
+    if not path.parent.is_dir():
+        raise NotFoundError(f"there is no folder {path.parent} to write {path.name} into")
+    if path.is_dir():
+        raise InvalidInputError(f"{path} is a folder: name a file in it")
+
+
 class Sized(ProgressColumn):
     """A column that is empty until it is known how much there is to do."""
 

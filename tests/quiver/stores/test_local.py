@@ -56,6 +56,21 @@ def test_bad_urls(url: str) -> None:
         open_store(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [("gs:/bucket/x", "gs://bucket/x"), ("s3:bucket", "s3://bucket"), ("file:/models", "file:///models")],
+)
+def test_a_url_that_lacks_slashes_is_no_folder(
+    url: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match=f"write {meant}, or ./{url}"):
+        open_store(url, create=True)
+    assert not list(tmp_path.iterdir())
+    open_store(f"./{url}", create=True)
+    assert Path(url).is_dir()
+
+
 def test_url_with_a_space_and_a_chdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = open_store("my repo", create=True)

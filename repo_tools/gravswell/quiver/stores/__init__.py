@@ -44,6 +44,7 @@ __all__ = [
     "Update",
     "Upload",
     "View",
+    "in_bucket",
     "open_store",
 ]
 
@@ -61,9 +62,14 @@ def open_store(url: str | Path, *, create: bool = False, patience: timedelta | N
     place of :data:`~gravswell.quiver.stores.objects.PATIENCE`. UnsupportedError, naming the extra, where the store's
     library is missing.
     """
-    if isinstance(url, str) and url.partition("://")[0] in _LIBRARIES:
+    if isinstance(url, str) and in_bucket(url):
         return _bucket_store(url, patience or objects.PATIENCE)
     return LocalStore(_local_path(url), create=create)
+
+
+def in_bucket(url: str | Path) -> bool:
+    """Whether a repository of that URL lies in a bucket. Nothing is opened."""
+    return str(url).partition("://")[0] in _LIBRARIES
 
 
 def _bucket_store(url: str, patience: timedelta) -> Store:
@@ -112,6 +118,10 @@ def _local_path(url: str | Path) -> Path:
         raise InvalidInputError(f"{url!r} is no repository URL: give a path or file:///path")
     parts = urlsplit(url)
     if "://" not in url:
+        scheme, colon, rest = url.partition(":")
+        if colon and scheme in (*_LIBRARIES, "file"):  # gs:/bucket would be a folder, silently
+            meant = f"{scheme}:{'///' if scheme == 'file' else '//'}{rest.lstrip('/')}"
+            raise InvalidInputError(f"{url} lacks slashes: write {meant}, or ./{url} for a folder of that name")
         return _expanded(Path(url)) if url.startswith("~") else Path(url)
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):

@@ -17,7 +17,7 @@ from gravswell.quiver.composition.config import pinned_members
 from gravswell.quiver.config import ConfigText
 from gravswell.quiver.layout import CONFIG, parse_version
 from gravswell.quiver.reader import RepositoryReader
-from gravswell.quiver.stores import open_store
+from gravswell.quiver.stores import in_bucket, open_store
 from gravswell.serving.triton.modelnames import why_unservable
 from gravswell.serving.triton.pipelines import (
     Environment,
@@ -53,7 +53,7 @@ def repository_folder(repository: str | Path) -> Path:
 
     UnsupportedError for one in a bucket: Triton is started on a folder.
     """
-    folder = open_store(repository).path
+    folder = None if in_bucket(repository) else open_store(repository).path  # without asking for credentials first
     if folder is None:
         raise UnsupportedError(
             f"{repository} is in a bucket, and Triton needs a folder here: "
