@@ -86,6 +86,7 @@ def test_refusals(run: Run, repo: str, tmp_path: Path) -> None:
         (("promote", repo, "m", 1, "latest"), InvalidInputError, "is no alias"),
         (("promote", repo, "m", 1, "champion", "--expect", "any"), InvalidInputError, "or none"),
         (("rollback", repo, "m", "canary"), NotFoundError, "no alias 'canary'"),
+        (("history", repo, "m", "canary"), NotFoundError, "its aliases: champion (2)"),
         (("rm", repo, "m/2", "-y"), ConflictError, "champion points at m/2"),
     ):
         refused = run(*arguments)

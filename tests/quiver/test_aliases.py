@@ -166,11 +166,14 @@ def test_an_alias_is_taken_away(entry: qv.Entry) -> None:
         entry.promote(number, "champion")
     gone = entry.unalias("champion", reason="renamed")
     assert (gone.version, gone.previous, gone.action) == (None, 4, "remove")
+    assert entry.history("champion")[-1] == gone
     for refused in (entry.unalias, entry.rollback):
         with pytest.raises(NotFoundError, match=r"no alias 'champion' any more: .* from 4 on .*; its aliases: none"):
             refused("champion")
     with pytest.raises(NotFoundError, match=r"no alias 'canary'; its aliases: none"):
         entry.unalias("canary")
+    with pytest.raises(NotFoundError, match=r"no alias 'canary'"):
+        entry.history("canary")
     entry.promote(5, "champion")
     with pytest.raises(NotFoundError, match="nowhere before"):
         entry.rollback("champion")

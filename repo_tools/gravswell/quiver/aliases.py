@@ -148,9 +148,16 @@ def unalias(
 
 
 def history(reader: RepositoryReader, entry: str, alias: str | None = None) -> list[Move]:
-    """The moves that are remembered of ``alias``, or of every alias, oldest first."""
+    """The moves that are remembered of ``alias``, or of every alias, oldest first.
+
+    NotFoundError for an alias that there is not, and of which no move is remembered.
+    """
     reader.numbers(entry)
-    return [move for move in reader.state(entry)[0].history if alias in (None, move.alias)]
+    state, _ = reader.state(entry)
+    moves = [move for move in state.history if alias in (None, move.alias)]
+    if alias is not None and not moves and alias not in state.aliases:
+        raise _no_alias(entry, state, alias)
+    return moves
 
 
 def rollback_goals(state: EntryState) -> dict[str, int]:

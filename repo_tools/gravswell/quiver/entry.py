@@ -268,7 +268,10 @@ class Entry:
         return self._reader.aliases(self.name)
 
     def history(self, alias: str | None = None) -> list[Move]:
-        """The moves of ``alias``, or of every alias, oldest first: what moved when, by whom, and why."""
+        """The moves of ``alias``, or of every alias, oldest first: what moved when, by whom, and why.
+
+        :raises NotFoundError: there is no such alias, and there never was.
+        """
         return aliases.history(self._reader, self.name, alias)
 
     def promote(
