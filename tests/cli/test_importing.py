@@ -23,6 +23,11 @@ def test_import(run: Run, model: Path) -> None:
     assert "same" in told.out
     assert "1 of 2 could not be imported: p: p is a model of the python backend" in told.err
     assert run("import", "theirs", "ours", "--entry", "none").code == 3
+    Path("away").mkdir()
+    assert "away has no version of a model" in run("import", "away", "ours").out
+    Path("away/notes.txt").write_text("")
+    wrong = run("import", "away", "ours")
+    assert (wrong.code, "away is no model repository: it holds notes.txt" in wrong.err) == (2, True)
     assert run("import", "theirs", "ours", "--sample-inputs", "batch.npz").code == 2
     assert run("import", "theirs", "ours", "--input-shape", "x=1,4").code == 2
     assert run("import", "theirs", "again", "--entry", "m", "--input-shape", "m/x=7,4").code == 0

@@ -41,6 +41,8 @@ def test_sync_and_delete(run: Run, repo: str, model: Path, monkeypatch: pytest.M
     assert run("sync", repo, "t", "--delete").code == 1  # asks, and is told no
     Path("away").mkdir()
     assert run("sync", "away", "t", "--delete", "--yes").code == 3
+    Path("away/notes.txt").write_text("")
+    assert "away is no model repository: it holds notes.txt" in run("sync", "away", "t").err
 
     def asked(question: str, **_: object) -> bool:
         assert "Remove m/2 from t?" in question

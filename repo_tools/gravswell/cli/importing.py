@@ -77,7 +77,7 @@ def import_repository(
             what = f"{row.entry}/{row.version}" if row.version else row.entry
             word = Text(row.result, style=_STYLES.get(row.result, "yellow"))
             table.add_row(Text(what), word, (row.digest or "")[:12], Text(row.message))
-        return table if rows else "nothing to import: there is no version of a model"
+        return table if rows else Text(f"nothing to import: {source} has no version of a model")
 
     data = [
         {"entry": r.entry, "version": r.version or None, "result": r.result, "digest": r.digest, "message": r.message}

@@ -85,9 +85,12 @@ def import_repository(
     :param on_stage: called with what is being done.
     :param on_progress: called with the bytes that are fetched or published of a version, and the bytes in all.
     :raises NotFoundError: an entry is not in the source; told before anything is written.
+    :raises InvalidInputError: ``source`` is no repository, or the destination itself.
     """
     reader = RepositoryReader(source)
     names = reader.entries() if entries is None else list(entries)
+    if not names:
+        ModelRepository.open(source)  # says so of a folder that holds other things
     shapes, samples = input_shapes or {}, sample_inputs or {}
     for name in (*names, *shapes, *samples):
         if not reader.has(name):

@@ -52,7 +52,8 @@ class Transfer:
         """What :meth:`run` would do now.
 
         NotFoundError for an entry or version that the source does not have, ConflictError naming every version of the
-        destination that is in the way, and every entry of other tensors; InvalidInputError for a name that cannot be.
+        destination that is in the way, and every entry of other tensors; InvalidInputError for a name that cannot be,
+        and for a source that is no repository.
         """
         source = RepositoryReader(self.source)
         wanted = self._wanted(source)
@@ -119,6 +120,8 @@ class Transfer:
         if self.wanted is not None:
             return self.wanted
         entries = source.entries()
+        if not entries:
+            ModelRepository.open(self.source)  # says so of a folder that holds other things
         if self.delete and not entries:
             raise NotFoundError(
                 f"{source.store.location('')} holds no entry, and everything in the destination would be deleted: is "
