@@ -173,6 +173,11 @@ def test_functions_of_the_parameters_make_models_and_batches(run: Run, variants:
             "leave --batch-size, --drop-remainder, --task out, or use --mode predict",
         ),
         (["base", "--repo", "r", "--mode", "compile_only", "--into", "nowhere"], 3, "nowhere"),
+        (
+            ["base", "--repo", "r", "--mode", "infer", "--inputs", "rows.npz", "--model-dir", "other.npz/below"],
+            2,
+            "other.npz/below is, or lies under, a file",
+        ),
         (["base", "--repo", "r", "--into", "r"], 2, "--mode validate_only publishes nothing: leave --into out"),
     ],
 )

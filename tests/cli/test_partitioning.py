@@ -40,6 +40,8 @@ def test_parts_in_a_folder(run: Run, model: str, tmp_path: Path) -> None:
     assert (tmp_path / "parts/rank-1.json").is_file()
     again = run("partition", model, "--ranks", 2, "--folder", "parts")
     assert (again.code, "not empty" in again.err) == (4, True)
+    below = run("partition", model, "--ranks", 2, "--folder", "net.onnx/parts")
+    assert (below.code, "net.onnx/parts is, or lies under, a file" in below.err) == (2, True)
 
 
 def test_what_would_be_cut(run: Run, model: str, tmp_path: Path) -> None:

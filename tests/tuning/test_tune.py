@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gravswell import quiver as qv
-from gravswell.errors import InvalidInputError, NotFoundError, UnsupportedError
+from gravswell.errors import InvalidInputError, NotFoundError, UnavailableError, UnsupportedError
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.serving.triton import EmbeddedTriton
 from gravswell.serving.verification import verify_served
@@ -170,11 +170,18 @@ def test_a_request_that_the_model_refuses_is_told(tmp_path: Path) -> None:
         ({"percentile": 0.0}, "percentile=0.0"),
         ({"budget": 0}, "budget=0"),
         ({"sample_inputs": {"z": np.zeros(3)}}, "has inputs z; m/1 takes x"),
+        ({"folder": Path(__file__)}, "test_tune.py is, or lies under, a file: name another"),
     ],
 )
 def test_arguments_that_cannot_be_meant(tuned: Tuned, how: dict[str, float], words: str) -> None:
     with pytest.raises(InvalidInputError, match=words):
         tune(tuned.entry, **{"latency_limit": 1.0, **how})  # type: ignore[arg-type]
+
+
+def test_a_table_that_cannot_be_kept_is_told(tuned: Tuned, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UnavailableError, match=r"file/below: Not a directory; check the file system"):
+        tuned.report.save(tmp_path / "file/below")
 
 
 def test_an_entry_without_a_version(tmp_path: Path) -> None:

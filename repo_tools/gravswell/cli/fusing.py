@@ -19,7 +19,7 @@ from rich.text import Text
 
 from gravswell.cli.output import Output, OutputOption, emit
 from gravswell.cli.shared import target_of, work_display
-from gravswell.errors import InvalidInputError, UnsupportedError
+from gravswell.errors import InvalidInputError, UnavailableError, UnsupportedError
 
 if TYPE_CHECKING:
     from gravswell.fusion import Plan, Predictions, Worker
@@ -106,11 +106,14 @@ def fuse(
     """Fuse models into one that answers each row by the model that its model_id names."""
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
     from gravswell.fusion import assigned, parse_variant, planned, read_params, variant_models  # noqa: PLC0415
+    from gravswell.quiver.disk import check_folder  # noqa: PLC0415
     from gravswell.quiver.layout import version_at  # noqa: PLC0415
     from gravswell.quiver.manifest import FusedModel  # noqa: PLC0415
 
     asking = {"--batch-size": batch_size, "--drop-remainder": drop_remainder or None, "--task": task}
     given = _given(mode, inputs, into, asking)
+    if mode is not Mode.VALIDATE_ONLY:
+        check_folder(model_dir)
     published = qv.ModelRepository.open(into) if into is not None else None
     plan_of = partial(planned, batch_size=batch_size or 1, drop_remainder=drop_remainder)
     wanted = [parse_variant(text) for text in (*(variants or ()), *(more or ()))]
@@ -262,13 +265,16 @@ def _asked(
 
 def _save_params(folder: Path, fusion: "Fusion", *, wanted_told: list[str], data: dict[str, Any]) -> str:
     """Write what it was made of beside what it made."""
-    from gravswell.quiver.disk import replace_file  # noqa: PLC0415
+    from gravswell.quiver.disk import replace_file, told  # noqa: PLC0415
 
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "params.json"
     kept = {"variants": wanted_told, "name": fusion.name, "mode": data["mode"], "models": data["models"]}
     kept |= {"workers": [worker.model_dump(by_alias=True) for worker in data["workers"]]}
-    replace_file(path, (json.dumps(kept, indent=2) + "\n").encode())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(path, (json.dumps(kept, indent=2) + "\n").encode())
+    except OSError as error:
+        raise UnavailableError(f"{path} cannot be written: {told(error)}") from error
     return str(path)
 
 

@@ -90,7 +90,10 @@ def partition(
     """
     from gravswell import quiver as qv  # noqa: PLC0415 - keeps --help fast, here and below
     from gravswell.cli.loading import load_model, load_samples, named, shape  # noqa: PLC0415
+    from gravswell.quiver.disk import check_folder  # noqa: PLC0415
 
+    if folder is not None:
+        check_folder(folder)
     into = qv.ModelRepository.open(repository) if repository is not None else None
     if into is None and (device or max_batch_size is not None):
         raise InvalidInputError("--device and --max-batch-size are of what is published: name a --repository")

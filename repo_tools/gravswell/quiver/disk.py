@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gravswell.errors import UnavailableError
+from gravswell.errors import InvalidInputError, UnavailableError
 
 _WAYS_OUT = {
     errno.ENOSPC: "free some space on its file system and repeat",
@@ -25,6 +25,13 @@ TAKES_NO_MORE = frozenset(_WAYS_OUT)
 def told(error: OSError, otherwise: str = "check the file system") -> str:
     """What the system says, and the way out: the one that the error is known to have, or ``otherwise``."""
     return f"{error.strerror or error}; {_WAYS_OUT.get(error.errno or 0, otherwise)}"
+
+
+def check_folder(path: Path) -> None:
+    """Before the work is done whose result goes there: InvalidInputError where ``path`` cannot be made a folder."""
+    there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise InvalidInputError(f"{path} is, or lies under, a file: name another folder")
 
 
 def sha256_of(path: Path) -> str:

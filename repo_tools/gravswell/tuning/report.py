@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, computed_field
 from pydantic.alias_generators import to_camel
 
-from gravswell.quiver.disk import refusals_told, replace_file
+from gravswell.errors import UnavailableError
+from gravswell.quiver.disk import replace_file, told
 from gravswell.tuning.settings import settings_told
 from gravswell.tuning.space import Point, Setting
 
@@ -105,11 +106,13 @@ class TuneReport(_Record):
     """Where the table and the plot are."""
 
     def save(self, folder: Path) -> None:
-        """Write both tables into ``folder``, each whole or not at all. UnavailableError for a disk that is full."""
-        with refusals_told(folder):
+        """Write both tables into ``folder``, each whole or not at all. UnavailableError where that cannot be."""
+        try:
             folder.mkdir(parents=True, exist_ok=True)
             replace_file(folder / JSON_FILE, f"{self.model_dump_json(by_alias=True, indent=2)}\n".encode())
             replace_file(folder / CSV_FILE, self._csv().encode())
+        except OSError as error:
+            raise UnavailableError(f"{folder}: {told(error)}") from error
 
     def _csv(self) -> str:
         """A line for each model of each measurement."""

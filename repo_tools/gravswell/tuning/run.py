@@ -10,6 +10,7 @@ from typing import Any
 
 from gravswell.errors import GravswellError, InvalidInputError, UnsupportedError
 from gravswell.quiver import Entry
+from gravswell.quiver.disk import check_folder
 from gravswell.quiver.reader import RepositoryReader
 from gravswell.quiver.request import Samples, batches_of
 from gravswell.quiver.signature import tensors_of
@@ -87,6 +88,8 @@ def tune(
     :raises ConflictError: somebody changed a configuration while it was being written.
     """
     _check(latency_limit, percentile, duration, budget)
+    if folder is not None:
+        check_folder(folder)
     what = subject(entry, version)
     cpus = len(os.sched_getaffinity(0))
     report = TuneReport(
