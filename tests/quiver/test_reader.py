@@ -120,7 +120,7 @@ def test_damage_is_found_and_named(
 def test_a_damaged_manifest_is_listed_and_not_fetched(reader: RepositoryReader, root: Path, tmp_path: Path) -> None:
     (root / "my-model/1/.manifest.json").write_text("{")
     assert [v.number for v in reader.versions("my-model")] == [1]
-    with pytest.raises(VerificationError, match="is no manifest"):
+    with pytest.raises(VerificationError, match=r"is no manifest \(Invalid JSON"):
         reader.fetch("my-model", 1, tmp_path / "1")
 
 

@@ -223,7 +223,8 @@ class Manifest(_Part):
             return cls.model_validate_json(data)
         except ValidationError as error:
             check_age(data, cls, where=where)
-            detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+            faults = ((".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()[:3])
+            detail = "; ".join(f"{field}: {fault}" if field else fault for field, fault in faults)
             raise VerificationError(
                 f"{where} is no manifest ({detail}): the version was damaged or written by something else; "
                 f"restore the file or remove the version"

@@ -49,6 +49,9 @@ def test_files_of_the_older_format(entry: qv.Entry, tmp_path: Path) -> None:
     model.save_weights(tmp_path / "m.weights.h5")
     with pytest.raises(InvalidInputError, match="holds weights alone"):
         entry.export_version(tmp_path / "m.weights.h5")
+    (tmp_path / "m.keras").write_bytes(b"cut")
+    with pytest.raises(InvalidInputError, match=r"m.keras is no .keras file, which is a zip"):
+        entry.export_version(tmp_path / "m.keras")
     sequential(layers.Lambda(lambda x: x * 2, name="y")).save(tmp_path / "code.h5")
     with pytest.raises(ExportError, match=r"Keras does not load.*lambdas"):
         entry.export_version(tmp_path / "code.h5")

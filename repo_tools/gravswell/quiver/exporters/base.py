@@ -191,7 +191,8 @@ def described(error: BaseException, limit: int = 300) -> str:
     """A foreign error in one line, without colours, short enough for a message: the first cause, which says most."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = " ".join(_COLOUR.sub("", str(error)).split()) or "no message"
+    words = " ".join(_COLOUR.sub("", str(error)).split())
+    text = words.partition(" Stack trace:")[0] or "no message"  # of C++, which XGBoost puts behind its words
     return f"{type(error).__name__}: {text[: limit - 1] + '…' if len(text) > limit else text}"
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -173,6 +174,10 @@ def _load(path: Path) -> Any:
     if path.name.endswith(".weights.h5"):
         raise InvalidInputError(
             f"{path} holds weights alone: load them into their model, and export that, or the file of its save()"
+        )
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):  # of which Keras says that it is not there
+        raise InvalidInputError(
+            f"{path} is no .keras file, which is a zip archive: give the file of the model's save()"
         )
     try:
         with quiet():
