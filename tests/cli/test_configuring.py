@@ -100,8 +100,10 @@ def test_an_editor_of_one_s_own(run: Run, repo: str, monkeypatch: pytest.MonkeyP
             assert kept is not None
             assert Path(kept[1]).read_text().endswith(line + "\n")
             Path(kept[1]).unlink()
-    monkeypatch.setenv("EDITOR", "false")
-    assert "nothing was changed" in run("config", "edit", repo, "m").err
+    for broken in ("false", "rm", "no 'end"):
+        monkeypatch.setenv("EDITOR", broken)
+        told = run("config", "edit", repo, "m")
+        assert (told.code, "failed, and nothing was changed" in told.err) == (9, True)
 
 
 def test_paths_of_fields_complete_themselves() -> None:

@@ -92,9 +92,9 @@ def _edited(text: str) -> str:
         file.write_text(text)
         try:
             subprocess.run([*shlex.split(editor), str(file)], check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
+            return file.read_text()
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:  # quotes that do not close; not UTF-8
             raise UnsupportedError(f"the editor {editor!r} failed, and nothing was changed: {error}") from None
-        return file.read_text()
 
 
 def _config(repo: str, name: str) -> Any:
