@@ -128,6 +128,14 @@ async def test_no_server(root: Path) -> None:
         [row async for row in verify_served(RepositoryReader(root), "127.0.0.1:1", ["m"])]
 
 
+def test_a_server_of_another_repository_is_no_success(run: Run, server: EmbeddedTriton) -> None:
+    """It has loaded versions of the same name, and none that is here."""
+    qv.ModelRepository("other").add("m").export_version(_affine(1.0))
+    told = run("verify", "other", "--server", server.http_address)
+    assert (told.code, "has loaded nothing of other: does it serve this repository?" in told.err) == (3, True)
+    assert "other/m has no such version" in " ".join(told.out.split())
+
+
 def test_on_the_command_line(run: Run, root: Path, server: EmbeddedTriton) -> None:
     address = server.http_address
     told = run("verify", root, "--server", address, "-o", "json")

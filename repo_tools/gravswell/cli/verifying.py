@@ -104,7 +104,7 @@ def _verified(reader: "RepositoryReader", entry: str, number: int, progress: Pro
 def _verify_on_server(
     reader: "RepositoryReader", server: str, names: Sequence[str], number: int | None, what: str, output: Output
 ) -> None:
-    """VerificationError if a version fails there, or was asked for and is not loaded; NotFoundError if none is."""
+    """VerificationError if a version fails there, or was asked for and is not loaded; NotFoundError if all are not."""
     import asyncio  # noqa: PLC0415 - keeps --help and Tab fast
 
     rows = asyncio.run(_all(reader, server, names, number))
@@ -113,7 +113,7 @@ def _verify_on_server(
     if failed:
         told = "; ".join(f"{_name(row)}: {row.message}" for row in failed)
         raise VerificationError(f"{server} does not answer as was recorded, in {len(failed)} of {len(rows)}: {told}")
-    if rows and all(row.result == "not loaded" for row in rows):
+    if rows and all(row.result in ("not loaded", "unknown") for row in rows):
         raise NotFoundError(f"{server} has loaded nothing of {what}: does it serve this repository?")
 
 
