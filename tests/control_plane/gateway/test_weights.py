@@ -130,7 +130,7 @@ def require_share(place, load, version, percent, within):
     for protocol in ROUTES:
         latest = load.by[protocol]
         # Traefik says that it has a route a moment before requests go by it.
-        place.until(lambda latest=latest: abs(100 * latest[-20:].count(float(version)) / 20 - percent) <= 10)
+        place.until(lambda latest=latest: abs(100 * latest[-20:].count(float(version)) / 20 - percent) < 10)
         answers = next_answers(place, load, protocol)
         share = 100 * answers.count(float(version)) / len(answers)
         assert percent - within <= share <= percent + within, f"{protocol}: {share} %"
