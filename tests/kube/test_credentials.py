@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from aiohttp import web
+from kubernetes.aio.config import kube_config
 
 from gravswell.errors import InvalidInputError, NotFoundError
 from gravswell.kube import credentials
@@ -152,6 +153,20 @@ async def test_kubeconfigs_that_cannot_be_used(tmp_path):
     broken.write_text("clusters: [")
     with pytest.raises(InvalidInputError, match="no usable kubeconfig"):
         await credentials.from_kubeconfig(broken)
+
+
+@pytest.mark.parametrize("listed", ["{0}/one:{0}/two", ""])
+async def test_no_kubeconfig_where_one_is_looked_for(tmp_path, monkeypatch, caplog, listed):
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", listed.format(tmp_path))
+    with pytest.raises(NotFoundError, match=r"there is no kubeconfig (.*one:.*two|\(KUBECONFIG is empty\)); name one"):
+        await credentials.from_kubeconfig(context="any")
+    assert "Config not found" not in caplog.text, "what the library says of it"
+
+
+async def test_the_first_kubeconfig_of_a_list_may_be_missing(tmp_path, monkeypatch):
+    listed = f"{tmp_path}/none:{kubeconfig(tmp_path / 'config', {'token': 'fixed'})}"
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", listed)
+    assert (await credentials.from_kubeconfig()).endpoint.url == "http://one.test:1"
 
 
 async def test_a_token_file_of_a_kubeconfig_rotates(server, tmp_path, monkeypatch):

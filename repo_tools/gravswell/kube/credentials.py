@@ -160,15 +160,21 @@ async def from_kubeconfig(path: Path | None = None, context: str | None = None) 
     """The API server and user of a kubeconfig: of ``path``, else of ``KUBECONFIG``, else of ``~/.kube/config``.
 
     ``context`` is one of its contexts; None: the current one. Raises :class:`InvalidInputError` for a kubeconfig or
-    context that cannot be used, and :class:`NotFoundError` where there is no file ``path``.
+    context that cannot be used, and :class:`NotFoundError` where there is no such file.
     """
     # Half a second and 20 MB that no pod needs: an agent's start is on the way to a served model.
     from kubernetes.aio.client import Configuration  # noqa: PLC0415
-    from kubernetes.aio.config import ConfigException, load_kube_config  # noqa: PLC0415
+    from kubernetes.aio.config import ConfigException, kube_config, load_kube_config  # noqa: PLC0415
     from yaml import YAMLError  # noqa: PLC0415
 
     if path is not None and not await asyncio.to_thread(path.exists):
         raise NotFoundError(f"there is no kubeconfig {path}; gravswell cluster up makes one")
+    default = kube_config.KUBE_CONFIG_DEFAULT_LOCATION
+    if path is None and not await asyncio.to_thread(_any_exists, default):  # of which the library says other things
+        missing = default or "(KUBECONFIG is empty)"
+        raise NotFoundError(
+            f"there is no kubeconfig {missing}; name one with --kubeconfig, or make a cluster with gravswell cluster up"
+        )
     configuration = Configuration()
     try:
         loader: Any = await load_kube_config(  # type: ignore[no-untyped-call]  # the client's config module has no types
@@ -284,6 +290,11 @@ def _content(file: str) -> bytes:
         return Path(file).read_bytes()
     except OSError as error:
         raise InvalidInputError(f"{file}, of the client certificate, cannot be read: {error.strerror}") from None
+
+
+def _any_exists(paths: str) -> bool:
+    """Whether one is there of the files that a variable such as ``KUBECONFIG`` lists."""
+    return any(Path(path).expanduser().exists() for path in paths.split(os.pathsep) if path)
 
 
 def _read(path: Path) -> str:
