@@ -90,6 +90,26 @@ def test_a_pool_of_a_fixed_size_is_kept_and_goes_with_its_nodes(world, karpenter
     world.until(lambda: not nodes(world), 300)  # draining alone may take the minute
 
 
+def test_nodes_that_shall_be_others_are_replaced_one_after_the_other(world, karpenter):
+    """By Karpenter, within the disruption budget of the NodePool that it was given."""
+    karpenter()
+    pool(world, requirements=(THE_MACHINE,), size=2)
+    world.condition("gpunodepool", world.pool, status="True", reason="NodesReady")
+    before = {node["metadata"]["name"] for node in nodes(world)}
+    pool(world, requirements=(THE_MACHINE,), size=2, taints=[{"key": "example.com/other"}])
+    going = []
+
+    def replaced() -> bool:
+        there = nodes(world)
+        going.append(sum("deletionTimestamp" in node["metadata"] for node in there))
+        tainted = [any(taint["key"] == "example.com/other" for taint in node["spec"]["taints"]) for node in there]
+        return len(there) == 2 and all(tainted) and not before & {node["metadata"]["name"] for node in there}
+
+    world.until(replaced, 300)
+    assert max(going) <= 1, going
+    world.condition("gpunodepool", world.pool, status="True", reason="NodesReady")
+
+
 def test_a_pool_that_goes_while_its_node_joins_leaves_no_node(world, karpenter):
     """Karpenter gives up the machine and forgets its node; in a cloud that goes with the machine."""
     karpenter()
