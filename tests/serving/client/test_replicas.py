@@ -116,7 +116,7 @@ def test_all_gone_is_told_with_the_rows(second: EmbeddedTriton) -> None:
         Client(second.http_address, retry_for=0.5) as client,
         pytest.raises(
             UnavailableError,
-            match=r"model 'scale' did not answer rows \d+ to \d+ at 127\.0\.0\.1:\d+: .*\(tried for 0.5 s\)",
+            match=r"model 'scale' did not answer rows \d+ to \d+ at 127\.0\.0\.1:\d+: .*\(tried for 0.5 s\); see",
         ),
     ):
         client.infer("scale", batches(lambda: kill(second)), batch_size=4)

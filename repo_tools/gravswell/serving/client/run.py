@@ -257,7 +257,9 @@ class Run:
 
     def _give_up(self, request: Request) -> None:
         tried = f" (tried for {self._limits.retry_for:g} s)" if self._limits.retry_for else ""
-        self._finish(UnavailableError(f"{request.reason}{tried}"))
+        self._finish(
+            UnavailableError(f"{request.reason}{tried}; see that a Triton runs there, and has its HTTP on that port")
+        )
 
     def _told(self, request: Request, replica: Replica) -> str:
         return f"{self._what} did not answer{request} at {replica.address}"
@@ -281,7 +283,8 @@ class Run:
         else:  # a name without an address: no replica is ready, or it is misspelt
             self._replicas.refresh(now, self.pump, soon=True)
             if now - self._seen >= self._limits.retry_for:
-                self._finish(UnavailableError(f"{self._what} is nowhere: {self._replicas.problem}"))
+                told = f"{self._what} is nowhere: {self._replicas.problem}; see that it is right, and a replica ready"
+                self._finish(UnavailableError(told))
                 return
         self.pump()
 
