@@ -15,8 +15,9 @@ from gravswell.partitions import partition
 from gravswell.quiver.exporters.proof import cpu_session, run
 from gravswell.quiver.golden import compare
 
-from ..models.conftest import Carried, carried
-from ..models.test_text_recognition import SHA256
+from ..models.carrying import Carried
+from ..models.conftest import carried
+from ..models.ocr import SHA256
 
 __all__ = ["carried"]
 
