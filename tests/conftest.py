@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,17 @@ from xdist.scheduler import LoadFileScheduling
 from gravswell_operator.api.common import Resource
 from gravswell_operator.api.manifest import parse
 
+from .real_node.outside import threads_elsewhere
+
 # Where a runner was started in the background SIGINT is ignored, and every program that a test interrupts would inherit
 # that; a handler of our own is reset to the default in them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup, where the runner itself goes on
     signal.signal(signal.SIGHUP, lambda *_: None)
+
+# gRPC ends its threads before a fork and starts them again after it, from the thread that forked: where that is in
+# another network, as tests of a real node are, they would work from there from then on.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 os.environ.pop("COLUMNS", None)  # read once, by what prints, it would win over the widths that tests set
 
@@ -115,19 +120,9 @@ def _one_network() -> Iterator[None]:
     if not Path("/proc/thread-self").exists():  # only Linux has such networks
         return
     end = time.monotonic() + 60
-    while _threads_elsewhere() and time.monotonic() < end:
+    while threads_elsewhere() and time.monotonic() < end:
         time.sleep(0.01)  # one that was joined is seen for a moment more
-    assert _threads_elsewhere() == [], "threads were left in another network"
-
-
-def _threads_elsewhere() -> list[str]:
-    """The names of this process's threads that are in another network than its own."""
-    own, found = Path("/proc/thread-self/ns/net").readlink(), []
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            if (task / "ns/net").readlink() != own:
-                found.append((task / "comm").read_text().strip())
-    return found
+    assert threads_elsewhere() == [], "threads were left in another network"
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A process forked from one that has imported everything: what fails there is told, and ends there."""
 
+import gc
 import os
 import sys
 import traceback
@@ -14,6 +15,7 @@ def fork(work: Callable[[], object]) -> int:
     pid = os.fork()
     if pid:
         return pid
+    gc.freeze()  # what the parent forgot is not ended here: a channel of gRPC would wait for threads that it has not
     try:
         if with_us is not None:
             with_us()

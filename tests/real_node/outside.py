@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -35,4 +36,14 @@ def processes_of(folder: Path) -> list[str]:
             continue
         if str(folder).encode() in said and int(process.name) != os.getpid():
             found.append(said[:200].decode(errors="replace"))
+    return found
+
+
+def threads_elsewhere() -> list[str]:
+    """The names of this process's threads that are in another network than the one that asks."""
+    own, found = Path("/proc/thread-self/ns/net").readlink(), []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            if (task / "ns/net").readlink() != own:
+                found.append((task / "comm").read_text().strip())
     return found

@@ -7,13 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
 from gravswell.errors import InvalidInputError, UnavailableError
+from gravswell_operator.devcluster.processes import die_with
 from gravswell_operator.devcluster.realnode import ADDRESS, Machine
 from gravswell_operator.devcluster.realnode.cgroups import PREFIX, hierarchies
 
-from .outside import mounts_in, until
+from .outside import mounts_in, threads_elsewhere, until
 
 NOBODY = 65534
 DYING = """
@@ -75,6 +77,16 @@ def test_its_network_is_its_own_and_a_thread_can_enter_and_leave_it(tmp_path):
                 socket.create_connection((ADDRESS, 9), timeout=5)
         assert addresses() == before
     assert addresses() == before
+
+
+def test_what_is_started_in_its_network_leaves_the_threads_of_grpc_where_they_are(tmp_path):
+    with grpc.insecure_channel("127.0.0.1:9") as channel, Machine(tmp_path, name="machine") as machine:
+        with pytest.raises(grpc.RpcError):
+            channel.unary_unary("/any/method")(b"", timeout=1)  # from now on it has threads
+        with machine.network():
+            # As all that ends with this process is started, and by a fork therefore.
+            subprocess.run(["true"], check=True, timeout=60, preexec_fn=die_with(os.getpid()))
+        assert threads_elsewhere() == []
 
 
 def test_mounts_and_processes_end_with_it(tmp_path):
