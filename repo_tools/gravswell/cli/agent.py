@@ -140,11 +140,11 @@ def list_(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """List a repository for the operator, again and again, until SIGTERM."""
-    from gravswell.serving.agent.lister import list_repository, render  # noqa: PLC0415  late: heavy
+    from gravswell.serving.agent.lister import read_repository, render  # noqa: PLC0415  late: heavy
     from gravswell.serving.agent.program import run_lister, run_program  # noqa: PLC0415  late: heavy
 
     if once:
-        found = list_repository(repository, datetime.now(UTC), known_as=known_as)
+        found = read_repository(repository, datetime.now(UTC), known_as=known_as)
         emit(output, found, lambda: render(found))
         return
     if listing is None:

@@ -9,7 +9,10 @@ from gravswell.cli import agent as command
 from gravswell.cli.app import app
 from gravswell.errors import InvalidInputError
 
+from ...commands import Run, run
 from .running import MakeAgent, until
+
+__all__ = ["run"]
 
 
 def invoke(*arguments: str) -> Exception:
@@ -51,6 +54,13 @@ def test_sizes(text: str, count: int):
 def test_what_is_no_size(text: str):
     with pytest.raises(InvalidInputError):
         command.parse_bytes(text)
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_listing_of_what_is_not_there_ends_with_the_error(run: Run, output: str):
+    listed = run("agent", "list", "--repository", "absent", "--once", "--output", output)
+    assert (listed.code, listed.out) == (3, "")
+    assert "absent" in listed.err
 
 
 async def test_a_wrong_key_is_told_where_one_looks(agent: MakeAgent, tmp_path: Path):

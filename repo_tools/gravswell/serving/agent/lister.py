@@ -80,33 +80,48 @@ def list_repository(
     An entry that alone cannot be read stands as in ``last``, for what is no longer listed may be unloaded; one that was
     never read is left out. ``message`` names both.
     """
+    try:
+        return read_repository(url, now, last, known_as=known_as, contents=contents, patience=patience)
+    except GravswellError as error:
+        return Listing(
+            repository=known_as or url,
+            observed_at=now,
+            accessible=False,
+            reason=_reason(error),
+            message=str(error)[:1000],
+        )
+
+
+def read_repository(
+    url: str,
+    now: datetime,
+    last: Listing | None = None,
+    *,
+    known_as: str | None = None,
+    contents: dict[str, Content] | None = None,
+    patience: timedelta | None = None,
+) -> Listing:
+    """:func:`list_repository`, which raises members of :mod:`gravswell.errors` where the repository cannot be read."""
     name_of_it = known_as or url
     known = {e.name: e for e in last.entries} if last is not None and last.repository == name_of_it else {}
     entries: list[ListedEntry] = []
     problems: list[str] = []
-    try:
-        reader = RepositoryReader(looked_at(open_store(url, patience=patience), {} if contents is None else contents))
-        survey = reader.survey()
-        for name in sorted({*survey, *known}):
-            if why_reserved(name):
-                continue  # nothing is served under such a name
-            if not is_text(name):
-                problems.append(f"folder {name!a}: its name is not UTF-8, so no document can carry it; rename it")
-                continue
-            try:
-                entries.append(_entry(reader, name, survey[name] if name in survey else reader.look(name)))
-            except NotFoundError:
-                continue  # removed since
-            except (AccessDeniedError, InvalidInputError, VerificationError) as error:
-                problems.append(f"{name}: {error}")
-                entries += [known[name]] if name in known else []
-        reader.check_present(
-            [entry.name for entry in entries], [name for name, entry in known.items() if entry.versions]
-        )
-    except GravswellError as error:
-        return Listing(
-            repository=name_of_it, observed_at=now, accessible=False, reason=_reason(error), message=str(error)[:1000]
-        )
+    reader = RepositoryReader(looked_at(open_store(url, patience=patience), {} if contents is None else contents))
+    survey = reader.survey()
+    for name in sorted({*survey, *known}):
+        if why_reserved(name):
+            continue  # nothing is served under such a name
+        if not is_text(name):
+            problems.append(f"folder {name!a}: its name is not UTF-8, so no document can carry it; rename it")
+            continue
+        try:
+            entries.append(_entry(reader, name, survey[name] if name in survey else reader.look(name)))
+        except NotFoundError:
+            continue  # removed since
+        except (AccessDeniedError, InvalidInputError, VerificationError) as error:
+            problems.append(f"{name}: {error}")
+            entries += [known[name]] if name in known else []
+    reader.check_present([entry.name for entry in entries], [name for name, entry in known.items() if entry.versions])
     message = "; ".join(problems)[:1000]
     listing = Listing(repository=name_of_it, observed_at=now, accessible=True, message=message, entries=tuple(entries))
     return trimmed(listing)
@@ -114,8 +129,6 @@ def list_repository(
 
 def render(listing: Listing) -> RenderableType:
     """The listing for a person."""
-    if not listing.accessible:
-        return f"{listing.repository}: {listing.reason}: {listing.message}"
     table = Table(title=listing.repository, title_justify="left")
     for column in ("entry", "versions", "latest", "digest"):
         table.add_column(column)
