@@ -53,6 +53,8 @@ def test_a_key_is_made_once_and_only_its_group_reads_it(tmp_path: Path):
 def test_a_key_that_cannot_be_had_says_why(tmp_path: Path):
     with pytest.raises(NotFoundError, match="its folder must exist"):
         make_key(tmp_path / "absent/key")
+    with pytest.raises(InvalidInputError, match=rf"{tmp_path} is a folder: name a file in it, as {tmp_path}/key"):
+        make_key(tmp_path)
     with pytest.raises(NotFoundError, match="gravswell agent init"):
         read_key(tmp_path / "absent")
     (tmp_path / "empty").write_text("\n")

@@ -12,7 +12,7 @@ def make_key(path: Path) -> bool:
     """Write a new random key to ``path``, for the one pod whose Triton and agent read it; False if it has one already.
 
     A pod whose sandbox is made anew runs its init containers again beside servers that may still use the first key, so
-    an existing key is never replaced.
+    an existing key is never replaced. InvalidInputError for a folder, NotFoundError where none can be made.
     """
     try:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".key-") as stream:
@@ -21,6 +21,8 @@ def make_key(path: Path) -> bool:
             os.fchmod(stream.fileno(), 0o440)  # whatever the umask: the pod's group reads it
             path.hardlink_to(stream.name)  # fails if it is there, and never shows half a key
     except FileExistsError:
+        if path.is_dir():
+            raise InvalidInputError(f"{path} is a folder: name a file in it, as {path / 'key'}") from None
         return False
     except OSError as error:
         raise NotFoundError(f"{path} cannot be made: {error.strerror}; its folder must exist and be writable") from None
