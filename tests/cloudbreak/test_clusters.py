@@ -2,15 +2,21 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from google.api_core import exceptions
 from google.cloud import container_v1 as container
 
 from gravswell.cloudbreak import google as cb
 from gravswell.cloudbreak.errors import QuotaError, StockoutError, TakenError, ThrottledError
+from gravswell.cloudbreak.google.failures import told
 from gravswell.errors import AccessDeniedError, ConflictError, InvalidInputError, UnavailableError
 
+from ..commands import Run, run
 from . import gke
+
+__all__ = ["run"]
 
 PARENT = "projects/demo/locations/us-east4-b"
 T4 = cb.create_gpu_node_pool_config(vcpus=16, gpus=4, gpu_type="t4")
@@ -171,3 +177,16 @@ def test_what_google_refuses_and_what_is_no_resource(manager: cb.ClusterManager,
         cluster.create_resource(container.Cluster(name="x"))  # type: ignore[arg-type]  # as a user might
     with pytest.raises(InvalidInputError, match="owner 'Ann B' cannot be a label"):
         cb.ClusterManager(project="demo", zone="z", owner="Ann B", endpoint="http://127.0.0.1:1")
+
+
+def test_credentials_that_do_not_do_are_told_in_words_for_a_shell_and_for_python(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    way_out = "the key of a service account in GOOGLE_APPLICATION_CREDENTIALS, or without that variable those that "
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "absent.json"))
+    audited = run("pools", "audit", "--project", "demo")
+    assert audited.code == AccessDeniedError.exit_code
+    refused = told("cluster demo", exceptions.Unauthenticated("expired"))  # the simulated Google is shown none
+    for words in (audited.err, str(refused)):
+        assert way_out in words
+        assert "credentials=" not in words

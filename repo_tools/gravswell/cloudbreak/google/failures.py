@@ -23,13 +23,18 @@ _EXHAUSTED = 8
 _MORE = "ask for more (IAM & Admin > Quotas), delete what is not needed, or take another location"
 _ELSEWHERE = "try again later, or take another zone, machine or GPU type"
 
+_OTHERS = (
+    "give others: the key of a service account in GOOGLE_APPLICATION_CREDENTIALS, or without that variable those that "
+    "`gcloud auth application-default login` makes"
+)
+"""In the words of a shell, which are true in Python, too."""
 
 _UNDER_WAY = ("operation", "reconcil", "being ")
 _PLAIN: tuple[tuple[type[Exception], type[GravswellError], str], ...] = (
     (
         exceptions.Unauthenticated,
         AccessDeniedError,
-        "{what}: Google refused the credentials: {words}; renew them, or give credentials=",
+        f"{{what}}: Google refused the credentials: {{words}}; renew them, or {_OTHERS}",
     ),
     (exceptions.NotFound, NotFoundError, "{what}: {words}"),
     (exceptions.AlreadyExists, ConflictError, "{what} exists already: {words}"),
@@ -40,10 +45,7 @@ _PLAIN: tuple[tuple[type[Exception], type[GravswellError], str], ...] = (
 def told(what: str, error: Exception) -> GravswellError:
     """The answer to a call about ``what``, as a member of our tree of errors."""
     if isinstance(error, auth.GoogleAuthError):
-        return AccessDeniedError(
-            f"{what}: Google's credentials cannot be used: {error}; run `gcloud auth application-default login`, or "
-            "give credentials="
-        )
+        return AccessDeniedError(f"{what}: Google's credentials cannot be used: {str(error).rstrip('.')}; {_OTHERS}")
     words = str(getattr(error, "message", "") or error)
     if isinstance(error, exceptions.ResourceExhausted | exceptions.TooManyRequests | exceptions.PermissionDenied):
         return _refused(what, error, words)
