@@ -21,6 +21,19 @@ def test_show(run: Run, repo: str) -> None:
     assert run("config", "show", repo, "none").code == 3
 
 
+def test_a_broken_file_is_told_with_the_ways_out(run: Run, repo: str) -> None:
+    whole = _file(repo).read_text()
+    _file(repo).write_text(whole + "input [\n")
+    told = run("config", "show", repo, "m")
+    assert (told.code, "mend that line, or remove the file" in told.err) == (2, True), told.err
+    _file(repo).unlink()
+    assert run("config", "show", repo, "m").out.strip() == whole.strip(), "what the newest version was published with"
+    assert run("add", repo, "new").code == 0
+    Path(repo, "new/config.pbtxt").write_text("input [\n")
+    told = run("config", "show", repo, "new")
+    assert (told.code, "mend that line" in told.err, "remove" in told.err) == (2, True, False), told.err
+
+
 def test_fields_are_set_all_at_once(run: Run, repo: str) -> None:
     _file(repo).write_text(_file(repo).read_text() + "# ours\nfuture_thing { a: 1 }\n")
     settings = (

@@ -26,7 +26,7 @@ def parse_config(text: str, *, where: str = "config.pbtxt") -> Any:
     try:
         return text_format.Parse(text, ModelConfig(), allow_unknown_field=True)
     except (text_format.ParseError, UnicodeError) as error:
-        raise InvalidInputError(f"{where} is no Triton model configuration: {error}") from None
+        raise InvalidInputError(f"{where} is no Triton model configuration: {str(error).rstrip('.')}") from None
 
 
 def format_config(config: Any) -> str:
@@ -57,13 +57,17 @@ class ConfigText:
     """A configuration together with the text that it came from.
 
     Edit :attr:`message`, then :meth:`render`: fields whose value is unchanged keep their text with its comments; those
-    of one that was edited stand before it, and go with it where it is cleared.
+    of one that was edited stand before it, and go with it where it is cleared. InvalidInputError for what is no
+    configuration.
     """
 
     def __init__(self, text: str, *, where: str = "config.pbtxt") -> None:
         self.where = where
-        self.message = parse_config(text, where=where)
-        self._fields, self._tail = split_fields(text, where)
+        try:
+            self.message = parse_config(text, where=where)
+            self._fields, self._tail = split_fields(text, where)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{error}; mend that line") from None
         self._before = ModelConfig()
         self._before.CopyFrom(self.message)
         self._plain = text == format_config(self.message)  # as we write it: its fields stay in Triton's order

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from gravswell.errors import GravswellError, NotFoundError
+from gravswell.errors import GravswellError, InvalidInputError, NotFoundError
 from gravswell.quiver.composition.config import is_pipeline, take_parts
 from gravswell.quiver.config import ConfigText
 from gravswell.quiver.layout import config_key
@@ -26,7 +26,8 @@ def stored_config(reader: RepositoryReader, entry: str) -> StoredConfig:
     """The entry's configuration, healed from its newest version where that is needed.
 
     A missing file, or one that states no inputs although there are versions, is what a first export leaves that died
-    between its version and the entry's configuration. NotFoundError if the entry is not there.
+    between its version and the entry's configuration. NotFoundError if the entry is not there,
+    InvalidInputError where the file is no configuration.
     """
     where = reader.store.location(config_key(entry))
     try:
@@ -38,7 +39,12 @@ def stored_config(reader: RepositoryReader, entry: str) -> StoredConfig:
         config.message.name = entry
     else:
         text, etag = content.data.decode(errors="replace"), content.etag
-        config = ConfigText(text, where=where)
+        try:
+            config = ConfigText(text, where=where)
+        except InvalidInputError as error:
+            if _published(reader, entry) is None:
+                raise
+            raise InvalidInputError(f"{error}, or remove the file: the newest version's stands in its place") from None
     if not config.message.input and not config.message.HasField("ensemble_scheduling"):
         config = _healed(reader, entry, config, whole=text is None)
     return StoredConfig(config, text, etag)
@@ -59,9 +65,7 @@ def write_healed(reader: RepositoryReader, entry: str) -> None:
 
 
 def _healed(reader: RepositoryReader, entry: str, config: ConfigText, *, whole: bool) -> ConfigText:
-    state, _ = reader.state(entry)
-    infos = (info for info in reader.versions(entry) if info.digest is not None and state.holds(info.number))
-    published = next((reader.version_config(entry, info.number) for info in infos), None)
+    published = _published(reader, entry)
     if published is None:
         return config
     own = ConfigText(published, where=config.where)
@@ -74,3 +78,10 @@ def _healed(reader: RepositoryReader, entry: str, config: ConfigText, *, whole: 
     if is_pipeline(own.message):
         take_parts(config.message, own.message)
     return config
+
+
+def _published(reader: RepositoryReader, entry: str) -> str | None:
+    """The configuration that the entry's newest verified version was published with."""
+    state, _ = reader.state(entry)
+    infos = (info for info in reader.versions(entry) if info.digest is not None and state.holds(info.number))
+    return next((reader.version_config(entry, info.number) for info in infos), None)
