@@ -76,6 +76,32 @@ async def test_a_server_becomes_ready_with_as_few_requests_as_it_has_children_an
     assert cost.reconciles[key] <= 3, "it is made, its children are seen, it is ready"
 
 
+async def test_a_new_server_that_is_ready_within_a_second_costs_one_status(listed):
+    cost = Cost(listed)
+    make(listed, "new")
+    await listed.tick()
+    assert "status" not in listed.get("InferenceServer", "new")
+    serve(listed, "new")
+    await listed.settle()
+    assert listed.condition("InferenceServer", "new")["status"] == "True"
+    assert sum(words.startswith("status") for words in cost.of("new")) == 1
+
+
+async def test_a_new_server_that_takes_longer_says_so_though_nothing_happens(listed):
+    make(listed, "new")
+    await listed.tick()
+    assert listed.get("Deployment", "new") is not None
+    assert "status" not in listed.get("InferenceServer", "new")
+    await listed.tick()
+    assert listed.condition("InferenceServer", "new")["status"] == "False"
+
+
+async def test_what_keeps_a_new_server_from_being_made_is_said_at_once(world):
+    make(world, "new")
+    await world.tick()
+    assert "ModelRepository" in world.condition("InferenceServer", "new")["message"]
+
+
 async def test_a_replica_that_is_ready_before_it_is_counted_costs_no_status_of_its_own(listed):
     cost = Cost(listed)
     make(listed, "new")

@@ -31,6 +31,10 @@ from gravswell_operator.statuses.serverview import ServerView
 ReportMaps = Mapping[str, state.ConfigMapState | None]
 """The ConfigMaps of a server's reports, by name."""
 
+FIRST_STATUS_SECONDS = 1.0
+"""How long a server whose workload was just created says nothing, unless that says something earlier: often it is Ready
+by then, and a status costs the API server twice as much as a child does."""
+
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +53,7 @@ async def reconcile(context: Context, record: Record) -> None:
         resolution = _resolve(context, server, repository, pods)
         problem = problem or references.forgotten(server, resolution)
     problem = problem or scaling.contested(context, server)
+    new = not server.status.conditions and context.child(_workload_of(server), namespace, name) is None
     scaled, routes = scaling.seen(context, server), gateway.seen(context, server)
     group, reports = None, _reports(context, record, report_maps, pods)
     if server.spec.ranks is not None:
@@ -104,7 +109,10 @@ async def reconcile(context: Context, record: Record) -> None:
         if after is not None:
             context.queue.add(record.key, after)
     account = {"startup": started.status.to_dict()} if started.status is not None else {}
-    await status.write(context, record, statuses.findings(view), {**statuses.fields(view), **account})
+    if new and problem is None:
+        context.queue.add(record.key, FIRST_STATUS_SECONDS)
+    else:
+        await status.write(context, record, statuses.findings(view), {**statuses.fields(view), **account})
     if isinstance(repository, ModelRepository):
         _tell_lister(context, record.key, repository, report_maps)
     if failure is not None:

@@ -6,7 +6,6 @@ dictionaries that server-side apply takes, and they hide fields that they do not
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import time
@@ -303,7 +302,7 @@ class Client:
                     method,
                     self._account.endpoint.url + target.path,
                     params=query,
-                    data=json.dumps(body).encode() if body is not None else None,
+                    data=orjson.dumps(body) if body is not None else None,
                     headers={"Content-Type": content_type} if body is not None else {},
                     timeout=TIMEOUT,
                     allow_redirects=False,  # the credentials are for this server
