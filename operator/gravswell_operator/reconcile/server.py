@@ -103,20 +103,24 @@ async def reconcile(context: Context, record: Record) -> None:
         reports=reports,
         group=group,
     )
+    if new and problem is None:
+        context.queue.add(record.key, FIRST_STATUS_SECONDS)
+    else:
+        await _write_status(context, record, view)
+    if isinstance(repository, ModelRepository):
+        _tell_lister(context, record.key, repository, report_maps)
+    if failure is not None:
+        raise failure
+
+
+async def _write_status(context: Context, record: Record, view: ServerView) -> None:
     started = startup.advance(view, context.now())
     view, left = _held(context, record.key, view)
     for after in (started.after, left):
         if after is not None:
             context.queue.add(record.key, after)
     account = {"startup": started.status.to_dict()} if started.status is not None else {}
-    if new and problem is None:
-        context.queue.add(record.key, FIRST_STATUS_SECONDS)
-    else:
-        await status.write(context, record, statuses.findings(view), {**statuses.fields(view), **account})
-    if isinstance(repository, ModelRepository):
-        _tell_lister(context, record.key, repository, report_maps)
-    if failure is not None:
-        raise failure
+    await status.write(context, record, statuses.findings(view), {**statuses.fields(view), **account})
 
 
 def _held(context: Context, key: Key, view: ServerView) -> tuple[ServerView, float | None]:
