@@ -1,6 +1,7 @@
 """A real Prometheus (Debian's package) that scrapes the pods of servers by the chart's PodMonitor."""
 
 import json
+import logging
 import re
 import shutil
 import threading
@@ -17,6 +18,8 @@ from gravswell_operator.devcluster.processes import Servers
 
 from ..operating import api_of
 from .podmonitor import scrape_configs, targets
+
+log = logging.getLogger(__name__)
 
 
 def binary(name: str = "prometheus") -> Path:
@@ -65,10 +68,13 @@ class Prometheus(Servers):
     def _discover(self) -> None:
         """Find the pods in its stead: Debian's is built without what asks an API server."""
         while not self._stop.wait(1):
-            found = targets(api_of(self._cluster).list("pods", ""))
-            new = self._pods.with_suffix(".new")
-            new.write_text(json.dumps(found))
-            new.replace(self._pods)
+            try:
+                found = targets(api_of(self._cluster).list("pods", ""))
+                new = self._pods.with_suffix(".new")
+                new.write_text(json.dumps(found))
+                new.replace(self._pods)
+            except Exception:  # without this thread nothing would ever be scraped again, and nobody would say why
+                log.exception("the pods were not found for Prometheus; again in a second")
 
     def _config(self) -> dict[str, object]:
         others = {"job_name": "others", "static_configs": [{"targets": list(self._others)}]}
