@@ -4,11 +4,16 @@ Written anew from what the networks take and give; its numbers are the package's
 """
 
 import functools
+import os
+from unittest import mock
 
-import cv2
 import numpy as np
 import pyclipper
 from shapely.geometry import Polygon
+
+# Else all children of this process look for libraries in the current folder: an empty part of LD_LIBRARY_PATH is that.
+with mock.patch.dict(os.environ):
+    import cv2
 
 LARGEST, SMALLEST = 2000, 30
 """Sides of a picture between which it is left as it is."""

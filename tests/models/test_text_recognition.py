@@ -4,6 +4,8 @@ The package's own pipeline runs as it is, once with its networks in this process
 server: heights, widths and batches are those of the text on the page. A pipeline of ours is asked for the whole.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,3 +142,10 @@ def test_a_picture_goes_in_and_boxes_texts_and_scores_come_out(
             assert ours["boxes"].shape == (lines, 4, 2)
             assert ours["boxes"].tolist() == [box for box, *_ in expected]
             np.testing.assert_allclose(ours["scores"], [score for *_, score in expected], atol=1e-4)
+
+
+def test_what_reads_leaves_the_environment_as_it_was() -> None:
+    """All programs that this process starts later have it."""
+    reading = str(Path(__file__).with_name("reading.py"))
+    code = f"import os, runpy; before = {{**os.environ}}; runpy.run_path({reading!r}); assert before == {{**os.environ}}"
+    subprocess.run([sys.executable, "-c", code], timeout=120, check=True)
