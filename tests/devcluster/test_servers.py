@@ -41,12 +41,13 @@ class NeverReady(Scripts):
 
 
 class Holding(Scripts):
-    """Has a port, at which nobody listens."""
+    """Has a port, at which nobody listens: of an address which nobody else uses, so that nobody takes it afterwards."""
 
+    host = "127.83.109.7"
     port = 0
 
     def _start(self) -> None:
-        self.port = self._free_port("127.0.0.1")
+        self.port = self._free_port(self.host)
         super()._start()
 
 
@@ -67,9 +68,9 @@ def test_until_they_are_stopped_their_ports_are_given_to_nobody_else(tmp_path):
             if down:
                 servers.started[0].stop()
             with socket.socket() as other, pytest.raises(OSError, match="in use"):
-                other.bind(("127.0.0.1", servers.port))
+                other.bind((servers.host, servers.port))
     with socket.socket() as other:
-        other.bind(("127.0.0.1", servers.port))
+        other.bind((servers.host, servers.port))
 
 
 def test_one_that_ends_is_told_with_its_log_and_takes_the_others_along(tmp_path):
