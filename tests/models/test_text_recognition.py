@@ -147,5 +147,5 @@ def test_a_picture_goes_in_and_boxes_texts_and_scores_come_out(
 def test_what_reads_leaves_the_environment_as_it_was() -> None:
     """All programs that this process starts later have it."""
     reading = str(Path(__file__).with_name("reading.py"))
-    code = f"import os, runpy; before = {{**os.environ}}; runpy.run_path({reading!r}); assert before == {{**os.environ}}"
+    code = f"import os, runpy; was = dict(os.environ); runpy.run_path({reading!r}); assert dict(os.environ) == was"
     subprocess.run([sys.executable, "-c", code], timeout=120, check=True)
