@@ -55,13 +55,16 @@ from gravswell_operator.cluster.resources import ResourceType
 from gravswell_operator.desired.objects import Options
 from gravswell_operator.desired.server import ServerPlan, children
 from gravswell_operator.devcluster import ControlPlane
-from gravswell_operator.runtime import DEFAULT_IMAGE
+from gravswell_operator.runtime import DEFAULT_IMAGE, RESYNC_SECONDS
 
 KSERVE = 0.38
 """KServe's recorded rate beside the plain limit of its run; see the module's docstring."""
 STALL_SECONDS = 600.0
 """With none more done in so long, none will be. Ten thousand take most of an hour."""
-REST_SECONDS = 60.0
+PAUSE_SECONDS = 15.0
+"""For the controllers' own last words."""
+REST_SECONDS = 1.25 * RESYNC_SECONDS
+"""At least one of the operator's looks at everything is in it: they are 0.8 to 1.2 times that apart."""
 EDITS = 300
 SEED = 7
 OF_LIMIT, OF_A_CORE, MEMORY_MB, RESTART_SECONDS, EDIT_SECONDS = 0.8, 0.02, 250.0, 20.0, 1.0
@@ -234,11 +237,11 @@ def measure_ready(folder: Path, count: int) -> Result:
 
 
 def measure_rest(folder: Path, count: int) -> Result:
-    """What ``count`` servers cost while nothing happens."""
+    """What ``count`` servers cost while nothing happens; the looks at everything are part of it."""
     with cluster_of(folder / "cluster", count) as cluster, Operator(cluster, folder / "operator.log") as operator:
         operator.until_settled()
         create(cluster, operator, server_names(count))
-        time.sleep(REST_SECONDS / 4)  # the controllers' own last words
+        time.sleep(PAUSE_SECONDS)
         before, asked = usage(operator.pid), requests(cluster)
         time.sleep(REST_SECONDS)
         after, answered = usage(operator.pid), requests(cluster)
@@ -265,12 +268,12 @@ def measure_restart(folder: Path, count: int) -> Result:
         with Operator(cluster, folder / "first.log") as operator:
             operator.until_settled()
             create(cluster, operator, server_names(count))
-        time.sleep(REST_SECONDS / 4)
+        time.sleep(PAUSE_SECONDS)
         asked = requests(cluster)
         with Operator(cluster, folder / "second.log") as operator:
             seconds = operator.until_settled()
             known = operator.metric("gravswell_objects_known")
-            time.sleep(REST_SECONDS / 4)
+            time.sleep(PAUSE_SECONDS)
             after, answered = usage(operator.pid), requests(cluster)
     answered.subtract(asked)
     return {
@@ -337,7 +340,7 @@ def measure_growth(folder: Path, counts: list[int]) -> Result:
         ):
             operator.until_settled()
             row = {"servers": count} | create(cluster, operator, server_names(count))
-            time.sleep(REST_SECONDS / 2)  # the operator has given back what it no longer needs
+            time.sleep(2 * PAUSE_SECONDS)  # the operator has given back what it no longer needs
             rows.append(row | {"memoryRestMiB": usage(operator.pid).memory_mib})
     return {"rows": rows, "furtherServers": [further(*pair) for pair in itertools.pairwise(rows)]}
 
