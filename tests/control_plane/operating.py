@@ -98,6 +98,15 @@ class OperatorProcess:
         """The sum of the metric's samples that have these labels among theirs."""
         return total(scrape(self.address), name, **labels)
 
+    def has_looked(self, kind: str, *optional: str) -> bool:
+        """Whether it has reconciled all objects of ``kind`` since it became ready: what they say is told anew.
+
+        ``optional``: the kinds that may be absent which this takes. It lists them when it is ready already.
+        """
+        # A watch begins when what was listed is taken in, and whom that concerns is in the queue.
+        begun = all(self.metric("gravswell_api_requests_total", verb="watch", kind=other) for other in optional)
+        return begun and self.metric("gravswell_queue_length", kind=kind) == 0
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         assert self._child is not None
         self._child.process.send_signal(number)

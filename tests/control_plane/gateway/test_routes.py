@@ -49,6 +49,7 @@ def test_a_canary_by_weights_from_its_begin_to_its_promotion(server, operator, c
     before = {kind: server.get(kind, "server")["metadata"]["resourceVersion"] for kind in ("httproute", "grpcroute")}
     slices = {s["metadata"]["name"]: s["metadata"]["resourceVersion"] for s in server.objects("endpointslices")}
     operator.restart()
+    server.until(lambda: operator.has_looked("InferenceServer", "HTTPRoute", "GRPCRoute", "EndpointSlice"))
     server.condition("inferenceserver", "server", "RoutesAccepted", status="True")
     assert {kind: server.get(kind, "server")["metadata"]["resourceVersion"] for kind in before} == before
     now = {s["metadata"]["name"]: s["metadata"]["resourceVersion"] for s in server.objects("endpointslices")}

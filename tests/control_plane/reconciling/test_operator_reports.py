@@ -67,6 +67,7 @@ def test_every_replica_is_known_to_serve_every_model(many, operator):
     told = many.condition("inferenceserver", "server", "ModelsLoaded", status="True")
     assert told["message"] == f"{MODELS} models on {REPLICAS} replicas"
     operator.restart()
+    many.until(lambda: operator.has_looked("InferenceServer"))
     told = many.condition("inferenceserver", "server", "ModelsLoaded", status="True")
     assert told["message"] == f"{MODELS} models on {REPLICAS} replicas"
     with pytest.raises(GravswellError, match="may not be more than 1048576 bytes"):  # all in one

@@ -109,6 +109,7 @@ def test_a_canary_by_hand(canary, operator):
 
     before = world.get("configmap", "server-desired")["metadata"]["resourceVersion"]
     operator.restart()
+    world.until(lambda: operator.has_looked("InferenceServer"))
     assert world.get("configmap", "server-desired")["metadata"]["resourceVersion"] == before
 
     world.delete("pod", picked)  # another one takes its turn
