@@ -69,6 +69,7 @@ def test_a_server_that_nobody_needs_sleeps_and_is_not_broken(place, operator, ga
     model = place.condition("model", ENTRY, status="False", reason="NoReplicas")
     assert "loads the model when it wakes" in model["message"]
     operator.restart()
+    place.until(lambda: operator.has_looked("InferenceServer", "ScaledObject"))
     place.condition("inferenceserver", "server", status="True", reason="ScaledToZero")
     assert place.wanted() == 0
 
