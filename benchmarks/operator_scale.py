@@ -242,24 +242,20 @@ def measure_rest(folder: Path, count: int) -> Result:
         operator.until_settled()
         create(cluster, operator, server_names(count))
         time.sleep(PAUSE_SECONDS)
-        before, asked = usage(operator.pid), requests(cluster)
+        before, asked, written = usage(operator.pid), requests(cluster), operator.writes()
         time.sleep(REST_SECONDS)
-        after, answered = usage(operator.pid), requests(cluster)
+        after, answered, mine = usage(operator.pid), requests(cluster), operator.writes()
     answered.subtract(asked)
+    mine.subtract(written)
     return {
         "servers": count,
         "seconds": REST_SECONDS,
         "ofACore": (after.cpu_seconds - before.cpu_seconds) / REST_SECONDS,
         "memoryMiB": after.memory_mib,
         "memoryPeakMiB": after.peak_mib,
-        **split(writes(answered)),
+        "writes": dict(+mine),
+        "writesOfAll": writes(answered),
     }
-
-
-def split(made: dict[str, int]) -> Result:
-    """Writes that may be the operator's, and those of the control plane's own (Leases, and kwok's node heartbeats)."""
-    foreign = {what: n for what, n in made.items() if what.split()[1].startswith(("leases", "nodes"))}
-    return {"writes": {what: n for what, n in made.items() if what not in foreign}, "writesOfOthers": foreign}
 
 
 def measure_restart(folder: Path, count: int) -> Result:
@@ -274,7 +270,7 @@ def measure_restart(folder: Path, count: int) -> Result:
             seconds = operator.until_settled()
             known = operator.metric("gravswell_objects_known")
             time.sleep(PAUSE_SECONDS)
-            after, answered = usage(operator.pid), requests(cluster)
+            after, answered, mine = usage(operator.pid), requests(cluster), operator.writes()
     answered.subtract(asked)
     return {
         "servers": count,
@@ -283,7 +279,8 @@ def measure_restart(folder: Path, count: int) -> Result:
         "cpuSeconds": after.cpu_seconds,
         "memoryMiB": after.memory_mib,
         "memoryPeakMiB": after.peak_mib,
-        **split(writes(answered)),
+        "writes": dict(+mine),
+        "writesOfAll": writes(answered),
     }
 
 

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from gravswell.serving.contracts import LISTING_KEY, ListedEntry, ListedVersion, Listing
 from gravswell_operator import names
 from gravswell_operator.devcluster import ControlPlane
@@ -36,6 +38,7 @@ MIB = 1024.0
 Counts = Counter[tuple[str, str]]
 """Requests that the API server answered, by verb and resource."""
 
+_REQUESTS = "gravswell_api_requests_total"
 _READS = {"GET", "LIST", "WATCH", "CONNECT"}
 _REQUEST = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 _SERIES = re.compile(r"^(\w+)(?:\{.*\})? (\S+)$", re.MULTILINE)
@@ -168,13 +171,27 @@ class Operator:
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels; 0 where nobody answers yet."""
-        self._check_alive()
         try:
-            with urllib.request.urlopen(f"http://{self._address}/metrics", timeout=60) as answer:
-                text = answer.read().decode()
+            text = self._metrics()
         except urllib.error.URLError:
             return 0.0
         return sum(float(value) for series, value in _SERIES.findall(text) if series == name)
+
+    def writes(self) -> Counter[str]:
+        """Of its own requests so far, those that may change something, by ``VERB kind``."""
+        families = text_string_to_metric_families(self._metrics())
+        found = (sample for family in families for sample in family.samples if sample.name == _REQUESTS)
+        counts: Counter[str] = Counter()
+        for sample in found:
+            if sample.labels["verb"].upper() not in _READS:
+                counts[f"{sample.labels['verb'].upper()} {sample.labels['kind']}"] += int(sample.value)
+        return counts
+
+    def _metrics(self) -> str:
+        self._check_alive()
+        with urllib.request.urlopen(f"http://{self._address}/metrics", timeout=60) as answer:
+            text: str = answer.read().decode()
+        return text
 
     def ready(self) -> bool:
         """Whether it has looked at everything and watches."""
