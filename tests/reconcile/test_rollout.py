@@ -257,6 +257,30 @@ async def test_one_that_fails_requests_is_rolled_back_by_itself_and_not_tried_ag
     assert rollouts.status["to"] == 3, "another version is another matter"
 
 
+async def test_what_clients_do_wrong_with_both_is_no_fault_of_the_replica_that_tells_first(rollouts):
+    await rollouts.begin(**CANARY)
+    rollouts.asked = {1: (1, 0), 2: (5, 5)}
+    await rollouts.settle()
+    assert rollouts.new() == ["p-1"]
+    assert "what the old version was asked in the same time is waited for" in rollouts.status["message"]
+    rollouts.asked = {1: (50, 50), 2: (5, 5)}
+    await rollouts.pass_by(seconds=5)
+    await rollouts.pass_by(minutes=11)
+    assert rollouts.new() == ["p-1", "p-2"]
+
+
+@pytest.mark.parametrize("old", [(1, 0), (10, 0)])
+async def test_one_that_fails_is_rolled_back_when_the_old_one_was_asked_enough_or_had_the_time_to_tell(rollouts, old):
+    await rollouts.begin(**CANARY)
+    rollouts.asked = {1: old, 2: (5, 5)}
+    await rollouts.settle()
+    enough = 3 * old[0] >= CANARY["canary"]["judge"]["minRequests"]
+    assert (rollouts.new() == []) == enough
+    await rollouts.pass_by(seconds=11)
+    assert rollouts.new() == []
+    assert "fails too many requests" in rollouts.status["message"]
+
+
 async def test_one_that_was_rolled_back_is_tried_again_when_the_spec_changes(rollouts):
     await rollouts.begin(**CANARY)
     rollouts.failing = "GoldenMismatch"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from gravswell import durations
-from gravswell.serving.contracts import DesiredModel, ModelReport, Reason
+from gravswell.serving.contracts import Canary, DesiredModel, ModelReport, Reason
 from gravswell_operator import conditions
 from gravswell_operator.api import Model
 from gravswell_operator.api.rollout import MANUAL, UNDER_WAY, RolloutState, RolloutStatus, Step, Strategy
@@ -28,6 +28,10 @@ PROOFS = frozenset(
     }
 )
 """Failures on one replica that say enough of the version itself. What may pass is waited for, up to the deadline."""
+
+COUNTS = 2
+"""After how many of a step's counts the old replicas have told theirs of the same time: each tells at a moment of its
+own. Until then a new replica's failures prove nothing where clients do wrong with both versions."""
 
 
 @dataclass(frozen=True)
@@ -256,14 +260,18 @@ def _canary(look: Look, status: RolloutStatus) -> Next:  # noqa: PLR0911  an ord
     if failure is not None and failure[1].reason in PROOFS:
         pod, report = failure
         return _back(look, status, f"pod {pod}: {report.reason}: {report.message}")
-    verdict, why = judge(
-        spec.plan.judge,
-        Requests.told((r.report for r in chosen), told, told.window),
-        Requests.told((r.report for r in look.replicas if r.pod.name not in names), kept, told.window),
-    )
+    others = [replica for replica in look.replicas if replica.pod.name not in names]
+    asked = Requests.told((r.report for r in others), kept, told.window)
+    verdict, why = judge(spec.plan.judge, Requests.told((r.report for r in chosen), told, told.window), asked)
+    begun = status.model_copy(update={"loading_since": status.loading_since or conditions.stamp(look.now)})
     if verdict is Verdict.BAD:
+        old = any(replica.pod.ready and replica.serves(kept) for replica in others)
+        left = _counting(look, begun, told)
+        if left > 0 and old and asked.total < spec.plan.judge.min_requests:
+            message = f"{where}: it fails requests; what the old version was asked in the same time is waited for"
+            return Next(_counted(look, begun, message=message), left)
         return _back(look, status, f"{where}: {why}")
-    status = status.model_copy(update={"loading_since": status.loading_since or conditions.stamp(look.now)})
+    status = begun
     if sum(replica.pod.ready and replica.serves(target) for replica in chosen) < wanted:
         return _loading(look, _reloading(look, status, step), chosen, wanted)
     if step.weight is not None and look.weighing.obstacle == NOT_LOOKED:
@@ -280,6 +288,12 @@ def _failure(target: DesiredModel, chosen: Sequence[Replica]) -> tuple[str, Mode
     """A pod that could not serve the new version, and what its agent says; the one that proves most."""
     found = [(r.pod.name, r.report) for r in chosen if r.report is not None and r.failed(target)]
     return min(found, key=lambda failure: failure[1].reason not in PROOFS, default=None)
+
+
+def _counting(look: Look, status: RolloutStatus, told: Canary) -> float:
+    """For how many seconds the old version's replicas may still tell nothing of the step."""
+    assert status.loading_since is not None
+    return COUNTS * told.seconds - _seconds(look, status.loading_since)
 
 
 def _reloading(look: Look, status: RolloutStatus, step: Step) -> RolloutStatus:
