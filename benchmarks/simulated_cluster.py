@@ -178,14 +178,8 @@ class Operator:
         return sum(float(value) for series, value in _SERIES.findall(text) if series == name)
 
     def writes(self) -> Counter[str]:
-        """Of its own requests so far, those that may change something, by ``VERB kind``."""
-        families = text_string_to_metric_families(self._metrics())
-        found = (sample for family in families for sample in family.samples if sample.name == _REQUESTS)
-        counts: Counter[str] = Counter()
-        for sample in found:
-            if sample.labels["verb"].upper() not in _READS:
-                counts[f"{sample.labels['verb'].upper()} {sample.labels['kind']}"] += int(sample.value)
-        return counts
+        """:func:`own_writes` so far."""
+        return own_writes(self._metrics())
 
     def _metrics(self) -> str:
         self._check_alive()
@@ -256,6 +250,17 @@ def requests(cluster: ControlPlane) -> Counts:
         found = dict(re.findall(r'(\w+)="([^"]*)"', labels))
         name = found["resource"] + (f"/{found['subresource']}" if found["subresource"] else "")
         counts[found["verb"], name] += float(value)  # type: ignore[assignment]
+    return counts
+
+
+def own_writes(metrics: str) -> Counter[str]:
+    """Of an operator's requests by its ``metrics``, those that may change something, by ``VERB kind``."""
+    families = text_string_to_metric_families(metrics)
+    counts: Counter[str] = Counter()
+    for sample in (sample for family in families for sample in family.samples if sample.name == _REQUESTS):
+        verb = sample.labels["verb"].upper()
+        if verb not in _READS:
+            counts[f"{verb} {sample.labels['kind']}"] += int(sample.value)
     return counts
 
 
