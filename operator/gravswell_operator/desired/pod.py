@@ -176,6 +176,8 @@ def _agent(server: InferenceServer, where: Source, options: Options) -> Manifest
     ]
     if server.spec.gpus == 0:
         arguments += ["--device", "cpu"]
+    else:
+        arguments += ["--triton-metrics", f"$(POD_IP):{names.PORT_METRICS}"]
     env: list[Manifest] = []
     if server.spec.ranks is not None:
         arguments += ["--rank", "$(POD_RANK)"]

@@ -35,6 +35,10 @@ def run(
     triton_grpc: Annotated[
         str | None, typer.Option("--triton-grpc", help="host:port of Triton's gRPC; it must answer too.")
     ] = None,
+    triton_metrics: Annotated[
+        str | None,
+        typer.Option("--triton-metrics", help="host:port of Triton's metrics: no load that its GPUs have no room for."),
+    ] = None,
     listen: Annotated[str, typer.Option("--listen", help="host:port of /readyz, /livez, /report and /metrics.")] = (
         "127.0.0.1:8090"
     ),
@@ -91,6 +95,7 @@ def run(
         listen=listen,
         triton_http=triton_http,
         triton_grpc=triton_grpc,
+        triton_metrics=triton_metrics,
         key_file=key_file,
         desired_configmap=desired,
         desired_file=desired_file,

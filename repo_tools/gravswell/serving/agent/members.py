@@ -19,6 +19,7 @@ from gravswell.serving.agent import supply
 from gravswell.serving.agent.decide import identity
 from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_told, told_of_member
 from gravswell.serving.agent.folder import ModelFolder
+from gravswell.serving.agent.gpumemory import require_gpu_memory
 from gravswell.serving.agent.loadconfig import for_member, load_key, read_loaded
 from gravswell.serving.agent.triton import TritonControl, TritonRefusedError
 from gravswell.serving.contracts import DesiredModel, Reason
@@ -113,6 +114,7 @@ class PipelineMembers:
         nonce = str(time.time_ns()) if again or stale else ""
         published = supply.servable_config(source, member.name)
         config = for_member(published, name, member, cpu_only=self._cpu_only, again=nonce)
+        await require_gpu_memory(self._triton, member, config_to_json(config), source)
         with full_disk_told(member):
             # Triton reads this text, too, whenever it loads an ensemble that calls the member.
             await asyncio.to_thread(self._folder.expose, source, name, member.version, format_config(config))

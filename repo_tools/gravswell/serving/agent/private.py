@@ -18,6 +18,7 @@ from gravswell.serving.agent import supply
 from gravswell.serving.agent.decide import identity
 from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_told
 from gravswell.serving.agent.folder import ModelFolder
+from gravswell.serving.agent.gpumemory import require_gpu_memory
 from gravswell.serving.agent.loadconfig import for_proof
 from gravswell.serving.agent.members import PipelineMembers
 from gravswell.serving.agent.patience import Place, loaded, while_wanted
@@ -121,9 +122,10 @@ class PrivateProofs:
 
     async def _load(self, private: str, model: DesiredModel, source: Path, config: Any) -> None:
         config = await self._members.ready(model, config)
+        text = for_proof(config, private, model.version, cpu_only=self._cpu_only, gpus=model.gpus)
+        await require_gpu_memory(self._triton, model, text, source)
         with full_disk_told(model):
             await asyncio.to_thread(self._folder.expose, source, private, model.version)
-        text = for_proof(config, private, model.version, cpu_only=self._cpu_only, gpus=model.gpus)
         with load_told(model, f"version {model.version}"):
             await self._triton.load(private, text)
 

@@ -57,6 +57,8 @@ class AgentOptions:
     listen: str
     triton_http: str
     triton_grpc: str | None = None
+    triton_metrics: str | None = None
+    """Where Triton tells how much memory its GPUs have left; None: nobody is asked before a load."""
     key_file: Path | None = None
     desired_configmap: str | None = None
     desired_file: Path | None = None
@@ -106,7 +108,9 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[tuple[Reconciler
     key = read_key(options.key_file) if options.key_file is not None else None
     async with AsyncExitStack() as stack:
         triton = await stack.enter_async_context(
-            TritonControl(options.triton_http, grpc_address=options.triton_grpc, key=key)
+            TritonControl(
+                options.triton_http, grpc_address=options.triton_grpc, metrics_address=options.triton_metrics, key=key
+            )
         )
         steps = Steps(
             repository=options.repository,

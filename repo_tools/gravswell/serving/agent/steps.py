@@ -8,6 +8,7 @@ from gravswell.errors import VerificationError
 from gravswell.serving.agent import supply
 from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_told
 from gravswell.serving.agent.folder import ModelFolder
+from gravswell.serving.agent.gpumemory import require_gpu_memory
 from gravswell.serving.agent.loadconfig import for_traffic
 from gravswell.serving.agent.members import PipelineMembers
 from gravswell.serving.agent.nodecache import NodeCache
@@ -103,8 +104,10 @@ class Steps:
             source = await asyncio.to_thread(self.folder.place, model)
         config = await self.members.ready(model, supply.servable_config(source, model.name), again=again)
         nonce = str(time.time_ns()) if again else ""
+        text = for_traffic(config, model, cpu_only=self.cpu_only, again=nonce)
+        await require_gpu_memory(self.triton, model, text, source)
         with load_told(model, f"version {model.version}"):
-            await self.triton.load(model.name, for_traffic(config, model, cpu_only=self.cpu_only, again=nonce))
+            await self.triton.load(model.name, text)
 
     async def drop_if_damaged(self, model: DesiredModel) -> bool:
         """After a failure that damaged files explain: look at them again, and forget the copies here that are."""

@@ -1,6 +1,7 @@
 """Triton's control and inference APIs, as far as the agent needs them, on asyncio."""
 
 import asyncio
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -34,11 +35,16 @@ __all__ = [
     "TritonUnavailableError",
 ]
 
+log = logging.getLogger(__name__)
+
 LOAD_SECONDS = 3600.0
 """Limit of a load: building an engine takes minutes, so this only bounds a wait that would never end."""
 
 UNLOAD_SECONDS = 120.0
 """How long an unloaded model may take to answer what it has accepted."""
+
+METRICS_SECONDS = 5.0
+"""Limit of a look at the metrics, without which everything goes on."""
 
 
 class IndexEntry(NamedTuple):
@@ -54,22 +60,34 @@ class TritonControl:
     """One Triton, at ``http_address`` (``host:port``). An async context manager.
 
     ``grpc_address``, where given, must accept connections too for Triton to count as answering: clients use it.
-    ``key`` opens the model-control API of a Triton that closes it.
+    ``metrics_address``: where it tells of its GPUs. ``key`` opens the model-control API of a Triton that closes it.
     """
 
-    def __init__(self, http_address: str, *, grpc_address: str | None = None, key: str | None = None) -> None:
+    def __init__(
+        self,
+        http_address: str,
+        *,
+        grpc_address: str | None = None,
+        metrics_address: str | None = None,
+        key: str | None = None,
+    ) -> None:
         self._http = TritonHttp(http_address, key=key)
         self._grpc_address = None if grpc_address is None else addresses.split(grpc_address)
+        self._metrics = None if metrics_address is None else TritonHttp(metrics_address)
         self._own: defaultdict[tuple[str, int], InferenceCounts] = defaultdict(lambda: InferenceCounts(0, 0))
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
+        if self._metrics is not None:
+            await self._metrics.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.__aexit__(kind, error, trace)
+        if self._metrics is not None:
+            await self._metrics.__aexit__(kind, error, trace)
 
     async def version(self) -> str:
         """Triton's version, ``2.51.0``. Raises :class:`TritonUnavailableError` while it does not answer."""
@@ -134,6 +152,17 @@ class TritonControl:
     def own_counts(self, model: str, version: int) -> InferenceCounts:
         """How many of these were the agent's own, over all loads, and how long it waited for them."""
         return self._own[model, version]
+
+    async def metrics(self) -> str | None:
+        """The text of its metrics; None where it has none for us: they are off, or somebody else's matter."""
+        if self._metrics is None:
+            return None
+        try:
+            page, _ = await self._metrics.send("GET", "/metrics", limit=METRICS_SECONDS)
+        except (TritonUnavailableError, TritonBusyError, TritonRefusedError, TimeoutError) as error:
+            log.debug("no metrics of Triton's: %s", error)
+            return None
+        return page.decode(errors="replace")
 
     async def infer(
         self,
