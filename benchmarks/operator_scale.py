@@ -1,15 +1,14 @@
 """The operator at scale: how fast, with how much memory, with which requests, beside the API server's own limit.
 
-``python benchmarks/operator_scale.py ready|rest|restart|edit|growth [--servers N] [--output json]``
+``python benchmarks/operator_scale.py ready [--kserve]|rest|restart|edit|growth [--servers N] [--output json]``
 
 On the real control plane with simulated (kwok) nodes, so that pods are ready at once and what is measured is control.
-Each measurement has a control plane of its own, and the operator is a process of its own. ``ready`` applies, before it,
-the very same objects, each InferenceServer and its children (and, as a second row, a plain Deployment with a Service),
-from here without an operator: the limit of this machine. Compare the ratios: seconds depend on the machine and on who
-shares it. Each is held to its bars, with whatever number of servers, and ends with 1 where one is missed; ``growth``
-where a further server costs more the more there are. KServe's figure is not run here: it was recorded with its main
-branch of August 2026 (RawDeployment, 1,000 InferenceServices) on the same kind of control plane, 18.9/s where
-Deployment and Service alone were 49.6/s.
+Each measurement has a control plane of its own, and the operator is a process of its own. ``ready`` applies, before
+it, the very same objects, each InferenceServer and its children (and, as a second row, a plain Deployment with a
+Service), from here without an operator: the limit of this machine. With ``--kserve`` it does the same with KServe in
+that run, beside the objects that KServe makes (see ``kserve.py``). Compare the ratios: seconds depend on the machine
+and on who shares it. Each is held to its bars, with whatever number of servers, and ends with 1 where one is missed;
+``growth``, whose servers are in namespaces of 100, where a further server costs more the more there are.
 """
 
 import argparse
@@ -22,10 +21,12 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import kserve
 from bars import at_least, at_most, hold
 from rich.table import Table
 from simulated_cluster import (
@@ -57,10 +58,11 @@ from gravswell_operator.desired.server import ServerPlan, children
 from gravswell_operator.devcluster import ControlPlane
 from gravswell_operator.runtime import DEFAULT_IMAGE, RESYNC_SECONDS
 
-KSERVE = 0.38
-"""KServe's recorded rate beside the plain limit of its run; see the module's docstring."""
 STALL_SECONDS = 600.0
 """With none more done in so long, none will be. Ten thousand take most of an hour."""
+A_NAMESPACE = 100
+"""So many servers are in each namespace where growth is measured. Controllers of Kubernetes' own list a namespace for
+each change in it, which costs with the square of what is there, whoever made it: one of 3,000 would measure them."""
 PAUSE_SECONDS = 15.0
 """For the controllers' own last words."""
 REST_SECONDS = 1.25 * RESYNC_SECONDS
@@ -134,7 +136,7 @@ async def apply_all(
 
         async def watch() -> None:
             # Followed, not watched once: the API server ends the watch of a reader that is too slow for it.
-            async for seen in client.follow(Selection(kind, NAMESPACE)):
+            async for seen in client.follow(Selection(kind)):
                 for body in seen.items if isinstance(seen, Listed) else [seen.object]:
                     name = body["metadata"]["name"]
                     if name in made and name not in finished and done(body):
@@ -168,7 +170,13 @@ async def apply_all(
 
 
 def _kind_of(manifest: Manifest) -> ResourceType:
-    return next(k for k in (*resources.OWN, *resources.CHILDREN) if k.kind == manifest["kind"])
+    kinds = (*resources.OWN, *resources.CHILDREN, kserve.INFERENCE_SERVICE)
+    return next(kind for kind in kinds if kind.kind == manifest["kind"])
+
+
+def _deployment(manifests: Iterable[Manifest]) -> str:
+    name: str = next(m["metadata"]["name"] for m in manifests if m["kind"] == "Deployment")
+    return name
 
 
 def percentile(ordered: list[float], share: float) -> float:
@@ -186,24 +194,35 @@ def spent(before: dict[str, float], after: dict[str, float]) -> dict[str, float]
     return {name: after[name] - before.get(name, 0.0) for name in after}
 
 
-def limit(folder: Path, count: int, make: Callable[[str, Manifest], list[Manifest]]) -> Result:
-    """The objects of ``count`` servers from here, without an operator."""
+def limit(
+    folder: Path,
+    count: int,
+    make: Callable[[str, Manifest], list[Manifest]],
+    prepare: Callable[[ControlPlane], None] = lambda _: None,
+) -> Result:
+    """The objects of ``count`` servers from here, without an operator; a Deployment is among those of each."""
     with cluster_of(folder, count) as cluster:
+        prepare(cluster)
         made = cluster.kubectl("create", "configmap", "owner", "-n", NAMESPACE, "-o", "json")
         uid = json.loads(made)["metadata"]["uid"]
         owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid, "controller": True}
-        objects = {name: make(name, owner) for name in server_names(count)}
+        objects = {_deployment(manifests): manifests for manifests in (make(n, owner) for n in server_names(count))}
         cpu = cpu_by_process()
         result = asyncio.run(apply_all(cluster, resources.DEPLOYMENT, objects, available))
         return result | {"cpuSeconds": spent(cpu, cpu_by_process())}
 
 
-def create(cluster: ControlPlane, operator: Operator, servers: Iterable[str]) -> Result:
+def create(
+    cluster: ControlPlane,
+    operator: Operator,
+    servers: Sequence[str],
+    namespace_of: Callable[[str], str] = lambda _: NAMESPACE,
+) -> Result:
     """All servers at once, until each is Ready and the operator has nothing left to do; and what that took."""
-    servers = list(servers)
+    manifests = {name: [server(name, namespace_of(name))] for name in servers}
     before, cpu, asked = usage(operator.pid), cpu_by_process(), requests(cluster)
     sent = operator.metric("gravswell_api_requests_total")
-    result = asyncio.run(apply_all(cluster, resources.INFERENCE_SERVER, {n: [server(n)] for n in servers}, ready))
+    result = asyncio.run(apply_all(cluster, resources.INFERENCE_SERVER, manifests, ready))
     operator.until_settled()
     after, answered = usage(operator.pid), requests(cluster)
     answered.subtract(asked)
@@ -218,22 +237,56 @@ def create(cluster: ControlPlane, operator: Operator, servers: Iterable[str]) ->
     }
 
 
-def measure_ready(folder: Path, count: int) -> Result:
-    """From first create to all Ready, beside the limit."""
+def measure_ready(folder: Path, count: int, *, beside_kserve: bool = False) -> Result:
+    """From first create to all Ready, beside the limit; and the same of KServe, beside its own."""
     same = limit(folder / "same", count, lambda name, owner: [server(name), *child_objects(name, owner)])
     least = limit(folder / "plain", count, lambda name, _: plain(name))
     with cluster_of(folder / "operator", count) as cluster, Operator(cluster, folder / "operator.log") as operator:
         operator.until_settled()
         mine = create(cluster, operator, server_names(count))
-    return {
+    result = {
         "servers": count,
         "limit": same,
         "plain": least,
         "operator": mine,
         "ofLimit": mine["perSecond"] / same["perSecond"],
         "ofPlain": mine["perSecond"] / least["perSecond"],
-        "kserveOfPlainRecorded": KSERVE,
     }
+    if beside_kserve:
+        peer, limit_of_peer = measure_kserve(folder, count)
+        result |= {
+            "kserveLimit": limit_of_peer,
+            "kserve": peer,
+            "kserveOfLimit": peer["perSecond"] / limit_of_peer["perSecond"],
+            "kserveOfPlain": peer["perSecond"] / least["perSecond"],
+        }
+    return result
+
+
+def measure_kserve(folder: Path, count: int) -> tuple[Result, Result]:
+    """KServe's way from first create to all Ready, and its limit: the same objects from here, without it."""
+    names = server_names(count)
+    with cluster_of(folder / "kserve", count) as cluster:
+        kserve.install_definitions(cluster)
+        with kserve.KServe(cluster) as peer:
+            services = {name: [kserve.service(name)] for name in names}
+            before, cpu, asked = usage(peer.pid), cpu_by_process(), requests(cluster)
+            result = asyncio.run(apply_all(cluster, kserve.INFERENCE_SERVICE, services, ready))
+            after, answered = usage(peer.pid), requests(cluster)
+            answered.subtract(asked)
+            result |= {
+                "cpuSeconds": spent(cpu, cpu_by_process()),
+                "memoryIdleMiB": before.memory_mib,
+                "memoryPeakMiB": after.peak_mib,
+                "writesPerServer": {what: n / count for what, n in writes(answered).items()},
+            }
+            first = kserve.objects_of(cluster, names[0])
+
+    def same(name: str, _: Manifest) -> list[Manifest]:
+        text = json.dumps(first).replace(names[0], name)
+        return [kserve.service(name), *json.loads(text)]
+
+    return result, limit(folder / "kserve-limit", count, same, kserve.install_definitions)
 
 
 def measure_rest(folder: Path, count: int) -> Result:
@@ -331,12 +384,14 @@ def measure_growth(folder: Path, counts: list[int]) -> Result:
     """Time and memory until all are Ready, for each count."""
     rows = []
     for count in counts:
+        names = server_names(count)
+        place = {name: f"{NAMESPACE}-{index // A_NAMESPACE:04}" for index, name in enumerate(names)}
         with (
-            cluster_of(folder / str(count), count) as cluster,
+            cluster_of(folder / str(count), count, sorted(set(place.values()))) as cluster,
             Operator(cluster, folder / f"{count}.log") as operator,
         ):
             operator.until_settled()
-            row = {"servers": count} | create(cluster, operator, server_names(count))
+            row = {"servers": count} | create(cluster, operator, names, place.__getitem__)
             time.sleep(2 * PAUSE_SECONDS)  # the operator has given back what it no longer needs
             rows.append(row | {"memoryRestMiB": usage(operator.pid).memory_mib})
     return {"rows": rows, "furtherServers": [further(*pair) for pair in itertools.pairwise(rows)]}
@@ -443,9 +498,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=(*MEASUREMENTS, "growth"))
     parser.add_argument("--servers", type=int, nargs="+", help="how many; of growth: several")
+    parser.add_argument("--kserve", action="store_true", help="of ready: KServe in the same run, built here if need be")
     parser.add_argument("--plot", type=Path, help="of growth: a picture, .png or .svg")
     parser.add_argument("--output", choices=("text", "json"), default="text")
     options = parser.parse_args()
+    if options.kserve and options.what != "ready":
+        parser.error("--kserve is of ready alone")
     with tempfile.TemporaryDirectory() as folder:
         if options.what == "growth":
             result = measure_growth(Path(folder), options.servers or [300, 1000, 3000])
@@ -453,6 +511,9 @@ def main() -> None:
                 draw(result, options.plot)
         else:
             measurement, count = MEASUREMENTS[options.what]
+            if options.kserve:
+                kserve.manager()  # the build is no part of what is measured
+                measurement = partial(measure_ready, beside_kserve=True)
             result = measurement(Path(folder), options.servers[0] if options.servers else count)
     emit(Output(options.output), result, lambda: table(options.what, result))
     hold(missed(options.what, result))

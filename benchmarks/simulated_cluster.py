@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,62 +45,64 @@ _SERIES = re.compile(r"^(\w+)(?:\{.*\})? (\S+)$", re.MULTILINE)
 
 
 @contextmanager
-def cluster_of(folder: Path, pods: int) -> Iterator[ControlPlane]:
-    """A control plane of its own in ``folder``, prepared, with simulated nodes enough for ``pods``."""
+def cluster_of(folder: Path, pods: int, namespaces: Sequence[str] = (NAMESPACE,)) -> Iterator[ControlPlane]:
+    """A control plane of its own in ``folder``, with simulated nodes enough for ``pods``, prepared for servers in these
+    ``namespaces``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(65536, hard), hard) if soft < 65536 else (soft, hard))
     nodes = math.ceil(pods / PODS_PER_NODE) + 1
     with ControlPlane(folder) as cluster, KwokNodes(cluster, count=nodes):
-        _prepare(cluster)
+        cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+        pool = {"apiVersion": API, "kind": "GPUNodePool", "metadata": {"name": POOL}, "spec": pool_spec()}
+        documents = [pool, *(document for namespace in namespaces for document in _prepared(namespace))]
+        cluster.kubectl("apply", "-f", "-", stdin="\n---\n".join(json.dumps(document) for document in documents))
         yield cluster
 
 
-def _prepare(cluster: ControlPlane) -> None:
-    """The definitions, a namespace, the pool and repository that every server refers to, and one model in it."""
-    cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
-    cluster.kubectl("create", "namespace", NAMESPACE)
+def _prepared(namespace: str) -> list[dict[str, Any]]:
+    """A namespace, the repository there that every server of it refers to, and one model in that."""
     entry = ListedEntry(name="model", versions=(ListedVersion(number=1, digest=f"{1:064x}"),))
     listing = Listing(repository=URL, observed_at=datetime.now(UTC), accessible=True, entries=(entry,))
     labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_REPOSITORY: REPOSITORY}
-    documents = [
-        {"apiVersion": API, "kind": "GPUNodePool", "metadata": {"name": POOL}, "spec": pool_spec()},
+    volume = f"models-{namespace}"
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
         {
             "apiVersion": API,
             "kind": "ModelRepository",
-            "metadata": {"name": REPOSITORY, "namespace": NAMESPACE},
+            "metadata": {"name": REPOSITORY, "namespace": namespace},
             "spec": repository_spec(),
         },
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": names.listing_configmap(REPOSITORY), "namespace": NAMESPACE, "labels": labels},
+            "metadata": {"name": names.listing_configmap(REPOSITORY), "namespace": namespace, "labels": labels},
             "data": {LISTING_KEY: listing.to_json()},
         },
         {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
-            "metadata": {"name": "models"},
+            "metadata": {"name": volume},
             "spec": {
                 "capacity": {"storage": "1Gi"},
                 "accessModes": ["ReadOnlyMany"],
                 "hostPath": {"path": "/nowhere"},
-                "claimRef": {"name": "models", "namespace": NAMESPACE},
+                "claimRef": {"name": "models", "namespace": namespace},
             },
         },
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "models", "namespace": NAMESPACE},
+            "metadata": {"name": "models", "namespace": namespace},
             "spec": {
                 "accessModes": ["ReadOnlyMany"],
                 "storageClassName": "",
-                "volumeName": "models",
+                "volumeName": volume,
                 "resources": {"requests": {"storage": "1Gi"}},
             },
         },
     ]
-    cluster.kubectl("apply", "-f", "-", stdin="\n---\n".join(json.dumps(document) for document in documents))
 
 
 def pool_spec() -> dict[str, Any]:
@@ -117,7 +119,7 @@ def repository_spec() -> dict[str, Any]:
     return {"url": URL, "suspend": True}
 
 
-def server(name: str) -> dict[str, Any]:
+def server(name: str, namespace: str = NAMESPACE) -> dict[str, Any]:
     """An InferenceServer of one replica on the CPU."""
     spec = {
         "repositoryRef": {"name": REPOSITORY},
@@ -128,9 +130,8 @@ def server(name: str) -> dict[str, Any]:
         "memory": "1Mi",
         "replicas": 1,
     }
-    return {"apiVersion": API, "kind": "InferenceServer", "metadata": {"name": name, "namespace": NAMESPACE}} | {
-        "spec": spec
-    }
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": API, "kind": "InferenceServer", "metadata": metadata, "spec": spec}
 
 
 class Operator:
