@@ -161,6 +161,7 @@ def test_replicas_wait_for_a_scaled_object_out_of_sight(place, operator, cluster
     assert command in told["message"]
     with replicas_over_time(place, tmp_path / "replicas") as seen:
         operator.restart()
+        place.until(lambda: operator.has_looked("InferenceServer"))
         place.condition("inferenceserver", "server", status="False", reason="Forbidden")
     assert seen == {1}
     place.kubectl(*command.split()[3:])

@@ -361,3 +361,13 @@ def test_once_prints_the_document(repository: Path):
     assert json.loads(found.stdout)["entries"][0]["versions"][0]["digest"] == digest
     found = CliRunner().invoke(app, ["agent", "list", "--repository", str(repository), "--once"])
     assert digest[:12] in found.stdout
+
+
+def test_once_names_what_alone_cannot_be_read(repository: Path):
+    digest = publish(repository, "m", 1, 1.0)
+    shutil.copytree(repository / "m", Path(os.fsdecode(os.fsencode(repository) + b"/\xff")))
+    found = CliRunner().invoke(app, ["agent", "list", "--repository", str(repository), "--once"])
+    assert found.exit_code == 0
+    assert digest[:12] in found.stdout
+    assert "could not be read: folder" in found.stdout
+    assert "\\udcff" in found.stdout

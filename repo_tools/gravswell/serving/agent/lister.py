@@ -12,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from gravswell.errors import (
     AccessDeniedError,
@@ -137,7 +138,7 @@ def render(listing: Listing) -> RenderableType:
         count = str(len(entry.versions) + entry.omitted)
         digest = (latest.digest or "unverified")[:12] if latest else ""
         table.add_row(entry.name, count, str(latest.number) if latest else "", digest)
-    return table
+    return Group(table, Text(f"could not be read: {listing.message}")) if listing.message else table
 
 
 def merged(last: Listing | None, new: Listing) -> Listing:
