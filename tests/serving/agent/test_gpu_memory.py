@@ -118,6 +118,7 @@ def test_what_a_version_takes_of_one_gpu(tmp_path: Path):
     def takes(*groups: dict[str, object], **more: object) -> int:
         return least_bytes({"platform": "onnxruntime_onnx", "instance_group": groups, **more}, tmp_path)
 
+    assert takes() == 1000, "one instance on each"
     assert takes({"kind": "KIND_GPU", "count": 2}) == 2000
     assert takes({"count": 1}) == 1000, "Triton's choice, which is a GPU where there is one"
     assert takes({"kind": "KIND_GPU", "gpus": [0, 1, 2]}) == 1000

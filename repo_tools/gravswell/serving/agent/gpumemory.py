@@ -55,7 +55,7 @@ def least_bytes(config: Any, version: Path) -> int:
     if config.get("optimization", {}).get("execution_accelerators"):
         return 0  # an engine of another precision is made of them
     instances: Counter[int | None] = Counter()
-    for group in config.get("instance_group", ()):
+    for group in config.get("instance_group") or ({},):  # without any, Triton makes one instance on each GPU
         if group.get("kind", "KIND_AUTO") in ("KIND_AUTO", "KIND_GPU"):
             for device in group.get("gpus") or (None,):
                 instances[device] += int(group.get("count", 1))
