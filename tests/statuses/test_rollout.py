@@ -218,6 +218,13 @@ def test_ranks_go_back_together_where_one_refuses_a_version(ranks, report):
     assert (again.state, again.from_version) == (RolloutState.PROGRESSING, 1), "an edit is another try"
 
 
+def test_ranks_go_back_where_the_memory_of_one_does_not_hold_the_new_version(ranks, report):
+    under_way = {**AT_ONCE, "fromDigest": OLD.digest}
+    back = taken(ranks(stored(under_way, strategy="Immediate"), b=refusal(report, "NoMemory")))
+    assert back.state is RolloutState.ROLLED_BACK
+    assert "pod b: NoMemory" in back.message
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

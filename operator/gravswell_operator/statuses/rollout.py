@@ -217,9 +217,11 @@ def _together(look: Look, known: RolloutStatus | None) -> Next:
     if settling is None or settling.state is RolloutState.COMPLETE or settling.from_version is None:
         return Next(settling)
     failure = _failure(look.target, look.replicas)
-    if failure is None or failure[1].reason not in PROOFS or look.model.spec.rollout.promote == look.target.version:
+    if failure is None or look.model.spec.rollout.promote == look.target.version:
         return Next(settling)
     pod, report = failure
+    if report.reason not in {*PROOFS, Reason.NO_MEMORY}:
+        return Next(settling)  # it may pass; memory does not come while all wait for it, out of service
     return _back(look, settling, f"pod {pod}: {report.reason}: {report.message}")
 
 

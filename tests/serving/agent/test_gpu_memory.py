@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from aiohttp import web
+from onnx import helper, numpy_helper
 
 from gravswell.serving.agent import gpumemory
 from gravswell.serving.agent.gpumemory import free_bytes, least_bytes
@@ -132,6 +134,17 @@ def test_what_a_version_takes_of_one_gpu(tmp_path: Path):
     assert takes({"kind": "KIND_GPU"}, optimization=engine) == 0
     assert takes({"kind": "KIND_GPU"}, platform="", backend="python") == 0
     assert takes({"kind": "KIND_GPU"}, platform="", backend="tensorrt") == 1000
+
+
+def test_the_tables_of_trees_stay_outside_the_gpu(tmp_path: Path):
+    config = {"backend": "onnxruntime", "instance_group": [{"kind": "KIND_GPU"}]}
+    file = tmp_path / "model.onnx"
+    for domain, takes in (("", len), ("ai.onnx.ml", lambda _: 0)):
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid(domain, 3)]
+        tables = numpy_helper.from_array(np.zeros(1 << 20, np.float32), "tables")
+        graph = helper.make_graph([], "g", [], [], [tables])
+        file.write_bytes(helper.make_model(graph, opset_imports=opsets[: 2 if domain else 1]).SerializeToString())
+        assert least_bytes(config, tmp_path) == takes(file.read_bytes())
 
 
 def test_the_metrics_of_a_gpu_with_one_figure_alone_say_nothing_of_it():

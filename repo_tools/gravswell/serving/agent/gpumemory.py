@@ -18,6 +18,12 @@ from gravswell.serving.contracts import DesiredModel, Reason
 WHOLE = frozenset({"onnxruntime", "tensorrt"})
 """Backends that put the whole of a version's files on each GPU, once for an instance; what others do is theirs."""
 
+TABLES = b"ai.onnx.ml"
+"""The domain of trees and encoders: ONNX Runtime has no kernels of theirs for a GPU, and their tables stay outside."""
+
+_ENDS = 1 << 20
+"""Bytes at either end of a graph's file, where it names its domains, in whichever order it was written."""
+
 STALE_SECONDS = 3.0
 """Triton looks at its GPUs every 2 s: in its figures, what was unloaded just now is still there."""
 
@@ -54,17 +60,19 @@ def least_bytes(config: Any, version: Path) -> int:
         return 0
     if config.get("optimization", {}).get("execution_accelerators"):
         return 0  # an engine of another precision is made of them
+    files = [path for path in version.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    if any(path.suffix == ".onnx" and _has_tables(path) for path in files):
+        return 0
     instances: Counter[int | None] = Counter()
-    for group in config.get("instance_group") or ({},):  # without any, Triton makes one instance on each GPU
+    groups: list[Any] = config.get("instance_group") or [{}]  # without any, Triton makes one instance on each GPU
+    for group in groups:
         if group.get("kind", "KIND_AUTO") in ("KIND_AUTO", "KIND_GPU"):
             for device in group.get("gpus") or (None,):
                 instances[device] += int(group.get("count", 1))
     most = max((count for device, count in instances.items() if device is not None), default=0) + instances[None]
     if config.get("parameters", {}).get("share_session_between_instances", {}).get("string_value") in ("true", "1"):
         most = min(most, 1)
-    return most * sum(
-        path.stat().st_size for path in version.rglob("*") if path.is_file() and not path.name.startswith(".")
-    )
+    return most * sum(path.stat().st_size for path in files)
 
 
 def free_bytes(metrics: str) -> dict[str, int]:
@@ -75,6 +83,13 @@ def free_bytes(metrics: str) -> dict[str, int]:
         for (gauge, uuid), total in told.items()
         if gauge == "total" and ("used", uuid) in told
     }
+
+
+def _has_tables(graph: Path) -> bool:
+    with graph.open("rb") as file:
+        head = file.read(_ENDS)
+        file.seek(max(graph.stat().st_size - _ENDS, 0))
+        return TABLES in head or TABLES in file.read(_ENDS)
 
 
 async def _are_short(triton: TritonControl, least: int) -> dict[str, int]:
