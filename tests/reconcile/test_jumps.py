@@ -1,4 +1,5 @@
-"""The machine's clock is set while a canary is under way: what was waited for counts, and nothing else does."""
+"""The machine's clock is set while a canary is under way, or a pool stands unused: what was waited for counts, and
+nothing else does."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,6 +11,7 @@ from gravswell.kube.errors import ApiUnavailableError
 from gravswell_operator.cluster import resources
 
 from .conftest import World, serve
+from .test_pools import INSTALLED, SIZED
 from .test_rollout import CANARY, Rollouts
 
 FAR = timedelta(hours=36)
@@ -114,3 +116,51 @@ async def test_no_clock_is_remembered_for_what_is_gone(canary: Rollouts) -> None
     world.remove(resources.MODEL, "model")
     await world.settle()
     assert world.context.ahead == {}
+
+
+@pytest.fixture
+async def unused(world: World) -> World:
+    """A pool of two nodes, which go when nobody used them for ten minutes; nobody has since now."""
+    world.own(resources.GPU_NODE_POOL, SIZED)
+    for kind, why in INSTALLED.items():
+        world.context.found(kind, why)
+    await world.settle()
+    assert nodes(world) == 2
+    return world
+
+
+def nodes(world: World) -> int:
+    pool = world.get("NodePool", "pool")
+    assert pool is not None
+    return int(pool["spec"]["replicas"])
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["", "and the operator restarted"])
+@pytest.mark.parametrize("jump", [FAR, -FAR], ids=["on", "back"])
+async def test_an_unused_pool_keeps_its_nodes_as_long_as_it_shall(
+    unused: World, jump: timedelta, restarted: bool
+) -> None:
+    unused.pass_by(minutes=6)
+    unused.now += jump
+    unused.change(resources.GPU_NODE_POOL, "pool", allowedNamespaces=["ns"])
+    await unused.settle()
+    if restarted:
+        unused.restart()
+        for kind, why in INSTALLED.items():
+            unused.context.found(kind, why)
+    unused.pass_by(minutes=3)
+    await unused.settle()
+    assert nodes(unused) == 2
+    unused.pass_by(minutes=2)
+    await unused.settle()
+    assert nodes(unused) == 0
+
+
+async def test_no_clock_is_remembered_for_a_pool_in_use(unused: World) -> None:
+    assert list(unused.context.ahead.values()) != []
+    unused.own(resources.INFERENCE_SERVER)
+    await unused.settle()
+    await unused.settle()
+    unused.change(resources.GPU_NODE_POOL, "pool", allowedNamespaces=["ns"])
+    await unused.settle()
+    assert unused.context.ahead == {}

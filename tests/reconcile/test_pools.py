@@ -1,7 +1,5 @@
 """Pools whose nodes are made: what is applied, what waits for others' definitions, and what an unused one is left."""
 
-from datetime import timedelta
-
 import pytest
 
 from gravswell.kube import errors
@@ -96,8 +94,7 @@ async def test_an_unused_pool_loses_its_nodes_and_gets_them_back(world, cluster)
     await world.settle()
     assert world.get("NodePool", "pool")["spec"]["replicas"] == 2
     assert world.get("GPUNodePool", "pool")["status"]["idleSince"] == "2026-01-01T00:00:00Z"
-    world.now += timedelta(minutes=10)
-    world.time += 600
+    world.pass_by(minutes=10)
     await world.settle()
     assert world.get("NodePool", "pool")["spec"]["replicas"] == 0
     world.own(resources.INFERENCE_SERVER)
@@ -114,8 +111,7 @@ async def test_a_server_that_cannot_be_read_keeps_its_pool(world, cluster):
     world.own(resources.INFERENCE_SERVER, {"spec": {"replicas": "as many as there are"}})
     cluster(INSTALLED)
     await world.settle()
-    world.now += timedelta(minutes=11)
-    world.time += 660
+    world.pass_by(minutes=11)
     await world.settle()
     assert world.get("NodePool", "pool")["spec"]["replicas"] == 2
     world.remove(resources.INFERENCE_SERVER, "server")

@@ -49,8 +49,8 @@ class Context:
     """Since when the cloud is asked to let go of pools that are being deleted, by their uid, by :attr:`clock`:
     one of the machine that is set right must not have a pool given up."""
     ahead: dict[Key, dict[str, timedelta]] = field(default_factory=dict)
-    """By Models, for each time in their roll-outs, how far ``now`` was ahead of ``clock`` when it was first seen: see
-    :mod:`gravswell_operator.reconcile.jumps`."""
+    """By Models, for each time in their roll-outs, and by pools, for the time since when nobody uses them: how far
+    ``now`` was ahead of ``clock`` when it was first seen. See :mod:`gravswell_operator.reconcile.jumps`."""
     starting: dict[Key, tuple[int, timedelta]] = field(default_factory=dict)
     """Of servers whose ranks start: since when, in seconds since 1970, and how far ``now`` was ahead of ``clock`` when
     that was seen first: see :mod:`gravswell_operator.reconcile.jumps`."""

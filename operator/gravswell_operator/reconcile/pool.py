@@ -14,7 +14,7 @@ from gravswell_operator.desired.objects import Manifest
 from gravswell_operator.desired.pools import bounds, idleness, in_use
 from gravswell_operator.providers import PROVIDERS, nodes_of
 from gravswell_operator.providers.base import CloudState
-from gravswell_operator.reconcile import apply, clouds, status
+from gravswell_operator.reconcile import apply, clouds, jumps, status
 from gravswell_operator.reconcile.context import Context
 from gravswell_operator.state import Problem
 from gravswell_operator.statuses import pool as statuses
@@ -25,10 +25,11 @@ _SHOWN = 3
 
 async def reconcile(context: Context, record: Record) -> None:
     """One pass over one pool."""
-    pool: GPUNodePool = record.view
+    pool = jumps.unused_since(context, record)
     # A server that cannot be read may run on the pool: its nodes must not go for that.
     used = in_use(pool, context.referrers(record.key, resources.INFERENCE_SERVER)) or context.unreadable(record.key)
     idle = idleness(pool, used=used, now=context.now())
+    jumps.note(context, record.key, record.view.status.idle_since, idle.stamp)
     shall = bounds(pool, idle)
     made = PROVIDERS[pool.spec.provider.type].objects(pool, shall)
     kinds = {resources.of(manifest) for manifest in made}
