@@ -271,6 +271,31 @@ async def test_a_pod_waits_for_a_proof_that_is_not_overdue(agent, repository, mo
         assert running.ledger.ready
 
 
+async def test_what_a_load_under_way_replaces_is_not_called_verified(agent, repository, monkeypatch):
+    """Ranks that go back to it would be opened, and the load of what they leave takes it from their clients."""
+    digests = {number: publish(repository, "scale", number, float(number)) for number in (1, 2)}
+    load, has_loaded, may_end = TritonControl.load, asyncio.Event(), asyncio.Event()
+
+    async def slow(self: TritonControl, name: str, config: str) -> None:
+        await load(self, name, config)
+        if name == "scale" and digests[2] in config:
+            has_loaded.set()
+            await may_end.wait()
+
+    async with agent() as running:
+        running.desire(model(1, digests[1]))
+        assert (await running.serves("scale", 1)).verified
+        monkeypatch.setattr(TritonControl, "load", slow)
+        running.desire(model(2, digests[2]))
+        await asyncio.wait_for(has_loaded.wait(), 60)
+        assert running.report_of("scale").verified, "the earlier version is, until the answer is here"
+        running.desire(model(1, digests[1]))
+        await until(lambda: running.server.report().revision == running.revision, "the agent knows of the way back")
+        assert not running.report_of("scale").verified
+        may_end.set()
+        assert (await running.serves("scale", 1)).verified
+
+
 async def test_a_version_that_heals_is_taken(agent, repository):
     digest = publish(repository, "scale", 1, 1.0)
     path = repository / "scale/1/model.onnx"

@@ -34,6 +34,8 @@ class Ledger:
         self.desired: Desired | None = None
         self.works: dict[str, Work] = {}
         """What is desired, by name."""
+        self.loads: dict[str, DesiredModel] = {}
+        """What Triton was told to load, by name, until it has answered: meanwhile nobody knows when it takes over."""
         self.traffic: dict[str, tuple[str, Traffic]] = {}
         """What clients asked of the models that a roll-out watches, by name, each with the :meth:`key` of what was
         counted."""
@@ -108,6 +110,11 @@ class Ledger:
         """Whether Triton has exactly this version loaded, in this way."""
         serving = self.serving.get(model.name)
         return serving is not None and serving.loaded.key == self.key(model)
+
+    def is_giving_way(self, model: DesiredModel) -> bool:
+        """Whether what is loaded under its name goes, perhaps it has gone, for a version that was wanted before it."""
+        coming = self.loads.get(model.name)
+        return coming is not None and identity(coming) != identity(model)
 
     def traffic_of(self, name: str) -> Traffic | None:
         """What clients asked of what is loaded under ``name``; None where that was not counted (yet)."""

@@ -49,7 +49,12 @@ def _model_report(ledger: Ledger, work: Work) -> ModelReport:
         loaded_version=serving.loaded.version if serving else None,
         loaded_digest=serving.loaded.digest if serving else None,
         loaded_at=serving.since if serving else None,
-        verified=serving is not None and serving.proven and serving.golden is not None,
+        verified=(
+            serving is not None
+            and serving.proven
+            and serving.golden is not None
+            and not ledger.is_giving_way(work.model)
+        ),
         reason=work.reason or "",
         message=message,
         seconds=dict(work.seconds),

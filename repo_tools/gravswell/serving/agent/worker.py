@@ -108,6 +108,7 @@ class Worker:
                 if await self._revive(work, serving):
                     return True
                 loaded = None  # what cannot answer is as good as not there
+        work.require_wanted()
         step = next_step(model, self._ledger.facts(model, loaded))
         if time.monotonic() < work.retry_at and not self._is_about_earlier(step, model):
             return False
@@ -205,7 +206,11 @@ class Worker:
         """Load ``model`` for ``work``: what is desired, or what served before it."""
         serving = self._view.serving.get(model.name)
         is_dead = serving is not None and serving.dead
-        await self._steps.load(model, unwanted=work.unwanted, overdue=self._overdue(work), again=is_dead)
+        self._ledger.loads[model.name] = model
+        try:
+            await self._steps.load(model, unwanted=work.unwanted, overdue=self._overdue(work), again=is_dead)
+        finally:
+            del self._ledger.loads[model.name]
         if is_dead:
             self._view.serving.pop(model.name, None)  # another load, that looks the same: nothing is known of it yet
 
