@@ -288,7 +288,7 @@ class ModelReport(Document):
     """What takes traffic now: during a roll-out, or after a failed one, still the earlier version."""
     loaded_digest: Digest | None = None
     verified: bool = False
-    """The loaded version reproduced its golden tensors on this Triton, and gives way to none that was wanted before it."""
+    """The loaded version reproduced its golden tensors on this Triton, and none that was wanted before replaces it."""
     reason: str = ""
     """One of :class:`Reason`; empty when there is nothing to say."""
     message: str = ""
