@@ -194,6 +194,23 @@ async def test_device_plugins_are_the_gpu_operators_where_it_is(world, cluster):
     assert world.get("DaemonSet", "pool-device-plugin") is not None
 
 
+@pytest.mark.parametrize(
+    ("plugin", "ours"), [({"enabled": False}, True), ({"enabled": True}, False), ({}, False), (None, False)]
+)
+async def test_device_plugins_that_the_gpu_operator_is_told_to_leave_are_ours(world, cluster, plugin, ours):
+    world.own(resources.GPU_NODE_POOL, {"spec": {"drivers": {"install": True}}})
+    cluster(INSTALLED)
+    policy = {"apiVersion": "nvidia.com/v1", "kind": "ClusterPolicy", "metadata": {"name": "cluster-policy"}}
+    status = {"status": {"state": "ready"}}
+    world.see(resources.CLUSTER_POLICY, {**policy, "spec": {"devicePlugin": plugin}, **status})
+    await world.settle()
+    assert (world.get("DaemonSet", "pool-device-plugin") is not None) is ours
+    assert ready(world, "DriversInstalled") == ("True", "PluginRunning" if ours else "GPUOperatorReady")
+    world.see(resources.CLUSTER_POLICY, {**policy, "spec": {"devicePlugin": {"enabled": ours}}, **status})
+    await world.settle()  # and the other way round, as soon as the policy says so
+    assert (world.get("DaemonSet", "pool-device-plugin") is not None) is not ours
+
+
 async def test_a_device_plugin_that_cannot_be_made_is_no_fault_of_karpenters_and_the_other_way_round(world, cluster):
     refused = {"apply DaemonSet pool-device-plugin", "apply NodePool pool"}
     world.api.refuse = lambda words: errors.ApiForbiddenError(f"may not {words}") if words in refused else None

@@ -149,6 +149,10 @@ def _missing(context: Context, pool: GPUNodePool, kind: resources.ResourceType) 
 
 
 def _policy(context: Context) -> state.ClusterPolicyState | None:
-    """The GPU Operator's policy, where it is installed; of several all but one say that they are ignored."""
+    """The GPU Operator's policy, where that installs device plugins; of several all but one say that they are ignored.
+
+    One whose device plugins are off leaves them to us, whatever else it installs: else nobody would.
+    """
     found = sorted(context.cache.all(resources.CLUSTER_POLICY), key=lambda record: record.key.name)
-    return next((record.view for record in found if record.view.state != "ignored"), None)
+    policy = next((record.view for record in found if record.view.state != "ignored"), None)
+    return policy if policy is not None and policy.plugins else None

@@ -50,6 +50,8 @@ class ClusterPolicyState:
     name: str
     state: str
     """As it says itself: ready, notReady or ignored; empty before it has looked."""
+    plugins: bool = True
+    """It installs device plugins: unless it says otherwise, as in the GPU Operator itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ def maker(raw: Raw) -> MakerState:
 def cluster_policy(raw: Raw) -> ClusterPolicyState:
     """The GPU Operator's ClusterPolicy."""
     state = (raw.get("status") or {}).get("state") or ""
-    return ClusterPolicyState(name=raw["metadata"]["name"], state=state)
+    plugin = (raw.get("spec") or {}).get("devicePlugin") or {}
+    return ClusterPolicyState(name=raw["metadata"]["name"], state=state, plugins=plugin.get("enabled") is not False)
 
 
 _WANTED = ("Accepted", "ResolvedRefs")

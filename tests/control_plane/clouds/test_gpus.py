@@ -28,7 +28,15 @@ DEFINITION = {
                     "openAPIV3Schema": {
                         "type": "object",
                         "properties": {
-                            "spec": {"type": "object"},
+                            "spec": {
+                                "type": "object",
+                                "properties": {
+                                    "devicePlugin": {
+                                        "type": "object",
+                                        "properties": {"enabled": {"type": "boolean"}},
+                                    }
+                                },
+                            },
                             "status": {"type": "object", "properties": {"state": {"type": "string"}}},
                         },
                     }
@@ -95,6 +103,12 @@ def test_drivers_are_left_to_a_gpu_operator_that_comes_later(
         wait_until(lambda: plugin() is None)
         pools.api.patch("clusterpolicy", "", "cluster-policy", {"status": {"state": "ready"}}, subresource="status")
         pools.until("driven", DriversInstalled="GPUOperatorReady", Ready="NodesReady")
+        pools.api.patch("clusterpolicy", "", "cluster-policy", {"spec": {"devicePlugin": {"enabled": False}}})
+        pools.until("driven", DriversInstalled="PluginRunning")
+        assert plugin() is not None
+        pools.api.patch("clusterpolicy", "", "cluster-policy", {"spec": {"devicePlugin": {"enabled": True}}})
+        pools.until("driven", DriversInstalled="GPUOperatorReady")
+        wait_until(lambda: plugin() is None)
         answered = {request for request, codes in used(operator).items() if "200" in codes}
         rights = {(verb, where) for verb, where in granted(cluster) if where.startswith("nvidia.com/")}
         assert rights == {request for request in answered if request[1].startswith("nvidia.com/")} != set()
