@@ -98,6 +98,26 @@ async def test_what_is_the_namespaces_fault(server, api, code, details, error):
 
 
 @pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ('User "u" cannot create resource "services" in API group "" in the namespace "ns"', errors.ApiForbiddenError),
+        ("exceeded quota: none, requested: count/services=1, used: 0, limited: 0", errors.QuotaExceededError),
+        ("failed quota: none: must specify memory", errors.QuotaExceededError),
+        ("insufficient quota to consume: pods", errors.QuotaExceededError),
+        ('admission webhook "w.example.com" denied the request: exceeded quota: ours', errors.AdmissionDeniedError),
+        ("ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", errors.AdmissionDeniedError),
+        ('violates PodSecurity "restricted:latest": privileged', errors.AdmissionDeniedError),
+    ],
+)
+async def test_who_refuses_what_is_forbidden(server, api, words, error):
+    server.handler = lambda _: web.json_response({"message": f'services "name" is forbidden: {words}'}, status=403)
+    with pytest.raises(error, match="Service") as caught:
+        await api.create(SERVICE_ACCOUNT, {"metadata": {"namespace": "ns", "name": "name"}})
+    assert type(caught.value) is error
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("answer", "seconds"),
     [
         (lambda: status(429, Retry_After="5"), 5),

@@ -174,7 +174,9 @@ def test_a_failure_is_told_without_the_port_that_differs_each_time(port):
     ("error", "reason"),
     [
         (errors.ApiRejectedError("spec.x is wrong"), "Rejected"),
-        (errors.ApiForbiddenError("exceeded quota"), "Forbidden"),
+        (errors.ApiForbiddenError("cannot create"), "Forbidden"),
+        (errors.QuotaExceededError("exceeded quota"), "QuotaExceeded"),
+        (errors.AdmissionDeniedError("denied"), "Rejected"),
         (errors.NamespaceNotFoundError("no such namespace"), "NamespaceNotFound"),
         (errors.ApiNotFoundError("no such Role"), "ApiError"),
     ],

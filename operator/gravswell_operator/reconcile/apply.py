@@ -55,6 +55,13 @@ def problem(error: GravswellError) -> Problem:
             return Problem(reason, text)
     if isinstance(error, errors.ApiRejectedError):
         return Problem(Reason.REJECTED, f"the API server refuses what follows from the spec: {text}")
+    if isinstance(error, errors.QuotaExceededError):
+        return Problem(Reason.QUOTA_EXCEEDED, f"{text}; raise the ResourceQuota, or free something of it")
+    if isinstance(error, errors.AdmissionDeniedError):
+        way_out = "change the spec so that it is admitted, or have whoever runs that make an exception"
+        return Problem(
+            Reason.REJECTED, f"the cluster's admission refuses what follows from the spec: {text}; {way_out}"
+        )
     if isinstance(error, errors.ApiForbiddenError):
         ending = isinstance(error, errors.NamespaceTerminatingError)  # the drivers': ours are left alone then
         return Problem(Reason.FORBIDDEN, text if ending else f"the operator may not do this: {text}")

@@ -6,7 +6,9 @@
     ├── UnavailableError  ← ApiUnavailableError   no answer, 429 or 5xx: try again later
     │   │                 ← ApiExpiredError       410: what was asked for is too old; ask anew
     │   └── AccessDeniedError ← ApiForbiddenError 401 or 403: the role lacks something
-    │                           └── NamespaceTerminatingError   or the namespace is being deleted
+    │                           ├── NamespaceTerminatingError   or the namespace is being deleted
+    │                           ├── QuotaExceededError          or a ResourceQuota does not allow it
+    │                           └── AdmissionDeniedError        or a webhook, a policy or Pod Security does not
     ├── InvalidInputError ← ApiRejectedError      400, 422 and other 4xx: what was sent cannot be right
     ├── NotFoundError     ← ApiNotFoundError      404: the object, its namespace or its kind
     │                           └── NamespaceNotFoundError      the namespace
@@ -44,6 +46,26 @@ class ApiForbiddenError(AccessDeniedError):
 
 class NamespaceTerminatingError(ApiForbiddenError):
     """Nothing is created in a namespace that is being deleted; what it holds goes with it."""
+
+
+class QuotaExceededError(ApiForbiddenError):
+    """A ResourceQuota of the namespace does not allow it; no right would."""
+
+
+class AdmissionDeniedError(ApiForbiddenError):
+    """An admission webhook, an admission policy or the Pod Security Standard refuses the object; no right would."""
+
+
+_DENIALS: tuple[tuple[str, type[ApiForbiddenError]], ...] = (
+    ("admission webhook ", AdmissionDeniedError),
+    ("ValidatingAdmissionPolicy '", AdmissionDeniedError),
+    ("violates PodSecurity ", AdmissionDeniedError),
+    ("exceeded quota: ", QuotaExceededError),
+    ("failed quota: ", QuotaExceededError),
+    ("insufficient quota to ", QuotaExceededError),
+)
+"""By what the API server writes in a 403 of its admission; those of its authorization have none of it. The first that
+fits: a webhook may speak of quotas."""
 
 
 class ApiRejectedError(InvalidInputError):
@@ -88,6 +110,8 @@ def told(what: str, status: int, document: dict[str, Any], retry_after: str | No
     details = document.get("details") or {}
     if status == 403 and any(cause.get("reason") == "NamespaceTerminating" for cause in details.get("causes") or ()):
         return NamespaceTerminatingError(text)
+    if status == 403 and (denial := next((kind for words, kind in _DENIALS if words in text), None)) is not None:
+        return denial(text)
     if status == 404 and details.get("kind") == "namespaces":
         return NamespaceNotFoundError(text)
     if status in plain:

@@ -94,8 +94,9 @@ def test_what_the_api_server_refuses_reaches_the_status(world):
     world.until(lambda: "exceeded quota" in world.refusal(probe))  # a controller makes it count
     world.make_repository()
     world.make_server()
-    ready = world.condition("inferenceserver", "server", status="False", reason="Forbidden")
+    ready = world.condition("inferenceserver", "server", status="False", reason="QuotaExceeded")
     assert "exceeded quota: none" in ready["message"]
+    assert "raise the ResourceQuota" in ready["message"]
     world.kubectl("delete", "quota", "none")
     world.rolled_out()
 
