@@ -73,6 +73,13 @@ def test_a_replica_that_still_starts_takes_nothing_away(view, pod, report):
     assert (found["Progressing"].status, found["Progressing"].reason) == (True, Reason.LOADING)
 
 
+def test_a_replica_that_crashes_does(view, pod, report):
+    crashed = pod("b", ready=False, problem=Problem(Reason.CRASH_LOOP, "container triton of pod b: it ended"))
+    found = said(view([pod("a"), crashed], [report("a", 2)]))
+    assert (found["Ready"].status, found["Ready"].reason) == (False, Reason.CRASH_LOOP)
+    assert found["Ready"].message == "version 2 serves on 1 of 2 replicas; container triton of pod b: it ended"
+
+
 def test_a_replica_that_takes_traffic_with_another_version_does(view, pod, report):
     found = said(view([pod("a"), pod("b")], [report("a", 2), report("b", 1)]))
     assert (found["Ready"].status, found["Ready"].reason) == (False, Reason.LOADING)

@@ -239,6 +239,38 @@ def test_a_model_that_fails_everywhere_is_why_it_is_not_ready(view, workload, po
     assert "model my-model on pod p-1: HashMismatch: x" in ready.message
 
 
+@pytest.mark.parametrize(
+    ("other", "reason", "says"),
+    [
+        (None, Reason.LOADING, "pod p-1 has not loaded version 3 of other yet"),
+        ({"state": ModelState.DOWNLOADING}, Reason.LOADING, "pod p-1 has not loaded version 3 of other yet"),
+        (
+            {"state": ModelState.FAILED, "reason": "HashMismatch", "message": "x"},
+            Reason.LOAD_FAILED,
+            "model other on pod p-1: HashMismatch: x",
+        ),
+    ],
+    ids=["not begun", "under way", "failed"],
+)
+def test_it_is_not_ready_while_one_of_its_models_is_not_loaded(view, workload, report, other, reason, says):
+    """Though each replica takes traffic with the first."""
+    two = Desired(repository="r", models=(WANTED, DesiredModel(name="other", version=3, digest=f"{3:064x}")))
+    told = report("p-1")
+    if other is not None:
+        (second,) = report("p-1", None, 3, **other).models
+        told = told.model_copy(update={"models": (*told.models, second.model_copy(update={"name": "other"}))})
+    found = said(view(workload=workload(1, 1), resolution=Resolution(two, {}), reports={"p-1": told}))
+    assert (found["Ready"].status, found["Ready"].reason) == (False, reason)
+    assert found["Ready"].message == f"1 of 1 replica ready; {says}"
+    assert found["Available"].status is True
+
+
+def test_it_is_ready_while_an_earlier_version_serves(view, workload, report):
+    failed = report("p-1", 1, 2, state=ModelState.FAILED, reason="GoldenMismatch", message="out of tune")
+    found = said(view(workload=workload(1, 1), reports={"p-1": failed}))
+    assert (found["Ready"].status, found["ModelsLoaded"].status) == (True, False)
+
+
 def test_what_cannot_be_resolved_is_a_condition_of_its_own(view, workload):
     unresolved = Resolution(SOME.desired, {"other": Outcome(None, Reason.ENTRY_NOT_FOUND, "not there")})
     found = said(view(workload=workload(1, 1), resolution=unresolved))

@@ -46,6 +46,26 @@ def failed_model(view: ServerView) -> tuple[str, ModelReport] | None:
     return None
 
 
+def not_loaded(view: ServerView) -> Problem | None:
+    """What a replica in traffic shall serve and has no version of; one that has an earlier one serves the model.
+
+    Who has not reported at all is taken at its probe's word, which asks for one model, until it does.
+    """
+    if view.resolution is None or view.group is not None:  # ranks are served together or not at all, and say so
+        return None
+    for pod in sorted(pod.name for pod in view.pods if pod.ready and pod.active):
+        if (report := view.reports.get(pod)) is None:
+            continue
+        for model in view.resolution.desired.models:
+            said = report.of(model.on(pod).name)
+            if said is None or (said.loaded_version is None and said.state is not ModelState.FAILED):
+                message = f"pod {pod} has not loaded version {model.on(pod).version} of {model.name} yet"
+                return Problem(Reason.LOADING, message)
+            if said.loaded_version is None:
+                return Problem(Reason.LOAD_FAILED, f"model {said.name} on pod {pod}: {said.reason}: {said.message}")
+    return None
+
+
 def _models(view: ServerView) -> list[Finding]:
     if view.resolution is None:
         return []

@@ -98,6 +98,7 @@ def _ready(view: ModelView) -> Finding:
         )
     if (failure := _failure(replicas, desired)) is not None:
         return Finding(conditions.READY, False, *failure)
+    crashed = first_problem([r.pod for r in replicas if r.pod.problem and r.pod.problem.reason is Reason.CRASH_LOOP])
     # A replica that is still starting takes no traffic, so it does not make the model less ready.
     taking = [r for r in replicas if r.pod.ready]
     serving = [r for r in taking if r.serves(desired)]
@@ -106,6 +107,8 @@ def _ready(view: ModelView) -> Finding:
         tried = sum(r.serves(desired.canary) for r in taking)
         message += f", version {desired.canary.version} on {tried}"
     enough = 1 if view.server.spec.ranks is None else view.server.spec.ranks
+    if crashed is not None:
+        return Finding(conditions.READY, False, crashed.reason, f"{message}; {crashed.message}")
     if len(taking) >= enough and all(r.serves_any(desired) for r in taking):
         return Finding(conditions.READY, True, Reason.SERVING, message)
     if view.server.spec.suspend:

@@ -51,9 +51,10 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
     ready = _in_traffic(view)
     counts = f"{ready} of {count(wanted, 'replica')} ready"
     nothing = loading.nothing_to_serve(view)
+    unserved = loading.not_loaded(view)
     settled = workload.complete or not workload.generation_seen
     together = view.group is None or view.group.in_service
-    if wanted and ready >= wanted and settled and together and nothing is None:
+    if wanted and ready >= wanted and settled and together and nothing is None and unserved is None:
         return Finding(conditions.READY, True, Reason.SERVING, counts)
     if workload.failure_message:
         return Finding(conditions.READY, False, Reason.PODS_REFUSED, f"{counts}; {refused(workload.failure_message)}")
@@ -65,6 +66,8 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
     if view.group is not None and not view.group.in_service:
         ranks = ranked.finding(view.server, view.group)
         return Finding(conditions.READY, False, ranks.reason, ranks.message)
+    if unserved is not None:
+        return Finding(conditions.READY, False, unserved.reason, f"{counts}; {unserved.message}")
     if (failed := loading.failed_model(view)) is not None:
         pod, model = failed
         return Finding(
