@@ -9,6 +9,7 @@ from tritonclient.utils import InferenceServerException
 
 from gravswell.serving.agent.health import InferenceCounts
 from gravswell.serving.agent.traffic import NOTHING, Count
+from gravswell.serving.agent.triton import TritonControl
 from gravswell.serving.contracts import Canary, DesiredModel, ModelReport, Traffic
 
 from .running import Running, until
@@ -89,7 +90,9 @@ async def test_requests_of_the_window_are_counted_and_the_agents_own_are_not(age
         await until(lambda: counted("w3") == (2, 0), "only what was asked since")
 
 
-async def test_counts_are_of_what_is_loaded_and_of_the_window_whatever_happens_in_it(agent, triton, repository):
+async def test_counts_are_of_what_is_loaded_and_of_the_window_whatever_happens_in_it(
+    agent, triton, repository, monkeypatch
+):
     first, second = (publish(repository, "scale", number, float(number)) for number in (1, 2))
 
     def rolling(*pods: str, seconds: float = 0.1) -> DesiredModel:
@@ -106,6 +109,16 @@ async def test_counts_are_of_what_is_loaded_and_of_the_window_whatever_happens_i
         await until(lambda: counted(running.report_of("scale")) == 0, "the window has begun")
         await asyncio.to_thread(ask, triton.http_address, 1.0, 9)
         await until(lambda: counted(running.report_of("scale")) == 9, "what was asked of the old version is told")
+        counts, looking = TritonControl.counts, asyncio.Event()
+
+        async def slow(self: TritonControl, model: str, version: int) -> InferenceCounts:
+            found = await counts(self, model, version)
+            looking.set()
+            await until(lambda: running.ledger.works["scale"].model.version == 2, "the new version is wanted")
+            return found
+
+        monkeypatch.setattr(TritonControl, "counts", slow)  # a look at the old version is under way
+        await asyncio.wait_for(looking.wait(), 60)
         running.desire(rolling("agent", seconds=600.0))  # in place of a replica that was lost; no look for long
         await until(lambda: loaded(running) == 2, "the new version serves")
         assert counted(running.report_of("scale")) is None, "what was asked of the old version is not the new one's"

@@ -111,6 +111,8 @@ class TrafficCounter:
         own = self._triton.own_counts(name, version)
         if self._canaries.get(name) is None or self._canaries[name].window != window:
             return  # another window began meanwhile
+        if self._ledger.works.get(name) is not work:
+            return  # another version is wanted meanwhile, and counted from its load on
         count = self._counts.get(name)
         if count is None or count.key != key:
             count = self._counts[name] = Count(window, key, now, own)
