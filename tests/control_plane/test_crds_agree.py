@@ -130,6 +130,7 @@ FIELDS = {
             {"env": [{"name": "A", "value": "b"}]},
             {"env": [{"name": "1A"}]},
             {"env": [{"name": "POD_IP"}]},
+            {"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]},
             {"tolerations": [{"operator": "Exists"}]},
             {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]},
             {"topologySpreadConstraints": [{"topologyKey": "zone"}]},

@@ -8,7 +8,7 @@ import pytest
 from gravswell.cli.agent import parse_bytes
 from gravswell.logs import LogFormat
 from gravswell.serving.triton.flags import pod_command
-from gravswell_operator.api import InferenceServer, ModelRepository
+from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.desired.objects import Options
 from gravswell_operator.devcluster.node.rewriting import rewriter
 from gravswell_operator.plan import plan
@@ -16,8 +16,8 @@ from gravswell_operator.plan import plan
 OPTIONS = Options(image="registry.example/gravswell:1")
 
 
-def made(options=OPTIONS, url="file:///srv/models", account=None, **spec):
-    """The objects of one repository and one server."""
+def made(options=OPTIONS, url="file:///srv/models", account=None, pool=None, **spec):
+    """The objects of one repository and one server, on ``pool``."""
     other = {"serviceAccountName": account} if account else {}
     repository = ModelRepository.model_validate(
         {"metadata": {"name": "models", "namespace": "n"}, "spec": {"url": url, **other}}
@@ -28,7 +28,9 @@ def made(options=OPTIONS, url="file:///srv/models", account=None, **spec):
             "spec": {"repositoryRef": {"name": "models"}, "tag": "24.08", "replicas": 1, "models": "All", **spec},
         }
     )
-    return [manifest for planned in plan([repository, server], options).objects for manifest in planned.children]
+    pools = [pool] if pool is not None else []
+    planned = plan([*pools, repository, server], options).objects
+    return [manifest for one in planned for manifest in one.children]
 
 
 def test_agents_and_listers_pull_from_a_private_registry():
@@ -172,3 +174,26 @@ def test_triton_is_started_as_the_library_says():
         exit_timeout_seconds=30,
     )
     assert "--strict-readiness=false" in shlex.split(text)
+
+
+def test_only_who_asks_for_gpus_sees_any():
+    """NVIDIA's runtime shows what this variable says; with GPUs the device plugin sets it, and ours would win."""
+
+    def said(**spec):
+        (triton,) = [container for container in containers(**spec) if container["name"] == "triton"]
+        devices = [v["value"] for v in triton["env"] if v["name"] == "NVIDIA_VISIBLE_DEVICES"]
+        return devices, triton["resources"]["limits"].get("nvidia.com/gpu")
+
+    assert said() == (["void"], None)
+    pool = GPUNodePool.model_validate(
+        {
+            "metadata": {"name": "pool"},
+            "spec": {
+                "provider": {"type": "Static", "static": {"matchLabels": {"gpu": "t4"}}},
+                "accelerator": {"type": "nvidia-tesla-t4", "count": 1},
+                "allowedNamespaces": ["n"],
+            },
+        }
+    )
+    assert said(pool=pool, gpus=1, nodePoolRef={"name": "pool"}) == ([], "1")
+    assert said(pool=pool, gpus=0) == (["void"], None)

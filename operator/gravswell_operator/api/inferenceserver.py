@@ -47,6 +47,9 @@ SECURITY_ANNOTATIONS = "container.apparmor.security.beta.kubernetes.io/"
 OPERATORS_ENV = ("POD_IP",)
 """Variables of Triton's container that the operator sets."""
 
+DEVICES_ENV = "NVIDIA_VISIBLE_DEVICES"
+"""By its value, and past the scheduler, NVIDIA's container runtime shows a container GPUs of the node."""
+
 
 class NodePorts(ApiModel):
     """Ports that every node opens for the Service; what is absent, the cluster chooses."""
@@ -131,6 +134,12 @@ class EnvVar(ApiModel):
             f"!(self in [{', '.join(map(repr, OPERATORS_ENV))}])",
             f"the operator itself sets {', '.join(OPERATORS_ENV)}; choose another name",
             lambda name: name not in OPERATORS_ENV,
+        ),
+        # The kubelet lets it win over what the device plugin says, so it would show the GPUs of other pods.
+        Rule(
+            f"self != '{DEVICES_ENV}'",
+            f"{DEVICES_ENV} would show Triton GPUs that it was not given; ask for GPUs with gpus and nodePoolRef",
+            lambda name: name != DEVICES_ENV,
         ),
     ]
     """Name of the variable."""

@@ -11,6 +11,7 @@ from gravswell.logs import LogFormat
 from gravswell_operator import names
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.api.common import API_VERSION
+from gravswell_operator.api.inferenceserver import DEVICES_ENV
 
 Manifest = dict[str, Any]
 """A Kubernetes object as it is sent to the API server."""
@@ -155,6 +156,15 @@ def scratch_volume() -> Manifest:
 def field_env(name: str, path: str) -> Manifest:
     """A variable from the downward API."""
     return {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+
+
+def no_gpus_env() -> Manifest:
+    """Keeps the node's GPUs from a container that asks for none.
+
+    Where NVIDIA's runtime is the node's default, an image that sets ``all``, as Triton's does, would see every one.
+    Never beside a request for GPUs: the device plugin says which they are, and the kubelet would let this one win.
+    """
+    return {"name": DEVICES_ENV, "value": "void"}
 
 
 def token_volume() -> Manifest:

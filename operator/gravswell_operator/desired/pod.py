@@ -18,6 +18,7 @@ from gravswell_operator.desired.objects import (
     field_env,
     http_probe,
     labels,
+    no_gpus_env,
     own_container_security,
     pod_security,
     scratch_volume,
@@ -108,10 +109,12 @@ def _triton(server: InferenceServer, pool: GPUNodePool | None, options: Options)
     spec = server.spec
     requests: dict[str, Any] = {"cpu": spec.vcpus, "memory": spec.memory}
     limits: dict[str, Any] = {"memory": spec.memory}
+    env = [field_env("POD_IP", "status.podIP")]
     if spec.gpus and pool is not None:
         resource = pool.spec.accelerator.resource_name
         requests[resource] = limits[resource] = str(spec.gpus)
-    env = [field_env("POD_IP", "status.podIP")]
+    else:
+        env.append(no_gpus_env())
     for variable in spec.pod_template.env:
         # The API server drops an empty value, so it must not be wanted either.
         env.append({"name": variable.name, **({"value": variable.value} if variable.value else {})})

@@ -99,7 +99,7 @@ def _ready(view: ModelView) -> Finding:
     if (failure := _failure(replicas, desired)) is not None:
         return Finding(conditions.READY, False, *failure)
     crashed = first_problem([r.pod for r in replicas if r.pod.problem and r.pod.problem.reason is Reason.CRASH_LOOP])
-    # A replica that is still starting takes no traffic, so it does not make the model less ready; one that crashes does.
+    # One that is still starting takes no traffic, so it does not make the model less ready; one that crashes does.
     taking = [r for r in replicas if r.pod.ready]
     serving = [r for r in taking if r.serves(desired)]
     message = f"version {desired.version} serves on {len(serving)} of {count(len(replicas), 'replica')}"

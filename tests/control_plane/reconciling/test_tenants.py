@@ -179,6 +179,10 @@ def test_the_pod_template_is_an_allow_list(tenant, overlay):
         # The kubelet would replace what the shell is to run, had a variable this name.
         ({"podTemplate": {"env": [{"name": "cat /run/gravswell/key", "value": "x"}]}}, "spec.podTemplate.env"),
         ({"podTemplate": {"env": [{"name": "POD_IP", "value": "0.0.0.0"}]}}, "the operator itself sets POD_IP"),
+        (
+            {"podTemplate": {"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}},
+            "would show Triton GPUs that it was not given; ask for GPUs with gpus and nodePoolRef",
+        ),
         ({"tag": None, "image": "mine; id"}, "image must be a reference"),
         ({"tag": None, "image": "$(POD_IP)"}, "image must be a reference"),
         ({"gpus": 1}, "needs nodePoolRef"),
