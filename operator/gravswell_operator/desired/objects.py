@@ -11,7 +11,7 @@ from gravswell.logs import LogFormat
 from gravswell_operator import names
 from gravswell_operator.api import GPUNodePool, InferenceServer, ModelRepository
 from gravswell_operator.api.common import API_VERSION
-from gravswell_operator.api.inferenceserver import DEVICES_ENV
+from gravswell_operator.api.podtemplate import DEVICES_ENV
 
 Manifest = dict[str, Any]
 """A Kubernetes object as it is sent to the API server."""
