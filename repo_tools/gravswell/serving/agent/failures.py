@@ -23,6 +23,12 @@ class SupersededError(GravswellError):
     """The version is no longer desired, or the agent stops: what is under way for it is given up."""
 
 
+def require_wanted(model: DesiredModel, *, wanted: bool) -> None:
+    """Raise :class:`SupersededError` if ``model`` is not wanted by now: nothing more is begun for it."""
+    if not wanted:
+        raise SupersededError(f"version {model.version} of '{model.name}' is no longer wanted")
+
+
 @contextmanager
 def full_disk_told(model: DesiredModel) -> Iterator[None]:
     """Raise :class:`ModelFailure` for a models folder that got full in the block, whoever met it first."""

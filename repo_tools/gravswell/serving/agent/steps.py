@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gravswell.errors import VerificationError
 from gravswell.serving.agent import supply
-from gravswell.serving.agent.failures import ModelFailure, SupersededError, full_disk_told, load_told
+from gravswell.serving.agent.failures import ModelFailure, full_disk_told, load_told, require_wanted
 from gravswell.serving.agent.folder import ModelFolder
 from gravswell.serving.agent.gpumemory import require_gpu_memory
 from gravswell.serving.agent.loadconfig import for_traffic
@@ -89,8 +89,7 @@ class Steps:
             overdue()
 
         try:
-            if unwanted.is_set():  # while it waited for its place
-                raise SupersededError(f"version {model.version} of '{model.name}' is no longer wanted")
+            require_wanted(model, wanted=not unwanted.is_set())  # it may have changed during the wait for a place
             if await self.triton.is_loading(model.name):
                 raise ModelFailure(
                     Reason.NO_ANSWER,

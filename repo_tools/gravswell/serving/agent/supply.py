@@ -27,9 +27,9 @@ from gravswell.serving.agent import memory
 from gravswell.serving.agent.decide import identity
 from gravswell.serving.agent.failures import (
     ModelFailure,
-    SupersededError,
     full_disk_told,
     repository_failure,
+    require_wanted,
     told_of_member,
 )
 from gravswell.serving.agent.folder import ModelFolder, members_in
@@ -59,7 +59,7 @@ def fetch(
 
     What the ``cache`` holds is taken from there, and the repository is not asked for it. ``wanted`` is asked while
     bytes flow; ``memory_limit`` is Triton's, in bytes. Nothing is copied before all of it is seen to fit. Raises
-    :class:`ModelFailure` with its reason, :class:`SupersededError` when it is no longer wanted.
+    :class:`ModelFailure` with its reason, :class:`~.failures.SupersededError` when it is no longer wanted.
     """
     origin = Origin(repository, cache)
     own = origin.look(model, folder)
@@ -73,8 +73,7 @@ def fetch(
     _check_memory(model, sum(size for _, size in parts), memory_limit)
 
     def progress(_done: int, _total: int) -> None:
-        if not wanted():
-            raise SupersededError(f"version {model.version} of '{model.name}' is no longer wanted")
+        require_wanted(model, wanted=wanted())
 
     for part in missing:  # the pipeline first: while it is here, its members are not taken for left over
         with nullcontext() if part is model else told_of_member(part):

@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from gravswell.serving.agent.failures import SupersededError
 from gravswell.serving.agent.health import Health
 from gravswell.serving.agent.loadconfig import Loaded
 from gravswell.serving.contracts import DesiredModel, ModelState, Reason, StartStage
@@ -54,11 +53,6 @@ class Work:
     """Bytes that its download brought."""
     stage: StartStage = StartStage.START
     """Of a start, what is under way for it."""
-
-    def require_wanted(self) -> None:
-        """Raise :class:`.SupersededError` if it is unwanted by now: nothing more is begun for it."""
-        if self.unwanted.is_set():
-            raise SupersededError(f"version {self.model.version} of '{self.model.name}' is no longer wanted")
 
 
 @dataclass

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from gravswell.errors import GravswellError
 from gravswell.serving.agent.decide import Step, can_restore, next_step
-from gravswell.serving.agent.failures import ModelFailure, SupersededError
+from gravswell.serving.agent.failures import ModelFailure, SupersededError, require_wanted
 from gravswell.serving.agent.ledger import MOST_DEATHS, Ledger
 from gravswell.serving.agent.steps import Steps
 from gravswell.serving.agent.triton import (
@@ -108,7 +108,7 @@ class Worker:
                 if await self._revive(work, serving):
                     return True
                 loaded = None  # what cannot answer is as good as not there
-        work.require_wanted()
+        require_wanted(model, wanted=not work.unwanted.is_set())  # it may have changed while Triton was asked
         step = next_step(model, self._ledger.facts(model, loaded))
         if time.monotonic() < work.retry_at and not self._is_about_earlier(step, model):
             return False
