@@ -57,13 +57,19 @@ def not_loaded(view: ServerView) -> Problem | None:
         if (report := view.reports.get(pod)) is None:
             continue
         for model in view.resolution.desired.models:
-            said = report.of(model.on(pod).name)
-            if said is None or (said.loaded_version is None and said.state is not ModelState.FAILED):
-                message = f"pod {pod} has not loaded version {model.on(pod).version} of {model.name} yet"
-                return Problem(Reason.LOADING, message)
-            if said.loaded_version is None:
-                return Problem(Reason.LOAD_FAILED, f"model {said.name} on pod {pod}: {said.reason}: {said.message}")
+            own = model.on(pod)
+            said = report.of(own.name)
+            if said is not None and said.loaded_version is not None:
+                continue
+            if said is not None and said.state is ModelState.FAILED:
+                return load_failed(pod, said)
+            return Problem(Reason.LOADING, f"pod {pod} has not loaded version {own.version} of {own.name} yet")
     return None
+
+
+def load_failed(pod: str, model: ModelReport) -> Problem:
+    """What :func:`failed_model` found, in words."""
+    return Problem(Reason.LOAD_FAILED, f"model {model.name} on pod {pod}: {model.reason}: {model.message}")
 
 
 def _models(view: ServerView) -> list[Finding]:

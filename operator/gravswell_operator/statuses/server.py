@@ -66,16 +66,10 @@ def _ready(view: ServerView) -> Finding:  # noqa: PLR0911  an ordered list of fa
     if view.group is not None and not view.group.in_service:
         ranks = ranked.finding(view.server, view.group)
         return Finding(conditions.READY, False, ranks.reason, ranks.message)
+    if unserved is None and (failed := loading.failed_model(view)) is not None:
+        unserved = loading.load_failed(*failed)
     if unserved is not None:
         return Finding(conditions.READY, False, unserved.reason, f"{counts}; {unserved.message}")
-    if (failed := loading.failed_model(view)) is not None:
-        pod, model = failed
-        return Finding(
-            conditions.READY,
-            False,
-            Reason.LOAD_FAILED,
-            f"{counts}; model {model.name} on pod {pod}: {model.reason}: {model.message}",
-        )
     reason = Reason.ROLLING_OUT if ready else Reason.STARTING
     return Finding(conditions.READY, False, reason, counts)
 
